@@ -7,3 +7,4 @@ pub mod generate;
 pub mod ids;
 pub mod proto;
 pub mod record;
+pub mod store;

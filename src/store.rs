@@ -1,0 +1,313 @@
+//! The object store: a URL becomes a [`Store`], keys are made and read back here, and [`Store::put`] hands out
+//! [`Stored`], the receipt that only a confirmed create-only PUT can construct.
+//!
+//! `object_store::ObjectStore` is the seam: faults, limits and counters are decorators over it ([`Store::decorated`]).
+//! This module knows nothing of records, indexes or what is inside a bundle, and nothing of gRPC.
+//!
+//! What each kind of store is trusted with: S3 verifies the body's checksum itself, and a HEAD confirms size and ETag.
+//! Azure, GCS and memory: every object is read back, and its CRC-32C compared. Local file system: file and directories are
+//! synced. Google Cloud Storage is wired up and shares all of this, but has not been run against a real server: no local
+//! one implements its preconditions.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::url::Url;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore};
+
+mod disk;
+mod error;
+mod key;
+mod probe;
+mod put;
+mod retry;
+mod url;
+
+pub use error::{Cause, Operation, StoreError, StoreErrorKind};
+pub use key::{BundleKey, ENCODED_BYTES_MAX, Hash16, KeyError, KeyHash, KeyPrefix, ParseKeyError};
+pub use probe::ProbeError;
+pub use put::{Existing, NewObject, OBJECT_BYTES_MAX, Put, PutError, Refused, Stored};
+pub use retry::Patience;
+pub use url::{LocationError, PREFIX_BYTES_MAX};
+
+use error::Cause::{Io, Length, TooLarge};
+use retry::Pace;
+use url::{ClientError, Location, Scheme};
+
+/// What a whole listing may take. Each page of it is due much sooner; a registry may have many.
+const LIST_LIMIT: Duration = Duration::from_secs(3_600);
+
+/// A place for bundles. Clones share it, also its pace: when the store asks one to slow down, all do.
+#[derive(Clone, Debug)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    location: Arc<Location>,
+    /// Below it lie the keys; empty for a file store, whose root is its directory.
+    prefix: Path,
+    /// The root as a URL without a slash at its end and without credentials.
+    url: Arc<str>,
+    patience: Patience,
+    pace: Arc<Pace>,
+}
+
+/// Why a store cannot be opened. Nothing here is worth a second try.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL names no place.
+    #[error("not a store's URL: {0}")]
+    Location(#[from] LocationError),
+    /// The directory cannot be made or entered.
+    #[error(transparent)]
+    Directory(StoreError),
+    /// The client refuses its settings.
+    #[error("the settings for {url} in the environment do not make a client: {hint}")]
+    Settings {
+        /// The store's URL.
+        url: String,
+        /// What to look at; never a value of a setting.
+        hint: &'static str,
+    },
+}
+
+/// A bundle that a LIST found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key.
+    pub key: BundleKey,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// Its ETag, where the store has one.
+    pub e_tag: Option<String>,
+}
+
+impl Store {
+    /// Opens `file:///dir` (created where it is missing), `s3://bucket/prefix`, `gs://bucket/prefix`,
+    /// `az://container/prefix` or `memory:///prefix`. Nothing is sent yet: see [`Store::probe`].
+    pub fn open(url: &Url) -> Result<Self, OpenError> {
+        let location = Location::parse(url)?;
+        let name = location_url(&location);
+        let open_error = |error: ClientError| match error {
+            ClientError::Io(error) => OpenError::Directory(StoreError::new(
+                Operation::Sync,
+                name.as_str(),
+                Io { kind: error.kind(), os_error: error.raw_os_error() },
+            )),
+            ClientError::Client(_) => {
+                OpenError::Settings { url: name.clone(), hint: settings_hint(&location) }
+            }
+        };
+        let prepared = url::prepare(location.clone()).map_err(open_error)?;
+        let objects = url::client(&prepared).map_err(open_error)?;
+        let prefix = match &prepared {
+            Location::File(_) => Path::default(),
+            Location::Bucket { prefix, .. } | Location::Memory { prefix } => prefix.clone(),
+        };
+        Ok(Self {
+            objects,
+            url: location_url(&prepared).into(),
+            location: Arc::new(prepared),
+            prefix,
+            patience: Patience::default(),
+            pace: Arc::default(),
+        })
+    }
+
+    /// The same store behind a decorator: one that counts, limits, or makes things go wrong in a test.
+    pub fn decorated(mut self, decorate: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+        self.objects = decorate(self.objects);
+        self
+    }
+
+    /// The same store with other patience.
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// The store's root, without a slash at its end and without credentials.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The URL of an object: `%` of its key is `%25` here, as in any URL.
+    pub fn url_of(&self, key: &BundleKey) -> String {
+        join_url(&self.url, &key.to_string())
+    }
+
+    /// The bundles under `prefix`, in the order of their keys, whatever the store's own order is. Objects whose names are
+    /// no keys (probes, a crashed worker's staging files, somebody else's) are passed over.
+    pub async fn list(&self, prefix: &KeyPrefix) -> Result<Vec<Listed>, StoreError> {
+        let url = join_url(&self.url, prefix.as_str());
+        let mut listed = self
+            .read(LIST_LIMIT, Operation::List, &url, || async {
+                let path = self.path(prefix.as_str(), Operation::List, &url)?;
+                let below = (!path.is_root()).then_some(&path);
+                let mut listed = Vec::new();
+                let mut metas = self.objects.list(below);
+                while let Some(meta) = self.next(&mut metas, Operation::List, &url).await? {
+                    listed.extend(self.listed(meta));
+                }
+                Ok(listed)
+            })
+            .await?;
+        listed.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(listed)
+    }
+
+    /// A range of a bundle's bytes: all of them, or an error.
+    pub async fn get_range(&self, key: &BundleKey, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.get_range_at(&key.to_string(), range, None).await
+    }
+
+    /// Several ranges of a bundle's bytes, in the order given, asked for at the same time.
+    pub async fn get_ranges(&self, key: &BundleKey, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
+        let key = key.to_string();
+        let reads = ranges.iter().map(|range| self.get_range_at(&key, range.clone(), None));
+        futures::future::try_join_all(reads).await
+    }
+
+    /// A whole bundle, unless it is larger than `bytes_max`.
+    pub async fn get(&self, key: &BundleKey, bytes_max: u64) -> Result<Bytes, StoreError> {
+        let listed = self.head(key).await?;
+        if listed.size_bytes > bytes_max {
+            let cause = TooLarge { size: listed.size_bytes, limit: bytes_max };
+            return Err(StoreError::new(Operation::Get, self.url_of(key), cause));
+        }
+        self.get_range_at(&key.to_string(), 0..listed.size_bytes, listed.e_tag.as_deref()).await
+    }
+
+    /// A bundle's size and ETag.
+    pub async fn head(&self, key: &BundleKey) -> Result<Listed, StoreError> {
+        let meta = self.head_at(&key.to_string()).await?;
+        Ok(Listed { key: key.clone(), size_bytes: meta.size, e_tag: meta.e_tag })
+    }
+
+    async fn head_at(&self, key: &str) -> Result<ObjectMeta, StoreError> {
+        let url = join_url(&self.url, key);
+        self.read(self.patience.attempt_base, Operation::Head, &url, || async {
+            let options = GetOptions { head: true, ..GetOptions::default() };
+            Ok(self.get_opts(key, options, Operation::Head, &url).await?.meta)
+        })
+        .await
+    }
+
+    async fn get_range_at(
+        &self,
+        key: &str,
+        range: Range<u64>,
+        e_tag: Option<&str>,
+    ) -> Result<Bytes, StoreError> {
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let url = join_url(&self.url, key);
+        let expected = range.end - range.start;
+        self.read(self.patience.attempt(expected), Operation::Get, &url, || async {
+            let options = GetOptions {
+                range: Some(GetRange::Bounded(range.clone())),
+                if_match: e_tag.map(str::to_owned),
+                ..GetOptions::default()
+            };
+            let got = self.get_opts(key, options, Operation::Get, &url).await?;
+            let bytes =
+                got.bytes().await.map_err(|e| StoreError::from_object_store(Operation::Get, &url, &e))?;
+            // A range past the end is cut short by the stores.
+            match bytes.len() as u64 {
+                got if got == expected => Ok(bytes),
+                got => Err(StoreError::new(Operation::Get, &url, Length { expected, got })),
+            }
+        })
+        .await
+    }
+
+    async fn get_opts(
+        &self,
+        key: &str,
+        options: GetOptions,
+        operation: Operation,
+        url: &str,
+    ) -> Result<GetResult, StoreError> {
+        let path = self.path(key, operation, url)?;
+        let got = self.objects.get_opts(&path, options).await;
+        got.map_err(|error| StoreError::from_object_store(operation, url, &error))
+    }
+
+    fn path(&self, relative: &str, operation: Operation, url: &str) -> Result<Path, StoreError> {
+        key::under(&self.prefix, relative).map_err(|_| StoreError::new(operation, url, Cause::InvalidName))
+    }
+
+    fn listed(&self, meta: ObjectMeta) -> Option<Listed> {
+        let relative = meta.location.as_ref().strip_prefix(self.prefix.as_ref())?;
+        let key = relative.strip_prefix('/').unwrap_or(relative).parse().ok()?;
+        Some(Listed { key, size_bytes: meta.size, e_tag: meta.e_tag })
+    }
+
+    /// The next item of a stream, within the time that an attempt may take.
+    async fn next<T>(
+        &self,
+        items: &mut (impl futures::Stream<Item = object_store::Result<T>> + Unpin),
+        operation: Operation,
+        url: &str,
+    ) -> Result<Option<T>, StoreError> {
+        let limit = self.patience.attempt_base;
+        match tokio::time::timeout(limit, items.try_next()).await {
+            Ok(next) => next.map_err(|error| StoreError::from_object_store(operation, url, &error)),
+            Err(_) => Err(StoreError::new(operation, url, Cause::NoAnswer(limit))),
+        }
+    }
+
+    async fn read<T, F>(
+        &self,
+        limit: Duration,
+        operation: Operation,
+        url: &str,
+        request: impl FnMut() -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        retry::read(&self.pace, &self.patience, limit, operation, url, request).await
+    }
+}
+
+/// The location as a URL, without a slash at its end.
+fn location_url(location: &Location) -> String {
+    let (root, path) = match location {
+        Location::File(root) => {
+            let url = Url::from_directory_path(root).map(String::from);
+            return url.unwrap_or_else(|()| "file:".to_owned()).trim_end_matches('/').to_owned();
+        }
+        Location::Memory { prefix } => ("memory://".to_owned(), prefix),
+        Location::Bucket { scheme, bucket, prefix } => (format!("{}://{bucket}", scheme.name()), prefix),
+    };
+    join_url(&root, path.as_ref())
+}
+
+/// A key below a URL. Of what keys consist of only `%` has a meaning in URLs; prefixes may hold more.
+fn join_url(root: &str, key: &str) -> String {
+    use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+    const IN_URL: &AsciiSet =
+        &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'?').add(b'`').add(b'%');
+    match key {
+        "" => root.to_owned(),
+        key => format!("{root}/{}", utf8_percent_encode(key, IN_URL)),
+    }
+}
+
+fn settings_hint(location: &Location) -> &'static str {
+    match location {
+        Location::Bucket { scheme: Scheme::S3, .. } => "look at the AWS_… variables",
+        Location::Bucket { scheme: Scheme::Gcs, .. } => "look at the GOOGLE_… variables",
+        Location::Bucket { scheme: Scheme::Azure, .. } => {
+            "look at the AZURE_… variables (AZURE_STORAGE_ACCOUNT_NAME is needed)"
+        }
+        Location::File(_) | Location::Memory { .. } => "there are none to set",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,306 @@
+//! The key scheme: the one place where the strings are made and read back.
+//!
+//! ```text
+//! {topic}/{partition}/{log_id}/{base:020}-{last:020}_{min_ts:020}-{max_ts:020}_{hash16}.tar
+//! ```
+//!
+//! relative to the store's root. Widths are fixed, so that the order of the strings is the order of the offsets. A LIST
+//! is the registry: which bundles hold an offset or a time is known without opening one.
+
+use std::fmt::{self, Write as _};
+use std::str::FromStr;
+
+use object_store::path::Path;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use sha2::{Digest, Sha256};
+
+use crate::ids::{LogId, OffsetRange, TopicPartition, TopicPartitionError};
+
+/// The longest a topic or a log id may be once percent-encoded, in bytes. File systems allow 255 in a name.
+pub const ENCODED_BYTES_MAX: usize = 249;
+
+/// Every byte is encoded but `[A-Za-z0-9._-]`.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-');
+
+/// What a bundle is called, relative to the store's root. Valid by construction: printing and parsing are inverse.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BundleKey {
+    partition: TopicPartition,
+    log_id: LogId,
+    range: OffsetRange,
+    times_ms: Option<(i64, i64)>,
+    hash: Hash16,
+}
+
+/// The first eight bytes of a [`KeyHash`], printed as 16 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hash16([u8; 8]);
+
+/// The hash that makes a key one of these contents: SHA-256(SHA-256 of all source bytes ‖ log id ‖ 0 ‖ topic ‖ 0 ‖
+/// partition), the partition as decimal digits. Settings and versions stay out: the first object wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyHash([u8; 32]);
+
+impl KeyHash {
+    /// `source_sha256` is that of the whole segment, all partitions.
+    pub fn new(source_sha256: &[u8; 32], log_id: &LogId, partition: &TopicPartition) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(source_sha256);
+        hash.update(log_id.as_str());
+        hash.update([0]);
+        hash.update(partition.topic());
+        hash.update([0]);
+        hash.update(partition.partition().to_string());
+        Self(hash.finalize().into())
+    }
+
+    /// All 32 bytes: a seed for whatever must come out the same whenever the key does.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The part that is seen in the key.
+    pub fn hash16(&self) -> Hash16 {
+        let mut first = [0; 8];
+        first.copy_from_slice(&self.0[..8]);
+        Hash16(first)
+    }
+}
+
+impl fmt::Display for Hash16 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Why these parts make no key: the request is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The topic is too long for a name in a file system.
+    #[error("the topic takes {bytes} bytes when percent-encoded, more than {ENCODED_BYTES_MAX}")]
+    TopicTooLong {
+        /// Its encoded length in bytes.
+        bytes: usize,
+    },
+    /// The log id is too long for a name in a file system.
+    #[error("the log id takes {bytes} bytes when percent-encoded, more than {ENCODED_BYTES_MAX}")]
+    LogIdTooLong {
+        /// Its encoded length in bytes.
+        bytes: usize,
+    },
+    /// Offsets count from zero.
+    #[error("the base offset {offset} is negative")]
+    NegativeOffset {
+        /// The offset given.
+        offset: i64,
+    },
+    /// The first time comes after the last.
+    #[error("the times are reversed: {min_ms} ms to {max_ms} ms")]
+    TimesReversed {
+        /// The smallest, in milliseconds since the Unix epoch.
+        min_ms: i64,
+        /// The greatest.
+        max_ms: i64,
+    },
+}
+
+/// Why a string is no bundle's key. Another object may well lie at such a name: not an error by itself.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseKeyError {
+    /// Not four parts of the form in the module's documentation.
+    #[error("not of the form topic/partition/log_id/base-last_min-max_hash.tar")]
+    Form,
+    /// The topic or partition names nothing.
+    #[error(transparent)]
+    TopicPartition(#[from] TopicPartitionError),
+    /// The parts do not make a key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// It reads, but this module would have written it otherwise (another way to encode, a sign, wrong widths).
+    #[error("not as it would be written: {canonical}")]
+    NotCanonical {
+        /// The right form.
+        canonical: String,
+    },
+}
+
+impl BundleKey {
+    /// `times_ms` are the smallest and the greatest timestamp of the data records, milliseconds since the Unix epoch;
+    /// absent or negative ones are written as zeros, and such a bundle is in every time range.
+    pub fn new(
+        partition: TopicPartition,
+        log_id: LogId,
+        range: OffsetRange,
+        times_ms: Option<(i64, i64)>,
+        hash: Hash16,
+    ) -> Result<Self, KeyError> {
+        let bytes = encoded(partition.topic()).len();
+        if bytes > ENCODED_BYTES_MAX {
+            return Err(KeyError::TopicTooLong { bytes });
+        }
+        check_log_id(&log_id)?;
+        if range.first() < 0 {
+            return Err(KeyError::NegativeOffset { offset: range.first() });
+        }
+        if let Some((min_ms, max_ms)) = times_ms
+            && min_ms > max_ms
+        {
+            return Err(KeyError::TimesReversed { min_ms, max_ms });
+        }
+        let times_ms = times_ms.filter(|&(min_ms, max_ms)| min_ms >= 0 && max_ms > 0);
+        Ok(Self { partition, log_id, range, times_ms, hash })
+    }
+
+    /// Topic and partition.
+    pub fn partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
+    /// The incarnation of the log.
+    pub fn log_id(&self) -> &LogId {
+        &self.log_id
+    }
+
+    /// The offsets the bundle covers.
+    pub fn range(&self) -> OffsetRange {
+        self.range
+    }
+
+    /// The smallest and the greatest timestamp in milliseconds; `None`: may hold any time.
+    pub fn times_ms(&self) -> Option<(i64, i64)> {
+        self.times_ms
+    }
+
+    /// The contents' hash, as far as the key shows it.
+    pub fn hash(&self) -> Hash16 {
+        self.hash
+    }
+
+    /// Whether the bundle may hold a record of this time range, both ends inclusive.
+    pub fn may_hold_times(&self, first_ms: i64, last_ms: i64) -> bool {
+        self.times_ms.is_none_or(|(min, max)| min <= last_ms && first_ms <= max)
+    }
+}
+
+impl fmt::Display for BundleKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (min, max) = self.times_ms.unwrap_or((0, 0));
+        let (base, last) = (self.range.first(), self.range.last());
+        f.write_str(&encoded(self.partition.topic()))?;
+        write!(f, "/{}/", self.partition.partition())?;
+        f.write_str(&encoded(self.log_id.as_str()))?;
+        write!(f, "/{base:020}-{last:020}_{min:020}-{max:020}_{}.tar", self.hash)
+    }
+}
+
+impl FromStr for BundleKey {
+    type Err = ParseKeyError;
+
+    fn from_str(key: &str) -> Result<Self, ParseKeyError> {
+        let mut parts = key.split('/');
+        let (Some(topic), Some(partition), Some(log_id), Some(name), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(ParseKeyError::Form);
+        };
+        let topic = decoded(topic).ok_or(ParseKeyError::Form)?;
+        let log_id = decoded(log_id).ok_or(ParseKeyError::Form)?;
+        let partition = TopicPartition::new(topic, number(partition).ok_or(ParseKeyError::Form)?)?;
+        let (range, times, hash) = name_parts(name).ok_or(ParseKeyError::Form)?;
+        let parsed = Self::new(partition, LogId::new(&log_id), range, Some(times), hash)?;
+        let canonical = parsed.to_string();
+        if canonical != key {
+            return Err(ParseKeyError::NotCanonical { canonical });
+        }
+        Ok(parsed)
+    }
+}
+
+type NameParts = (OffsetRange, (i64, i64), Hash16);
+
+fn name_parts(name: &str) -> Option<NameParts> {
+    let mut parts = name.strip_suffix(".tar")?.split('_');
+    let (offsets, times, hash) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() || hash.len() != 16 || !hash.is_ascii() {
+        return None;
+    }
+    let (base, last) = offsets.split_once('-')?;
+    let (min, max) = times.split_once('-')?;
+    let mut bytes = [0; 8];
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&hash[2 * i..2 * i + 2], 16).ok()?;
+    }
+    Some((OffsetRange::new(number(base)?, number(last)?)?, (number(min)?, number(max)?), Hash16(bytes)))
+}
+
+fn number<N: FromStr>(digits: &str) -> Option<N> {
+    digits.parse().ok()
+}
+
+/// Percent-encoded for one segment of a key. `.` and `..` mean something to paths: they are encoded wholly.
+fn encoded(name: &str) -> String {
+    match name {
+        "." => "%2E".to_owned(),
+        ".." => "%2E%2E".to_owned(),
+        _ => utf8_percent_encode(name, ENCODED).to_string(),
+    }
+}
+
+fn decoded(segment: &str) -> Option<String> {
+    Some(percent_decode_str(segment).decode_utf8().ok()?.into_owned())
+}
+
+fn check_log_id(log_id: &LogId) -> Result<(), KeyError> {
+    let bytes = encoded(log_id.as_str()).len();
+    if bytes > ENCODED_BYTES_MAX {
+        return Err(KeyError::LogIdTooLong { bytes });
+    }
+    Ok(())
+}
+
+/// What to list: whole segments of a key, from the left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPrefix(String);
+
+impl KeyPrefix {
+    /// Every bundle of the store.
+    pub fn all() -> Self {
+        Self(String::new())
+    }
+
+    /// The bundles of a topic.
+    pub fn topic(topic: &str) -> Self {
+        Self(encoded(topic))
+    }
+
+    /// The bundles of a partition, of all incarnations of its log.
+    pub fn partition(partition: &TopicPartition) -> Self {
+        Self(format!("{}/{}", encoded(partition.topic()), partition.partition()))
+    }
+
+    /// The bundles of a partition's log.
+    pub fn log(partition: &TopicPartition, log_id: &LogId) -> Self {
+        let mut prefix = Self::partition(partition).0;
+        // Writing to a string cannot fail.
+        let _ = write!(prefix, "/{}", encoded(log_id.as_str()));
+        Self(prefix)
+    }
+
+    /// The prefix as a string, without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// `root` and a key or prefix below it. `Path::from` would encode each `%` again, so everything is parsed instead; what
+/// this module prints, and what [`Store::open`](super::Store::open) accepts as a root, always parses.
+pub(super) fn under(root: &Path, relative: &str) -> Result<Path, object_store::path::Error> {
+    match (root.as_ref(), relative) {
+        ("", relative) => Path::parse(relative),
+        (root, "") => Path::parse(root),
+        (root, relative) => Path::parse(format!("{root}/{relative}")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

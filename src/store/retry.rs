@@ -1,0 +1,146 @@
+//! How long, how often and how fast a store is asked. `object_store`'s own retries are off: they hide a store's 503s from
+//! everybody else, and never retry a create-only PUT.
+
+use std::future::Future;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::error::{Cause, Operation, StoreError};
+
+/// How long a store may take, and how often it is asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// What each attempt may take, whatever its size. Also how long a body that is being read may stand still.
+    pub attempt_base: Duration,
+    /// An attempt may take this much longer for each second that its bytes need at this pace.
+    pub bytes_per_second_min: u64,
+    /// The first pause after a failure; each later one is twice as long, up to `pause_max`, and jittered.
+    pub pause_first: Duration,
+    /// The longest pause.
+    pub pause_max: Duration,
+    /// Attempts at a request that reads. Attempts at a PUT are bounded by its deadline only.
+    pub read_attempts_max: u32,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            attempt_base: Duration::from_secs(20),
+            bytes_per_second_min: 2 << 20,
+            pause_first: Duration::from_millis(100),
+            pause_max: Duration::from_secs(10),
+            read_attempts_max: 5,
+        }
+    }
+}
+
+impl Patience {
+    /// How long one attempt at `bytes` bytes may take.
+    pub fn attempt(&self, bytes: u64) -> Duration {
+        self.attempt_base
+            + Duration::from_millis(bytes.saturating_mul(1_000) / self.bytes_per_second_min.max(1))
+    }
+
+    /// The pause after the `failures`th failure in a row: between half of it and the whole, by chance.
+    pub(super) fn pause(&self, failures: u32) -> Duration {
+        let doubled = self.pause_first.saturating_mul(1 << failures.saturating_sub(1).min(20));
+        let whole = doubled.min(self.pause_max);
+        // Each RandomState has other keys: chance enough to keep workers from knocking together.
+        let chance = RandomState::new().build_hasher().finish() % 1_000;
+        whole / 2 + whole.mul_f64(chance as f64 / 2_000.0)
+    }
+}
+
+/// When a store asks one caller to slow down, all wait: shared by everything that uses the store in this process.
+#[derive(Debug, Default)]
+pub(super) struct Pace(Mutex<Paced>);
+
+#[derive(Debug, Default)]
+struct Paced {
+    not_before: Option<Instant>,
+    refusals: u32,
+}
+
+impl Pace {
+    /// Waits until the store may be asked.
+    pub(super) async fn wait(&self) {
+        // Another refusal may have come in while this one slept.
+        loop {
+            let not_before = self.lock().not_before;
+            match not_before {
+                Some(at) if at > Instant::now() => sleep_until(at).await,
+                _ => return,
+            }
+        }
+    }
+
+    fn refused(&self, patience: &Patience) {
+        let now = Instant::now();
+        let mut paced = self.lock();
+        // Those that were under way together are refused together: one pause for all of them.
+        if paced.not_before.is_some_and(|at| at > now) {
+            return;
+        }
+        paced.refusals = paced.refusals.saturating_add(1);
+        paced.not_before = Some(now + patience.pause(paced.refusals));
+    }
+
+    fn answered(&self) {
+        self.lock().refusals = 0;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Paced> {
+        // Nothing panics while it holds the lock, and the state is whole at any time.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One attempt: waits for the store's pace, bounds the time, and notes whether the store asks to slow down.
+pub(super) async fn attempt<T>(
+    pace: &Pace,
+    patience: &Patience,
+    limit: Duration,
+    operation: Operation,
+    url: &str,
+    request: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    pace.wait().await;
+    let outcome = match timeout(limit, request).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(StoreError::new(operation, url, Cause::NoAnswer(limit))),
+    };
+    match &outcome {
+        Err(error) if error.is_slow_down() => pace.refused(patience),
+        Err(_) => {}
+        Ok(_) => pace.answered(),
+    }
+    outcome
+}
+
+/// A request that may be sent any number of times: again after each passing failure, up to the limit. Each attempt may
+/// take `limit`.
+pub(super) async fn read<T, F>(
+    pace: &Pace,
+    patience: &Patience,
+    limit: Duration,
+    operation: Operation,
+    url: &str,
+    mut request: impl FnMut() -> F,
+) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut failures = 0;
+    loop {
+        match attempt(pace, patience, limit, operation, url, request()).await {
+            Err(error) if error.is_passing() && failures + 1 < patience.read_attempts_max => {
+                failures += 1;
+                tokio::time::sleep(patience.pause(failures)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
