@@ -5,6 +5,7 @@
 
 pub mod generate;
 pub mod ids;
+pub mod index;
 pub mod proto;
 pub mod record;
 pub mod store;

@@ -1,0 +1,174 @@
+//! The paths of JSON values, interned: the keys of log records repeat, so a path is looked up by comparing one key with the
+//! one that came next the last time.
+
+use std::collections::HashMap;
+
+use super::catalog::FieldTypes;
+use super::schema::{PATH_BYTES_MAX, PATHS_MAX};
+
+/// Separates a path's segments inside Tantivy (`JSON_PATH_SEGMENT_SEP`).
+pub(super) const SEPARATOR: char = '\u{1}';
+/// Ends a path inside Tantivy (`JSON_END_OF_PATH`): keys that hold it would be dropped in silence.
+const END: char = '\0';
+/// Nodes of the tree, inner ones too: many objects without a leaf must not fill the memory.
+const NODES_MAX: usize = 8 * PATHS_MAX;
+/// From here on a node's children are found by hash.
+const SCANNED_MAX: usize = 16;
+
+/// A path's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PathId(u32);
+
+/// The path of all that cannot have one of its own: too long, with a NUL, or one too many.
+pub(super) const NOWHERE: PathId = PathId(0);
+/// The empty path: the object itself.
+pub(super) const ROOT: PathId = PathId(1);
+
+/// How keys become segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dots {
+    /// A dot in a key separates as nesting does: `{"a.b": 1}` and `{"a": {"b": 1}}` are the same path.
+    Separate,
+    /// A dot is a character like others.
+    Kept,
+}
+
+/// All paths seen, as a tree.
+#[derive(Clone, Debug)]
+pub(super) struct Paths {
+    nodes: Vec<Node>,
+    leaves: usize,
+    dots: Dots,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Node {
+    parent: u32,
+    path: String,
+    children: Vec<(Box<str>, u32)>,
+    by_key: HashMap<Box<str>, u32>,
+    next: usize,
+    is_leaf: bool,
+    types: FieldTypes,
+}
+
+impl Paths {
+    pub fn new(dots: Dots) -> Self {
+        Self { nodes: vec![Node::default(), Node::default()], leaves: 0, dots }
+    }
+
+    /// The path one key below `parent`; [`NOWHERE`] where it cannot be kept.
+    pub fn child(&mut self, parent: PathId, key: &str) -> PathId {
+        if parent == NOWHERE {
+            return NOWHERE;
+        }
+        let node = &mut self.nodes[parent.0 as usize];
+        if let Some((known, id)) = node.children.get(node.next)
+            && **known == *key
+        {
+            node.next += 1;
+            return PathId(*id);
+        }
+        let found = if node.children.len() > SCANNED_MAX {
+            node.by_key.get(key).copied()
+        } else {
+            node.children.iter().find(|(known, _)| **known == *key).map(|(_, id)| *id)
+        };
+        match found {
+            Some(id) => {
+                // The child's number orders it among its siblings, which are kept in that order.
+                node.next = node.children.partition_point(|(_, other)| *other <= id);
+                PathId(id)
+            }
+            None => self.insert(parent, key),
+        }
+    }
+
+    /// An object begins: its first key is likely the first of all.
+    pub fn enter(&mut self, id: PathId) {
+        self.nodes[id.0 as usize].next = 0;
+    }
+
+    fn insert(&mut self, parent: PathId, key: &str) -> PathId {
+        let above = &self.nodes[parent.0 as usize].path;
+        let separated = parent != ROOT;
+        if key.contains(END)
+            || above.len() + usize::from(separated) + key.len() > PATH_BYTES_MAX
+            || self.nodes.len() >= NODES_MAX
+        {
+            return NOWHERE;
+        }
+        let mut path = String::with_capacity(above.len() + 1 + key.len());
+        path.push_str(above);
+        if separated {
+            path.push(SEPARATOR);
+        }
+        match self.dots {
+            Dots::Separate => path.extend(key.chars().map(|c| if c == '.' { SEPARATOR } else { c })),
+            Dots::Kept => path.push_str(key),
+        }
+        let id = self.nodes.len() as u32;
+        self.nodes.push(Node { parent: parent.0, path, ..Node::default() });
+        let node = &mut self.nodes[parent.0 as usize];
+        node.children.push((key.into(), id));
+        node.next = node.children.len();
+        if node.children.len() == SCANNED_MAX + 1 {
+            node.by_key = node.children.iter().cloned().collect();
+        } else if node.children.len() > SCANNED_MAX {
+            node.by_key.insert(key.into(), id);
+        }
+        PathId(id)
+    }
+
+    /// How many nodes there are: where [`Paths::forget`] goes back to.
+    pub fn mark(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Forgets all nodes that were added since the mark. None of them may have been admitted.
+    pub fn forget(&mut self, mark: usize) {
+        while self.nodes.len() > mark
+            && let Some(node) = self.nodes.pop()
+        {
+            let parent = &mut self.nodes[node.parent as usize];
+            if let Some((key, _)) = parent.children.pop() {
+                parent.by_key.remove(&key);
+            }
+            parent.next = 0;
+        }
+    }
+
+    /// Whether a leaf of this type may stand at this path: the first [`PATHS_MAX`] paths may.
+    pub fn admit(&mut self, id: PathId, types: FieldTypes) -> bool {
+        if id == NOWHERE {
+            return false;
+        }
+        let node = &mut self.nodes[id.0 as usize];
+        if !node.is_leaf {
+            if self.leaves == PATHS_MAX {
+                return false;
+            }
+            node.is_leaf = true;
+            self.leaves += 1;
+        }
+        node.types |= types;
+        true
+    }
+
+    /// The path as Tantivy writes it.
+    pub fn path(&self, id: PathId) -> &str {
+        &self.nodes[id.0 as usize].path
+    }
+
+    /// The admitted paths with the types seen there, in the order of their first appearance; different nodes may have the
+    /// same path.
+    pub fn admitted(&self) -> impl Iterator<Item = (&str, FieldTypes)> {
+        self.nodes.iter().filter(|node| node.is_leaf).map(|node| (node.path.as_str(), node.types))
+    }
+
+    /// Bytes in memory, roughly.
+    pub fn mem_usage(&self) -> usize {
+        self.nodes.len() * (size_of::<Node>() + 64)
+            + self.nodes.iter().map(|node| node.path.len() * 3).sum::<usize>()
+    }
+}

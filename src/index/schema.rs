@@ -1,0 +1,98 @@
+//! The fields of every index, and what Tantivy can and cannot hold.
+
+use tantivy::IndexSettings;
+use tantivy::schema::{
+    BytesOptions, Field, IndexRecordOption, JsonObjectOptions, NumericOptions, Schema, TextFieldIndexing,
+    TextOptions,
+};
+use tantivy::store::Compressor;
+
+use super::tokenizer::{RAW, WORDS};
+
+/// The longest term, in bytes.
+///
+/// While it indexes, Tantivy keeps a term with its length in a `u16` and cuts off the rest without a word
+/// (`tantivy-stacker`, `SharedArenaHashMap::mutate_or_create`). A term there is 4 bytes for the field, for JSON 4 for the path
+/// and 1 for the type, then the text: 65,535 − 9. Tantivy's own limit for words, 65,530, does not count the last five.
+pub const TERM_BYTES_MAX: usize = u16::MAX as usize - 9;
+
+/// The longest path of a value, or name of a header, in bytes: what lies deeper is searchable as text.
+pub const PATH_BYTES_MAX: usize = 1_024;
+
+/// How many different paths the values of one part may have, and how many names its headers; each is a column at worst.
+pub const PATHS_MAX: usize = 1_000;
+
+/// The longest value that is indexed, in bytes. Tantivy's arena addresses end at 4 GiB, and one value of unlike two-letter
+/// words takes some twenty times its length there.
+pub const VALUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// The longest headers of one record, in bytes of their values, that are indexed, for the same reason.
+pub const HEADERS_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// The fields, by what they hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fields {
+    /// The record's offset: `i64`, fast.
+    pub offset: Field,
+    /// Milliseconds since the epoch: `i64`, fast, absent where the record has none. Not Tantivy's date: that counts
+    /// nanoseconds in an `i64`, and a hostile timestamp would wrap.
+    pub timestamp: Field,
+    /// The key's bytes, exact.
+    pub key: Field,
+    /// Headers by name, exact. A name is one segment of a path, dots and all.
+    pub header: Field,
+    /// The leaves of JSON values as terms.
+    pub value: Field,
+    /// Their numbers and dates as columns, for ranges. A field of its own, since a JSON field is fast for all types or for none, and
+    /// columns of strings cost a third of the build and answer nothing here.
+    pub num: Field,
+    /// Text that has no path.
+    pub text: Field,
+}
+
+/// Names in the schema.
+pub(super) mod names {
+    pub const OFFSET: &str = "offset";
+    pub const TIMESTAMP: &str = "timestamp";
+    pub const KEY: &str = "key";
+    pub const HEADER: &str = "header";
+    pub const VALUE: &str = "value";
+    pub const NUM: &str = "num";
+    pub const TEXT: &str = "text";
+}
+
+/// The schema. Nothing is stored and no lengths are kept for scoring; with `positions`, words know their place.
+pub(super) fn build(positions: bool) -> (Schema, Fields) {
+    let record = if positions { IndexRecordOption::WithFreqsAndPositions } else { IndexRecordOption::Basic };
+    let words =
+        TextFieldIndexing::default().set_tokenizer(WORDS).set_index_option(record).set_fieldnorms(false);
+    let exact = TextFieldIndexing::default()
+        .set_tokenizer(RAW)
+        .set_index_option(IndexRecordOption::Basic)
+        .set_fieldnorms(false);
+    let mut schema = Schema::builder();
+    let fields = Fields {
+        offset: schema.add_i64_field(names::OFFSET, NumericOptions::default().set_fast()),
+        timestamp: schema.add_i64_field(names::TIMESTAMP, NumericOptions::default().set_fast()),
+        key: schema.add_bytes_field(names::KEY, BytesOptions::default().set_indexed()),
+        header: schema
+            .add_json_field(names::HEADER, JsonObjectOptions::default().set_indexing_options(exact)),
+        value: schema.add_json_field(
+            names::VALUE,
+            JsonObjectOptions::default().set_indexing_options(words.clone()).set_expand_dots_enabled(),
+        ),
+        num: schema
+            .add_json_field(names::NUM, JsonObjectOptions::default().set_fast(RAW).set_expand_dots_enabled()),
+        text: schema.add_text_field(names::TEXT, TextOptions::default().set_indexing_options(words)),
+    };
+    (schema.build(), fields)
+}
+
+/// Settings that spawn no thread. The document store cannot be left out; without stored fields it takes five bytes a document.
+pub(super) fn settings() -> IndexSettings {
+    IndexSettings {
+        docstore_compression: Compressor::None,
+        docstore_compress_dedicated_thread: false,
+        ..IndexSettings::default()
+    }
+}
