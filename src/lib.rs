@@ -4,6 +4,7 @@
 //! [`index`]; index and frames become a [`bundle`]; the [`store`] keeps it and says so; [`ingest`] tells the whole of it.
 
 pub mod generate;
+pub mod bundle;
 pub mod ids;
 pub mod index;
 pub mod proto;

@@ -1,0 +1,168 @@
+//! Parts in, one object out: a list of `Bytes`, so that nothing is copied into one buffer.
+
+use bytes::Bytes;
+
+use super::footer::{FOOTER_BYTES_MAX, Footer, Member};
+use super::layout::{
+    self, BLOCK_INDEX_NAME, INDEX_PREFIX, MANIFEST_NAME, MEMBER_BYTES_MAX, RECORDS_NAME, TAR_BLOCK_BYTES,
+    TAR_END_BYTES,
+};
+use super::manifest::{Disagreement, Manifest, ManifestError};
+use super::records::{BlockIndex, BlockOrderError};
+use super::writer::Blocks;
+
+/// A bundle, ready to be stored.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The object's bytes, in order.
+    pub parts: Vec<Bytes>,
+    /// Their total length.
+    pub size_bytes: u64,
+    /// CRC-32C of all of them.
+    pub crc32c: u32,
+    /// Where the footer starts: one ranged read from here to the end opens the bundle.
+    pub footer_offset: u64,
+}
+
+/// Why parts do not make a bundle. Each is a bug of the caller, found before anything is stored.
+#[derive(Debug, thiserror::Error)]
+pub enum AssembleError {
+    /// The manifest cannot be written.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The manifest counts other than the blocks do.
+    #[error(transparent)]
+    Disagreement(#[from] Disagreement),
+    /// The slices are not in the order of the source.
+    #[error(transparent)]
+    Order(#[from] BlockOrderError),
+    /// An index file has a name that no member can have, or that another one has.
+    #[error("an index file cannot be called {name:?}")]
+    IndexName {
+        /// The name given.
+        name: String,
+    },
+    /// A member is larger than a tar header can say.
+    #[error("{name} has {bytes} bytes, more than {MEMBER_BYTES_MAX}")]
+    MemberTooLarge {
+        /// The member.
+        name: String,
+        /// Its length in bytes.
+        bytes: u64,
+    },
+    /// So many members that the footer would not be read again.
+    #[error("the footer has {bytes} bytes, more than {FOOTER_BYTES_MAX}")]
+    FooterTooLarge {
+        /// Its length in bytes.
+        bytes: usize,
+    },
+}
+
+/// Lays out a bundle: manifest, index files in the order of their names, blocks of all slices, their table, the footer.
+/// The manifest is held against the blocks first, as any reader will.
+pub fn assemble(
+    manifest: &Manifest,
+    mut index: Vec<(String, Bytes)>,
+    slices: Vec<Blocks>,
+) -> Result<Built, AssembleError> {
+    let mut blocks = BlockIndex::default();
+    let mut block_data = Vec::new();
+    for slice in slices {
+        slice.index.into_entries().try_for_each(|entry| blocks.push(entry))?;
+        block_data.extend(slice.data);
+    }
+    manifest.agrees_with(&blocks)?;
+    let crc32c_of = |bytes: &Bytes| crc32c::crc32c(bytes);
+
+    let mut tar = TarWriter::default();
+    let manifest = Bytes::from(manifest.encode()?);
+    tar.member(MANIFEST_NAME.to_owned(), [(crc32c_of(&manifest), manifest)])?;
+    index.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    for (file, bytes) in index {
+        let name = format!("{INDEX_PREFIX}{file}");
+        let taken = tar.members.last().is_some_and(|last| last.name == name);
+        if taken || !layout::is_index_name(&name) {
+            return Err(AssembleError::IndexName { name: file });
+        }
+        tar.member(name, [(crc32c_of(&bytes), bytes)])?;
+    }
+    // The blocks' checksums are known: they are combined, not computed again.
+    let checksums = blocks.entries().iter().map(|entry| entry.crc32c);
+    tar.member(RECORDS_NAME.to_owned(), checksums.zip(block_data))?;
+    let block_index = Bytes::from(blocks.encode());
+    tar.member(BLOCK_INDEX_NAME.to_owned(), [(crc32c_of(&block_index), block_index)])?;
+    tar.finish()
+}
+
+/// The object so far.
+#[derive(Default)]
+struct TarWriter {
+    parts: Vec<Bytes>,
+    size_bytes: u64,
+    crc32c: u32,
+    members: Vec<Member>,
+}
+
+impl TarWriter {
+    /// Appends bytes whose checksum is known.
+    fn push(&mut self, crc32c: u32, bytes: Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.crc32c = crc32c::crc32c_combine(self.crc32c, crc32c, bytes.len());
+        self.size_bytes += bytes.len() as u64;
+        self.parts.push(bytes);
+    }
+
+    /// Appends headers and padding.
+    fn push_plain(&mut self, bytes: Bytes) {
+        self.push(crc32c::crc32c(&bytes), bytes);
+    }
+
+    fn member(
+        &mut self,
+        name: String,
+        data: impl IntoIterator<Item = (u32, Bytes), IntoIter: Clone>,
+    ) -> Result<(), AssembleError> {
+        let data = data.into_iter();
+        let len = data.clone().map(|(_, bytes)| bytes.len() as u64).sum();
+        if len > MEMBER_BYTES_MAX {
+            return Err(AssembleError::MemberTooLarge { name, bytes: len });
+        }
+        self.push_plain(Bytes::copy_from_slice(&layout::tar_header(&name, len)));
+        let position = self.size_bytes;
+        let mut member_crc32c = 0;
+        for (crc32c, bytes) in data {
+            member_crc32c = crc32c::crc32c_combine(member_crc32c, crc32c, bytes.len());
+            self.push(crc32c, bytes);
+        }
+        self.push_plain(layout::zeros(layout::padding(len)));
+        self.members.push(Member { name, position, len, crc32c: member_crc32c });
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Built, AssembleError> {
+        let footer = Footer::new(std::mem::take(&mut self.members));
+        let encoded = footer.encode();
+        if encoded.len() > FOOTER_BYTES_MAX as usize {
+            return Err(AssembleError::FooterTooLarge { bytes: encoded.len() });
+        }
+        let (header, position, zeros) = footer.own_header();
+        debug_assert_eq!(position, self.size_bytes);
+        debug_assert_eq!(position % TAR_BLOCK_BYTES, 0);
+        self.push_plain(Bytes::copy_from_slice(&header));
+        self.push_plain(layout::zeros(zeros));
+        self.push_plain(encoded.into());
+        self.push_plain(layout::zeros(TAR_END_BYTES));
+        debug_assert_eq!(footer.object_size(), self.size_bytes);
+        Ok(Built {
+            parts: self.parts,
+            size_bytes: self.size_bytes,
+            crc32c: self.crc32c,
+            footer_offset: footer.footer_offset(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

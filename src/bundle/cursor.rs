@@ -1,0 +1,129 @@
+//! Reading little-endian fields from bytes that nobody vouches for: every step is checked against what is left.
+
+/// Something in a binary member is not as the format says, though its checksum holds: a writer's bug, or a forgery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} at byte {position}")]
+pub struct Malformed {
+    /// Where, counted from the start of the bytes that were given to the parser.
+    pub position: u64,
+    /// What is wrong there.
+    pub what: &'static str,
+}
+
+/// A position in a slice that only moves forward, and never beyond the end.
+#[derive(Clone, Debug)]
+pub(super) struct Cursor<'a> {
+    bytes: &'a [u8],
+    position: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, position: 0 }
+    }
+
+    pub(super) fn position(&self) -> usize {
+        self.position
+    }
+
+    pub(super) fn left(&self) -> usize {
+        self.bytes.len() - self.position
+    }
+
+    /// The error that says `what` is wrong here.
+    pub(super) fn malformed(&self, what: &'static str) -> Malformed {
+        Malformed { position: self.position as u64, what }
+    }
+
+    pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
+        if self.left() < len {
+            return Err(self.malformed("a field runs past the end"));
+        }
+        let taken = &self.bytes[self.position..self.position + len];
+        self.position += len;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N)?);
+        Ok(array)
+    }
+
+    pub(super) fn u16(&mut self) -> Result<u16, Malformed> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, Malformed> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, Malformed> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub(super) fn i64(&mut self) -> Result<i64, Malformed> {
+        self.array().map(i64::from_le_bytes)
+    }
+
+    /// An unsigned LEB128 number in its shortest form: a number has one encoding, so that equal contents are equal bytes.
+    pub(super) fn varint(&mut self) -> Result<u64, Malformed> {
+        let start = self.clone();
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let [byte] = self.array()?;
+            let bits = u64::from(byte & 0x7f);
+            if bits << shift >> shift != bits {
+                return Err(start.malformed("a number is larger than 64 bits"));
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                if byte == 0 && shift > 0 {
+                    return Err(start.malformed("a number is not in its shortest form"));
+                }
+                return Ok(value);
+            }
+        }
+        Err(start.malformed("a number is larger than 64 bits"))
+    }
+}
+
+/// Appends `value` as unsigned LEB128: seven bits a byte, lowest first, the top bit says that more follow.
+pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_every_size_come_back() {
+        for value in (0..64).map(|bit| 1u64 << bit).flat_map(|v| [v - 1, v, v + 1]).chain([u64::MAX]) {
+            let mut bytes = Vec::new();
+            put_varint(&mut bytes, value);
+            let mut cursor = Cursor::new(&bytes);
+            assert_eq!(cursor.varint(), Ok(value));
+            assert_eq!(cursor.left(), 0, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_number_has_one_encoding_and_ends_where_the_bytes_end() {
+        let check = |bytes: &[u8], what| {
+            assert_eq!(Cursor::new(bytes).varint().expect_err("refused").what, what, "{bytes:x?}");
+        };
+        check(&[], "a field runs past the end");
+        check(&[0x80], "a field runs past the end");
+        check(&[0x80, 0x00], "a number is not in its shortest form");
+        check(&[0xff; 10], "a number is larger than 64 bits");
+        check(
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02],
+            "a number is larger than 64 bits",
+        );
+    }
+}

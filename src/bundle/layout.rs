@@ -1,0 +1,111 @@
+//! The tar around the members: names, headers, padding. What is written here is what the verifier compares with, byte for byte.
+
+use bytes::Bytes;
+
+/// The first member.
+pub const MANIFEST_NAME: &str = "manifest.json";
+/// What the names of the index's files begin with.
+pub const INDEX_PREFIX: &str = "index/";
+/// The segment's frames.
+pub const RECORDS_NAME: &str = "records.zst";
+/// The table of the blocks in `records.zst`.
+pub const BLOCK_INDEX_NAME: &str = "records.idx";
+/// The last member; its data end with the trailer.
+pub const FOOTER_NAME: &str = "footer";
+
+/// The unit of a tar: headers have this length, data are padded to it.
+pub const TAR_BLOCK_BYTES: u64 = 512;
+/// What a tar ends with: two blocks of zeros.
+pub const TAR_END_BYTES: u64 = 2 * TAR_BLOCK_BYTES;
+/// The longest name that a ustar header holds without splitting it.
+pub const NAME_BYTES_MAX: usize = 100;
+/// The size field of a ustar header has eleven octal digits: a member is smaller than 8 GiB. None comes near it, since a segment has
+/// 2 GiB at most; the writer checks all the same.
+pub const MEMBER_BYTES_MAX: u64 = (1 << 33) - 1;
+
+static ZEROS: [u8; TAR_END_BYTES as usize] = [0; TAR_END_BYTES as usize];
+
+/// Up to 1,024 zeros, from the one array of them.
+pub(super) fn zeros(len: u64) -> Bytes {
+    Bytes::from_static(&ZEROS[..len as usize])
+}
+
+/// The zeros behind data of `len` bytes.
+pub(super) fn padding(len: u64) -> u64 {
+    len.wrapping_neg() % TAR_BLOCK_BYTES
+}
+
+/// Whether a name can be a member's, at its place: the manifest first, then the index's files, then the blocks and their table.
+/// Names of index files are plain, so that unpacking them writes nowhere else.
+pub(super) fn is_index_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    name.len() <= NAME_BYTES_MAX
+        && name
+            .strip_prefix(INDEX_PREFIX)
+            .is_some_and(|file| !file.is_empty() && !file.starts_with('.') && file.bytes().all(plain))
+}
+
+/// A ustar header: a regular file, readable by everyone, owned by nobody in particular, from the beginning of 1970.
+/// `name` has at most 100 bytes and `len` at most eleven octal digits.
+pub(super) fn tar_header(name: &str, len: u64) -> [u8; TAR_BLOCK_BYTES as usize] {
+    let mut header = tar::Header::new_ustar();
+    header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(len);
+    header.set_cksum();
+    *header.as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_fills_the_last_tar_block() {
+        for (len, zeros) in [(0, 0), (1, 511), (511, 1), (512, 0), (513, 511), (MEMBER_BYTES_MAX, 1)] {
+            assert_eq!(padding(len), zeros, "{len}");
+        }
+    }
+
+    #[test]
+    fn index_names_are_plain_files_directly_under_index() {
+        for name in ["index/meta.json", "index/0a1b.term", "index/a_b-c.d"] {
+            assert!(is_index_name(name), "{name}");
+        }
+        let long = format!("index/{}", "a".repeat(95));
+        for name in [
+            "meta.json",
+            "index/",
+            "index/.",
+            "index/..",
+            "index/.managed.json",
+            "index/a/b",
+            "index/ä",
+            "index/a\0",
+            &long,
+        ] {
+            assert!(!is_index_name(name), "{name}");
+        }
+        assert!(is_index_name(&long[..NAME_BYTES_MAX]));
+    }
+
+    #[test]
+    fn a_header_is_plain_ustar() {
+        let header = tar_header("records.zst", 1_000_000);
+        assert_eq!(&header[..12], b"records.zst\0", "name");
+        assert_eq!(&header[100..108], b"0000644\0", "mode");
+        assert_eq!(&header[108..124], b"0000000\x000000000\0", "uid and gid");
+        assert_eq!(&header[124..136], b"00003641100\0", "size, octal");
+        assert_eq!(&header[136..148], b"00000000000\0", "mtime");
+        assert_eq!(header[156], b'0', "a regular file");
+        assert_eq!(&header[257..265], b"ustar\x0000", "magic and version");
+        assert!(header[265..].iter().all(|byte| *byte == 0), "no owner's name, no device, no prefix");
+        let sum: u32 =
+            (0..512).map(|i| if (148..156).contains(&i) { 32 } else { u32::from(header[i]) }).sum();
+        assert_eq!(&header[148..156], format!("{sum:07o}\0").as_bytes(), "checksum");
+    }
+}

@@ -1,0 +1,515 @@
+//! `records.zst` and `records.idx`: the segment's own frames in independently compressed blocks, and the table that finds
+//! a block by ordinal, by offset, or by its place in the source. `docs/bundle-format.md` shows each byte.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::cursor::{Cursor, Malformed, put_varint};
+use super::{FORMAT_VERSION, Kind};
+use crate::ids::OffsetRange;
+
+/// The most that one block holds once opened: a frame is never larger than a segment, and a segment at most 2 GiB.
+pub const BLOCK_PLAIN_BYTES_MAX: u32 = 1 << 31;
+
+/// A zstd block of four bytes opens to 128 KiB, and no encoding is denser (RFC 8878, section 3.1.1.2). What claims to open to
+/// more than that is refused before memory is set aside for it.
+const EXPANSION_MAX: u64 = 32 * 1024;
+
+/// What `records.idx` begins with.
+pub const BLOCK_INDEX_MAGIC: [u8; 8] = *b"WIBLOCKS";
+
+const HEAD_BYTES: usize = 16;
+const ENTRY_BYTES: usize = 72;
+const CHECKSUM_BYTES: usize = 4;
+
+const FLAG_OFFSETS: u32 = 1;
+const FLAG_TIMES: u32 = 2;
+
+/// The least and the greatest time of some data records, in milliseconds since the Unix epoch, both inclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeRange {
+    /// The least.
+    pub min_ms: i64,
+    /// The greatest, not less than `min_ms`.
+    pub max_ms: i64,
+}
+
+impl TimeRange {
+    /// The smallest range that holds both.
+    pub fn cover(&self, other: &Self) -> Self {
+        Self { min_ms: self.min_ms.min(other.min_ms), max_ms: self.max_ms.max(other.max_ms) }
+    }
+}
+
+/// One block of `records.zst`: what is in it and where it lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockEntry {
+    /// The number of data records in all blocks before this one: the ordinal of its first record.
+    pub first_ordinal: u64,
+    /// Data records in the block; none in a block of control batches, emptied batches, or the torn tail.
+    pub records: u64,
+    /// Whole frames in the block. Zero says that it holds the segment's torn tail.
+    pub frames: u32,
+    /// The offsets that the frames cover by their own heads; `None` for the torn tail.
+    pub offsets: Option<OffsetRange>,
+    /// The times of the data records that carry one.
+    pub times: Option<TimeRange>,
+    /// Where the compressed block starts, in bytes from the start of `records.zst`.
+    pub position: u64,
+    /// Its length in bytes.
+    pub compressed_len: u32,
+    /// Its length in bytes once opened; at most [`BLOCK_PLAIN_BYTES_MAX`].
+    pub plain_len: u32,
+    /// CRC-32C of the compressed bytes.
+    pub crc32c: u32,
+    /// Where in the source the block's first byte comes from.
+    pub source_position: u64,
+    /// Where the rest comes from.
+    pub(super) runs: Runs,
+}
+
+/// Why a block cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BlockError {
+    /// Not the bytes that the entry speaks of.
+    #[error("block at byte {position} of records.zst: {given} bytes were given where it has {expected}")]
+    Length {
+        /// The block's position in `records.zst`.
+        position: u64,
+        /// What the entry states, in bytes.
+        expected: u32,
+        /// What was given.
+        given: usize,
+    },
+    /// The compressed bytes have changed.
+    #[error(
+        "block at byte {position} of records.zst: crc32c is {computed:08x} where {stated:08x} was written"
+    )]
+    Checksum {
+        /// The block's position in `records.zst`.
+        position: u64,
+        /// What the entry states.
+        stated: u32,
+        /// What the bytes give.
+        computed: u32,
+    },
+    /// The checksum holds, but the bytes are no zstd frame of the stated size.
+    #[error("block at byte {position} of records.zst does not open to {plain_len} bytes: {reason}")]
+    Opening {
+        /// The block's position in `records.zst`.
+        position: u64,
+        /// What the entry states, in bytes.
+        plain_len: u32,
+        /// What zstd says.
+        reason: String,
+    },
+}
+
+impl BlockEntry {
+    /// Where the compressed block lies in `records.zst`.
+    pub fn range(&self) -> Range<u64> {
+        self.position..self.position + u64::from(self.compressed_len)
+    }
+
+    /// The ordinals of its data records.
+    pub fn ordinals(&self) -> Range<u64> {
+        self.first_ordinal..self.first_ordinal + self.records
+    }
+
+    /// Whether the block holds the torn end of the segment: bytes that are kept, but no whole frame.
+    pub fn is_torn_tail(&self) -> bool {
+        self.frames == 0
+    }
+
+    /// Checks and decompresses the block. The memory needed is `plain_len`, never more.
+    pub fn open(&self, compressed: &[u8]) -> Result<Bytes, BlockError> {
+        let Self { position, plain_len, .. } = *self;
+        if compressed.len() as u64 != u64::from(self.compressed_len) {
+            let (expected, given) = (self.compressed_len, compressed.len());
+            return Err(BlockError::Length { position, expected, given });
+        }
+        let computed = crc32c::crc32c(compressed);
+        if computed != self.crc32c {
+            return Err(BlockError::Checksum { position, stated: self.crc32c, computed });
+        }
+        let opening = |reason: String| BlockError::Opening { position, plain_len, reason };
+        match zstd::zstd_safe::get_frame_content_size(compressed) {
+            Ok(Some(size)) if size == u64::from(plain_len) => {}
+            Ok(Some(size)) => return Err(opening(format!("its frame states {size} bytes"))),
+            Ok(None) => return Err(opening("its frame states no size".into())),
+            Err(_) => return Err(opening("no zstd frame".into())),
+        }
+        let plain = zstd::bulk::Decompressor::new()
+            .and_then(|mut decompressor| decompressor.decompress(compressed, plain_len as usize))
+            .map_err(|error| opening(error.to_string()))?;
+        if plain.len() as u64 != u64::from(plain_len) {
+            return Err(opening(format!("it opens to {} bytes", plain.len())));
+        }
+        Ok(plain.into())
+    }
+
+    /// Where the block's bytes come from: pairs of source position and length, ascending, gaps between them.
+    pub fn source_runs(&self) -> impl Iterator<Item = (u64, u32)> + Clone {
+        self.runs.iter(self.source_position)
+    }
+
+    /// The position in the source just behind the block's last byte.
+    pub fn source_end(&self) -> u64 {
+        self.source_runs().last().map_or(self.source_position, |(position, len)| position + u64::from(len))
+    }
+
+    /// Cuts an opened block into the pieces of the source that it holds: what `restore` writes, and where.
+    pub fn pieces<'a>(&'a self, plain: &'a Bytes) -> impl Iterator<Item = (u64, Bytes)> + 'a {
+        let mut start = 0;
+        self.source_runs().map_while(move |(position, len)| {
+            let end = start + len as usize;
+            let piece = (end <= plain.len()).then(|| (position, plain.slice(start..end)));
+            start = end;
+            piece
+        })
+    }
+
+    /// The source position of a byte of the opened block: where an error found in it is to be reported.
+    pub fn source_position_of(&self, plain_position: u32) -> Option<u64> {
+        let mut before = 0u32;
+        self.source_runs().find_map(|(position, len)| {
+            let inside = plain_position - before;
+            before += len;
+            (inside < len).then(|| position + u64::from(inside))
+        })
+    }
+}
+
+/// Runs of source bytes as they stand in `records.idx`: the first run's length, then for each further one the bytes left
+/// out before it, and its length. Kept encoded, since blocks of many small frames have thousands. Checked when built.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Runs(Bytes);
+
+impl Runs {
+    /// The caller has pushed `runs` as [`RunsBuilder`] does.
+    pub(super) fn mem_usage(&self) -> usize {
+        self.0.len()
+    }
+
+    fn iter(&self, source_position: u64) -> impl Iterator<Item = (u64, u32)> + Clone {
+        RunsIter { bytes: self.0.clone(), read: 0, source_end: source_position, first: true }
+    }
+
+    /// Checks `bytes`, which start at `at` in `records.idx`: at least one run, none empty, none touching the next, lengths adding up to the block.
+    fn parse(bytes: Bytes, at: usize, source_position: u64, plain_len: u32) -> Result<Self, Malformed> {
+        let moved = |error: Malformed| Malformed { position: error.position + at as u64, ..error };
+        let mut cursor = Cursor::new(&bytes);
+        let (mut source_end, mut total, mut first) = (source_position, 0u64, true);
+        while first || cursor.left() > 0 {
+            let gap = if first { 0 } else { cursor.varint().map_err(moved)? };
+            if !first && gap == 0 {
+                return Err(moved(cursor.malformed("two runs of source bytes touch")));
+            }
+            let len = cursor.varint().map_err(moved)?;
+            total = total.saturating_add(len);
+            if len == 0 || total > u64::from(plain_len) {
+                return Err(moved(cursor.malformed("a run's length does not fit its block")));
+            }
+            source_end = source_end
+                .checked_add(gap)
+                .and_then(|start| start.checked_add(len))
+                .ok_or_else(|| moved(cursor.malformed("a run ends beyond 64 bits")))?;
+            first = false;
+        }
+        if total != u64::from(plain_len) {
+            return Err(moved(cursor.malformed("the runs are shorter than their block")));
+        }
+        Ok(Self(bytes))
+    }
+}
+
+#[derive(Clone)]
+struct RunsIter {
+    bytes: Bytes,
+    read: usize,
+    source_end: u64,
+    first: bool,
+}
+
+impl Iterator for RunsIter {
+    type Item = (u64, u32);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut cursor = Cursor::new(&self.bytes[self.read..]);
+        let gap = if self.first { 0 } else { cursor.varint().ok()? };
+        let len = cursor.varint().ok()?;
+        self.first = false;
+        self.read += cursor.position();
+        let position = self.source_end + gap;
+        self.source_end = position + len;
+        Some((position, len as u32))
+    }
+}
+
+/// Collects the runs of one block.
+#[derive(Debug, Default)]
+pub(super) struct RunsBuilder {
+    encoded: Vec<u8>,
+    start: u64,
+    end: u64,
+}
+
+impl RunsBuilder {
+    pub(super) fn new(source_position: u64) -> Self {
+        Self { encoded: Vec::new(), start: source_position, end: source_position }
+    }
+
+    /// Adds bytes that lie at or behind the last ones in the source.
+    pub(super) fn push(&mut self, position: u64, len: u64) {
+        if position != self.end {
+            put_varint(&mut self.encoded, self.end - self.start);
+            put_varint(&mut self.encoded, position - self.end);
+            self.start = position;
+        }
+        self.end = position + len;
+    }
+
+    pub(super) fn finish(mut self) -> Runs {
+        put_varint(&mut self.encoded, self.end - self.start);
+        Runs(self.encoded.into())
+    }
+
+    pub(super) fn mem_usage(&self) -> usize {
+        self.encoded.capacity()
+    }
+}
+
+/// Why bytes are not a `records.idx` that this build reads. Positions count from the member's start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BlockIndexError {
+    /// There is nothing of the kind.
+    #[error("no block index: {BLOCK_INDEX_MAGIC:?} does not stand at its start")]
+    Absent,
+    /// The bytes have changed.
+    #[error("block index: crc32c is {computed:08x} where {stated:08x} was written")]
+    Checksum {
+        /// What its end states.
+        stated: u32,
+        /// What the bytes give.
+        computed: u32,
+    },
+    /// Written by a later release.
+    #[error("block index format version {version} is newer than this build reads ({FORMAT_VERSION})")]
+    Newer {
+        /// What it states.
+        version: u32,
+    },
+    /// The checksum holds, the contents do not.
+    #[error("block index: {0}")]
+    Malformed(#[from] Malformed),
+}
+
+impl BlockIndexError {
+    /// Whether it is absent, corrupt, or of a later release.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Absent => Kind::Absent,
+            Self::Checksum { .. } | Self::Malformed(_) => Kind::Corrupt,
+            Self::Newer { .. } => Kind::Unsupported,
+        }
+    }
+}
+
+/// All blocks of a bundle, in the order of the source: `records.idx`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlockIndex {
+    entries: Vec<BlockEntry>,
+}
+
+impl BlockIndex {
+    /// Reads `records.idx`. Nothing is allocated that the bytes do not pay for.
+    pub fn parse(bytes: &Bytes) -> Result<Self, BlockIndexError> {
+        if !bytes.starts_with(&BLOCK_INDEX_MAGIC) {
+            return Err(BlockIndexError::Absent);
+        }
+        if bytes.len() < HEAD_BYTES + CHECKSUM_BYTES {
+            return Err(
+                Malformed { position: bytes.len() as u64, what: "the index ends within its head" }.into()
+            );
+        }
+        let (body, end) = bytes.split_at(bytes.len() - CHECKSUM_BYTES);
+        let (stated, computed) = (Cursor::new(end).u32()?, crc32c::crc32c(body));
+        if stated != computed {
+            return Err(BlockIndexError::Checksum { stated, computed });
+        }
+        let mut cursor = Cursor::new(body);
+        cursor.take(BLOCK_INDEX_MAGIC.len())?;
+        let version = cursor.u32()?;
+        match version {
+            0 => return Err(cursor.malformed("there is no format version 0").into()),
+            1 => {}
+            _ => return Err(BlockIndexError::Newer { version }),
+        }
+        let count = cursor.u32()? as usize;
+        if count > cursor.left() / (ENTRY_BYTES + 1) {
+            return Err(cursor.malformed("more blocks are stated than there are bytes for").into());
+        }
+        let mut index = Self { entries: Vec::with_capacity(count) };
+        for _ in 0..count {
+            let out_of_order = cursor.malformed("a block does not follow the one before it in the source");
+            let entry = parse_entry(&mut cursor, bytes)?;
+            index.push(entry).map_err(|_| out_of_order)?;
+        }
+        if cursor.left() > 0 {
+            return Err(cursor.malformed("bytes follow the last block").into());
+        }
+        Ok(index)
+    }
+
+    /// Appends a block that knows neither its ordinal nor its position yet.
+    pub(super) fn push(&mut self, mut entry: BlockEntry) -> Result<(), BlockOrderError> {
+        let (mut ordinal, mut position) = (0, 0);
+        if let Some(last) = self.entries.last() {
+            (ordinal, position) = (last.ordinals().end, last.range().end);
+            if last.is_torn_tail() || entry.source_position < last.source_end() {
+                return Err(BlockOrderError { source_position: entry.source_position });
+            }
+        }
+        let fits = ordinal.checked_add(entry.records).is_some()
+            && position.checked_add(u64::from(entry.compressed_len)).is_some();
+        if !fits {
+            return Err(BlockOrderError { source_position: entry.source_position });
+        }
+        (entry.first_ordinal, entry.position) = (ordinal, position);
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// The bytes of `records.idx`.
+    pub fn encode(&self) -> Vec<u8> {
+        let runs: usize = self.entries.iter().map(|entry| entry.runs.mem_usage()).sum();
+        let mut out =
+            Vec::with_capacity(HEAD_BYTES + self.entries.len() * ENTRY_BYTES + runs + CHECKSUM_BYTES);
+        out.extend(BLOCK_INDEX_MAGIC);
+        out.extend(FORMAT_VERSION.to_le_bytes());
+        out.extend((self.entries.len() as u32).to_le_bytes());
+        for entry in &self.entries {
+            encode_entry(entry, &mut out);
+        }
+        out.extend(crc32c::crc32c(&out).to_le_bytes());
+        out
+    }
+
+    pub(super) fn into_entries(self) -> std::vec::IntoIter<BlockEntry> {
+        self.entries.into_iter()
+    }
+
+    /// The blocks, in the order of the source.
+    pub fn entries(&self) -> &[BlockEntry] {
+        &self.entries
+    }
+
+    /// The block that holds the data record of this ordinal.
+    pub fn by_ordinal(&self, ordinal: u64) -> Option<&BlockEntry> {
+        let behind = self.entries.partition_point(|entry| entry.ordinals().end <= ordinal);
+        self.entries.get(behind)
+    }
+
+    /// The blocks whose frames cover an offset of `range`, in the order of the source. Frames may overlap and may be out of
+    /// order, so a block that covers an offset need not hold a record of it.
+    pub fn by_offsets(&self, range: OffsetRange) -> impl Iterator<Item = &BlockEntry> {
+        self.entries.iter().filter(move |entry| entry.offsets.is_some_and(|offsets| offsets.overlaps(&range)))
+    }
+
+    /// The number of data records.
+    pub fn records(&self) -> u64 {
+        self.entries.last().map_or(0, |last| last.ordinals().end)
+    }
+
+    /// The number of whole frames.
+    pub fn frames(&self) -> u64 {
+        self.entries.iter().map(|entry| u64::from(entry.frames)).sum()
+    }
+
+    /// The bytes of the source that the blocks hold, torn tail included.
+    pub fn plain_bytes(&self) -> u64 {
+        self.entries.iter().map(|entry| u64::from(entry.plain_len)).sum()
+    }
+
+    /// The length of `records.zst` in bytes.
+    pub fn compressed_bytes(&self) -> u64 {
+        self.entries.last().map_or(0, |last| last.range().end)
+    }
+}
+
+/// A block does not lie behind the one before it in the source, or follows the torn tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the block from source position {source_position} does not follow the one before it")]
+pub struct BlockOrderError {
+    /// Where the block starts in the source.
+    pub source_position: u64,
+}
+
+fn encode_entry(entry: &BlockEntry, out: &mut Vec<u8>) {
+    let mut flags = 0;
+    let mut put = |flag: u32, present: bool| flags |= if present { flag } else { 0 };
+    put(FLAG_OFFSETS, entry.offsets.is_some());
+    put(FLAG_TIMES, entry.times.is_some());
+    let (first, last) = entry.offsets.map_or((0, 0), |offsets| (offsets.first(), offsets.last()));
+    let (min_ms, max_ms) = entry.times.map_or((0, 0), |times| (times.min_ms, times.max_ms));
+    out.extend(entry.compressed_len.to_le_bytes());
+    out.extend(entry.crc32c.to_le_bytes());
+    out.extend(entry.plain_len.to_le_bytes());
+    out.extend(entry.frames.to_le_bytes());
+    out.extend(entry.records.to_le_bytes());
+    out.extend(first.to_le_bytes());
+    out.extend(last.to_le_bytes());
+    out.extend(min_ms.to_le_bytes());
+    out.extend(max_ms.to_le_bytes());
+    out.extend(entry.source_position.to_le_bytes());
+    out.extend(flags.to_le_bytes());
+    out.extend((entry.runs.0.len() as u32).to_le_bytes());
+    out.extend(&entry.runs.0);
+}
+
+/// Reads one entry; `whole` is what the cursor walks over, so that the runs stay where they are.
+fn parse_entry(cursor: &mut Cursor<'_>, whole: &Bytes) -> Result<BlockEntry, Malformed> {
+    let start = cursor.clone();
+    let wrong = |what| Err(start.malformed(what));
+    let (compressed_len, crc32c) = (cursor.u32()?, cursor.u32()?);
+    let (plain_len, frames, records) = (cursor.u32()?, cursor.u32()?, cursor.u64()?);
+    let (first, last, min_ms, max_ms) = (cursor.i64()?, cursor.i64()?, cursor.i64()?, cursor.i64()?);
+    let source_position = cursor.u64()?;
+    let (flags, runs_len) = (cursor.u32()?, cursor.u32()?);
+    if plain_len == 0 || plain_len > BLOCK_PLAIN_BYTES_MAX {
+        return wrong("a block's plain length is zero or above 2 GiB");
+    }
+    if u64::from(plain_len) > u64::from(compressed_len) * EXPANSION_MAX {
+        return wrong("no zstd frame opens to so much");
+    }
+    if flags & !(FLAG_OFFSETS | FLAG_TIMES) != 0 {
+        return wrong("a block has unknown flags");
+    }
+    let (has_offsets, has_times) = (flags & FLAG_OFFSETS != 0, flags & FLAG_TIMES != 0);
+    if first > last || (!has_offsets && (first, last) != (0, 0)) {
+        return wrong("a block's offsets are no range");
+    }
+    if min_ms > max_ms || (!has_times && (min_ms, max_ms) != (0, 0)) {
+        return wrong("a block's times are no range");
+    }
+    if has_offsets != (frames > 0) || (has_times && records == 0) || (records > 0 && frames == 0) {
+        return wrong("a block's counts contradict one another");
+    }
+    let runs_at = cursor.position();
+    cursor.take(runs_len as usize)?;
+    let runs = whole.slice(runs_at..cursor.position());
+    Ok(BlockEntry {
+        first_ordinal: 0,
+        records,
+        frames,
+        offsets: if has_offsets { OffsetRange::new(first, last) } else { None },
+        times: has_times.then_some(TimeRange { min_ms, max_ms }),
+        position: 0,
+        compressed_len,
+        plain_len,
+        crc32c,
+        source_position,
+        runs: Runs::parse(runs, runs_at, source_position, plain_len)?,
+    })
+}

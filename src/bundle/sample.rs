@@ -1,0 +1,120 @@
+//! Bundles for the tests of this module.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::ids::{OffsetRange, SegmentFormat};
+
+/// One frame of a made-up segment.
+#[derive(Clone)]
+pub(super) struct SampleFrame {
+    pub position: u64,
+    pub bytes: Bytes,
+    pub facts: FrameFacts,
+}
+
+/// The segment's frames one after the other, each with records at `base`, `base + 1`, …; offset and time are the same number.
+pub(super) fn frames(lens: &[usize], records_each: u64) -> Vec<SampleFrame> {
+    let mut frames: Vec<SampleFrame> = Vec::new();
+    for (number, len) in lens.iter().enumerate() {
+        let position = frames.last().map_or(0, |last| last.position + last.bytes.len() as u64);
+        let first = (number as u64 * records_each.max(1)) as i64;
+        let last = first + records_each.max(1) as i64 - 1;
+        let times = records_each > 0;
+        let facts = FrameFacts {
+            range: OffsetRange::new(first, last),
+            min_timestamp_ms: times.then_some(first),
+            max_timestamp_ms: times.then_some(last),
+            data_records: records_each,
+        };
+        frames.push(SampleFrame { position, bytes: log_lines(number as u64, *len), facts });
+    }
+    frames
+}
+
+/// Text as logs have it, `len` bytes of it, another one for each seed.
+pub(super) fn log_lines(seed: u64, len: usize) -> Bytes {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut text = String::new();
+    while text.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        text += &format!("{{\"level\":\"info\",\"user\":{},\"took_us\":{}}}\n", state % 1_000, state >> 44);
+    }
+    text.truncate(len);
+    text.into()
+}
+
+/// Blocks of frames, one slice.
+pub(super) fn blocks_of(frames: &[SampleFrame]) -> Blocks {
+    let mut writer = BlockWriter::new().expect("a context");
+    for frame in frames {
+        writer.add(frame.position, &frame.bytes, frame.facts).expect("a frame");
+    }
+    writer.finish().expect("blocks")
+}
+
+/// The manifest of a segment that holds these slices and nothing else.
+pub(super) fn manifest_of(slices: &[Blocks]) -> Manifest {
+    let records = RecordsFacts::of(slices);
+    let entries = || slices.iter().flat_map(Blocks::entries);
+    let offsets = entries().filter_map(|entry| entry.offsets).reduce(|a, b| a.cover(&b));
+    let times = entries().filter_map(|entry| entry.times).reduce(|a, b| a.cover(&b));
+    let record_count = entries().map(|entry| entry.records).sum();
+    let torn = entries().filter(|entry| entry.is_torn_tail()).map(|entry| u64::from(entry.plain_len)).sum();
+    Manifest {
+        format_version: FORMAT_VERSION,
+        created_by: Manifest::this_build(),
+        tantivy: TantivyFacts { version: "0.27.0".into(), dictionary: "sstable".into() },
+        topic: "orders".into(),
+        partition: 3,
+        log_id: "0".into(),
+        base_offset: offsets.map_or(0, |offsets| offsets.first()),
+        last_offset: offsets.map_or(0, |offsets| offsets.last()),
+        record_count,
+        control_record_count: 0,
+        batch_count: records.frames,
+        min_timestamp_ms: times.map(|times| times.min_ms),
+        max_timestamp_ms: times.map(|times| times.max_ms),
+        gaps: Vec::new(),
+        segment: SegmentFacts {
+            id: "orders:3:17".into(),
+            format: SegmentFormat::KafkaLog,
+            size_bytes: records.plain_bytes,
+            crc32c: 0x0123_4567,
+            sha256: [0xab; 32],
+            torn_tail_bytes: torn,
+            partitions: 1,
+        },
+        index: IndexFacts {
+            settings: BTreeMap::from([("value".into(), "auto".into())]),
+            fields: vec![FieldFacts { path: "value.level".into(), types: vec!["text".into()] }],
+            segments: vec![IndexSegmentFacts { name: "0a".into(), documents: record_count }],
+            unsearchable: BTreeMap::from([("not UTF-8".into(), 2)]),
+        },
+        records,
+    }
+}
+
+/// What a small index looks like from here.
+pub(super) fn index_files() -> Vec<(String, Bytes)> {
+    vec![("meta.json".into(), Bytes::from_static(b"{}")), ("0a.term".into(), Bytes::from_static(b"terms"))]
+}
+
+/// A whole bundle of these slices.
+pub(super) fn bundle_of(slices: Vec<Blocks>) -> (Built, Bytes) {
+    let built = assemble(&manifest_of(&slices), index_files(), slices).expect("a bundle");
+    let object = built.parts.concat().into();
+    (built, object)
+}
+
+/// Footer of an object, from all of its bytes.
+pub(super) fn footer_of(object: &Bytes) -> Footer {
+    match Footer::open(object, object.len() as u64).expect("a footer") {
+        Opened::Footer(footer) => footer,
+        Opened::NeedFrom(position) => panic!("asks for more from {position}, but has everything"),
+    }
+}

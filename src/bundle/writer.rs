@@ -1,0 +1,258 @@
+//! Frames in, compressed blocks out.
+
+use bytes::Bytes;
+
+use super::compress::BlockCompressor;
+use super::records::{
+    BLOCK_PLAIN_BYTES_MAX, BlockEntry, BlockIndex, BlockOrderError, RunsBuilder, TimeRange,
+};
+use crate::ids::OffsetRange;
+
+/// A block is closed before the frame that would take it beyond this. Large enough for the repetitions of a log to be found,
+/// small enough that reading one record costs one short read.
+pub const BLOCK_PLAIN_BYTES: usize = 1 << 20;
+
+/// What a frame's decoder found in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FrameFacts {
+    /// The offsets that the frame covers by its own head, control records and emptied ranges included. `None` only for the
+    /// torn tail of a segment, which is no frame.
+    pub range: Option<OffsetRange>,
+    /// The least time of its data records; `None` where none carries one.
+    pub min_timestamp_ms: Option<i64>,
+    /// The greatest time of its data records.
+    pub max_timestamp_ms: Option<i64>,
+    /// Its data records: as many as went into the index.
+    pub data_records: u64,
+}
+
+impl FrameFacts {
+    fn times(&self) -> Option<TimeRange> {
+        Some(TimeRange { min_ms: self.min_timestamp_ms?, max_ms: self.max_timestamp_ms? })
+    }
+}
+
+/// Why a frame cannot be added, or a block not be closed.
+#[derive(Debug, thiserror::Error)]
+pub enum BlockWriterError {
+    /// A frame without bytes.
+    #[error("the frame at source position {position} is empty")]
+    EmptyFrame {
+        /// Where it would lie in the source.
+        position: u64,
+    },
+    /// A frame larger than a segment can be.
+    #[error("the frame at source position {position} has {bytes} bytes, more than {BLOCK_PLAIN_BYTES_MAX}")]
+    FrameTooLarge {
+        /// Where it lies in the source.
+        position: u64,
+        /// Its length in bytes.
+        bytes: usize,
+    },
+    /// Frames are added in the order of the source, and nothing follows the torn tail.
+    #[error("the frame at source position {position} does not follow the one before, which ends at {end}")]
+    OutOfOrder {
+        /// Where the frame lies in the source.
+        position: u64,
+        /// Where the frame before it ends.
+        end: u64,
+    },
+    /// The facts contradict one another.
+    #[error("the frame at source position {position}: {what}")]
+    Facts {
+        /// Where the frame lies in the source.
+        position: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// zstd failed, or its output does not open to its input.
+    #[error("the block from source position {position} cannot be compressed")]
+    Compression {
+        /// Where the block starts in the source.
+        position: u64,
+        /// What zstd says.
+        source: std::io::Error,
+    },
+}
+
+/// Compressed blocks of one slice of a segment, in order. Ordinals and positions count from the slice's start.
+#[derive(Clone, Debug, Default)]
+pub struct Blocks {
+    pub(super) data: Vec<Bytes>,
+    pub(super) index: BlockIndex,
+}
+
+impl Blocks {
+    /// The compressed blocks.
+    pub fn data(&self) -> &[Bytes] {
+        &self.data
+    }
+
+    /// What is in them.
+    pub fn entries(&self) -> &[BlockEntry] {
+        self.index.entries()
+    }
+
+    /// Memory held, in bytes.
+    pub fn mem_usage(&self) -> usize {
+        let entries = self.entries();
+        self.data.iter().map(Bytes::len).sum::<usize>()
+            + entries.iter().map(|entry| entry.runs.mem_usage()).sum::<usize>()
+            + entries.len() * (size_of::<BlockEntry>() + size_of::<Bytes>())
+    }
+}
+
+/// Collects the frames of one slice, verbatim, into blocks of about [`BLOCK_PLAIN_BYTES`]. The same frames give the same bytes.
+pub struct BlockWriter {
+    compressor: BlockCompressor,
+    plain: Vec<u8>,
+    open: Option<OpenBlock>,
+    source_end: u64,
+    torn: bool,
+    blocks: Blocks,
+    blocks_bytes: usize,
+}
+
+/// What is known of the block under construction.
+struct OpenBlock {
+    source_position: u64,
+    runs: RunsBuilder,
+    frames: u32,
+    records: u64,
+    offsets: Option<OffsetRange>,
+    times: Option<TimeRange>,
+}
+
+impl OpenBlock {
+    fn new(source_position: u64) -> Self {
+        let runs = RunsBuilder::new(source_position);
+        Self { source_position, runs, frames: 0, records: 0, offsets: None, times: None }
+    }
+
+    fn add(&mut self, position: u64, len: u64, facts: &FrameFacts) {
+        self.runs.push(position, len);
+        self.frames += u32::from(facts.range.is_some());
+        self.records += facts.data_records;
+        self.offsets = cover(self.offsets, facts.range, |a, b| a.cover(b));
+        self.times = cover(self.times, facts.times(), |a, b| a.cover(b));
+    }
+}
+
+fn cover<T: Copy>(a: Option<T>, b: Option<T>, both: impl Fn(&T, &T) -> T) -> Option<T> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(both(&a, &b)),
+        (a, b) => a.or(b),
+    }
+}
+
+impl BlockWriter {
+    /// Fails where zstd has no memory for its context.
+    pub fn new() -> Result<Self, BlockWriterError> {
+        let compressor =
+            BlockCompressor::new().map_err(|source| BlockWriterError::Compression { position: 0, source })?;
+        Ok(Self {
+            compressor,
+            plain: Vec::new(),
+            open: None,
+            source_end: 0,
+            torn: false,
+            blocks: Blocks::default(),
+            blocks_bytes: 0,
+        })
+    }
+
+    /// Adds a frame, or the torn tail (`facts.range` is `None`; a block of its own, the last one), from `position` in the source.
+    pub fn add(&mut self, position: u64, bytes: &Bytes, facts: FrameFacts) -> Result<(), BlockWriterError> {
+        let len = bytes.len() as u64;
+        self.check(position, bytes.len(), &facts)?;
+        self.torn = facts.range.is_none();
+        if self.torn || self.plain.len() + bytes.len() > BLOCK_PLAIN_BYTES {
+            self.close()?;
+        }
+        self.source_end = position + len;
+        let open = self.open.get_or_insert_with(|| OpenBlock::new(position));
+        open.add(position, len, &facts);
+        if bytes.len() >= BLOCK_PLAIN_BYTES {
+            // A block of its own: compressed from where it lies.
+            return self.close_with(bytes);
+        }
+        self.plain.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn check(&self, position: u64, bytes: usize, facts: &FrameFacts) -> Result<(), BlockWriterError> {
+        if bytes == 0 {
+            return Err(BlockWriterError::EmptyFrame { position });
+        }
+        if bytes as u64 > u64::from(BLOCK_PLAIN_BYTES_MAX) {
+            return Err(BlockWriterError::FrameTooLarge { position, bytes });
+        }
+        let ends = position.checked_add(bytes as u64).is_some();
+        if self.torn || position < self.source_end || !ends {
+            return Err(BlockWriterError::OutOfOrder { position, end: self.source_end });
+        }
+        let wrong = |what| Err(BlockWriterError::Facts { position, what });
+        match (facts.min_timestamp_ms, facts.max_timestamp_ms) {
+            (Some(min), Some(max)) if min > max => return wrong("its least time is above its greatest"),
+            (Some(_), None) | (None, Some(_)) => return wrong("it has only one of least and greatest time"),
+            (Some(_), Some(_)) if facts.data_records == 0 => return wrong("it has times but no records"),
+            _ => {}
+        }
+        if facts.range.is_none() && facts.data_records > 0 {
+            return wrong("it has records but no offsets");
+        }
+        Ok(())
+    }
+
+    /// Compresses what was collected.
+    fn close(&mut self) -> Result<(), BlockWriterError> {
+        let plain = std::mem::take(&mut self.plain);
+        let closed = self.close_with(&plain);
+        self.plain = plain;
+        self.plain.clear();
+        closed
+    }
+
+    fn close_with(&mut self, plain: &[u8]) -> Result<(), BlockWriterError> {
+        let Some(block) = self.open.take() else { return Ok(()) };
+        let position = block.source_position;
+        let data = self
+            .compressor
+            .compress(plain)
+            .map_err(|source| BlockWriterError::Compression { position, source })?;
+        let runs = block.runs.finish();
+        self.blocks_bytes += data.len() + runs.mem_usage() + size_of::<BlockEntry>() + size_of::<Bytes>();
+        let entry = BlockEntry {
+            first_ordinal: 0,
+            records: block.records,
+            frames: block.frames,
+            offsets: block.offsets,
+            times: block.times,
+            position: 0,
+            compressed_len: data.len() as u32,
+            plain_len: plain.len() as u32,
+            crc32c: crc32c::crc32c(&data),
+            source_position: position,
+            runs,
+        };
+        self.blocks.index.push(entry).map_err(|BlockOrderError { source_position }| {
+            BlockWriterError::OutOfOrder { position: source_position, end: position }
+        })?;
+        self.blocks.data.push(data);
+        Ok(())
+    }
+
+    /// Memory held, in bytes: blocks, buffers and contexts.
+    pub fn mem_usage(&self) -> usize {
+        self.blocks_bytes
+            + self.plain.capacity()
+            + self.open.as_ref().map_or(0, |open| open.runs.mem_usage())
+            + self.compressor.mem_usage()
+    }
+
+    /// Closes the last block.
+    pub fn finish(mut self) -> Result<Blocks, BlockWriterError> {
+        self.close()?;
+        Ok(self.blocks)
+    }
+}
