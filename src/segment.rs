@@ -1,0 +1,115 @@
+//! A segment's bytes become frames, and a frame's bytes become records.
+//!
+//! [`Splitter`] cuts the bytes, in whatever chunks they come, into [`Frame`]s by reading their heads only. [`Frame::decode`]
+//! checks the checksum, opens the compression and finds the records, without copying one. Nothing is ever skipped: what is not
+//! understood is a [`SegmentError`] that names the place and the reason; a frame that the segment's end cuts off is a
+//! [`TornTail`], and the caller decides about it.
+//!
+//! Every byte of the formats, and where each fact comes from, stands in `docs/segment-formats.md`.
+//! This module refuses to know Tantivy, tokio and gRPC, and where bytes come from or go.
+
+mod canonical;
+mod chronik;
+mod codec;
+mod error;
+mod gather;
+mod kafka;
+mod split;
+mod tail;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+
+pub use codec::{Codec, CompressionFlaw};
+pub use error::{ErrorKind, Fault, SegmentError};
+pub use split::{Splitter, Tail, TornTail};
+
+use crate::ids::{OffsetRange, SegmentFormat, TopicPartition};
+use crate::record::{HeaderSpans, RecordBatch, RecordSpans};
+
+/// One frame of a segment: a Chronik WAL record or a Kafka record batch, whole, as its head says; nothing in it is verified yet.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Where it starts in the segment, in bytes.
+    pub position: u64,
+    /// How many frames of the segment come before it.
+    pub ordinal: u64,
+    /// Whose frame it is, where its bytes say so: only those of Chronik's V2 do.
+    pub partition: Option<TopicPartition>,
+    /// All its bytes. Where one chunk held the whole frame this is a slice of it, and keeps that chunk alive.
+    pub bytes: Bytes,
+    encoding: Encoding,
+}
+
+/// How a frame is written; one level finer than [`SegmentFormat`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    ChronikV1,
+    ChronikV2,
+    KafkaBatch,
+}
+
+impl Frame {
+    /// The format of the segment it comes from.
+    pub fn format(&self) -> SegmentFormat {
+        match self.encoding {
+            Encoding::ChronikV1 | Encoding::ChronikV2 => SegmentFormat::ChronikWal,
+            Encoding::KafkaBatch => SegmentFormat::KafkaLog,
+        }
+    }
+
+    /// Verifies the frame and finds its records.
+    ///
+    /// `decoded_bytes_max` bounds what is allocated for it: decompressed bytes, spans of records and headers. (LZ4 takes up to
+    /// 13 MiB, zstd a window of at least 8 MiB and at most the bound, besides, while they work.)
+    ///
+    /// # Errors
+    /// Corrupt or unsupported bytes, and [`Fault::TooLarge`] where the records need more than the bound.
+    pub fn decode(&self, decoded_bytes_max: usize) -> Result<DecodedFrame, SegmentError> {
+        if u32::try_from(self.bytes.len()).is_err() {
+            // Spans hold 32 bits.
+            let fault = Fault::TooLarge { limit: u32::MAX as usize };
+            return Err(SegmentError::new(self.position, self.ordinal, fault));
+        }
+        let decoded = match self.encoding {
+            Encoding::ChronikV1 => chronik::decode_v1(&self.bytes, decoded_bytes_max),
+            Encoding::ChronikV2 => chronik::decode_v2(&self.bytes, decoded_bytes_max),
+            Encoding::KafkaBatch => kafka::decode(&self.bytes, decoded_bytes_max),
+        };
+        decoded.map_err(|fault| SegmentError::new(self.position, self.ordinal, fault))
+    }
+}
+
+/// What a verified frame holds.
+#[derive(Clone, Debug)]
+pub struct DecodedFrame {
+    /// The offsets that the frame's own head claims: also those of control records, and those that compaction emptied.
+    pub range: OffsetRange,
+    /// The data records, in the order of the file. Control records are not among them.
+    pub records: RecordBatch,
+    /// The offsets of the control records: a frame holds these or data, never both.
+    pub control_offsets: Vec<i64>,
+    /// The earliest time of a data record, in milliseconds since the epoch; `None` where none carries one.
+    pub min_timestamp_ms: Option<i64>,
+    /// The latest time of a data record, likewise.
+    pub max_timestamp_ms: Option<i64>,
+}
+
+impl DecodedFrame {
+    /// The bytes that this holds beside the frame's own: what was decompressed, and the spans.
+    pub fn mem_usage(&self, frame: &Frame) -> usize {
+        let opened =
+            if shares_memory(&self.records.bytes, &frame.bytes) { 0 } else { self.records.bytes.len() };
+        opened
+            + self.records.records.capacity() * size_of::<RecordSpans>()
+            + self.records.headers.capacity() * size_of::<HeaderSpans>()
+            + self.control_offsets.capacity() * size_of::<i64>()
+    }
+}
+
+/// Whether `part` lies within `whole`'s memory.
+fn shares_memory(part: &Bytes, whole: &Bytes) -> bool {
+    let (part, whole) = (part.as_ptr_range(), whole.as_ptr_range());
+    whole.start <= part.start && part.end <= whole.end
+}

@@ -1,0 +1,170 @@
+//! Chronik's `CanonicalRecord`, the data of a V2 frame: the only place that knows bincode.
+//!
+//! Chronik writes it with `bincode::serialize` of bincode 1 (fixed-width little-endian numbers, `u64` lengths, `u32` enum
+//! tags), which bincode 2 calls the legacy configuration. It is read piece by piece, borrowed from the frame: no length in it
+//! leads to an allocation before as many bytes are known to be there.
+
+use std::ops::Range;
+
+use bincode::{BorrowDecode, Decode};
+use bytes::Bytes;
+
+use super::gather::Gather;
+use super::{Fault, kafka};
+use crate::ids::OffsetRange;
+use crate::record::Span;
+
+/// What stands in front of the records, in this order.
+#[derive(Decode)]
+struct Head {
+    base_offset: i64,
+    _partition_leader_epoch: i32,
+    _producer_id: i64,
+    _producer_epoch: i16,
+    _base_sequence: i32,
+    _is_transactional: bool,
+    is_control: bool,
+    _compression: Compression,
+    timestamp_type: TimestampType,
+    _base_timestamp: i64,
+    max_timestamp: i64,
+    record_count: u64,
+}
+
+/// How the producer's batch was compressed; `records` are not.
+#[derive(Decode)]
+enum Compression {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+#[derive(Decode, PartialEq)]
+enum TimestampType {
+    CreateTime,
+    LogAppendTime,
+}
+
+/// The part of a record in front of its headers.
+#[derive(BorrowDecode)]
+struct RecordHead<'a> {
+    offset: i64,
+    timestamp: i64,
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
+    header_count: u64,
+}
+
+#[derive(BorrowDecode)]
+struct Header<'a> {
+    key: &'a str,
+    value: Option<&'a [u8]>,
+}
+
+/// The smallest record: offset, time, no key, no value, header count, attributes.
+const RECORD_BYTES_MIN: usize = 8 + 8 + 1 + 1 + 8 + 1;
+/// The smallest header: key length, no value.
+const HEADER_BYTES_MIN: usize = 8 + 1;
+
+/// What a canonical record holds.
+pub(super) struct Canonical {
+    pub(super) base_offset: i64,
+    pub(super) count: u64,
+    pub(super) gather: Gather,
+}
+
+/// Decodes the canonical record that `data` of `frame` is. All its offsets must lie in `range`.
+pub(super) fn decode(
+    frame: &Bytes,
+    data: Range<usize>,
+    range: OffsetRange,
+    limit: usize,
+) -> Result<Canonical, Fault> {
+    let mut rest = Rest { frame, at: data.start, end: data.end };
+    let head: Head = rest.decode().ok_or(Fault::BadFrame { part: "its canonical record's head" })?;
+    let most = (rest.len() / RECORD_BYTES_MIN) as u64;
+    let count = head.record_count;
+    if count > most {
+        return Err(Fault::BadCount { claimed: i64::try_from(count).unwrap_or(i64::MAX), most });
+    }
+    let append_time = (head.timestamp_type == TimestampType::LogAppendTime).then_some(head.max_timestamp);
+    let mut gather = Gather::new(count as usize, head.is_control, 0, limit)?;
+    for record in 0..count as u32 {
+        decode_record(&mut rest, record, range, append_time, &mut gather)?;
+    }
+    // The bytes of the compressed section, of the producer's message set of magic 1, and of its batch of magic 2. Older
+    // releases knew fewer of them, and wrote none of those they did not know.
+    let _compressed_records_wire_bytes = rest.option("its compressed section")?;
+    let _original_v1_wire_format = rest.option("its original message set")?;
+    if let Some(batch) = rest.option("its original batch")? {
+        kafka::check_whole(batch).map_err(|part| Fault::BadOriginal { part })?;
+    }
+    if rest.len() > 0 {
+        return Err(Fault::LeftOver { bytes: rest.len() as u64 });
+    }
+    Ok(Canonical { base_offset: head.base_offset, count, gather })
+}
+
+fn decode_record(
+    rest: &mut Rest<'_>,
+    record: u32,
+    range: OffsetRange,
+    append_time: Option<i64>,
+    gather: &mut Gather,
+) -> Result<(), Fault> {
+    let bad = |part| Fault::BadRecord { record, part };
+    let head: RecordHead<'_> = rest.decode().ok_or(bad("its offset, time, key or value"))?;
+    if head.offset < range.first() || head.offset > range.last() {
+        return Err(Fault::BadRecordOffset { record, offset: head.offset });
+    }
+    if head.header_count > (rest.len() / HEADER_BYTES_MIN) as u64 {
+        return Err(bad("its header count"));
+    }
+    let first_header = gather.headers();
+    for _ in 0..head.header_count {
+        let header: Header<'_> = rest.decode().ok_or(bad("a header"))?;
+        gather.header(rest.span(header.key.as_bytes()), header.value.map(|value| rest.span(value)))?;
+    }
+    // No bit of a record's attributes means anything so far.
+    let _attributes: i8 = rest.decode().ok_or(bad("its attributes"))?;
+    let key = head.key.map(|key| rest.span(key));
+    let value = head.value.map(|value| rest.span(value));
+    gather.record(head.offset, append_time.unwrap_or(head.timestamp), key, value, first_header);
+    Ok(())
+}
+
+/// The bytes not read yet.
+struct Rest<'a> {
+    frame: &'a [u8],
+    at: usize,
+    end: usize,
+}
+
+impl<'a> Rest<'a> {
+    fn len(&self) -> usize {
+        self.end - self.at
+    }
+
+    fn decode<T: BorrowDecode<'a, ()>>(&mut self) -> Option<T> {
+        let bytes = &self.frame[self.at..self.end];
+        let (value, read) = bincode::borrow_decode_from_slice(bytes, bincode::config::legacy()).ok()?;
+        self.at += read;
+        Some(value)
+    }
+
+    /// An option that may be missing, but only where nothing follows.
+    fn option(&mut self, part: &'static str) -> Result<Option<&'a [u8]>, Fault> {
+        if self.len() == 0 {
+            return Ok(None);
+        }
+        self.decode().ok_or(Fault::BadFrame { part })
+    }
+
+    /// Where a part that was borrowed from the frame lies in it.
+    fn span(&self, part: &[u8]) -> Span {
+        let start = part.as_ptr() as usize - self.frame.as_ptr() as usize;
+        Span { start: start as u32, len: part.len() as u32 }
+    }
+}

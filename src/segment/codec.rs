@@ -1,0 +1,307 @@
+//! Opens the compressed section of a Kafka batch, within a bound.
+//!
+//! What each codec accepts is what Kafka's own clients write and read, but a stream must end where its bytes end: Kafka ignores
+//! bytes behind some of the streams, here they are corruption.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io::{self, Read};
+
+use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, InBuffer, Operation, OutBuffer};
+
+use super::Fault;
+
+/// How a batch's records are compressed; the numbers are those of Kafka's batch attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// Not at all.
+    None = 0,
+    /// gzip (RFC 1952), one or more members.
+    Gzip = 1,
+    /// Snappy, in Xerial's framing or raw.
+    Snappy = 2,
+    /// One LZ4 frame.
+    Lz4 = 3,
+    /// Zstandard, one or more frames.
+    Zstd = 4,
+}
+
+impl Codec {
+    /// The codec of a batch's attributes.
+    pub(super) fn of_attributes(attributes: u16) -> Result<Self, Fault> {
+        match attributes & 0b111 {
+            0 => Ok(Self::None),
+            1 => Ok(Self::Gzip),
+            2 => Ok(Self::Snappy),
+            3 => Ok(Self::Lz4),
+            4 => Ok(Self::Zstd),
+            id => Err(Fault::UnknownCodec { id: id as u8 }),
+        }
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "uncompressed",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        })
+    }
+}
+
+/// What is wrong with a compressed section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompressionFlaw {
+    /// The bytes are not the codec's, or one of its own checksums does not hold.
+    #[error("its bytes are broken")]
+    Broken,
+    /// The stream does not end within the section.
+    #[error("it is cut off")]
+    CutOff,
+    /// Bytes follow the stream's end.
+    #[error("bytes follow its end")]
+    FollowedByBytes,
+}
+
+/// Decompresses `input` to at most `bytes_max` bytes.
+pub(super) fn open(codec: Codec, input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Fault> {
+    let opened = match codec {
+        Codec::None if input.len() > bytes_max => Err(Failure::TooLarge),
+        Codec::None => Ok(input.to_vec()),
+        Codec::Gzip => gzip(input, bytes_max),
+        Codec::Snappy => snappy(input, bytes_max),
+        Codec::Lz4 => lz4(input, bytes_max),
+        Codec::Zstd => zstd(input, bytes_max),
+    };
+    opened.map_err(|failure| match failure {
+        Failure::TooLarge => Fault::TooLarge { limit: bytes_max },
+        Failure::Flaw(flaw) => Fault::BadCompression { codec, flaw },
+    })
+}
+
+enum Failure {
+    TooLarge,
+    Flaw(CompressionFlaw),
+}
+
+impl From<CompressionFlaw> for Failure {
+    fn from(flaw: CompressionFlaw) -> Self {
+        Self::Flaw(flaw)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Flaw(match error.kind() {
+            io::ErrorKind::UnexpectedEof => CompressionFlaw::CutOff,
+            _ => CompressionFlaw::Broken,
+        })
+    }
+}
+
+/// The room to start with: log data opens to about four times its size.
+fn first_guess(input: &[u8], bytes_max: usize) -> usize {
+    input.len().saturating_mul(4).clamp(1_024, 16 << 20).min(bytes_max)
+}
+
+/// Twice the room, within the bound; an error where there is none left to add.
+fn grown(bytes: usize, bytes_max: usize) -> Result<usize, Failure> {
+    let more = bytes.saturating_mul(2).clamp(1_024, bytes_max.max(1_024)).min(bytes_max);
+    if more > bytes { Ok(more) } else { Err(Failure::TooLarge) }
+}
+
+/// Appends all that `reader` gives to `out`.
+fn read_to_end(
+    reader: &mut impl Read,
+    out: &mut Vec<u8>,
+    guess: usize,
+    bytes_max: usize,
+) -> Result<(), Failure> {
+    let mut len = out.len();
+    out.resize(len.max(guess), 0);
+    loop {
+        if len == out.len() {
+            // The stream may end just here: only one more byte proves that it does not.
+            let mut probe = [0];
+            if reader.read(&mut probe)? == 0 {
+                break;
+            }
+            let size = grown(len, bytes_max)?;
+            out.reserve_exact(size - len);
+            out.resize(size, 0);
+            out[len] = probe[0];
+            len += 1;
+        }
+        match reader.read(&mut out[len..]) {
+            Ok(0) => break,
+            Ok(read) => len += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    out.truncate(len);
+    Ok(())
+}
+
+/// Java's `GZIPInputStream` goes on with the next member where one follows, so more than one is read.
+fn gzip(mut input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
+    let guess = first_guess(input, bytes_max);
+    let mut out = Vec::new();
+    loop {
+        let mut member = flate2::bufread::GzDecoder::new(input);
+        read_to_end(&mut member, &mut out, guess, bytes_max)?;
+        input = member.into_inner();
+        match input {
+            [] => return Ok(out),
+            [0x1f, 0x8b, ..] => {}
+            _ => return Err(CompressionFlaw::FollowedByBytes.into()),
+        }
+    }
+}
+
+/// What Xerial's framing starts with; a version and a compatible version, four bytes each, follow.
+const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
+const XERIAL_HEAD: usize = 16;
+
+/// Java writes Snappy in Xerial's framing (chunks, each a big-endian length and a raw Snappy block), librdkafka without.
+fn snappy(input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
+    let mut out = Vec::new();
+    if !input.starts_with(&XERIAL_MAGIC) {
+        snappy_block(input, &mut out, bytes_max)?;
+        return Ok(out);
+    }
+    let mut rest = input.get(XERIAL_HEAD..).ok_or(CompressionFlaw::CutOff)?;
+    while !rest.is_empty() {
+        // A stream appended to a stream starts with the framing's head again.
+        if rest.starts_with(&XERIAL_MAGIC) {
+            rest = rest.get(XERIAL_HEAD..).ok_or(CompressionFlaw::CutOff)?;
+            continue;
+        }
+        let (len, behind) = rest.split_first_chunk::<4>().ok_or(CompressionFlaw::CutOff)?;
+        let len = u32::from_be_bytes(*len) as usize;
+        let (block, behind) = behind.split_at_checked(len).ok_or(CompressionFlaw::CutOff)?;
+        snappy_block(block, &mut out, bytes_max)?;
+        rest = behind;
+    }
+    Ok(out)
+}
+
+/// A Snappy element of three bytes yields at most 64, so a length beyond that ratio is a lie, known before anything is allocated.
+const SNAPPY_RATIO_MAX: usize = 22;
+
+fn snappy_block(block: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(), Failure> {
+    let opened = snap::raw::decompress_len(block).map_err(|_| CompressionFlaw::Broken)?;
+    if opened > block.len().saturating_mul(SNAPPY_RATIO_MAX) {
+        return Err(CompressionFlaw::Broken.into());
+    }
+    let start = out.len();
+    if opened > bytes_max - start {
+        return Err(Failure::TooLarge);
+    }
+    if out.capacity() - start < opened {
+        // Chunks are of one size but for the last: doubling saves copies, the bound holds all the same.
+        out.reserve_exact(opened.max(start).min(bytes_max - start));
+    }
+    out.resize(start + opened, 0);
+    let written = snap::raw::Decoder::new()
+        .decompress(block, &mut out[start..])
+        .map_err(|_| CompressionFlaw::Broken)?;
+    if written == opened { Ok(()) } else { Err(CompressionFlaw::Broken.into()) }
+}
+
+fn lz4(input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
+    let len = lz4_frame_len(input)?;
+    if len < input.len() {
+        return Err(CompressionFlaw::FollowedByBytes.into());
+    }
+    let mut out = Vec::new();
+    let mut frame = lz4_flex::frame::FrameDecoder::new(input);
+    read_to_end(&mut frame, &mut out, first_guess(input, bytes_max), bytes_max)?;
+    Ok(out)
+}
+
+/// The length of the LZ4 frame at the input's start, end mark and content checksum included. The decoder takes a frame that is
+/// cut between two blocks for a whole one, and does not tell where a frame ended: this walk over the block lengths does.
+/// (LZ4 frame format description 1.6; Kafka's magic-2 batches hold frames that keep to it.)
+fn lz4_frame_len(input: &[u8]) -> Result<usize, CompressionFlaw> {
+    const MAGIC: [u8; 4] = 0x184D_2204_u32.to_le_bytes();
+    let cut = CompressionFlaw::CutOff;
+    let (magic, rest) = input.split_first_chunk::<4>().ok_or(cut)?;
+    if *magic != MAGIC {
+        return Err(CompressionFlaw::Broken);
+    }
+    let flags = *rest.first().ok_or(cut)?;
+    let has = |bit: u8| flags & (1 << bit) != 0;
+    let block_checksum = if has(4) { 4 } else { 0 };
+    let content_checksum = if has(2) { 4 } else { 0 };
+    // Magic, flags, block size, content size, dictionary id, header checksum.
+    let mut at = 4 + 1 + 1 + if has(3) { 8 } else { 0 } + if has(0) { 4 } else { 0 } + 1;
+    loop {
+        let size = input.get(at..).and_then(|rest| rest.first_chunk::<4>()).ok_or(cut)?;
+        at += 4;
+        let size = u32::from_le_bytes(*size);
+        if size == 0 {
+            at += content_checksum;
+            return if at <= input.len() { Ok(at) } else { Err(cut) };
+        }
+        // The highest bit says that the block is stored as it is.
+        at = at.saturating_add((size & 0x7fff_ffff) as usize + block_checksum);
+    }
+}
+
+thread_local! {
+    /// A zstd context and its window are far larger than a batch: each thread keeps one.
+    static ZSTD: RefCell<Option<ZstdDecoder<'static>>> = const { RefCell::new(None) };
+}
+
+fn zstd(input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
+    if input.is_empty() {
+        return Err(CompressionFlaw::CutOff.into());
+    }
+    ZSTD.with_borrow_mut(|slot| {
+        // A context that met an error is thrown away, and with it whatever state it was left in.
+        let mut decoder = match slot.take() {
+            Some(decoder) => decoder,
+            None => ZstdDecoder::new()?,
+        };
+        decoder.set_parameter(DParameter::WindowLogMax(window_log_max(bytes_max)))?;
+        let out = zstd_frames(&mut decoder, input, bytes_max)?;
+        *slot = Some(decoder);
+        Ok(out)
+    })
+}
+
+/// The largest window that a frame may ask for: 8 MiB, which all levels up to 19 keep within, or the bound where that is more;
+/// at most 128 MiB, zstd's own limit.
+fn window_log_max(bytes_max: usize) -> u32 {
+    bytes_max.max(1).ilog2().clamp(23, 27)
+}
+
+/// Frames that follow one another are one stream, to libzstd as to the Java binding that Kafka uses.
+fn zstd_frames(decoder: &mut ZstdDecoder<'_>, input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
+    let mut out = Vec::new();
+    let mut source = InBuffer::around(input);
+    let mut room = first_guess(input, bytes_max);
+    loop {
+        out.reserve_exact(room - out.len());
+        let len = out.len();
+        // A vector may get more capacity than it was asked for; what lies past the bound is too large all the same.
+        let mut target = OutBuffer::around_pos(&mut out, len);
+        let still_to_come = decoder.run(&mut source, &mut target).map_err(|_| CompressionFlaw::Broken)?;
+        let is_full = target.pos() == target.capacity();
+        if out.len() > bytes_max {
+            return Err(Failure::TooLarge);
+        }
+        if is_full {
+            if still_to_come == 0 && source.pos() == input.len() {
+                return Ok(out);
+            }
+            room = grown(out.len(), bytes_max)?;
+        } else if source.pos() == input.len() {
+            return if still_to_come == 0 { Ok(out) } else { Err(CompressionFlaw::CutOff.into()) };
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! What can be wrong with a segment, where, and what the caller must do about it.
+
+use super::codec::{Codec, CompressionFlaw};
+use crate::ids::{SegmentFormat, TopicPartitionError};
+
+/// A segment that cannot be read, by place and reason.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("frame {ordinal} at byte {position}: {fault}")]
+pub struct SegmentError {
+    position: u64,
+    ordinal: u64,
+    fault: Fault,
+}
+
+/// What a caller must do about a [`SegmentError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The bytes are damaged: keep them, set them aside, alert.
+    Corrupt,
+    /// The bytes or the request are of a kind that is not taken: sending them again is in vain.
+    Unsupported,
+    /// A frame opens to more than the bound that decoding was given.
+    TooLarge,
+}
+
+/// Why a segment cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The first bytes are those of no format known here.
+    #[error("the first bytes are neither a chronik wal record's nor a kafka record batch's")]
+    UnknownFormat,
+    /// A frame should start here, but its magic is not there.
+    #[error("no frame starts here: the magic is {found:#x}")]
+    BadMagic {
+        /// What stands in its place.
+        found: u32,
+    },
+    /// A Chronik WAL record of a version that no release wrote.
+    #[error("chronik wal version {version} is unknown")]
+    BadVersion {
+        /// The version byte.
+        version: u8,
+    },
+    /// A length that no such frame can have.
+    #[error("the frame's length field says {length}, at least {least} is needed")]
+    BadLength {
+        /// The field's value.
+        length: i64,
+        /// The smallest that can be right.
+        least: i64,
+    },
+    /// The frame is not what was written.
+    #[error("the checksum is {computed:#010x}, the frame says {stored:#010x}")]
+    CrcMismatch {
+        /// The checksum in the frame.
+        stored: u32,
+        /// The checksum of its bytes.
+        computed: u32,
+    },
+    /// Offsets that cannot be: negative, reversed, or past the largest number.
+    #[error("offsets {base} to {last} are no range")]
+    BadOffsets {
+        /// The first offset the head claims.
+        base: i64,
+        /// The last one it claims, or the distance to it where the sum does not fit.
+        last: i64,
+    },
+    /// A Kafka batch that starts at or before the last offset of the batch in front of it, which no Kafka log holds.
+    #[error("the batch starts at offset {base}, but the one before it ends at {previous_last}")]
+    OffsetsOutOfOrder {
+        /// The batch's first offset.
+        base: i64,
+        /// The last offset of the batch before it.
+        previous_last: i64,
+    },
+    /// A record whose offset the frame's head does not allow.
+    #[error("record {record} has offset {offset}, outside of what its frame and the records before it allow")]
+    BadRecordOffset {
+        /// Which record of the frame, from 0.
+        record: u32,
+        /// The offset (of Kafka: relative to the batch's base).
+        offset: i64,
+    },
+    /// More records are claimed than there can be.
+    #[error("{claimed} records are claimed where at most {most} fit")]
+    BadCount {
+        /// The count.
+        claimed: i64,
+        /// The largest count that the bytes allow.
+        most: u64,
+    },
+    /// A record whose parts do not fit together.
+    #[error("record {record} is malformed: {part}")]
+    BadRecord {
+        /// Which record of the frame, from 0.
+        record: u32,
+        /// The part that does not fit.
+        part: &'static str,
+    },
+    /// A part of the frame, other than a record, that does not fit.
+    #[error("the frame is malformed: {part}")]
+    BadFrame {
+        /// The part that does not fit.
+        part: &'static str,
+    },
+    /// Bytes behind the last record.
+    #[error("{bytes} bytes are left over behind the frame's contents")]
+    LeftOver {
+        /// How many.
+        bytes: u64,
+    },
+    /// A compressed section that does not open.
+    #[error("the {codec} data does not open: {flaw}")]
+    BadCompression {
+        /// How it is compressed.
+        codec: Codec,
+        /// What is wrong.
+        flaw: CompressionFlaw,
+    },
+    /// A Chronik record's head and contents say different things.
+    #[error("the head says {field} {head}, the contents say {inside}")]
+    HeadDisagrees {
+        /// The field.
+        field: &'static str,
+        /// Its value in the frame's head.
+        head: i64,
+        /// Its value in the canonical record.
+        inside: i64,
+    },
+    /// The producer's own Kafka batch, kept within a Chronik record, is damaged.
+    #[error("the producer's batch in the record is damaged: {part}")]
+    BadOriginal {
+        /// What does not fit.
+        part: &'static str,
+    },
+    /// The segment ends within a frame.
+    #[error("the segment ends within a frame: {left} bytes are left, {needed} are needed")]
+    Torn {
+        /// The bytes from the frame's start to the segment's end.
+        left: u64,
+        /// The bytes that the frame claims, or that its head takes.
+        needed: u64,
+    },
+    /// A frame claims more than is left, and yet is followed by whole frames, or whole itself: its length is wrong.
+    #[error(
+        "the frame's length is wrong: it claims {needed} of {left} bytes left, but byte {found} tells otherwise"
+    )]
+    WrongLength {
+        /// The bytes from the frame's start to the segment's end.
+        left: u64,
+        /// The bytes that the frame claims.
+        needed: u64,
+        /// Where in the segment a whole frame was found.
+        found: u64,
+    },
+    /// A torn tail so full of would-be frames that looking through them all is out of proportion.
+    #[error(
+        "the segment ends within a frame of {needed} bytes, and its last {left} bytes look like too many frames"
+    )]
+    TailUndecided {
+        /// The bytes from the frame's start to the segment's end.
+        left: u64,
+        /// The bytes that the frame claims.
+        needed: u64,
+    },
+    /// Kafka message sets from before record batches.
+    #[error("kafka messages of magic {magic} are not supported, only record batches of magic 2")]
+    KafkaMagic {
+        /// 0 or 1.
+        magic: u8,
+    },
+    /// A Chronik V2 record of the oldest releases, which lacks the last three fields.
+    #[error("a chronik v2 record without offsets, as the oldest releases wrote them, is not supported")]
+    ChronikV2WithoutOffsets,
+    /// A compression that no Kafka release knows.
+    #[error("compression codec {id} is unknown")]
+    UnknownCodec {
+        /// Its number in the batch's attributes.
+        id: u8,
+    },
+    /// The bytes are of another format than the caller said.
+    #[error("the segment was announced as {announced}, but its bytes are {found}", announced = .announced.name(), found = .found.name())]
+    FormatMismatch {
+        /// What the caller said.
+        announced: SegmentFormat,
+        /// What the bytes say.
+        found: SegmentFormat,
+    },
+    /// A whole frame names a topic-partition that cannot be.
+    #[error("the frame's topic and partition are unusable: {0}")]
+    UnusablePartition(TopicPartitionError),
+    /// More or fewer bytes came than were announced.
+    #[error("{announced} bytes were announced, {received} came")]
+    SizesDisagree {
+        /// The segment's size as announced.
+        announced: u64,
+        /// The bytes that came, so far.
+        received: u64,
+    },
+    /// Decoding needs more memory than it was given.
+    #[error("the frame opens to more than {limit} bytes")]
+    TooLarge {
+        /// The bound.
+        limit: usize,
+    },
+}
+
+impl SegmentError {
+    pub(super) fn new(position: u64, ordinal: u64, fault: Fault) -> Self {
+        Self { position, ordinal, fault }
+    }
+
+    /// Where the frame starts in the segment, in bytes.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// How many frames of the segment come before it.
+    pub fn ordinal(&self) -> u64 {
+        self.ordinal
+    }
+
+    /// What is wrong.
+    pub fn fault(&self) -> &Fault {
+        &self.fault
+    }
+
+    /// What the caller must do.
+    pub fn kind(&self) -> ErrorKind {
+        self.fault.kind()
+    }
+
+    /// The reason's stable name.
+    pub fn reason(&self) -> &'static str {
+        self.fault.reason()
+    }
+}
+
+impl Fault {
+    /// What the caller must do.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::UnknownFormat
+            | Self::BadMagic { .. }
+            | Self::BadVersion { .. }
+            | Self::BadLength { .. }
+            | Self::CrcMismatch { .. }
+            | Self::BadOffsets { .. }
+            | Self::OffsetsOutOfOrder { .. }
+            | Self::BadRecordOffset { .. }
+            | Self::BadCount { .. }
+            | Self::BadRecord { .. }
+            | Self::BadFrame { .. }
+            | Self::LeftOver { .. }
+            | Self::BadCompression { .. }
+            | Self::HeadDisagrees { .. }
+            | Self::BadOriginal { .. }
+            | Self::Torn { .. }
+            | Self::WrongLength { .. }
+            | Self::TailUndecided { .. } => ErrorKind::Corrupt,
+            Self::KafkaMagic { .. }
+            | Self::ChronikV2WithoutOffsets
+            | Self::UnknownCodec { .. }
+            | Self::FormatMismatch { .. }
+            | Self::UnusablePartition(_)
+            | Self::SizesDisagree { .. } => ErrorKind::Unsupported,
+            Self::TooLarge { .. } => ErrorKind::TooLarge,
+        }
+    }
+
+    /// The reason's stable name: part of the contract, so these never change.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::UnknownFormat => "UNKNOWN_FORMAT",
+            Self::BadMagic { .. } => "BAD_MAGIC",
+            Self::BadVersion { .. } => "BAD_VERSION",
+            Self::BadLength { .. } => "BAD_LENGTH",
+            Self::CrcMismatch { .. } => "CRC_MISMATCH",
+            Self::BadOffsets { .. } => "BAD_OFFSETS",
+            Self::OffsetsOutOfOrder { .. } => "OFFSETS_OUT_OF_ORDER",
+            Self::BadRecordOffset { .. } => "BAD_RECORD_OFFSET",
+            Self::BadCount { .. } => "BAD_RECORD_COUNT",
+            Self::BadRecord { .. } => "BAD_RECORD",
+            Self::BadFrame { .. } => "BAD_FRAME",
+            Self::LeftOver { .. } => "BYTES_LEFT_OVER",
+            Self::BadCompression { .. } => "BAD_COMPRESSION",
+            Self::HeadDisagrees { .. } => "HEAD_DISAGREES",
+            Self::BadOriginal { .. } => "ORIGINAL_BATCH_DAMAGED",
+            Self::Torn { .. } => "TORN",
+            Self::WrongLength { .. } => "WRONG_LENGTH",
+            Self::TailUndecided { .. } => "TAIL_UNDECIDED",
+            Self::KafkaMagic { magic: 0 } => "KAFKA_MAGIC_0",
+            Self::KafkaMagic { .. } => "KAFKA_MAGIC_1",
+            Self::ChronikV2WithoutOffsets => "CHRONIK_V2_WITHOUT_OFFSETS",
+            Self::UnknownCodec { .. } => "UNKNOWN_CODEC",
+            Self::FormatMismatch { .. } => "FORMAT_MISMATCH",
+            Self::UnusablePartition(_) => "UNUSABLE_PARTITION",
+            Self::SizesDisagree { .. } => "SIZES_DISAGREE",
+            Self::TooLarge { .. } => "OPENS_TOO_LARGE",
+        }
+    }
+}

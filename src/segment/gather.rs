@@ -1,0 +1,106 @@
+//! Gathers a frame's records: spans only, and never more of them than the bound allows.
+
+use bytes::Bytes;
+
+use super::{DecodedFrame, Fault};
+use crate::ids::OffsetRange;
+use crate::record::{HeaderSpans, RecordBatch, RecordSpans, Span};
+
+/// The records of a frame, while it is decoded.
+pub(super) struct Gather {
+    records: Vec<RecordSpans>,
+    headers: Vec<HeaderSpans>,
+    control_offsets: Vec<i64>,
+    is_control: bool,
+    times: Option<(i64, i64)>,
+    bytes_left: usize,
+    limit: usize,
+}
+
+impl Gather {
+    /// For `count` records, which the caller has checked against the bytes they come from. `bytes_used` of the bound `limit`
+    /// are taken already.
+    pub(super) fn new(
+        count: usize,
+        is_control: bool,
+        bytes_used: usize,
+        limit: usize,
+    ) -> Result<Self, Fault> {
+        let each = if is_control { size_of::<i64>() } else { size_of::<RecordSpans>() };
+        let need = count.saturating_mul(each).saturating_add(bytes_used);
+        let bytes_left = limit.checked_sub(need).ok_or(Fault::TooLarge { limit })?;
+        let (records, control_offsets) = if is_control { (0, count) } else { (count, 0) };
+        Ok(Self {
+            records: Vec::with_capacity(records),
+            headers: Vec::new(),
+            control_offsets: Vec::with_capacity(control_offsets),
+            is_control,
+            times: None,
+            bytes_left,
+            limit,
+        })
+    }
+
+    /// A header of the record that is to be added next.
+    pub(super) fn header(&mut self, name: Span, value: Option<Span>) -> Result<(), Fault> {
+        if self.is_control {
+            return Ok(());
+        }
+        if self.headers.len() == self.headers.capacity() {
+            let more = self.headers.capacity().max(8);
+            let need = more * size_of::<HeaderSpans>();
+            self.bytes_left =
+                self.bytes_left.checked_sub(need).ok_or(Fault::TooLarge { limit: self.limit })?;
+            self.headers.reserve_exact(more);
+        }
+        self.headers.push(HeaderSpans { name, value });
+        Ok(())
+    }
+
+    /// How many headers there are so far: where the next record's start.
+    pub(super) fn headers(&self) -> u32 {
+        self.headers.len() as u32
+    }
+
+    /// A record, whose headers, from the one numbered `first_header` on, were added before it.
+    /// A time of -1 stands for none, as Kafka writes it.
+    pub(super) fn record(
+        &mut self,
+        offset: i64,
+        timestamp: i64,
+        key: Option<Span>,
+        value: Option<Span>,
+        first_header: u32,
+    ) {
+        if self.is_control {
+            self.control_offsets.push(offset);
+            return;
+        }
+        let timestamp_ms = (timestamp != NO_TIMESTAMP).then_some(timestamp);
+        if let Some(time) = timestamp_ms {
+            let (min, max) = self.times.unwrap_or((time, time));
+            self.times = Some((min.min(time), max.max(time)));
+        }
+        self.records.push(RecordSpans {
+            offset,
+            timestamp_ms,
+            key,
+            value,
+            headers: first_header..self.headers(),
+        });
+    }
+
+    /// All there is, with the bytes that the spans point into.
+    pub(super) fn finish(self, range: OffsetRange, bytes: Bytes) -> DecodedFrame {
+        DecodedFrame {
+            range,
+            records: RecordBatch { bytes, records: self.records, headers: self.headers },
+            control_offsets: self.control_offsets,
+            min_timestamp_ms: self.times.map(|(min, _)| min),
+            max_timestamp_ms: self.times.map(|(_, max)| max),
+        }
+    }
+}
+
+/// `RecordBatch.NO_TIMESTAMP` of Kafka's clients.
+const NO_TIMESTAMP: i64 = -1;

@@ -1,0 +1,59 @@
+//! Tells a torn tail, whose frame the segment's end cuts off, from a damaged length in the middle of a segment.
+
+use super::split::Head;
+use super::{chronik, kafka};
+use crate::ids::SegmentFormat;
+
+/// What looking for a whole frame led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Search {
+    /// A whole frame, whose checksum holds, starts here.
+    Found(usize),
+    /// There is none.
+    Nothing,
+    /// There were more would-be frames than it is sound to look at.
+    Undecided,
+}
+
+/// Checksums are computed over this many times the tail, at most: bytes made up of heads that each claim all the rest would
+/// otherwise take time that grows with the square of their number.
+const WORK_PER_BYTE_MAX: usize = 8;
+/// Small tails need not be frugal.
+const WORK_BYTES_MIN: usize = 1 << 20;
+
+/// Looks for a whole frame behind the tail's first byte.
+pub(super) fn later_frame(tail: &[u8], format: SegmentFormat) -> Search {
+    let mut work_left = tail.len().saturating_mul(WORK_PER_BYTE_MAX).max(WORK_BYTES_MIN);
+    for at in 1..tail.len() {
+        let rest = &tail[at..];
+        let head = match format {
+            SegmentFormat::ChronikWal if !rest.starts_with(&chronik::MAGIC) => continue,
+            SegmentFormat::ChronikWal => chronik::head(rest),
+            SegmentFormat::KafkaLog if rest.get(16) != Some(&2) => continue,
+            SegmentFormat::KafkaLog => kafka::head(rest),
+        };
+        let Ok(Head::Frame(len)) = head else { continue };
+        let Some(frame) = usize::try_from(len).ok().and_then(|len| rest.get(..len)) else { continue };
+        if format == SegmentFormat::KafkaLog && !kafka::is_plausible(frame) {
+            continue;
+        }
+        let Some(left) = work_left.checked_sub(frame.len()) else { return Search::Undecided };
+        work_left = left;
+        let holds = match format {
+            SegmentFormat::ChronikWal => chronik::check_crc(frame),
+            SegmentFormat::KafkaLog => kafka::check_crc(frame),
+        };
+        if holds.is_ok() {
+            return Search::Found(at);
+        }
+    }
+    Search::Nothing
+}
+
+/// Whether the tail is a whole frame by its checksum, and only its length says otherwise.
+pub(super) fn is_whole(tail: &[u8], format: SegmentFormat) -> bool {
+    match format {
+        SegmentFormat::ChronikWal => chronik::is_whole_but_for_its_length(tail),
+        SegmentFormat::KafkaLog => tail.len() >= kafka::HEAD_BYTES && kafka::check_crc(tail).is_ok(),
+    }
+}
