@@ -25,6 +25,7 @@ mod key;
 mod probe;
 mod put;
 mod retry;
+mod source;
 mod url;
 
 pub use error::{Cause, Operation, StoreError, StoreErrorKind};
@@ -32,6 +33,7 @@ pub use key::{BundleKey, ENCODED_BYTES_MAX, Hash16, KeyError, KeyHash, KeyPrefix
 pub use probe::ProbeError;
 pub use put::{Existing, NewObject, OBJECT_BYTES_MAX, Put, PutError, Refused, Stored};
 pub use retry::Patience;
+pub use source::{RANGE_BYTES, RANGES_AT_ONCE, Source, SourceError, SourceRoots, SourceUrlError};
 pub use url::{LocationError, PREFIX_BYTES_MAX};
 
 use error::Cause::{Io, Length, TooLarge};

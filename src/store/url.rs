@@ -133,7 +133,7 @@ fn prefix(url: &Url) -> Result<Path, LocationError> {
 
 /// The URL's path as a key, percent-decoded once, segment by segment: an encoded slash is refused, for it would move
 /// the borders of segments.
-fn key_path(url: &Url) -> Result<Path, LocationError> {
+pub(super) fn key_path(url: &Url) -> Result<Path, LocationError> {
     let path = url.path();
     if path.to_ascii_lowercase().contains("%2f") {
         return Err(LocationError::Path);
