@@ -177,7 +177,7 @@ async fn bucket(prefix: &str, objects: &[(&str, Bytes)]) -> (SourceRoots, Store)
 #[tokio::test]
 async fn an_object_is_read_in_order_whatever_its_size() {
     for len in [0, 1, RANGE_BYTES - 1, RANGE_BYTES, RANGE_BYTES + 1, 5 * RANGE_BYTES + 7] {
-        let bytes: Bytes = (0..len).map(|i| (i * 31 >> 7) as u8).collect();
+        let bytes: Bytes = (0..len).map(|i| ((i * 31) >> 7) as u8).collect();
         let (roots, _) = bucket("wal", &[("wal/0001.log", bytes.clone())]).await;
         let source = roots.open("memory:///wal/0001.log", Some(len)).await.unwrap();
         let chunks: Vec<Bytes> = source.read().try_collect().await.unwrap();
