@@ -36,7 +36,8 @@ pub fn encode_v1(record: &Record<'_>, out: &mut Vec<u8>) {
         push_counted(out, value.unwrap_or_default());
     }
     let length = (out.len() - start) as u32; // of the whole record
-    seal(&mut out[start..], length, V1_CRC_AT);
+    out[start + 4..start + 8].copy_from_slice(&length.to_le_bytes());
+    seal(&mut out[start..]);
 }
 
 /// Appends the records as one V2 record of `partition`.
@@ -69,7 +70,8 @@ pub fn encode_v2(
     out.extend_from_slice(&last_offset.to_le_bytes());
     out.extend_from_slice(&(batch.records.len() as i32).to_le_bytes());
     let length = (out.len() - start - V2_HEAD_BYTES) as u32;
-    seal(&mut out[start..], length, V2_CRC_AT);
+    out[start + 4..start + 8].copy_from_slice(&length.to_le_bytes());
+    seal(&mut out[start..]);
 }
 
 /// `CanonicalRecord`'s fields in order. bincode 1 writes lengths as `u64`, enum variants as `u32`, options as one byte.
@@ -115,12 +117,13 @@ fn push_head(out: &mut Vec<u8>, version: u8) {
     out.extend_from_slice(&MAGIC);
     out.push(version);
     out.push(0); // flags: none are set
-    out.extend_from_slice(&[0; 4]); // the length, see seal
+    out.extend_from_slice(&[0; 4]); // the length, once it is known
 }
 
-/// Fills in the length, then the CRC-32 over all of the record but the CRC itself.
-fn seal(record: &mut [u8], length: u32, crc_at: usize) {
-    record[4..8].copy_from_slice(&length.to_le_bytes());
+/// Writes the checksum that fits the record's bytes as they are, length included: also how a test makes a hostile record that looks
+/// sound. The CRC-32 covers all but itself.
+pub fn seal(record: &mut [u8]) {
+    let crc_at = if record[2] == 1 { V1_CRC_AT } else { V2_CRC_AT };
     let mut crc = crc32fast::Hasher::new();
     crc.update(&record[..crc_at]);
     crc.update(&record[crc_at + 4..]);
