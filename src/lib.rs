@@ -3,11 +3,19 @@
 //! The story, in the order of the modules: a sealed [`segment`]'s bytes become [`record`]s; the records become an
 //! [`index`]; index and frames become a [`bundle`]; the [`store`] keeps it and says so; [`ingest`] tells the whole of it.
 
+pub mod budget;
 pub mod bundle;
+pub mod cli;
+pub mod client;
+pub mod cpu;
 pub mod generate;
 pub mod ids;
 pub mod index;
+pub mod ingest;
 pub mod proto;
 pub mod record;
+pub mod rpc;
 pub mod segment;
+pub mod server;
+pub mod stats;
 pub mod store;

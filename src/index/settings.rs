@@ -26,6 +26,18 @@ pub enum ValueMode {
     None,
 }
 
+impl ValueMode {
+    /// The name, as it stands in settings files and manifests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Json => "json",
+            Self::Text => "text",
+            Self::None => "none",
+        }
+    }
+}
+
 /// The settings of one topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicSettings {

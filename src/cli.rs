@@ -1,0 +1,105 @@
+//! Flags become typed values, verbs become library calls; the one reader of the environment. Every flag `--some-name` has
+//! a variable `WAL_INDEXER_SOME_NAME`. Knows nothing of what happens inside the pipeline.
+
+mod endpoint;
+mod error;
+mod health;
+mod index;
+mod output;
+mod pipeline;
+mod serve;
+mod stats;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+pub use error::{CliError, Exit};
+
+/// Takes index building off a log broker's back: WAL segments in, searchable and restorable objects out.
+///
+/// Exit codes: 0 all is well; 1 it failed; 2 the command line is wrong; 3 data is corrupt or not what it should be;
+/// 4 there is no such thing; 5 not now, the same again later may do.
+#[derive(Debug, Parser)]
+#[command(name = "wal-indexer", version, max_term_width = 110)]
+struct Cli {
+    /// What to log, to standard error: a level, or targets with levels (`info,wal_indexer=debug`).
+    #[arg(
+        long,
+        global = true,
+        env = "WAL_INDEXER_LOG",
+        default_value = "warn,wal_indexer=info",
+        value_name = "FILTER"
+    )]
+    log: String,
+
+    /// How log lines look.
+    #[arg(
+        long,
+        global = true,
+        env = "WAL_INDEXER_LOG_FORMAT",
+        default_value = "text",
+        value_name = "FORMAT"
+    )]
+    log_format: LogFormat,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve IndexSegment and friends over gRPC.
+    Serve(serve::Args),
+    /// Index segment files in this process, without a server.
+    Index(index::Args),
+    /// What a worker has done and is doing.
+    Stats(stats::Args),
+    /// Whether a worker can take work.
+    Health(health::Args),
+}
+
+/// Runs the program: parses the command line, does what it says, prints an error once.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = start_logging(&cli.log, cli.log_format) {
+        return error.report();
+    }
+    let result = match cli.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Index(args) => index::run(args),
+        Command::Stats(args) => stats::run(args),
+        Command::Health(args) => health::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
+}
+
+fn start_logging(filter: &str, format: LogFormat) -> Result<(), CliError> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| CliError::flag("--log", &error))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+/// The runtime that a verb's library call runs on; made here so that it is dropped outside of async code.
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::new(Exit::Failed, "cannot start the runtime", &error))
+}

@@ -1,0 +1,39 @@
+//! `health`: whether a worker can take work.
+
+use std::time::Duration;
+
+use super::{CliError, Exit, endpoint, output, runtime};
+use crate::proto::v1::health_response::Status;
+
+/// Whether a worker can take work.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    endpoint: endpoint::EndpointArgs,
+
+    /// Print the protobuf message as JSON.
+    #[arg(long, env = "WAL_INDEXER_JSON")]
+    json: bool,
+}
+
+/// Asks and prints; exits with 0 only where the worker serves.
+pub fn run(args: Args) -> Result<(), CliError> {
+    let health =
+        runtime()?.block_on(async { args.endpoint.ask(async |client| client.health().await).await })?;
+    if args.json {
+        output::json_line(&health)?;
+    } else {
+        for check in &health.checks {
+            let (mark, took) =
+                (if check.ok { "ok" } else { "failed" }, Duration::from_micros(check.latency_us));
+            output::line(&format!("{} {mark}: {} ({})", check.name, check.message, output::duration(took)))?;
+        }
+        output::line(health.status().as_str_name())?;
+    }
+    match health.status() {
+        Status::Serving => Ok(()),
+        Status::Draining | Status::Unavailable | Status::Unspecified => {
+            Err(CliError::because(Exit::Again, format!("the worker is {}", health.status().as_str_name())))
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! `index`: the same pipeline in this process.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use futures::{Stream, StreamExt, stream};
+use tokio::fs::File;
+use tokio::io::AsyncReadExt;
+
+use bytes::{Bytes, BytesMut};
+use indicatif::ProgressBar;
+
+use super::{CliError, Exit, output, pipeline, runtime};
+use crate::ids::SegmentFormat;
+use crate::ingest::{Ingest, ReadError, Request, RequestParts, TornTail};
+use crate::proto::v1;
+use crate::rpc::{convert, status};
+
+/// Files are read in pieces of this size.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Index segment files in this process, without a server.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The segments' files.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+
+    /// The topic, where the bytes don't say it (Kafka log segments, Chronik V1 records); elsewhere checked.
+    #[arg(long, env = "WAL_INDEXER_TOPIC", value_name = "TOPIC")]
+    topic: Option<String>,
+
+    /// The partition; see --topic.
+    #[arg(long, env = "WAL_INDEXER_PARTITION", value_name = "N")]
+    partition: Option<i32>,
+
+    /// The incarnation of the log that the offsets count in; becomes part of the keys.
+    #[arg(long, env = "WAL_INDEXER_LOG_ID", default_value = "0", value_name = "ID")]
+    log_id: String,
+
+    /// What the bytes are. Default: recognised.
+    #[arg(long, env = "WAL_INDEXER_FORMAT", value_name = "FORMAT")]
+    format: Option<Format>,
+
+    /// What to do where a segment ends inside a frame.
+    #[arg(long, env = "WAL_INDEXER_TORN_TAIL", default_value = "refuse", value_name = "WHAT")]
+    torn_tail: Torn,
+
+    /// Print receipts as JSON, one a line.
+    #[arg(long, env = "WAL_INDEXER_JSON")]
+    json: bool,
+
+    #[command(flatten)]
+    pipeline: pipeline::PipelineArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    ChronikWal,
+    KafkaLog,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Torn {
+    Refuse,
+    Keep,
+}
+
+/// Indexes the files one after the other. All are tried; the first failure decides the exit code.
+pub fn run(args: Args) -> Result<(), CliError> {
+    runtime()?.block_on(index_all(args))
+}
+
+async fn index_all(args: Args) -> Result<(), CliError> {
+    let ingest = args.pipeline.start().await?;
+    let (mut receipts, mut failures) = (Vec::new(), Vec::new());
+    for path in &args.paths {
+        match index_file(&ingest, &args, path).await {
+            Ok(receipt) if args.json => output::json_line(&receipt)?,
+            Ok(receipt) => receipts.push(receipt),
+            Err(error) => failures.push(error),
+        }
+    }
+    if !receipts.is_empty() {
+        output::line(&output::receipts(&receipts))?;
+    }
+    let Some(last) = failures.pop() else { return Ok(()) };
+    for failure in &failures {
+        failure.report();
+    }
+    let exit = failures.first().map_or(last.exit(), CliError::exit);
+    Err(CliError::because(exit, last.line()))
+}
+
+async fn index_file(ingest: &Ingest, args: &Args, path: &Path) -> Result<v1::IndexSegmentResponse, CliError> {
+    let name = path.display().to_string();
+    let unreadable = |error: std::io::Error| {
+        let exit = if error.kind() == std::io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Failed };
+        CliError::new(exit, &name, &error)
+    };
+    let file = File::open(path).await.map_err(unreadable)?;
+    let meta = file.metadata().await.map_err(unreadable)?;
+    if !meta.is_file() {
+        return Err(CliError::because(Exit::Failed, format!("{name}: not a file")));
+    }
+    let parts = RequestParts {
+        segment_id: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+        format: args.format.map(|format| match format {
+            Format::ChronikWal => SegmentFormat::ChronikWal,
+            Format::KafkaLog => SegmentFormat::KafkaLog,
+        }),
+        topic: args.topic.clone(),
+        partition: args.partition,
+        log_id: args.log_id.clone(),
+        size_bytes: meta.len(),
+        crc32c: None,
+        torn_tail: match args.torn_tail {
+            Torn::Refuse => TornTail::Refuse,
+            Torn::Keep => TornTail::Keep,
+        },
+    };
+    let request =
+        Request::new(parts).map_err(|error| CliError::status(&name, &status::of_request(&error)))?;
+    let bar = output::progress(meta.len(), &name);
+    let receipt = ingest.run(request, Box::pin(chunks(file, bar.clone()))).await;
+    bar.finish_and_clear();
+    receipt.map(|receipt| convert::receipt(&receipt)).map_err(|error| CliError::ingest(&name, &error))
+}
+
+fn chunks(file: File, bar: ProgressBar) -> impl Stream<Item = Result<Bytes, ReadError>> {
+    let read = stream::try_unfold(file, |mut file| async move {
+        let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
+        while buffer.len() < CHUNK_BYTES && file.read_buf(&mut buffer).await? > 0 {}
+        Ok((!buffer.is_empty()).then(|| (buffer.freeze(), file)))
+    });
+    read.inspect(move |chunk: &Result<Bytes, ReadError>| {
+        bar.inc(chunk.as_ref().map_or(0, |bytes| bytes.len() as u64));
+    })
+}

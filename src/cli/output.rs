@@ -1,0 +1,123 @@
+//! What verbs print: tables for people, one JSON object a line for machines; progress bars on terminals only.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::{CliError, Exit};
+use crate::proto::v1;
+
+/// One JSON object on a line of its own, on standard output.
+pub fn json_line(value: &impl Serialize) -> Result<(), CliError> {
+    let mut line = serde_json::to_vec(value)
+        .map_err(|error| CliError::new(Exit::Failed, "cannot write JSON", &error))?;
+    line.push(b'\n');
+    print(&line)
+}
+
+/// Text on standard output. A reader that has gone (`| head`) ends the program quietly, as it would end `cat`.
+pub fn print(text: &[u8]) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(CliError::new(Exit::Failed, "standard output", &error)),
+    }
+}
+
+/// A line on standard output.
+pub fn line(text: &str) -> Result<(), CliError> {
+    print(format!("{text}\n").as_bytes())
+}
+
+/// A table without borders; `right` names the columns of numbers.
+pub fn table(header: &[&str], right: &[usize]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.to_vec());
+    for column in right {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// `12.3 MiB`.
+pub fn bytes(bytes: u64) -> String {
+    ByteSize::b(bytes).display().iec().to_string()
+}
+
+/// `1.2s`, `350ms`.
+pub fn duration(duration: Duration) -> String {
+    match duration.as_millis() {
+        ..1_000 => format!("{}ms", duration.as_millis()),
+        _ => format!("{:.1}s", duration.as_secs_f64()),
+    }
+}
+
+/// A time in milliseconds since the Unix epoch, as RFC 3339; `-` where there is none.
+pub fn time_ms(ms: Option<i64>) -> String {
+    let time = ms.and_then(|ms| OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok());
+    time.and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_else(|| ms.map_or("-".into(), |ms| ms.to_string()))
+}
+
+/// The receipts of several segments, a line for each partition.
+pub fn receipts(receipts: &[v1::IndexSegmentResponse]) -> String {
+    let header = ["segment", "bytes", "partition", "offsets", "records", "bundle", "took", "key"];
+    let mut table = table(&header, &[1, 4, 5, 6]);
+    for receipt in receipts {
+        let took = Duration::from_micros(receipt.timings.map_or(0, |timings| timings.total_us));
+        let (segment, size) = (receipt.segment_id.clone(), bytes(receipt.bytes_read));
+        if receipt.partitions.is_empty() {
+            table.add_row([
+                segment,
+                size,
+                "-".into(),
+                "-".into(),
+                "0".into(),
+                "-".into(),
+                duration(took),
+                "-".into(),
+            ]);
+            continue;
+        }
+        for one in &receipt.partitions {
+            let bundle = one.bundle.clone().unwrap_or_default();
+            table.add_row([
+                segment.clone(),
+                size.clone(),
+                format!("{}/{}", one.topic, one.partition),
+                format!("{}..{}", one.base_offset, one.last_offset),
+                one.record_count.to_string(),
+                format!(
+                    "{}{}",
+                    bytes(bundle.size_bytes),
+                    if bundle.already_existed { " (was there)" } else { "" }
+                ),
+                duration(took),
+                bundle.key,
+            ]);
+        }
+    }
+    table.trim_fmt()
+}
+
+/// A progress bar over bytes on standard error where that is a terminal; else nothing.
+pub fn progress(total_bytes: u64, what: &str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(
+        "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}",
+    )
+    .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(total_bytes).with_style(style).with_message(what.to_owned())
+}

@@ -1,0 +1,85 @@
+//! The flags of the write path, shared by `serve` and `index`, and what they make.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytesize::ByteSize;
+use url::Url;
+
+use super::{CliError, Exit};
+use crate::budget::Budget;
+use crate::cpu::Cpu;
+use crate::index::Settings;
+use crate::ingest::{Ingest, Patience};
+use crate::stats::Stats;
+use crate::store::Store;
+
+/// Where bundles go, and what building them may use.
+#[derive(Debug, clap::Args)]
+pub struct PipelineArgs {
+    /// Where bundles are stored: file:///DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, memory:///.
+    /// Credentials come from the environment variables that the cloud's own tools read.
+    #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL")]
+    store: Url,
+
+    /// Memory for segments in work: received bytes, indexes under construction, bundles on their way. Default: half of
+    /// what the cgroup or the machine has.
+    #[arg(long, env = "WAL_INDEXER_MEMORY_BUDGET", value_name = "SIZE")]
+    memory_budget: Option<ByteSize>,
+
+    /// Threads that decode and index. Default: one for each core.
+    #[arg(long, env = "WAL_INDEXER_THREADS", value_name = "N")]
+    threads: Option<NonZeroUsize>,
+
+    /// A TOML file that says what gets indexed, by topic.
+    #[arg(long, env = "WAL_INDEXER_INDEX_SETTINGS", value_name = "FILE")]
+    index_settings: Option<PathBuf>,
+}
+
+impl PipelineArgs {
+    /// Opens the store, makes sure that it keeps what the receipt promises, and starts the threads.
+    pub async fn start(&self) -> Result<Ingest, CliError> {
+        let settings = match &self.index_settings {
+            Some(path) => read_settings(path)?,
+            None => Settings::default(),
+        };
+        let store = Store::open(&self.store).map_err(|error| CliError::flag("--store", &error))?;
+        store
+            .probe()
+            .await
+            .map_err(|error| CliError::new(Exit::Failed, "the store cannot be used", &error))?;
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let cpu = Cpu::start(self.threads.unwrap_or(cores))
+            .map_err(|error| CliError::new(Exit::Failed, "cannot start", &error))?;
+        let budget_bytes = self.memory_budget.map_or_else(default_budget_bytes, |size| size.as_u64());
+        Ok(Ingest {
+            store,
+            cpu,
+            budget: Budget::new(budget_bytes),
+            settings: Arc::new(settings),
+            stats: Stats::default(),
+            patience: Patience::default(),
+        })
+    }
+}
+
+fn read_settings(path: &Path) -> Result<Settings, CliError> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        CliError::new(Exit::Usage, &format!("--index-settings {}", path.display()), &error)
+    })?;
+    Settings::parse(&text)
+        .map_err(|error| CliError::new(Exit::Usage, &format!("--index-settings {}", path.display()), &error))
+}
+
+/// Half of the cgroup's limit or of the machine's memory, whichever is less; 512 MiB where neither can be read.
+fn default_budget_bytes() -> u64 {
+    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let cgroup =
+        limits.iter().find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+    });
+    cgroup.into_iter().chain(machine).min().map_or(512 << 20, |limit| limit / 2)
+}

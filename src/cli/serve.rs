@@ -1,0 +1,79 @@
+//! `serve`: a worker.
+
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+use url::Url;
+
+use super::{CliError, Exit, output, pipeline, runtime};
+use crate::server::{self, Config};
+use crate::store::SourceRoots;
+
+/// Serve IndexSegment and friends over gRPC.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where to listen; port 0 picks a free one. `listening on HOST:PORT` on standard output says which.
+    #[arg(long, env = "WAL_INDEXER_LISTEN", default_value = "127.0.0.1:7070", value_name = "HOST:PORT")]
+    listen: String,
+
+    /// A place that object sources may lie under; may be given several times. Without one, none is read.
+    #[arg(long = "source-root", env = "WAL_INDEXER_SOURCE_ROOT", value_name = "URL", value_delimiter = ',')]
+    source_roots: Vec<Url>,
+
+    /// How long work in hand may take after SIGTERM, in seconds.
+    #[arg(long, env = "WAL_INDEXER_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
+    drain_timeout: u64,
+
+    /// How this worker calls itself. Default: host name and process id.
+    #[arg(long, env = "WAL_INDEXER_WORKER_ID", value_name = "NAME")]
+    worker_id: Option<String>,
+
+    #[command(flatten)]
+    pipeline: pipeline::PipelineArgs,
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub fn run(args: Args) -> Result<(), CliError> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(serve(args));
+    // Work that the drain left in hand must not hold up the end of the process: nobody waits for it any more.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn serve(args: Args) -> Result<(), CliError> {
+    let failed = |what: &str, error: &dyn std::error::Error| CliError::new(Exit::Failed, what, error);
+    let sources =
+        SourceRoots::new(&args.source_roots).map_err(|error| CliError::flag("--source-root", &error))?;
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(|error| failed("cannot handle SIGTERM", &error))?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(|error| failed("cannot handle SIGINT", &error))?;
+    let ingest = args.pipeline.start().await?;
+    let listener = TcpListener::bind(&args.listen)
+        .await
+        .map_err(|error| CliError::flag(&format!("--listen {}", args.listen), &error))?;
+    let address = listener.local_addr().map_err(|error| failed("the listener has no address", &error))?;
+    info!(%address, store = ingest.store.url(), threads = ingest.cpu.threads(), "serving");
+    output::line(&format!("listening on {address}"))?;
+    let config = Config {
+        ingest,
+        sources,
+        worker_id: args.worker_id.unwrap_or_else(default_worker_id),
+        drain_max: Duration::from_secs(args.drain_timeout),
+    };
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    server::run(listener, config, shutdown).await.map_err(|error| failed("cannot serve", &error))
+}
+
+fn default_worker_id() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}-{}", host.trim(), std::process::id())
+}

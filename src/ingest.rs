@@ -1,0 +1,209 @@
+//! The write path: a sealed segment becomes a receipt.
+//!
+//! Each stage takes what the one before made: a [`Request`] is admitted when its memory is reserved; its bytes are
+//! received, split, decoded and indexed as they come; what was built is packed into bundles; the bundles are stored
+//! and checked; only then is there a [`Receipt`]. Any error on the way means that the caller keeps its copy.
+//!
+//! Knows nothing of gRPC or the command line.
+
+mod error;
+mod meter;
+mod pack;
+mod receipt;
+mod receive;
+mod slice;
+mod slices;
+mod tally;
+mod upload;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::Stream;
+
+use crate::budget::Budget;
+use crate::cpu::Cpu;
+use crate::ids::{LogId, OffsetRange, SegmentFormat, SegmentId, TopicPartition};
+use crate::index::Settings;
+use crate::stats::{Phase, Stats};
+use crate::store::{BundleKey, KeyHash, Store};
+
+pub use error::{IngestError, ReadError, RequestError};
+pub use receipt::{IndexedPartition, RECEIPT_GAPS_MAX, Receipt, Timings};
+
+use meter::Meter;
+use slices::Workshop;
+
+/// The largest segment: positions in it fit into 31 bits.
+pub const SEGMENT_BYTES_MAX: u64 = 2 << 30;
+
+/// What every request needs beside its bytes: buffers of the decoder, the compressor and an empty index.
+const REQUEST_BASE_BYTES: u64 = 4 << 20;
+
+/// What a request may have in hand at once, read and not yet built, and being built, for a large segment.
+const IN_HAND_BYTES_MAX: u64 = 128 << 20;
+
+/// What to do where a segment ends inside a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TornTail {
+    /// Refuse the segment.
+    #[default]
+    Refuse,
+    /// Index what is whole and keep the torn bytes.
+    Keep,
+}
+
+/// A segment that somebody wants indexed; valid by construction.
+#[derive(Clone, Debug)]
+pub struct Request {
+    segment_id: SegmentId,
+    format: Option<SegmentFormat>,
+    topic: Option<String>,
+    partition: Option<i32>,
+    fallback: Option<TopicPartition>,
+    log_id: LogId,
+    size_bytes: u64,
+    crc32c: Option<u32>,
+    torn_tail: TornTail,
+}
+
+/// What a caller says of its segment, before any of it is checked.
+#[derive(Clone, Debug, Default)]
+pub struct RequestParts {
+    /// The caller's name for it.
+    pub segment_id: String,
+    /// `None`: recognised from the first bytes.
+    pub format: Option<SegmentFormat>,
+    /// Required with `partition` where the bytes don't say it; elsewhere checked.
+    pub topic: Option<String>,
+    /// See `topic`.
+    pub partition: Option<i32>,
+    /// The incarnation of the log; empty: `"0"`.
+    pub log_id: String,
+    /// The segment's size in bytes.
+    pub size_bytes: u64,
+    /// CRC-32C of the whole segment; checked where given.
+    pub crc32c: Option<u32>,
+    /// What to do where it ends inside a frame.
+    pub torn_tail: TornTail,
+}
+
+/// How long a request may take in stages that depend on others.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Waiting for memory.
+    pub admission: Duration,
+    /// Between two chunks of a segment.
+    pub silence: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { admission: Duration::from_secs(30), silence: Duration::from_secs(30) }
+    }
+}
+
+/// The write path of one process; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Ingest {
+    /// Where the bundles go.
+    pub store: Store,
+    /// The threads that build them.
+    pub cpu: Cpu,
+    /// The memory that all requests share.
+    pub budget: Budget,
+    /// What gets indexed, by topic.
+    pub settings: Arc<Settings>,
+    /// Where the work is counted.
+    pub stats: Stats,
+    /// How long to wait for others.
+    pub patience: Patience,
+}
+
+impl Ingest {
+    /// Turns the segment that `bytes` yields into bundles in the store. `OK` is a receipt.
+    pub async fn run<S>(&self, request: Request, bytes: S) -> Result<Receipt, IngestError>
+    where
+        S: Stream<Item = Result<Bytes, ReadError>> + Unpin,
+    {
+        let began = Instant::now();
+        let job = Arc::new(self.stats.job_started(&request.segment_id, request.size_bytes));
+
+        let reservation = self.budget.reserve(request.memory_estimate(), self.patience.admission).await?;
+        let admitted = Instant::now();
+        let meter = Meter::new(reservation);
+
+        job.enter(Phase::Building);
+        let workshop = Workshop {
+            cpu: self.cpu.clone(),
+            settings: Arc::clone(&self.settings),
+            meter: meter.clone(),
+            job: Arc::clone(&job),
+        };
+        let received = receive::receive(&request, workshop, bytes, self.patience.silence).await?;
+        let ended = received.ended;
+        let (source, packed) = pack::pack(self, &request, received).await?;
+        meter.settle();
+        let built = Instant::now();
+
+        job.enter(Phase::Uploading);
+        let partitions = upload::upload(&self.store, packed).await?;
+        let mut receipt = Receipt::new(request.segment_id, source, partitions);
+        receipt.timings = Timings {
+            admit: admitted - began,
+            receive: ended - admitted,
+            build: built - ended,
+            upload: built.elapsed(),
+            total: began.elapsed(),
+        };
+        self.count(&receipt);
+        Ok(receipt)
+    }
+
+    fn count(&self, receipt: &Receipt) {
+        let (already, took) = (receipt.already_existed(), receipt.timings.total);
+        self.stats.segment_acknowledged(receipt.bytes_read, receipt.records(), already, took);
+        for one in &receipt.partitions {
+            let created = (!one.stored.already_existed()).then(|| one.stored.size_bytes());
+            let topic = one.partition.topic();
+            self.stats.partition_acknowledged(topic, one.source_bytes, one.records, created);
+        }
+    }
+}
+
+impl Request {
+    /// Checks what a caller says of its segment.
+    pub fn new(parts: RequestParts) -> Result<Self, RequestError> {
+        let RequestParts { segment_id, format, topic, partition, log_id, size_bytes, crc32c, torn_tail } =
+            parts;
+        if size_bytes > SEGMENT_BYTES_MAX {
+            return Err(RequestError::SegmentTooLarge { size_bytes, max_bytes: SEGMENT_BYTES_MAX });
+        }
+        let bytes = segment_id.len();
+        let segment_id = SegmentId::new(&segment_id).ok_or(RequestError::SegmentIdTooLong { bytes })?;
+        let log_id = LogId::new(&log_id);
+        // What is not given is checked with a stand-in, so that nonsense is refused before a byte is read.
+        let named = TopicPartition::new(topic.as_deref().unwrap_or("-"), partition.unwrap_or(0))?;
+        let any_hash = KeyHash::new(&[0; 32], &log_id, &named).hash16();
+        let any_range = OffsetRange::new(0, 0).expect("zero is not after zero");
+        BundleKey::new(named.clone(), log_id.clone(), any_range, None, any_hash)?;
+        let fallback = (topic.is_some() && partition.is_some()).then_some(named);
+        Ok(Self { segment_id, format, topic, partition, fallback, log_id, size_bytes, crc32c, torn_tail })
+    }
+
+    /// The caller's name for the segment.
+    pub fn segment_id(&self) -> &SegmentId {
+        &self.segment_id
+    }
+
+    /// What a segment of this size needs, in bytes: what is in hand while it is built, and the bundles, which are
+    /// seldom larger than the segment's own bytes. A batch that opens to much more makes the reservation grow.
+    fn memory_estimate(&self) -> u64 {
+        REQUEST_BASE_BYTES + self.size_bytes.min(IN_HAND_BYTES_MAX) + self.size_bytes / 2
+    }
+
+    fn fallback_partition(&self) -> Option<&TopicPartition> {
+        self.fallback.as_ref()
+    }
+}

@@ -1,0 +1,150 @@
+//! From finished slices to whole bundles: one for each partition, laid out in memory and not copied.
+
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+
+use crate::bundle::{
+    self, Built, FORMAT_VERSION, FieldFacts, IndexFacts, IndexSegmentFacts, Manifest, RecordsFacts,
+    SegmentFacts, TantivyFacts,
+};
+use crate::ids::{OffsetRange, SegmentFormat, TopicPartition};
+use crate::index::{self, FieldTypes, Index};
+use crate::store::{BundleKey, KeyHash};
+
+use super::error::IngestError;
+use super::meter::Share;
+use super::receive::{Received, Source};
+use super::slice::Slice;
+use super::tally::Tally;
+use super::{Ingest, Request};
+
+/// A bundle that is ready for the store.
+pub(super) struct Packed {
+    pub key: BundleKey,
+    pub manifest: Manifest,
+    pub built: Built,
+    pub range: OffsetRange,
+    pub tally: Tally,
+    pub gaps: Vec<OffsetRange>,
+    /// What the slices hold, which is what the bundle consists of.
+    pub memory: Vec<Share>,
+}
+
+/// What all bundles of a segment say of it.
+#[derive(Clone)]
+struct Origin {
+    segment: SegmentFacts,
+    source: Source,
+}
+
+/// Packs every partition, checking first that their frames add up to the segment.
+pub(super) async fn pack(
+    ingest: &Ingest,
+    request: &Request,
+    received: Received,
+) -> Result<(Source, Vec<Packed>), IngestError> {
+    let Received { source, partitions, .. } = received;
+    let packed_bytes = partitions.values().flatten().map(|slice| slice.tally.source_bytes).sum();
+    if packed_bytes != source.bytes_read {
+        return Err(IngestError::BytesDiffer { packed: packed_bytes, read: source.bytes_read });
+    }
+    let origin = Arc::new(Origin {
+        segment: SegmentFacts {
+            id: request.segment_id.as_str().to_owned(),
+            // Only a segment of zero bytes has no format, and no partitions to pack either.
+            format: source.format.unwrap_or(SegmentFormat::KafkaLog),
+            size_bytes: source.bytes_read,
+            crc32c: source.crc32c,
+            sha256: source.sha256,
+            torn_tail_bytes: source.torn_tail_bytes,
+            partitions: u32::try_from(partitions.len()).unwrap_or(u32::MAX),
+        },
+        source: source.clone(),
+    });
+    let packs = partitions.into_iter().map(|(partition, slices)| {
+        let (origin, request) = (Arc::clone(&origin), request.clone());
+        let settings = Arc::clone(&ingest.settings);
+        ingest.cpu.run(move || {
+            let settings = settings.for_topic(partition.topic());
+            pack_partition(&request, &origin, partition, slices, &settings)
+        })
+    });
+    let packed: Result<Vec<Packed>, IngestError> = try_join_all(packs).await?.into_iter().collect();
+    Ok((source, packed?))
+}
+
+fn pack_partition(
+    request: &Request,
+    origin: &Origin,
+    partition: TopicPartition,
+    slices: Vec<Slice>,
+    settings: &index::TopicSettings,
+) -> Result<Packed, IngestError> {
+    let (mut tally, mut memory) = (Tally::default(), Vec::with_capacity(slices.len()));
+    let (mut parts, mut blocks) = (Vec::with_capacity(slices.len()), Vec::with_capacity(slices.len()));
+    for slice in slices {
+        tally.merge(slice.tally);
+        parts.push(slice.index);
+        blocks.push(slice.blocks);
+        memory.push(slice.memory);
+    }
+    // Only a torn tail has no range, and it is always kept beside the last whole frame.
+    let range = tally.range.ok_or(IngestError::NothingWhole { bytes: tally.torn_bytes as usize })?;
+    let hash = KeyHash::new(&origin.source.sha256, &request.log_id, &partition);
+    let key = BundleKey::new(partition.clone(), request.log_id.clone(), range, tally.times, hash.hash16())?;
+    let index = index::assemble(parts, hash.bytes(), settings)?;
+    let indexed = index.segments.iter().map(|segment| u64::from(segment.documents)).sum();
+    if indexed != tally.records {
+        return Err(IngestError::CountsDiffer { decoded: tally.records, indexed, stored: tally.records });
+    }
+    let gaps = tally.gaps();
+    let manifest = Manifest {
+        format_version: FORMAT_VERSION,
+        created_by: Manifest::this_build(),
+        tantivy: TantivyFacts {
+            version: index.tantivy_version.to_owned(),
+            dictionary: index.dictionary.to_owned(),
+        },
+        topic: partition.topic().to_owned(),
+        partition: partition.partition(),
+        log_id: request.log_id.as_str().to_owned(),
+        base_offset: range.first(),
+        last_offset: range.last(),
+        record_count: tally.records,
+        control_record_count: tally.control_records,
+        batch_count: tally.batches,
+        min_timestamp_ms: tally.times.map(|(min, _)| min),
+        max_timestamp_ms: tally.times.map(|(_, max)| max),
+        gaps: gaps.clone(),
+        segment: origin.segment.clone(),
+        index: index_facts(&index),
+        records: RecordsFacts::of(&blocks),
+    };
+    let built = bundle::assemble(&manifest, index.files, blocks)?;
+    Ok(Packed { key, manifest, built, range, tally, gaps, memory })
+}
+
+/// The index in the manifest's words: paths as queries write them.
+fn index_facts(index: &Index) -> IndexFacts {
+    let value = |(path, types): (&str, FieldTypes)| FieldFacts {
+        path: format!("value.{path}"),
+        types: types.names().map(str::to_owned).collect(),
+    };
+    let header = |name| FieldFacts { path: format!("header.{name}"), types: vec!["exact".to_owned()] };
+    let settings = [
+        ("value", index.settings.value.name().to_owned()),
+        ("positions", index.settings.positions.to_string()),
+    ];
+    IndexFacts {
+        settings: settings.map(|(name, value)| (name.to_owned(), value)).into(),
+        fields: index.fields.headers().map(header).chain(index.fields.values().map(value)).collect(),
+        segments: (index.segments.iter())
+            .map(|segment| IndexSegmentFacts {
+                name: segment.name.clone(),
+                documents: u64::from(segment.documents),
+            })
+            .collect(),
+        unsearchable: index.unsearchable.counts().map(|(what, count)| (what.to_owned(), count)).into(),
+    }
+}

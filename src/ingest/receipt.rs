@@ -1,0 +1,142 @@
+//! What an acknowledged segment became. A receipt is built from [`Stored`] objects, and only a confirmed PUT makes one
+//! of those: acknowledging before the data is durable does not compile.
+
+use std::time::Duration;
+
+use crate::ids::{LogId, OffsetRange, SegmentFormat, SegmentId, TopicPartition};
+use crate::store::Stored;
+
+use super::receive::Source;
+use super::tally::Tally;
+
+/// How many gaps a receipt lists; the manifest holds all of them.
+pub const RECEIPT_GAPS_MAX: usize = 1_000;
+
+/// Every record of the segment is durable, searchable, and restorable byte for byte.
+#[derive(Debug)]
+pub struct Receipt {
+    /// The caller's name for the segment.
+    pub segment_id: SegmentId,
+    /// What the bytes are; `None` for a segment of zero bytes whose format the caller did not say.
+    pub format: Option<SegmentFormat>,
+    /// The segment's size in bytes.
+    pub bytes_read: u64,
+    /// CRC-32C of the whole segment.
+    pub crc32c: u32,
+    /// SHA-256 of the whole segment.
+    pub sha256: [u8; 32],
+    /// Bytes at the end that are no whole frame, kept because the caller asked for it.
+    pub torn_tail_bytes: u64,
+    /// Sorted by topic, then partition.
+    pub partitions: Vec<IndexedPartition>,
+    /// How long each stage took.
+    pub timings: Timings,
+}
+
+/// One partition's records and the object that holds them.
+#[derive(Debug)]
+pub struct IndexedPartition {
+    /// Topic and partition.
+    pub partition: TopicPartition,
+    /// The incarnation of the log.
+    pub log_id: LogId,
+    /// The offsets that the segment's batches cover.
+    pub range: OffsetRange,
+    /// Data records.
+    pub records: u64,
+    /// Control records.
+    pub control_records: u64,
+    /// Frames: Kafka batches or Chronik records.
+    pub batches: u64,
+    /// Bytes of the partition's frames in the segment.
+    pub source_bytes: u64,
+    /// The smallest and the greatest timestamp of data records in milliseconds since the Unix epoch.
+    pub times_ms: Option<(i64, i64)>,
+    /// The first [`RECEIPT_GAPS_MAX`] gaps.
+    pub gaps: Vec<OffsetRange>,
+    /// How many gaps there are in all.
+    pub gap_count: u64,
+    /// The object: stored and checked.
+    pub stored: Stored,
+    /// Where the bundle's footer begins in the object.
+    pub footer_offset: u64,
+}
+
+/// How long each stage took; stages overlap only inside `receive`, where indexing begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// Waiting for memory.
+    pub admit: Duration,
+    /// From admission to the last byte.
+    pub receive: Duration,
+    /// From the last byte to the finished bundles.
+    pub build: Duration,
+    /// From there to the last confirmed object.
+    pub upload: Duration,
+    /// All of it.
+    pub total: Duration,
+}
+
+impl Receipt {
+    pub(super) fn new(segment_id: SegmentId, source: Source, partitions: Vec<IndexedPartition>) -> Self {
+        Self {
+            segment_id,
+            format: source.format,
+            bytes_read: source.bytes_read,
+            crc32c: source.crc32c,
+            sha256: source.sha256,
+            torn_tail_bytes: source.torn_tail_bytes,
+            partitions,
+            timings: Timings::default(),
+        }
+    }
+
+    /// Data records of all partitions.
+    pub fn records(&self) -> u64 {
+        self.partitions.iter().map(|partition| partition.records).sum()
+    }
+
+    /// Control records of all partitions.
+    pub fn control_records(&self) -> u64 {
+        self.partitions.iter().map(|partition| partition.control_records).sum()
+    }
+
+    /// Frames of all partitions.
+    pub fn batches(&self) -> u64 {
+        self.partitions.iter().map(|partition| partition.batches).sum()
+    }
+
+    /// Whether every object was there before this request.
+    pub fn already_existed(&self) -> bool {
+        !self.partitions.is_empty() && self.partitions.iter().all(|one| one.stored.already_existed())
+    }
+}
+
+impl IndexedPartition {
+    pub(super) fn new(
+        partition: TopicPartition,
+        log_id: LogId,
+        range: OffsetRange,
+        tally: Tally,
+        mut gaps: Vec<OffsetRange>,
+        stored: Stored,
+        footer_offset: u64,
+    ) -> Self {
+        let gap_count = gaps.len() as u64;
+        gaps.truncate(RECEIPT_GAPS_MAX);
+        Self {
+            partition,
+            log_id,
+            range,
+            records: tally.records,
+            control_records: tally.control_records,
+            batches: tally.batches,
+            source_bytes: tally.source_bytes,
+            times_ms: tally.times,
+            gaps,
+            gap_count,
+            stored,
+            footer_offset,
+        }
+    }
+}

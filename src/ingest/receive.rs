@@ -1,0 +1,248 @@
+//! Takes the segment's bytes as they come: hashes them, splits them into frames, and has the frames built at once.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use sha2::{Digest, Sha256};
+use tokio::time::timeout;
+
+use crate::cpu::Cpu;
+use crate::ids::{SegmentFormat, TopicPartition};
+use crate::segment::{Frame, SegmentError, Splitter, Tail, TornTail as TornBytes};
+
+use super::error::{IngestError, ReadError};
+use super::meter::Share;
+use super::slice::{BATCH_BYTES_MAX, Piece, Slice};
+use super::slices::{Slices, Workshop};
+use super::{Request, TornTail};
+
+/// What the bytes of a whole segment turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Source {
+    pub format: Option<SegmentFormat>,
+    pub bytes_read: u64,
+    pub crc32c: u32,
+    pub sha256: [u8; 32],
+    pub torn_tail_bytes: u64,
+}
+
+/// A segment that is here in full, with every partition's slices built.
+pub(super) struct Received {
+    pub source: Source,
+    pub partitions: BTreeMap<TopicPartition, Vec<Slice>>,
+    /// When the last byte had come.
+    pub ended: Instant,
+}
+
+/// Reads `bytes` to their end. A sender that is silent for `silence_max` loses its place.
+pub(super) async fn receive<S>(
+    request: &Request,
+    workshop: Workshop,
+    mut bytes: S,
+    silence_max: Duration,
+) -> Result<Received, IngestError>
+where
+    S: Stream<Item = Result<Bytes, ReadError>> + Unpin,
+{
+    let cpu = workshop.cpu.clone();
+    let mut incoming = Incoming::new(request, workshop.meter.share());
+    let mut dealer = Dealer::new(request, Slices::new(workshop));
+    loop {
+        let next = timeout(silence_max, bytes.next()).await;
+        let Some(chunk) = next.map_err(|_| IngestError::Silent { after: silence_max })? else { break };
+        let chunk = chunk?;
+        incoming.expect_room_for(chunk.len())?;
+        let split;
+        (incoming, split) = incoming.take(&cpu, chunk).await?;
+        dealer.deal(&cpu, split.frames).await?;
+        if let Some(fault) = split.fault {
+            return Err(dealer.blame(fault).await);
+        }
+    }
+    incoming.expect_end()?;
+    let ended = Instant::now();
+    let (mut source, tail) = match cpu.run(move || incoming.finish()).await? {
+        Ok(finished) => finished,
+        Err(error) => return Err(dealer.blame(IngestError::Segment(error)).await),
+    };
+    if let Some(torn) = tail.torn {
+        source.torn_tail_bytes = torn.bytes.len() as u64;
+        if let Err(refused) = dealer.keep(torn).await {
+            return Err(dealer.blame(refused).await);
+        }
+    }
+    let partitions = dealer.slices.finish().await?;
+    request.check_against(&source)?;
+    Ok(Received { source, partitions, ended })
+}
+
+/// The bytes that have come so far, and what is known of them.
+struct Incoming {
+    splitter: Splitter,
+    sha256: Sha256,
+    crc32c: u32,
+    received: u64,
+    declared: u64,
+    torn_tail: TornTail,
+    /// What the splitter holds: the start of a frame whose end has not come.
+    unsplit: Share,
+}
+
+impl Incoming {
+    fn new(request: &Request, unsplit: Share) -> Self {
+        Self {
+            splitter: Splitter::new(request.size_bytes, request.format),
+            sha256: Sha256::new(),
+            crc32c: 0,
+            received: 0,
+            declared: request.size_bytes,
+            torn_tail: request.torn_tail,
+            unsplit,
+        }
+    }
+
+    fn expect_room_for(&self, more: usize) -> Result<(), IngestError> {
+        let received = self.received + more as u64;
+        if received > self.declared {
+            return Err(IngestError::SizeDiffers { declared: self.declared, received });
+        }
+        Ok(())
+    }
+
+    fn expect_end(&self) -> Result<(), IngestError> {
+        if self.received != self.declared {
+            return Err(IngestError::SizeDiffers { declared: self.declared, received: self.received });
+        }
+        Ok(())
+    }
+
+    /// Hashes and splits one chunk on a CPU thread.
+    async fn take(self, cpu: &Cpu, chunk: Bytes) -> Result<(Self, Split), IngestError> {
+        cpu.run(move || {
+            let mut this = self;
+            this.received += chunk.len() as u64;
+            this.sha256.update(&chunk);
+            this.crc32c = crc32c::crc32c_append(this.crc32c, &chunk);
+            let mut frames = Vec::new();
+            let fault = match this.splitter.push(chunk, &mut frames) {
+                Ok(()) => this.refuse_torn(),
+                Err(error) => Some(IngestError::Segment(error)),
+            };
+            this.unsplit.set(this.splitter.mem_usage() as u64)?;
+            Ok((this, Split { frames, fault }))
+        })
+        .await?
+    }
+
+    /// A torn tail that is not to be kept need not be waited for.
+    fn refuse_torn(&self) -> Option<IngestError> {
+        let position = self.splitter.torn_at().filter(|_| self.torn_tail == TornTail::Refuse)?;
+        Some(IngestError::Torn { position })
+    }
+
+    fn finish(self) -> Result<(Source, Tail), SegmentError> {
+        let mut source = Source {
+            format: self.splitter.format(),
+            bytes_read: self.received,
+            crc32c: self.crc32c,
+            sha256: self.sha256.finalize().into(),
+            torn_tail_bytes: 0,
+        };
+        let tail = self.splitter.finish()?;
+        source.format = tail.format;
+        Ok((source, tail))
+    }
+}
+
+/// Whole frames, and what is wrong behind them.
+struct Split {
+    frames: Vec<Frame>,
+    fault: Option<IngestError>,
+}
+
+/// Gives each frame to its partition.
+struct Dealer<'a> {
+    request: &'a Request,
+    slices: Slices,
+    last: Option<TopicPartition>,
+}
+
+impl<'a> Dealer<'a> {
+    fn new(request: &'a Request, slices: Slices) -> Self {
+        Self { request, slices, last: None }
+    }
+
+    async fn deal(&mut self, cpu: &Cpu, frames: Vec<Frame>) -> Result<(), IngestError> {
+        for frame in frames {
+            let partition = match self.request.partition_of(&frame) {
+                Ok(partition) => partition,
+                Err(error) => return Err(self.blame(or_corrupt(cpu, frame, error).await).await),
+            };
+            self.slices.add(&partition, Piece::Frame(frame)).await?;
+            if self.last.as_ref() != Some(&partition) {
+                self.last = Some(partition);
+            }
+        }
+        self.slices.account()
+    }
+
+    /// Keeps the torn tail with the last frame's partition, or refuses it.
+    async fn keep(&mut self, torn: TornBytes) -> Result<(), IngestError> {
+        match (self.request.torn_tail, self.last.clone()) {
+            (TornTail::Refuse, _) => Err(IngestError::Torn { position: torn.position }),
+            (TornTail::Keep, None) => Err(IngestError::NothingWhole { bytes: torn.bytes.len() }),
+            (TornTail::Keep, Some(partition)) => {
+                let piece = Piece::Torn { position: torn.position, bytes: torn.bytes };
+                self.slices.add(&partition, piece).await
+            }
+        }
+    }
+
+    /// What is wrong with a segment shows late where heads alone are looked at: a damaged length is noticed only behind
+    /// its frame. So the frames before `noticed` are decoded first, and the fault of one of them is the one to name.
+    async fn blame(&mut self, noticed: IngestError) -> IngestError {
+        match self.slices.finish().await {
+            Ok(_) => noticed,
+            Err(earlier) => earlier,
+        }
+    }
+}
+
+/// A frame that names the wrong partition may simply be damaged: then that is what there is to say.
+async fn or_corrupt(cpu: &Cpu, frame: Frame, error: IngestError) -> IngestError {
+    match cpu.run(move || frame.decode(BATCH_BYTES_MAX)).await {
+        Ok(Ok(_)) => error,
+        Ok(Err(corrupt)) => IngestError::Segment(corrupt),
+        Err(panicked) => panicked.into(),
+    }
+}
+
+impl Request {
+    /// Where the frame belongs: as its bytes say, held against what the caller said; or as the caller said.
+    fn partition_of(&self, frame: &Frame) -> Result<TopicPartition, IngestError> {
+        match &frame.partition {
+            Some(found) => {
+                let topic_agrees = self.topic.as_deref().is_none_or(|topic| topic == found.topic());
+                if !topic_agrees || self.partition.is_some_and(|number| number != found.partition()) {
+                    return Err(IngestError::OtherPartition {
+                        found: found.clone(),
+                        position: frame.position,
+                    });
+                }
+                Ok(found.clone())
+            }
+            None => self.fallback_partition().cloned().ok_or(IngestError::PartitionMissing),
+        }
+    }
+
+    fn check_against(&self, source: &Source) -> Result<(), IngestError> {
+        match self.crc32c {
+            Some(declared) if declared != source.crc32c => {
+                Err(IngestError::ChecksumDiffers { declared, computed: source.crc32c })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}

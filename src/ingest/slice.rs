@@ -1,0 +1,137 @@
+//! One slice: up to [`SLICE_BYTES`] of one partition's frames, decoded, indexed and packed into record blocks.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::bundle::{BlockWriter, Blocks, FrameFacts};
+use crate::index::{IndexBuilder, IndexPart, TopicSettings};
+use crate::segment::{DecodedFrame, ErrorKind, Frame};
+use crate::stats::Job;
+
+use super::error::IngestError;
+use super::meter::{Meter, Share};
+use super::tally::Tally;
+
+/// A slice ends with the frame that takes it to this many source bytes. Where a slice ends depends on the bytes alone,
+/// never on the number of cores or on when they arrive: the same segment always makes the same bundle.
+pub(super) const SLICE_BYTES: u64 = 32 << 20;
+
+/// No batch may open to more than this: the largest that is decoded in one piece.
+pub(super) const BATCH_BYTES_MAX: usize = 256 << 20;
+
+/// What a slice is made of, in the order of the file.
+#[derive(Debug)]
+pub(super) enum Piece {
+    Frame(Frame),
+    /// The segment's torn tail, kept because the caller asked for it.
+    Torn {
+        position: u64,
+        bytes: Bytes,
+    },
+}
+
+impl Piece {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Frame(frame) => frame.bytes.len(),
+            Self::Torn { bytes, .. } => bytes.len(),
+        }
+    }
+}
+
+/// A slice that is finished: nothing of the source is left but its compressed frames.
+#[derive(Debug)]
+pub(super) struct Slice {
+    pub index: IndexPart,
+    pub blocks: Blocks,
+    pub tally: Tally,
+    /// What the finished parts hold, until they are stored.
+    pub memory: Share,
+}
+
+/// A slice under construction.
+pub(super) struct SliceBuilder {
+    index: IndexBuilder,
+    blocks: BlockWriter,
+    tally: Tally,
+    memory: Share,
+    decoding: Share,
+    job: Arc<Job>,
+}
+
+impl SliceBuilder {
+    pub(super) fn new(settings: &TopicSettings, meter: &Meter, job: &Arc<Job>) -> Result<Self, IngestError> {
+        let mut builder = Self {
+            index: IndexBuilder::new(settings.clone())?,
+            blocks: BlockWriter::new()?,
+            tally: Tally::default(),
+            memory: meter.share(),
+            decoding: meter.share(),
+            job: Arc::clone(job),
+        };
+        builder.account()?;
+        Ok(builder)
+    }
+
+    /// Decodes and indexes `pieces` and packs their bytes.
+    pub(super) fn add(&mut self, pieces: Vec<Piece>) -> Result<(), IngestError> {
+        for piece in pieces {
+            match piece {
+                Piece::Frame(frame) => self.add_frame(&frame)?,
+                Piece::Torn { position, bytes } => {
+                    self.tally.count_torn(bytes.len());
+                    self.blocks.add(position, &bytes, FrameFacts::default())?;
+                }
+            }
+        }
+        self.account()
+    }
+
+    /// Finishes the index and the blocks and checks that they hold what was decoded.
+    pub(super) fn finish(mut self) -> Result<Slice, IngestError> {
+        let index = self.index.finish()?;
+        let blocks = self.blocks.finish()?;
+        let stored = blocks.entries().iter().map(|block| block.records).sum();
+        if index.documents() != self.tally.records || stored != self.tally.records {
+            return Err(IngestError::CountsDiffer {
+                decoded: self.tally.records,
+                indexed: index.documents(),
+                stored,
+            });
+        }
+        let bytes = index.mem_usage() + blocks.mem_usage() + self.tally.mem_usage();
+        self.memory.set(bytes as u64)?;
+        Ok(Slice { index, blocks, tally: self.tally, memory: self.memory })
+    }
+
+    fn add_frame(&mut self, frame: &Frame) -> Result<(), IngestError> {
+        let decoded = frame.decode(BATCH_BYTES_MAX).map_err(|error| match error.kind() {
+            ErrorKind::TooLarge => IngestError::BatchTooLarge(error),
+            ErrorKind::Corrupt | ErrorKind::Unsupported => IngestError::Segment(error),
+        })?;
+        self.decoding.set(decoded.mem_usage(frame) as u64)?;
+        self.tally.count(&decoded, frame.bytes.len());
+        self.index.add(&decoded.records)?;
+        let facts = facts_of(&decoded);
+        self.blocks.add(frame.position, &frame.bytes, facts)?;
+        self.job.progressed(frame.bytes.len() as u64, facts.data_records);
+        drop(decoded);
+        self.decoding.set(0)?;
+        Ok(())
+    }
+
+    fn account(&mut self) -> Result<(), IngestError> {
+        let bytes = self.index.mem_usage() + self.blocks.mem_usage() + self.tally.mem_usage();
+        Ok(self.memory.set(bytes as u64)?)
+    }
+}
+
+fn facts_of(decoded: &DecodedFrame) -> FrameFacts {
+    FrameFacts {
+        range: Some(decoded.range),
+        min_timestamp_ms: decoded.min_timestamp_ms,
+        max_timestamp_ms: decoded.max_timestamp_ms,
+        data_records: decoded.records.records.len() as u64,
+    }
+}

@@ -1,0 +1,133 @@
+//! Counts what was decoded, so that it can be held against what was indexed and what was stored.
+
+use crate::ids::OffsetRange;
+use crate::segment::DecodedFrame;
+
+/// What the frames of a slice, or of a whole partition, hold.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    /// The range that the frames cover by their own heads; `None` without frames.
+    pub range: Option<OffsetRange>,
+    /// Data records.
+    pub records: u64,
+    /// Control records.
+    pub control_records: u64,
+    /// Frames: Kafka batches, Chronik records.
+    pub batches: u64,
+    /// Source bytes, the torn tail included.
+    pub source_bytes: u64,
+    /// Source bytes that belong to no whole frame.
+    pub torn_bytes: u64,
+    /// The smallest and the greatest timestamp of data records, in milliseconds since the Unix epoch.
+    pub times: Option<(i64, i64)>,
+    /// Offsets with data records, as runs in the order of the file.
+    data: Vec<OffsetRange>,
+}
+
+impl Tally {
+    /// Counts a frame of `source_bytes`.
+    pub(super) fn count(&mut self, frame: &DecodedFrame, source_bytes: usize) {
+        self.range = Some(self.range.map_or(frame.range, |range| range.cover(&frame.range)));
+        self.records += frame.records.records.len() as u64;
+        self.control_records += frame.control_offsets.len() as u64;
+        self.batches += 1;
+        self.source_bytes += source_bytes as u64;
+        for record in frame.records.iter() {
+            self.times = merge_times(self.times, record.timestamp_ms().map(|time| (time, time)));
+            self.count_offset(record.offset());
+        }
+    }
+
+    /// Counts bytes that are kept although they are no whole frame.
+    pub(super) fn count_torn(&mut self, bytes: usize) {
+        self.source_bytes += bytes as u64;
+        self.torn_bytes += bytes as u64;
+    }
+
+    /// Adds what a later slice of the same partition counted.
+    pub(super) fn merge(&mut self, later: Tally) {
+        self.range = match (self.range, later.range) {
+            (Some(a), Some(b)) => Some(a.cover(&b)),
+            (a, b) => a.or(b),
+        };
+        self.records += later.records;
+        self.control_records += later.control_records;
+        self.batches += later.batches;
+        self.source_bytes += later.source_bytes;
+        self.torn_bytes += later.torn_bytes;
+        self.times = merge_times(self.times, later.times);
+        self.data.extend(later.data);
+    }
+
+    /// Offsets of the range without a data record: ascending, merged.
+    pub(super) fn gaps(&mut self) -> Vec<OffsetRange> {
+        let Some(range) = self.range else { return Vec::new() };
+        self.data.sort_unstable();
+        let mut gaps = Vec::new();
+        let mut next = Some(range.first());
+        for run in &self.data {
+            let Some(expected) = next else { break };
+            if run.first() > expected {
+                gaps.extend(OffsetRange::new(expected, run.first() - 1));
+            }
+            next = run.last().checked_add(1).map(|after| after.max(expected));
+        }
+        if let Some(expected) = next {
+            gaps.extend(OffsetRange::new(expected, range.last()));
+        }
+        gaps
+    }
+
+    /// Heap memory, in bytes.
+    pub(super) fn mem_usage(&self) -> usize {
+        self.data.capacity() * size_of::<OffsetRange>()
+    }
+
+    fn count_offset(&mut self, offset: i64) {
+        let one = OffsetRange::new(offset, offset).expect("an offset is a range of one");
+        match self.data.last_mut() {
+            Some(run) if run.last().checked_add(1) == Some(offset) => *run = run.cover(&one),
+            _ => self.data.push(one),
+        }
+    }
+}
+
+fn merge_times(a: Option<(i64, i64)>, b: Option<(i64, i64)>) -> Option<(i64, i64)> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+        (a, b) => a.or(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(first: i64, last: i64) -> OffsetRange {
+        OffsetRange::new(first, last).expect("first is not after last")
+    }
+
+    fn gaps_of(covered: OffsetRange, offsets: impl IntoIterator<Item = i64>) -> Vec<OffsetRange> {
+        let mut tally = Tally { range: Some(covered), ..Tally::default() };
+        offsets.into_iter().for_each(|offset| tally.count_offset(offset));
+        tally.gaps()
+    }
+
+    #[test]
+    fn gaps_are_what_the_range_has_and_the_records_have_not() {
+        assert_eq!(gaps_of(range(0, 9), 0..=9), []);
+        assert_eq!(gaps_of(range(0, 9), []), [range(0, 9)]);
+        assert_eq!(gaps_of(range(0, 9), [1, 2, 5]), [range(0, 0), range(3, 4), range(6, 9)]);
+    }
+
+    #[test]
+    fn gaps_of_frames_out_of_order_and_overlapping_are_merged() {
+        assert_eq!(gaps_of(range(0, 9), [6, 7, 8, 0, 1, 2, 1, 2, 3]), [range(4, 5), range(9, 9)]);
+    }
+
+    #[test]
+    fn the_last_offset_of_all_leaves_no_gap_behind_it() {
+        assert_eq!(gaps_of(range(i64::MAX - 1, i64::MAX), [i64::MAX]), [range(i64::MAX - 1, i64::MAX - 1)]);
+        assert_eq!(gaps_of(range(i64::MAX, i64::MAX), [i64::MAX]), []);
+    }
+}

@@ -1,0 +1,57 @@
+//! Bundles become objects: stored create-only, checked, and only then part of a receipt.
+
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::time::Instant;
+
+use crate::bundle::Manifest;
+use crate::store::{Existing, NewObject, Refused, Store};
+
+use super::error::IngestError;
+use super::pack::Packed;
+use super::receipt::IndexedPartition;
+
+/// How many bundles of one segment are on their way at a time.
+const UPLOADS_AT_ONCE: usize = 4;
+
+/// How long a bundle may take to be stored and checked, all attempts together, and how much longer for each MiB: the
+/// store may be slow, and a few attempts must fit.
+const UPLOAD_BASE: Duration = Duration::from_secs(60);
+const UPLOAD_PER_MIB: Duration = Duration::from_secs(2);
+
+/// Stores all bundles. Some may be stored when one fails: sending the segment again finds them.
+pub(super) async fn upload(store: &Store, packed: Vec<Packed>) -> Result<Vec<IndexedPartition>, IngestError> {
+    stream::iter(packed).map(|one| upload_one(store, one)).buffered(UPLOADS_AT_ONCE).try_collect().await
+}
+
+async fn upload_one(store: &Store, packed: Packed) -> Result<IndexedPartition, IngestError> {
+    let Packed { key, manifest, built, range, tally, gaps, memory } = packed;
+    let object = NewObject { parts: built.parts, size_bytes: built.size_bytes, crc32c: built.crc32c };
+    let deadline = Instant::now() + UPLOAD_BASE + UPLOAD_PER_MIB * (object.size_bytes >> 20) as u32;
+    let put = store
+        .put(&key, &object, deadline, |existing| stand_in(existing, &manifest))
+        .await
+        .map_err(|source| IngestError::Put { key: key.to_string(), source })?;
+    drop((object, memory));
+    let footer_offset = put.judged.unwrap_or(built.footer_offset);
+    Ok(IndexedPartition::new(
+        key.partition().clone(),
+        key.log_id().clone(),
+        range,
+        tally,
+        gaps,
+        put.stored,
+        footer_offset,
+    ))
+}
+
+/// Whether an object that has the key already may stand for the one that was built. None but the very same may.
+async fn stand_in(existing: Existing, manifest: &Manifest) -> Result<u64, Refused> {
+    let reason = format!(
+        "{} bytes that are not the {} records of this segment as this build packs them",
+        existing.size_bytes(),
+        manifest.record_count
+    );
+    Err(Refused::Foreign { reason })
+}

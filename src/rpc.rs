@@ -1,0 +1,194 @@
+//! The services on the wire: proto in, domain call, proto out. Knows nothing of Tantivy or keys.
+
+pub mod convert;
+pub mod status;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use tonic::{Code, Request, Response, Status, Streaming};
+use tracing::{Instrument, info, info_span, warn};
+
+use crate::ingest::{self, Ingest, IngestError, ReadError, Receipt, RequestError};
+use crate::proto::v1;
+use crate::proto::v1::indexer_service_server::IndexerService;
+use crate::store::SourceRoots;
+
+/// How long a health check waits for the store.
+const STORE_CHECK_MAX: Duration = Duration::from_secs(2);
+
+/// Reservation above which the memory check fails: nothing but a small segment would be admitted.
+const MEMORY_FULL_PERCENT: u64 = 95;
+
+/// `walindexer.v1.IndexerService`.
+#[derive(Debug)]
+pub struct Indexer {
+    ingest: Ingest,
+    sources: SourceRoots,
+    worker_id: String,
+    draining: Arc<AtomicBool>,
+}
+
+impl Indexer {
+    /// `draining` turns true when the process should take no more work.
+    pub fn new(ingest: Ingest, sources: SourceRoots, worker_id: String, draining: Arc<AtomicBool>) -> Self {
+        Self { ingest, sources, worker_id, draining }
+    }
+
+    async fn index(&self, mut messages: Streaming<v1::IndexSegmentRequest>) -> Result<Receipt, IngestError> {
+        let first = messages.message().await.map_err(|_| ReadError::CallerGone)?;
+        let Some(v1::index_segment_request::Payload::Header(header)) = first.and_then(|first| first.payload)
+        else {
+            return Err(RequestError::HeaderMissing.into());
+        };
+        match &header.source {
+            None => Err(RequestError::SourceMissing.into()),
+            Some(v1::segment_header::Source::Inline(inline)) => {
+                let parts = convert::request_parts(&header, inline.size_bytes)?;
+                let request = ingest::Request::new(parts)?;
+                self.ingest.run(request, chunks(messages)).await
+            }
+            Some(v1::segment_header::Source::Object(object)) => {
+                let source =
+                    self.sources.open(&object.url, object.size_bytes).await.map_err(ReadError::from)?;
+                let request = ingest::Request::new(convert::request_parts(&header, source.size_bytes())?)?;
+                let bytes = source.read().map(|chunk| chunk.map_err(ReadError::from));
+                self.ingest.run(request, Box::pin(bytes)).await
+            }
+        }
+    }
+}
+
+/// The rest of the stream as bytes; anything but a chunk is an error.
+fn chunks(
+    messages: Streaming<v1::IndexSegmentRequest>,
+) -> impl Stream<Item = Result<Bytes, ReadError>> + Unpin {
+    let chunks = stream::unfold(messages, |mut messages| async {
+        let chunk = match messages.message().await {
+            Ok(None) => return None,
+            Ok(Some(message)) => match message.payload {
+                Some(v1::index_segment_request::Payload::Chunk(bytes)) => Ok(bytes),
+                Some(v1::index_segment_request::Payload::Header(_)) => {
+                    Err(ReadError::NotAChunk { found: "a second header" })
+                }
+                None => Err(ReadError::NotAChunk { found: "an empty message" }),
+            },
+            Err(status) if status.code() == Code::OutOfRange => {
+                Err(ReadError::NotAChunk { found: "a message above the limit of 4 MiB" })
+            }
+            Err(_) => Err(ReadError::CallerGone),
+        };
+        Some((chunk, messages))
+    });
+    Box::pin(chunks)
+}
+
+/// Counts a request as cancelled unless it came to an end: the future of a caller that hangs up is dropped.
+struct Outcome<'a> {
+    indexer: &'a Indexer,
+    ended: bool,
+}
+
+impl Outcome<'_> {
+    fn rejected(&mut self, code: Code) {
+        self.ended = true;
+        self.indexer.ingest.stats.request_rejected(status::code_name(code), code == Code::Internal);
+    }
+}
+
+impl Drop for Outcome<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.rejected(Code::Cancelled);
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl IndexerService for Indexer {
+    async fn index_segment(
+        &self,
+        request: Request<Streaming<v1::IndexSegmentRequest>>,
+    ) -> Result<Response<v1::IndexSegmentResponse>, Status> {
+        let mut outcome = Outcome { indexer: self, ended: false };
+        if self.draining.load(Ordering::Acquire) {
+            outcome.rejected(Code::Unavailable);
+            return Err(status::draining());
+        }
+        let span = info_span!("index_segment", segment_id = tracing::field::Empty);
+        let result = self.index(request.into_inner()).instrument(span).await;
+        match result {
+            Ok(receipt) => {
+                outcome.ended = true;
+                log_receipt(&receipt);
+                Ok(Response::new(convert::receipt(&receipt)))
+            }
+            Err(error) => {
+                let status = status::of_ingest(&error);
+                warn!(code = status::code_name(status.code()), error = status.message(), "segment refused");
+                outcome.rejected(status.code());
+                Err(status)
+            }
+        }
+    }
+
+    async fn get_stats(
+        &self,
+        _: Request<v1::GetStatsRequest>,
+    ) -> Result<Response<v1::GetStatsResponse>, Status> {
+        let (snapshot, memory) = (self.ingest.stats.snapshot(), self.ingest.budget.usage());
+        Ok(Response::new(convert::stats(&self.worker_id, &snapshot, &memory)))
+    }
+
+    async fn health(&self, _: Request<v1::HealthRequest>) -> Result<Response<v1::HealthResponse>, Status> {
+        let checks = vec![self.check_store().await, self.check_memory()];
+        let status = if self.draining.load(Ordering::Acquire) {
+            v1::health_response::Status::Draining
+        } else if checks.iter().all(|check| check.ok) {
+            v1::health_response::Status::Serving
+        } else {
+            v1::health_response::Status::Unavailable
+        };
+        Ok(Response::new(v1::HealthResponse {
+            status: status.into(),
+            checks,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: convert::millis(self.ingest.stats.uptime()),
+        }))
+    }
+}
+
+impl Indexer {
+    async fn check_store(&self) -> v1::Check {
+        let began = Instant::now();
+        let (ok, message) = match tokio::time::timeout(STORE_CHECK_MAX, self.ingest.store.probe()).await {
+            Ok(Ok(())) => (true, format!("{} answers", self.ingest.store.url())),
+            Ok(Err(error)) => (false, status::chain(&error)),
+            Err(_) => (false, format!("no answer within {STORE_CHECK_MAX:?}")),
+        };
+        let latency_us = convert::micros(began.elapsed());
+        v1::Check { name: "object-store".to_owned(), ok, message, latency_us }
+    }
+
+    fn check_memory(&self) -> v1::Check {
+        let usage = self.ingest.budget.usage();
+        let ok = usage.reserved_bytes * 100 <= usage.total_bytes * MEMORY_FULL_PERCENT;
+        let message = format!("{} of {} bytes are reserved", usage.reserved_bytes, usage.total_bytes);
+        v1::Check { name: "memory".to_owned(), ok, message, latency_us: 0 }
+    }
+}
+
+fn log_receipt(receipt: &Receipt) {
+    info!(
+        segment_id = %receipt.segment_id,
+        bytes = receipt.bytes_read,
+        records = receipt.records(),
+        bundles = receipt.partitions.len(),
+        already_existed = receipt.already_existed(),
+        total_ms = convert::millis(receipt.timings.total),
+        "segment indexed"
+    );
+}

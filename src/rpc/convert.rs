@@ -1,0 +1,184 @@
+//! Proto to domain and back. Unknown enum values are errors: a newer caller must not be misunderstood in silence.
+
+use crate::budget::BudgetUse;
+use crate::ids::{OffsetRange, SegmentFormat};
+use crate::ingest::{IndexedPartition, Receipt, RequestError, RequestParts, Timings, TornTail};
+use crate::proto::v1;
+use crate::stats::{JobView, Phase, Snapshot};
+
+/// What a header says of its segment; `size_bytes` comes from the source.
+pub fn request_parts(header: &v1::SegmentHeader, size_bytes: u64) -> Result<RequestParts, RequestError> {
+    let crc32c = match &header.source {
+        Some(v1::segment_header::Source::Inline(inline)) => inline.crc32c,
+        Some(v1::segment_header::Source::Object(object)) => object.crc32c,
+        None => return Err(RequestError::SourceMissing),
+    };
+    Ok(RequestParts {
+        segment_id: header.segment_id.clone(),
+        format: format_from(header.format)?,
+        topic: header.topic.clone(),
+        partition: header.partition,
+        log_id: header.log_id.clone(),
+        size_bytes,
+        crc32c,
+        torn_tail: torn_tail_from(header.torn_tail)?,
+    })
+}
+
+fn format_from(value: i32) -> Result<Option<SegmentFormat>, RequestError> {
+    match v1::SegmentFormat::try_from(value) {
+        Ok(v1::SegmentFormat::Unspecified) => Ok(None),
+        Ok(v1::SegmentFormat::ChronikWal) => Ok(Some(SegmentFormat::ChronikWal)),
+        Ok(v1::SegmentFormat::KafkaLog) => Ok(Some(SegmentFormat::KafkaLog)),
+        Err(_) => Err(RequestError::UnknownValue { field: "format", value }),
+    }
+}
+
+fn torn_tail_from(value: i32) -> Result<TornTail, RequestError> {
+    match v1::TornTail::try_from(value) {
+        Ok(v1::TornTail::Unspecified | v1::TornTail::Refuse) => Ok(TornTail::Refuse),
+        Ok(v1::TornTail::Keep) => Ok(TornTail::Keep),
+        Err(_) => Err(RequestError::UnknownValue { field: "torn_tail", value }),
+    }
+}
+
+/// The format's number on the wire.
+pub fn format(format: Option<SegmentFormat>) -> v1::SegmentFormat {
+    match format {
+        None => v1::SegmentFormat::Unspecified,
+        Some(SegmentFormat::ChronikWal) => v1::SegmentFormat::ChronikWal,
+        Some(SegmentFormat::KafkaLog) => v1::SegmentFormat::KafkaLog,
+    }
+}
+
+/// The receipt as the caller gets it.
+pub fn receipt(receipt: &Receipt) -> v1::IndexSegmentResponse {
+    v1::IndexSegmentResponse {
+        segment_id: receipt.segment_id.as_str().to_owned(),
+        format: format(receipt.format).into(),
+        bytes_read: receipt.bytes_read,
+        crc32c: receipt.crc32c,
+        sha256: receipt.sha256.to_vec().into(),
+        record_count: receipt.records(),
+        control_record_count: receipt.control_records(),
+        batch_count: receipt.batches(),
+        torn_tail_bytes: receipt.torn_tail_bytes,
+        partitions: receipt.partitions.iter().map(partition).collect(),
+        timings: Some(timings(&receipt.timings)),
+    }
+}
+
+fn partition(one: &IndexedPartition) -> v1::IndexedPartition {
+    v1::IndexedPartition {
+        topic: one.partition.topic().to_owned(),
+        partition: one.partition.partition(),
+        base_offset: one.range.first(),
+        last_offset: one.range.last(),
+        record_count: one.records,
+        min_timestamp_ms: one.times_ms.map(|(min, _)| min),
+        max_timestamp_ms: one.times_ms.map(|(_, max)| max),
+        gaps: one.gaps.iter().map(range).collect(),
+        gap_count: one.gap_count,
+        bundle: Some(bundle(one)),
+        log_id: one.log_id.as_str().to_owned(),
+    }
+}
+
+fn bundle(one: &IndexedPartition) -> v1::Bundle {
+    v1::Bundle {
+        key: one.stored.key().to_string(),
+        url: one.stored.url().to_owned(),
+        size_bytes: one.stored.size_bytes(),
+        crc32c: one.stored.crc32c(),
+        e_tag: one.stored.e_tag().unwrap_or_default().to_owned(),
+        base_offset: one.range.first(),
+        last_offset: one.range.last(),
+        record_count: one.records,
+        min_timestamp_ms: one.times_ms.map(|(min, _)| min),
+        max_timestamp_ms: one.times_ms.map(|(_, max)| max),
+        footer_offset: one.footer_offset,
+        already_existed: one.stored.already_existed(),
+    }
+}
+
+fn range(range: &OffsetRange) -> v1::OffsetRange {
+    v1::OffsetRange { first: range.first(), last: range.last() }
+}
+
+fn timings(timings: &Timings) -> v1::Timings {
+    v1::Timings {
+        admit_us: micros(timings.admit),
+        receive_us: micros(timings.receive),
+        build_us: micros(timings.build),
+        upload_us: micros(timings.upload),
+        total_us: micros(timings.total),
+    }
+}
+
+/// A duration in whole microseconds.
+pub fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A duration in whole milliseconds.
+pub fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The statistics as the caller gets them.
+pub fn stats(worker_id: &str, snapshot: &Snapshot, memory: &BudgetUse) -> v1::GetStatsResponse {
+    let totals = &snapshot.totals;
+    v1::GetStatsResponse {
+        worker_id: worker_id.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_ms: millis(snapshot.uptime),
+        segments_processed: totals.segments,
+        segments_already_indexed: totals.segments_already_indexed,
+        records_indexed: totals.records,
+        indexes_created: totals.bundles_created,
+        errors: totals.errors,
+        bytes_read: totals.bytes_read,
+        bytes_written: totals.bytes_written,
+        busy_ms: totals.busy_ms,
+        rejected: snapshot.rejected.iter().map(|(code, count)| ((*code).to_owned(), *count)).collect(),
+        memory: Some(v1::Memory {
+            budget_bytes: memory.total_bytes,
+            reserved_bytes: memory.reserved_bytes,
+            waiting_requests: memory.waiting_requests,
+            waiting_bytes: memory.waiting_bytes,
+        }),
+        jobs: snapshot.jobs.iter().map(job).collect(),
+        latency: Some(v1::Latency {
+            count: snapshot.latency.count,
+            p50_us: snapshot.latency.p50_us,
+            p90_us: snapshot.latency.p90_us,
+            p99_us: snapshot.latency.p99_us,
+            max_us: snapshot.latency.max_us,
+        }),
+        topics: (snapshot.topics.iter())
+            .map(|(topic, totals)| v1::TopicStats {
+                topic: topic.clone(),
+                segments: totals.segments,
+                records: totals.records,
+                bytes_read: totals.bytes_read,
+                bytes_written: totals.bytes_written,
+            })
+            .collect(),
+    }
+}
+
+fn job(job: &JobView) -> v1::Job {
+    let phase = match job.phase {
+        Phase::Waiting => v1::job::Phase::Waiting,
+        Phase::Building => v1::job::Phase::Building,
+        Phase::Uploading => v1::job::Phase::Uploading,
+    };
+    v1::Job {
+        segment_id: job.segment_id.clone(),
+        phase: phase.into(),
+        bytes_total: job.bytes_total,
+        bytes_done: job.bytes_done,
+        records_done: job.records_done,
+        age_ms: millis(job.age),
+    }
+}

@@ -1,0 +1,241 @@
+//! Errors to wire status: the code says what the caller should do, the details say why in words that never change.
+//!
+//! Details are `google.rpc.ErrorInfo` with the domain [`DOMAIN`], a stable reason, and what is known of the place; and
+//! `google.rpc.RetryInfo` where waiting helps.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::budget::BudgetError;
+use crate::ingest::{IngestError, ReadError, RequestError};
+use crate::segment::{ErrorKind, SegmentError};
+use crate::store::{PutError, SourceError, StoreError, StoreErrorKind};
+
+/// The domain of every reason.
+pub const DOMAIN: &str = "wal-indexer";
+
+/// When to come back after "no room now".
+const RETRY_NO_ROOM: Duration = Duration::from_secs(2);
+
+/// When to come back after "the store is away".
+const RETRY_STORE: Duration = Duration::from_secs(5);
+
+/// An error as the wire tells it, before it becomes a [`Status`].
+#[derive(Debug)]
+struct Verdict {
+    code: Code,
+    reason: &'static str,
+    retry_after: Option<Duration>,
+    place: Vec<(&'static str, String)>,
+}
+
+impl Verdict {
+    fn new(code: Code, reason: &'static str) -> Self {
+        Self { code, reason, retry_after: None, place: Vec::new() }
+    }
+
+    fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+
+    fn at(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.place.push((name, value.to_string()));
+        self
+    }
+
+    fn into_status(self, error: &dyn Error) -> Status {
+        let place: HashMap<String, String> =
+            self.place.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let mut details = ErrorDetails::with_error_info(self.reason, DOMAIN, place);
+        if let Some(delay) = self.retry_after {
+            details.set_retry_info(Some(delay));
+        }
+        Status::with_error_details(self.code, chain(error), details)
+    }
+}
+
+/// The error and its causes, in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    line
+}
+
+/// What a caller of `IndexSegment` is told.
+pub fn of_ingest(error: &IngestError) -> Status {
+    verdict(error).into_status(error)
+}
+
+/// What a caller is told whose request does not read.
+pub fn of_request(error: &RequestError) -> Status {
+    request_verdict(error).into_status(error)
+}
+
+/// The upper-case name of a code, as gRPC's documents write it.
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+fn verdict(error: &IngestError) -> Verdict {
+    match error {
+        IngestError::Request(error) => request_verdict(error),
+        IngestError::Budget(error) => budget_verdict(error),
+        IngestError::Read(error) => read_verdict(error),
+        IngestError::Silent { .. } => Verdict::new(Code::DeadlineExceeded, "SENDER_SILENT"),
+        IngestError::SizeDiffers { .. } => Verdict::new(Code::InvalidArgument, "SIZE_DIFFERS"),
+        IngestError::ChecksumDiffers { .. } => Verdict::new(Code::DataLoss, "SEGMENT_CRC32C_DIFFERS"),
+        IngestError::Segment(error) => segment_verdict(error),
+        IngestError::BatchTooLarge(error) => {
+            place(Verdict::new(Code::InvalidArgument, error.reason()), error)
+        }
+        IngestError::Torn { position } => Verdict::new(Code::DataLoss, "TORN_TAIL").at("position", position),
+        IngestError::NothingWhole { .. } => Verdict::new(Code::DataLoss, "NO_WHOLE_FRAME").at("position", 0),
+        IngestError::PartitionMissing => Verdict::new(Code::InvalidArgument, "PARTITION_MISSING"),
+        IngestError::OtherPartition { position, .. } => {
+            Verdict::new(Code::InvalidArgument, "OTHER_PARTITION").at("position", position)
+        }
+        IngestError::Key(_) => Verdict::new(Code::InvalidArgument, "NAME_DOES_NOT_FIT"),
+        IngestError::Put { source, .. } => put_verdict(source),
+        IngestError::CountsDiffer { .. } => Verdict::new(Code::Internal, "COUNTS_DIFFER"),
+        IngestError::BytesDiffer { .. } => Verdict::new(Code::Internal, "BYTES_DIFFER"),
+        IngestError::Index(_) => Verdict::new(Code::Internal, "INDEX"),
+        IngestError::Bundle(_) | IngestError::Blocks(_) => Verdict::new(Code::Internal, "BUNDLE"),
+        IngestError::Panicked => Verdict::new(Code::Internal, "PANICKED"),
+    }
+}
+
+fn request_verdict(error: &RequestError) -> Verdict {
+    let reason = match error {
+        RequestError::HeaderMissing => "HEADER_MISSING",
+        RequestError::SourceMissing => "SOURCE_MISSING",
+        RequestError::UnknownValue { .. } => "UNKNOWN_VALUE",
+        RequestError::SegmentIdTooLong { .. } => "SEGMENT_ID_TOO_LONG",
+        RequestError::Partition(_) => "NO_PARTITION",
+        RequestError::Key(_) => "NAME_DOES_NOT_FIT",
+        RequestError::SegmentTooLarge { .. } => "SEGMENT_TOO_LARGE",
+        RequestError::Url(_) => "URL",
+    };
+    Verdict::new(Code::InvalidArgument, reason)
+}
+
+fn budget_verdict(error: &BudgetError) -> Verdict {
+    match error {
+        BudgetError::NeverFits { wanted_bytes, budget_bytes } => {
+            Verdict::new(Code::InvalidArgument, "LARGER_THAN_BUDGET")
+                .at("wanted_bytes", wanted_bytes)
+                .at("budget_bytes", budget_bytes)
+        }
+        BudgetError::NoRoom { .. } => {
+            Verdict::new(Code::ResourceExhausted, "NO_ROOM").retry_after(RETRY_NO_ROOM)
+        }
+    }
+}
+
+fn read_verdict(error: &ReadError) -> Verdict {
+    match error {
+        ReadError::CallerGone => Verdict::new(Code::Cancelled, "CALLER_GONE"),
+        ReadError::NotAChunk { .. } => Verdict::new(Code::InvalidArgument, "NOT_A_CHUNK"),
+        ReadError::File(_) => Verdict::new(Code::Unavailable, "FILE").retry_after(RETRY_STORE),
+        ReadError::Source(error) => source_verdict(error),
+    }
+}
+
+fn source_verdict(error: &SourceError) -> Verdict {
+    match error {
+        SourceError::Location(_) => Verdict::new(Code::InvalidArgument, "URL"),
+        SourceError::OutsideRoots => Verdict::new(Code::PermissionDenied, "OUTSIDE_SOURCE_ROOTS"),
+        SourceError::NotFound { .. } => Verdict::new(Code::NotFound, "SOURCE_NOT_FOUND"),
+        SourceError::Changed { .. } => source_changed(),
+        SourceError::SizeMismatch { .. } => Verdict::new(Code::InvalidArgument, "SIZE_DIFFERS"),
+        SourceError::Store(error) => match error.kind() {
+            StoreErrorKind::NotFound => Verdict::new(Code::NotFound, "SOURCE_NOT_FOUND"),
+            StoreErrorKind::Denied => Verdict::new(Code::PermissionDenied, "SOURCE_DENIED"),
+            StoreErrorKind::Unavailable => {
+                Verdict::new(Code::Unavailable, "SOURCE_UNAVAILABLE").retry_after(RETRY_STORE)
+            }
+            StoreErrorKind::TimedOut => Verdict::new(Code::DeadlineExceeded, "SOURCE_TIMED_OUT"),
+            StoreErrorKind::Changed => source_changed(),
+            StoreErrorKind::Corrupt => Verdict::new(Code::DataLoss, "SOURCE_CORRUPT"),
+            StoreErrorKind::Refused => Verdict::new(Code::InvalidArgument, "SOURCE_REFUSED"),
+        },
+    }
+}
+
+fn segment_verdict(error: &SegmentError) -> Verdict {
+    let code = match error.kind() {
+        ErrorKind::Corrupt => Code::DataLoss,
+        ErrorKind::Unsupported | ErrorKind::TooLarge => Code::InvalidArgument,
+    };
+    place(Verdict::new(code, error.reason()), error)
+}
+
+fn place(verdict: Verdict, error: &SegmentError) -> Verdict {
+    verdict.at("position", error.position()).at("frame", error.ordinal())
+}
+
+/// A sealed segment does not change: whoever reads it again may find it at rest.
+fn source_changed() -> Verdict {
+    Verdict::new(Code::Unavailable, "SOURCE_CHANGED").retry_after(RETRY_STORE)
+}
+
+fn put_verdict(error: &PutError) -> Verdict {
+    match error {
+        PutError::Store { source, .. } => store_verdict(source),
+        PutError::Deadline { .. } => Verdict::new(Code::DeadlineExceeded, "STORE_TIMED_OUT"),
+        PutError::Taken { .. } => Verdict::new(Code::Internal, "KEY_TAKEN"),
+        PutError::Corrupt(_) => Verdict::new(Code::Internal, "STORED_BYTES_DIFFER"),
+        PutError::Sizes { .. } => Verdict::new(Code::Internal, "SIZES"),
+    }
+}
+
+/// Whatever keeps this worker from its store, another worker or a later time may do better: only a bundle that no store
+/// takes is the request's own fault.
+fn store_verdict(error: &StoreError) -> Verdict {
+    match error.kind() {
+        StoreErrorKind::NotFound | StoreErrorKind::Denied | StoreErrorKind::Unavailable => {
+            Verdict::new(Code::Unavailable, "STORE_UNAVAILABLE").retry_after(RETRY_STORE)
+        }
+        StoreErrorKind::TimedOut => Verdict::new(Code::DeadlineExceeded, "STORE_TIMED_OUT"),
+        StoreErrorKind::Changed => Verdict::new(Code::Internal, "STORED_OBJECT_CHANGED"),
+        StoreErrorKind::Corrupt => Verdict::new(Code::Internal, "STORED_BYTES_DIFFER"),
+        StoreErrorKind::Refused => Verdict::new(Code::InvalidArgument, "STORE_REFUSED"),
+    }
+}
+
+/// What a caller is told whose work comes after the signal to stop.
+pub fn draining() -> Status {
+    let mut details = ErrorDetails::with_error_info("DRAINING", DOMAIN, HashMap::new());
+    details.set_retry_info(Some(RETRY_STORE));
+    Status::with_error_details(Code::Unavailable, "this worker is draining", details)
+}

@@ -1,0 +1,100 @@
+//! The listener and what stands in front of the services: limits, health, reflection, drain. Knows nothing of stages.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+use tracing::info;
+
+use crate::ingest::Ingest;
+use crate::proto::DESCRIPTORS;
+use crate::proto::v1::indexer_service_server::IndexerServiceServer;
+use crate::rpc::Indexer;
+use crate::store::SourceRoots;
+
+/// A chunk of 4 MiB and what protobuf puts around it.
+const MESSAGE_BYTES_MAX: usize = (4 << 20) + (64 << 10);
+
+/// What HTTP/2 may have in flight: enough for a fast sender, small beside a segment. These bytes are received before
+/// anything is admitted, so they are bounded by connection.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// What a server needs beside its listener.
+#[derive(Debug)]
+pub struct Config {
+    /// The write path.
+    pub ingest: Ingest,
+    /// Where object sources may lie.
+    pub sources: SourceRoots,
+    /// How this worker calls itself in `GetStats`.
+    pub worker_id: String,
+    /// How long work in hand may take after the signal to stop.
+    pub drain_max: Duration,
+}
+
+/// Why the server ended without being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The descriptors of this build cannot be served.
+    #[error("cannot serve reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The listener failed.
+    #[error("cannot serve")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// Serves until `shutdown` is ready, then finishes the work in hand, for up to `drain_max`. Work that is still in hand
+/// then is dropped: its callers get no receipt and keep their copies.
+pub async fn run(
+    listener: TcpListener,
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    let draining = Arc::new(AtomicBool::new(false));
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<IndexerServiceServer<Indexer>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    let drain_max = config.drain_max;
+    let indexer = Indexer::new(config.ingest, config.sources, config.worker_id, Arc::clone(&draining));
+
+    let (stopping, stopped) = oneshot::channel();
+    let signal = async move {
+        shutdown.await;
+        // First no new work, then word of it: a client that asks in between is told, not served.
+        draining.store(true, Ordering::Release);
+        health.set_not_serving::<IndexerServiceServer<Indexer>>().await;
+        info!(drain_max_s = drain_max.as_secs(), "draining");
+        // Nobody listens any more where serving has failed by itself.
+        let _ = stopping.send(());
+    };
+    let serving = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .tcp_nodelay(true)
+        .add_service(health_service)
+        .add_service(reflection.build_v1()?)
+        .add_service(IndexerServiceServer::new(indexer).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), signal);
+    let drain_is_over = async {
+        match stopped.await {
+            Ok(()) => tokio::time::sleep(drain_max).await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        served = serving => Ok(served?),
+        () = drain_is_over => {
+            info!("drain timeout: work still in hand is dropped without a receipt");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! What this worker has done since it started, and what it is doing now: one named function per measurement.
+//! Knows nothing of where the numbers are shown.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use crate::ids::SegmentId;
+
+/// Counts of one process; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    inner: Arc<Mutex<Inner>>,
+    started: Instant,
+}
+
+#[derive(Debug)]
+struct Inner {
+    totals: Totals,
+    rejected: BTreeMap<&'static str, u64>,
+    topics: BTreeMap<String, TopicTotals>,
+    jobs: BTreeMap<u64, Arc<JobState>>,
+    next_job: u64,
+    latency_us: Histogram<u64>,
+}
+
+/// Totals since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Segments that were acknowledged.
+    pub segments: u64,
+    /// Of these, those whose objects were all there before.
+    pub segments_already_indexed: u64,
+    /// Data records of acknowledged segments.
+    pub records: u64,
+    /// Bundles that this process created.
+    pub bundles_created: u64,
+    /// Requests that ended in INTERNAL.
+    pub errors: u64,
+    /// Bytes of segments, received or read.
+    pub bytes_read: u64,
+    /// Bytes of bundles created.
+    pub bytes_written: u64,
+    /// Milliseconds that requests spent between admission and their end, added up over requests.
+    pub busy_ms: u64,
+}
+
+/// Totals of one topic since the process started; only of acknowledged segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TopicTotals {
+    /// Segments with records of the topic.
+    pub segments: u64,
+    /// Data records.
+    pub records: u64,
+    /// Bytes of the topic's frames in the segments.
+    pub bytes_read: u64,
+    /// Bytes of the bundles created.
+    pub bytes_written: u64,
+}
+
+/// How long acknowledged requests took, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Latency {
+    /// How many there were.
+    pub count: u64,
+    /// Half took no longer.
+    pub p50_us: u64,
+    /// Nine in ten took no longer.
+    pub p90_us: u64,
+    /// 99 in a hundred took no longer.
+    pub p99_us: u64,
+    /// The longest.
+    pub max_us: u64,
+}
+
+/// What a request is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// For memory.
+    Waiting,
+    /// Bytes arrive and are indexed.
+    Building,
+    /// Bundles go to the store and are checked.
+    Uploading,
+}
+
+/// A request in flight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobView {
+    /// The caller's name for the segment.
+    pub segment_id: String,
+    /// What it is doing.
+    pub phase: Phase,
+    /// The segment's size in bytes.
+    pub bytes_total: u64,
+    /// How much of it has been indexed.
+    pub bytes_done: u64,
+    /// How many data records that were.
+    pub records_done: u64,
+    /// How long ago it began.
+    pub age: Duration,
+}
+
+/// All of it at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Since the process started.
+    pub uptime: Duration,
+    /// Counts.
+    pub totals: Totals,
+    /// Refused or failed requests by the name of their gRPC code.
+    pub rejected: BTreeMap<&'static str, u64>,
+    /// By topic, sorted.
+    pub topics: BTreeMap<String, TopicTotals>,
+    /// In flight, oldest first.
+    pub jobs: Vec<JobView>,
+    /// Of acknowledged requests.
+    pub latency: Latency,
+}
+
+#[derive(Debug)]
+struct JobState {
+    segment_id: SegmentId,
+    bytes_total: u64,
+    phase: AtomicU8,
+    bytes_done: AtomicU64,
+    records_done: AtomicU64,
+    began: Instant,
+}
+
+/// A request that counts as in flight until this is dropped.
+#[derive(Debug)]
+pub struct Job {
+    stats: Stats,
+    id: u64,
+    state: Arc<JobState>,
+}
+
+/// The longest latency that is told apart: an hour, in microseconds.
+const LATENCY_US_MAX: u64 = 3_600_000_000;
+
+impl Default for Stats {
+    fn default() -> Self {
+        let latency_us = Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)
+            .expect("the bounds are constants that hdrhistogram accepts");
+        let inner = Inner {
+            totals: Totals::default(),
+            rejected: BTreeMap::new(),
+            topics: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            next_job: 0,
+            latency_us,
+        };
+        Self { inner: Arc::new(Mutex::new(inner)), started: Instant::now() }
+    }
+}
+
+impl Stats {
+    /// A request has come; its bytes have not.
+    pub fn job_started(&self, segment_id: &SegmentId, bytes_total: u64) -> Job {
+        let state = Arc::new(JobState {
+            segment_id: segment_id.clone(),
+            bytes_total,
+            phase: AtomicU8::new(Phase::Waiting as u8),
+            bytes_done: AtomicU64::new(0),
+            records_done: AtomicU64::new(0),
+            began: Instant::now(),
+        });
+        let mut inner = self.lock();
+        let id = inner.next_job;
+        inner.next_job += 1;
+        inner.jobs.insert(id, Arc::clone(&state));
+        Job { stats: self.clone(), id, state }
+    }
+
+    /// A segment was acknowledged after `took`; `already` where no object had to be created for it.
+    pub fn segment_acknowledged(&self, bytes_read: u64, records: u64, already: bool, took: Duration) {
+        let mut inner = self.lock();
+        inner.totals.segments += 1;
+        inner.totals.segments_already_indexed += u64::from(already);
+        inner.totals.records += records;
+        inner.totals.bytes_read += bytes_read;
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).clamp(1, LATENCY_US_MAX);
+        inner.latency_us.saturating_record(micros);
+    }
+
+    /// One partition's share of an acknowledged segment; `created_bytes` is the size of its bundle if this process made it.
+    pub fn partition_acknowledged(
+        &self,
+        topic: &str,
+        bytes_read: u64,
+        records: u64,
+        created_bytes: Option<u64>,
+    ) {
+        let mut inner = self.lock();
+        let written = created_bytes.unwrap_or(0);
+        inner.totals.bundles_created += u64::from(created_bytes.is_some());
+        inner.totals.bytes_written += written;
+        let topic = inner.topics.entry(topic.to_owned()).or_default();
+        topic.segments += 1;
+        topic.records += records;
+        topic.bytes_read += bytes_read;
+        topic.bytes_written += written;
+    }
+
+    /// A request was refused or failed, with this gRPC code.
+    pub fn request_rejected(&self, code: &'static str, internal: bool) {
+        let mut inner = self.lock();
+        *inner.rejected.entry(code).or_default() += 1;
+        inner.totals.errors += u64::from(internal);
+    }
+
+    /// Everything at this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        let inner = self.lock();
+        Snapshot {
+            uptime: self.started.elapsed(),
+            totals: inner.totals,
+            rejected: inner.rejected.clone(),
+            topics: inner.topics.clone(),
+            jobs: inner.jobs.values().map(|job| job.view()).collect(),
+            latency: Latency {
+                count: inner.latency_us.len(),
+                p50_us: inner.latency_us.value_at_quantile(0.50),
+                p90_us: inner.latency_us.value_at_quantile(0.90),
+                p99_us: inner.latency_us.value_at_quantile(0.99),
+                max_us: inner.latency_us.max(),
+            },
+        }
+    }
+
+    /// Since the process started.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Counters stay readable when a thread that held them panicked: each is valid by itself.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Job {
+    /// The request goes on to `phase`.
+    pub fn enter(&self, phase: Phase) {
+        self.state.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// A part of the segment has been indexed.
+    pub fn progressed(&self, bytes: u64, records: u64) {
+        self.state.bytes_done.fetch_add(bytes, Ordering::Relaxed);
+        self.state.records_done.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// Since the request came.
+    pub fn age(&self) -> Duration {
+        self.state.began.elapsed()
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        let busy_ms = u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX);
+        let mut inner = self.stats.lock();
+        inner.jobs.remove(&self.id);
+        inner.totals.busy_ms += busy_ms;
+    }
+}
+
+impl JobState {
+    fn view(&self) -> JobView {
+        JobView {
+            segment_id: self.segment_id.as_str().to_owned(),
+            phase: match self.phase.load(Ordering::Relaxed) {
+                phase if phase == Phase::Building as u8 => Phase::Building,
+                phase if phase == Phase::Uploading as u8 => Phase::Uploading,
+                _ => Phase::Waiting,
+            },
+            bytes_total: self.bytes_total,
+            bytes_done: self.bytes_done.load(Ordering::Relaxed),
+            records_done: self.records_done.load(Ordering::Relaxed),
+            age: self.began.elapsed(),
+        }
+    }
+}
