@@ -6,6 +6,7 @@ here from the fixture's bytes and its expectations. See README.md beside this fi
 """
 
 import argparse
+import functools
 import hashlib
 import importlib
 import json
@@ -28,6 +29,7 @@ from grpc_tools import protoc
 PROTO = Path(__file__).resolve().parents[2] / "proto"
 SERVICES = ["walindexer.v1.IndexerService", "grpc.health.v1.Health"]
 GAPS_IN_REPLY_MAX = 1_000
+CONNECT_SECONDS = 10
 TIMEOUT_SECONDS = 60
 
 
@@ -45,6 +47,7 @@ class Must:
         return self.text
 
 
+@functools.cache
 def compile_protos():
     """The modules of indexer.proto: its messages, and its stubs."""
     out = tempfile.TemporaryDirectory()
@@ -339,7 +342,7 @@ def run(args):
     messages, stubs = compile_protos()
     segment = Segment(args)
     with grpc.insecure_channel(args.address) as channel:
-        grpc.channel_ready_future(channel).result(timeout=TIMEOUT_SECONDS)
+        grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
         stub = stubs.IndexerServiceStub(channel)
         started = time.monotonic()
         for steps in (
@@ -353,7 +356,7 @@ def run(args):
         print(f"ok  {args.fixture.name} in {time.monotonic() - started:.2f} s")
 
 
-def parse_args():
+def parse_args(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("address", metavar="HOST:PORT")
     parser.add_argument("fixture", type=Path)
@@ -367,7 +370,7 @@ def parse_args():
     parser.add_argument("--partition", type=int, help="sent in the header")
     parser.add_argument("--log-id", default="", help="sent in the header")
     parser.add_argument("--chunk-bytes", type=int, default=4_093, help="an odd size, so that chunks cut frames")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     expected = []
     for argument in args.expected:
         name, equals, path = argument.rpartition("=")
@@ -383,8 +386,8 @@ def parse_args():
     return args
 
 
-def main():
-    args = parse_args()
+def main(arguments):
+    args = parse_args(arguments)
     try:
         run(args)
     except Mismatch as mismatch:
@@ -392,11 +395,11 @@ def main():
     except grpc.RpcError as error:
         print(f"{error.code().name}  {error.details()}", file=sys.stderr)
     except grpc.FutureTimeoutError:
-        print(f"no server at {args.address} within {TIMEOUT_SECONDS} s", file=sys.stderr)
+        print(f"no server at {args.address} within {CONNECT_SECONDS} s", file=sys.stderr)
     else:
         return 0
     return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
