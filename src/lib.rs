@@ -3,6 +3,7 @@
 //! The story, in the order of the modules: a sealed [`segment`]'s bytes become [`record`]s; the records become an
 //! [`index`]; index and frames become a [`bundle`]; the [`store`] keeps it and says so; [`ingest`] tells the whole of it.
 
+pub mod archive;
 pub mod budget;
 pub mod bundle;
 pub mod cli;

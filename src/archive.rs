@@ -1,0 +1,24 @@
+//! A bundle where it lies: opened by ranged reads, read in parts, every checksum checked on the way.
+//!
+//! [`Archive::open`] reads the end of the object, and from there the manifest and the table of blocks; the rest is read when it is
+//! asked for. [`walk`] reads an object from its first byte to its last, for those who trust nothing; [`judge`] does so for the
+//! write path, where an object of the same key is there already.
+//!
+//! Knows nothing of what queries mean, of gRPC, or of what a caller does with the bytes.
+
+mod error;
+mod judge;
+mod read;
+mod records;
+mod source;
+mod walk;
+
+pub use error::{ArchiveError, ArchiveErrorKind, Fault};
+pub use judge::judge;
+pub use read::Archive;
+pub use records::{RECORD_BYTES_MAX, decode_block};
+pub use source::{Source, Traffic};
+pub use walk::{Visit, walk};
+
+#[cfg(test)]
+pub(crate) mod testing;

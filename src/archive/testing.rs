@@ -1,0 +1,224 @@
+//! Bundles for tests: the fixtures' segments, packed by the parts that the write path is made of.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+use url::Url;
+
+use crate::bundle::{
+    self, BlockWriter, Built, FORMAT_VERSION, FieldFacts, FrameFacts, IndexFacts, IndexSegmentFacts,
+    Manifest, RecordsFacts, SegmentFacts, TantivyFacts,
+};
+use crate::ids::{LogId, OffsetRange, TopicPartition};
+use crate::index::{self, FieldCatalog, IndexBuilder, TopicSettings};
+use crate::segment::{DecodedFrame, Frame, Splitter};
+use crate::store::{BundleKey, Existing, KeyHash, NewObject, PutError, Refused, Store};
+
+/// A packed partition of a segment.
+pub(crate) struct Packed {
+    pub key: BundleKey,
+    pub built: Built,
+    pub manifest: Manifest,
+}
+
+impl Packed {
+    /// The whole object.
+    pub fn object(&self) -> Bytes {
+        self.built.parts.concat().into()
+    }
+}
+
+/// A fixture's bytes, such as `kafka/none.log`.
+pub(crate) fn fixture(name: &str) -> Bytes {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).into()
+}
+
+/// Every fixture.
+pub(crate) fn fixtures() -> Vec<String> {
+    let mut names = Vec::new();
+    for (folder, extension) in [("chronik", "wal"), ("kafka", "log")] {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(folder);
+        for entry in std::fs::read_dir(path).expect("the fixtures are there") {
+            let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
+            if name.ends_with(extension) {
+                names.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    names.sort();
+    assert!(names.len() > 25, "{names:?}");
+    names
+}
+
+/// Packs a whole segment; frames that do not say whose they are belong to `orders`/3. A torn tail is kept.
+pub(crate) fn pack(source: &Bytes, log_id: &str) -> Vec<Packed> {
+    pack_as(source, log_id, Sha256::digest(source).into())
+}
+
+/// The same, with a lie about the source's hash.
+pub(crate) fn pack_claiming(source: &Bytes, sha256: [u8; 32]) -> Vec<Packed> {
+    pack_as(source, "", sha256)
+}
+
+fn pack_as(source: &Bytes, log_id: &str, sha256: [u8; 32]) -> Vec<Packed> {
+    let (mut frames, mut splitter) = (Vec::new(), Splitter::new(source.len() as u64, None));
+    splitter.push(source.clone(), &mut frames).expect("frames");
+    let tail = splitter.finish().expect("an end");
+    let fallback = TopicPartition::new("orders", 3).expect("a partition");
+    let mut partitions: BTreeMap<TopicPartition, Vec<(Frame, DecodedFrame)>> = BTreeMap::new();
+    let mut last = None;
+    for frame in frames {
+        let decoded = frame.decode(1 << 30).expect("records");
+        let partition = frame.partition.clone().unwrap_or_else(|| fallback.clone());
+        last = Some(partition.clone());
+        partitions.entry(partition).or_default().push((frame, decoded));
+    }
+    let segment = SegmentFacts {
+        id: "a:segment".into(),
+        format: tail.format.unwrap_or(crate::ids::SegmentFormat::KafkaLog),
+        size_bytes: source.len() as u64,
+        crc32c: crc32c::crc32c(source),
+        sha256,
+        torn_tail_bytes: tail.torn.as_ref().map_or(0, |torn| torn.bytes.len() as u64),
+        partitions: partitions.len() as u32,
+    };
+    let packed = partitions.into_iter().map(|(partition, frames)| {
+        let torn = tail.torn.as_ref().filter(|_| last.as_ref() == Some(&partition));
+        pack_partition(
+            &segment,
+            partition,
+            LogId::new(log_id),
+            &frames,
+            torn.map(|t| (t.position, t.bytes.clone())),
+        )
+    });
+    packed.collect()
+}
+
+fn pack_partition(
+    segment: &SegmentFacts,
+    partition: TopicPartition,
+    log_id: LogId,
+    frames: &[(Frame, DecodedFrame)],
+    torn: Option<(u64, Bytes)>,
+) -> Packed {
+    let settings = TopicSettings::default();
+    let (mut index, mut blocks) =
+        (IndexBuilder::new(settings).expect("an index"), BlockWriter::new().expect("blocks"));
+    for (frame, decoded) in frames {
+        index.add(&decoded.records).expect("documents");
+        let facts = FrameFacts {
+            range: Some(decoded.range),
+            min_timestamp_ms: decoded.min_timestamp_ms,
+            max_timestamp_ms: decoded.max_timestamp_ms,
+            data_records: decoded.records.records.len() as u64,
+        };
+        blocks.add(frame.position, &frame.bytes, facts).expect("a frame");
+    }
+    if let Some((position, bytes)) = torn {
+        blocks.add(position, &bytes, FrameFacts::default()).expect("a tail");
+    }
+    let blocks = vec![blocks.finish().expect("blocks")];
+    let hash = KeyHash::new(&segment.sha256, &log_id, &partition);
+    let index =
+        index::assemble(vec![index.finish().expect("a part")], hash.bytes(), &settings).expect("an index");
+    let decoded = || frames.iter().map(|(_, decoded)| decoded);
+    let range = decoded().map(|d| d.range).reduce(|a, b| a.cover(&b)).expect("a frame");
+    let times = decoded()
+        .filter_map(|d| d.min_timestamp_ms)
+        .min()
+        .zip(decoded().filter_map(|d| d.max_timestamp_ms).max());
+    let manifest = Manifest {
+        format_version: FORMAT_VERSION,
+        created_by: Manifest::this_build(),
+        tantivy: TantivyFacts { version: index.tantivy_version.into(), dictionary: index.dictionary.into() },
+        topic: partition.topic().into(),
+        partition: partition.partition(),
+        log_id: log_id.as_str().into(),
+        base_offset: range.first(),
+        last_offset: range.last(),
+        record_count: decoded().map(|d| d.records.records.len() as u64).sum(),
+        control_record_count: decoded().map(|d| d.control_offsets.len() as u64).sum(),
+        batch_count: frames.len() as u64,
+        min_timestamp_ms: times.map(|(min, _)| min),
+        max_timestamp_ms: times.map(|(_, max)| max),
+        gaps: gaps(range, decoded()),
+        segment: segment.clone(),
+        index: IndexFacts {
+            settings: BTreeMap::new(),
+            fields: field_facts(&index.fields),
+            segments: (index.segments.iter())
+                .map(|s| IndexSegmentFacts { name: s.name.clone(), documents: s.documents.into() })
+                .collect(),
+            unsearchable: index.unsearchable.counts().map(|(name, count)| (name.to_owned(), count)).into(),
+        },
+        records: RecordsFacts::of(&blocks),
+    };
+    let built = bundle::assemble(&manifest, index.files, blocks).expect("a bundle");
+    let key = BundleKey::new(partition, log_id, range, times, hash.hash16()).expect("a key");
+    Packed { key, built, manifest }
+}
+
+fn gaps<'a>(range: OffsetRange, frames: impl Iterator<Item = &'a DecodedFrame>) -> Vec<OffsetRange> {
+    let mut offsets: Vec<i64> = frames.flat_map(|d| d.records.iter().map(|record| record.offset())).collect();
+    offsets.sort_unstable();
+    offsets.dedup();
+    let ends = offsets.iter().copied().chain([range.last() + 1]);
+    let starts = [range.first()].into_iter().chain(offsets.iter().map(|offset| offset + 1));
+    starts.zip(ends).filter_map(|(start, end)| OffsetRange::new(start, end - 1)).collect()
+}
+
+fn field_facts(fields: &FieldCatalog) -> Vec<FieldFacts> {
+    let values = fields.values().map(|(path, types)| FieldFacts {
+        path: format!("value.{path}"),
+        types: types.names().map(str::to_owned).collect(),
+    });
+    let headers = fields
+        .headers()
+        .map(|name| FieldFacts { path: format!("header.{name}"), types: vec!["text".into()] });
+    let mut facts: Vec<_> = values.chain(headers).collect();
+    facts.sort_by(|a, b| a.path.cmp(&b.path));
+    facts
+}
+
+/// An empty store in memory.
+pub(crate) fn store() -> Store {
+    Store::open(&Url::parse("memory:").expect("a url")).expect("a store")
+}
+
+/// Stores bytes under a key, asking `judge` where another object has it.
+pub(crate) async fn put<T, F: Future<Output = Result<T, Refused>>>(
+    store: &Store,
+    key: &BundleKey,
+    object: &Bytes,
+    judge: impl Fn(Existing) -> F,
+) -> Result<Option<T>, PutError> {
+    let object = NewObject {
+        parts: vec![object.clone()],
+        size_bytes: object.len() as u64,
+        crc32c: crc32c::crc32c(object),
+    };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    Ok(store.put(key, &object, deadline, judge).await?.judged)
+}
+
+/// Stores bytes under a key that nothing has.
+pub(crate) async fn put_new(store: &Store, key: &BundleKey, object: &Bytes) {
+    let put =
+        put(store, key, object, async |_| Err::<(), _>(Refused::Foreign { reason: "it was there".into() }));
+    put.await.expect("stored");
+}
+
+/// Packs a segment and stores all of it.
+pub(crate) async fn put_segment(store: &Store, source: &Bytes) -> Vec<Packed> {
+    let packed = pack(source, "");
+    for one in &packed {
+        put_new(store, &one.key, &one.object()).await;
+    }
+    packed
+}
