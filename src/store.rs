@@ -9,6 +9,7 @@
 //! synced. Google Cloud Storage is wired up and shares all of this, but has not been run against a real server: no local
 //! one implements its preconditions.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +45,7 @@ use url::{ClientError, Location, Scheme};
 const LIST_LIMIT: Duration = Duration::from_secs(3_600);
 
 /// A place for bundles. Clones share it, also its pace: when the store asks one to slow down, all do.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
     location: Arc<Location>,
@@ -54,6 +55,13 @@ pub struct Store {
     url: Arc<str>,
     patience: Patience,
     pace: Arc<Pace>,
+}
+
+impl fmt::Debug for Store {
+    /// The URL only: a client's own form shows key ids and headers.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 /// Why a store cannot be opened. Nothing here is worth a second try.
@@ -90,6 +98,11 @@ impl Store {
     /// Opens `file:///dir` (created where it is missing), `s3://bucket/prefix`, `gs://bucket/prefix`,
     /// `az://container/prefix` or `memory:///prefix`. Nothing is sent yet: see [`Store::probe`].
     pub fn open(url: &Url) -> Result<Self, OpenError> {
+        Self::open_with(url, &[])
+    }
+
+    /// The same with settings that overrule those of the environment, under the names they have there (`AWS_ENDPOINT`).
+    pub fn open_with(url: &Url, settings: &[(&str, &str)]) -> Result<Self, OpenError> {
         let location = Location::parse(url)?;
         let name = location_url(&location);
         let open_error = |error: ClientError| match error {
@@ -103,7 +116,7 @@ impl Store {
             }
         };
         let prepared = url::prepare(location.clone()).map_err(open_error)?;
-        let objects = url::client(&prepared).map_err(open_error)?;
+        let objects = url::client(&prepared, settings).map_err(open_error)?;
         let prefix = match &prepared {
             Location::File(_) => Path::default(),
             Location::Bucket { prefix, .. } | Location::Memory { prefix } => prefix.clone(),

@@ -141,14 +141,20 @@ pub(super) fn key_path(url: &Url) -> Result<Path, LocationError> {
     Path::from_url_path(path.trim_end_matches('/')).map_err(|_| LocationError::Path)
 }
 
+/// Settings beyond the environment's, named as they would be there (`AWS_ENDPOINT`), which they overrule.
+pub(super) type Settings<'a> = &'a [(&'a str, &'a str)];
+
 /// Opens what a store's URL names.
-pub(super) fn client(location: &Location) -> Result<Arc<dyn ObjectStore>, ClientError> {
+pub(super) fn client(
+    location: &Location,
+    settings: Settings<'_>,
+) -> Result<Arc<dyn ObjectStore>, ClientError> {
     match location {
         Location::File(root) => Ok(Arc::new(LocalFileSystem::new_with_prefix(root)?.with_fsync(true))),
         Location::Memory { .. } => Ok(Arc::new(InMemory::new())),
-        Location::Bucket { scheme: Scheme::S3, bucket, .. } => s3(bucket),
-        Location::Bucket { scheme: Scheme::Gcs, bucket, .. } => gcs(bucket),
-        Location::Bucket { scheme: Scheme::Azure, bucket, .. } => azure(bucket),
+        Location::Bucket { scheme: Scheme::S3, bucket, .. } => s3(bucket, settings),
+        Location::Bucket { scheme: Scheme::Gcs, bucket, .. } => gcs(bucket, settings),
+        Location::Bucket { scheme: Scheme::Azure, bucket, .. } => azure(bucket, settings),
     }
 }
 
@@ -180,8 +186,12 @@ fn no_retries() -> RetryConfig {
 
 /// S3 verifies the body twice: the signature covers its SHA-256 (unless unsigned payloads were asked for, which is
 /// overruled here), and `x-amz-checksum-sha256` is stored with the object.
-fn s3(bucket: &str) -> Result<Arc<dyn ObjectStore>, ClientError> {
-    let store = AmazonS3Builder::from_env()
+fn s3(bucket: &str, settings: Settings<'_>) -> Result<Arc<dyn ObjectStore>, ClientError> {
+    let mut builder = AmazonS3Builder::from_env();
+    for (name, value) in settings {
+        builder = builder.with_config(name.to_ascii_lowercase().parse()?, *value);
+    }
+    let store = builder
         .with_bucket_name(bucket)
         .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), REQUEST_LIMIT)
         .with_retry(no_retries())
@@ -192,8 +202,12 @@ fn s3(bucket: &str) -> Result<Arc<dyn ObjectStore>, ClientError> {
     Ok(Arc::new(store))
 }
 
-fn gcs(bucket: &str) -> Result<Arc<dyn ObjectStore>, ClientError> {
-    let store = GoogleCloudStorageBuilder::from_env()
+fn gcs(bucket: &str, settings: Settings<'_>) -> Result<Arc<dyn ObjectStore>, ClientError> {
+    let mut builder = GoogleCloudStorageBuilder::from_env();
+    for (name, value) in settings {
+        builder = builder.with_config(name.to_ascii_lowercase().parse()?, *value);
+    }
+    let store = builder
         .with_bucket_name(bucket)
         .with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), REQUEST_LIMIT)
         .with_retry(no_retries())
@@ -201,8 +215,12 @@ fn gcs(bucket: &str) -> Result<Arc<dyn ObjectStore>, ClientError> {
     Ok(Arc::new(store))
 }
 
-fn azure(container: &str) -> Result<Arc<dyn ObjectStore>, ClientError> {
-    let store = MicrosoftAzureBuilder::from_env()
+fn azure(container: &str, settings: Settings<'_>) -> Result<Arc<dyn ObjectStore>, ClientError> {
+    let mut builder = MicrosoftAzureBuilder::from_env();
+    for (name, value) in settings {
+        builder = builder.with_config(name.to_ascii_lowercase().parse()?, *value);
+    }
+    let store = builder
         .with_container_name(container)
         .with_config(AzureConfigKey::Client(ClientConfigKey::Timeout), REQUEST_LIMIT)
         .with_retry(no_retries())

