@@ -137,7 +137,7 @@ pub enum OpenError {
         object_size: u64,
     },
     /// No trailer stands where one should: another kind of object, or one that was cut or extended.
-    #[error("no bundle: {TRAILER_MAGIC:?} does not stand at byte {position}")]
+    #[error("no bundle: WIBUNDLE does not stand at byte {position}")]
     Absent {
         /// Where it should stand.
         position: u64,
@@ -416,3 +416,6 @@ fn parse_members(body: &[u8]) -> Result<Vec<Member>, Malformed> {
     }
     Ok(members)
 }
+
+#[cfg(test)]
+mod tests;

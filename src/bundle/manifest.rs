@@ -98,7 +98,7 @@ pub struct IndexFacts {
 pub struct FieldFacts {
     /// As queries write it: `value.user.id`, `header.trace`, `text`.
     pub path: String,
-    /// The types of its values, sorted.
+    /// The types of its values, as the index names them.
     pub types: Vec<String>,
 }
 
@@ -381,3 +381,6 @@ fn from_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {
     }
     Some(bytes)
 }
+
+#[cfg(test)]
+mod tests;

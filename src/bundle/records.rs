@@ -284,7 +284,7 @@ impl RunsBuilder {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockIndexError {
     /// There is nothing of the kind.
-    #[error("no block index: {BLOCK_INDEX_MAGIC:?} does not stand at its start")]
+    #[error("no block index: WIBLOCKS does not stand at its start")]
     Absent,
     /// The bytes have changed.
     #[error("block index: crc32c is {computed:08x} where {stated:08x} was written")]
@@ -513,3 +513,6 @@ fn parse_entry(cursor: &mut Cursor<'_>, whole: &Bytes) -> Result<BlockEntry, Mal
         runs: Runs::parse(runs, runs_at, source_position, plain_len)?,
     })
 }
+
+#[cfg(test)]
+mod tests;

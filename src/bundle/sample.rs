@@ -57,6 +57,12 @@ pub(super) fn blocks_of(frames: &[SampleFrame]) -> Blocks {
     writer.finish().expect("blocks")
 }
 
+/// Blocks of frames, two slices: the second one from the `at`th frame on.
+pub(super) fn two_slices(lens: &[usize], records_each: u64, at: usize) -> Vec<Blocks> {
+    let frames = frames(lens, records_each);
+    vec![blocks_of(&frames[..at]), blocks_of(&frames[at..])]
+}
+
 /// The manifest of a segment that holds these slices and nothing else.
 pub(super) fn manifest_of(slices: &[Blocks]) -> Manifest {
     let records = RecordsFacts::of(slices);

@@ -298,3 +298,6 @@ impl Verifier {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -256,3 +256,6 @@ impl BlockWriter {
         Ok(self.blocks)
     }
 }
+
+#[cfg(test)]
+mod tests;
