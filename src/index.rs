@@ -11,6 +11,8 @@ mod catalog;
 mod document;
 mod json;
 mod paths;
+pub mod query;
+mod reader;
 mod rfc3339;
 mod schema;
 mod settings;
@@ -21,6 +23,8 @@ mod tokenizer;
 pub use assemble::{Index, IndexSegment, META_FILE, assemble};
 pub use builder::{IndexBuilder, IndexPart};
 pub use catalog::{FieldCatalog, FieldTypes, Unsearchable};
+pub use query::{Query, QueryError, QueryProblem};
+pub use reader::{Bounds, Hit, Hits, IndexReader, Order, ReadError};
 pub use schema::{HEADERS_BYTES_MAX, PATH_BYTES_MAX, PATHS_MAX, TERM_BYTES_MAX, VALUE_BYTES_MAX};
 pub use settings::{Settings, SettingsError, TopicSettings, ValueMode};
 

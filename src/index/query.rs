@@ -1,0 +1,193 @@
+//! The query language.
+//!
+//! | query | finds records |
+//! |---|---|
+//! | `timeout payment` | with both words, each anywhere in the value |
+//! | `"connection reset"` | with the phrase: see below |
+//! | `user-30` | with the words `user` and `30` in one place, as `"user 30"` does |
+//! | `level:error`, `value.level:error` | with the word at the path `level` of a JSON value |
+//! | `http.status:500` | with the number 500, written `500`, `500.0` or `"500"` |
+//! | `latency_ms:>100`, `latency_ms:[10 TO 20]` | with a number in the range; `[`, `]` include the end, `{`, `}` exclude it, `*` is open |
+//! | `at:[2024-05-01 TO 2024-05-02T12:00:00Z}` | with a date in the range; a bare day is its midnight, UTC |
+//! | `key:user-30` | with exactly this key, byte for byte |
+//! | `header.trace.id:abc` | with exactly this value of the header `trace.id` |
+//! | `offset:[100 TO 200]`, `offset:7` | at these offsets |
+//! | `timestamp:>=2024-05-01T12:00:00Z`, `timestamp:<1714564800000` | at these times; whole numbers are milliseconds since the epoch |
+//! | `text:broken` | with the word in a value that is no JSON object, or in what of one has no path |
+//! | `a AND b`, `a b`, `a OR b`, `NOT a`, `a (b OR c)` | `NOT` binds tightest, then `AND`, which may be left out, then `OR` |
+//! | the empty query, `*` | all of them |
+//!
+//! A word ends at white space, a bracket or a quotation mark. `\` takes the next character as it is, also in names:
+//! `my\ key:x`. The names `offset`, `timestamp`, `key`, `text`, `value.…` and `header.…` come before paths of the same
+//! name, which are reached as `value.offset`. A colon separates a name: to search for one, quote it: `"12:30"`.
+//!
+//! Letter case does not count, except in keys, headers and the words AND, OR, NOT and TO. What a word is, the tokenizer says: the
+//! query is cut as the records were.
+//!
+//! **Phrases.** Where the topic is indexed with `positions = true`, the words of a phrase must follow each other. Otherwise
+//! they must all be there, at one path, in any order: [`Hits::phrases_as_words`](super::Hits::phrases_as_words) says that this was so.
+//!
+//! **Ranges** find a number whatever its type at other records. Where one path holds both whole numbers beyond 2^53 and
+//! fractions, they are compared as floating-point numbers: a range then finds all it should, and may find
+//! neighbours of its end that the rounding makes equal.
+//!
+//! ```
+//! use wal_indexer::index::Query;
+//!
+//! assert!(Query::parse("level:error AND latency_ms:>100").is_ok());
+//! let error = Query::parse("level:error AND (a OR b").unwrap_err();
+//! assert_eq!(error.position, 16); // characters before the bracket that is not closed
+//! ```
+
+pub(super) mod compile;
+mod parse;
+pub(super) mod range;
+
+use range::{Limits, Span};
+
+use super::json::Number;
+use super::{rfc3339, tokenizer};
+
+/// The longest query, in bytes.
+pub const QUERY_BYTES_MAX: usize = 64 * 1024;
+/// How deep brackets and NOT may nest.
+pub const QUERY_DEPTH_MAX: usize = 64;
+/// How many terms, phrases and ranges a query may have.
+pub const QUERY_CLAUSES_MAX: usize = 1_024;
+
+/// A query, read and checked. See the [module](self) for the language.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Query {
+    root: Node,
+}
+
+impl Query {
+    /// Reads a query.
+    pub fn parse(text: &str) -> Result<Self, QueryError> {
+        parse::parse(text).map(|root| Self { root })
+    }
+
+    /// The query that finds all records.
+    pub fn all() -> Self {
+        Self { root: Node::All }
+    }
+}
+
+/// Why a text is no query, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}, at character {position}")]
+pub struct QueryError {
+    /// How many characters come before the place.
+    pub position: usize,
+    /// What is wrong there.
+    pub problem: QueryProblem,
+}
+
+/// What is wrong with a query.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueryProblem {
+    /// It is longer than [`QUERY_BYTES_MAX`].
+    #[error("the query has {bytes} bytes, more than {QUERY_BYTES_MAX}")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// It nests deeper than [`QUERY_DEPTH_MAX`].
+    #[error("the query nests more than {QUERY_DEPTH_MAX} deep")]
+    TooDeep,
+    /// It has more than [`QUERY_CLAUSES_MAX`] clauses.
+    #[error("the query has more than {QUERY_CLAUSES_MAX} clauses")]
+    TooManyClauses,
+    /// A bracket is not closed.
+    #[error("this {0:?} is not closed")]
+    NotClosed(char),
+    /// A bracket closes nothing, or stands where none may.
+    #[error("unexpected {0:?}")]
+    Unexpected(char),
+    /// Something to search for is missing: after an operator or a name, or in brackets.
+    #[error("something to search for is missing")]
+    Missing,
+    /// A text has no letter and no digit, so it cannot be found by its words.
+    #[error("{0:?} has no word to search for")]
+    NoWord(String),
+    /// A name ends in nothing.
+    #[error("{0:?} is no name of a field")]
+    NoField(String),
+    /// A range without `TO` between its ends.
+    #[error("a range is written [a TO b], {{a TO b}}, >a, >=a, <a or <=a")]
+    NoRange,
+    /// The field has no ranges.
+    #[error("{0:?} has no ranges")]
+    RangeOfExact(String),
+    /// An end of a range is not what the field holds.
+    #[error("{text:?} is no {expected}")]
+    BadEnd {
+        /// What was written.
+        text: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+}
+
+/// A query as a tree.
+#[derive(Clone, Debug, PartialEq)]
+enum Node {
+    All,
+    /// Anywhere in the value.
+    Anywhere(Sought),
+    /// At a dotted path.
+    At(String, Sought),
+    /// In text without a path.
+    Text(Sought),
+    Key(Vec<u8>),
+    Header(String, String),
+    Offset(Span),
+    Timestamp(Span),
+    Range(String, Limits),
+    And(Vec<Node>),
+    Or(Vec<Node>),
+    Not(Box<Node>),
+}
+
+/// What a text may stand for where a value is looked for.
+#[derive(Clone, Debug, PartialEq)]
+struct Sought {
+    words: Vec<String>,
+    number: Option<Number>,
+    boolean: Option<bool>,
+    /// Nanoseconds since the epoch.
+    date: Option<i64>,
+}
+
+impl Sought {
+    fn new(text: &str) -> Option<Self> {
+        let sought = Self {
+            words: tokenizer::words(text),
+            number: number(text),
+            boolean: text.parse().ok(),
+            date: match rfc3339::parse(text) {
+                Some(rfc3339::Date::Nanos(nanos)) => Some(nanos),
+                _ => None,
+            },
+        };
+        // Numbers and dates hold digits, so they are words too.
+        (!sought.words.is_empty()).then_some(sought)
+    }
+}
+
+/// A number as JSON writes it, and a little more freely.
+fn number(text: &str) -> Option<Number> {
+    if !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')) {
+        return None;
+    }
+    if let Ok(value) = text.parse::<i64>() {
+        return Some(Number::I64(value));
+    }
+    if let Ok(value) = text.parse::<u64>() {
+        return Some(Number::of_u64(value));
+    }
+    text.parse::<f64>().ok().filter(|value| value.is_finite()).map(Number::of_f64)
+}
+
+#[cfg(test)]
+mod tests;

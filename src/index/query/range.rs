@@ -1,0 +1,205 @@
+//! Ranges over columns.
+//!
+//! Tantivy's own range query over JSON converts the ends to the type that a column happens to have, and gets some ends wrong (below all
+//! whole numbers: everything matches). Here each column, of each Tantivy segment, is asked in its own type.
+
+use std::ops::{Bound, RangeInclusive};
+
+use tantivy::columnar::{ColumnType, DynamicColumnHandle};
+use tantivy::query::{
+    BitSetDocSet, ConstScorer, EmptyScorer, EnableScoring, Explanation, Query, Scorer, Weight,
+};
+use tantivy::{BitSet, DocId, Score, SegmentReader, TantivyError, f64_to_u64, i64_to_u64};
+
+use super::super::json::Number;
+
+/// Whole numbers, ends included.
+pub(in crate::index) type Span = RangeInclusive<i64>;
+
+/// A range at a path.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::index) enum Limits {
+    Numbers(Bound<Number>, Bound<Number>),
+    /// Nanoseconds since the epoch.
+    Dates(Span),
+}
+
+impl Limits {
+    /// The values of a column that are in the range, in the order-preserving `u64` form that columns are kept in. `None`: none of them.
+    fn in_column(&self, column: ColumnType) -> Option<RangeInclusive<u64>> {
+        match (self, column) {
+            (Self::Numbers(from, to), ColumnType::I64) => {
+                let (from, to) = (lowest_i64(from)?, highest_i64(to)?);
+                (from <= to).then(|| i64_to_u64(from)..=i64_to_u64(to))
+            }
+            (Self::Numbers(from, to), ColumnType::U64) => {
+                let (from, to) = (lowest_u64(from)?, highest_u64(to)?);
+                (from <= to).then_some(from..=to)
+            }
+            (Self::Numbers(from, to), ColumnType::F64) => {
+                let (from, to) = (lowest_f64(from), highest_f64(to));
+                (from <= to).then(|| f64_to_u64(from)..=f64_to_u64(to))
+            }
+            (Self::Dates(span), ColumnType::DateTime) => {
+                (!span.is_empty()).then(|| i64_to_u64(*span.start())..=i64_to_u64(*span.end()))
+            }
+            _ => None,
+        }
+    }
+}
+
+const TWO_63: f64 = 9_223_372_036_854_775_808.0;
+const TWO_64: f64 = TWO_63 * 2.0;
+/// Below, every whole number is a floating-point number of its own.
+const TWO_53: u64 = 1 << 53;
+
+fn lowest_i64(from: &Bound<Number>) -> Option<i64> {
+    match *from {
+        Bound::Unbounded => Some(i64::MIN),
+        Bound::Included(Number::I64(value)) => Some(value),
+        Bound::Excluded(Number::I64(value)) => value.checked_add(1),
+        Bound::Included(Number::U64(_)) | Bound::Excluded(Number::U64(_)) => None,
+        // A fraction is no whole number: included or not, the next one counts.
+        Bound::Included(Number::F64(value)) | Bound::Excluded(Number::F64(value)) => {
+            (value < TWO_63).then_some(value.ceil() as i64)
+        }
+    }
+}
+
+fn highest_i64(to: &Bound<Number>) -> Option<i64> {
+    match *to {
+        Bound::Unbounded | Bound::Included(Number::U64(_)) | Bound::Excluded(Number::U64(_)) => {
+            Some(i64::MAX)
+        }
+        Bound::Included(Number::I64(value)) => Some(value),
+        Bound::Excluded(Number::I64(value)) => value.checked_sub(1),
+        Bound::Included(Number::F64(value)) | Bound::Excluded(Number::F64(value)) => {
+            (value >= -TWO_63).then_some(value.floor() as i64)
+        }
+    }
+}
+
+fn lowest_u64(from: &Bound<Number>) -> Option<u64> {
+    match *from {
+        Bound::Unbounded => Some(0),
+        Bound::Included(Number::I64(value)) => Some(u64::try_from(value).unwrap_or(0)),
+        Bound::Excluded(Number::I64(value)) => Some(u64::try_from(value).map_or(0, |value| value + 1)),
+        Bound::Included(Number::U64(value)) => Some(value),
+        Bound::Excluded(Number::U64(value)) => value.checked_add(1),
+        Bound::Included(Number::F64(value)) | Bound::Excluded(Number::F64(value)) => {
+            (value < TWO_64).then_some(value.ceil() as u64)
+        }
+    }
+}
+
+fn highest_u64(to: &Bound<Number>) -> Option<u64> {
+    match *to {
+        Bound::Unbounded => Some(u64::MAX),
+        Bound::Included(Number::I64(value)) => u64::try_from(value).ok(),
+        Bound::Excluded(Number::I64(value)) => u64::try_from(value).ok()?.checked_sub(1),
+        Bound::Included(Number::U64(value)) => Some(value),
+        Bound::Excluded(Number::U64(value)) => value.checked_sub(1),
+        Bound::Included(Number::F64(value)) | Bound::Excluded(Number::F64(value)) => {
+            (value >= 0.0).then_some(value.floor() as u64)
+        }
+    }
+}
+
+/// A number as the column has it, and whether others may have been rounded to the same.
+fn rounded(number: Number) -> (f64, bool) {
+    match number {
+        Number::I64(value) => (value as f64, value.unsigned_abs() >= TWO_53),
+        Number::U64(value) => (value as f64, value >= TWO_53),
+        Number::F64(value) => (value, value.abs() >= TWO_53 as f64),
+    }
+}
+
+fn lowest_f64(from: &Bound<Number>) -> f64 {
+    match *from {
+        Bound::Unbounded => f64::NEG_INFINITY,
+        Bound::Included(number) => rounded(number).0,
+        Bound::Excluded(number) => match rounded(number) {
+            (value, true) => value,
+            (value, false) => value.next_up(),
+        },
+    }
+}
+
+fn highest_f64(to: &Bound<Number>) -> f64 {
+    match *to {
+        Bound::Unbounded => f64::INFINITY,
+        Bound::Included(number) => rounded(number).0,
+        Bound::Excluded(number) => match rounded(number) {
+            (value, true) => value,
+            (value, false) => value.next_down(),
+        },
+    }
+}
+
+/// The documents with a value in the range, in any column of that name.
+#[derive(Clone, Debug)]
+pub(super) struct RangeQuery {
+    /// As Tantivy's fast fields are named: dotted, `\` escaped.
+    pub column: String,
+    pub limits: Limits,
+}
+
+impl Query for RangeQuery {
+    fn weight(&self, _scoring: EnableScoring<'_>) -> tantivy::Result<Box<dyn Weight>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Weight for RangeQuery {
+    fn scorer(&self, reader: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
+        let mut found: Option<BitSet> = None;
+        for handle in reader.fast_fields().dynamic_column_handles(&self.column)? {
+            if let Some(values) = self.limits.in_column(handle.column_type()) {
+                let found = found.get_or_insert_with(|| BitSet::with_max_value(reader.max_doc()));
+                collect(&handle, values, reader.max_doc(), found)?;
+            }
+        }
+        Ok(match found {
+            Some(found) => Box::new(ConstScorer::new(BitSetDocSet::from(found), boost)),
+            None => Box::new(EmptyScorer),
+        })
+    }
+
+    fn explain(&self, reader: &SegmentReader, doc: DocId) -> tantivy::Result<Explanation> {
+        if self.scorer(reader, 1.0)?.seek(doc) == doc {
+            Ok(Explanation::new("in the range", 1.0))
+        } else {
+            Err(TantivyError::InvalidArgument(format!("document {doc} is not in the range")))
+        }
+    }
+}
+
+/// How many documents are asked for at once.
+const STRIDE: u32 = 1 << 16;
+
+fn collect(
+    handle: &DynamicColumnHandle,
+    values: RangeInclusive<u64>,
+    max_doc: u32,
+    found: &mut BitSet,
+) -> tantivy::Result<()> {
+    let Some(column) = handle.open_u64_lenient()? else { return Ok(()) };
+    if column.max_value() < *values.start() || column.min_value() > *values.end() {
+        return Ok(());
+    }
+    let mut docs = Vec::new();
+    let mut from = 0;
+    while from < max_doc {
+        let to = max_doc.min(from.saturating_add(STRIDE));
+        docs.clear();
+        column.get_docids_for_value_range(values.clone(), from..to, &mut docs);
+        for doc in &docs {
+            found.insert(*doc);
+        }
+        from = to;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
