@@ -1,4 +1,6 @@
 //! The integration tests: one binary, so that everything links once.
 
+mod faults;
 mod generated;
 mod hostile;
+mod lost_answers;
