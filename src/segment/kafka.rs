@@ -12,6 +12,8 @@ use super::{DecodedFrame, Fault};
 use crate::ids::OffsetRange;
 use crate::record::Span;
 
+/// The magic of record batches, at byte 16.
+pub(super) const MAGIC: u8 = 2;
 /// The bytes in front of the first record.
 pub(super) const HEAD_BYTES: usize = 61;
 /// The bytes that the length field does not count: base offset and length.
@@ -46,11 +48,6 @@ fn length(bytes: &[u8]) -> i32 {
     i32::from_be_bytes(be(bytes, 8))
 }
 
-/// Whether the magic is one of Kafka's; there are at least [`PREFIX_BYTES`].
-pub(super) fn is_magic(bytes: &[u8]) -> bool {
-    bytes[16] <= 2
-}
-
 /// Reads as much of a batch's head as splitting needs.
 pub(super) fn head(bytes: &[u8]) -> Result<Head, Fault> {
     if bytes.len() >= 8 && base_offset(bytes) < 0 {
@@ -63,7 +60,7 @@ pub(super) fn head(bytes: &[u8]) -> Result<Head, Fault> {
         return Ok(Head::Needs(PREFIX_BYTES));
     }
     match bytes[16] {
-        2 => {}
+        MAGIC => {}
         magic @ (0 | 1) if length(bytes) >= MESSAGE_LENGTH_MIN => return Err(Fault::KafkaMagic { magic }),
         found => return Err(Fault::BadMagic { found: found.into() }),
     }
@@ -104,7 +101,7 @@ pub(super) fn check_whole(bytes: &[u8]) -> Result<(), &'static str> {
     if bytes.len() < HEAD_BYTES {
         return Err("it is shorter than a batch's head");
     }
-    if bytes[16] != 2 {
+    if bytes[16] != MAGIC {
         return Err("its magic is not 2");
     }
     if i64::from(length(bytes)) != (bytes.len() - LENGTH_OVERHEAD) as i64 {

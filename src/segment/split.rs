@@ -315,7 +315,11 @@ fn format_of(bytes: &[u8], announced: Option<SegmentFormat>) -> Result<Option<Se
         Some(format) => Ok(Some(format)),
         None if is_chronik => Ok(Some(ChronikWal)),
         None if bytes.len() < kafka::PREFIX_BYTES => Ok(None),
-        None if kafka::is_magic(bytes) => Ok(Some(KafkaLog)),
-        None => Err(Fault::UnknownFormat),
+        None if bytes[16] == kafka::MAGIC => Ok(Some(KafkaLog)),
+        // Two byte values are weak evidence of an older message: the rest of its head must bear it out.
+        None => match kafka::head(bytes) {
+            Err(fault @ Fault::KafkaMagic { .. }) => Err(fault),
+            _ => Err(Fault::UnknownFormat),
+        },
     }
 }

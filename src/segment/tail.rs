@@ -29,7 +29,7 @@ pub(super) fn later_frame(tail: &[u8], format: SegmentFormat) -> Search {
         let head = match format {
             SegmentFormat::ChronikWal if !rest.starts_with(&chronik::MAGIC) => continue,
             SegmentFormat::ChronikWal => chronik::head(rest),
-            SegmentFormat::KafkaLog if rest.get(16) != Some(&2) => continue,
+            SegmentFormat::KafkaLog if rest.get(16) != Some(&kafka::MAGIC) => continue,
             SegmentFormat::KafkaLog => kafka::head(rest),
         };
         let Ok(Head::Frame(len)) = head else { continue };

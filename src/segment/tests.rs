@@ -7,7 +7,13 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::*;
 
+mod chronik;
+mod codec;
+mod damage;
+mod encode;
 mod fixtures;
+mod generated;
+mod kafka;
 
 /// More than any fixture needs.
 const DECODED_BYTES_MAX: usize = 64 << 20;

@@ -1,0 +1,345 @@
+//! Every kind of damage to segments that were whole: flipped bytes, cuts, lies about lengths; and chunks of any size.
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::encode::*;
+use super::*;
+
+/// Splits a segment that comes in the given chunks.
+fn split_chunked(bytes: &Bytes, chunk: impl FnMut() -> usize) -> (Vec<Frame>, Result<Tail, SegmentError>) {
+    split_announced(bytes, None, chunk)
+}
+
+fn split_announced(
+    bytes: &Bytes,
+    format: Option<SegmentFormat>,
+    mut chunk: impl FnMut() -> usize,
+) -> (Vec<Frame>, Result<Tail, SegmentError>) {
+    let mut frames = Vec::new();
+    let mut splitter = Splitter::new(bytes.len() as u64, format);
+    let mut rest = bytes.clone();
+    while !rest.is_empty() {
+        let len = chunk().min(rest.len());
+        if let Err(error) = splitter.push(rest.split_to(len), &mut frames) {
+            return (frames, Err(error));
+        }
+    }
+    (frames, splitter.finish())
+}
+
+const FLIPS: [u8; 4] = [0x01, 0x02, 0x80, 0xff];
+
+/// Flips bytes of a fixture, and counts those that are read all the same: they must lie where `is_free` says, of a place within
+/// a frame, that no checksum covers it.
+#[track_caller]
+fn accepted_flips(name: &str, step: usize, is_free: fn(usize) -> bool) -> usize {
+    let whole = fixture(name);
+    let frames: Vec<_> = read(&whole).expect("whole").into_iter().map(|(frame, _)| frame).collect();
+    let mut accepted = 0;
+    for at in (0..whole.len()).step_by(step) {
+        for flip in FLIPS {
+            let mut bytes = whole.to_vec();
+            bytes[at] ^= flip;
+            if read(&Bytes::from(bytes)).is_ok() {
+                let frame = frames.iter().rfind(|frame| frame.position <= at as u64).expect("a frame");
+                let within = at - frame.position as usize;
+                assert!(is_free(within), "{name}: byte {at}, {within} of its frame, xor {flip:#x}");
+                accepted += 1;
+            }
+        }
+    }
+    accepted
+}
+
+#[test]
+fn a_flipped_byte_of_a_chronik_segment_is_always_found() {
+    for (name, step) in [
+        ("v2-one-record", 1),
+        ("v2-transactional", 211),
+        ("v2-zero-length-crc", 211),
+        ("v2-old-shape", 211),
+        ("v2-three-partitions", 211),
+        ("v1", 53),
+        ("v1-zero-length-crc", 53),
+        ("v1-then-v2", 53),
+    ] {
+        assert_eq!(accepted_flips(&format!("chronik/{name}.wal"), step, |_| false), 0);
+    }
+}
+
+#[test]
+fn a_flipped_byte_of_a_kafka_segment_is_found_but_for_base_offset_and_leader_epoch() {
+    let is_free = |within| matches!(within, 0..8 | 12..16);
+    // Of the only batch, all four flips of four bytes of the epoch, and of the offset all but the sign's.
+    assert_eq!(accepted_flips("kafka/one-record.log", 1, is_free), 4 * 4 + 4 * 8 - 2);
+    accepted_flips("kafka/transactional.log", 1, is_free);
+    for name in ["apache-clients", "compacted", "gzip", "lz4", "snappy", "snappy-raw", "zstd", "none"] {
+        accepted_flips(&format!("kafka/{name}.log"), 101, is_free);
+    }
+}
+
+#[test]
+fn a_base_offset_that_breaks_the_order_of_the_log_is_found() {
+    // The offsets of this fixture leave no gap, so only the last batch can be moved, and only forward.
+    let whole = fixture("kafka/transactional.log");
+    let frames = read(&whole).expect("whole");
+    let ends: Vec<_> = frames.iter().map(|(_, decoded)| decoded.range.last()).collect();
+    for (nth, (frame, decoded)) in frames.iter().enumerate() {
+        for moved in [-1, 1] {
+            let base = decoded.range.first() + moved;
+            let mut bytes = whole.to_vec();
+            bytes[frame.position as usize..][..8].copy_from_slice(&base.to_be_bytes());
+            let is_first = nth == 0;
+            let is_last = nth == ends.len() - 1;
+            let can_pass = (is_first && moved < 0) || (is_last && moved > 0);
+            assert_eq!(read(&Bytes::from(bytes)).is_ok(), can_pass, "batch {nth} moved by {moved}");
+        }
+    }
+}
+
+#[track_caller]
+fn check_cuts(name: &str, step: usize) {
+    let whole = fixture(name);
+    let frames = read(&whole).expect("whole");
+    let ends: Vec<_> = frames.iter().map(|(frame, _)| frame.position as usize + frame.bytes.len()).collect();
+    for len in (0..whole.len()).step_by(step).chain(ends.iter().copied()) {
+        let (cut, tail) =
+            split(&whole.slice(..len)).unwrap_or_else(|error| panic!("{name} to {len}: {error}"));
+        let end = ends.iter().rfind(|end| **end <= len).copied().unwrap_or(0);
+        assert_eq!(cut.len(), ends.iter().filter(|end| **end <= len).count(), "{name} to {len}");
+        match tail.torn {
+            None => assert_eq!(end, len, "{name}"),
+            Some(torn) => {
+                assert!(end < len, "{name} to {len}");
+                assert_eq!((torn.position, torn.ordinal), (end as u64, cut.len() as u64), "{name}");
+                assert_eq!(torn.bytes, whole.slice(end..len), "{name}");
+                assert!(torn.needed > torn.bytes.len() as u64, "{name}");
+                let error = torn.error();
+                assert_eq!((error.reason(), error.kind()), ("TORN", ErrorKind::Corrupt));
+                assert_eq!((error.position(), error.ordinal()), (torn.position, torn.ordinal));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cut_segment_is_a_shorter_one_or_a_torn_one() {
+    check_cuts("kafka/one-record.log", 1);
+    check_cuts("kafka/transactional.log", 1);
+    check_cuts("chronik/v2-one-record.wal", 1);
+    for name in ["kafka/apache-clients.log", "kafka/compacted.log", "kafka/lz4.log"] {
+        check_cuts(name, 17);
+    }
+    for name in ["v1", "v2-transactional", "v1-then-v2", "v2-three-partitions", "v2-zero-length-crc"] {
+        check_cuts(&format!("chronik/{name}.wal"), 97);
+    }
+}
+
+#[test]
+fn a_length_that_reaches_past_the_end_is_torn_only_where_nothing_whole_follows() {
+    for (name, length_at, big_endian) in [
+        ("kafka/apache-clients.log", 8, true),
+        ("chronik/v2-gzip.wal", 4, false),
+        ("chronik/v1.wal", 4, false),
+    ] {
+        let whole = fixture(name);
+        let frames = read(&whole).expect("whole");
+        for (nth, (frame, _)) in frames
+            .iter()
+            .enumerate()
+            .step_by(3)
+            .chain([frames.last().expect("some")].into_iter().map(|last| (frames.len() - 1, last)))
+        {
+            let mut bytes = whole.to_vec();
+            let at = frame.position as usize + length_at;
+            let claim =
+                if big_endian { 0x7f00_0000_i32.to_be_bytes() } else { 0x7f00_0000_i32.to_le_bytes() };
+            bytes[at..at + 4].copy_from_slice(&claim);
+            let error = read(&Bytes::from(bytes.clone())).expect_err("the length is wrong");
+            // Chronik's checksum covers the length, but what it would be is known; Kafka's does not. Either way even the
+            // last frame is found out.
+            assert_eq!(error.reason(), "WRONG_LENGTH", "{name} {nth}: {error}");
+            assert_eq!((error.position(), error.ordinal()), (frame.position, nth as u64), "{name}");
+            // With the last byte gone, the last frame is torn indeed.
+            if nth == frames.len() - 1 {
+                bytes.pop();
+                assert_eq!(read(&Bytes::from(bytes)).expect_err("torn").reason(), "TORN", "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_wrong_length_early_in_a_large_segment_is_reported_long_before_its_end() {
+    let body = vec![b'x'; 1_000];
+    let frame = |base_offset| {
+        batch(BatchHead { base_offset, ..BatchHead::default() }, &record(0, 0, None, Some(&body)))
+    };
+    let mut bytes: Vec<u8> = (0..8_000).flat_map(frame).collect();
+    bytes[8..12].copy_from_slice(&i32::MAX.to_be_bytes());
+    let bytes = Bytes::from(bytes);
+    let mut splitter = Splitter::new(bytes.len() as u64, None);
+    let mut sent = 0;
+    let error = loop {
+        match splitter.push(bytes.slice(sent..sent + 65_536), &mut Vec::new()) {
+            Ok(()) => sent += 65_536,
+            Err(error) => break error,
+        }
+        assert_eq!(splitter.torn_at(), Some(0));
+    };
+    assert_eq!(error.reason(), "WRONG_LENGTH");
+    assert!(sent <= 1 << 20, "{sent} of {} bytes were taken", bytes.len());
+}
+
+#[test]
+fn a_segment_shorter_than_a_head_is_torn() {
+    for (bytes, format) in [
+        (&[0x7e][..], None),
+        (&[0x7e, 0xca][..], Some(SegmentFormat::ChronikWal)),
+        (&[0x7e, 0xca, 2, 0, 1][..], Some(SegmentFormat::ChronikWal)),
+        (&[0; 8][..], None),
+        (&[0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 99, 0, 0, 0, 0][..], None),
+    ] {
+        let (frames, tail) = split(&Bytes::from_static(bytes)).expect("torn");
+        assert!(frames.is_empty());
+        assert_eq!(tail.format, format);
+        assert_eq!(tail.torn.expect("torn").bytes, bytes);
+    }
+}
+
+#[test]
+fn bytes_that_start_no_frame_are_corrupt_and_not_torn() {
+    for (name, garbage) in [
+        ("chronik/v1.wal", &[0_u8; 3][..]),
+        ("chronik/v1.wal", &[0x7e, 0xcb]),
+        ("chronik/v2-one-record.wal", &[0x7e, 0xca, 9]),
+        ("chronik/v2-one-record.wal", &[0; 100]),
+        ("kafka/one-record.log", &[0; 100]),
+        ("kafka/one-record.log", &[0; 12]),
+        ("kafka/one-record.log", &[0xff; 8]),
+    ] {
+        let whole = fixture(name);
+        let error = split(&Bytes::from([&whole[..], garbage].concat())).expect_err("corrupt");
+        assert_eq!(
+            (error.kind(), error.position()),
+            (ErrorKind::Corrupt, whole.len() as u64),
+            "{name} {error}"
+        );
+        assert_ne!(error.reason(), "TORN");
+    }
+}
+
+#[test]
+fn the_announced_format_and_size_are_held_against_the_bytes() {
+    use SegmentFormat::{ChronikWal, KafkaLog};
+    for (name, right, wrong) in
+        [("chronik/v1.wal", ChronikWal, KafkaLog), ("kafka/none.log", KafkaLog, ChronikWal)]
+    {
+        let bytes = fixture(name);
+        for chunk in [1, 5, 16, 17, bytes.len()] {
+            let (frames, tail) = split_announced(&bytes, Some(right), || chunk);
+            assert!(!frames.is_empty() && tail.expect("whole").format == Some(right));
+            let (_, tail) = split_announced(&bytes, Some(wrong), || chunk);
+            let error = tail.expect_err("not of that format");
+            assert_eq!((error.reason(), error.kind()), ("FORMAT_MISMATCH", ErrorKind::Unsupported), "{name}");
+        }
+        for size in [bytes.len() as u64 - 1, 0] {
+            let mut splitter = Splitter::new(size, None);
+            let error = splitter.push(bytes.clone(), &mut Vec::new()).expect_err("too many bytes");
+            assert_eq!((error.reason(), error.kind()), ("SIZES_DISAGREE", ErrorKind::Unsupported));
+        }
+        let mut splitter = Splitter::new(bytes.len() as u64 + 1, None);
+        splitter.push(bytes, &mut Vec::new()).expect("so far all is well");
+        assert_eq!(splitter.finish().expect_err("a byte is missing").reason(), "SIZES_DISAGREE");
+    }
+}
+
+#[test]
+fn chunks_of_any_size_give_the_same_frames_the_same_tail_and_the_same_errors() {
+    let mut random = StdRng::seed_from_u64(7);
+    let mut segments: Vec<(String, Bytes)> = Vec::new();
+    for name in [
+        "kafka/apache-clients.log",
+        "kafka/transactional.log",
+        "chronik/v1-then-v2.wal",
+        "chronik/v2-three-partitions.wal",
+    ] {
+        let whole = fixture(name);
+        segments.push((name.to_owned(), whole.clone()));
+        for _ in 0..40 {
+            let len = random.random_range(1..whole.len());
+            segments.push((format!("{name} to {len}"), whole.slice(..len)));
+            let mut bytes = whole[..len].to_vec();
+            bytes[random.random_range(0..len)] ^= random.random_range(1..=u8::MAX);
+            segments.push((format!("{name} to {len}, damaged"), bytes.into()));
+        }
+        for len in 0..24 {
+            segments.push((format!("{name} to {len}"), whole.slice(..len)));
+        }
+    }
+    let show = |(frames, tail): (Vec<Frame>, Result<Tail, SegmentError>)| {
+        let frames: Vec<_> =
+            frames.into_iter().map(|f| (f.position, f.ordinal, f.partition, f.bytes, f.encoding)).collect();
+        let tail = tail.map(|tail| {
+            (tail.format, tail.torn.map(|torn| (torn.position, torn.ordinal, torn.bytes, torn.needed)))
+        });
+        (frames, tail)
+    };
+    for (name, bytes) in segments {
+        let expected = show(split_chunked(&bytes, || usize::MAX));
+        for most in [1, 2, 30, 1_000, 10_000] {
+            let found = show(split_chunked(&bytes, || random.random_range(1..=most)));
+            assert!(found == expected, "{name} in chunks of up to {most}");
+        }
+    }
+}
+
+#[test]
+fn frames_within_a_chunk_are_slices_of_it_and_others_are_assembled_once() {
+    let whole = fixture("kafka/none.log");
+    let (frames, _) = split(&whole).expect("whole");
+    for frame in &frames {
+        assert_eq!(frame.bytes.as_ptr(), whole[frame.position as usize..].as_ptr());
+    }
+    let (frames, _) = split_chunked(&whole, || 5_000);
+    let inside = |bytes: &Bytes| shares_memory(bytes, &whole);
+    assert_eq!(
+        frames.iter().map(|frame| inside(&frame.bytes)).collect::<Vec<_>>(),
+        [true, false, false, false]
+    );
+}
+
+#[test]
+fn what_a_frame_claims_is_set_aside_only_as_its_bytes_come() {
+    let size = 2_u64 << 30;
+    let mut head = batch(BatchHead::default(), &[0; 7]);
+    head[8..12].copy_from_slice(&(i32::MAX - 100).to_be_bytes());
+    let mut splitter = Splitter::new(size, None);
+    splitter.push(head.into(), &mut Vec::new()).expect("not torn: there is room for it");
+    assert_eq!(splitter.torn_at(), None);
+    assert!(splitter.mem_usage() <= 2 << 20, "{}", splitter.mem_usage());
+}
+
+#[test]
+fn looking_for_frames_in_a_tail_takes_time_in_proportion_to_it() {
+    // Heads that each claim all the rest: 700,000 of them in 6 MiB. To checksum what each claims would take hours.
+    let chronik = |left: u32| [&[0x7e, 0xca, 1, 0][..], &left.to_le_bytes()].concat();
+    let count = 800_000_u32;
+    let mut bytes: Vec<u8> = (0..count).flat_map(|nth| chronik((count - nth) * 8)).collect();
+    bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+    let start = std::time::Instant::now();
+    let error = read(&Bytes::from(bytes)).expect_err("undecided is no receipt");
+    assert_eq!((error.reason(), error.kind()), ("TAIL_UNDECIDED", ErrorKind::Corrupt));
+    // The same of Kafka: a plausible head at each 61st byte.
+    let size = 6_000_000;
+    let mut bytes = Vec::new();
+    while bytes.len() < size {
+        let mut head = batch(BatchHead { count: 0, ..BatchHead::default() }, &[]);
+        head[8..12].copy_from_slice(&((size - bytes.len()) as i32 - 100).to_be_bytes());
+        bytes.extend(head);
+    }
+    bytes[8..12].copy_from_slice(&i32::MAX.to_be_bytes());
+    assert_eq!(read(&Bytes::from(bytes)).expect_err("undecided").reason(), "TAIL_UNDECIDED");
+    assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
+}
