@@ -1,1 +1,170 @@
+use super::super::paths::Dots;
+use super::super::schema::{PATH_BYTES_MAX, PATHS_MAX};
+use super::*;
 
+struct Read {
+    parsed: Parsed,
+    leaves: Vec<String>,
+    texts: Vec<String>,
+    tape: Tape,
+}
+
+fn read_with(paths: &mut Paths, json: &str) -> Read {
+    let mut tape = Tape::default();
+    let parsed = tape.parse(json, paths);
+    let leaf = |leaf: &Leaf| {
+        format!("{}={:?}", paths.path(leaf.path()).replace('\u{1}', "."), leaf.scalar(&tape.text))
+    };
+    let leaves = tape.leaves.iter().map(leaf).collect();
+    let texts = tape.texts.iter().map(|slice| slice.of(&tape.text).to_owned()).collect();
+    Read { parsed, leaves, texts, tape }
+}
+
+fn read(json: &str) -> Read {
+    read_with(&mut Paths::new(Dots::Separate), json)
+}
+
+#[test]
+fn an_objects_leaves_are_read_in_order_with_their_paths() {
+    let read = read(
+        r#" {"a": 1, "b": {"c": "x\ny", "d.e": [true, null, {"f": -2}]}, "u": 18446744073709551615,
+            "one": 1.0, "half": 0.5, "zero": -0.0, "big": 1e30, "at": "2024-05-01T12:00:00Z", "e": {}, "dup": 1, "dup": "2"} "#,
+    );
+    assert_eq!(read.parsed, Parsed::Object);
+    assert_eq!(
+        read.leaves,
+        [
+            "a=I64(1)",
+            "b.c=Text(\"x\\ny\")",
+            "b.d.e=Bool(true)",
+            "b.d.e.f=I64(-2)",
+            "u=U64(18446744073709551615)",
+            "one=I64(1)",
+            "half=F64(0.5)",
+            "zero=I64(0)",
+            "big=F64(1e30)",
+            "at=Date(\"2024-05-01T12:00:00Z\", 1714564800000000000)",
+            "dup=I64(1)",
+            "dup=Text(\"2\")",
+        ]
+    );
+    assert!(read.texts.is_empty());
+}
+
+#[test]
+fn what_is_no_object_leaves_no_path_behind() {
+    let mut paths = Paths::new(Dots::Separate);
+    let before = paths.mark();
+    for json in [
+        "",
+        " ",
+        "1",
+        "\"a\"",
+        "[{\"a\": 1}]",
+        "null",
+        "{",
+        "{\"a\": 1",
+        "{\"a\": {\"b\": 1}, }",
+        "{\"a\": 1} x",
+        "{\"a\": 1}{\"b\": 2}",
+        "{\"a\": 1e400}",
+        "{\"a\": \"\\ud800\"}",
+        "{'a': 1}",
+        "{\"a\": 01}",
+        "\u{feff}{\"a\": 1}",
+    ] {
+        let read = read_with(&mut paths, json);
+        assert_eq!((read.parsed, read.leaves.len()), (Parsed::Other, 0), "{json:?}");
+        assert_eq!(paths.mark(), before, "{json:?}");
+    }
+    assert_eq!(read_with(&mut paths, r#"{"a": {"b": 1}}"#).leaves, ["a.b=I64(1)"]);
+    assert_eq!(paths.admitted().count(), 1);
+}
+
+#[test]
+fn nesting_is_read_far_beyond_tantivys_twenty_levels_and_then_is_text() {
+    let nested = |depth: usize| format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+    for depth in [1, 20, 21, 100] {
+        let read = read(&nested(depth));
+        assert_eq!(read.leaves, [format!("{}=I64(1)", vec!["a"; depth].join("."))]);
+    }
+    for depth in [101, 128, 1_000, 100_000] {
+        assert_eq!(read(&nested(depth)).parsed, Parsed::TooLarge, "{depth}");
+    }
+    let arrays = format!("{{\"a\": {}1{}}}", "[".repeat(99), "]".repeat(99));
+    assert_eq!(read(&arrays).leaves, ["a=I64(1)"]);
+    let arrays = format!("{{\"a\": {}1{}}}", "[".repeat(100), "]".repeat(100));
+    assert_eq!(read(&arrays).parsed, Parsed::TooLarge);
+}
+
+#[test]
+fn an_object_of_too_many_leaves_is_text() {
+    let array = |leaves: usize| format!("{{\"a\": [1{}]}}", ",1".repeat(leaves - 1));
+    assert_eq!(read(&array(LEAVES_MAX)).leaves.len(), LEAVES_MAX);
+    let read = read(&array(LEAVES_MAX + 1));
+    assert_eq!((read.parsed, read.leaves.len()), (Parsed::TooLarge, 0));
+}
+
+#[test]
+fn leaves_whose_path_cannot_be_kept_are_texts_and_counted() {
+    let long = "k".repeat(PATH_BYTES_MAX);
+    let read = read(&format!(
+        r#"{{"nul\u0000key": "one", "ok": {{"nul\u0000": {{"below": [2, 2.5, true]}}}}, "{long}": "fits", "{long}x": "3", "x": {{"{long}": null}}}}"#
+    ));
+    assert_eq!(read.leaves, [format!("{long}=Text(\"fits\")")]);
+    assert_eq!(read.texts, ["one", "2", "2.5", "true", "3"]);
+    assert_eq!(read.tape.leaves_without_path, 5);
+}
+
+#[test]
+fn paths_past_the_thousandth_are_text_whatever_their_order() {
+    let mut paths = Paths::new(Dots::Separate);
+    for n in 0..PATHS_MAX {
+        let read = read_with(&mut paths, &format!(r#"{{"k{n}": {n}}}"#));
+        assert_eq!(read.leaves, [format!("k{n}=I64({n})")]);
+    }
+    let read =
+        read_with(&mut paths, r#"{"new": {"a": -7, "b": 18446744073709551615}, "k5": 5, "k999": 0.5}"#);
+    assert_eq!(read.leaves, ["k5=I64(5)", "k999=F64(0.5)"]);
+    assert_eq!(read.texts, ["-7", "18446744073709551615"]);
+    // Nor may keys that are always new fill the memory.
+    for n in 0..100_000 {
+        read_with(&mut paths, &format!(r#"{{"new{n}": {{"x": {{}}}}}}"#));
+    }
+    assert!(paths.mem_usage() < 16 << 20, "{}", paths.mem_usage());
+    assert_eq!(paths.admitted().count(), PATHS_MAX);
+}
+
+#[test]
+fn keys_are_found_again_in_any_order() {
+    let mut paths = Paths::new(Dots::Separate);
+    let keys: Vec<String> = (0..60).map(|n| format!("key{n}")).collect();
+    for step in [1, 7, 59, 13, 1] {
+        let entries: Vec<_> =
+            (0..60).map(|n| n * step % 60).map(|n| format!(r#""{}": {n}"#, keys[n])).collect();
+        let read = read_with(&mut paths, &format!("{{{}}}", entries.join(",")));
+        let expected: Vec<_> = (0..60).map(|n| n * step % 60).map(|n| format!("key{n}=I64({n})")).collect();
+        assert_eq!(read.leaves, expected);
+    }
+    assert_eq!(paths.admitted().count(), 60);
+    assert_eq!(size_of::<Leaf>(), 16);
+}
+
+#[test]
+fn numbers_have_one_form() {
+    for (value, form) in [
+        (1.0, Number::I64(1)),
+        (-0.0, Number::I64(0)),
+        (0.1, Number::F64(0.1)),
+        (-9_223_372_036_854_775_808.0, Number::I64(i64::MIN)),
+        (9_223_372_036_854_774_784.0, Number::I64(9_223_372_036_854_774_784)),
+        (9_223_372_036_854_775_808.0, Number::U64(1 << 63)),
+        (18_446_744_073_709_551_616.0, Number::U64(u64::MAX)),
+        (-9_223_372_036_854_777_856.0, Number::F64(-9_223_372_036_854_777_856.0)),
+        (1e300, Number::F64(1e300)),
+    ] {
+        assert_eq!(Number::of_f64(value), form);
+    }
+    assert_eq!(Number::of_u64(1 << 63), Number::U64(1 << 63));
+    assert_eq!(Number::of_u64((1 << 63) - 1), Number::I64(i64::MAX));
+}

@@ -1,1 +1,141 @@
+use super::*;
 
+fn check_error(text: &str, position: usize, problem: QueryProblem) {
+    assert_eq!(Query::parse(text), Err(QueryError { position, problem }), "{text:?}");
+}
+
+#[test]
+fn errors_say_what_is_wrong_and_at_which_character() {
+    use QueryProblem::*;
+    check_error("a AND", 5, Missing);
+    check_error("ünï OR ", 7, Missing);
+    check_error("AND a", 0, Missing);
+    check_error("a OR OR b", 5, Missing);
+    check_error("NOT", 3, Missing);
+    check_error("()", 1, Missing);
+    check_error("a (b", 2, NotClosed('('));
+    check_error("(a OR (b)", 0, NotClosed('('));
+    check_error("a)", 1, Unexpected(')'));
+    check_error(")", 0, Unexpected(')'));
+    check_error("a \"b", 2, NotClosed('"'));
+    check_error("a -- b", 2, NoWord("--".into()));
+    check_error("\"!?\"", 0, NoWord("!?".into()));
+    check_error("level:", 6, Missing);
+    check_error("level: x", 6, Missing);
+    check_error("level:-", 6, NoWord("-".into()));
+    check_error("level:(a b)", 6, Missing);
+    check_error(":a", 0, NoField(String::new()));
+    check_error("header.:a", 0, NoField("header.".into()));
+    check_error("n:[1 2]", 5, NoRange);
+    check_error("n:[1 TO 2", 2, NotClosed('['));
+    check_error("n:[1 TO 2)", 9, NoRange);
+    check_error("n:[1 TO ]", 8, Missing);
+    check_error("n:>", 3, Missing);
+    check_error("key:>a", 4, RangeOfExact("key".into()));
+    check_error("header.x:[a TO b]", 9, RangeOfExact("header.x".into()));
+    check_error("text:<5", 5, RangeOfExact("text".into()));
+    let bad = |text: &str, expected| BadEnd { text: text.into(), expected };
+    check_error("n:>abc", 3, bad("abc", "number or RFC 3339 date"));
+    check_error("n:>nan", 3, bad("nan", "number or RFC 3339 date"));
+    check_error("n:>1e999", 3, bad("1e999", "number or RFC 3339 date"));
+    check_error("n:[2024-05-01 TO 5]", 17, bad("5", "RFC 3339 date"));
+    check_error("offset:1.5", 7, bad("1.5", "whole number"));
+    check_error("offset:[a TO 5]", 8, bad("a", "whole number"));
+    check_error("timestamp:soon", 10, bad("soon", "time: milliseconds since the epoch or an RFC 3339 date"));
+}
+
+#[test]
+fn size_and_depth_are_bounded() {
+    let nested = |depth: usize| format!("{}a{}", "(".repeat(depth), ")".repeat(depth));
+    assert!(Query::parse(&nested(QUERY_DEPTH_MAX)).is_ok());
+    check_error(&nested(QUERY_DEPTH_MAX + 1), QUERY_DEPTH_MAX, QueryProblem::TooDeep);
+    check_error(&nested(30_000), QUERY_DEPTH_MAX, QueryProblem::TooDeep);
+    check_error(&"NOT ".repeat(10_000), 4 * QUERY_DEPTH_MAX, QueryProblem::TooDeep);
+    assert!(Query::parse(&"a ".repeat(QUERY_CLAUSES_MAX)).is_ok());
+    check_error(&"a ".repeat(QUERY_CLAUSES_MAX + 1), 2 * QUERY_CLAUSES_MAX, QueryProblem::TooManyClauses);
+    let long = "a".repeat(QUERY_BYTES_MAX + 1);
+    check_error(&long, 0, QueryProblem::TooLong { bytes: QUERY_BYTES_MAX + 1 });
+}
+
+#[test]
+fn not_binds_tightest_then_and_then_or() {
+    let tree = |text: &str| Query::parse(text).unwrap();
+    assert_eq!(tree("a b OR c NOT d"), tree("(a AND b) OR (c AND (NOT d))"));
+    assert_eq!(tree("a AND b c"), tree("a b AND c"));
+    assert_eq!(tree(" ( a ) "), tree("a"));
+    assert_ne!(tree("(a OR b) c"), tree("a OR b c"));
+    assert_eq!(tree(""), Query::all());
+    assert_eq!(tree(" * "), Query::all());
+    assert_eq!(tree("a AND(b)OR c"), tree("(a b) OR c"));
+}
+
+#[test]
+fn operators_are_words_when_they_are_not_alone_or_not_in_capitals() {
+    let tree = |text: &str| Query::parse(text).unwrap();
+    assert_eq!(tree("and"), tree("\"and\""));
+    assert_eq!(tree("ANDROID"), tree("android"));
+    assert_eq!(tree(r"\AND"), tree("\"and\""));
+    assert_eq!(tree("level:OR"), tree("level:or"));
+}
+
+#[test]
+fn names_and_values_may_hold_anything_that_is_escaped() {
+    let tree = |text: &str| Query::parse(text).unwrap();
+    assert_eq!(tree(r"my\ key:x"), Query { root: Node::At("my key".into(), Sought::new("x").unwrap()) });
+    assert_eq!(tree(r"a\:b:x"), Query { root: Node::At("a:b".into(), Sought::new("x").unwrap()) });
+    assert_eq!(tree(r#"key:"say \"hi\"""#), Query { root: Node::Key(b"say \"hi\"".to_vec()) });
+    assert_eq!(tree(r"key:a\)b"), Query { root: Node::Key(b"a)b".to_vec()) });
+    assert_eq!(tree("key:a:b"), Query { root: Node::Key(b"a:b".to_vec()) });
+    assert_eq!(tree(r"key:\\"), Query { root: Node::Key(b"\\".to_vec()) });
+    assert_eq!(tree("value.a:x"), tree("a:x"));
+    assert_eq!(tree("n:[ 1  TO  2 ]"), tree("n:[1 TO 2]"));
+}
+
+#[test]
+fn no_text_panics() {
+    let pieces = [
+        "a",
+        "AND",
+        "OR",
+        "NOT",
+        "TO",
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        "\"",
+        ":",
+        "\\",
+        ">",
+        "<",
+        "=",
+        "*",
+        " ",
+        "1",
+        "-",
+        "ü",
+        "n:",
+        "offset:",
+        "timestamp:",
+        "key:",
+        "header.x:",
+        "2024-05-01",
+        "\u{0}",
+        ".",
+        "1e5",
+        "🦀",
+    ];
+    let mut seed = 1_u64;
+    for _ in 0..100_000 {
+        let mut text = String::new();
+        for _ in 0..8 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            text.push_str(pieces[(seed >> 33) as usize % pieces.len()]);
+        }
+        if let Err(error) = Query::parse(&text) {
+            assert!(error.position <= text.chars().count(), "{text:?}");
+        }
+    }
+}
