@@ -106,7 +106,7 @@ impl Compiler<'_> {
     }
 
     fn text(&mut self, sought: &Sought) -> Built {
-        self.words(self.fields.text, &sought.words, |field, word| Term::from_field_text(field, word))
+        self.words(self.fields.text, &sought.words, Term::from_field_text)
     }
 
     fn at(
