@@ -258,7 +258,13 @@ impl Store {
     fn listed(&self, meta: ObjectMeta) -> Option<Listed> {
         let relative = meta.location.as_ref().strip_prefix(self.prefix.as_ref())?;
         let key = relative.strip_prefix('/').unwrap_or(relative).parse().ok()?;
-        Some(Listed { key, size_bytes: meta.size, e_tag: meta.e_tag })
+        let azure = matches!(*self.location, Location::Bucket { scheme: Scheme::Azure, .. });
+        // Azure leaves out the quotes in listings, and only there; conditions need them.
+        let e_tag = meta.e_tag.map(|tag| match azure && !tag.contains('"') {
+            true => format!("\"{tag}\""),
+            false => tag,
+        });
+        Some(Listed { key, size_bytes: meta.size, e_tag })
     }
 
     /// The next item of a stream, within the time that an attempt may take.

@@ -122,7 +122,7 @@ impl Faults {
         }
         match (plan.puts_until, plan.each_nth_put) {
             (Some((until, fault)), _) if now < until => fault,
-            (_, Some((n, fault))) if nth % n == 0 => fault,
+            (_, Some((n, fault))) if nth.is_multiple_of(n) => fault,
             _ => Fault::None,
         }
     }

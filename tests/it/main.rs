@@ -4,3 +4,5 @@ mod faults;
 mod generated;
 mod hostile;
 mod lost_answers;
+mod servers;
+mod stores;
