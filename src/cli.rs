@@ -3,6 +3,7 @@
 
 mod endpoint;
 mod error;
+mod generate;
 mod health;
 mod index;
 mod output;
@@ -62,6 +63,8 @@ enum Command {
     Serve(serve::Args),
     /// Index segment files in this process, without a server.
     Index(index::Args),
+    /// Write a segment of realistic JSON logs.
+    Generate(generate::Args),
     /// What a worker has done and is doing.
     Stats(stats::Args),
     /// Whether a worker can take work.
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Index(args) => index::run(args),
+        Command::Generate(args) => generate::run(args),
         Command::Stats(args) => stats::run(args),
         Command::Health(args) => health::run(args),
     };

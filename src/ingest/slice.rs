@@ -63,7 +63,7 @@ pub(super) struct SliceBuilder {
 impl SliceBuilder {
     pub(super) fn new(settings: &TopicSettings, meter: &Meter, job: &Arc<Job>) -> Result<Self, IngestError> {
         let mut builder = Self {
-            index: IndexBuilder::new(settings.clone())?,
+            index: IndexBuilder::new(*settings)?,
             blocks: BlockWriter::new()?,
             tally: Tally::default(),
             memory: meter.share(),

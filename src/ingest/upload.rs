@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 
-use crate::bundle::Manifest;
-use crate::store::{Existing, NewObject, Refused, Store};
+use crate::archive::judge;
+use crate::store::{NewObject, Store};
 
 use super::error::IngestError;
 use super::pack::Packed;
@@ -30,7 +30,7 @@ async fn upload_one(store: &Store, packed: Packed) -> Result<IndexedPartition, I
     let object = NewObject { parts: built.parts, size_bytes: built.size_bytes, crc32c: built.crc32c };
     let deadline = Instant::now() + UPLOAD_BASE + UPLOAD_PER_MIB * (object.size_bytes >> 20) as u32;
     let put = store
-        .put(&key, &object, deadline, |existing| stand_in(existing, &manifest))
+        .put(&key, &object, deadline, |existing| judge(existing, &manifest))
         .await
         .map_err(|source| IngestError::Put { key: key.to_string(), source })?;
     drop((object, memory));
@@ -44,14 +44,4 @@ async fn upload_one(store: &Store, packed: Packed) -> Result<IndexedPartition, I
         put.stored,
         footer_offset,
     ))
-}
-
-/// Whether an object that has the key already may stand for the one that was built. None but the very same may.
-async fn stand_in(existing: Existing, manifest: &Manifest) -> Result<u64, Refused> {
-    let reason = format!(
-        "{} bytes that are not the {} records of this segment as this build packs them",
-        existing.size_bytes(),
-        manifest.record_count
-    );
-    Err(Refused::Foreign { reason })
 }
