@@ -1,12 +1,15 @@
-//! The bundle: one object for a partition's records, and how it is written and read. `docs/bundle-format.md` shows each byte.
+//! The bundle: one object for a partition's records, and how it is written and read. `docs/bundle-format.md`
+//! shows each byte.
 //!
-//! A plain tar of `manifest.json`, the index's files, `records.zst` (the segment's own frames in compressed blocks),
-//! `records.idx` (where each block lies and what it holds) and a footer that says where the members lie. Writing goes
-//! [`BlockWriter`] → [`Blocks`] → [`assemble()`] → [`Built`]; reading goes [`Footer::open`] → [`Manifest::parse`],
-//! [`BlockIndex::parse`] → [`BlockEntry::open`]; [`verify()`] and [`Verifier`] read everything.
+//! A plain tar of `manifest.json`, the index's files, `records.zst` (the segment's own frames in compressed
+//! blocks), `records.idx` (where each block lies and what it holds) and a footer that says where the members
+//! lie. Writing goes [`BlockWriter`] → [`Blocks`] → [`assemble()`] → [`Built`]; reading goes [`Footer::open`]
+//! → [`Manifest::parse`], [`BlockIndex::parse`] → [`BlockEntry::open`]; [`verify()`] and [`Verifier`] read
+//! everything.
 //!
-//! Bytes in, bytes out: knows nothing of stores, networks, Tantivy, or what is in a frame. Readers trust nothing: every length is checked before
-//! memory is set aside for it, every checksum before contents are looked at.
+//! Bytes in, bytes out: knows nothing of stores, networks, Tantivy, or what is in a frame. Readers trust
+//! nothing: every length is checked before memory is set aside for it, every checksum before contents are
+//! looked at.
 
 mod assemble;
 mod compress;

@@ -58,8 +58,8 @@ pub enum AssembleError {
     },
 }
 
-/// Lays out a bundle: manifest, index files in the order of their names, blocks of all slices, their table, the footer.
-/// The manifest is held against the blocks first, as any reader will.
+/// Lays out a bundle: manifest, index files in the order of their names, blocks of all slices, their table,
+/// the footer. The manifest is held against the blocks first, as any reader will.
 pub fn assemble(
     manifest: &Manifest,
     mut index: Vec<(String, Bytes)>,

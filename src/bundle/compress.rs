@@ -8,19 +8,22 @@ use zstd::zstd_safe::CParameter;
 
 use super::writer::BLOCK_PLAIN_BYTES;
 
-/// Level 1 with a larger hash table: on JSON logs 3 % larger than level 3 makes it, and twice as fast on batches that their
-/// producer has compressed with LZ4 or Snappy. The numbers stand in `docs/bundle-format.md`.
+/// Level 1 with a larger hash table: on JSON logs 3 % larger than level 3 makes it, and twice as fast on
+/// batches that their producer has compressed with LZ4 or Snappy. The numbers stand in
+/// `docs/bundle-format.md`.
 const LEVEL: i32 = 1;
 
-/// 64 Ki entries instead of level 1's 16 Ki. A payload that a frame repeats is found again half a megabyte further on.
+/// 64 Ki entries instead of level 1's 16 Ki. A payload that a frame repeats is found again half a megabyte
+/// further on.
 const HASH_LOG: u32 = 16;
 
-/// zstd shrinks the window to the block; a block larger than this (128 MiB) is matched within it, so that `zstd -d` opens it
-/// without being told to use more memory than it does by itself.
+/// zstd shrinks the window to the block; a block larger than this (128 MiB) is matched within it, so that
+/// `zstd -d` opens it without being told to use more memory than it does by itself.
 const WINDOW_LOG_MAX: u32 = 27;
 
-/// A block of one large frame has its repetitions too far apart for the hash table: zstd's long distance matching finds them (2.5
-/// times smaller at 15 MB a frame). In a block of usual size it costs a fifth of the speed and gains little.
+/// A block of one large frame has its repetitions too far apart for the hash table: zstd's long distance
+/// matching finds them (2.5 times smaller at 15 MB a frame). In a block of usual size it costs a fifth of the
+/// speed and gains little.
 const LONG_DISTANCE_FROM_BYTES: usize = BLOCK_PLAIN_BYTES + 1;
 
 /// Buffers that a large frame has blown up beyond this are let go.
@@ -55,8 +58,8 @@ impl BlockCompressor {
         })
     }
 
-    /// Compresses one block, opens it again, and compares: what is handed back is known to hold `plain`. The source is
-    /// deleted once the bundle is stored, and a compressor's bug would show only then.
+    /// Compresses one block, opens it again, and compares: what is handed back is known to hold `plain`. The
+    /// source is deleted once the bundle is stored, and a compressor's bug would show only then.
     pub(super) fn compress(&mut self, plain: &[u8]) -> io::Result<Bytes> {
         let far_apart = plain.len() >= LONG_DISTANCE_FROM_BYTES;
         self.compressor.set_parameter(CParameter::EnableLongDistanceMatching(far_apart))?;
@@ -117,8 +120,8 @@ mod tests {
     #[test]
     fn blocks_state_their_size_and_spend_nothing_on_a_second_checksum() {
         let block = BlockCompressor::new().expect("a context").compress(&[b'a'; 1_000]).expect("a block");
-        // 28 b5 2f fd: zstd's magic. 60: two bytes of content size, single segment (its window is the block), no checksum, no dictionary.
-        // e8 02: 1,000 - 256.
+        // 28 b5 2f fd: zstd's magic. 60: two bytes of content size, single segment (its window is the block),
+        // no checksum, no dictionary. e8 02: 1,000 - 256.
         assert_eq!(block[..7], [0x28, 0xb5, 0x2f, 0xfd, 0x60, 0xe8, 0x02]);
     }
 

@@ -1,6 +1,7 @@
 //! Reading little-endian fields from bytes that nobody vouches for: every step is checked against what is left.
 
-/// Something in a binary member is not as the format says, though its checksum holds: a writer's bug, or a forgery.
+/// Something in a binary member is not as the format says, though its checksum holds: a writer's bug, or a
+/// forgery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at byte {position}")]
 pub struct Malformed {
@@ -66,7 +67,8 @@ impl<'a> Cursor<'a> {
         self.array().map(i64::from_le_bytes)
     }
 
-    /// An unsigned LEB128 number in its shortest form: a number has one encoding, so that equal contents are equal bytes.
+    /// An unsigned LEB128 number in its shortest form: a number has one encoding, so that equal contents are
+    /// equal bytes.
     pub(super) fn varint(&mut self) -> Result<u64, Malformed> {
         let start = self.clone();
         let mut value = 0u64;

@@ -18,7 +18,8 @@ pub const TRAILER_MAGIC: [u8; 8] = *b"WIBUNDLE";
 /// The trailer's length in bytes. Layout and place of the trailer are the same in all format versions.
 pub const TRAILER_BYTES: u64 = 32;
 
-/// What to read of a bundle whose footer offset is not known: this many bytes from its end hold any footer but a monstrous one.
+/// What to read of a bundle whose footer offset is not known: this many bytes from its end hold any footer
+/// but a monstrous one.
 pub const TAIL_BYTES: u64 = 64 * 1024;
 
 /// The longest footer that is read, in bytes: room for tens of thousands of members.
@@ -100,8 +101,8 @@ impl Member {
         Err(MemberError::Checksum { name, position, stated, computed })
     }
 
-    /// Its data, where `have`, which starts at byte `have_position` of the object, holds them all: `records.idx` lies right before
-    /// the footer, so the read that opened the bundle often has it already.
+    /// Its data, where `have`, which starts at byte `have_position` of the object, holds them all:
+    /// `records.idx` lies right before the footer, so the read that opened the bundle often has it already.
     pub fn within(&self, have_position: u64, have: &Bytes) -> Option<Bytes> {
         let start = self.position.checked_sub(have_position)?;
         let end = start.checked_add(self.len)?;
@@ -229,8 +230,9 @@ impl Trailer {
 }
 
 impl Footer {
-    /// Opens a bundle from its last bytes: those from the receipt's footer offset on, or the last [`TAIL_BYTES`], or all that there are.
-    /// After [`Opened::NeedFrom`], the same with more bytes gives a footer or an error.
+    /// Opens a bundle from its last bytes: those from the receipt's footer offset on, or the last
+    /// [`TAIL_BYTES`], or all that there are. After [`Opened::NeedFrom`], the same with more bytes gives a
+    /// footer or an error.
     pub fn open(tail: &[u8], object_size: u64) -> Result<Opened, OpenError> {
         let given = tail.len() as u64;
         if given > object_size {
@@ -277,8 +279,8 @@ impl Footer {
         Self { object_size: footer_offset + len + TAR_END_BYTES, members, footer_offset }
     }
 
-    /// Order, names and positions are those that the writer would give: nothing in the object is beyond the members' checksums but
-    /// what the tar format fixes.
+    /// Order, names and positions are those that the writer would give: nothing in the object is beyond the
+    /// members' checksums but what the tar format fixes.
     fn check_layout(&self, body_len: u32) -> Result<(), &'static str> {
         let [manifest, index @ .., records, block_index] = &self.members[..] else {
             return Err("a member is missing");

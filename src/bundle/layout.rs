@@ -1,4 +1,5 @@
-//! The tar around the members: names, headers, padding. What is written here is what the verifier compares with, byte for byte.
+//! The tar around the members: names, headers, padding. What is written here is what the verifier compares
+//! with, byte for byte.
 
 use bytes::Bytes;
 
@@ -19,8 +20,8 @@ pub const TAR_BLOCK_BYTES: u64 = 512;
 pub const TAR_END_BYTES: u64 = 2 * TAR_BLOCK_BYTES;
 /// The longest name that a ustar header holds without splitting it.
 pub const NAME_BYTES_MAX: usize = 100;
-/// The size field of a ustar header has eleven octal digits: a member is smaller than 8 GiB. None comes near it, since a segment has
-/// 2 GiB at most; the writer checks all the same.
+/// The size field of a ustar header has eleven octal digits: a member is smaller than 8 GiB. None comes near
+/// it, since a segment has 2 GiB at most; the writer checks all the same.
 pub const MEMBER_BYTES_MAX: u64 = (1 << 33) - 1;
 
 static ZEROS: [u8; TAR_END_BYTES as usize] = [0; TAR_END_BYTES as usize];
@@ -35,8 +36,8 @@ pub(super) fn padding(len: u64) -> u64 {
     len.wrapping_neg() % TAR_BLOCK_BYTES
 }
 
-/// Whether a name can be a member's, at its place: the manifest first, then the index's files, then the blocks and their table.
-/// Names of index files are plain, so that unpacking them writes nowhere else.
+/// Whether a name can be a member's, at its place: the manifest first, then the index's files, then the
+/// blocks and their table. Names of index files are plain, so that unpacking them writes nowhere else.
 pub(super) fn is_index_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     name.len() <= NAME_BYTES_MAX
@@ -45,8 +46,8 @@ pub(super) fn is_index_name(name: &str) -> bool {
             .is_some_and(|file| !file.is_empty() && !file.starts_with('.') && file.bytes().all(plain))
 }
 
-/// A ustar header: a regular file, readable by everyone, owned by nobody in particular, from the beginning of 1970.
-/// `name` has at most 100 bytes and `len` at most eleven octal digits.
+/// A ustar header: a regular file, readable by everyone, owned by nobody in particular, from the beginning of
+/// 1970. `name` has at most 100 bytes and `len` at most eleven octal digits.
 pub(super) fn tar_header(name: &str, len: u64) -> [u8; TAR_BLOCK_BYTES as usize] {
     let mut header = tar::Header::new_ustar();
     header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());

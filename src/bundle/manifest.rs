@@ -9,7 +9,8 @@ use super::writer::Blocks;
 use super::{FORMAT_VERSION, Kind};
 use crate::ids::{OffsetRange, SegmentFormat};
 
-/// What a bundle is. No wall-clock times, nothing random: the same source, settings and build give the same bytes.
+/// What a bundle is. No wall-clock times, nothing random: the same source, settings and build give the same
+/// bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The version of the bundle's format; readers look at this first.
@@ -38,7 +39,8 @@ pub struct Manifest {
     pub min_timestamp_ms: Option<i64>,
     /// The greatest.
     pub max_timestamp_ms: Option<i64>,
-    /// All offsets from `base_offset` to `last_offset` without a data record, as `[first, last]`, ascending and merged.
+    /// All offsets from `base_offset` to `last_offset` without a data record, as `[first, last]`, ascending
+    /// and merged.
     #[serde(with = "gap_pairs")]
     pub gaps: Vec<OffsetRange>,
     /// The source.
@@ -257,8 +259,8 @@ impl Manifest {
         Ok(())
     }
 
-    /// Holds the manifest against the blocks, count for count. Where the segment has one partition only, this proves that
-    /// each of its bytes is in a block: they ascend, never overlap, and add up to its size.
+    /// Holds the manifest against the blocks, count for count. Where the segment has one partition only, this
+    /// proves that each of its bytes is in a block: they ascend, never overlap, and add up to its size.
     pub fn agrees_with(&self, blocks: &BlockIndex) -> Result<(), Disagreement> {
         let entries = blocks.entries();
         let same = |what, stated: i128, found: i128| {

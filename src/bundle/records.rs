@@ -1,5 +1,6 @@
-//! `records.zst` and `records.idx`: the segment's own frames in independently compressed blocks, and the table that finds
-//! a block by ordinal, by offset, or by its place in the source. `docs/bundle-format.md` shows each byte.
+//! `records.zst` and `records.idx`: the segment's own frames in independently compressed blocks, and the
+//! table that finds a block by ordinal, by offset, or by its place in the source. `docs/bundle-format.md`
+//! shows each byte.
 
 use std::ops::Range;
 
@@ -9,11 +10,12 @@ use super::cursor::{Cursor, Malformed, put_varint};
 use super::{FORMAT_VERSION, Kind};
 use crate::ids::OffsetRange;
 
-/// The most that one block holds once opened: a frame is never larger than a segment, and a segment at most 2 GiB.
+/// The most that one block holds once opened: a frame is never larger than a segment, and a segment at most 2
+/// GiB.
 pub const BLOCK_PLAIN_BYTES_MAX: u32 = 1 << 31;
 
-/// A zstd block of four bytes opens to 128 KiB, and no encoding is denser (RFC 8878, section 3.1.1.2). What claims to open to
-/// more than that is refused before memory is set aside for it.
+/// A zstd block of four bytes opens to 128 KiB, and no encoding is denser (RFC 8878, section 3.1.1.2). What
+/// claims to open to more than that is refused before memory is set aside for it.
 const EXPANSION_MAX: u64 = 32 * 1024;
 
 /// What `records.idx` begins with.
@@ -181,8 +183,9 @@ impl BlockEntry {
     }
 }
 
-/// Runs of source bytes as they stand in `records.idx`: the first run's length, then for each further one the bytes left
-/// out before it, and its length. Kept encoded, since blocks of many small frames have thousands. Checked when built.
+/// Runs of source bytes as they stand in `records.idx`: the first run's length, then for each further one the
+/// bytes left out before it, and its length. Kept encoded, since blocks of many small frames have thousands.
+/// Checked when built.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Runs(Bytes);
 
@@ -196,7 +199,8 @@ impl Runs {
         RunsIter { bytes: self.0.clone(), read: 0, source_end: source_position, first: true }
     }
 
-    /// Checks `bytes`, which start at `at` in `records.idx`: at least one run, none empty, none touching the next, lengths adding up to the block.
+    /// Checks `bytes`, which start at `at` in `records.idx`: at least one run, none empty, none touching the
+    /// next, lengths adding up to the block.
     fn parse(bytes: Bytes, at: usize, source_position: u64, plain_len: u32) -> Result<Self, Malformed> {
         let moved = |error: Malformed| Malformed { position: error.position + at as u64, ..error };
         let mut cursor = Cursor::new(&bytes);
@@ -411,8 +415,8 @@ impl BlockIndex {
         self.entries.get(behind)
     }
 
-    /// The blocks whose frames cover an offset of `range`, in the order of the source. Frames may overlap and may be out of
-    /// order, so a block that covers an offset need not hold a record of it.
+    /// The blocks whose frames cover an offset of `range`, in the order of the source. Frames may overlap and
+    /// may be out of order, so a block that covers an offset need not hold a record of it.
     pub fn by_offsets(&self, range: OffsetRange) -> impl Iterator<Item = &BlockEntry> {
         self.entries.iter().filter(move |entry| entry.offsets.is_some_and(|offsets| offsets.overlaps(&range)))
     }

@@ -15,7 +15,8 @@ pub(super) struct SampleFrame {
     pub facts: FrameFacts,
 }
 
-/// The segment's frames one after the other, each with records at `base`, `base + 1`, …; offset and time are the same number.
+/// The segment's frames one after the other, each with records at `base`, `base + 1`, …; offset and time are
+/// the same number.
 pub(super) fn frames(lens: &[usize], records_each: u64) -> Vec<SampleFrame> {
     let mut frames: Vec<SampleFrame> = Vec::new();
     for (number, len) in lens.iter().enumerate() {

@@ -103,8 +103,8 @@ pub struct OpenedBlock {
     pub plain: Bytes,
 }
 
-/// Verifies an object that comes in chunks, from its first byte to its last. Footer and `records.idx` are read before, by range. Holds
-/// the manifest and one block.
+/// Verifies an object that comes in chunks, from its first byte to its last. Footer and `records.idx` are
+/// read before, by range. Holds the manifest and one block.
 pub struct Verifier {
     footer: Footer,
     blocks: BlockIndex,
@@ -176,8 +176,8 @@ impl Verifier {
         })
     }
 
-    /// Goes on through `chunk`, the object's next bytes, and takes from it what was looked at. A block comes back as soon as it
-    /// is whole; `None` says that the chunk is used up.
+    /// Goes on through `chunk`, the object's next bytes, and takes from it what was looked at. A block comes
+    /// back as soon as it is whole; `None` says that the chunk is used up.
     pub fn advance(&mut self, chunk: &mut Bytes) -> Result<Option<OpenedBlock>, VerifyError> {
         loop {
             if self.piece_read == self.piece_len() {

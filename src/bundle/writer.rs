@@ -8,15 +8,15 @@ use super::records::{
 };
 use crate::ids::OffsetRange;
 
-/// A block is closed before the frame that would take it beyond this. Large enough for the repetitions of a log to be found,
-/// small enough that reading one record costs one short read.
+/// A block is closed before the frame that would take it beyond this. Large enough for the repetitions of a
+/// log to be found, small enough that reading one record costs one short read.
 pub const BLOCK_PLAIN_BYTES: usize = 1 << 20;
 
 /// What a frame's decoder found in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameFacts {
-    /// The offsets that the frame covers by its own head, control records and emptied ranges included. `None` only for the
-    /// torn tail of a segment, which is no frame.
+    /// The offsets that the frame covers by its own head, control records and emptied ranges included. `None`
+    /// only for the torn tail of a segment, which is no frame.
     pub range: Option<OffsetRange>,
     /// The least time of its data records; `None` where none carries one.
     pub min_timestamp_ms: Option<i64>,
@@ -102,7 +102,8 @@ impl Blocks {
     }
 }
 
-/// Collects the frames of one slice, verbatim, into blocks of about [`BLOCK_PLAIN_BYTES`]. The same frames give the same bytes.
+/// Collects the frames of one slice, verbatim, into blocks of about [`BLOCK_PLAIN_BYTES`]. The same frames
+/// give the same bytes.
 pub struct BlockWriter {
     compressor: BlockCompressor,
     plain: Vec<u8>,
@@ -161,7 +162,8 @@ impl BlockWriter {
         })
     }
 
-    /// Adds a frame, or the torn tail (`facts.range` is `None`; a block of its own, the last one), from `position` in the source.
+    /// Adds a frame, or the torn tail (`facts.range` is `None`; a block of its own, the last one), from
+    /// `position` in the source.
     pub fn add(&mut self, position: u64, bytes: &Bytes, facts: FrameFacts) -> Result<(), BlockWriterError> {
         let len = bytes.len() as u64;
         self.check(position, bytes.len(), &facts)?;

@@ -119,7 +119,8 @@ fn bytes_behind_the_end_and_bytes_that_never_came_are_noticed() {
     );
 }
 
-/// A bundle whose members are right by their checksums, made of parts that `assemble` would refuse to put together.
+/// A bundle whose members are right by their checksums, made of parts that `assemble` would refuse to put
+/// together.
 fn forged(change: impl FnOnce(&mut Vec<(String, Vec<u8>)>)) -> Bytes {
     let object = small();
     let footer = footer_of(&object);
@@ -216,4 +217,37 @@ fn bundles_of_every_shape_are_sound() {
     check("many files, empty ones", &many, &object);
     let tail = &object[object.len() - 64 * 1_024..];
     assert_eq!(Footer::open(tail, object.len() as u64), Ok(Opened::NeedFrom(many.footer_offset)));
+}
+
+static VERSION_1: &[u8] = include_bytes!("../../../tests/fixtures/bundle/version-1.tar");
+
+#[test]
+fn a_bundle_of_the_first_version_is_read_for_ever() {
+    let object = Bytes::from_static(VERSION_1);
+    let verified = verify(&object).expect("sound");
+    let manifest = &verified.manifest;
+    assert_eq!((manifest.format_version, manifest.topic.as_str(), manifest.partition), (1, "orders", 3));
+    assert_eq!((manifest.base_offset, manifest.last_offset, manifest.record_count), (7, 7, 1));
+    let [entry] = verified.blocks.entries() else { panic!("one block") };
+    let range = verified.footer.block_range(entry).expect("within records.zst");
+    let plain = entry.open(&object[range.start as usize..range.end as usize]).expect("it opens");
+    assert_eq!(plain, &include_bytes!("../../../tests/fixtures/kafka/one-record.log")[..]);
+}
+
+#[test]
+fn the_format_s_page_shows_bytes_of_the_fixture() {
+    let page = include_str!("../../../docs/bundle-format.md");
+    let mut shown = 0;
+    for line in page.lines().filter_map(|line| line.strip_prefix("    ")) {
+        // As xxd prints: position, colon, up to eight groups of hexadecimal digits, two spaces, the bytes as
+        // text.
+        let Some((position, rest)) = line.split_once(": ") else { continue };
+        let Ok(position) = usize::from_str_radix(position, 16) else { continue };
+        let digits: String = rest.split("  ").next().unwrap_or_default().split(' ').collect();
+        let found: String =
+            VERSION_1[position..position + digits.len() / 2].iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(digits, found, "{line}");
+        shown += digits.len() / 2;
+    }
+    assert_eq!(shown, 32 + 64 + 66 + 93 + 64);
 }
