@@ -147,11 +147,12 @@ impl fmt::Display for OsSuffix<'_> {
 }
 
 /// Codes that come with a status of 4xx, but pass.
-const PASSING_CODES: [&str; 8] = [
+const PASSING_CODES: [&str; 9] = [
     "RequestTimeout",
     "RequestTimeTooSkewed",
     "IncompleteBody",
     "BadDigest",
+    "XAmzContentSHA256Mismatch",
     "XAmzContentChecksumMismatch",
     "OperationAborted",
     "ConditionalRequestConflict",

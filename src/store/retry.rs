@@ -48,10 +48,15 @@ impl Patience {
     pub(super) fn pause(&self, failures: u32) -> Duration {
         let doubled = self.pause_first.saturating_mul(1 << failures.saturating_sub(1).min(20));
         let whole = doubled.min(self.pause_max);
-        // Each RandomState has other keys: chance enough to keep workers from knocking together.
-        let chance = RandomState::new().build_hasher().finish() % 1_000;
-        whole / 2 + whole.mul_f64(chance as f64 / 2_000.0)
+        whole / 2 + part_of(whole / 2)
     }
+}
+
+/// Between nothing and the whole, by chance. Each `RandomState` has other keys: chance enough to keep those who wait from
+/// knocking all at once.
+fn part_of(whole: Duration) -> Duration {
+    let chance = RandomState::new().build_hasher().finish() % 1_000;
+    whole.mul_f64(chance as f64 / 1_000.0)
 }
 
 /// When a store asks one caller to slow down, all wait: shared by everything that uses the store in this process.
@@ -61,6 +66,8 @@ pub(super) struct Pace(Mutex<Paced>);
 #[derive(Debug, Default)]
 struct Paced {
     not_before: Option<Instant>,
+    /// The last pause: those who waited for its end set out within as long again.
+    pause: Duration,
     refusals: u32,
 }
 
@@ -69,9 +76,12 @@ impl Pace {
     pub(super) async fn wait(&self) {
         // Another refusal may have come in while this one slept.
         loop {
-            let not_before = self.lock().not_before;
+            let (not_before, pause) = {
+                let paced = self.lock();
+                (paced.not_before, paced.pause)
+            };
             match not_before {
-                Some(at) if at > Instant::now() => sleep_until(at).await,
+                Some(at) if at > Instant::now() => sleep_until(at + part_of(pause)).await,
                 _ => return,
             }
         }
@@ -85,11 +95,13 @@ impl Pace {
             return;
         }
         paced.refusals = paced.refusals.saturating_add(1);
-        paced.not_before = Some(now + patience.pause(paced.refusals));
+        paced.pause = patience.pause(paced.refusals);
+        paced.not_before = Some(now + paced.pause);
     }
 
+    /// Some are answered while others are refused: the pauses grow shorter by and by.
     fn answered(&self) {
-        self.lock().refusals = 0;
+        self.lock().refusals /= 2;
     }
 
     fn lock(&self) -> MutexGuard<'_, Paced> {

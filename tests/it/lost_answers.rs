@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use bytes::Bytes;
+use object_store::memory::InMemory;
 use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 use wal_indexer::ids::{LogId, OffsetRange, TopicPartition};
@@ -29,6 +30,13 @@ const IMPATIENT: Patience = Patience {
 fn memory() -> (Store, Arc<Faults>) {
     let store = Store::open(&Url::parse("memory:///bundles").unwrap()).unwrap();
     Faults::around(store.with_patience(IMPATIENT))
+}
+
+/// Objects are kept in memory, and trusted and confirmed as those under this URL are.
+fn as_if(url: &Url) -> (Store, Arc<Faults>) {
+    let credentials = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+    let store = Store::open_with(url, if url.scheme() == "s3" { &credentials } else { &[] }).unwrap();
+    Faults::around(store.decorated(|_| Arc::new(InMemory::new())).with_patience(IMPATIENT))
 }
 
 fn key(n: i64) -> BundleKey {
@@ -58,8 +66,19 @@ async fn put(store: &Store, object: &NewObject) -> Result<Put<Bytes>, PutError> 
 const TEXT: &str = "the bytes of a bundle, whole";
 
 /// Puts with these faults, and holds the receipt against what lies in the store. Returns how many PUTs it took.
-async fn check(faults: impl IntoIterator<Item = Fault>, already_existed: bool) -> u64 {
-    let (store, plan) = memory();
+async fn check(faults: impl IntoIterator<Item = Fault> + Clone, already_existed: bool) -> u64 {
+    let puts = check_on(memory(), faults.clone(), already_existed).await;
+    // S3 verifies what it takes, so that a HEAD confirms it.
+    let s3 = as_if(&Url::parse("s3://bucket/bundles").unwrap());
+    assert_eq!(check_on(s3, faults, already_existed).await, puts);
+    puts
+}
+
+async fn check_on(
+    (store, plan): (Store, Arc<Faults>),
+    faults: impl IntoIterator<Item = Fault>,
+    already_existed: bool,
+) -> u64 {
     plan.next_puts(faults);
     let stored = put(&store, &object(TEXT)).await.unwrap().stored;
     assert_eq!(store.get(stored.key(), 1_000).await.unwrap(), TEXT);
@@ -146,6 +165,33 @@ async fn lesson_24_no_receipt_without_a_read_back_where_the_store_checks_nothing
     let error = put(&store, &object(TEXT)).await.unwrap_err();
     let PutError::Store { source, attempts: 1 } = error else { panic!("{error}") };
     assert_eq!(source.kind(), StoreErrorKind::Denied);
+}
+
+#[tokio::test]
+async fn lesson_24_what_s3_says_it_took_is_confirmed_by_a_head_and_not_read_again() {
+    let (store, plan) = as_if(&Url::parse("s3://bucket").unwrap());
+    put(&store, &object(TEXT)).await.unwrap();
+    let asked = (plan.counts.heads.load(SeqCst), plan.counts.gets.load(SeqCst));
+    assert_eq!(asked, (1, 0));
+    // The HEAD is refused: no receipt.
+    let (store, plan) = as_if(&Url::parse("s3://bucket").unwrap());
+    plan.next_gets([Fault::Forbid]);
+    assert!(matches!(put(&store, &object(TEXT)).await, Err(PutError::Store { attempts: 1, .. })));
+}
+
+#[tokio::test]
+async fn on_a_file_system_there_is_no_receipt_for_what_cannot_be_made_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    // The objects are there, and can be read; their files are not, so that they cannot be synced.
+    let (store, plan) = as_if(&Url::from_directory_path(dir.path()).unwrap());
+    for (fault, puts) in [(Fault::None, 1), (Fault::None, 2), (Fault::LandAndLose, 3)] {
+        plan.next_puts([fault]);
+        let error = put(&store, &object(TEXT)).await.unwrap_err();
+        let PutError::Store { source, .. } = error else { panic!("{error}") };
+        assert!(source.to_string().starts_with("sync file:///"), "{source}");
+        assert_eq!(plan.counts.puts.load(SeqCst), puts);
+        assert_eq!(store.get(&key(1), 1_000).await.unwrap(), TEXT);
+    }
 }
 
 #[tokio::test]
