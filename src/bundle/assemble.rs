@@ -4,8 +4,7 @@ use bytes::Bytes;
 
 use super::footer::{FOOTER_BYTES_MAX, Footer, Member};
 use super::layout::{
-    self, BLOCK_INDEX_NAME, INDEX_PREFIX, MANIFEST_NAME, MEMBER_BYTES_MAX, RECORDS_NAME, TAR_BLOCK_BYTES,
-    TAR_END_BYTES,
+    self, BLOCK_INDEX_NAME, INDEX_PREFIX, MANIFEST_NAME, RECORDS_NAME, TAR_BLOCK_BYTES, TAR_END_BYTES,
 };
 use super::manifest::{Disagreement, Manifest, ManifestError};
 use super::records::{BlockIndex, BlockOrderError};
@@ -42,13 +41,15 @@ pub enum AssembleError {
         /// The name given.
         name: String,
     },
-    /// A member is larger than a tar header can say.
-    #[error("{name} has {bytes} bytes, more than {MEMBER_BYTES_MAX}")]
+    /// A member is larger than a tar header can say, or than readers accept.
+    #[error("{name} has {bytes} bytes, more than {bytes_max}")]
     MemberTooLarge {
         /// The member.
         name: String,
         /// Its length in bytes.
         bytes: u64,
+        /// The longest that it may be.
+        bytes_max: u64,
     },
     /// So many members that the footer would not be read again.
     #[error("the footer has {bytes} bytes, more than {FOOTER_BYTES_MAX}")]
@@ -126,8 +127,9 @@ impl TarWriter {
     ) -> Result<(), AssembleError> {
         let data = data.into_iter();
         let len = data.clone().map(|(_, bytes)| bytes.len() as u64).sum();
-        if len > MEMBER_BYTES_MAX {
-            return Err(AssembleError::MemberTooLarge { name, bytes: len });
+        let bytes_max = layout::member_bytes_max(&name);
+        if len > bytes_max {
+            return Err(AssembleError::MemberTooLarge { name, bytes: len, bytes_max });
         }
         self.push_plain(Bytes::copy_from_slice(&layout::tar_header(&name, len)));
         let position = self.size_bytes;

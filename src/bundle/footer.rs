@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::cursor::{Cursor, Malformed};
 use super::layout::{
-    self, BLOCK_INDEX_NAME, FOOTER_NAME, INDEX_PREFIX, MANIFEST_NAME, MEMBER_BYTES_MAX, NAME_BYTES_MAX,
-    RECORDS_NAME, TAR_BLOCK_BYTES, TAR_END_BYTES,
+    self, BLOCK_INDEX_NAME, FOOTER_NAME, INDEX_PREFIX, MANIFEST_NAME, NAME_BYTES_MAX, RECORDS_NAME,
+    TAR_BLOCK_BYTES, TAR_END_BYTES,
 };
 use super::records::BlockEntry;
 use super::{FORMAT_VERSION, Kind};
@@ -297,8 +297,11 @@ impl Footer {
         }
         let mut end = 0u64;
         for member in &self.members {
-            if member.position != end + TAR_BLOCK_BYTES || member.len > MEMBER_BYTES_MAX {
+            if member.position != end + TAR_BLOCK_BYTES {
                 return Err("a member does not follow the one before it");
+            }
+            if member.len > layout::member_bytes_max(&member.name) {
+                return Err("a member is longer than any is");
             }
             end = member.position + member.len;
             end += layout::padding(end);

@@ -24,6 +24,15 @@ pub const NAME_BYTES_MAX: usize = 100;
 /// it, since a segment has 2 GiB at most; the writer checks all the same.
 pub const MEMBER_BYTES_MAX: u64 = (1 << 33) - 1;
 
+/// Manifest and table of blocks are read in one piece by whoever opens a bundle: no larger ones are written
+/// or read. A table of 2 GiB in blocks has some 200 KB, a manifest a few, unless compaction tore gaps by the million.
+pub const TABLE_BYTES_MAX: u64 = 1 << 30;
+
+/// The longest data of the member of this name.
+pub(super) fn member_bytes_max(name: &str) -> u64 {
+    if [MANIFEST_NAME, BLOCK_INDEX_NAME].contains(&name) { TABLE_BYTES_MAX } else { MEMBER_BYTES_MAX }
+}
+
 static ZEROS: [u8; TAR_END_BYTES as usize] = [0; TAR_END_BYTES as usize];
 
 /// Up to 1,024 zeros, from the one array of them.

@@ -63,6 +63,22 @@ fn parts_that_do_not_fit_together_are_refused() {
     assert!(matches!(swapped, AssembleError::Order(BlockOrderError { source_position: 0 })), "{swapped}");
 }
 
+#[test]
+fn members_that_readers_refuse_are_not_written() {
+    // Zeros that nobody looks at cost no memory.
+    let check = |name: &str, len: usize, fits: bool| {
+        let added = TarWriter::default().member(name.to_owned(), [(0, Bytes::from(vec![0; len]))]);
+        assert_eq!(added.is_ok(), fits, "{name}, {len} bytes");
+    };
+    for name in ["manifest.json", "records.idx"] {
+        check(name, 1 << 30, true);
+        check(name, (1 << 30) + 1, false);
+    }
+    check("index/a", (1 << 30) + 1, true);
+    check("index/a", (1 << 33) - 1, true);
+    check("index/a", 1 << 33, false);
+}
+
 /// A bundle in a directory of its own, and what the members must unpack to.
 fn bundle_file(directory: &std::path::Path) -> Vec<(String, Vec<u8>)> {
     let (built, object) = bundle_of(vec![blocks_of(&frames(&[900_000, 400_000], 2))]);

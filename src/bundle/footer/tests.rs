@@ -193,7 +193,8 @@ fn a_footer_that_describes_no_bundle_is_refused_though_its_checksums_fit() {
     check("a member ends beyond 63 bits", &|body| body[27..35].fill(0xff));
     check("a member does not follow the one before it", &|body| body[20] = 0x04);
     check("a member does not follow the one before it", &|body| body[28] = 0x02);
-    check("a member does not follow the one before it", &|body| body[27 + 4] = 2);
+    check("a member is longer than any is", &|body| body[27 + 4] = 2);
+    check("a member is longer than any is", &|body| body[27 + 3] = 0x80);
     check("a member is missing", &|body| {
         body.truncate(4 + 35 + 33);
         body[0] = 2;
