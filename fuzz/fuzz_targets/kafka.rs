@@ -1,0 +1,14 @@
+//! Kafka batches: as they come, and with lengths and checksums put right.
+#![no_main]
+
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+use wal_indexer::ids::SegmentFormat::KafkaLog;
+use wal_indexer_fuzz::{mend, read};
+
+fuzz_target!(|data: &[u8]| {
+    read(&Bytes::copy_from_slice(data), Some(KafkaLog));
+    let mut mended = data.to_vec();
+    mend(&mut mended, KafkaLog);
+    read(&Bytes::from(mended), None);
+});
