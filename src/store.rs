@@ -22,6 +22,8 @@ use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore};
 
 mod disk;
 mod error;
+#[cfg(test)]
+mod fake_server;
 mod key;
 mod probe;
 mod put;

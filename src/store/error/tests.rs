@@ -1,54 +1,18 @@
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::thread;
+use std::net::TcpListener;
 
 use url::Url;
 
 use super::*;
+use crate::store::fake_server::{FakeServer, SECRET, s3};
 use crate::store::put::Answer;
 use crate::store::{OpenError, Store};
-
-const SECRET: &str = "wJalrXUtnFEMI-not-to-be-seen";
-
-/// A server that answers every request with these bytes and hangs up.
-fn server(answer: &str) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (port, answer) = (listener.local_addr().unwrap().port(), answer.to_owned());
-    thread::spawn(move || listener.incoming().flatten().for_each(|stream| answer_one(stream, &answer)));
-    port
-}
-
-fn answer_one(mut stream: TcpStream, answer: &str) {
-    let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
-    // All requests of these tests end within their head or with the body "bytes".
-    while let Ok(n @ 1..) = stream.read(&mut buffer) {
-        request.extend_from_slice(&buffer[..n]);
-        let put = request.starts_with(b"PUT");
-        if put && request.ends_with(b"bytes") || !put && request.ends_with(b"\r\n\r\n") {
-            break;
-        }
-    }
-    let _ = stream.write_all(answer.as_bytes());
-}
-
-fn store(port: u16) -> Store {
-    let endpoint = format!("http://127.0.0.1:{port}");
-    let settings = [
-        ("AWS_ENDPOINT", endpoint.as_str()),
-        ("AWS_ALLOW_HTTP", "true"),
-        ("AWS_REGION", "test-1"),
-        ("AWS_ACCESS_KEY_ID", "test-id"),
-        ("AWS_SECRET_ACCESS_KEY", SECRET),
-    ];
-    Store::open_with(&Url::parse("s3://bucket/prefix").unwrap(), &settings).unwrap()
-}
 
 fn answer(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
 async fn put(answer: &str) -> Result<Answer, StoreError> {
-    store(server(answer)).create("key", "bytes".into(), "s3://bucket/prefix/key").await
+    s3(FakeServer::start(answer).port).create("key", "bytes".into(), "s3://bucket/prefix/key").await
 }
 
 #[tokio::test]
@@ -93,7 +57,7 @@ async fn an_answer_that_is_cut_off_may_have_landed_and_a_closed_port_has_not() {
     assert_eq!(no_tag.kind(), StoreErrorKind::Unavailable, "{no_tag}");
     assert!(no_tag.may_have_landed());
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let refused = store(closed).create("key", "bytes".into(), "s3://bucket/key").await.unwrap_err();
+    let refused = s3(closed).create("key", "bytes".into(), "s3://bucket/key").await.unwrap_err();
     assert_eq!(refused.cause(), &Cause::Transport(NOT_CONNECTED));
     assert!(!refused.may_have_landed() && refused.is_passing());
     let slow = put(&answer("503 Slow Down", "")).await.unwrap_err();
@@ -112,7 +76,7 @@ async fn nothing_that_a_server_repeats_of_credentials_is_in_a_message() {
     // A code that is no code is not repeated either.
     let body = format!("<Code>{SECRET} and more</Code>");
     let other = put(&answer("403 Forbidden", &body)).await.unwrap_err();
-    let store = format!("{:?}", store(1));
+    let store = format!("{:?}", s3(1));
     for text in [shown, debug, other.to_string(), format!("{other:?}"), store] {
         assert!(!text.contains("not-to-be-seen") && !text.contains("test-id"), "{text}");
     }
