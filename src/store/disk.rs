@@ -2,6 +2,9 @@
 //! asked to; asked, it syncs the file, links it, then syncs its directory, and only those directories above it that it
 //! made itself. So a name that somebody else made, or that was made just before a crash, may not be durable, although
 //! it can be seen: everything up to the store's root is synced here, whoever made it.
+//!
+//! A write goes to `NAME#1` (or the next free number) and is then linked to its name, so that no name ever shows half an
+//! object. A crash in between leaves that file behind. It is never listed nor read, and can be removed by hand.
 
 use std::fs::{self, File};
 use std::io;
