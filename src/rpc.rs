@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use tonic::{Code, Request, Response, Status, Streaming};
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, Span, info, info_span, warn};
 
 use crate::ingest::{self, Ingest, IngestError, ReadError, Receipt, RequestError};
 use crate::proto::v1;
@@ -44,6 +44,7 @@ impl Indexer {
         else {
             return Err(RequestError::HeaderMissing.into());
         };
+        Span::current().record("segment_id", header.segment_id.as_str());
         match &header.source {
             None => Err(RequestError::SourceMissing.into()),
             Some(v1::segment_header::Source::Inline(inline)) => {
@@ -119,16 +120,17 @@ impl IndexerService for Indexer {
             return Err(status::draining());
         }
         let span = info_span!("index_segment", segment_id = tracing::field::Empty);
-        let result = self.index(request.into_inner()).instrument(span).await;
+        let result = self.index(request.into_inner()).instrument(span.clone()).await;
         match result {
             Ok(receipt) => {
                 outcome.ended = true;
-                log_receipt(&receipt);
+                span.in_scope(|| log_receipt(&receipt));
                 Ok(Response::new(convert::receipt(&receipt)))
             }
             Err(error) => {
                 let status = status::of_ingest(&error);
-                warn!(code = status::code_name(status.code()), error = status.message(), "segment refused");
+                let code = status::code_name(status.code());
+                span.in_scope(|| warn!(code, error = status.message(), "segment refused"));
                 outcome.rejected(status.code());
                 Err(status)
             }
@@ -183,7 +185,6 @@ impl Indexer {
 
 fn log_receipt(receipt: &Receipt) {
     info!(
-        segment_id = %receipt.segment_id,
         bytes = receipt.bytes_read,
         records = receipt.records(),
         bundles = receipt.partitions.len(),
