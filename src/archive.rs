@@ -7,6 +7,7 @@
 //! Knows nothing of what queries mean, of gRPC, or of what a caller does with the bytes.
 
 mod error;
+mod index;
 mod judge;
 mod read;
 mod records;
@@ -14,9 +15,10 @@ mod source;
 mod walk;
 
 pub use error::{ArchiveError, ArchiveErrorKind, Fault};
+pub use index::{catalog, open_index};
 pub use judge::judge;
 pub use read::Archive;
-pub use records::{RECORD_BYTES_MAX, decode_block};
+pub use records::{FRAME_BYTES_MAX, StoredRecord, decode_block};
 pub use source::{Source, Traffic};
 pub use walk::{Visit, walk};
 

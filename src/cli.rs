@@ -6,10 +6,13 @@ mod error;
 mod generate;
 mod health;
 mod index;
+mod ls;
 mod output;
 mod pipeline;
+mod restore;
 mod serve;
 mod stats;
+mod store;
 
 use std::process::ExitCode;
 
@@ -65,6 +68,10 @@ enum Command {
     Index(index::Args),
     /// Write a segment of realistic JSON logs.
     Generate(generate::Args),
+    /// Restore a segment, byte for byte, from its bundles.
+    Restore(restore::RestoreArgs),
+    /// List bundles.
+    Ls(ls::LsArgs),
     /// What a worker has done and is doing.
     Stats(stats::Args),
     /// Whether a worker can take work.
@@ -81,6 +88,8 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Index(args) => index::run(args),
         Command::Generate(args) => generate::run(args),
+        Command::Restore(args) => restore::run(&args),
+        Command::Ls(args) => ls::run(&args),
         Command::Stats(args) => stats::run(args),
         Command::Health(args) => health::run(args),
     };

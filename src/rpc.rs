@@ -1,6 +1,7 @@
 //! The services on the wire: proto in, domain call, proto out. Knows nothing of Tantivy or keys.
 
 pub mod convert;
+pub mod search;
 pub mod status;
 
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 use crate::bundle::{
     BlockError, BlockIndexError, Disagreement, Kind, ManifestError, MemberError, OpenError, VerifyError,
 };
+use crate::index::ReadError as IndexReadError;
 use crate::segment;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -57,6 +58,23 @@ pub enum Fault {
         stated: u64,
         /// What was found.
         found: u64,
+    },
+    /// The index cannot be opened or searched.
+    #[error("{}", Chained(.0))]
+    Index(#[from] IndexReadError),
+    /// The index holds other than there are records.
+    #[error("the index has {found} documents, the manifest says {stated}")]
+    Documents {
+        /// What the manifest says.
+        stated: u64,
+        /// What is in the index.
+        found: u64,
+    },
+    /// The index knows a record otherwise than it is stored.
+    #[error("record {ordinal} is not the one that the index has under its number")]
+    IndexDisagrees {
+        /// Which record of the bundle, from 0.
+        ordinal: u64,
     },
     /// The work panicked: a bug.
     #[error("the work on it panicked")]
@@ -125,9 +143,27 @@ impl Fault {
             Self::OtherThanItsKey { .. }
             | Self::Unusable { .. }
             | Self::Frame { .. }
-            | Self::BlockCounts { .. } => ArchiveErrorKind::Corrupt,
+            | Self::BlockCounts { .. }
+            | Self::Index(_)
+            | Self::Documents { .. }
+            | Self::IndexDisagrees { .. } => ArchiveErrorKind::Corrupt,
             Self::Panicked => ArchiveErrorKind::Bug,
         }
+    }
+}
+
+/// An error and its causes in one line: the causes say what a damaged file is called.
+struct Chained<'a>(&'a IndexReadError);
+
+impl std::fmt::Display for Chained<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = std::error::Error::source(self.0);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures::future::{try_join, try_join_all};
 
 use super::error::{ArchiveError, Fault};
+use super::records::{StoredRecord, pick};
 use super::source::{Source, Traffic, blocking};
 use crate::bundle::{
     BlockEntry, BlockError, BlockIndex, Disagreement, Footer, Manifest, Member, Opened, TAIL_BYTES,
@@ -122,6 +123,30 @@ impl Archive {
         try_join_all(files).await
     }
 
+    /// The data records of these ordinals, which ascend, from the block that holds them; those that it does not hold are left out.
+    pub async fn records(
+        &self,
+        entry: &BlockEntry,
+        ordinals: Vec<u64>,
+    ) -> Result<Vec<(u64, StoredRecord)>, ArchiveError> {
+        let (plain, entry, format) = (self.block(entry).await?, entry.clone(), self.manifest.segment.format);
+        let picked = self.blocking(move || pick(&entry, &plain, format, &ordinals)).await?;
+        picked.map_err(|fault| self.error(fault))
+    }
+
+    /// An error that names this bundle.
+    pub fn error(&self, fault: impl Into<Fault>) -> ArchiveError {
+        self.source.error(fault)
+    }
+
+    /// Runs work that takes its time on a thread that may.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ArchiveError> {
+        blocking(work).await.map_err(|fault| self.error(fault))
+    }
+
     /// A block of [`Archive::blocks`], checked and opened.
     pub async fn block(&self, entry: &BlockEntry) -> Result<Bytes, ArchiveError> {
         let outside = || {
@@ -131,9 +156,8 @@ impl Archive {
         let range = self.footer.block_range(entry).ok_or_else(outside)?;
         let compressed = self.source.read(range).await?;
         let entry = entry.clone();
-        let opened =
-            blocking(move || entry.open(&compressed)).await.map_err(|fault| self.source.error(fault))?;
-        opened.map_err(|error| self.source.error(error))
+        let opened = self.blocking(move || entry.open(&compressed)).await?;
+        opened.map_err(|error| self.error(error))
     }
 }
 

@@ -3,6 +3,10 @@
 //! Details are `google.rpc.ErrorInfo` with the domain [`DOMAIN`], a stable reason, and what is known of the place; and
 //! `google.rpc.RetryInfo` where waiting helps.
 
+mod read;
+
+pub use read::{invalid, of_query, of_search, of_store};
+
 use std::collections::HashMap;
 use std::error::Error;
 use std::time::Duration;

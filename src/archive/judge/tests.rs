@@ -42,7 +42,8 @@ async fn a_bundle_with_a_changed_byte_does_not_stand() {
 #[tokio::test]
 async fn a_sound_bundle_that_counts_otherwise_does_not_stand() {
     let packed = &pack(&fixture("kafka/transactional.log"), "")[0];
-    let changes: [(&str, fn(&mut Manifest)); 8] = [
+    type Change = fn(&mut Manifest);
+    let changes: [(&str, Change); 8] = [
         ("records", |e| e.record_count += 1),
         ("control records", |e| e.control_record_count -= 1),
         ("batches", |e| e.batch_count += 1),

@@ -1,0 +1,36 @@
+//! A bundle's index, opened.
+
+use super::error::{ArchiveError, Fault};
+use super::read::Archive;
+use crate::bundle::Manifest;
+use crate::index::{FieldCatalog, FieldTypes, IndexReader};
+
+/// What fields are called in manifests and queries, by where they are.
+const VALUE_PREFIX: &str = "value.";
+const HEADER_PREFIX: &str = "header.";
+
+/// Reads the index's files and opens it. All of it is in memory as long as the reader is.
+pub async fn open_index(archive: &Archive) -> Result<IndexReader, ArchiveError> {
+    let files = archive.index_files().await?;
+    let catalog = catalog(archive.manifest());
+    let opened = archive.blocking(move || IndexReader::open(files, &catalog)).await?;
+    let reader = opened.map_err(|error| archive.error(error))?;
+    let (stated, found) = (archive.manifest().record_count, reader.documents());
+    if stated != found {
+        return Err(archive.error(Fault::Documents { stated, found }));
+    }
+    Ok(reader)
+}
+
+/// The fields that the manifest lists, as the index knows them. Kinds and types that this build does not know are left out: a later
+/// one may know more.
+pub fn catalog(manifest: &Manifest) -> FieldCatalog {
+    let fields = &manifest.index.fields;
+    let values = fields.iter().filter_map(|field| {
+        let path = field.path.strip_prefix(VALUE_PREFIX)?;
+        let types = field.types.iter().filter_map(|name| FieldTypes::from_name(name));
+        Some((path.to_owned(), types.fold(FieldTypes::none(), |all, one| all | one)))
+    });
+    let headers = fields.iter().filter_map(|field| field.path.strip_prefix(HEADER_PREFIX));
+    FieldCatalog::new(values, headers.map(str::to_owned))
+}

@@ -1,0 +1,58 @@
+//! The flag that names a store to read from, and what reading's errors mean for the exit code.
+
+use url::Url;
+
+use super::{CliError, Exit};
+use crate::archive::{ArchiveError, ArchiveErrorKind};
+use crate::store::{BundleKey, Store, StoreError, StoreErrorKind};
+
+/// Where bundles are read.
+#[derive(Debug, clap::Args)]
+pub struct StoreArgs {
+    /// Where the bundles are: file:///DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX. Credentials come from the
+    /// environment variables that the cloud's own tools read.
+    #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL")]
+    store: Url,
+}
+
+impl StoreArgs {
+    /// Opens the store. Unlike a writer, a reader makes no directory.
+    pub fn open(&self) -> Result<Store, CliError> {
+        open(&self.store)
+    }
+}
+
+/// Opens the store at `url` for reading.
+pub fn open(url: &Url) -> Result<Store, CliError> {
+    let directory = (url.scheme() == "file").then(|| url.to_file_path().ok()).flatten();
+    if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
+        let line = format!("--store {url}: {} is no directory", directory.display());
+        return Err(CliError::because(Exit::NotFound, line));
+    }
+    Store::open(url).map_err(|error| CliError::flag("--store", &error))
+}
+
+/// A key as it stands on the command line.
+pub fn key(text: &str) -> Result<BundleKey, String> {
+    text.parse().map_err(|error| format!("{error}"))
+}
+
+/// What a store's failure means.
+pub fn exit_of_store(error: &StoreError) -> Exit {
+    match error.kind() {
+        StoreErrorKind::NotFound => Exit::NotFound,
+        StoreErrorKind::Unavailable | StoreErrorKind::TimedOut => Exit::Again,
+        StoreErrorKind::Changed | StoreErrorKind::Corrupt => Exit::Corrupt,
+        StoreErrorKind::Denied | StoreErrorKind::Refused => Exit::Failed,
+    }
+}
+
+/// What a bundle's failure means.
+pub fn exit_of_archive(error: &ArchiveError) -> Exit {
+    match error.kind() {
+        ArchiveErrorKind::NotFound => Exit::NotFound,
+        ArchiveErrorKind::Unavailable => Exit::Again,
+        ArchiveErrorKind::Corrupt => Exit::Corrupt,
+        ArchiveErrorKind::Denied | ArchiveErrorKind::Unsupported | ArchiveErrorKind::Bug => Exit::Failed,
+    }
+}

@@ -1,0 +1,223 @@
+//! `walindexer.v1.SearchService`, and what was found in the words of the proto.
+
+use std::pin::Pin;
+use std::time::Instant;
+
+use futures::{Stream, StreamExt, stream};
+use tonic::{Request, Response, Status};
+use tracing::warn;
+
+use super::convert::micros;
+use super::status;
+use crate::ids::LogId;
+use crate::index::{Order, Query};
+use crate::proto::v1;
+use crate::proto::v1::search_service_server::SearchService;
+use crate::registry::{self, Filter};
+use crate::search::{self, Found, Summary};
+use crate::store::{Listed, Store};
+
+/// How many records are answered where the request does not say.
+pub const LIMIT_DEFAULT: usize = 100;
+
+/// Answers are cut into messages of about this size, well below what a client takes in one.
+const MESSAGE_BYTES: usize = 512 << 10;
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Answers what a store holds.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    store: Store,
+}
+
+impl Reader {
+    /// `store` is what the workers write to.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+}
+
+#[tonic::async_trait]
+impl SearchService for Reader {
+    type SearchStream = Answers<v1::SearchResponse>;
+    type FetchStream = Answers<v1::FetchResponse>;
+    type ListBundlesStream = Answers<v1::ListBundlesResponse>;
+
+    async fn search(
+        &self,
+        request: Request<v1::SearchRequest>,
+    ) -> Result<Response<Self::SearchStream>, Status> {
+        let began = Instant::now();
+        let request = search_request(request.into_inner())?;
+        let answer = search::search(&self.store, &request).await.map_err(|error| {
+            warn!(error = status::chain(&error), "search failed");
+            status::of_search(&error)
+        })?;
+        for conflict in &answer.summary.conflicts {
+            let search::Conflict { partition, log_id, offset, bundles } = conflict;
+            warn!(%partition, %log_id, offset, ?bundles, "bundles hold different records for one offset");
+        }
+        let summary = summary(&answer.summary, began);
+        let last = v1::SearchResponse { records: Vec::new(), summary: Some(summary) };
+        let messages = in_messages(answer.records).chain([last]).map(Ok);
+        Ok(Response::new(stream::iter(messages).boxed()))
+    }
+
+    async fn fetch(
+        &self,
+        _request: Request<v1::FetchRequest>,
+    ) -> Result<Response<Self::FetchStream>, Status> {
+        Err(Status::unimplemented("Fetch is not served by this release: Search answers records by offset"))
+    }
+
+    async fn list_bundles(
+        &self,
+        request: Request<v1::ListBundlesRequest>,
+    ) -> Result<Response<Self::ListBundlesStream>, Status> {
+        let filter = list_filter(request.into_inner())?;
+        let found = registry::find(&self.store, &filter).await.map_err(|error| {
+            warn!(error = status::chain(&error), "listing failed");
+            status::of_store(&error)
+        })?;
+        let store = self.store.clone();
+        let bundles = found.bundles.into_iter().map(move |one| Ok(listed(&store, &one)));
+        Ok(Response::new(stream::iter(bundles).boxed()))
+    }
+}
+
+/// Reads a request. Unknown values are errors: a newer caller must not be misunderstood in silence.
+pub fn search_request(request: v1::SearchRequest) -> Result<search::Request, Status> {
+    let order = match request.order() {
+        _ if v1::search_request::Order::try_from(request.order).is_err() => {
+            return Err(status::invalid(
+                "UNKNOWN_VALUE",
+                format!("order has the unknown value {}", request.order),
+            ));
+        }
+        v1::search_request::Order::Unspecified | v1::search_request::Order::NewestFirst => Order::NewestFirst,
+        v1::search_request::Order::OldestFirst => Order::OldestFirst,
+        v1::search_request::Order::ByScore => Order::ByScore,
+    };
+    let query = Query::parse(&request.query).map_err(|error| status::of_query(&error))?;
+    let limit = match request.limit {
+        _ if request.count_only => 0,
+        0 => LIMIT_DEFAULT,
+        limit => limit as usize,
+    };
+    Ok(search::Request { filter: filter(request.filter.unwrap_or_default()), query, limit, order })
+}
+
+fn list_filter(request: v1::ListBundlesRequest) -> Result<Filter, Status> {
+    let segment_sha256 = request.segment_sha256.map(|hash| <[u8; 32]>::try_from(hash.as_ref())).transpose();
+    let segment_sha256 = segment_sha256
+        .map_err(|_| status::invalid("SEGMENT_SHA256", "segment_sha256 must have 32 bytes".to_owned()))?;
+    Ok(Filter { segment_sha256, ..filter(request.filter.unwrap_or_default()) })
+}
+
+/// An empty topic is none.
+fn filter(filter: v1::RecordFilter) -> Filter {
+    Filter {
+        topic: Some(filter.topic).filter(|topic| !topic.is_empty()),
+        partition: filter.partition,
+        log_id: filter.log_id.as_deref().map(LogId::new),
+        min_offset: filter.min_offset,
+        max_offset: filter.max_offset,
+        min_timestamp_ms: filter.min_timestamp_ms,
+        max_timestamp_ms: filter.max_timestamp_ms,
+        segment_sha256: None,
+    }
+}
+
+/// A record on the wire. Header names that are not UTF-8 are shown with replacement characters: the proto knows only text.
+pub fn record(found: &Found) -> v1::Record {
+    let record = &found.record;
+    let headers = record.headers.iter().map(|(name, value)| v1::Header {
+        name: String::from_utf8_lossy(name).into_owned(),
+        value: value.clone(),
+    });
+    v1::Record {
+        topic: found.partition.topic().to_owned(),
+        partition: found.partition.partition(),
+        offset: record.offset,
+        timestamp_ms: record.timestamp_ms,
+        key: record.key.clone(),
+        value: record.value.clone(),
+        headers: headers.collect(),
+        score: found.score,
+        log_id: found.log_id.as_str().to_owned(),
+    }
+}
+
+/// A listed bundle on the wire: what LIST and key say of it. Its counts and checksums stand in its manifest, which is not opened.
+pub fn listed(store: &Store, listed: &Listed) -> v1::ListBundlesResponse {
+    let key = &listed.key;
+    let bundle = v1::Bundle {
+        key: key.to_string(),
+        url: store.url_of(key),
+        size_bytes: listed.size_bytes,
+        e_tag: listed.e_tag.clone().unwrap_or_default(),
+        base_offset: key.range().first(),
+        last_offset: key.range().last(),
+        min_timestamp_ms: key.times_ms().map(|(min, _)| min),
+        max_timestamp_ms: key.times_ms().map(|(_, max)| max),
+        ..v1::Bundle::default()
+    };
+    v1::ListBundlesResponse {
+        topic: key.partition().topic().to_owned(),
+        partition: key.partition().partition(),
+        log_id: key.log_id().as_str().to_owned(),
+        bundle: Some(bundle),
+    }
+}
+
+/// The summary on the wire; `began` is when the request came.
+pub fn summary(summary: &Summary, began: Instant) -> v1::SearchSummary {
+    v1::SearchSummary {
+        matched: summary.matched,
+        bundles_searched: summary.bundles_searched,
+        bundles_pruned: summary.bundles_pruned,
+        bytes_fetched: summary.traffic.bytes,
+        requests_to_store: summary.traffic.requests,
+        total_us: micros(began.elapsed()),
+    }
+}
+
+/// Records in messages of about [`MESSAGE_BYTES`], each with one record at least.
+fn in_messages(records: Vec<Found>) -> impl Iterator<Item = v1::SearchResponse> {
+    let mut records = records.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let (mut message, mut bytes) = (v1::SearchResponse::default(), 0);
+        while bytes < MESSAGE_BYTES
+            && let Some(found) = records.next()
+        {
+            bytes += found.record.mem_usage();
+            message.records.push(record(&found));
+        }
+        (!message.records.is_empty()).then_some(message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_newer_caller_means_is_not_guessed() {
+        let request = v1::SearchRequest { order: 77, ..v1::SearchRequest::default() };
+        assert_eq!(
+            search_request(request).map(|_| ()).map_err(|s| s.code()),
+            Err(tonic::Code::InvalidArgument)
+        );
+        let request = v1::ListBundlesRequest { segment_sha256: Some(vec![1; 31].into()), filter: None };
+        assert_eq!(list_filter(request).map(|_| ()).map_err(|s| s.code()), Err(tonic::Code::InvalidArgument));
+    }
+
+    #[test]
+    fn a_query_that_does_not_read_says_where() {
+        let request = v1::SearchRequest { query: "a AND (b".into(), ..v1::SearchRequest::default() };
+        let status = search_request(request).map(|_| ()).expect_err("an open bracket");
+        assert_eq!(status.code(), tonic::Code::InvalidArgument);
+        assert!(status.message().contains("character 6"), "{}", status.message());
+    }
+}

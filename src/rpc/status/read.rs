@@ -1,0 +1,70 @@
+//! Status of the read stories' errors.
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::{DOMAIN, RETRY_STORE, Verdict};
+use crate::archive::{ArchiveError, ArchiveErrorKind};
+use crate::index::QueryError;
+use crate::search::SearchError;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// What a caller of `Search` is told.
+pub fn of_search(error: &SearchError) -> Status {
+    let verdict = match error {
+        SearchError::NoTopic => Verdict::new(Code::InvalidArgument, "NO_TOPIC"),
+        SearchError::LimitTooLarge { .. } => Verdict::new(Code::InvalidArgument, "LIMIT_TOO_LARGE"),
+        SearchError::TooBroad { bundle, .. } => {
+            Verdict::new(Code::InvalidArgument, "QUERY_TOO_BROAD").at("bundle", bundle)
+        }
+        SearchError::AnswerTooLarge => Verdict::new(Code::InvalidArgument, "ANSWER_TOO_LARGE"),
+        SearchError::List(error) => store_verdict(error),
+        SearchError::Archive(error) => archive_verdict(error),
+    };
+    verdict.into_status(error)
+}
+
+/// What a caller is told whose query does not read.
+pub fn of_query(error: &QueryError) -> Status {
+    Verdict::new(Code::InvalidArgument, "QUERY").at("position", error.position).into_status(error)
+}
+
+/// What a caller is told where the store cannot be listed.
+pub fn of_store(error: &StoreError) -> Status {
+    store_verdict(error).into_status(error)
+}
+
+/// What a caller is told whose request does not read, for a reason that is no error of the library's.
+pub fn invalid(reason: &'static str, message: String) -> Status {
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, []);
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+/// A bundle that was listed and is gone, or damaged, is the data's loss, not the caller's fault.
+fn archive_verdict(error: &ArchiveError) -> Verdict {
+    let verdict = match error.kind() {
+        ArchiveErrorKind::NotFound => Verdict::new(Code::DataLoss, "BUNDLE_MISSING"),
+        ArchiveErrorKind::Corrupt => Verdict::new(Code::DataLoss, "BUNDLE_CORRUPT"),
+        ArchiveErrorKind::Denied => Verdict::new(Code::Unavailable, "STORE_DENIED"),
+        ArchiveErrorKind::Unavailable => {
+            Verdict::new(Code::Unavailable, "STORE_UNAVAILABLE").retry_after(RETRY_STORE)
+        }
+        ArchiveErrorKind::Unsupported => Verdict::new(Code::Unimplemented, "BUNDLE_NEWER"),
+        ArchiveErrorKind::Bug => Verdict::new(Code::Internal, "PANICKED"),
+    };
+    verdict.at("bundle", error.bundle())
+}
+
+fn store_verdict(error: &StoreError) -> Verdict {
+    match error.kind() {
+        StoreErrorKind::NotFound
+        | StoreErrorKind::Denied
+        | StoreErrorKind::Unavailable
+        | StoreErrorKind::Changed
+        | StoreErrorKind::Corrupt => {
+            Verdict::new(Code::Unavailable, "STORE_UNAVAILABLE").retry_after(RETRY_STORE)
+        }
+        StoreErrorKind::TimedOut => Verdict::new(Code::DeadlineExceeded, "STORE_TIMED_OUT"),
+        StoreErrorKind::Refused => Verdict::new(Code::InvalidArgument, "STORE_REFUSED"),
+    }
+}

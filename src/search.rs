@@ -1,0 +1,160 @@
+//! The read story: a query becomes records.
+//!
+//! A LIST names the bundles, their keys say which of them come into question, and of each of those the index says which records
+//! match. The best are taken, and read from their blocks. Where bundles overlap, as those of two replicas do, each offset of a log is
+//! answered once, unless the bundles hold different records for it: then all of them are answered, and the conflict is reported.
+//!
+//! An answer is whole or an error: a bundle that cannot be read fails the search, by its name.
+//!
+//! Knows nothing of gRPC or the command line, nor of the write path.
+
+mod candidates;
+mod hits;
+mod take;
+
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::archive::{ArchiveError, StoredRecord, Traffic};
+use crate::ids::{LogId, TopicPartition};
+use crate::index::{Order, Query};
+use crate::registry::{self, Filter};
+use crate::store::{Store, StoreError};
+
+/// The most records that one search answers.
+pub const LIMIT_MAX: usize = 100_000;
+
+/// The most bytes of keys, values and headers that one search answers.
+pub const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// How many bundles are searched at a time; the index of each is in memory.
+const BUNDLES_AT_ONCE: usize = 4;
+
+/// What is looked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Which records come into question. A topic is required.
+    pub filter: Filter,
+    /// Which of those match.
+    pub query: Query,
+    /// How many are answered, at most [`LIMIT_MAX`]; none where they are only to be counted.
+    pub limit: usize,
+    /// Which come first.
+    pub order: Order,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// The first records that match, in order.
+    pub records: Vec<Found>,
+    /// What it took.
+    pub summary: Summary,
+}
+
+/// A record, and whose it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// Topic and partition.
+    pub partition: TopicPartition,
+    /// The incarnation of the log.
+    pub log_id: LogId,
+    /// The record.
+    pub record: StoredRecord,
+    /// How well it matches, where that decides the order.
+    pub score: Option<f32>,
+}
+
+/// What a search found and took.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// How many records match, answered or not. An offset that several bundles hold counts once for each time it has there.
+    pub matched: u64,
+    /// How many bundles were opened.
+    pub bundles_searched: u64,
+    /// How many bundles of the topic could not hold what was looked for.
+    pub bundles_pruned: u64,
+    /// What was read from the store; the LIST counts as one request.
+    pub traffic: Traffic,
+    /// Offsets for which different records were answered.
+    pub conflicts: Vec<Conflict>,
+    /// Whether a phrase was looked for as its words in any order, since an index does not know their places.
+    pub phrases_as_words: bool,
+}
+
+/// Bundles hold different records for one offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// Topic and partition.
+    pub partition: TopicPartition,
+    /// The incarnation of the log.
+    pub log_id: LogId,
+    /// The offset.
+    pub offset: i64,
+    /// The bundles.
+    pub bundles: Vec<String>,
+}
+
+/// Why a search has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    /// The request names no topic.
+    #[error("a topic is needed")]
+    NoTopic,
+    /// More records are asked for than one search answers.
+    #[error("the limit is {limit}, more than {LIMIT_MAX}")]
+    LimitTooLarge {
+        /// What was asked for.
+        limit: usize,
+    },
+    /// The query has too many words for a bundle with so many paths.
+    #[error("{bundle}: the query is too broad for its {paths} paths: name a field")]
+    TooBroad {
+        /// The bundle.
+        bundle: String,
+        /// How many paths its records have.
+        paths: usize,
+    },
+    /// The records are too large to be answered at once.
+    #[error("the records have more than {ANSWER_BYTES_MAX} bytes: ask for fewer")]
+    AnswerTooLarge,
+    /// The store cannot be listed.
+    #[error(transparent)]
+    List(#[from] StoreError),
+    /// A bundle cannot be read. What it holds is not answered, so nothing is.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+}
+
+/// Searches a topic.
+pub async fn search(store: &Store, request: &Request) -> Result<Answer, SearchError> {
+    if request.filter.topic.is_none() {
+        return Err(SearchError::NoTopic);
+    }
+    if request.limit > LIMIT_MAX {
+        return Err(SearchError::LimitTooLarge { limit: request.limit });
+    }
+    let selected = registry::find(store, &request.filter).await?;
+    let bundles = hits::with_overlaps(selected.bundles);
+    let searched = bundles.len() as u64;
+    let found: Vec<hits::BundleHits> = stream::iter(bundles)
+        .map(|bundle| hits::search_bundle(store, bundle, request))
+        .buffered(BUNDLES_AT_ONCE)
+        .try_collect()
+        .await?;
+    let mut summary = Summary {
+        bundles_searched: searched,
+        bundles_pruned: selected.pruned,
+        phrases_as_words: found.iter().any(|bundle| bundle.phrases_as_words),
+        ..Summary::default()
+    };
+    let candidates = candidates::merge(&found, request.order);
+    summary.matched = candidates.matched;
+    let taken = take::take(&found, candidates.hits, request.limit).await?;
+    summary.traffic = Traffic { requests: 1, bytes: 0 };
+    found.iter().for_each(|bundle| summary.traffic += bundle.archive.traffic());
+    summary.conflicts = taken.conflicts;
+    Ok(Answer { records: taken.records, summary })
+}
+
+#[cfg(test)]
+mod tests;
