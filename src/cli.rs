@@ -13,6 +13,7 @@ mod restore;
 mod serve;
 mod stats;
 mod store;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -72,6 +73,8 @@ enum Command {
     Restore(restore::RestoreArgs),
     /// List bundles.
     Ls(ls::LsArgs),
+    /// Check every byte, count and record of stored bundles.
+    Verify(verify::VerifyArgs),
     /// What a worker has done and is doing.
     Stats(stats::Args),
     /// Whether a worker can take work.
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args),
         Command::Restore(args) => restore::run(&args),
         Command::Ls(args) => ls::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Stats(args) => stats::run(args),
         Command::Health(args) => health::run(args),
     };

@@ -23,3 +23,4 @@ pub mod segment;
 pub mod server;
 pub mod stats;
 pub mod store;
+pub mod verify;

@@ -135,6 +135,14 @@ pub async fn restore(
     Ok(Restored { segment: plan.segment, bundles: plan.archives.len() })
 }
 
+/// Restores a segment to a file that nobody gets to see, to prove that it can be done.
+pub async fn rehearse(plan: &Plan) -> Result<(), RestoreError> {
+    let path = std::env::temp_dir().join("wal-indexer-rehearsal");
+    let partial =
+        Partial::create(&path).map_err(|source| RestoreError::Write { path: path.clone(), source })?;
+    plan.write(partial.file(), &path, |_, _| {}).await
+}
+
 impl Plan {
     /// Holds the bundles against one another.
     pub fn new(archives: Vec<Arc<Archive>>) -> Result<Self, RestoreError> {

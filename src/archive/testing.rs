@@ -15,6 +15,7 @@ use crate::bundle::{
 };
 use crate::ids::{LogId, OffsetRange, TopicPartition};
 use crate::index::{self, FieldCatalog, IndexBuilder, TopicSettings};
+use crate::record::RecordBatch;
 use crate::segment::{DecodedFrame, Frame, Splitter};
 use crate::store::{BundleKey, Existing, KeyHash, NewObject, PutError, Refused, Store};
 
@@ -65,7 +66,25 @@ pub(crate) fn pack_claiming(source: &Bytes, sha256: [u8; 32]) -> Vec<Packed> {
     pack_as(source, "", sha256)
 }
 
+/// The bundle of one segment's records with the index of another's, both of one partition.
+pub(crate) fn pack_with_index_of(source: &Bytes, indexed: &Bytes) -> Packed {
+    let mut frames = Vec::new();
+    Splitter::new(indexed.len() as u64, None).push(indexed.clone(), &mut frames).expect("frames");
+    let indexed: Vec<_> =
+        frames.iter().map(|frame| frame.decode(1 << 30).expect("records").records).collect();
+    pack_frames(source, "", Sha256::digest(source).into(), Some(&indexed)).remove(0)
+}
+
 fn pack_as(source: &Bytes, log_id: &str, sha256: [u8; 32]) -> Vec<Packed> {
+    pack_frames(source, log_id, sha256, None)
+}
+
+fn pack_frames(
+    source: &Bytes,
+    log_id: &str,
+    sha256: [u8; 32],
+    indexed: Option<&[RecordBatch]>,
+) -> Vec<Packed> {
     let (mut frames, mut splitter) = (Vec::new(), Splitter::new(source.len() as u64, None));
     splitter.push(source.clone(), &mut frames).expect("frames");
     let tail = splitter.finish().expect("an end");
@@ -95,6 +114,7 @@ fn pack_as(source: &Bytes, log_id: &str, sha256: [u8; 32]) -> Vec<Packed> {
             LogId::new(log_id),
             &frames,
             torn.map(|t| (t.position, t.bytes.clone())),
+            indexed,
         )
     });
     packed.collect()
@@ -106,12 +126,15 @@ fn pack_partition(
     log_id: LogId,
     frames: &[(Frame, DecodedFrame)],
     torn: Option<(u64, Bytes)>,
+    indexed: Option<&[RecordBatch]>,
 ) -> Packed {
     let settings = TopicSettings::default();
     let (mut index, mut blocks) =
         (IndexBuilder::new(settings).expect("an index"), BlockWriter::new().expect("blocks"));
     for (frame, decoded) in frames {
-        index.add(&decoded.records).expect("documents");
+        if indexed.is_none() {
+            index.add(&decoded.records).expect("documents");
+        }
         let facts = FrameFacts {
             range: Some(decoded.range),
             min_timestamp_ms: decoded.min_timestamp_ms,
@@ -120,6 +143,7 @@ fn pack_partition(
         };
         blocks.add(frame.position, &frame.bytes, facts).expect("a frame");
     }
+    indexed.into_iter().flatten().for_each(|batch| index.add(batch).expect("documents"));
     if let Some((position, bytes)) = torn {
         blocks.add(position, &bytes, FrameFacts::default()).expect("a tail");
     }

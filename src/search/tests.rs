@@ -159,7 +159,8 @@ async fn a_corrupt_bundle_fails_the_search_by_its_name() {
         let mut object = packed.object().to_vec();
         // The members' data follow their headers, which begin with the name or with `index/`.
         let header = object.windows(part.len()).position(|bytes| bytes == part.as_bytes()).expect(part);
-        let data = if part == "footer" { packed.built.footer_offset as usize } else { header / 512 * 512 + 512 };
+        let data =
+            if part == "footer" { packed.built.footer_offset as usize } else { header / 512 * 512 + 512 };
         object[data + 10] ^= 4;
         put_new(&store, &packed.key, &object.into()).await;
         let error = search(&store, &request("orders", "")).await.expect_err(part);

@@ -1,0 +1,164 @@
+//! Whether stored bundles still are what their receipts said: every byte, every count, every record found again.
+//!
+//! Of each bundle all bytes are read and every checksum is checked; every frame is decoded and every record looked up in the index, by
+//! its number and by what it holds; what was counted is held against the manifest. A segment whose bundles are all at hand is put
+//! together again, and its hash compared.
+//!
+//! What is wrong with a bundle is a [`Finding`]; an error means that nothing can be said.
+
+mod check;
+mod probe;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::archive::{Archive, ArchiveError, ArchiveErrorKind, Source, open_index, walk};
+use crate::ids::LogId;
+use crate::restore::{self, Plan, RestoreError};
+use crate::store::{Listed, Store};
+
+use check::Check;
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The bundle's key.
+    pub bundle: String,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// A bundle that was looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// The bundle's key.
+    pub bundle: String,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// Data records in it, all of them found again if nothing is wrong.
+    pub records: u64,
+    /// Terms that were looked for and led to their records.
+    pub terms: u64,
+}
+
+/// What came out of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Every bundle that was looked at.
+    pub bundles: Vec<Checked>,
+    /// All that is wrong; nothing, if all is well.
+    pub findings: Vec<Finding>,
+    /// Segments that were put together again, with the right hash.
+    pub segments_whole: u64,
+    /// Segments of which not all bundles were at hand.
+    pub segments_partly: u64,
+}
+
+/// Why nothing can be said.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// A bundle is out of reach.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A segment cannot be put together here.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+}
+
+/// Looks at each of these bundles. With `all` they are all that the store has, and a segment's missing bundle is a finding. `progress`
+/// hears how many bytes more were checked.
+pub async fn verify(
+    store: &Store,
+    bundles: &[Listed],
+    all: bool,
+    progress: impl Fn(u64),
+) -> Result<Outcome, VerifyError> {
+    let mut outcome = Outcome::default();
+    let mut segments: BTreeMap<([u8; 32], LogId), Vec<Arc<Archive>>> = BTreeMap::new();
+    for listed in bundles {
+        let bundle = listed.key.to_string();
+        match verify_bundle(store, listed, &progress).await {
+            Ok((archive, checked, wrong)) => {
+                outcome.bundles.push(checked);
+                let findings = wrong.into_iter().map(|what| Finding { bundle: bundle.clone(), what });
+                outcome.findings.extend(findings);
+                let segment = (archive.manifest().segment.sha256, archive.log_id().clone());
+                segments.entry(segment).or_default().push(Arc::new(archive));
+            }
+            Err(error) if is_finding(&error) => {
+                let (size_bytes, what) = (listed.size_bytes, error.fault().to_string());
+                outcome.bundles.push(Checked { bundle: bundle.clone(), size_bytes, ..Checked::default() });
+                outcome.findings.push(Finding { bundle, what });
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    for archives in segments.into_values() {
+        verify_segment(archives, all, &mut outcome).await?;
+    }
+    Ok(outcome)
+}
+
+/// The bundle's own fault, as against a store that is away. One that this build cannot read is none that it may call sound.
+fn is_finding(error: &ArchiveError) -> bool {
+    match error.kind() {
+        ArchiveErrorKind::NotFound | ArchiveErrorKind::Corrupt | ArchiveErrorKind::Unsupported => true,
+        ArchiveErrorKind::Denied | ArchiveErrorKind::Unavailable | ArchiveErrorKind::Bug => false,
+    }
+}
+
+async fn verify_bundle(
+    store: &Store,
+    listed: &Listed,
+    progress: &impl Fn(u64),
+) -> Result<(Archive, Checked, Vec<String>), ArchiveError> {
+    let archive = Archive::open(Source::listed(store, listed)).await?;
+    let check = Check::new(&archive, open_index(&archive).await?);
+    let (_, check) = walk(archive.source(), check, progress).await?;
+    let concluded = archive.blocking(move || check.conclude()).await?;
+    let concluded = concluded.map_err(|fault| archive.error(fault))?;
+    let checked = Checked {
+        bundle: archive.name(),
+        size_bytes: listed.size_bytes,
+        records: archive.manifest().record_count,
+        terms: concluded.terms,
+    };
+    Ok((archive, checked, concluded.wrong))
+}
+
+/// Puts a segment together again, if all of it is there. That of one partition was hashed on the way.
+async fn verify_segment(
+    archives: Vec<Arc<Archive>>,
+    all: bool,
+    outcome: &mut Outcome,
+) -> Result<(), VerifyError> {
+    let bundle = archives[0].name();
+    let written = match Plan::new(archives) {
+        Ok(plan) if plan.segment().partitions == 1 => Ok(()),
+        Ok(plan) => restore::rehearse(&plan).await,
+        Err(error) => Err(error),
+    };
+    match written {
+        Ok(()) => outcome.segments_whole += 1,
+        Err(RestoreError::Missing { .. }) if !all => outcome.segments_partly += 1,
+        Err(RestoreError::Archive(error)) if !is_finding(&error) => return Err(error.into()),
+        Err(error @ (RestoreError::Write { .. } | RestoreError::Panicked)) => return Err(error.into()),
+        Err(
+            error @ (RestoreError::NoBundles
+            | RestoreError::Archive(_)
+            | RestoreError::OtherSegment { .. }
+            | RestoreError::SamePartition { .. }
+            | RestoreError::Missing { .. }
+            | RestoreError::Hole { .. }
+            | RestoreError::Overlap { .. }
+            | RestoreError::HashDiffers { .. }),
+        ) => {
+            let what = format!("its segment cannot be restored: {error}");
+            outcome.findings.push(Finding { bundle, what });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! One bundle's blocks, decoded: what they hold against what table, manifest and index say.
+
+use sha2::{Digest, Sha256};
+
+use super::probe::{Group, Terms};
+use crate::archive::{Archive, Fault, Visit, decode_block};
+use crate::bundle::{BlockEntry, Manifest, OpenedBlock, TimeRange};
+use crate::ids::{OffsetRange, TopicPartition};
+use crate::index::IndexReader;
+use crate::segment::{DecodedFrame, Frame};
+
+/// Records are looked up in groups of this many: a group's terms are in memory, and each group asks the index for all its records once.
+const GROUP_RECORDS: usize = 256 << 10;
+
+/// Further ones say nothing new.
+const WRONG_MAX: usize = 20;
+
+/// Looks at a bundle block by block.
+pub(super) struct Check {
+    manifest: Manifest,
+    partition: TopicPartition,
+    reader: IndexReader,
+    group: Group,
+    terms: Terms,
+    /// The offsets with data records, as runs in the order of the file.
+    data: Vec<OffsetRange>,
+    control_records: u64,
+    /// Of the source, where this bundle holds all of it.
+    source: Option<Sha256>,
+    wrong: Vec<String>,
+}
+
+/// What came out of it.
+pub(super) struct Concluded {
+    pub terms: u64,
+    pub wrong: Vec<String>,
+}
+
+/// What a block holds.
+#[derive(Default)]
+struct BlockFacts {
+    offsets: Option<OffsetRange>,
+    times: Option<TimeRange>,
+}
+
+impl Check {
+    pub fn new(archive: &Archive, reader: IndexReader) -> Self {
+        let manifest = archive.manifest().clone();
+        Self {
+            partition: archive.partition().clone(),
+            reader,
+            group: Group::default(),
+            terms: Terms::new(&manifest),
+            data: Vec::new(),
+            control_records: 0,
+            source: (manifest.segment.partitions == 1).then(Sha256::new),
+            wrong: Vec::new(),
+            manifest,
+        }
+    }
+
+    /// After the last block: looks up the last records, and holds the sums against the manifest.
+    pub fn conclude(mut self) -> Result<Concluded, Fault> {
+        self.look_up()?;
+        let (stated, found) = (self.manifest.control_record_count, self.control_records);
+        if stated != found {
+            self.complain(format!("{found} control records, the manifest says {stated}"));
+        }
+        if self.gaps() != self.manifest.gaps {
+            self.complain("the gaps in the manifest are not those of the records".to_owned());
+        }
+        let hash = self.source.take().map(|source| <[u8; 32]>::from(source.finalize()));
+        if hash.is_some_and(|hash| hash != self.manifest.segment.sha256) {
+            self.complain("the blocks together have not the segment's sha256".to_owned());
+        }
+        let missed = self.terms.missed();
+        self.wrong.extend(missed);
+        Ok(Concluded { terms: self.terms.found(), wrong: self.wrong })
+    }
+
+    fn complain(&mut self, what: String) {
+        if self.wrong.len() < WRONG_MAX {
+            self.wrong.push(what);
+        }
+    }
+
+    fn frame(&mut self, frame: &Frame, decoded: &DecodedFrame, facts: &mut BlockFacts) -> Result<(), Fault> {
+        if frame.partition.as_ref().is_some_and(|partition| *partition != self.partition) {
+            self.complain(format!("a frame at offset {} is another partition's", decoded.range.first()));
+        }
+        facts.offsets = Some(facts.offsets.map_or(decoded.range, |offsets| offsets.cover(&decoded.range)));
+        if let (Some(min_ms), Some(max_ms)) = (decoded.min_timestamp_ms, decoded.max_timestamp_ms) {
+            let times = TimeRange { min_ms, max_ms };
+            facts.times = Some(facts.times.map_or(times, |all| all.cover(&times)));
+        }
+        self.control_records += decoded.control_offsets.len() as u64;
+        for record in decoded.records.iter() {
+            if let Some(one) = OffsetRange::new(record.offset(), record.offset()) {
+                match self.data.last_mut() {
+                    Some(run) if run.last().checked_add(1) == Some(record.offset()) => *run = run.cover(&one),
+                    _ => self.data.push(one),
+                }
+            }
+            self.group.add(&record, &self.terms);
+        }
+        if self.group.len() >= GROUP_RECORDS { self.look_up() } else { Ok(()) }
+    }
+
+    fn look_up(&mut self) -> Result<(), Fault> {
+        let group = self.group.take();
+        let wrong = group.look_up(&self.reader, &mut self.terms)?;
+        wrong.into_iter().for_each(|what| self.complain(what));
+        Ok(())
+    }
+
+    fn compare(&mut self, entry: &BlockEntry, facts: &BlockFacts) {
+        if facts.offsets != entry.offsets {
+            self.complain(format!(
+                "block at source byte {}: its offsets are not its table's",
+                entry.source_position
+            ));
+        }
+        if facts.times != entry.times {
+            self.complain(format!(
+                "block at source byte {}: its times are not its table's",
+                entry.source_position
+            ));
+        }
+    }
+
+    /// Offsets of the bundle's range without a data record.
+    fn gaps(&mut self) -> Vec<OffsetRange> {
+        self.data.sort_unstable();
+        let (mut gaps, mut next) = (Vec::new(), Some(self.manifest.base_offset));
+        for run in &self.data {
+            let Some(expected) = next else { break };
+            if run.first() > expected {
+                gaps.extend(OffsetRange::new(expected, run.first() - 1));
+            }
+            next = run.last().checked_add(1).map(|after| after.max(expected));
+        }
+        gaps.extend(next.and_then(|expected| OffsetRange::new(expected, self.manifest.last_offset)));
+        gaps
+    }
+}
+
+impl Visit for Check {
+    fn block(&mut self, block: OpenedBlock) -> Result<(), Fault> {
+        if let Some(source) = &mut self.source {
+            source.update(&block.plain);
+        }
+        let (format, mut facts) = (self.manifest.segment.format, BlockFacts::default());
+        decode_block(&block.entry, &block.plain, format, |frame, decoded| {
+            self.frame(frame, &decoded, &mut facts)
+        })?;
+        self.compare(&block.entry, &facts);
+        Ok(())
+    }
+}
