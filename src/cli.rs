@@ -1,6 +1,7 @@
 //! Flags become typed values, verbs become library calls; the one reader of the environment. Every flag `--some-name` has
 //! a variable `WAL_INDEXER_SOME_NAME`. Knows nothing of what happens inside the pipeline.
 
+mod demo;
 mod endpoint;
 mod error;
 mod generate;
@@ -67,6 +68,8 @@ enum Command {
     Serve(serve::Args),
     /// Index segment files in this process, without a server.
     Index(index::Args),
+    /// The main job on one screen: index, delete, search, restore.
+    Demo(demo::Args),
     /// Write a segment of realistic JSON logs.
     Generate(generate::Args),
     /// Restore a segment, byte for byte, from its bundles.
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Index(args) => index::run(args),
+        Command::Demo(args) => demo::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Restore(args) => restore::run(&args),
         Command::Ls(args) => ls::run(&args),

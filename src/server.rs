@@ -14,7 +14,9 @@ use tracing::info;
 use crate::ingest::Ingest;
 use crate::proto::DESCRIPTORS;
 use crate::proto::v1::indexer_service_server::IndexerServiceServer;
+use crate::proto::v1::search_service_server::SearchServiceServer;
 use crate::rpc::Indexer;
+use crate::rpc::search::Reader;
 use crate::store::SourceRoots;
 
 /// A chunk of 4 MiB and what protobuf puts around it.
@@ -59,10 +61,12 @@ pub async fn run(
     let draining = Arc::new(AtomicBool::new(false));
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IndexerServiceServer<Indexer>>().await;
+    health.set_serving::<SearchServiceServer<Reader>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
     let drain_max = config.drain_max;
+    let reader = Reader::new(config.ingest.store.clone());
     let indexer = Indexer::new(config.ingest, config.sources, config.worker_id, Arc::clone(&draining));
 
     let (stopping, stopped) = oneshot::channel();
@@ -71,6 +75,7 @@ pub async fn run(
         // First no new work, then word of it: a client that asks in between is told, not served.
         draining.store(true, Ordering::Release);
         health.set_not_serving::<IndexerServiceServer<Indexer>>().await;
+        health.set_not_serving::<SearchServiceServer<Reader>>().await;
         info!(drain_max_s = drain_max.as_secs(), "draining");
         // Nobody listens any more where serving has failed by itself.
         let _ = stopping.send(());
@@ -82,6 +87,7 @@ pub async fn run(
         .tcp_nodelay(true)
         .add_service(health_service)
         .add_service(reflection.build_v1()?)
+        .add_service(SearchServiceServer::new(reader))
         .add_service(IndexerServiceServer::new(indexer).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), signal);
     let drain_is_over = async {
