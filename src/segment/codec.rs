@@ -252,32 +252,45 @@ fn lz4_frame_len(input: &[u8]) -> Result<usize, CompressionFlaw> {
     }
 }
 
+/// The window, as a power of two, that all of zstd's levels up to 19 keep within: 8 MiB.
+const ZSTD_WINDOW_LOG: u32 = 23;
+/// The largest window that zstd itself opens without being told to: 128 MiB.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
 thread_local! {
     /// A zstd context and its window are far larger than a batch: each thread keeps one.
     static ZSTD: RefCell<Option<ZstdDecoder<'static>>> = const { RefCell::new(None) };
 }
 
+/// A window larger than [`ZSTD_WINDOW_LOG`] gets a context of its own, so that no thread is left with one that large; it may be
+/// as large as the bound.
 fn zstd(input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
     if input.is_empty() {
         return Err(CompressionFlaw::CutOff.into());
     }
-    ZSTD.with_borrow_mut(|slot| {
-        // A context that met an error is thrown away, and with it whatever state it was left in.
-        let mut decoder = match slot.take() {
-            Some(decoder) => decoder,
-            None => ZstdDecoder::new()?,
-        };
-        decoder.set_parameter(DParameter::WindowLogMax(window_log_max(bytes_max)))?;
-        let out = zstd_frames(&mut decoder, input, bytes_max)?;
-        *slot = Some(decoder);
-        Ok(out)
-    })
+    // A context that met an error is thrown away, and with it whatever state it was left in.
+    let mut decoder = match ZSTD.take() {
+        Some(decoder) => decoder,
+        None => zstd_decoder(ZSTD_WINDOW_LOG)?,
+    };
+    let window_log = bytes_max.max(1).ilog2().min(ZSTD_WINDOW_LOG_MAX);
+    match zstd_frames(&mut decoder, input, bytes_max) {
+        Err(Failure::Flaw(CompressionFlaw::Broken)) if window_log > ZSTD_WINDOW_LOG => {
+            zstd_frames(&mut zstd_decoder(window_log)?, input, bytes_max)
+        }
+        opened => {
+            if opened.is_ok() {
+                ZSTD.set(Some(decoder));
+            }
+            opened
+        }
+    }
 }
 
-/// The largest window that a frame may ask for: 8 MiB, which all levels up to 19 keep within, or the bound where that is more;
-/// at most 128 MiB, zstd's own limit.
-fn window_log_max(bytes_max: usize) -> u32 {
-    bytes_max.max(1).ilog2().clamp(23, 27)
+fn zstd_decoder(window_log: u32) -> io::Result<ZstdDecoder<'static>> {
+    let mut decoder = ZstdDecoder::new()?;
+    decoder.set_parameter(DParameter::WindowLogMax(window_log))?;
+    Ok(decoder)
 }
 
 /// Frames that follow one another are one stream, to libzstd as to the Java binding that Kafka uses.

@@ -84,9 +84,13 @@ fn a_bomb_is_too_large_and_is_not_opened_any_further() {
     let zeros = vec![0; 64 << 20];
     for codec in CODECS {
         let bomb = compress(codec, &zeros);
-        let start = std::time::Instant::now();
-        assert_eq!(open(codec, &bomb, 1 << 20), Err(Fault::TooLarge { limit: 1 << 20 }), "{codec}");
-        assert!(start.elapsed().as_secs() < 2, "{codec}");
+        // Who opened all of it would find that its end is missing. (Of LZ4 the block lengths are walked over first.)
+        let reached = if codec == Codec::Lz4 { bomb.len() } else { bomb.len() * 3 / 4 };
+        assert_eq!(
+            open(codec, &bomb[..reached], 1 << 20),
+            Err(Fault::TooLarge { limit: 1 << 20 }),
+            "{codec}"
+        );
     }
 }
 
@@ -210,5 +214,23 @@ fn zstd_opens_again_after_an_error_on_the_same_thread() {
         assert!(open(Codec::Zstd, &packed[..len], 1 << 20).is_err());
         assert!(open(Codec::Zstd, &packed, 10).is_err());
         assert!(open(Codec::Zstd, &packed, 1 << 20).expect("whole") == plain);
+    }
+}
+
+#[test]
+fn zstd_windows_are_as_large_as_the_bound_at_most() {
+    let compress = |window_log| {
+        let mut out = zstd::Encoder::new(Vec::new(), 1).expect("in memory");
+        out.window_log(window_log).expect("a valid window");
+        out.write_all(&log_lines(100_000)).and_then(|()| out.finish()).expect("in memory")
+    };
+    for (window_log, bound, opens) in [
+        (23, 1 << 20, true),
+        (24, 1 << 20, false),
+        (24, 16 << 20, true),
+        (27, 64 << 20, false),
+        (27, 1 << 30, true),
+    ] {
+        assert_eq!(open(Codec::Zstd, &compress(window_log), bound).is_ok(), opens, "{window_log} {bound}");
     }
 }
