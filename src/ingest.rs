@@ -94,13 +94,19 @@ pub struct RequestParts {
 pub struct Patience {
     /// Waiting for memory.
     pub admission: Duration,
-    /// Between two chunks of a segment.
+    /// For the header, and between two chunks of a segment.
     pub silence: Duration,
+    /// For a bundle to be stored and checked, all attempts together; a large one gets more.
+    pub upload: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { admission: Duration::from_secs(30), silence: Duration::from_secs(30) }
+        Self {
+            admission: Duration::from_secs(30),
+            silence: Duration::from_secs(30),
+            upload: Duration::from_secs(60),
+        }
     }
 }
 
@@ -148,7 +154,7 @@ impl Ingest {
         let built = Instant::now();
 
         job.enter(Phase::Uploading);
-        let partitions = upload::upload(&self.store, packed).await?;
+        let partitions = upload::upload(&self.store, packed, self.patience.upload).await?;
         let mut receipt = Receipt::new(request.segment_id, source, partitions);
         receipt.timings = Timings {
             admit: admitted - began,

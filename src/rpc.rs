@@ -40,7 +40,10 @@ impl Indexer {
     }
 
     async fn index(&self, mut messages: Streaming<v1::IndexSegmentRequest>) -> Result<Receipt, IngestError> {
-        let first = messages.message().await.map_err(|_| ReadError::CallerGone)?;
+        let silence = self.ingest.patience.silence;
+        let first = tokio::time::timeout(silence, messages.message()).await;
+        let first = first.map_err(|_| IngestError::Silent { after: silence })?;
+        let first = first.map_err(|_| ReadError::CallerGone)?;
         let Some(v1::index_segment_request::Payload::Header(header)) = first.and_then(|first| first.payload)
         else {
             return Err(RequestError::HeaderMissing.into());

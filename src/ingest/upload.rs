@@ -15,20 +15,23 @@ use super::receipt::IndexedPartition;
 /// How many bundles of one segment are on their way at a time.
 const UPLOADS_AT_ONCE: usize = 4;
 
-/// How long a bundle may take to be stored and checked, all attempts together, and how much longer for each MiB: the
-/// store may be slow, and a few attempts must fit.
-const UPLOAD_BASE: Duration = Duration::from_secs(60);
+/// How much longer than the base a bundle may take for each MiB: the store may be slow, and a few attempts must fit.
 const UPLOAD_PER_MIB: Duration = Duration::from_secs(2);
 
-/// Stores all bundles. Some may be stored when one fails: sending the segment again finds them.
-pub(super) async fn upload(store: &Store, packed: Vec<Packed>) -> Result<Vec<IndexedPartition>, IngestError> {
-    stream::iter(packed).map(|one| upload_one(store, one)).buffered(UPLOADS_AT_ONCE).try_collect().await
+/// Stores all bundles, each within `base` and what its size adds. Some may be stored when one fails: sending the segment
+/// again finds them.
+pub(super) async fn upload(
+    store: &Store,
+    packed: Vec<Packed>,
+    base: Duration,
+) -> Result<Vec<IndexedPartition>, IngestError> {
+    stream::iter(packed).map(|one| upload_one(store, one, base)).buffered(UPLOADS_AT_ONCE).try_collect().await
 }
 
-async fn upload_one(store: &Store, packed: Packed) -> Result<IndexedPartition, IngestError> {
+async fn upload_one(store: &Store, packed: Packed, base: Duration) -> Result<IndexedPartition, IngestError> {
     let Packed { key, manifest, built, range, tally, gaps, memory } = packed;
     let object = NewObject { parts: built.parts, size_bytes: built.size_bytes, crc32c: built.crc32c };
-    let deadline = Instant::now() + UPLOAD_BASE + UPLOAD_PER_MIB * (object.size_bytes >> 20) as u32;
+    let deadline = Instant::now() + base + UPLOAD_PER_MIB * (object.size_bytes >> 20) as u32;
     let put = store
         .put(&key, &object, deadline, |existing| judge(existing, &manifest))
         .await
