@@ -1,12 +1,15 @@
 //! The listener and what stands in front of the services: limits, health, reflection, drain. Knows nothing of stages.
 
-use std::future::Future;
+use std::future::{Future, ready};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use futures::{Stream, StreamExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tracing::info;
@@ -26,6 +29,10 @@ const MESSAGE_BYTES_MAX: usize = (4 << 20) + (64 << 10);
 /// anything is admitted, so they are bounded by connection.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// How long a new connection may say nothing.
+const FIRST_WORD_MAX: Duration = Duration::from_secs(10);
+const SILENT_CONNECTIONS_MAX: usize = 16 << 10;
 
 /// What a server needs beside its listener.
 #[derive(Debug)]
@@ -84,12 +91,11 @@ pub async fn run(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .tcp_nodelay(true)
         .add_service(health_service)
         .add_service(reflection.build_v1()?)
         .add_service(SearchServiceServer::new(reader))
         .add_service(IndexerServiceServer::new(indexer).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), signal);
+        .serve_with_incoming_shutdown(speaking(listener), signal);
     let drain_is_over = async {
         match stopped.await {
             Ok(()) => tokio::time::sleep(drain_max).await,
@@ -103,4 +109,18 @@ pub async fn run(
             Ok(())
         }
     }
+}
+
+/// Connections that have begun to speak. One that has not (a port check, a balancer's spare) cannot be told to go away, and
+/// would hold up the end of the process for as long as a drain may take; here it goes with the listener.
+fn speaking(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
+    let first_words = TcpListenerStream::new(listener).map(|accepted| async {
+        let connection = accepted?;
+        connection.set_nodelay(true)?;
+        match timeout(FIRST_WORD_MAX, connection.readable()).await {
+            Ok(readable) => readable.map(|()| Some(connection)),
+            Err(_) => Ok(None),
+        }
+    });
+    first_words.buffer_unordered(SILENT_CONNECTIONS_MAX).filter_map(|spoke| ready(spoke.transpose()))
 }
