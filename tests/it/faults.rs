@@ -43,6 +43,8 @@ pub enum Fault {
     SayCreated,
     /// PUT only: "created", and what is stored has a flipped bit.
     Corrupt,
+    /// GET only: conditions are not looked at, as some stores do.
+    Heedless,
     /// PUT only: somebody else's object is stored under the key just before.
     ForeignFirst,
 }
@@ -65,7 +67,8 @@ pub struct Counts {
 /// The decorator. Without a plan it only counts.
 #[derive(Debug)]
 pub struct Faults {
-    inner: Arc<dyn ObjectStore>,
+    /// What it is around, for what no store of ours does: to replace an object.
+    pub inner: Arc<dyn ObjectStore>,
     plan: Mutex<Plan>,
     pub counts: Counts,
 }
@@ -169,15 +172,21 @@ impl Faults {
                     .await?;
                 self.inner.put_opts(location, payload, options).await
             }
-            Fault::SlowDown | Fault::Fail | Fault::Forbid | Fault::Hang => Err(answer(fault).await),
+            Fault::SlowDown | Fault::Fail | Fault::Forbid | Fault::Hang | Fault::Heedless => {
+                Err(answer(fault).await)
+            }
         }
     }
 
-    async fn get(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+    async fn get(&self, location: &Path, mut options: GetOptions) -> Result<GetResult> {
         if options.head { &self.counts.heads } else { &self.counts.gets }.fetch_add(1, SeqCst);
         let fault = self.plan.lock().unwrap().next_gets.pop_front();
         match fault {
             None | Some(Fault::None) => self.inner.get_opts(location, options).await,
+            Some(Fault::Heedless) => {
+                options.if_match = None;
+                self.inner.get_opts(location, options).await
+            }
             Some(fault) => Err(answer(fault).await),
         }
     }

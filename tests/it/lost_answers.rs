@@ -6,13 +6,16 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::TryStreamExt;
 use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStoreExt, PutPayload};
 use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 use wal_indexer::ids::{LogId, OffsetRange, TopicPartition};
 use wal_indexer::store::{
-    BundleKey, Cause, Existing, KeyHash, KeyPrefix, NewObject, Patience, Put, PutError, Refused, Store,
-    StoreErrorKind,
+    BundleKey, Cause, Existing, KeyHash, KeyPrefix, NewObject, Patience, Put, PutError, Refused, SourceError,
+    SourceRoots, Store, StoreErrorKind,
 };
 
 use crate::faults::{FOREIGN, Fault, Faults, parts};
@@ -173,6 +176,15 @@ async fn lesson_24_what_s3_says_it_took_is_confirmed_by_a_head_and_not_read_agai
     put(&store, &object(TEXT)).await.unwrap();
     let asked = (plan.counts.heads.load(SeqCst), plan.counts.gets.load(SeqCst));
     assert_eq!(asked, (1, 0));
+    // "Created", and the HEAD shows another size, or another ETag of the same size: read, and found to be another.
+    for there in ["short", "the bytes of a bundle, wholE"] {
+        let (store, plan) = as_if(&Url::parse("s3://bucket").unwrap());
+        let path = Path::parse(key(1).to_string()).unwrap();
+        plan.inner.put(&path, there.to_owned().into()).await.unwrap();
+        plan.next_puts([Fault::SayCreated]);
+        let error = put(&store, &object(TEXT)).await.unwrap_err();
+        assert!(matches!(error, PutError::Corrupt(_)), "{error}");
+    }
     // The HEAD is refused: no receipt.
     let (store, plan) = as_if(&Url::parse("s3://bucket").unwrap());
     plan.next_gets([Fault::Forbid]);
@@ -322,4 +334,32 @@ async fn a_put_that_nobody_waits_for_any_more_sends_nothing_more() {
     let sent = plan.counts.puts.load(SeqCst);
     sleep(100 * MS).await;
     assert_eq!(plan.counts.puts.load(SeqCst), sent);
+}
+
+#[tokio::test]
+async fn a_source_that_is_replaced_in_a_store_that_heeds_no_conditions_is_an_error() {
+    let (store, plan) = memory();
+    let path = Path::parse("bundles/segment").unwrap();
+    let url = "memory:///bundles/segment";
+    let roots = SourceRoots::of_store(store);
+    for (replacement, size) in [("01234567XX", "the same size"), ("0123456789, longer", "longer")] {
+        plan.inner.put(&path, PutPayload::from_static(b"0123456789")).await.unwrap();
+        let source = roots.open(url, Some(10)).await.unwrap();
+        plan.inner.put(&path, PutPayload::from(replacement.to_owned())).await.unwrap();
+        plan.next_gets([Fault::Heedless]);
+        let read: Result<Vec<Bytes>, SourceError> = source.read().try_collect().await;
+        assert_eq!(read, Err(SourceError::Changed { url: url.to_owned() }), "{size}");
+    }
+}
+
+#[tokio::test]
+async fn a_source_is_read_to_its_end_although_some_answers_fail() {
+    let (store, plan) = memory();
+    let bytes: Vec<u8> = (0..20 << 20).map(|i: u32| (i >> 9) as u8).collect();
+    let path = Path::parse("bundles/segment").unwrap();
+    plan.inner.put(&path, bytes.clone().into()).await.unwrap();
+    plan.next_gets([Fault::Fail, Fault::None, Fault::SlowDown, Fault::Hang, Fault::None, Fault::Fail]);
+    let source = SourceRoots::of_store(store).open("memory:///bundles/segment", None).await.unwrap();
+    let chunks: Vec<Bytes> = source.read().try_collect().await.unwrap();
+    assert!(chunks.concat() == bytes, "in order, each byte once");
 }
