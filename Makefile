@@ -36,3 +36,12 @@ $(VENV)/stamp: tests/client/requirements.txt tests/tools-requirements.txt
 
 bench: ## The whole path beside a bare indexing loop, in one run: docs/performance.md; takes minutes and all cores
 	$(CARGO) bench --locked --bench whole_path
+
+FUZZ_TARGETS := kafka chronik splitter bundle
+FUZZ_SECONDS ?= 600
+
+fuzz: ## Fuzzes each decoder and the bundle's reader, FUZZ_SECONDS each; needs cargo-fuzz
+	fuzz/seed.sh
+	for target in $(FUZZ_TARGETS); do \
+		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 || exit 1; \
+	done
