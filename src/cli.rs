@@ -4,16 +4,20 @@
 mod demo;
 mod endpoint;
 mod error;
+mod export;
 mod generate;
 mod health;
 mod index;
+mod inspect;
 mod ls;
 mod output;
 mod pipeline;
 mod restore;
+mod search;
 mod serve;
 mod stats;
 mod store;
+mod text;
 mod verify;
 
 use std::process::ExitCode;
@@ -76,6 +80,12 @@ enum Command {
     Restore(restore::RestoreArgs),
     /// List bundles.
     Ls(ls::LsArgs),
+    /// Find records: newest first, one a line.
+    Search(search::SearchArgs),
+    /// Show what is in a segment file or a bundle.
+    Inspect(inspect::InspectArgs),
+    /// Write a bundle's index and manifest as a tar.gz.
+    Export(export::ExportArgs),
     /// Check every byte, count and record of stored bundles.
     Verify(verify::VerifyArgs),
     /// What a worker has done and is doing.
@@ -97,6 +107,9 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args),
         Command::Restore(args) => restore::run(&args),
         Command::Ls(args) => ls::run(&args),
+        Command::Search(args) => search::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Stats(args) => stats::run(args),
         Command::Health(args) => health::run(args),

@@ -6,12 +6,13 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
 
 use crate::proto::v1;
 use crate::proto::v1::index_segment_request::Payload;
 use crate::proto::v1::indexer_service_client::IndexerServiceClient;
+use crate::proto::v1::search_service_client::SearchServiceClient;
 use crate::proto::v1::segment_header::Source;
 
 /// Chunks of a file that is sent.
@@ -50,6 +51,7 @@ impl From<Status> for ClientError {
 #[derive(Clone, Debug)]
 pub struct Client {
     indexer: IndexerServiceClient<Channel>,
+    search: SearchServiceClient<Channel>,
 }
 
 impl Client {
@@ -58,7 +60,9 @@ impl Client {
         let failed = |source| ClientError::Connect { endpoint: endpoint.to_owned(), source };
         let channel =
             Endpoint::from_shared(endpoint.to_owned()).map_err(failed)?.connect().await.map_err(failed)?;
-        Ok(Self { indexer: IndexerServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX) })
+        let search = SearchServiceClient::new(channel.clone()).max_decoding_message_size(REPLY_BYTES_MAX);
+        let indexer = IndexerServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
+        Ok(Self { indexer, search })
     }
 
     /// Streams a file as an inline source. `header.source` is filled in from the file's size.
@@ -86,6 +90,14 @@ impl Client {
     /// What the worker has done and is doing.
     pub async fn stats(&mut self) -> Result<v1::GetStatsResponse, ClientError> {
         Ok(self.indexer.get_stats(v1::GetStatsRequest {}).await?.into_inner())
+    }
+
+    /// Records that match, as the worker sends them; the last message has the summary.
+    pub async fn search(
+        &mut self,
+        request: v1::SearchRequest,
+    ) -> Result<Streaming<v1::SearchResponse>, ClientError> {
+        Ok(self.search.search(request).await?.into_inner())
     }
 
     /// Whether the worker can take work.

@@ -18,9 +18,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::archive::{Archive, ArchiveError, Source};
 use crate::bundle::SegmentFacts;
+use crate::partial::Partial;
 use crate::store::{BundleKey, Store};
-
-use file::Partial;
 
 /// How many blocks are read and in memory at a time: of 1 MiB each, if no batch is larger.
 const BLOCKS_AT_ONCE: usize = 8;

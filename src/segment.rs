@@ -59,6 +59,15 @@ impl Frame {
         }
     }
 
+    /// What it is, in words: `chronik-v1`, `chronik-v2`, `kafka-batch`.
+    pub fn kind(&self) -> &'static str {
+        match self.encoding {
+            Encoding::ChronikV1 => "chronik-v1",
+            Encoding::ChronikV2 => "chronik-v2",
+            Encoding::KafkaBatch => "kafka-batch",
+        }
+    }
+
     /// Verifies the frame and finds its records.
     ///
     /// `decoded_bytes_max` bounds what is allocated for it: decompressed bytes, spans of records and headers. (LZ4 takes up to
@@ -86,6 +95,8 @@ impl Frame {
 pub struct DecodedFrame {
     /// The offsets that the frame's own head claims: also those of control records, and those that compaction emptied.
     pub range: OffsetRange,
+    /// How the producer compressed the records. Chronik's V1 frames do not say, and V2 frames hold them uncompressed besides.
+    pub codec: Codec,
     /// The data records, in the order of the file. Control records are not among them.
     pub records: RecordBatch,
     /// The offsets of the control records: a frame holds these or data, never both.

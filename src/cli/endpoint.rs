@@ -17,12 +17,20 @@ impl EndpointArgs {
         &self,
         question: impl AsyncFnOnce(&mut Client) -> Result<T, ClientError>,
     ) -> Result<T, CliError> {
-        let failed = |error: ClientError| match error {
-            ClientError::Status(status) => CliError::status(&self.endpoint, &status),
-            ClientError::Connect { .. } => CliError::new(Exit::Again, "no worker", &error),
-            ClientError::File(_) => CliError::new(Exit::Failed, &self.endpoint, &error),
-        };
-        let mut client = Client::connect(&self.endpoint).await.map_err(failed)?;
-        question(&mut client).await.map_err(failed)
+        ask(&self.endpoint, question).await
     }
+}
+
+/// Connects to `endpoint` and asks.
+pub async fn ask<T>(
+    endpoint: &str,
+    question: impl AsyncFnOnce(&mut Client) -> Result<T, ClientError>,
+) -> Result<T, CliError> {
+    let failed = |error: ClientError| match error {
+        ClientError::Status(status) => CliError::status(endpoint, &status),
+        ClientError::Connect { .. } => CliError::new(Exit::Again, "no worker", &error),
+        ClientError::File(_) => CliError::new(Exit::Failed, endpoint, &error),
+    };
+    let mut client = Client::connect(endpoint).await.map_err(failed)?;
+    question(&mut client).await.map_err(failed)
 }

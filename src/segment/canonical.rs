@@ -10,7 +10,7 @@ use bincode::{BorrowDecode, Decode};
 use bytes::Bytes;
 
 use super::gather::Gather;
-use super::{Fault, kafka};
+use super::{Codec, Fault, kafka};
 use crate::ids::OffsetRange;
 use crate::record::Span;
 
@@ -24,7 +24,7 @@ struct Head {
     _base_sequence: i32,
     _is_transactional: bool,
     is_control: bool,
-    _compression: Compression,
+    compression: Compression,
     timestamp_type: TimestampType,
     _base_timestamp: i64,
     max_timestamp: i64,
@@ -39,6 +39,18 @@ enum Compression {
     Snappy,
     Lz4,
     Zstd,
+}
+
+impl From<Compression> for Codec {
+    fn from(compression: Compression) -> Self {
+        match compression {
+            Compression::None => Self::None,
+            Compression::Gzip => Self::Gzip,
+            Compression::Snappy => Self::Snappy,
+            Compression::Lz4 => Self::Lz4,
+            Compression::Zstd => Self::Zstd,
+        }
+    }
 }
 
 #[derive(Decode, PartialEq)]
@@ -91,6 +103,7 @@ pub(super) fn decode(
     }
     let append_time = (head.timestamp_type == TimestampType::LogAppendTime).then_some(head.max_timestamp);
     let mut gather = Gather::new(count as usize, head.is_control, 0, limit)?;
+    gather.codec = head.compression.into();
     for record in 0..count as u32 {
         decode_record(&mut rest, record, range, append_time, &mut gather)?;
     }

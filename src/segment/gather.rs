@@ -2,12 +2,14 @@
 
 use bytes::Bytes;
 
-use super::{DecodedFrame, Fault};
+use super::{Codec, DecodedFrame, Fault};
 use crate::ids::OffsetRange;
 use crate::record::{HeaderSpans, RecordBatch, RecordSpans, Span};
 
 /// The records of a frame, while it is decoded.
 pub(super) struct Gather {
+    /// How the producer compressed them.
+    pub(super) codec: Codec,
     records: Vec<RecordSpans>,
     headers: Vec<HeaderSpans>,
     control_offsets: Vec<i64>,
@@ -31,6 +33,7 @@ impl Gather {
         let bytes_left = limit.checked_sub(need).ok_or(Fault::TooLarge { limit })?;
         let (records, control_offsets) = if is_control { (0, count) } else { (count, 0) };
         Ok(Self {
+            codec: Codec::None,
             records: Vec::with_capacity(records),
             headers: Vec::new(),
             control_offsets: Vec::with_capacity(control_offsets),
@@ -94,6 +97,7 @@ impl Gather {
     pub(super) fn finish(self, range: OffsetRange, bytes: Bytes) -> DecodedFrame {
         DecodedFrame {
             range,
+            codec: self.codec,
             records: RecordBatch { bytes, records: self.records, headers: self.headers },
             control_offsets: self.control_offsets,
             min_timestamp_ms: self.times.map(|(min, _)| min),

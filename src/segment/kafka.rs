@@ -117,6 +117,7 @@ pub(super) fn decode(bytes: &Bytes, decoded_bytes_max: usize) -> Result<DecodedF
     let attributes = u16::from_be_bytes(be(bytes, 21));
     let codec = Codec::of_attributes(attributes)?;
     let batch = Batch {
+        codec,
         base_offset: range.first(),
         last_delta: i64::from(i32::from_be_bytes(be(bytes, 23))),
         // Compaction may put a delete horizon here (attribute bit 6, KIP-534): it rewrites the records' times relative to
@@ -138,6 +139,7 @@ pub(super) fn decode(bytes: &Bytes, decoded_bytes_max: usize) -> Result<DecodedF
 
 /// What a batch's head says about its records.
 struct Batch {
+    codec: Codec,
     base_offset: i64,
     last_delta: i64,
     base_timestamp: i64,
@@ -162,6 +164,7 @@ impl Batch {
             .filter(|count| u64::from(*count) <= most)
             .ok_or(Fault::BadCount { claimed: self.count.into(), most })?;
         let mut gather = Gather::new(count as usize, self.is_control, bytes_used, limit)?;
+        gather.codec = self.codec;
         let mut fields = Fields { bytes: &bytes, at: start, end: bytes.len() };
         let mut delta_before = -1;
         for record in 0..count {

@@ -1,0 +1,264 @@
+//! What is in a file, without storing anything: a segment's frames and records, or a bundle's members and blocks.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use bytes::{Bytes, BytesMut};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::archive::{Archive, FRAME_BYTES_MAX, StoredRecord};
+use crate::bundle::{MANIFEST_NAME, Manifest};
+use crate::ids::OffsetRange;
+use crate::segment::{Frame, SegmentError, Splitter};
+
+/// Files are read in pieces of this size.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// A segment file, as far as it can be read.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SegmentReport {
+    /// The file's size in bytes.
+    pub size_bytes: u64,
+    /// SHA-256 of the whole file, in hexadecimal digits.
+    pub sha256: String,
+    /// CRC-32C of the whole file, likewise.
+    pub crc32c: String,
+    /// What it is written in; `None` where there are too few bytes to tell.
+    pub format: Option<&'static str>,
+    /// Whole frames.
+    pub frames: u64,
+    /// How many there are of each kind.
+    pub kinds: BTreeMap<&'static str, u64>,
+    /// How many frames use each codec.
+    pub codecs: BTreeMap<String, u64>,
+    /// What the frames hold, by partition.
+    pub partitions: Vec<PartitionReport>,
+    /// Bytes behind the last whole frame.
+    pub torn_tail_bytes: u64,
+    /// The first records.
+    #[serde(skip)]
+    pub first_records: Vec<StoredRecord>,
+    /// What cannot be read, and where: nothing behind that is counted.
+    pub error: Option<String>,
+}
+
+/// A partition's part of a segment.
+#[derive(Clone, Debug, Serialize)]
+pub struct PartitionReport {
+    /// The topic; `None` where the frames do not say.
+    pub topic: Option<String>,
+    /// The partition's number, likewise.
+    pub partition: Option<i32>,
+    /// Whole frames.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The least offset that a frame covers.
+    pub base_offset: i64,
+    /// The greatest.
+    pub last_offset: i64,
+    /// Data records.
+    pub records: u64,
+    /// Control records.
+    pub control_records: u64,
+    /// The earliest time of a data record, in milliseconds since the Unix epoch.
+    pub min_timestamp_ms: Option<i64>,
+    /// The latest.
+    pub max_timestamp_ms: Option<i64>,
+}
+
+/// A bundle.
+#[derive(Clone, Debug, Serialize)]
+pub struct BundleReport {
+    /// Its key, or its file's path.
+    pub bundle: String,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// Where its footer starts.
+    pub footer_offset: u64,
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// Its members.
+    pub members: Vec<MemberReport>,
+    /// Its blocks.
+    pub blocks: Vec<BlockReport>,
+}
+
+/// A member of a bundle.
+#[derive(Clone, Debug, Serialize)]
+pub struct MemberReport {
+    /// Its name in the tar.
+    pub name: String,
+    /// Where its data start.
+    pub position: u64,
+    /// Their length in bytes.
+    pub bytes: u64,
+    /// CRC-32C of its data, in hexadecimal digits.
+    pub crc32c: String,
+}
+
+/// A block of `records.zst`.
+#[derive(Clone, Debug, Serialize)]
+pub struct BlockReport {
+    /// Where the compressed block starts in `records.zst`.
+    pub position: u64,
+    /// Its length.
+    pub bytes: u32,
+    /// Its length once opened.
+    pub plain_bytes: u32,
+    /// Whole frames in it; none in the block of the torn tail.
+    pub frames: u32,
+    /// Data records in it.
+    pub records: u64,
+    /// The least offset that a frame of it covers.
+    pub first_offset: Option<i64>,
+    /// The greatest.
+    pub last_offset: Option<i64>,
+    /// Where its first byte comes from in the segment.
+    pub source_position: u64,
+}
+
+/// Whether a file is a bundle, by its first bytes: a tar that begins with a manifest.
+pub fn is_bundle(path: &Path) -> io::Result<bool> {
+    let mut head = Vec::new();
+    File::open(path)?.take(512).read_to_end(&mut head)?;
+    let is_tar = head.get(257..262) == Some(b"ustar");
+    Ok(is_tar && head.starts_with(MANIFEST_NAME.as_bytes()))
+}
+
+/// Reads a segment file to its end, or to what cannot be read. `first_records` of its records are kept. Blocks.
+pub fn segment(path: &Path, first_records: usize, progress: impl Fn(u64)) -> io::Result<SegmentReport> {
+    let mut file = File::open(path)?;
+    let size_bytes = file.metadata()?.len();
+    let mut reader = SegmentReader::new(size_bytes, first_records);
+    let (mut sha256, mut crc32c) = (Sha256::new(), 0);
+    loop {
+        let mut chunk = BytesMut::zeroed(CHUNK_BYTES);
+        let read = file.read(&mut chunk)?;
+        if read == 0 {
+            break;
+        }
+        chunk.truncate(read);
+        sha256.update(&chunk);
+        crc32c = crc32c::crc32c_append(crc32c, &chunk);
+        progress(read as u64);
+        reader.push(chunk.freeze());
+    }
+    let mut report = reader.finish();
+    report.sha256 = sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    report.crc32c = format!("{crc32c:08x}");
+    Ok(report)
+}
+
+/// What is in an open bundle.
+pub fn bundle(archive: &Archive) -> BundleReport {
+    let members = archive.footer().members().iter().map(|member| MemberReport {
+        name: member.name.clone(),
+        position: member.position,
+        bytes: member.len,
+        crc32c: format!("{:08x}", member.crc32c),
+    });
+    let blocks = archive.blocks().entries().iter().map(|entry| BlockReport {
+        position: entry.position,
+        bytes: entry.compressed_len,
+        plain_bytes: entry.plain_len,
+        frames: entry.frames,
+        records: entry.records,
+        first_offset: entry.offsets.map(|offsets| offsets.first()),
+        last_offset: entry.offsets.map(|offsets| offsets.last()),
+        source_position: entry.source_position,
+    });
+    BundleReport {
+        bundle: archive.name(),
+        size_bytes: archive.source().size_bytes(),
+        footer_offset: archive.footer().footer_offset(),
+        manifest: archive.manifest().clone(),
+        members: members.collect(),
+        blocks: blocks.collect(),
+    }
+}
+
+/// Takes a segment apart as it comes.
+struct SegmentReader {
+    splitter: Option<Splitter>,
+    report: SegmentReport,
+    partitions: BTreeMap<Option<(String, i32)>, PartitionReport>,
+    first_records: usize,
+}
+
+impl SegmentReader {
+    fn new(size_bytes: u64, first_records: usize) -> Self {
+        let report = SegmentReport { size_bytes, ..SegmentReport::default() };
+        let splitter = Some(Splitter::new(size_bytes, None));
+        Self { splitter, report, partitions: BTreeMap::new(), first_records }
+    }
+
+    fn push(&mut self, chunk: Bytes) {
+        let Some(splitter) = &mut self.splitter else { return };
+        let mut frames = Vec::new();
+        let pushed = splitter.push(chunk, &mut frames);
+        self.report.format = splitter.format().map(|format| format.name());
+        // The frames in front of a fault may be what is at fault.
+        if let Err(error) = frames.iter().try_for_each(|frame| self.frame(frame)).and(pushed) {
+            self.fail(&error);
+        }
+    }
+
+    fn finish(mut self) -> SegmentReport {
+        match self.splitter.take().map(Splitter::finish) {
+            Some(Ok(tail)) => {
+                self.report.torn_tail_bytes = tail.torn.map_or(0, |torn| torn.bytes.len() as u64);
+            }
+            Some(Err(error)) => self.fail(&error),
+            None => {}
+        }
+        self.report.partitions = self.partitions.into_values().collect();
+        self.report
+    }
+
+    fn fail(&mut self, error: &SegmentError) {
+        self.report.error = Some(format!("{}: {error}", error.reason()));
+        self.splitter = None;
+    }
+
+    fn frame(&mut self, frame: &Frame) -> Result<(), SegmentError> {
+        let decoded = frame.decode(FRAME_BYTES_MAX)?;
+        let report = &mut self.report;
+        report.frames += 1;
+        *report.kinds.entry(frame.kind()).or_default() += 1;
+        *report.codecs.entry(decoded.codec.to_string()).or_default() += 1;
+        let missing = self.first_records.saturating_sub(report.first_records.len());
+        report.first_records.extend(decoded.records.iter().take(missing).map(|one| StoredRecord::new(&one)));
+
+        let name = frame.partition.as_ref().map(|one| (one.topic().to_owned(), one.partition()));
+        let range: OffsetRange = decoded.range;
+        let part = self.partitions.entry(name.clone()).or_insert_with(|| PartitionReport {
+            topic: name.as_ref().map(|(topic, _)| topic.clone()),
+            partition: name.as_ref().map(|(_, partition)| *partition),
+            frames: 0,
+            bytes: 0,
+            base_offset: range.first(),
+            last_offset: range.last(),
+            records: 0,
+            control_records: 0,
+            min_timestamp_ms: None,
+            max_timestamp_ms: None,
+        });
+        part.frames += 1;
+        part.bytes += frame.bytes.len() as u64;
+        part.base_offset = part.base_offset.min(range.first());
+        part.last_offset = part.last_offset.max(range.last());
+        part.records += decoded.records.records.len() as u64;
+        part.control_records += decoded.control_offsets.len() as u64;
+        let (min, max) = (decoded.min_timestamp_ms, decoded.max_timestamp_ms);
+        part.min_timestamp_ms = part.min_timestamp_ms.into_iter().chain(min).min();
+        part.max_timestamp_ms = part.max_timestamp_ms.into_iter().chain(max).max();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! A file that is written under another name until it is right. Knows nothing of what is in it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A file in the making, beside the one that it will become. Dropped before that, it is removed.
+#[derive(Debug)]
+pub struct Partial {
+    file: Arc<File>,
+    path: PathBuf,
+    out: PathBuf,
+    kept: bool,
+}
+
+impl Partial {
+    /// Creates a file of a name of its own in the directory of `out`.
+    pub fn create(out: &Path) -> io::Result<Self> {
+        let name = out.file_name().filter(|_| !out.is_dir()).ok_or(io::ErrorKind::IsADirectory)?;
+        let mut number = 0;
+        loop {
+            let partial = format!(".{}.{}-{number}.partial", name.to_string_lossy(), std::process::id());
+            let path = directory(out).join(partial);
+            match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
+                Ok(file) => {
+                    return Ok(Self { file: Arc::new(file), path, out: out.to_owned(), kept: false });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 100 => number += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The file, open for reading and writing.
+    pub fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
+    }
+
+    /// Makes the file durable, and gives it its name.
+    pub fn keep(mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.path, &self.out)?;
+        self.kept = true;
+        File::open(directory(&self.out))?.sync_all()
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.kept {
+            // What cannot be removed has a name that says what it is.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
