@@ -38,8 +38,9 @@ use slices::Workshop;
 /// The largest segment: positions in it fit into 31 bits.
 pub const SEGMENT_BYTES_MAX: u64 = 2 << 30;
 
-/// What every request needs beside its bytes: buffers of the decoder, the compressor and an empty index.
-const REQUEST_BASE_BYTES: u64 = 4 << 20;
+/// What every request needs beside its bytes: two builders with the arenas of an empty index (9 MiB each), and the
+/// compressor's and decoder's buffers.
+const REQUEST_BASE_BYTES: u64 = 24 << 20;
 
 /// What a request may have in hand at once, read and not yet built, and being built, for a large segment.
 const IN_HAND_BYTES_MAX: u64 = 128 << 20;

@@ -18,10 +18,12 @@ use super::slice::{Piece, SLICE_BYTES, Slice, SliceBuilder};
 /// Frames go to a slice's builder in runs of about this size: a thread hop for each would cost more than it brings.
 const RUN_BYTES: usize = 512 << 10;
 
-/// Frames that wait for their run to fill, over all partitions. Beyond it the larger runs are sent early.
-const PENDING_BYTES_MAX: usize = 32 << 20;
+/// Source bytes after which every open slice ends, whatever it holds: a segment of a thousand partitions then never has a
+/// thousand builders, nor all of its bytes, in memory. Like the slices' own size this depends on the bytes alone.
+const WINDOW_BYTES: u64 = 256 << 20;
 
-/// What a request may have read and not yet built: two slices, so that two cores find work in one partition.
+/// What a request may have handed to builders that is not built yet: two slices, so that two cores find work in one
+/// partition.
 const READ_AHEAD_BYTES: usize = 2 * SLICE_BYTES as usize;
 
 /// The parts that every slice of a request needs.
@@ -36,21 +38,27 @@ pub(super) struct Workshop {
 /// All slices of one segment.
 pub(super) struct Slices {
     workshop: Workshop,
-    partitions: BTreeMap<TopicPartition, OpenPartition>,
+    partitions: BTreeMap<TopicPartition, OpenSlice>,
+    /// Source bytes since the last time that all slices ended.
+    window_bytes: u64,
     pending_bytes: usize,
     pending_memory: Share,
+    /// How many slices may be built while their frames still come; the others' frames wait for the slice to end.
+    builders_max: usize,
+    /// How many are.
+    builders: usize,
     read_ahead: Arc<Semaphore>,
-    /// Bounds how many builders are at work when the source has ended.
-    closing: Arc<Semaphore>,
+    /// Bounds how many of the slices that are built in one go are at work.
+    in_one_go: Arc<Semaphore>,
     tasks: JoinSet<Result<(TopicPartition, usize, Slice), IngestError>>,
 }
 
 /// A partition's slice that takes frames, and those that wait for a run.
 #[derive(Default)]
-struct OpenPartition {
-    /// How many slices came before.
+struct OpenSlice {
+    /// How many slices of the partition came before.
     ordinal: usize,
-    slice_bytes: u64,
+    bytes: u64,
     pending: Vec<Piece>,
     pending_bytes: usize,
     feed: Option<mpsc::UnboundedSender<Run>>,
@@ -65,15 +73,18 @@ struct Run {
 
 impl Slices {
     pub(super) fn new(workshop: Workshop) -> Self {
-        let closing = workshop.cpu.threads() * 2;
+        let threads = workshop.cpu.threads();
         let pending_memory = workshop.meter.share();
         Self {
             workshop,
             partitions: BTreeMap::new(),
+            window_bytes: 0,
             pending_bytes: 0,
             pending_memory,
+            builders_max: 2 * threads,
+            builders: 0,
             read_ahead: Arc::new(Semaphore::new(READ_AHEAD_BYTES)),
-            closing: Arc::new(Semaphore::new(closing)),
+            in_one_go: Arc::new(Semaphore::new(threads)),
             tasks: JoinSet::new(),
         }
     }
@@ -87,17 +98,16 @@ impl Slices {
         };
         open.pending.push(piece);
         open.pending_bytes += bytes;
-        open.slice_bytes += bytes as u64;
+        open.bytes += bytes as u64;
         self.pending_bytes += bytes;
-        let slice_ends = open.slice_bytes >= SLICE_BYTES;
-        if slice_ends || open.pending_bytes >= RUN_BYTES {
+        self.window_bytes += bytes as u64;
+        if open.bytes >= SLICE_BYTES {
+            self.end_slice(partition).await?;
+        } else if open.pending_bytes >= RUN_BYTES {
             self.send_run(partition).await?;
         }
-        if slice_ends {
-            self.end_slice(partition);
-        }
-        if self.pending_bytes > PENDING_BYTES_MAX {
-            self.send_largest_runs().await?;
+        if self.window_bytes >= WINDOW_BYTES {
+            self.end_all_slices().await?;
         }
         Ok(())
     }
@@ -110,9 +120,7 @@ impl Slices {
     /// The source has ended: builds what is left and returns each partition's slices in order. Where several slices
     /// failed, the fault that comes first in the segment is the one to name.
     pub(super) async fn finish(&mut self) -> Result<BTreeMap<TopicPartition, Vec<Slice>>, IngestError> {
-        for (partition, open) in std::mem::take(&mut self.partitions) {
-            self.finish_partition(partition, open).await?;
-        }
+        self.end_all_slices().await?;
         let mut finished: BTreeMap<TopicPartition, BTreeMap<usize, Slice>> = BTreeMap::new();
         let mut first_fault: Option<IngestError> = None;
         while let Some(ended) = self.tasks.join_next().await {
@@ -137,48 +145,12 @@ impl Slices {
         }
     }
 
-    async fn finish_partition(
-        &mut self,
-        partition: TopicPartition,
-        open: OpenPartition,
-    ) -> Result<(), IngestError> {
-        if open.pending.is_empty() {
-            return Ok(());
-        }
-        let mut memory = self.workshop.meter.share();
-        memory.set(open.pending_bytes as u64)?;
-        let run = Run { pieces: open.pending, _read_ahead: None, _memory: memory };
-        match open.feed {
-            Some(feed) => self.feed(&feed, run).await,
-            None => {
-                let workshop = self.workshop.clone();
-                let closing = Arc::clone(&self.closing);
-                self.tasks.spawn(async move {
-                    let _turn = closing.acquire_owned().await;
-                    let slice = build_whole(&workshop, &partition, run).await?;
-                    Ok((partition, open.ordinal, slice))
-                });
-                Ok(())
-            }
-        }
-    }
-
-    /// Sends the pending pieces of `partition` to its slice's task, starting it with the first run.
+    /// Sends the pending pieces to the slice's builder, which starts with the first run where one may still be started.
     async fn send_run(&mut self, partition: &TopicPartition) -> Result<(), IngestError> {
-        let Some(open) = self.partitions.get_mut(partition).filter(|open| !open.pending.is_empty()) else {
-            return Ok(());
-        };
-        let bytes = std::mem::take(&mut open.pending_bytes);
-        let pieces = std::mem::take(&mut open.pending);
-        self.pending_bytes -= bytes;
-        // A frame larger than the whole read-ahead takes all of it.
-        let units = u32::try_from(bytes.min(READ_AHEAD_BYTES)).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.read_ahead).acquire_many_owned(units).await.ok();
-        let mut memory = self.workshop.meter.share();
-        memory.set(bytes as u64)?;
-        let run = Run { pieces, _read_ahead: permit, _memory: memory };
+        let Some(open) = self.partitions.get_mut(partition) else { return Ok(()) };
         let feed = match &open.feed {
             Some(feed) => feed.clone(),
+            None if self.builders >= self.builders_max => return Ok(()),
             None => {
                 let (feed, runs) = mpsc::unbounded_channel();
                 let (workshop, partition, ordinal) = (self.workshop.clone(), partition.clone(), open.ordinal);
@@ -187,29 +159,57 @@ impl Slices {
                     Ok((partition, ordinal, slice))
                 });
                 open.feed = Some(feed.clone());
+                self.builders += 1;
                 feed
             }
         };
+        let (pieces, bytes) = open.take_pending();
+        let run = self.run_of(pieces, bytes).await?;
         self.feed(&feed, run).await
     }
 
-    fn end_slice(&mut self, partition: &TopicPartition) {
-        if let Some(open) = self.partitions.get_mut(partition) {
-            *open = OpenPartition { ordinal: open.ordinal + 1, ..OpenPartition::default() };
+    /// Has the slice built to its end; the partition's next frame begins another.
+    async fn end_slice(&mut self, partition: &TopicPartition) -> Result<(), IngestError> {
+        let Some(open) = self.partitions.get_mut(partition).filter(|open| open.bytes > 0) else {
+            return Ok(());
+        };
+        let (ordinal, feed) = (open.ordinal, open.feed.take());
+        let (pieces, bytes) = open.take_pending();
+        *open = OpenSlice { ordinal: ordinal + 1, ..OpenSlice::default() };
+        let run = self.run_of(pieces, bytes).await?;
+        if let Some(feed) = feed {
+            self.builders -= 1;
+            return self.feed(&feed, run).await;
         }
+        let (workshop, in_one_go) = (self.workshop.clone(), Arc::clone(&self.in_one_go));
+        let partition = partition.clone();
+        self.tasks.spawn(async move {
+            let _turn = in_one_go.acquire_owned().await;
+            let slice = build_whole(&workshop, &partition, run).await?;
+            Ok((partition, ordinal, slice))
+        });
+        Ok(())
     }
 
-    /// Half of what is pending, at least, lies with partitions that hold their fair share or more.
-    async fn send_largest_runs(&mut self) -> Result<(), IngestError> {
-        let fair = self.pending_bytes / self.partitions.len().max(1);
-        let large: Vec<TopicPartition> = (self.partitions.iter())
-            .filter(|(_, open)| open.pending_bytes >= fair.max(1))
-            .map(|(partition, _)| partition.clone())
-            .collect();
-        for partition in large {
-            self.send_run(&partition).await?;
+    async fn end_all_slices(&mut self) -> Result<(), IngestError> {
+        self.window_bytes = 0;
+        let partitions: Vec<TopicPartition> = self.partitions.keys().cloned().collect();
+        for partition in partitions {
+            self.end_slice(&partition).await?;
         }
         Ok(())
+    }
+
+    /// Makes a run of what waited; waits itself while builders have too much before them.
+    async fn run_of(&mut self, pieces: Vec<Piece>, bytes: usize) -> Result<Run, IngestError> {
+        // A run larger than the whole read-ahead takes all of it.
+        let units = u32::try_from(bytes.min(READ_AHEAD_BYTES)).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.read_ahead).acquire_many_owned(units).await.ok();
+        self.pending_bytes -= bytes;
+        self.account()?;
+        let mut memory = self.workshop.meter.share();
+        memory.set(bytes as u64)?;
+        Ok(Run { pieces, _read_ahead: permit, _memory: memory })
     }
 
     /// A slice that takes no more runs has failed: its own error, or an earlier slice's, says why.
@@ -222,6 +222,12 @@ impl Slices {
             Err(fault) => Err(fault),
             Ok(_) => Err(IngestError::Panicked),
         }
+    }
+}
+
+impl OpenSlice {
+    fn take_pending(&mut self) -> (Vec<Piece>, usize) {
+        (std::mem::take(&mut self.pending), std::mem::take(&mut self.pending_bytes))
     }
 }
 
