@@ -27,21 +27,23 @@ impl FakeServer {
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&requests);
         thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let request = answer_one(stream, &answer);
+            for mut stream in listener.incoming().flatten() {
+                // Shown before it is answered, so that whoever has the answer finds it.
+                let request = read_one(&mut stream);
                 seen.lock().unwrap().push(request);
+                let _ = stream.write_all(answer.as_bytes());
             }
         });
         Self { port, requests }
     }
 
-    /// The heads of all requests so far, with lower-case header names.
+    /// All requests so far, as they came.
     pub(super) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 }
 
-fn answer_one(mut stream: TcpStream, answer: &str) -> String {
+fn read_one(stream: &mut TcpStream) -> String {
     let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
     while let Ok(n @ 1..) = stream.read(&mut buffer) {
         request.extend_from_slice(&buffer[..n]);
@@ -50,7 +52,6 @@ fn answer_one(mut stream: TcpStream, answer: &str) -> String {
             break;
         }
     }
-    let _ = stream.write_all(answer.as_bytes());
     String::from_utf8_lossy(&request).into_owned()
 }
 
