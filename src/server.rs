@@ -117,9 +117,10 @@ fn speaking(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> 
     let first_words = TcpListenerStream::new(listener).map(|accepted| async {
         let connection = accepted?;
         connection.set_nodelay(true)?;
-        match timeout(FIRST_WORD_MAX, connection.readable()).await {
-            Ok(readable) => readable.map(|()| Some(connection)),
-            Err(_) => Ok(None),
+        match timeout(FIRST_WORD_MAX, connection.peek(&mut [0])).await {
+            Ok(Ok(1..)) => Ok(Some(connection)),
+            Ok(Ok(0)) | Err(_) => Ok(None),
+            Ok(Err(error)) => Err(error),
         }
     });
     first_words.buffer_unordered(SILENT_CONNECTIONS_MAX).filter_map(|spoke| ready(spoke.transpose()))
