@@ -17,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
     read_parts(&object);
     read_whole(&object);
     read_whole(&forge(&members_of(data)));
-    write_and_read(&data[..data.len().min(4_096)]);
+    write_and_read(&data[..data.len().min(1_024)]);
 });
 
 /// Every reader on its own, with bytes that are no bundle's.
@@ -237,7 +237,7 @@ fn write_and_read(data: &[u8]) {
         source.resize(position as usize, 0);
         source.extend_from_slice(&bytes);
         (position, records, frames) = (position + bytes.len() as u64, records + data_records, frames + 1);
-        if first & 2 != 0 {
+        if first % 16 == 3 {
             let next = BlockWriter::new().expect("a context");
             slices.push(std::mem::replace(&mut writer, next).finish().expect("blocks"));
         }
