@@ -10,6 +10,8 @@ mod builder;
 mod catalog;
 mod document;
 mod json;
+#[cfg(test)]
+mod measure;
 mod paths;
 pub mod query;
 mod reader;

@@ -140,6 +140,8 @@ impl TokenStream for WordStream<'_> {
                 return true;
             }
             self.dropped.fetch_add(1, Ordering::Relaxed);
+            // It may be as long as the longest value, and would stay that long.
+            self.token.text = String::new();
         }
         false
     }
