@@ -19,6 +19,9 @@ use crate::record::RecordBatch;
 use crate::segment::{DecodedFrame, Frame, Splitter};
 use crate::store::{BundleKey, Existing, KeyHash, NewObject, PutError, Refused, Store};
 
+/// How many frames make up a slice, so that even short segments have several Tantivy segments and blocks.
+const SLICE_FRAMES: usize = 2;
+
 /// A packed partition of a segment.
 pub(crate) struct Packed {
     pub key: BundleKey,
@@ -129,28 +132,37 @@ fn pack_partition(
     indexed: Option<&[RecordBatch]>,
 ) -> Packed {
     let settings = TopicSettings::default();
-    let (mut index, mut blocks) =
-        (IndexBuilder::new(settings).expect("an index"), BlockWriter::new().expect("blocks"));
-    for (frame, decoded) in frames {
-        if indexed.is_none() {
-            index.add(&decoded.records).expect("documents");
+    let (mut parts, mut blocks) = (Vec::new(), Vec::new());
+    for slice in frames.chunks(SLICE_FRAMES) {
+        let mut index = IndexBuilder::new(settings).expect("an index");
+        let mut writer = BlockWriter::new().expect("blocks");
+        for (frame, decoded) in slice {
+            if indexed.is_none() {
+                index.add(&decoded.records).expect("documents");
+            }
+            let facts = FrameFacts {
+                range: Some(decoded.range),
+                min_timestamp_ms: decoded.min_timestamp_ms,
+                max_timestamp_ms: decoded.max_timestamp_ms,
+                data_records: decoded.records.records.len() as u64,
+            };
+            writer.add(frame.position, &frame.bytes, facts).expect("a frame");
         }
-        let facts = FrameFacts {
-            range: Some(decoded.range),
-            min_timestamp_ms: decoded.min_timestamp_ms,
-            max_timestamp_ms: decoded.max_timestamp_ms,
-            data_records: decoded.records.records.len() as u64,
-        };
-        blocks.add(frame.position, &frame.bytes, facts).expect("a frame");
+        parts.push(index.finish().expect("a part"));
+        blocks.push(writer.finish().expect("blocks"));
     }
-    indexed.into_iter().flatten().for_each(|batch| index.add(batch).expect("documents"));
+    if let Some(batches) = indexed {
+        let mut index = IndexBuilder::new(settings).expect("an index");
+        batches.iter().for_each(|batch| index.add(batch).expect("documents"));
+        parts = vec![index.finish().expect("a part")];
+    }
     if let Some((position, bytes)) = torn {
-        blocks.add(position, &bytes, FrameFacts::default()).expect("a tail");
+        let mut writer = BlockWriter::new().expect("blocks");
+        writer.add(position, &bytes, FrameFacts::default()).expect("a tail");
+        blocks.push(writer.finish().expect("blocks"));
     }
-    let blocks = vec![blocks.finish().expect("blocks")];
     let hash = KeyHash::new(&segment.sha256, &log_id, &partition);
-    let index =
-        index::assemble(vec![index.finish().expect("a part")], hash.bytes(), &settings).expect("an index");
+    let index = index::assemble(parts, hash.bytes(), &settings).expect("an index");
     let decoded = || frames.iter().map(|(_, decoded)| decoded);
     let range = decoded().map(|d| d.range).reduce(|a, b| a.cover(&b)).expect("a frame");
     let times = decoded()

@@ -4,5 +4,7 @@ mod faults;
 mod generated;
 mod hostile;
 mod lost_answers;
+mod read_back;
 mod servers;
 mod stores;
+mod written;
