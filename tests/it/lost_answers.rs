@@ -221,7 +221,9 @@ async fn lesson_25_a_stalled_put_that_lands_late_changes_nothing() {
 async fn lesson_25_a_put_that_lands_between_two_attempts_is_found_to_be_ours() {
     // Given up after 150 ms, landed at 170 ms; what is asked then sees nothing or the object, and either is right.
     for late in [140, 150, 155, 160, 170] {
-        check([Fault::LandLate(late * MS), Fault::Hang], false).await;
+        for store in [memory(), as_if(&Url::parse("s3://bucket").unwrap())] {
+            check_on(store, [Fault::LandLate(late * MS), Fault::Hang], false).await;
+        }
     }
 }
 
