@@ -216,7 +216,9 @@ fn source_changed() -> Verdict {
 fn put_verdict(error: &PutError) -> Verdict {
     match error {
         PutError::Store { source, .. } => store_verdict(source),
-        PutError::Deadline { .. } => Verdict::new(Code::DeadlineExceeded, "STORE_TIMED_OUT"),
+        // A store that answered "not now" until time was up is away; one that did not answer may have taken it.
+        PutError::Deadline { last: Some(last), .. } => store_verdict(last),
+        PutError::Deadline { last: None, .. } => Verdict::new(Code::DeadlineExceeded, "STORE_TIMED_OUT"),
         PutError::Taken { .. } => Verdict::new(Code::Internal, "KEY_TAKEN"),
         PutError::Corrupt(_) => Verdict::new(Code::Internal, "STORED_BYTES_DIFFER"),
         PutError::Sizes { .. } => Verdict::new(Code::Internal, "SIZES"),
