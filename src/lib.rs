@@ -2,6 +2,7 @@
 //!
 //! The story, in the order of the modules: a sealed [`segment`]'s bytes become [`record`]s; the records become an
 //! [`index`]; index and frames become a [`bundle`]; the [`store`] keeps it and says so; [`ingest`] tells the whole of it.
+//! Back it goes by [`archive`], one bundle, and [`registry`], all of them: [`search`], [`restore`], [`verify`].
 
 pub mod archive;
 pub mod budget;

@@ -12,6 +12,9 @@ use crate::bundle::{
 use crate::ids::{LogId, OffsetRange, TopicPartition};
 use crate::store::{BundleKey, KeyHash};
 
+/// Hashing this much, in bytes, would hold up a thread of the runtime.
+const LARGE_BYTES: usize = 1 << 20;
+
 /// An open bundle: what it says of itself and where everything in it lies.
 #[derive(Clone, Debug)]
 pub struct Archive {
@@ -162,7 +165,14 @@ impl Archive {
 }
 
 async fn read_member(source: &Source, member: &Member) -> Result<Bytes, ArchiveError> {
-    checked(source, member, source.read(member.range()).await?)
+    let bytes = source.read(member.range()).await?;
+    if bytes.len() < LARGE_BYTES {
+        return checked(source, member, bytes);
+    }
+    let (member, data) = (member.clone(), bytes.clone());
+    let checked = blocking(move || member.check(&data)).await.map_err(|fault| source.error(fault))?;
+    checked.map_err(|error| source.error(error))?;
+    Ok(bytes)
 }
 
 fn checked(source: &Source, member: &Member, bytes: Bytes) -> Result<Bytes, ArchiveError> {

@@ -1,6 +1,7 @@
 //! `ls`: which bundles there are.
 
 use super::store::{StoreArgs, exit_of_store};
+use super::text::one_line;
 use super::{CliError, output, runtime};
 use crate::ids::LogId;
 use crate::proto::v1;
@@ -62,8 +63,8 @@ fn print(args: &LsArgs, store: &Store, bundles: &[v1::ListBundlesResponse]) -> R
     for one in bundles {
         let bundle = one.bundle.clone().unwrap_or_default();
         table.add_row([
-            format!("{}/{}", one.topic, one.partition),
-            one.log_id.clone(),
+            format!("{}/{}", one_line(&one.topic), one.partition),
+            one_line(&one.log_id).into_owned(),
             format!("{}..{}", bundle.base_offset, bundle.last_offset),
             output::time_ms(bundle.min_timestamp_ms),
             output::time_ms(bundle.max_timestamp_ms),

@@ -231,3 +231,6 @@ fn escaped(name: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_');
     name.chars().flat_map(|c| (!plain(c)).then_some('\\').into_iter().chain([c])).collect()
 }
+
+#[cfg(test)]
+mod tests;
