@@ -35,7 +35,8 @@ const OPENING_CONTEXT_BYTES: usize = 160 * 1024;
 /// Compresses blocks one after the other. Its memory stays: reuse it.
 pub(super) struct BlockCompressor {
     compressor: Compressor<'static>,
-    decompressor: Decompressor<'static>,
+    /// Made with the first block: a segment of many partitions has many compressors that wait for theirs.
+    decompressor: Option<Decompressor<'static>>,
     compressed: Vec<u8>,
     opened: Vec<u8>,
     context_bytes: usize,
@@ -49,13 +50,8 @@ impl BlockCompressor {
         compressor.set_parameter(CParameter::ContentSizeFlag(true))?;
         // The index holds a CRC-32C of each compressed block.
         compressor.set_parameter(CParameter::ChecksumFlag(false))?;
-        Ok(Self {
-            compressor,
-            decompressor: Decompressor::new()?,
-            compressed: Vec::new(),
-            opened: Vec::new(),
-            context_bytes: 0,
-        })
+        let context_bytes = compressor.context_mut().sizeof();
+        Ok(Self { compressor, decompressor: None, compressed: Vec::new(), opened: Vec::new(), context_bytes })
     }
 
     /// Compresses one block, opens it again, and compares: what is handed back is known to hold `plain`. The
@@ -68,7 +64,11 @@ impl BlockCompressor {
         self.compressor.compress_to_buffer(plain, &mut self.compressed)?;
         self.opened.clear();
         self.opened.try_reserve(plain.len())?;
-        self.decompressor.decompress_to_buffer(&self.compressed, &mut self.opened)?;
+        let decompressor = match &mut self.decompressor {
+            Some(decompressor) => decompressor,
+            none => none.insert(Decompressor::new()?),
+        };
+        decompressor.decompress_to_buffer(&self.compressed, &mut self.opened)?;
         if self.opened != plain {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -123,6 +123,14 @@ mod tests {
         // 28 b5 2f fd: zstd's magic. 60: two bytes of content size, single segment (its window is the block),
         // no checksum, no dictionary. e8 02: 1,000 - 256.
         assert_eq!(block[..7], [0x28, 0xb5, 0x2f, 0xfd, 0x60, 0xe8, 0x02]);
+    }
+
+    #[test]
+    fn a_compressor_that_has_compressed_nothing_holds_next_to_nothing() {
+        let mut compressor = BlockCompressor::new().expect("a context");
+        assert!((1_000..20_000).contains(&compressor.mem_usage()), "{}", compressor.mem_usage());
+        compressor.compress(&log_lines(6, 1_000_000)).expect("a block");
+        assert!((2_000_000..5_000_000).contains(&compressor.mem_usage()), "{}", compressor.mem_usage());
     }
 
     #[test]
