@@ -1,5 +1,4 @@
 //! What the fuzz targets share: reading a segment in full, and what must hold of all that is read.
-#![allow(clippy::expect_used)]
 
 use bytes::Bytes;
 use wal_indexer::ids::SegmentFormat;
