@@ -77,8 +77,6 @@ struct Header<'a> {
 
 /// The smallest record: offset, time, no key, no value, header count, attributes.
 const RECORD_BYTES_MIN: usize = 8 + 8 + 1 + 1 + 8 + 1;
-/// The smallest header: key length, no value.
-const HEADER_BYTES_MIN: usize = 8 + 1;
 
 /// What a canonical record holds.
 pub(super) struct Canonical {
@@ -131,9 +129,6 @@ fn decode_record(
     let head: RecordHead<'_> = rest.decode().ok_or(bad("its offset, time, key or value"))?;
     if head.offset < range.first() || head.offset > range.last() {
         return Err(Fault::BadRecordOffset { record, offset: head.offset });
-    }
-    if head.header_count > (rest.len() / HEADER_BYTES_MIN) as u64 {
-        return Err(bad("its header count"));
     }
     let first_header = gather.headers();
     for _ in 0..head.header_count {

@@ -172,24 +172,28 @@ fn a_length_that_reaches_past_the_end_is_torn_only_where_nothing_whole_follows()
 
 #[test]
 fn a_wrong_length_early_in_a_large_segment_is_reported_long_before_its_end() {
-    let body = vec![b'x'; 1_000];
-    let frame = |base_offset| {
-        batch(BatchHead { base_offset, ..BatchHead::default() }, &record(0, 0, None, Some(&body)))
+    let frame = |base_offset, bytes| {
+        let head = BatchHead { base_offset, ..BatchHead::default() };
+        batch(head, &record(0, 0, None, Some(&vec![b'x'; bytes])))
     };
-    let mut bytes: Vec<u8> = (0..8_000).flat_map(frame).collect();
-    bytes[8..12].copy_from_slice(&i32::MAX.to_be_bytes());
-    let bytes = Bytes::from(bytes);
-    let mut splitter = Splitter::new(bytes.len() as u64, None);
-    let mut sent = 0;
-    let error = loop {
-        match splitter.push(bytes.slice(sent..sent + 65_536), &mut Vec::new()) {
-            Ok(()) => sent += 65_536,
-            Err(error) => break error,
-        }
-        assert_eq!(splitter.torn_at(), Some(0));
-    };
-    assert_eq!(error.reason(), "WRONG_LENGTH");
-    assert!(sent <= 1 << 20, "{sent} of {} bytes were taken", bytes.len());
+    // Where the damaged frame is larger than what is looked at first, it takes another look.
+    for (first_bytes, sent_max) in [(1_000, 1 << 20), (3 << 20, 6 << 20)] {
+        let mut bytes = frame(0, first_bytes);
+        (1..16_000).for_each(|offset| bytes.extend(frame(offset, 1_000)));
+        bytes[8..12].copy_from_slice(&i32::MAX.to_be_bytes());
+        let bytes = Bytes::from(bytes);
+        let mut splitter = Splitter::new(bytes.len() as u64, None);
+        let mut sent = 0;
+        let error = loop {
+            match splitter.push(bytes.slice(sent..sent + 65_536), &mut Vec::new()) {
+                Ok(()) => sent += 65_536,
+                Err(error) => break error,
+            }
+            assert_eq!(splitter.torn_at(), Some(0));
+        };
+        assert_eq!(error.reason(), "WRONG_LENGTH");
+        assert!(sent <= sent_max, "{sent} of {} bytes were taken", bytes.len());
+    }
 }
 
 #[test]

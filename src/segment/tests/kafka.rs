@@ -283,5 +283,29 @@ fn what_spans_need_counts_towards_the_bound() {
         frames[0].decode(1_000 * size_of::<HeaderSpans>()).expect_err("too large").reason(),
         "OPENS_TOO_LARGE"
     );
-    assert_eq!(frames[0].decode(1 << 20).expect("enough").records.headers.len(), 1_000);
+    // What they take is room for twice as many, at most.
+    let bound = 2_500 * size_of::<HeaderSpans>();
+    let decoded = frames[0].decode(bound).expect("enough");
+    assert_eq!(decoded.records.headers.len(), 1_000);
+    assert!(decoded.mem_usage(&frames[0]) <= bound, "{}", decoded.mem_usage(&frames[0]));
+}
+
+#[test]
+fn numbers_of_more_bits_than_their_type_are_refused() {
+    let with_time = |delta: &[u8]| one_record(&[&[0], delta, &[0, 1, 1, 0]].concat());
+    let longest = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
+    let decoded = decode(&with_time(&longest)).expect("the least number there is");
+    assert_eq!(decoded.min_timestamp_ms, Some(1_000_i64.wrapping_add(i64::MIN)));
+    check_reason("BAD_RECORD", &with_time(&[&longest[..9], &[2]].concat()));
+    check_reason("BAD_RECORD", &with_time(&[&longest[..9], &[0x81, 0]].concat()));
+    // An offset's fifth byte has room for four bits.
+    let with_offset = |delta: &[u8]| one_record(&[&[0, 0], delta, &[1, 1, 0]].concat());
+    assert!(decode(&with_offset(&[0x80, 0x80, 0x80, 0x80, 0])).is_ok());
+    check_reason("BAD_RECORD", &with_offset(&[0x80, 0x80, 0x80, 0x80, 0x10]));
+    check_reason("BAD_RECORD", &with_offset(&[0x80, 0x80, 0x80, 0x80, 0x80, 0]));
+}
+
+/// A batch of one record, made of what comes behind its length.
+fn one_record(parts: &[u8]) -> Vec<u8> {
+    batch(BatchHead::default(), &record_of(parts))
 }
