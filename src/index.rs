@@ -10,8 +10,6 @@ mod builder;
 mod catalog;
 mod document;
 mod json;
-#[cfg(test)]
-mod measure;
 mod paths;
 pub mod query;
 mod reader;

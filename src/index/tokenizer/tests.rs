@@ -1,5 +1,3 @@
-use std::time::Instant;
-
 use tantivy::tokenizer::{LowerCaser, SimpleTokenizer};
 
 use super::*;
@@ -71,21 +69,4 @@ fn a_word_that_is_too_long_is_counted_and_keeps_its_place() {
         tokens(&mut analyzer, &text).into_iter().map(|(text, position, ..)| (text, position)).collect();
     assert_eq!(found, [("a".to_owned(), 0), (longest, 1), ("b".to_owned(), 3)]);
     assert_eq!(dropped.load(Ordering::Relaxed), 1);
-}
-
-#[test]
-#[ignore = "measures; run it with --release"]
-fn words_per_second_against_tantivys_default_tokenizer() {
-    let line = r#"2024-05-01T12:30:00.123Z ERROR payment-service user-30 request failed: connection reset by peer 10.0.0.1:8080 "#;
-    let text = line.repeat(1_000);
-    let ours = manager(&Arc::default()).get(WORDS).unwrap();
-    let stock = TokenizerManager::default().get("default").unwrap();
-    for (name, mut analyzer) in [("ours", ours), ("tantivy's", stock)] {
-        let (start, mut words) = (Instant::now(), 0);
-        for _ in 0..200 {
-            analyzer.token_stream(&text).process(&mut |_| words += 1);
-        }
-        let mebibytes = (text.len() * 200) as f64 / 1_048_576.0;
-        println!("{name}: {:.0} MiB/s, {words} words", mebibytes / start.elapsed().as_secs_f64());
-    }
 }
