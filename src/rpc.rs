@@ -43,7 +43,10 @@ impl Indexer {
         let silence = self.ingest.patience.silence;
         let first = tokio::time::timeout(silence, messages.message()).await;
         let first = first.map_err(|_| IngestError::Silent { after: silence })?;
-        let first = first.map_err(|_| ReadError::CallerGone)?;
+        let first = first.map_err(|status| match unread(&status) {
+            ReadError::NotAChunk { .. } => RequestError::HeaderMissing.into(),
+            gone => IngestError::from(gone),
+        })?;
         let Some(v1::index_segment_request::Payload::Header(header)) = first.and_then(|first| first.payload)
         else {
             return Err(RequestError::HeaderMissing.into());
@@ -81,14 +84,20 @@ fn chunks(
                 }
                 None => Err(ReadError::NotAChunk { found: "an empty message" }),
             },
-            Err(status) if status.code() == Code::OutOfRange => {
-                Err(ReadError::NotAChunk { found: "a message above the limit of 4 MiB" })
-            }
-            Err(_) => Err(ReadError::CallerGone),
+            Err(status) => Err(unread(&status)),
         };
         Some((chunk, messages))
     });
     Box::pin(chunks)
+}
+
+/// Why there is no next message: what came is none, or the caller has gone and hears no answer anyway.
+fn unread(status: &Status) -> ReadError {
+    match status.code() {
+        Code::OutOfRange => ReadError::NotAChunk { found: "a message above the limit of 4 MiB" },
+        Code::Internal => ReadError::NotAChunk { found: "bytes that are no message" },
+        _ => ReadError::CallerGone,
+    }
 }
 
 /// Counts a request as cancelled unless it came to an end: the future of a caller that hangs up is dropped.

@@ -67,6 +67,8 @@ where
         Ok(finished) => finished,
         Err(error) => return Err(dealer.blame(IngestError::Segment(error)).await),
     };
+    // Zero bytes do not tell what they are; the caller may have.
+    source.format = source.format.or(request.format);
     if let Some(torn) = tail.torn {
         source.torn_tail_bytes = torn.bytes.len() as u64;
         if let Err(refused) = dealer.keep(torn).await {

@@ -51,8 +51,14 @@ pub fn format(format: Option<SegmentFormat>) -> v1::SegmentFormat {
     }
 }
 
-/// The receipt as the caller gets it.
+/// How many gaps a reply lists, over all partitions: a gap takes up to 22 bytes, and clients take replies of 4 MiB unless told
+/// otherwise.
+const REPLY_GAPS_MAX: usize = 64_000;
+
+/// The receipt as the caller gets it. Where a segment has so many partitions that their gaps would make the reply too large,
+/// each lists fewer; all are counted, and the manifests hold them.
 pub fn receipt(receipt: &Receipt) -> v1::IndexSegmentResponse {
+    let gaps_max = REPLY_GAPS_MAX / receipt.partitions.len().max(1);
     v1::IndexSegmentResponse {
         segment_id: receipt.segment_id.as_str().to_owned(),
         format: format(receipt.format).into(),
@@ -63,12 +69,12 @@ pub fn receipt(receipt: &Receipt) -> v1::IndexSegmentResponse {
         control_record_count: receipt.control_records(),
         batch_count: receipt.batches(),
         torn_tail_bytes: receipt.torn_tail_bytes,
-        partitions: receipt.partitions.iter().map(partition).collect(),
+        partitions: receipt.partitions.iter().map(|one| partition(one, gaps_max)).collect(),
         timings: Some(timings(&receipt.timings)),
     }
 }
 
-fn partition(one: &IndexedPartition) -> v1::IndexedPartition {
+fn partition(one: &IndexedPartition, gaps_max: usize) -> v1::IndexedPartition {
     v1::IndexedPartition {
         topic: one.partition.topic().to_owned(),
         partition: one.partition.partition(),
@@ -77,7 +83,7 @@ fn partition(one: &IndexedPartition) -> v1::IndexedPartition {
         record_count: one.records,
         min_timestamp_ms: one.times_ms.map(|(min, _)| min),
         max_timestamp_ms: one.times_ms.map(|(_, max)| max),
-        gaps: one.gaps.iter().map(range).collect(),
+        gaps: one.gaps.iter().take(gaps_max).map(range).collect(),
         gap_count: one.gap_count,
         bundle: Some(bundle(one)),
         log_id: one.log_id.as_str().to_owned(),
