@@ -254,7 +254,7 @@ fn kafka_compressed() -> Vec<Case> {
         cases.push(case("cut off", BAD_COMPRESSION, &section[..section.len() - 5]));
         cases.push(case("cut off in its head", BAD_COMPRESSION, &section[..3]));
         cases.push(case("bytes behind its end", BAD_COMPRESSION, &[&section[..], &[1, 2, 3]].concat()));
-        cases.push(case("opens to far more", TOO_LARGE, &bomb(codec)));
+        cases.push(case("opens to far more", TOO_LARGE, &bomb(codec, BOMB_BYTES)));
     }
     let snappy_claim = [0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0]; // raw Snappy: 4 GiB claimed
     let snappy = |name: &str, section: &[u8]| {
@@ -269,9 +269,17 @@ fn kafka_compressed() -> Vec<Case> {
     cases
 }
 
-/// Zeros, compressed: far more than decoding may take.
-fn bomb(codec: Codec) -> Vec<u8> {
-    let mut zeros = io::repeat(0).take(BOMB_BYTES);
+/// Segments of one batch, for each codec, that opens to so many zeros.
+pub fn bombs(opened_bytes: u64) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
+    let codecs = [(1, Codec::Gzip), (2, Codec::Snappy), (3, Codec::Lz4), (4, Codec::Zstd)];
+    codecs
+        .into_iter()
+        .map(move |(number, codec)| (codec.name(), kafka_raw(number, 3, &bomb(codec, opened_bytes))))
+}
+
+/// So many zeros, compressed.
+fn bomb(codec: Codec, opened_bytes: u64) -> Vec<u8> {
+    let mut zeros = io::repeat(0).take(opened_bytes);
     let mut out = Vec::new();
     match codec {
         Codec::None => unreachable!("nothing to open"),
@@ -282,7 +290,7 @@ fn bomb(codec: Codec) -> Vec<u8> {
         Codec::Snappy => {
             out.extend_from_slice(b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01");
             let block = snap::raw::Encoder::new().compress_vec(&vec![0; 1 << 20]).expect("compresses");
-            for _ in 0..BOMB_BYTES >> 20 {
+            for _ in 0..opened_bytes >> 20 {
                 out.extend_from_slice(&(block.len() as u32).to_be_bytes());
                 out.extend_from_slice(&block);
             }

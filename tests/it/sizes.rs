@@ -1,0 +1,262 @@
+//! Segments of none, one, many and very many records: nothing stops counting somewhere, and no reply grows beyond what a
+//! client takes.
+
+use std::io::{BufWriter, Read};
+use std::num::NonZero;
+use std::time::Instant;
+
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+use wal_indexer::bundle;
+use wal_indexer::client;
+use wal_indexer::generate::logs::Logs;
+use wal_indexer::generate::{Codec, Format, Size, Spec, Summary, generate};
+use wal_indexer::proto::v1::{IndexSegmentResponse, RecordFilter, SegmentHeader};
+
+use crate::fixtures::search;
+use crate::truth::{Record, block_records, records_of};
+use crate::worker::{Worker, inline, send_inline};
+
+/// A segment in a file, and what its maker says of it.
+struct Made {
+    spec: Spec,
+    file: NamedTempFile,
+    summary: Summary,
+}
+
+fn make(spec: Spec) -> Made {
+    let file = NamedTempFile::with_prefix("wal-indexer-it-").expect("a file");
+    let summary = generate(&spec, &mut BufWriter::new(file.as_file())).expect("a valid description");
+    Made { spec, file, summary }
+}
+
+impl Made {
+    fn header(&self) -> SegmentHeader {
+        let partition = &self.spec.partition;
+        let told = self.spec.partitions.get() == 1;
+        inline(self.summary.bytes, told.then_some((partition.topic(), partition.partition())))
+    }
+
+    /// Streams the file as the crate's client does.
+    async fn index(&self, worker: &Worker) -> IndexSegmentResponse {
+        let mut client = client::Client::connect(&worker.endpoint()).await.expect("it listens");
+        client.index_file(self.header(), self.file.path()).await.expect("indexed")
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        std::fs::read(self.file.path()).expect("the segment")
+    }
+
+    fn sha256(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        let mut file = self.file.reopen().expect("the segment");
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut buffer).expect("the segment") {
+                0 => return hash.finalize().into(),
+                read => hash.update(&buffer[..read]),
+            }
+        }
+    }
+}
+
+/// Holds counts, ranges and times of a reply and its manifests against what the maker says.
+#[track_caller]
+fn check_counts(made: &Made, reply: &IndexSegmentResponse, worker: &Worker) {
+    let summary = &made.summary;
+    assert_eq!((reply.bytes_read, reply.torn_tail_bytes), (summary.bytes, 0));
+    assert_eq!((reply.record_count, reply.batch_count), (summary.records, summary.frames));
+    assert_eq!(reply.sha256[..], made.sha256());
+    assert_eq!(reply.partitions.len(), summary.partitions.len());
+    for (one, expected) in reply.partitions.iter().zip(&summary.partitions) {
+        let (topic, partition) = (expected.partition.topic(), expected.partition.partition());
+        assert_eq!((&*one.topic, one.partition), (topic, partition));
+        assert_eq!((one.base_offset, one.last_offset), (expected.range.first(), expected.range.last()));
+        assert_eq!(one.record_count, expected.records);
+        let times = (Some(expected.min_timestamp_ms), Some(expected.max_timestamp_ms));
+        assert_eq!((one.min_timestamp_ms, one.max_timestamp_ms), times);
+        assert_eq!(one.gap_count, expected.gaps);
+        assert_eq!(one.gaps.len() as u64, expected.gaps.min(1_000));
+
+        let stored = one.bundle.as_ref().expect("a bundle");
+        let object = worker.object(&stored.key);
+        let verified = bundle::verify(&object).expect("a sound bundle");
+        let manifest = &verified.manifest;
+        let documents: u64 = manifest.index.segments.iter().map(|segment| segment.documents).sum();
+        assert_eq!((stored.record_count, manifest.record_count), (expected.records, expected.records));
+        assert_eq!((verified.blocks.records(), documents), (expected.records, expected.records));
+        assert_eq!(manifest.gaps.len() as u64, expected.gaps, "the manifest has all of them");
+    }
+}
+
+/// Reads all records back, in order, and holds them and the restored bytes against those that were made. One partition.
+#[track_caller]
+fn check_contents(made: &Made, reply: &IndexSegmentResponse, worker: &Worker) {
+    let [one] = &reply.partitions[..] else { panic!("one partition") };
+    let object = worker.object(&one.bundle.as_ref().expect("a bundle").key);
+    let verified = bundle::verify(&object).expect("a sound bundle");
+    let (mut logs, mut hash, mut records) = (Logs::new(made.spec.seed), Sha256::new(), 0);
+    for entry in verified.blocks.entries() {
+        let range = verified.footer.block_range(entry).expect("within records.zst");
+        let plain = entry.open(&object[range.start as usize..range.end as usize]).expect("a sound block");
+        hash.update(&plain);
+        let found = block_records(entry, &plain);
+        found.iter().for_each(|record| logs.push(record.offset));
+        let expected = logs.take();
+        assert!(found == records_of(&expected), "records {records} and the following");
+        logs.recycle(expected);
+        records += found.len() as u64;
+    }
+    assert_eq!(records, made.summary.records);
+    assert_eq!(<[u8; 32]>::from(hash.finalize()), made.sha256(), "restored byte for byte");
+}
+
+/// Finds records by their offsets and by what is in them.
+async fn check_search(made: &Made, worker: &Worker, ordinals: &[u64]) {
+    let (partition, base) = (&made.spec.partition, made.spec.base_offset);
+    let all = RecordFilter { topic: partition.topic().to_owned(), ..RecordFilter::default() };
+    let mut logs = Logs::new(made.spec.seed);
+    (0..made.summary.records as i64).for_each(|ordinal| logs.push(base + ordinal));
+    let expected: Vec<Record> = records_of(&logs.take());
+    for ordinal in ordinals {
+        let expected = &expected[*ordinal as usize];
+        let offset = expected.offset;
+        let filter = RecordFilter { min_offset: Some(offset), max_offset: Some(offset), ..all.clone() };
+        let by_query = search(worker, all.clone(), &format!("offset:{offset}")).await;
+        for (found, summary) in [search(worker, filter, "").await, by_query] {
+            let [found] = &found[..] else { panic!("{} records at offset {offset}", found.len()) };
+            assert_eq!((found.offset, found.timestamp_ms), (offset, expected.timestamp_ms));
+            assert_eq!(found.key.as_deref(), expected.key.as_deref());
+            assert_eq!(found.value.as_deref(), expected.value.as_deref());
+            assert_eq!(summary.matched, 1);
+        }
+    }
+}
+
+fn spec(format: Format, codec: Codec, size: Size) -> Spec {
+    Spec { format, codec, size, seed: 11, ..Spec::default() }
+}
+
+#[tokio::test]
+async fn none_one_and_two_records_are_segments_in_every_format() {
+    let worker = Worker::start();
+    for format in Format::ALL {
+        for (records, batch) in [(0, 1), (1, 1), (2, 1), (2, 2)] {
+            let log_id = format!("{format}-{records}-{batch}");
+            let batch_records = NonZero::new(batch).expect("not zero");
+            let made = make(Spec { batch_records, ..spec(format, Codec::Gzip, Size::Records(records)) });
+            let header = SegmentHeader { log_id, ..made.header() };
+            let reply =
+                send_inline(&mut worker.client().await, header, &made.bytes(), 50).await.expect("indexed");
+            check_counts(&made, &reply, &worker);
+            if records > 0 {
+                check_contents(&made, &reply, &worker);
+            }
+        }
+    }
+}
+
+/// A gap behind each record.
+async fn check_gaps(records: u64) {
+    let worker = Worker::start();
+    let made = make(Spec {
+        gap_every: NonZero::new(1),
+        base_offset: 5_000_000_000,
+        ..spec(Format::Kafka, Codec::Zstd, Size::Records(records))
+    });
+    assert_eq!(made.summary.partitions[0].gaps, records - 1);
+    // The stubs as they are generated take 4 MiB.
+    let reply = send_inline(&mut worker.client().await, made.header(), &made.bytes(), 1 << 20).await;
+    let reply = reply.expect("a reply that a client takes");
+    check_counts(&made, &reply, &worker);
+    let gaps = reply.partitions[0].gaps.iter().map(|gap| (gap.first, gap.last));
+    let expected = (0..1_000).map(|nth| 5_000_000_001 + 2 * nth);
+    assert!(gaps.eq(expected.map(|offset| (offset, offset))));
+}
+
+#[tokio::test]
+async fn thirty_thousand_gaps_fit_into_a_reply() {
+    check_gaps(30_001).await;
+}
+
+#[tokio::test]
+#[ignore = "minutes; make test-long runs it"]
+async fn long_three_hundred_thousand_gaps_fit_into_a_reply() {
+    check_gaps(300_001).await;
+}
+
+#[tokio::test]
+#[ignore = "minutes; make test-long runs it"]
+async fn long_the_gaps_of_many_partitions_fit_into_a_reply() {
+    let worker = Worker::start();
+    let made = make(Spec {
+        gap_every: NonZero::new(1),
+        base_offset: 1 << 60,
+        partitions: NonZero::new(210).expect("not zero"),
+        batch_records: NonZero::new(1_010).expect("not zero"),
+        producer_bytes: false,
+        ..spec(Format::ChronikV2, Codec::None, Size::Records(210 * 1_010))
+    });
+    let reply = send_inline(&mut worker.client().await, made.header(), &made.bytes(), 1 << 20).await;
+    let reply = reply.expect("a reply that a client takes");
+    assert_eq!((reply.record_count, reply.partitions.len()), (210 * 1_010, 210));
+    for one in &reply.partitions {
+        assert_eq!(one.gap_count, 1_009, "all are counted, listed or not");
+        let listed = one.gaps.iter().map(|gap| (gap.first, gap.last));
+        let first = (0..).map(|nth| (1 << 60) + 1 + 2 * nth).map(|offset| (offset, offset));
+        assert!(!one.gaps.is_empty() && listed.eq(first.take(one.gaps.len())), "the first ones");
+    }
+}
+
+async fn check_many(format: Format, codec: Codec, records: u64) {
+    let worker = Worker::start();
+    let made = make(spec(format, codec, Size::Records(records)));
+    let began = Instant::now();
+    let reply = made.index(&worker).await;
+    println!("{records} records, {} MiB: {:?}", made.summary.bytes >> 20, began.elapsed());
+    check_counts(&made, &reply, &worker);
+    check_contents(&made, &reply, &worker);
+    let last = records - 1;
+    check_search(&made, &worker, &[0, last, last / 2, last / 3, last / 7 * 5, last - 199, 200]).await;
+}
+
+#[tokio::test]
+async fn a_hundred_and_twenty_thousand_records_are_all_there() {
+    check_many(Format::Kafka, Codec::Lz4, 120_000).await;
+}
+
+/// More than a million: an index once stopped there in silence, and its metadata went on counting.
+#[tokio::test]
+#[ignore = "minutes; make test-long runs it"]
+async fn long_one_million_two_hundred_thousand_records_are_all_there() {
+    check_many(Format::ChronikV2, Codec::Snappy, 1_200_000).await;
+    check_many(Format::Kafka, Codec::Zstd, 1_200_000).await;
+}
+
+/// What a worker may have resident beside its budget: the program, its threads' buffers, and the batches that are being opened.
+const BESIDE_BUDGET_BYTES: u64 = 256 << 20;
+
+async fn check_large(format: Format, codec: Codec, bytes: u64) {
+    let worker = Worker::start_with(&["--memory-budget", "1536MiB"]);
+    let made = make(spec(format, codec, Size::Bytes(bytes)));
+    let began = Instant::now();
+    let reply = made.index(&worker).await;
+    let (took, peak) = (began.elapsed(), worker.peak_resident_bytes());
+    let (mib, records) = (made.summary.bytes >> 20, made.summary.records);
+    println!("{format}, {codec}: {mib} MiB, {records} records: {took:?}, {} MiB resident", peak >> 20);
+    check_counts(&made, &reply, &worker);
+    check_contents(&made, &reply, &worker);
+    assert!(peak < (1536 << 20) + BESIDE_BUDGET_BYTES, "{} MiB", peak >> 20);
+}
+
+#[tokio::test]
+#[ignore = "minutes; make test-long runs it"]
+async fn long_a_chronik_segment_of_250_mb_fits_into_its_budget() {
+    check_large(Format::ChronikV2, Codec::Zstd, 250_000_000).await;
+}
+
+#[tokio::test]
+#[ignore = "minutes; make test-long runs it"]
+async fn long_a_kafka_segment_of_1_gib_fits_into_its_budget() {
+    check_large(Format::Kafka, Codec::Zstd, 1 << 30).await;
+}

@@ -1,0 +1,301 @@
+//! The house's rules, held against the source.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Who may import whom, from the top of the house to its cellar. A name that a module is not allowed here is a decision
+/// somebody made without saying so. What is built for tests only may import what
+/// it tests with.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("main", &["cli"]),
+    (
+        "cli",
+        &[
+            "agent", "archive", "budget", "client", "cpu", "export", "generate", "ids", "index", "ingest",
+            "inspect", "proto", "registry", "restore", "rpc", "search", "server", "stats", "store", "verify",
+        ],
+    ),
+    ("agent", &["client", "ids", "proto"]),
+    ("client", &["proto"]),
+    ("server", &["ingest", "proto", "rpc", "store"]),
+    (
+        "rpc",
+        &[
+            "archive", "budget", "ids", "index", "ingest", "proto", "registry", "search", "segment", "stats",
+            "store",
+        ],
+    ),
+    ("ingest", &["archive", "budget", "bundle", "cpu", "ids", "index", "segment", "stats", "store"]),
+    ("search", &["archive", "bundle", "ids", "index", "registry", "store"]),
+    ("verify", &["archive", "bundle", "ids", "index", "record", "restore", "segment", "store"]),
+    ("restore", &["archive", "bundle", "partial", "store"]),
+    ("export", &["archive", "bundle", "index", "partial"]),
+    ("inspect", &["archive", "bundle", "ids", "segment"]),
+    ("registry", &["ids", "store"]),
+    ("archive", &["bundle", "ids", "index", "record", "segment", "store"]),
+    ("segment", &["ids", "record"]),
+    ("index", &["ids", "record"]),
+    ("bundle", &["ids"]),
+    ("store", &["ids"]),
+    ("generate", &["ids", "record"]),
+    ("stats", &["ids"]),
+    ("budget", &[]),
+    ("cpu", &[]),
+    ("partial", &[]),
+    ("record", &[]),
+    ("ids", &[]),
+    ("proto", &[]),
+    ("lib", &[]),
+];
+
+/// Crates that only some may name.
+const FOREIGN: &[(&str, &[&str])] = &[
+    ("bincode", &["src/segment/canonical.rs"]),
+    ("tantivy", &["src/index.rs", "src/index/"]),
+    ("object_store", &["src/store.rs", "src/store/"]),
+    ("clap", &["src/cli.rs", "src/cli/"]),
+    (
+        "tonic",
+        &[
+            "src/proto.rs",
+            "src/rpc.rs",
+            "src/rpc/",
+            "src/server.rs",
+            "src/client.rs",
+            "src/cli/",
+            "src/agent.rs",
+            "src/agent/",
+        ],
+    ),
+    ("tar", &["src/bundle/", "src/export.rs"]),
+    ("zstd", &["src/bundle/", "src/segment/", "src/generate/"]),
+];
+
+/// The modules that wait for nothing.
+const SYNCHRONOUS: [&str; 6] = ["segment", "index", "bundle", "record", "ids", "generate"];
+
+const LINES_MAX: usize = 600;
+
+struct File {
+    /// From the project's root.
+    path: String,
+    text: String,
+    /// Whether it is built for tests only.
+    for_tests: bool,
+}
+
+impl File {
+    /// The module of the first level that it belongs to.
+    fn module(&self) -> &str {
+        let below = self.path.strip_prefix("src/").expect("a source file");
+        below.split(['/', '.']).next().expect("a name")
+    }
+
+    fn is_test(&self) -> bool {
+        self.for_tests
+    }
+
+    /// The modules that it declares for tests only: their paths without an extension.
+    fn test_modules(&self) -> impl Iterator<Item = String> {
+        let stem = self.path.strip_suffix(".rs").expect("a source file");
+        let folder = stem.strip_suffix("/lib").or(stem.strip_suffix("/main")).unwrap_or(stem);
+        let declared = self.text.split("#[cfg(test)]\n").skip(1).filter_map(|behind| behind.lines().next());
+        let names = declared.filter_map(|line| line.trim().strip_suffix(';')?.rsplit_once("mod "));
+        names.map(move |(_, name)| format!("{folder}/{name}"))
+    }
+
+    /// The lines outside of comments and inline test modules, with their numbers.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let end = self.text.find("\n#[cfg(test)]\nmod tests {").unwrap_or(self.text.len());
+        let lines = self.text[..end].lines().enumerate().map(|(number, line)| (number + 1, line.trim()));
+        lines.filter(|(_, line)| !line.starts_with("//"))
+    }
+
+    /// The modules of the first level that its code names, and where.
+    fn imports(&self) -> Vec<(usize, String)> {
+        let mut imports = Vec::new();
+        for (number, line) in self.code() {
+            for (at, _) in line.match_indices("crate::") {
+                if line[..at].ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | ':' | '$')) {
+                    continue;
+                }
+                let rest = &line[at + "crate::".len()..];
+                assert!(
+                    !rest.starts_with('{'),
+                    "{}:{number}: one module a line, so that this test can read it",
+                    self.path
+                );
+                let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().expect("a name");
+                imports.push((number, name.to_owned()));
+            }
+        }
+        imports
+    }
+}
+
+fn files(folder: &str) -> Vec<File> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    rust_files(&root.join(folder), &mut paths);
+    let read = |path: PathBuf| File {
+        text: std::fs::read_to_string(&path).expect("UTF-8"),
+        path: path.strip_prefix(root).expect("below").to_str().expect("UTF-8").to_owned(),
+        for_tests: false,
+    };
+    let mut files: Vec<_> = paths.into_iter().map(read).collect();
+    let modules: Vec<_> = files.iter().flat_map(File::test_modules).collect();
+    for file in &mut files {
+        let below = |module: &String| {
+            file.path.strip_prefix(module.as_str()).is_some_and(|rest| rest.starts_with(['.', '/']))
+        };
+        file.for_tests = modules.iter().any(below);
+    }
+    files
+}
+
+fn rust_files(folder: &Path, paths: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        match path.extension().and_then(|extension| extension.to_str()) {
+            _ if path.is_dir() => rust_files(&path, paths),
+            Some("rs") => paths.push(path),
+            _ => {}
+        }
+    }
+    paths.sort();
+}
+
+/// All offences, so that one run shows them all.
+#[track_caller]
+fn expect_none(offences: Vec<String>) {
+    assert!(offences.is_empty(), "{}", offences.join("\n"));
+}
+
+#[test]
+fn modules_import_only_those_below_them() {
+    let allowed: BTreeMap<_, _> = MAY_IMPORT.iter().copied().collect();
+    let mut offences = Vec::new();
+    for file in files("src").iter().filter(|file| !file.is_test()) {
+        let module = file.module();
+        let Some(may) = allowed.get(module) else {
+            offences.push(format!("{}: {module} is not in the table of who may import whom", file.path));
+            continue;
+        };
+        let foreign =
+            file.imports().into_iter().filter(|(_, name)| name != module && !may.contains(&&**name));
+        offences.extend(foreign.map(|(line, name)| format!("{}:{line}: {module} imports {name}", file.path)));
+    }
+    expect_none(offences);
+}
+
+#[test]
+fn the_table_of_imports_has_no_circle() {
+    let mut left: BTreeMap<&str, BTreeSet<&str>> =
+        MAY_IMPORT.iter().map(|(name, may)| (*name, may.iter().copied().collect())).collect();
+    while let Some(lowest) = left.iter().find(|(_, may)| may.is_empty()).map(|(name, _)| *name) {
+        left.remove(lowest);
+        left.values_mut().for_each(|may| {
+            may.remove(lowest);
+        });
+    }
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn crates_are_named_only_where_they_belong() {
+    let mut offences = Vec::new();
+    for file in files("src") {
+        for (name, places) in FOREIGN {
+            let path = &file.path;
+            if file.is_test()
+                || places.iter().any(|place| path == place || place.ends_with('/') && path.starts_with(place))
+            {
+                continue;
+            }
+            for (number, line) in file.code() {
+                let named = line.match_indices(&format!("{name}::")).any(|(at, _)| {
+                    !line[..at].ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | ':'))
+                });
+                if named {
+                    offences.push(format!("{path}:{number}: names {name}"));
+                }
+            }
+        }
+    }
+    expect_none(offences);
+}
+
+#[test]
+fn what_decodes_indexes_and_packs_waits_for_nothing() {
+    let mut offences = Vec::new();
+    for file in files("src").iter().filter(|file| !file.is_test() && SYNCHRONOUS.contains(&file.module())) {
+        let waits =
+            |line: &str| line.contains("tokio::") || line.contains("async ") || line.contains(".await");
+        let lines = file.code().filter(|(_, line)| waits(line));
+        offences.extend(lines.map(|(number, line)| format!("{}:{number}: {line}", file.path)));
+    }
+    expect_none(offences);
+}
+
+#[test]
+fn files_stay_within_six_hundred_lines() {
+    let all = files("src").into_iter().chain(files("tests/it"));
+    let counted = all.map(|file| (file.text.lines().count(), file.path));
+    expect_none(
+        counted
+            .filter(|(lines, _)| *lines > LINES_MAX)
+            .map(|(lines, path)| format!("{path}: {lines}"))
+            .collect(),
+    );
+}
+
+#[test]
+fn main_only_starts_the_program() {
+    let main = files("src").into_iter().find(|file| file.path == "src/main.rs").expect("main.rs");
+    assert!(main.text.lines().count() <= 60);
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    // Put together here, so that this file does not hold them.
+    let words = [
+        ["to", "do!"],
+        ["unimple", "mented!"],
+        ["TO", "DO"],
+        ["FIX", "ME"],
+        ["XX", "X"],
+        ["for n", "ow"],
+        ["db", "g!("],
+    ];
+    let mut offences = Vec::new();
+    for file in files("src").iter().chain(&files("tests/it")) {
+        for (number, line) in file.text.lines().enumerate() {
+            if words.iter().any(|word| line.contains(&word.concat())) {
+                offences.push(format!("{}:{}: {}", file.path, number + 1, line.trim()));
+            }
+        }
+    }
+    expect_none(offences);
+}
+
+#[test]
+fn only_the_command_line_reads_the_environment() {
+    let mut offences = Vec::new();
+    for file in files("src").iter().filter(|file| !file.is_test() && file.module() != "cli") {
+        let lines = file.code().filter(|(_, line)| line.contains("env::var"));
+        offences.extend(lines.map(|(number, line)| format!("{}:{number}: {line}", file.path)));
+    }
+    expect_none(offences);
+}
+
+#[test]
+fn input_meets_no_unwrap() {
+    let mut offences = Vec::new();
+    for file in files("src").iter().filter(|file| !file.is_test() && file.module() != "generate") {
+        let lines = file.code().filter(|(_, line)| {
+            [".unwrap()", "panic!(", "unreachable!("].iter().any(|word| line.contains(word))
+        });
+        offences.extend(lines.map(|(number, line)| format!("{}:{number}: {line}", file.path)));
+    }
+    expect_none(offences);
+}
