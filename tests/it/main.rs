@@ -1,16 +1,22 @@
 //! The integration tests: one binary, so that everything links once.
 
 mod abuse;
+mod concurrency;
 mod corruption;
 mod faults;
 mod fixtures;
 mod generated;
 mod hostile;
+mod kill;
+mod lessons;
 mod lost_answers;
+mod python;
 mod read_back;
+mod receipts;
 mod requests;
 mod servers;
 mod sizes;
+mod storefaults;
 mod stores;
 mod tidy;
 mod truth;

@@ -18,7 +18,8 @@ fn a_python_client_that_knows_only_the_protos_indexes_every_fixture() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     let fixtures = std::fs::read_dir("tests/fixtures/kafka").expect("the fixtures are there");
-    let logs = fixtures.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().extension() == Some("log".as_ref())));
+    let logs = fixtures
+        .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().extension() == Some("log".as_ref())));
     let mentioned = said.matches(".log").count();
     assert!(mentioned >= logs.count(), "only {mentioned} Kafka fixtures were sent:\n{said}");
 }

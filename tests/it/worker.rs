@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::stream;
@@ -70,9 +71,22 @@ impl Worker {
         for name in ["store", "sources"] {
             fs::create_dir(root.path().join(name)).expect("a directory");
         }
+        let store = file_url(&root.path().join("store"));
+        Self::launch(root, &store, &[], flags)
+    }
+
+    /// On a store that it shares with others, and with these variables in its environment.
+    pub fn start_on(store: &str, variables: &[(&str, &str)], flags: &[&str]) -> Self {
+        let root = TempDir::with_prefix("wal-indexer-it-").expect("a directory");
+        fs::create_dir(root.path().join("sources")).expect("a directory");
+        Self::launch(root, store, variables, flags)
+    }
+
+    fn launch(root: TempDir, store: &str, variables: &[(&str, &str)], flags: &[&str]) -> Self {
         let log = File::create(root.path().join("log")).expect("a file");
         let mut process = command(["serve", "--listen", "127.0.0.1:0"])
-            .args(["--store", &file_url(&root.path().join("store"))])
+            .envs(variables.iter().copied())
+            .args(["--store", store])
             .args(["--source-root", &file_url(&root.path().join("sources"))])
             .args(flags)
             .stdout(Stdio::piped())
@@ -106,6 +120,24 @@ impl Worker {
 
     pub fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Sends it a signal, by its name: `TERM`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Waits for its end, which must come soon.
+    pub fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            match self.process.try_wait().expect("it is ours") {
+                Some(status) => return status,
+                None => assert!(Instant::now() < deadline, "it goes on"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     pub fn store(&self) -> PathBuf {

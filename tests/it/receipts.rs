@@ -1,0 +1,213 @@
+//! Segments to send, a write path in this process to send them through, and replies held against what lies in the store.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream;
+use sha2::{Digest, Sha256};
+use url::Url;
+use wal_indexer::budget::Budget;
+use wal_indexer::cpu::Cpu;
+use wal_indexer::generate::kafka::{self, BatchHead};
+use wal_indexer::generate::{Codec, Format, Size, Spec, generate};
+use wal_indexer::ingest::{Ingest, IngestError, Patience, Request, RequestParts, TornTail};
+use wal_indexer::proto::v1::IndexSegmentResponse;
+use wal_indexer::record::{RecordBatch, RecordSpans, Span};
+use wal_indexer::rpc::convert;
+use wal_indexer::stats::Stats;
+use wal_indexer::store::{BundleKey, KeyPrefix, Store};
+
+use crate::truth;
+
+/// Topic and partition of segments that don't say theirs.
+pub const TOLD: (&str, i32) = ("orders", 3);
+
+/// A segment and what its caller says of it.
+#[derive(Clone)]
+pub struct Segment {
+    pub bytes: Bytes,
+    pub told: Option<(&'static str, i32)>,
+    pub torn_tail: TornTail,
+}
+
+impl Segment {
+    pub fn new(bytes: impl Into<Bytes>, told: Option<(&'static str, i32)>) -> Self {
+        Self { bytes: bytes.into(), told, torn_tail: TornTail::Refuse }
+    }
+
+    /// A file of `tests/fixtures`.
+    pub fn fixture(name: &str) -> Self {
+        let all = truth::fixtures();
+        let fixture = all.into_iter().find(|fixture| fixture.file == name).expect("a fixture");
+        Self::new(fixture.bytes, fixture.told)
+    }
+
+    /// Three partitions: three objects.
+    pub fn of_three_partitions() -> Self {
+        Self::fixture("chronik/v2-three-partitions.wal")
+    }
+
+    /// Log records of one partition, in compressed Kafka batches.
+    pub fn logs(records: u64, seed: u64) -> Self {
+        let size = Size::Records(records);
+        Self::new(generated(&Spec { size, seed, codec: Codec::Zstd, ..Spec::default() }), Some(TOLD))
+    }
+
+    /// One Kafka batch for each length: a record at this offset and those after it, whose value is as long and nothing that
+    /// can be searched or compressed. Quick to index, whatever its size.
+    pub fn opaque(lengths: &[usize], base_offset: i64) -> Self {
+        let mut bytes = Vec::new();
+        let longest = lengths.iter().max().copied().unwrap_or_default();
+        let noise = noise(longest + lengths.len());
+        for (nth, len) in lengths.iter().enumerate() {
+            let record = RecordSpans {
+                offset: base_offset + nth as i64,
+                timestamp_ms: Some(1_760_000_000_000 + nth as i64),
+                key: None,
+                value: Some(Span { start: nth as u32, len: *len as u32 }),
+                headers: 0..0,
+            };
+            let batch = RecordBatch { bytes: noise.clone(), records: vec![record], headers: Vec::new() };
+            kafka::encode(&BatchHead::default(), &batch, Codec::None, &mut bytes).expect("a batch");
+        }
+        Self::new(bytes, Some(TOLD))
+    }
+
+    /// More than 32 MiB of one partition, which is more than one slice: log records in front and at the end.
+    pub fn of_two_slices() -> Self {
+        let logs = |base_offset| {
+            let spec = Spec { size: Size::Records(500), base_offset, codec: Codec::Lz4, ..Spec::default() };
+            generated(&spec)
+        };
+        let opaque = Self::opaque(&[1 << 20; 36], 500).bytes;
+        Self::new([logs(0), opaque.to_vec(), logs(536)].concat(), Some(TOLD))
+    }
+
+    pub fn kept_if_torn(self) -> Self {
+        Self { torn_tail: TornTail::Keep, ..self }
+    }
+
+    pub fn parts(&self) -> RequestParts {
+        RequestParts {
+            segment_id: "a:segment:1".to_owned(),
+            topic: self.told.map(|(topic, _)| topic.to_owned()),
+            partition: self.told.map(|(_, partition)| partition),
+            size_bytes: self.bytes.len() as u64,
+            torn_tail: self.torn_tail,
+            ..RequestParts::default()
+        }
+    }
+}
+
+pub fn generated(spec: &Spec) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    generate(&Spec { format: Format::Kafka, ..spec.clone() }, &mut bytes).expect("a segment");
+    bytes
+}
+
+/// Bytes without any pattern, never UTF-8 for long.
+pub fn noise(len: usize) -> Bytes {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let words = (0..len.div_ceil(8)).flat_map(|_| {
+        // xorshift64, Marsaglia 2003.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    words.take(len).collect()
+}
+
+/// A store in memory.
+pub fn memory() -> Store {
+    Store::open(&Url::parse("memory:///bundles").expect("a URL")).expect("a store")
+}
+
+/// The write path on this store, with two threads and room for anything here.
+pub fn ingest(store: Store) -> Ingest {
+    ingest_with(store, 2)
+}
+
+pub fn ingest_with(store: Store, threads: usize) -> Ingest {
+    Ingest {
+        store,
+        cpu: Cpu::start(NonZeroUsize::new(threads).expect("not zero")).expect("threads"),
+        budget: Budget::new(1 << 30),
+        settings: Default::default(),
+        stats: Stats::default(),
+        patience: Patience { upload: Duration::from_secs(20), ..Patience::default() },
+    }
+}
+
+/// Sends a segment in chunks of `chunk_bytes`.
+pub async fn send(
+    ingest: &Ingest,
+    segment: &Segment,
+    chunk_bytes: usize,
+) -> Result<IndexSegmentResponse, IngestError> {
+    let request = Request::new(segment.parts())?;
+    let starts = (0..segment.bytes.len()).step_by(chunk_bytes);
+    let chunks = starts.map(|at| {
+        // Copies, as the chunks of a network are.
+        let end = segment.bytes.len().min(at + chunk_bytes);
+        Ok(Bytes::copy_from_slice(&segment.bytes[at..end]))
+    });
+    Ok(convert::receipt(&ingest.run(request, stream::iter(chunks)).await?))
+}
+
+/// Holds a reply against the store: every object that it names is there, is what it says, and is sound; together they are the
+/// segment that was sent.
+pub async fn check(store: &Store, reply: &IndexSegmentResponse, bytes: &[u8]) {
+    assert_eq!((reply.bytes_read, reply.crc32c), (bytes.len() as u64, crc32c::crc32c(bytes)));
+    assert_eq!(reply.sha256[..], Sha256::digest(bytes)[..]);
+    let mut pieces = Vec::new();
+    for one in &reply.partitions {
+        let bundle = one.bundle.as_ref().expect("a bundle");
+        let key: BundleKey = bundle.key.parse().expect("a key");
+        let head = store.head(&key).await.expect("the object that the receipt names");
+        assert_eq!(bundle.e_tag, head.e_tag.unwrap_or_default(), "{key}");
+        assert_eq!(bundle.url, store.url_of(&key));
+        let object = store.get(&key, 1 << 30).await.expect("the object's bytes");
+        assert_eq!(
+            (bundle.size_bytes, bundle.crc32c),
+            (object.len() as u64, crc32c::crc32c(&object)),
+            "{key}"
+        );
+        let stored = truth::open(&object);
+        let documents: u64 = stored.manifest.index.segments.iter().map(|segment| segment.documents).sum();
+        let counts = (stored.records.len() as u64, documents);
+        assert_eq!(counts, (one.record_count, one.record_count), "{key}: records, documents");
+        pieces.extend(stored.pieces);
+    }
+    assert_eq!(reply.record_count, reply.partitions.iter().map(|one| one.record_count).sum::<u64>());
+    pieces.sort_by_key(|(position, _)| *position);
+    let restored: Vec<u8> = pieces.into_iter().flat_map(|(_, piece)| piece).collect();
+    assert!(restored == bytes, "{} bytes restored of {}", restored.len(), bytes.len());
+}
+
+/// The keys of all bundles in the store.
+pub async fn keys(store: &Store) -> Vec<String> {
+    let listed = store.list(&KeyPrefix::all()).await.expect("a list");
+    listed.into_iter().map(|listed| listed.key.to_string()).collect()
+}
+
+/// The keys that a reply names.
+pub fn keys_of(reply: &IndexSegmentResponse) -> Vec<String> {
+    reply.partitions.iter().map(|one| one.bundle.clone().expect("a bundle").key).collect()
+}
+
+/// For each partition, whether its object was there before.
+pub fn already_existed(reply: &IndexSegmentResponse) -> Vec<bool> {
+    reply.partitions.iter().map(|one| one.bundle.as_ref().expect("a bundle").already_existed).collect()
+}
+
+/// What must be the same in every receipt for a segment: all but how long it took, and who came first.
+pub fn lasting(reply: &IndexSegmentResponse) -> IndexSegmentResponse {
+    let mut reply = reply.clone();
+    reply.timings = None;
+    for bundle in reply.partitions.iter_mut().filter_map(|one| one.bundle.as_mut()) {
+        bundle.already_existed = false;
+    }
+    reply
+}

@@ -1,0 +1,314 @@
+#!/usr/bin/env python3
+"""Breaks the code in one place at a time and sees that a test notices: tests/mutations.py [NAME…]
+
+All mutations are built at once, into a copy of the working tree under target/mutations, each behind a switch that the
+variable MUTANT turns on. First every test named here must pass with no switch on; then each must fail with its mutation's
+switch on. docs/reliability.md says which mutation stands for which lesson. Takes some minutes; not part of `make test`.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "target" / "mutations"
+TREE = WORK / "tree"
+SECONDS_MAX = 240
+
+SWITCH = """
+
+/// Whether this mutation is on.
+pub fn mutant(name: &str) -> bool {
+    static ON: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    ON.get_or_init(|| std::env::var("MUTANT").unwrap_or_default()) == name
+}
+"""
+
+BELIEVE = """        if crate::mutant("%s") {
+            let found = Found { size_bytes: object.size_bytes, crc32c: object.crc32c, e_tag: None };
+            return Ok(Some(Confirmed { found, existed: false }));
+        }
+        let read = self.read_back(&key.to_string(), url).await;
+        let Some(found) = read.map_err(|source| PutError::Store { source, attempts: 0 })? else {
+            return Ok(None);
+        };
+        if !found.is(object) {"""
+READ = BELIEVE[BELIEVE.index("        let read") :]
+PUT_ERROR = "            Err(error) => Err(StoreError::from_object_store(Operation::Put, url, &error)),\n"
+ADD = "        for record in batch.iter() {\n            if self.writer"
+CREATE = "let options = PutOptions { mode: PutMode::Create,"
+
+# Name: the tests that must fail, and where what becomes what. Each text must be there exactly once.
+MUTATIONS = {
+    # A refused PUT is noted, and the request goes on as if there had been none.
+    "01": ("storefaults::lesson_01_a_put_that_is_refused", [
+        ("src/store/put.rs", PUT_ERROR, '            Err(_) if crate::mutant("01") => Ok(Answer::Created { e_tag: None }),\n' + PUT_ERROR),
+        ("src/store/put.rs", READ, BELIEVE % "01"),
+    ]),
+    # A frame that does not decode is kept as bytes and passed over.
+    "02": ("lessons::lesson_02", [
+        ("src/ingest/slice.rs", "        let decoded = frame.decode(BATCH_BYTES_MAX)", """        if crate::mutant("02") && frame.decode(BATCH_BYTES_MAX).is_err() {
+            self.tally.count_torn(frame.bytes.len());
+            self.blocks.add(frame.position, &frame.bytes, FrameFacts::default())?;
+            return Ok(());
+        }
+        let decoded = frame.decode(BATCH_BYTES_MAX)"""),
+    ]),
+    # V1 records are read past.
+    "03": ("lessons::lesson_03", [
+        ("src/segment/chronik.rs", "    gather.record(offset, timestamp, key, Some(value), 0);", """    if !crate::mutant("03") {
+        gather.record(offset, timestamp, key, Some(value), 0);
+    }"""),
+    ]),
+    # The index stops at a million documents and counts on.
+    "04": ("lessons::lesson_04", [
+        ("src/index/builder.rs", ADD, """        for record in batch.iter() {
+            if crate::mutant("04") && self.documents >= 1_000_000 {
+                self.documents += 1;
+                continue;
+            }
+            if self.writer"""),
+        ("src/ingest/slice.rs", "if index.documents() != self.tally.records ||", 'if !crate::mutant("04") && index.documents() != self.tally.records ||'),
+        ("src/ingest/pack.rs", "if indexed != tally.records {", 'if !crate::mutant("04") && indexed != tally.records {'),
+    ]),
+    # The same, and the counts are compared: the request fails, which is not what was asked for either.
+    "04-counted": ("lessons::lesson_04", [
+        ("src/index/builder.rs", "            writer.documents += 1;", """            writer.documents += 1;
+            if crate::mutant("04-counted") && self.documents > 999_999 {
+                writer.documents -= 1;
+            }"""),
+    ]),
+    # The latest time is the earliest of the latest.
+    "05": ("lessons::lesson_05", [
+        ("src/ingest/tally.rs", "Some((a.0.min(b.0), a.1.max(b.1)))", 'Some((a.0.min(b.0), if crate::mutant("05") { a.1.min(b.1) } else { a.1.max(b.1) }))'),
+    ]),
+    # Each record is added a second time.
+    "06-twice": ("lessons::lesson_06_each_record", [
+        ("src/index/builder.rs", "            let document = RecordDocument(Arc::clone(&self.draft));", """            if crate::mutant("06-twice") {
+                let _ = writer.tantivy.add_document(RecordDocument(Arc::clone(&self.draft)));
+            }
+            let document = RecordDocument(Arc::clone(&self.draft));"""),
+    ]),
+    # Each record looks for its place in the batch.
+    "06-scan": ("lessons::lesson_06_the_time", [
+        ("src/index/builder.rs", "            writer.documents += 1;", """            if crate::mutant("06-scan") {
+                std::hint::black_box(batch.iter().position(|other| other.offset() == record.offset()));
+            }
+            writer.documents += 1;"""),
+    ]),
+    # Values are stored only.
+    "07": ("lessons::lesson_07", [
+        ("src/index/settings.rs", "        let found = self.topics.iter()", """        if crate::mutant("07") {
+            return TopicSettings { value: ValueMode::None, positions: false };
+        }
+        let found = self.topics.iter()"""),
+    ]),
+    # Every partition has a builder of its own from its first frame on, until the segment ends.
+    "08": ("lessons::lesson_08", [
+        ("src/ingest/slices.rs", "open.pending_bytes >= RUN_BYTES {", 'open.pending_bytes >= RUN_BYTES || crate::mutant("08") {'),
+        ("src/ingest/slices.rs", "builders_max: 2 * threads,", 'builders_max: if crate::mutant("08") { 10_000 } else { 2 * threads },'),
+    ]),
+    # CPU work runs where it is awaited.
+    "09": ("lessons::lesson_09", [
+        ("src/cpu.rs", "        let (reply, result) = oneshot::channel();", """        if crate::mutant("09") {
+            return catch_unwind(AssertUnwindSafe(work)).map_err(|_| Panicked);
+        }
+        let (reply, result) = oneshot::channel();"""),
+    ]),
+    # A runtime is dropped inside of async code.
+    "13": ("kill::lesson_13", [
+        ("src/cli/serve.rs", "    server::run(listener, config, shutdown).await", """    if crate::mutant("13") {
+        let runtime = runtime()?;
+        let served = server::run(listener, config, shutdown).await;
+        drop(runtime);
+        return served.map_err(|error| failed("cannot serve", &error));
+    }
+    server::run(listener, config, shutdown).await"""),
+    ]),
+    # LZ4 is a size and a block.
+    "14": ("lessons::lesson_14", [
+        ("src/segment/codec.rs", "    let len = lz4_frame_len(input)?;", """    if crate::mutant("14") {
+        return lz4_flex::block::decompress_size_prepended(input).map_err(|_| CompressionFlaw::Broken.into());
+    }
+    let len = lz4_frame_len(input)?;"""),
+    ]),
+    # A failed PUT fails the request, and whoever sends it again has it all built again.
+    "16": ("storefaults::lesson_16", [
+        ("src/store/put.rs", "                Err(error) if error.is_passing() => {\n                    let landed", '                Err(error) if error.is_passing() && !crate::mutant("16") => {\n                    let landed'),
+    ]),
+    # Headers are not indexed.
+    "17-headers": ("lessons::lesson_17", [
+        ("src/index/document.rs", "        for (name, value) in record.headers() {", """        for (name, value) in record.headers() {
+            if crate::mutant("17-headers") {
+                continue;
+            }"""),
+    ]),
+    # Gaps are not worth telling.
+    "17-gaps": ("lessons::lesson_17", [
+        ("src/ingest/tally.rs", "        self.data.sort_unstable();", """        if crate::mutant("17-gaps") {
+            return Vec::new();
+        }
+        self.data.sort_unstable();"""),
+    ]),
+    # The whole object is put together in memory.
+    "18-copy": ("lessons::lesson_18", [
+        ("src/bundle/assemble.rs", "            parts: self.parts,\n", '            parts: if crate::mutant("18-copy") { vec![self.parts.concat().into()] } else { self.parts },\n'),
+    ]),
+    # What the request held while it was built stays reserved while it is uploaded.
+    "18-held": ("lessons::lesson_18", [
+        ("src/ingest.rs", "        meter.settle();", """        if !crate::mutant("18-held") {
+            meter.settle();
+        }"""),
+    ]),
+    # A slice of a single piece is none.
+    "21": ("lessons::lesson_21_empty lessons::lesson_21_the_first", [
+        ("src/ingest/slices.rs", ".filter(|open| open.bytes > 0)", '.filter(|open| open.bytes > 0 && !(crate::mutant("21") && open.feed.is_none() && open.pending.len() == 1))'),
+    ]),
+    # The second PUT wins.
+    "22": ("lessons::lesson_22 lost_answers::lesson_22 storefaults::lesson_25_a_put_that_was_given_up", [
+        ("src/store/put.rs", CREATE, 'let options = PutOptions { mode: if crate::mutant("22") { PutMode::Overwrite } else { PutMode::Create },'),
+    ]),
+    # An attempt has no deadline.
+    "23": ("lost_answers::lesson_23_an_upload_that_hangs", [
+        ("src/store/retry.rs", "    let outcome = match timeout(limit, request).await {", """    let limit = if crate::mutant("23") { std::time::Duration::from_secs(3_600) } else { limit };
+    let outcome = match timeout(limit, request).await {"""),
+    ]),
+    # "Created" is believed.
+    "24": ("storefaults::lesson_24 lost_answers::lesson_24", [
+        ("src/store/put.rs", "        let read = self.read_back(&key.to_string(), url).await;\n        let Some(found) = read.map_err(|source| PutError::Store { source, attempts: 0 })? else {\n            return Ok(None);\n        };\n        if !found.is(object) {", BELIEVE % "24"),
+    ]),
+    # What lies there is ours.
+    "26": ("storefaults::lesson_26 lost_answers::lesson_26_a_write", [
+        ("src/store/put.rs", "        let judged = if found.is(object) {", '        let judged = if found.is(object) || crate::mutant("26") {'),
+    ]),
+    # "Already exists" is an error like any other.
+    "26-exists": ("lost_answers::lesson_26_already", [
+        ("src/store/put.rs", "                Ok(Answer::Exists) => self.settle", """                Ok(Answer::Exists) if crate::mutant("26-exists") => {
+                    let source = StoreError::new(Operation::Put, url, Cause::NotFound);
+                    Err(PutError::Store { source, attempts: progress.attempts })
+                }
+                Ok(Answer::Exists) => self.settle"""),
+    ]),
+    # Only the one that was refused slows down.
+    "28": ("lost_answers::lesson_28", [
+        ("src/store/retry.rs", "Err(error) if error.is_slow_down() => pace.refused(patience),", 'Err(error) if error.is_slow_down() && !crate::mutant("28") => pace.refused(patience),'),
+    ]),
+    # Work in hand is dropped at once.
+    "30": ("kill::lesson_30_sigterm", [
+        ("src/server.rs", "Ok(()) => tokio::time::sleep(drain_max).await,", 'Ok(()) => tokio::time::sleep(if crate::mutant("30") { Duration::ZERO } else { drain_max }).await,'),
+    ]),
+    # Slices are as long as there are threads to build them.
+    "threads": ("concurrency::a_bundle_of_several_slices", [
+        ("src/ingest/slices.rs", "if open.bytes >= SLICE_BYTES {", 'if open.bytes >= SLICE_BYTES / (if crate::mutant("threads") { self.workshop.cpu.threads() as u64 } else { 1 }) {'),
+    ]),
+    # Tantivy names its segments.
+    "random-names": ("concurrency::a_bundle_is_the_same", [
+        ("src/index/assemble.rs", "            let name = segment_name(seed, index.segments.len());", """            let name = segment_name(seed, index.segments.len());
+            let name = if crate::mutant("random-names") { SegmentId::generate_random().uuid_string() } else { name };"""),
+    ]),
+    # The source's bytes have no part in the key.
+    "key": ("concurrency::a_segment_with_its_torn_tail", [
+        ("src/store/key.rs", "        hash.update(source_sha256);", """        if !crate::mutant("key") {
+            hash.update(source_sha256);
+        }"""),
+    ]),
+    # A bundle that differs is refused, whatever is in it.
+    "judge": ("concurrency::a_worker_with_other_settings concurrency::a_segment_under_another_name", [
+        ("src/archive/judge.rs", "    if let Some(what) = difference(", """    if crate::mutant("judge") {
+        return Err(foreign("it differs".to_owned()));
+    }
+    if let Some(what) = difference("""),
+    ]),
+    # Memory is not given back.
+    "leak": ("kill::a_caller_that_hangs_up", [
+        ("src/ingest.rs", "        let meter = Meter::new(reservation);", """        let meter = Meter::new(reservation);
+        if crate::mutant("leak") {
+            std::mem::forget(meter.clone());
+        }"""),
+    ]),
+    # A caller may take its time for the header.
+    "header": ("kill::a_caller_that_never_sends", [
+        ("src/rpc.rs", "        let first = tokio::time::timeout(silence,", '        let silence = if crate::mutant("header") { Duration::from_secs(3_600) } else { silence };\n        let first = tokio::time::timeout(silence,'),
+    ]),
+    # Silent connections are connections.
+    "silent": ("kill::connections_that_say_nothing", [
+        ("src/server.rs", "        match timeout(FIRST_WORD_MAX,", """        if crate::mutant("silent") {
+            return Ok(Some(connection));
+        }
+        match timeout(FIRST_WORD_MAX,"""),
+    ]),
+}
+
+
+def copy_tree():
+    tracked = subprocess.check_output(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT)
+    names = [name for name in tracked.decode().split("\0") if name and (ROOT / name).is_file()]
+    for name in names:
+        target = TREE / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists() or target.read_bytes() != (ROOT / name).read_bytes():
+            shutil.copy2(ROOT / name, target)
+
+
+def mutate():
+    files = {"src/lib.rs": (ROOT / "src/lib.rs").read_text() + SWITCH}
+    for name, (_, changes) in MUTATIONS.items():
+        for file, before, after in changes:
+            text = files.get(file) or (ROOT / file).read_text()
+            # Another mutation may have put itself in front of the same text, and repeated it.
+            if text.count(before) != 1:
+                sys.exit(f"mutation {name}: {file} holds this {text.count(before)} times, not once:\n{before}")
+            files[file] = text.replace(before, after)
+    for file, text in files.items():
+        if (TREE / file).read_text() != text:
+            (TREE / file).write_text(text)
+
+
+def build():
+    environment = dict(os.environ, CARGO_TARGET_DIR=str(WORK / "build"))
+    command = ["cargo", "test", "--locked", "--test", "it", "--no-run", "--message-format=json-render-diagnostics"]
+    output = subprocess.run(command, cwd=TREE, env=environment, stdout=subprocess.PIPE, check=True).stdout
+    messages = [json.loads(line) for line in output.decode().splitlines() if line.startswith("{")]
+    found = [m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == "it"]
+    return found[-1]
+
+
+def run(executable, tests, mutant):
+    """Whether the tests pass; None where they take too long."""
+    environment = dict(os.environ, MUTANT=mutant, RUST_BACKTRACE="0")
+    log = open(WORK / f"{mutant or 'none'}.log", "wb")
+    try:
+        ended = subprocess.run([executable, *tests], cwd=TREE, env=environment, stdout=log, stderr=log, timeout=SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        return None
+    text = (WORK / log.name).read_text(errors="replace")
+    if "running 0 tests" in text:
+        sys.exit(f"{mutant}: no test is called {tests}")
+    return ended.returncode == 0
+
+
+def main():
+    chosen = sys.argv[1:] or list(MUTATIONS)
+    copy_tree()
+    mutate()
+    executable = build()
+    tests = sorted({test for name in chosen for test in MUTATIONS[name][0].split()})
+    if run(executable, tests, "") is not True:
+        sys.exit(f"the tests fail without any mutation: {WORK / 'none.log'}")
+    survived = []
+    for name in chosen:
+        for test in MUTATIONS[name][0].split():
+            passed = run(executable, [test], name)
+            seen = {True: "SURVIVED", False: "failed, as it should", None: "never ended"}[passed]
+            print(f"{name:14} {test}: {seen}", flush=True)
+            if passed:
+                survived.append(name)
+    print(f"{len(chosen) - len(set(survived))} passed, {len(set(survived))} failed")
+    sys.exit(1 if survived else 0)
+
+
+if __name__ == "__main__":
+    main()
