@@ -56,13 +56,13 @@ fn accepted_flips(name: &str, step: usize, is_free: fn(usize) -> bool) -> usize 
 fn a_flipped_byte_of_a_chronik_segment_is_always_found() {
     for (name, step) in [
         ("v2-one-record", 1),
-        ("v2-transactional", 211),
-        ("v2-zero-length-crc", 211),
-        ("v2-old-shape", 211),
-        ("v2-three-partitions", 211),
-        ("v1", 53),
-        ("v1-zero-length-crc", 53),
-        ("v1-then-v2", 53),
+        ("v2-transactional", 307),
+        ("v2-zero-length-crc", 601),
+        ("v2-old-shape", 601),
+        ("v2-three-partitions", 1_009),
+        ("v1", 211),
+        ("v1-zero-length-crc", 211),
+        ("v1-then-v2", 601),
     ] {
         assert_eq!(accepted_flips(&format!("chronik/{name}.wal"), step, |_| false), 0);
     }
@@ -271,7 +271,7 @@ fn chunks_of_any_size_give_the_same_frames_the_same_tail_and_the_same_errors() {
     ] {
         let whole = fixture(name);
         segments.push((name.to_owned(), whole.clone()));
-        for _ in 0..40 {
+        for _ in 0..8 {
             let len = random.random_range(1..whole.len());
             segments.push((format!("{name} to {len}"), whole.slice(..len)));
             let mut bytes = whole[..len].to_vec();
