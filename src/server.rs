@@ -69,9 +69,11 @@ pub async fn run(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IndexerServiceServer<Indexer>>().await;
     health.set_serving::<SearchServiceServer<Reader>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
     let drain_max = config.drain_max;
     let reader = Reader::new(config.ingest.store.clone());
     let indexer = Indexer::new(config.ingest, config.sources, config.worker_id, Arc::clone(&draining));
@@ -92,7 +94,8 @@ pub async fn run(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .add_service(health_service)
-        .add_service(reflection.build_v1()?)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
         .add_service(SearchServiceServer::new(reader))
         .add_service(IndexerServiceServer::new(indexer).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .serve_with_incoming_shutdown(speaking(listener), signal);
