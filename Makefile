@@ -4,7 +4,7 @@ CARGO ?= cargo
 VENV  := target/venv
 TESTS := WAL_INDEXER_TEST_PYTHON=$(CURDIR)/$(VENV)/bin/python
 
-.PHONY: help demo test test-long bench fuzz tools
+.PHONY: help demo test test-long bench mutations fuzz tools
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ $(VENV)/stamp: tests/client/requirements.txt tests/tools-requirements.txt
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/client/requirements.txt -r tests/tools-requirements.txt
 	@touch $@
+
+mutations: ## Breaks the code in one place at a time and sees that a test notices: docs/reliability.md; takes minutes
+	tests/mutations.py
 
 bench: ## The whole path beside a bare indexing loop, in one run: docs/performance.md; takes minutes and all cores
 	$(CARGO) bench --locked --bench whole_path

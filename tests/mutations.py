@@ -27,29 +27,25 @@ pub fn mutant(name: &str) -> bool {
 }
 """
 
-BELIEVE = """        if crate::mutant("%s") {
-            let found = Found { size_bytes: object.size_bytes, crc32c: object.crc32c, e_tag: None };
-            return Ok(Some(Confirmed { found, existed: false }));
-        }
-        let read = self.read_back(&key.to_string(), url).await;
+READ = """        let read = self.read_back(&key.to_string(), url).await;
         let Some(found) = read.map_err(|source| PutError::Store { source, attempts: 0 })? else {
             return Ok(None);
         };
         if !found.is(object) {"""
-READ = BELIEVE[BELIEVE.index("        let read") :]
-PUT_ERROR = "            Err(error) => Err(StoreError::from_object_store(Operation::Put, url, &error)),\n"
+BELIEVE = """        if crate::mutant("24") {
+            let found = Found { size_bytes: object.size_bytes, crc32c: object.crc32c, e_tag: None };
+            return Ok(Some(Confirmed { found, existed: false }));
+        }
+"""
 ADD = "        for record in batch.iter() {\n            if self.writer"
 CREATE = "let options = PutOptions { mode: PutMode::Create,"
 
-# Name: the tests that must fail, and where what becomes what. Each text must be there exactly once.
+# Name: what is done, the tests that must fail, and where what becomes what. Each text must be there exactly once.
 MUTATIONS = {
-    # A refused PUT is noted, and the request goes on as if there had been none.
-    "01": ("storefaults::lesson_01_a_put_that_is_refused", [
-        ("src/store/put.rs", PUT_ERROR, '            Err(_) if crate::mutant("01") => Ok(Answer::Created { e_tag: None }),\n' + PUT_ERROR),
-        ("src/store/put.rs", READ, BELIEVE % "01"),
+    "01": ("A bundle that could not be stored is left out of the receipt.", "storefaults::lesson_01_a_put_that_is_refused", [
+        ("src/ingest/upload.rs", ".buffered(UPLOADS_AT_ONCE)", '.buffered(UPLOADS_AT_ONCE)\n        .filter(|one| std::future::ready(one.is_ok() || !crate::mutant("01")))'),
     ]),
-    # A frame that does not decode is kept as bytes and passed over.
-    "02": ("lessons::lesson_02", [
+    "02": ("A frame that does not decode is kept as bytes and passed over.", "lessons::lesson_02", [
         ("src/ingest/slice.rs", "        let decoded = frame.decode(BATCH_BYTES_MAX)", """        if crate::mutant("02") && frame.decode(BATCH_BYTES_MAX).is_err() {
             self.tally.count_torn(frame.bytes.len());
             self.blocks.add(frame.position, &frame.bytes, FrameFacts::default())?;
@@ -57,14 +53,12 @@ MUTATIONS = {
         }
         let decoded = frame.decode(BATCH_BYTES_MAX)"""),
     ]),
-    # V1 records are read past.
-    "03": ("lessons::lesson_03", [
+    "03": ("V1 records are read past.", "lessons::lesson_03", [
         ("src/segment/chronik.rs", "    gather.record(offset, timestamp, key, Some(value), 0);", """    if !crate::mutant("03") {
         gather.record(offset, timestamp, key, Some(value), 0);
     }"""),
     ]),
-    # The index stops at a million documents and counts on.
-    "04": ("lessons::lesson_04", [
+    "04": ("The index stops at a million documents and counts on.", "lessons::lesson_04", [
         ("src/index/builder.rs", ADD, """        for record in batch.iter() {
             if crate::mutant("04") && self.documents >= 1_000_000 {
                 self.documents += 1;
@@ -74,52 +68,44 @@ MUTATIONS = {
         ("src/ingest/slice.rs", "if index.documents() != self.tally.records ||", 'if !crate::mutant("04") && index.documents() != self.tally.records ||'),
         ("src/ingest/pack.rs", "if indexed != tally.records {", 'if !crate::mutant("04") && indexed != tally.records {'),
     ]),
-    # The same, and the counts are compared: the request fails, which is not what was asked for either.
-    "04-counted": ("lessons::lesson_04", [
-        ("src/index/builder.rs", "            writer.documents += 1;", """            writer.documents += 1;
-            if crate::mutant("04-counted") && self.documents > 999_999 {
-                writer.documents -= 1;
-            }"""),
+    "04-counted": ("The same, and the counts are compared, so that the request fails.", "lessons::lesson_04", [
+        ("src/index/builder.rs", "            if self.writer.as_ref()", """            if crate::mutant("04-counted") && self.documents >= 1_000_000 {
+                continue;
+            }
+            if self.writer.as_ref()"""),
     ]),
-    # The latest time is the earliest of the latest.
-    "05": ("lessons::lesson_05", [
+    "05": ("The latest time is the earliest of the latest.", "lessons::lesson_05", [
         ("src/ingest/tally.rs", "Some((a.0.min(b.0), a.1.max(b.1)))", 'Some((a.0.min(b.0), if crate::mutant("05") { a.1.min(b.1) } else { a.1.max(b.1) }))'),
     ]),
-    # Each record is added a second time.
-    "06-twice": ("lessons::lesson_06_each_record", [
+    "06-twice": ("Each record is added a second time.", "lessons::lesson_06_each_record", [
         ("src/index/builder.rs", "            let document = RecordDocument(Arc::clone(&self.draft));", """            if crate::mutant("06-twice") {
                 let _ = writer.tantivy.add_document(RecordDocument(Arc::clone(&self.draft)));
             }
             let document = RecordDocument(Arc::clone(&self.draft));"""),
     ]),
-    # Each record looks for its place in the batch.
-    "06-scan": ("lessons::lesson_06_the_time", [
+    "06-scan": ("Each record looks for its place in the batch.", "lessons::lesson_06_the_time", [
         ("src/index/builder.rs", "            writer.documents += 1;", """            if crate::mutant("06-scan") {
                 std::hint::black_box(batch.iter().position(|other| other.offset() == record.offset()));
             }
             writer.documents += 1;"""),
     ]),
-    # Values are stored only.
-    "07": ("lessons::lesson_07", [
+    "07": ("Values are stored only.", "lessons::lesson_07", [
         ("src/index/settings.rs", "        let found = self.topics.iter()", """        if crate::mutant("07") {
             return TopicSettings { value: ValueMode::None, positions: false };
         }
         let found = self.topics.iter()"""),
     ]),
-    # Every partition has a builder of its own from its first frame on, until the segment ends.
-    "08": ("lessons::lesson_08", [
+    "08": ("Every partition has a builder of its own from its first frame on, until the segment ends.", "lessons::lesson_08", [
         ("src/ingest/slices.rs", "open.pending_bytes >= RUN_BYTES {", 'open.pending_bytes >= RUN_BYTES || crate::mutant("08") {'),
         ("src/ingest/slices.rs", "builders_max: 2 * threads,", 'builders_max: if crate::mutant("08") { 10_000 } else { 2 * threads },'),
     ]),
-    # CPU work runs where it is awaited.
-    "09": ("lessons::lesson_09", [
+    "09": ("CPU work runs where it is awaited.", "lessons::lesson_09", [
         ("src/cpu.rs", "        let (reply, result) = oneshot::channel();", """        if crate::mutant("09") {
             return catch_unwind(AssertUnwindSafe(work)).map_err(|_| Panicked);
         }
         let (reply, result) = oneshot::channel();"""),
     ]),
-    # A runtime is dropped inside of async code.
-    "13": ("kill::lesson_13", [
+    "13": ("A runtime is dropped inside of async code.", "kill::lesson_13", [
         ("src/cli/serve.rs", "    server::run(listener, config, shutdown).await", """    if crate::mutant("13") {
         let runtime = runtime()?;
         let served = server::run(listener, config, shutdown).await;
@@ -128,113 +114,104 @@ MUTATIONS = {
     }
     server::run(listener, config, shutdown).await"""),
     ]),
-    # LZ4 is a size and a block.
-    "14": ("lessons::lesson_14", [
+    "14": ("LZ4 is a size and a block.", "lessons::lesson_14", [
         ("src/segment/codec.rs", "    let len = lz4_frame_len(input)?;", """    if crate::mutant("14") {
         return lz4_flex::block::decompress_size_prepended(input).map_err(|_| CompressionFlaw::Broken.into());
     }
     let len = lz4_frame_len(input)?;"""),
     ]),
-    # A failed PUT fails the request, and whoever sends it again has it all built again.
-    "16": ("storefaults::lesson_16", [
+    "16": ("A failed attempt fails the request, and whoever sends it again has it all built again.", "storefaults::lesson_16", [
         ("src/store/put.rs", "                Err(error) if error.is_passing() => {\n                    let landed", '                Err(error) if error.is_passing() && !crate::mutant("16") => {\n                    let landed'),
+        ("src/store/put.rs", "Err(PutError::Store { source, .. }) if source.is_passing() =>", 'Err(PutError::Store { source, .. }) if source.is_passing() && !crate::mutant("16") =>'),
     ]),
-    # Headers are not indexed.
-    "17-headers": ("lessons::lesson_17", [
+    "17-headers": ("Headers are not indexed.", "lessons::lesson_17", [
         ("src/index/document.rs", "        for (name, value) in record.headers() {", """        for (name, value) in record.headers() {
             if crate::mutant("17-headers") {
                 continue;
             }"""),
     ]),
-    # Gaps are not worth telling.
-    "17-gaps": ("lessons::lesson_17", [
+    "17-gaps": ("Gaps are not worth telling.", "lessons::lesson_17", [
         ("src/ingest/tally.rs", "        self.data.sort_unstable();", """        if crate::mutant("17-gaps") {
             return Vec::new();
         }
         self.data.sort_unstable();"""),
     ]),
-    # The whole object is put together in memory.
-    "18-copy": ("lessons::lesson_18", [
+    "18-copy": ("The whole object is put together in memory.", "lessons::lesson_18", [
         ("src/bundle/assemble.rs", "            parts: self.parts,\n", '            parts: if crate::mutant("18-copy") { vec![self.parts.concat().into()] } else { self.parts },\n'),
     ]),
-    # What the request held while it was built stays reserved while it is uploaded.
-    "18-held": ("lessons::lesson_18", [
+    "18-held": ("What the request held while it was built stays reserved while it is uploaded.", "lessons::lesson_18", [
         ("src/ingest.rs", "        meter.settle();", """        if !crate::mutant("18-held") {
             meter.settle();
         }"""),
     ]),
-    # A slice of a single piece is none.
-    "21": ("lessons::lesson_21_empty lessons::lesson_21_the_first", [
+    "21": ("A slice of a single piece is none.", "lessons::lesson_21_empty lessons::lesson_21_the_first", [
         ("src/ingest/slices.rs", ".filter(|open| open.bytes > 0)", '.filter(|open| open.bytes > 0 && !(crate::mutant("21") && open.feed.is_none() && open.pending.len() == 1))'),
     ]),
-    # The second PUT wins.
-    "22": ("lessons::lesson_22 lost_answers::lesson_22 storefaults::lesson_25_a_put_that_was_given_up", [
+    "22": ("The second PUT wins.", "lessons::lesson_22 lost_answers::lesson_22 storefaults::lesson_25_a_put_that_was_given_up", [
         ("src/store/put.rs", CREATE, 'let options = PutOptions { mode: if crate::mutant("22") { PutMode::Overwrite } else { PutMode::Create },'),
     ]),
-    # An attempt has no deadline.
-    "23": ("lost_answers::lesson_23_an_upload_that_hangs", [
+    "23": ("An attempt has no deadline.", "lost_answers::lesson_23_an_upload_that_hangs", [
         ("src/store/retry.rs", "    let outcome = match timeout(limit, request).await {", """    let limit = if crate::mutant("23") { std::time::Duration::from_secs(3_600) } else { limit };
     let outcome = match timeout(limit, request).await {"""),
     ]),
-    # "Created" is believed.
-    "24": ("storefaults::lesson_24 lost_answers::lesson_24", [
-        ("src/store/put.rs", "        let read = self.read_back(&key.to_string(), url).await;\n        let Some(found) = read.map_err(|source| PutError::Store { source, attempts: 0 })? else {\n            return Ok(None);\n        };\n        if !found.is(object) {", BELIEVE % "24"),
+    "24": ('"Created" is believed.', "storefaults::lesson_24 lost_answers::lesson_24", [
+        ("src/store/put.rs", READ, BELIEVE + READ),
     ]),
-    # What lies there is ours.
-    "26": ("storefaults::lesson_26 lost_answers::lesson_26_a_write", [
+    "26": ("What lies there is ours.", "storefaults::lesson_26 lost_answers::lesson_26_a_write", [
         ("src/store/put.rs", "        let judged = if found.is(object) {", '        let judged = if found.is(object) || crate::mutant("26") {'),
     ]),
-    # "Already exists" is an error like any other.
-    "26-exists": ("lost_answers::lesson_26_already", [
+    "26-exists": ('"Already exists" is an error like any other.', "lost_answers::lesson_26_already", [
         ("src/store/put.rs", "                Ok(Answer::Exists) => self.settle", """                Ok(Answer::Exists) if crate::mutant("26-exists") => {
                     let source = StoreError::new(Operation::Put, url, Cause::NotFound);
                     Err(PutError::Store { source, attempts: progress.attempts })
                 }
                 Ok(Answer::Exists) => self.settle"""),
     ]),
-    # Only the one that was refused slows down.
-    "28": ("lost_answers::lesson_28", [
+    "28": ("Only the one that was refused slows down.", "lost_answers::lesson_28", [
         ("src/store/retry.rs", "Err(error) if error.is_slow_down() => pace.refused(patience),", 'Err(error) if error.is_slow_down() && !crate::mutant("28") => pace.refused(patience),'),
     ]),
-    # Work in hand is dropped at once.
-    "30": ("kill::lesson_30_sigterm", [
+    "30": ("Work in hand is dropped at once.", "kill::lesson_30_sigterm", [
         ("src/server.rs", "Ok(()) => tokio::time::sleep(drain_max).await,", 'Ok(()) => tokio::time::sleep(if crate::mutant("30") { Duration::ZERO } else { drain_max }).await,'),
     ]),
-    # Slices are as long as there are threads to build them.
-    "threads": ("concurrency::a_bundle_of_several_slices", [
+    "torn": ("Torn bytes are counted and not kept.", "concurrency::a_segment_with_its_torn_tail", [
+        ("src/ingest/slice.rs", "                    self.blocks.add(position, &bytes, FrameFacts::default())?;", """                    if !crate::mutant("torn") {
+                        self.blocks.add(position, &bytes, FrameFacts::default())?;
+                    }"""),
+    ]),
+    "sync": ("What cannot be synced is receipted all the same.", "lost_answers::on_a_file_system", [
+        ("src/store/put.rs", "let Location::File(root) = &*self.location else { return Ok(()) };", """let Location::File(root) = &*self.location else { return Ok(()) };
+        if crate::mutant("sync") {
+            return Ok(());
+        }"""),
+    ]),
+    "threads": ("Slices are as long as there are threads to build them.", "concurrency::a_bundle_of_several_slices", [
         ("src/ingest/slices.rs", "if open.bytes >= SLICE_BYTES {", 'if open.bytes >= SLICE_BYTES / (if crate::mutant("threads") { self.workshop.cpu.threads() as u64 } else { 1 }) {'),
     ]),
-    # Tantivy names its segments.
-    "random-names": ("concurrency::a_bundle_is_the_same", [
+    "random-names": ("Tantivy names its segments, at random.", "concurrency::a_bundle_is_the_same", [
         ("src/index/assemble.rs", "            let name = segment_name(seed, index.segments.len());", """            let name = segment_name(seed, index.segments.len());
             let name = if crate::mutant("random-names") { SegmentId::generate_random().uuid_string() } else { name };"""),
     ]),
-    # The source's bytes have no part in the key.
-    "key": ("concurrency::a_segment_with_its_torn_tail", [
+    "key": ("The source's bytes have no part in the key.", "concurrency::a_segment_with_its_torn_tail", [
         ("src/store/key.rs", "        hash.update(source_sha256);", """        if !crate::mutant("key") {
             hash.update(source_sha256);
         }"""),
     ]),
-    # A bundle that differs is refused, whatever is in it.
-    "judge": ("concurrency::a_worker_with_other_settings concurrency::a_segment_under_another_name", [
+    "judge": ("A bundle that differs is refused, whatever is in it.", "concurrency::a_worker_with_other_settings concurrency::a_segment_under_another_name", [
         ("src/archive/judge.rs", "    if let Some(what) = difference(", """    if crate::mutant("judge") {
         return Err(foreign("it differs".to_owned()));
     }
     if let Some(what) = difference("""),
     ]),
-    # Memory is not given back.
-    "leak": ("kill::a_caller_that_hangs_up", [
+    "leak": ("Memory is not given back.", "kill::a_caller_that_hangs_up", [
         ("src/ingest.rs", "        let meter = Meter::new(reservation);", """        let meter = Meter::new(reservation);
         if crate::mutant("leak") {
             std::mem::forget(meter.clone());
         }"""),
     ]),
-    # A caller may take its time for the header.
-    "header": ("kill::a_caller_that_never_sends", [
+    "header": ("A caller may take its time for the header.", "kill::a_caller_that_never_sends", [
         ("src/rpc.rs", "        let first = tokio::time::timeout(silence,", '        let silence = if crate::mutant("header") { Duration::from_secs(3_600) } else { silence };\n        let first = tokio::time::timeout(silence,'),
     ]),
-    # Silent connections are connections.
-    "silent": ("kill::connections_that_say_nothing", [
+    "silent": ("Silent connections are connections.", "kill::connections_that_say_nothing", [
         ("src/server.rs", "        match timeout(FIRST_WORD_MAX,", """        if crate::mutant("silent") {
             return Ok(Some(connection));
         }
@@ -255,7 +232,7 @@ def copy_tree():
 
 def mutate():
     files = {"src/lib.rs": (ROOT / "src/lib.rs").read_text() + SWITCH}
-    for name, (_, changes) in MUTATIONS.items():
+    for name, (_, _, changes) in MUTATIONS.items():
         for file, before, after in changes:
             text = files.get(file) or (ROOT / file).read_text()
             # Another mutation may have put itself in front of the same text, and repeated it.
@@ -290,17 +267,26 @@ def run(executable, tests, mutant):
     return ended.returncode == 0
 
 
+def table():
+    """The rows of docs/reliability.md."""
+    for name, (what, tests, changes) in MUTATIONS.items():
+        files = ", ".join(sorted({f"`{file}`" for file, _, _ in changes}))
+        print(f"| `{name}` | {files} | {what} | {', '.join(f'`{test}…`' for test in tests.split())} |")
+
+
 def main():
+    if sys.argv[1:] == ["--table"]:
+        return table()
     chosen = sys.argv[1:] or list(MUTATIONS)
     copy_tree()
     mutate()
     executable = build()
-    tests = sorted({test for name in chosen for test in MUTATIONS[name][0].split()})
+    tests = sorted({test for name in chosen for test in MUTATIONS[name][1].split()})
     if run(executable, tests, "") is not True:
         sys.exit(f"the tests fail without any mutation: {WORK / 'none.log'}")
     survived = []
     for name in chosen:
-        for test in MUTATIONS[name][0].split():
+        for test in MUTATIONS[name][1].split():
             passed = run(executable, [test], name)
             seen = {True: "SURVIVED", False: "failed, as it should", None: "never ended"}[passed]
             print(f"{name:14} {test}: {seen}", flush=True)

@@ -363,3 +363,23 @@ async fn a_caller_that_never_sends_its_header_is_told_in_time() {
     assert_eq!(answer.expect_err("no header").code(), Code::DeadlineExceeded);
     serving.abort();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_reaches_a_caller_that_is_still_sending_and_its_connection_goes_on() {
+    let worker = Worker::start_with(&["--memory-budget", "64MiB"]);
+    let segment = Segment::opaque(&[1 << 20; 12], 0);
+    let mut damaged = segment.bytes.to_vec();
+    damaged[300] ^= 1;
+    let mut client = worker.client().await;
+    let header = worker::inline(segment.bytes.len() as u64, segment.told);
+    // More than fits into the connection's window, had the bytes that nobody reads stayed in it.
+    for _ in 0..6 {
+        let sent = worker::send_inline(&mut client, header.clone(), &damaged, 256 << 10).await;
+        assert_eq!(sent.expect_err("damaged").code(), Code::DataLoss);
+        let too_large = worker::inline(1 << 30, segment.told);
+        let sent = worker::send_inline(&mut client, too_large, &segment.bytes, 256 << 10).await;
+        assert_eq!(sent.expect_err("more than the budget").code(), Code::InvalidArgument);
+    }
+    let sent = worker::send_inline(&mut client, header, &segment.bytes, 256 << 10).await;
+    assert_eq!(already_existed(&sent.expect("a receipt")), [false]);
+}

@@ -215,11 +215,12 @@ async fn lesson_25_a_put_that_lands_after_the_request_failed_is_what_the_next_re
     let (mut ingest, plan) = faulty();
     let segment = Segment::logs(300, 12);
     ingest.patience.upload = 100 * MS;
-    plan.next_puts([Fault::LandLate(300 * MS)]);
+    plan.next_puts([Fault::LandLate(1_500 * MS)]);
     send(&ingest, &segment, 64 << 10).await.expect_err("out of time");
     assert_eq!(keys(&ingest.store).await.len(), 0);
-    tokio::time::sleep(400 * MS).await;
-    assert_eq!(keys(&ingest.store).await.len(), 1, "it landed after all");
+    while keys(&ingest.store).await.is_empty() {
+        tokio::time::sleep(50 * MS).await;
+    }
     ingest.patience.upload = Duration::from_secs(20);
     let reply = send(&ingest, &segment, 64 << 10).await.expect("a receipt");
     assert_eq!(already_existed(&reply), [true]);
