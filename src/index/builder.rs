@@ -196,7 +196,9 @@ impl Writer {
                 files.push((component.to_string(), Bytes::from_owner(bytes)));
             }
         }
-        Ok(PartSegment { documents: self.documents, files })
+        // Tantivy's own count, not how many records it was given: whoever asked for the index holds one against the other.
+        let documents = metas.iter().map(|meta| meta.max_doc()).sum();
+        Ok(PartSegment { documents, files })
     }
 }
 
