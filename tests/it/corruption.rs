@@ -25,14 +25,14 @@ use crate::truth::{Fixture, Held, check_reply, fixtures, frame_records, split};
 use crate::worker::{Refusal, Worker, inline, send_inline};
 
 /// Which bytes of each fixture are tried.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum Extent {
     /// So many, spread out, beside those around where frames begin.
     About(usize),
     All,
 }
 
-const SHORT: Extent = Extent::About(12);
+const SHORT: Extent = Extent::About(40);
 
 /// Whatever comes, there is an answer, and soon.
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
@@ -172,21 +172,20 @@ fn positions(fixture: &Fixture, frames: &[Range<usize>], extent: Extent) -> Vec<
     positions
 }
 
+/// What is done to a byte: which of these, is said by its position.
+const MASKS: [u8; 5] = [0x01, 0x80, 0xff, 0x10, 0x03];
+
 /// Flips bits of one byte after the other.
-async fn check_flips(extent: Extent, masks: &[u8]) {
+async fn check_flips(extent: Extent) {
     let mut bench = Bench::new();
     let mut tried = 0;
     for fixture in fixtures() {
         let frames = frames(&fixture);
         for at in positions(&fixture, &frames, extent) {
-            // One of the masks for each byte, or all of them.
-            let masks = if extent == Extent::All { masks } else { &masks[at % masks.len()..][..1] };
-            for mask in masks {
-                let mut damaged = fixture.bytes.to_vec();
-                damaged[at] ^= mask;
-                check_flip(&mut bench, &fixture, &frames, at, &damaged.into()).await;
-                tried += 1;
-            }
+            let mut damaged = fixture.bytes.to_vec();
+            damaged[at] ^= MASKS[at % MASKS.len()];
+            check_flip(&mut bench, &fixture, &frames, at, &damaged.into()).await;
+            tried += 1;
         }
     }
     println!("{tried} flips");
@@ -267,13 +266,13 @@ async fn check_cuts(extent: Extent) {
 
 #[tokio::test]
 async fn a_flipped_bit_is_refused_by_place_and_reason_and_leaves_nothing_behind() {
-    check_flips(SHORT, &[0x01, 0x80, 0xff, 0x10, 0x03]).await;
+    check_flips(SHORT).await;
 }
 
 #[tokio::test]
 #[ignore = "minutes; make test-long runs it"]
 async fn long_every_flipped_byte_is_refused_by_place_and_reason() {
-    check_flips(Extent::All, &[0x01, 0xff]).await;
+    check_flips(Extent::All).await;
 }
 
 #[tokio::test]
