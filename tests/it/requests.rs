@@ -444,3 +444,57 @@ async fn list_services(worker: &Worker) -> Vec<String> {
     };
     service.into_iter().map(|service| service.name).collect()
 }
+
+/// Runs `index` and returns its exit code, what it printed, and the lines of its errors.
+fn index(store: &std::path::Path, arguments: &[&std::path::Path]) -> (Option<i32>, String, Vec<String>) {
+    let output = crate::worker::command(["index", "--json", "--log", "off", "--store", &file_url(store)])
+        .args(arguments)
+        .output()
+        .expect("the program starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    let errors = text(output.stderr).lines().map(str::to_owned).collect();
+    (output.status.code(), text(output.stdout), errors)
+}
+
+#[test]
+fn the_command_line_tries_all_files_and_says_by_its_exit_code_what_to_do() {
+    let root = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| root.path().join(name);
+    let (good, torn, kafka_log, none) = (at("good"), at("torn"), at("kafka"), at("none"));
+    std::fs::write(&good, chronik().bytes).expect("written");
+    std::fs::write(&torn, &chronik().bytes[..30_000]).expect("written");
+    std::fs::write(&kafka_log, kafka().bytes).expect("written");
+    for (name, paths, code, receipts, errors) in [
+        ("a good one", &[&*good][..], 0, 1, 0),
+        ("a good one again", &[&good], 0, 1, 0),
+        ("a torn one", &[&torn], 3, 0, 1),
+        ("none", &[&none], 4, 0, 1),
+        ("a directory", &[root.path()], 1, 0, 1),
+        ("one without a topic", &[&kafka_log], 1, 0, 1),
+        ("a torn one between good ones", &[&good, &torn, &good], 3, 2, 1),
+        ("all of them: the first failure decides", &[&none, &torn, &good], 4, 1, 2),
+    ] {
+        let (exit, printed, lines) = index(&at("store"), paths);
+        assert_eq!(exit, Some(code), "{name}: {lines:?}");
+        assert_eq!((printed.lines().count(), lines.len()), (receipts, errors), "{name}: {printed}{lines:?}");
+        assert!(lines.iter().all(|line| line.starts_with("error: ")), "{name}: {lines:?}");
+    }
+    let flags = |flags: &[&str]| {
+        let good = good.to_str().expect("UTF-8");
+        crate::worker::command(["index", good]).args(flags).output().expect("it starts").status.code()
+    };
+    let store = file_url(&at("store"));
+    std::fs::write(at("settings"), "value = 7").expect("written");
+    let settings = at("settings").to_str().expect("UTF-8").to_owned();
+    assert_eq!(flags(&[]), Some(2), "no store");
+    assert_eq!(flags(&["--store", "nonsense"]), Some(2), "no store's URL");
+    assert_eq!(flags(&["--store", "ftp://host/path"]), Some(2), "a store of no kind that there is");
+    assert_eq!(flags(&["--store", &store, "--threads", "0"]), Some(2), "no threads");
+    assert_eq!(flags(&["--store", &store, "--memory-budget", "much"]), Some(2), "no size");
+    assert_eq!(flags(&["--store", &store, "--index-settings", &settings]), Some(2), "settings that are none");
+    assert_eq!(
+        flags(&["--store", &store, "--memory-budget", "1MiB"]),
+        Some(1),
+        "a budget that holds nothing"
+    );
+}
