@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::bundle::{BlockWriter, Blocks, FrameFacts};
 use crate::index::{IndexBuilder, IndexPart, TopicSettings};
-use crate::segment::{DecodedFrame, ErrorKind, Frame};
+use crate::segment::{Codec, DecodedFrame, ErrorKind, Fault, Frame};
 use crate::stats::Job;
 
 use super::error::IngestError;
@@ -19,6 +19,14 @@ pub(super) const SLICE_BYTES: u64 = 32 << 20;
 
 /// No batch may open to more than this: the largest that is decoded in one piece.
 pub(super) const BATCH_BYTES_MAX: usize = 256 << 20;
+
+/// What a batch is first opened to, as a multiple of its size and in bytes: few open to more. This much is in use on each
+/// thread before it is accounted for.
+const OPENS_TO_TIMES: usize = 16;
+const OPENED_BYTES_FIRST: (usize, usize) = (1 << 20, 32 << 20);
+
+/// What is tried next, as a multiple of what was not enough.
+const OPENED_GROWTH: usize = 8;
 
 /// What a slice is made of, in the order of the file.
 #[derive(Debug)]
@@ -106,11 +114,7 @@ impl SliceBuilder {
     }
 
     fn add_frame(&mut self, frame: &Frame) -> Result<(), IngestError> {
-        let decoded = frame.decode(BATCH_BYTES_MAX).map_err(|error| match error.kind() {
-            ErrorKind::TooLarge => IngestError::BatchTooLarge(error),
-            ErrorKind::Corrupt | ErrorKind::Unsupported => IngestError::Segment(error),
-        })?;
-        self.decoding.set(decoded.mem_usage(frame) as u64)?;
+        let decoded = self.decode(frame)?;
         self.tally.count(&decoded, frame.bytes.len());
         self.index.add(&decoded.records)?;
         let facts = facts_of(&decoded);
@@ -119,6 +123,38 @@ impl SliceBuilder {
         drop(decoded);
         self.decoding.set(0)?;
         Ok(())
+    }
+
+    /// Opens a batch to what batches open to; where that is not enough, the memory for more is reserved before it is tried.
+    fn decode(&mut self, frame: &Frame) -> Result<DecodedFrame, IngestError> {
+        let mut bound = frame.bytes.len().saturating_mul(OPENS_TO_TIMES);
+        bound = bound.clamp(OPENED_BYTES_FIRST.0, OPENED_BYTES_FIRST.1).max(frame.bytes.len());
+        loop {
+            bound = bound.min(BATCH_BYTES_MAX);
+            let error = match frame.decode(bound) {
+                Ok(decoded) => {
+                    self.decoding.set(decoded.mem_usage(frame) as u64)?;
+                    return Ok(decoded);
+                }
+                Err(error) => error,
+            };
+            let too_large = error.kind() == ErrorKind::TooLarge;
+            // A zstd frame whose window is larger than the bound cannot be told from a broken one.
+            let may_be_too_large = matches!(error.fault(), Fault::BadCompression { codec: Codec::Zstd, .. });
+            if bound < BATCH_BYTES_MAX && (too_large || may_be_too_large) {
+                bound = bound.saturating_mul(OPENED_GROWTH);
+                match self.decoding.set(bound.min(BATCH_BYTES_MAX) as u64) {
+                    Ok(()) => continue,
+                    Err(denied) if too_large => return Err(denied.into()),
+                    Err(_) => {}
+                }
+            }
+            return Err(if too_large {
+                IngestError::BatchTooLarge(error)
+            } else {
+                IngestError::Segment(error)
+            });
+        }
     }
 
     fn account(&mut self) -> Result<(), IngestError> {

@@ -7,15 +7,17 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
+use tonic::Code;
 use wal_indexer::bundle;
 use wal_indexer::client;
 use wal_indexer::generate::logs::Logs;
-use wal_indexer::generate::{Codec, Format, Size, Spec, Summary, generate};
+use wal_indexer::generate::{Codec, Format, Size, Spec, Summary, generate, kafka};
 use wal_indexer::proto::v1::{IndexSegmentResponse, RecordFilter, SegmentHeader};
+use wal_indexer::record::{RecordBatch, RecordSpans, Span};
 
 use crate::fixtures::search;
-use crate::truth::{Record, block_records, records_of};
-use crate::worker::{Worker, inline, send_inline};
+use crate::truth::{Record, block_records, open, records_of};
+use crate::worker::{Refusal, Worker, inline, send_inline};
 
 /// A segment in a file, and what its maker says of it.
 struct Made {
@@ -235,6 +237,35 @@ async fn long_one_million_two_hundred_thousand_records_are_all_there() {
 
 /// What a worker may have resident beside its budget: the program, its threads' buffers, and the batches that are being opened.
 const BESIDE_BUDGET_BYTES: u64 = 256 << 20;
+
+/// A batch of one record whose value opens to `bytes` from next to nothing.
+fn dense_batch(codec: Codec, bytes: usize) -> Vec<u8> {
+    let value = Span { start: 0, len: bytes as u32 };
+    let record =
+        RecordSpans { offset: 7, timestamp_ms: Some(1), key: None, value: Some(value), headers: 0..0 };
+    let batch = RecordBatch { bytes: vec![b'a'; bytes].into(), records: vec![record], headers: vec![] };
+    let mut out = Vec::new();
+    kafka::encode(&kafka::BatchHead::default(), &batch, codec, &mut out).expect("compressed");
+    out
+}
+
+#[tokio::test]
+async fn a_batch_that_opens_to_a_thousand_times_its_size_is_taken_where_the_memory_is() {
+    let roomy = Worker::start_with(&["--memory-budget", "512MiB"]);
+    let narrow = Worker::start_with(&["--memory-budget", "48MiB"]);
+    for (nth, codec) in [Codec::Gzip, Codec::Lz4, Codec::Zstd].into_iter().enumerate() {
+        let bytes = dense_batch(codec, 40 << 20);
+        let header = || inline(bytes.len() as u64, Some(("dense", nth as i32)));
+        let reply = send_inline(&mut roomy.client().await, header(), &bytes, 1 << 20).await.expect("taken");
+        let object = roomy.object(&reply.partitions[0].bundle.as_ref().expect("a bundle").key);
+        let records = open(&object).records;
+        assert_eq!(records[0].value.as_ref().map(|value| (value.len(), value[0])), Some((40 << 20, b'a')));
+        let refused = send_inline(&mut narrow.client().await, header(), &bytes, 1 << 20).await;
+        let refusal = Refusal::of(&refused.expect_err("there is no room for it, ever"));
+        let told = (refusal.code, &*refusal.reason);
+        assert_eq!(told, (Code::InvalidArgument, "LARGER_THAN_BUDGET"), "{codec}: {refusal:?}");
+    }
+}
 
 async fn check_large(format: Format, codec: Codec, bytes: u64) {
     let worker = Worker::start_with(&["--memory-budget", "1536MiB"]);
