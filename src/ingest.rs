@@ -148,7 +148,7 @@ impl Ingest {
             meter: meter.clone(),
             job: Arc::clone(&job),
         };
-        let received = receive::receive(&request, workshop, bytes, self.patience.silence).await?;
+        let received = receive::receive(&request, workshop, bytes, &self.patience).await?;
         let ended = received.ended;
         let (source, packed) = pack::pack(self, &request, received).await?;
         meter.settle();

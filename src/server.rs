@@ -34,6 +34,10 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 const FIRST_WORD_MAX: Duration = Duration::from_secs(10);
 const SILENT_CONNECTIONS_MAX: usize = 16 << 10;
 
+/// Calls that one connection may have in flight. Their headers come before anything is admitted, and each may be as large
+/// as a message: this bounds them.
+const STREAMS_MAX: u32 = 64;
+
 /// What a server needs beside its listener.
 #[derive(Debug)]
 pub struct Config {
@@ -90,6 +94,7 @@ pub async fn run(
         let _ = stopping.send(());
     };
     let serving = Server::builder()
+        .max_concurrent_streams(Some(STREAMS_MAX))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))

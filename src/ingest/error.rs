@@ -90,6 +90,9 @@ pub enum IngestError {
         /// How long was waited.
         after: Duration,
     },
+    /// The sender is slower than any link that segments should come over.
+    #[error("the segment comes too slowly")]
+    Trickles,
     /// More or fewer bytes came than were declared.
     #[error("{declared} bytes were declared, {received} came")]
     SizeDiffers {
@@ -190,6 +193,7 @@ impl IngestError {
             | Self::Budget(_)
             | Self::Read(_)
             | Self::Silent { .. }
+            | Self::Trickles
             | Self::SizeDiffers { .. }
             | Self::ChecksumDiffers { .. }
             | Self::PartitionMissing

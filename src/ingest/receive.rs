@@ -16,7 +16,10 @@ use super::error::{IngestError, ReadError};
 use super::meter::Share;
 use super::slice::{BATCH_BYTES_MAX, Piece, Slice};
 use super::slices::{Slices, Workshop};
-use super::{Request, TornTail};
+use super::{Patience, Request, TornTail};
+
+/// The least rate at which a segment may come, in bytes a second: slower, it only holds memory that others wait for.
+const SENDER_BYTES_PER_SECOND_MIN: u64 = 256 << 10;
 
 /// What the bytes of a whole segment turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,23 +39,21 @@ pub(super) struct Received {
     pub ended: Instant,
 }
 
-/// Reads `bytes` to their end. A sender that is silent for `silence_max` loses its place.
+/// Reads `bytes` to their end. A sender that is silent for too long, or trickles, loses its place.
 pub(super) async fn receive<S>(
     request: &Request,
     workshop: Workshop,
-    mut bytes: S,
-    silence_max: Duration,
+    bytes: S,
+    patience: &Patience,
 ) -> Result<Received, IngestError>
 where
     S: Stream<Item = Result<Bytes, ReadError>> + Unpin,
 {
+    let mut sender = Sender::new(bytes, request.size_bytes, patience);
     let cpu = workshop.cpu.clone();
     let mut incoming = Incoming::new(request, workshop.meter.share());
     let mut dealer = Dealer::new(request, Slices::new(workshop));
-    loop {
-        let next = timeout(silence_max, bytes.next()).await;
-        let Some(chunk) = next.map_err(|_| IngestError::Silent { after: silence_max })? else { break };
-        let chunk = chunk?;
+    while let Some(chunk) = sender.next().await? {
         incoming.expect_room_for(chunk.len())?;
         let split;
         (incoming, split) = incoming.take(&cpu, chunk).await?;
@@ -78,6 +79,35 @@ where
     let partitions = dealer.slices.finish().await?;
     request.check_against(&source)?;
     Ok(Received { source, partitions, ended })
+}
+
+/// Whoever sends the bytes. Only the time that is spent waiting for it counts: what the builders take is not its fault.
+struct Sender<S> {
+    bytes: S,
+    silence_max: Duration,
+    /// What is left of the time that the whole segment may be waited for.
+    left: Duration,
+}
+
+impl<S> Sender<S>
+where
+    S: Stream<Item = Result<Bytes, ReadError>> + Unpin,
+{
+    fn new(bytes: S, size_bytes: u64, patience: &Patience) -> Self {
+        let at_the_least_rate = Duration::from_secs(size_bytes / SENDER_BYTES_PER_SECOND_MIN);
+        Self { bytes, silence_max: patience.silence, left: patience.silence + at_the_least_rate }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, IngestError> {
+        let (asked, limit) = (Instant::now(), self.silence_max.min(self.left));
+        let next = timeout(limit, self.bytes.next()).await;
+        self.left = self.left.saturating_sub(asked.elapsed());
+        match next {
+            Ok(next) => Ok(next.transpose()?),
+            Err(_) if limit < self.silence_max => Err(IngestError::Trickles),
+            Err(_) => Err(IngestError::Silent { after: limit }),
+        }
+    }
 }
 
 /// The bytes that have come so far, and what is known of them.

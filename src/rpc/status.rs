@@ -117,6 +117,7 @@ fn verdict(error: &IngestError) -> Verdict {
         IngestError::Budget(error) => budget_verdict(error),
         IngestError::Read(error) => read_verdict(error),
         IngestError::Silent { .. } => Verdict::new(Code::DeadlineExceeded, "SENDER_SILENT"),
+        IngestError::Trickles => Verdict::new(Code::DeadlineExceeded, "SENDER_TRICKLES"),
         IngestError::SizeDiffers { .. } => Verdict::new(Code::InvalidArgument, "SIZE_DIFFERS"),
         IngestError::ChecksumDiffers { .. } => Verdict::new(Code::DataLoss, "SEGMENT_CRC32C_DIFFERS"),
         IngestError::Segment(error) => segment_verdict(error),

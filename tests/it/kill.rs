@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 use url::Url;
-use wal_indexer::ingest::{Ingest, Patience};
+use wal_indexer::ingest::{Ingest, IngestError, Patience, Request};
 use wal_indexer::proto::v1::{self, IndexSegmentRequest, IndexSegmentResponse};
 use wal_indexer::server::{self, Config};
 use wal_indexer::store::{SourceRoots, Store};
@@ -362,6 +362,22 @@ async fn a_caller_that_never_sends_its_header_is_told_in_time() {
     let answer = tokio::time::timeout(SOON, client.index_segment(never)).await.expect("an answer in time");
     assert_eq!(answer.expect_err("no header").code(), Code::DeadlineExceeded);
     serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_trickles_loses_its_place_and_its_memory() {
+    let patience = Patience { silence: Duration::from_millis(100), ..Patience::default() };
+    let ingest = Ingest { patience, ..ingest(memory()) };
+    let segment = Segment::opaque(&[1 << 10; 12], 0);
+    let trickle = futures::stream::unfold(segment.bytes.clone(), |mut rest| async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Some((Ok(rest.split_to(1)), rest))
+    });
+    let request = Request::new(segment.parts()).expect("a request");
+    let run = ingest.run(request, Box::pin(trickle));
+    let ended = tokio::time::timeout(SOON, run).await.expect("an answer in time");
+    assert!(matches!(ended, Err(IngestError::Trickles)), "{ended:?}");
+    assert_eq!(ingest.budget.usage().reserved_bytes, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
