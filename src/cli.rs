@@ -39,7 +39,7 @@ struct Cli {
         long,
         global = true,
         env = "WAL_INDEXER_LOG",
-        default_value = "warn,wal_indexer=info",
+        default_value = "warn,wal_indexer=info,tantivy=error",
         value_name = "FILTER"
     )]
     log: String,

@@ -146,6 +146,7 @@ impl Ingest {
             cpu: self.cpu.clone(),
             settings: Arc::clone(&self.settings),
             meter: meter.clone(),
+            segment_bytes: request.size_bytes,
             job: Arc::clone(&job),
         };
         let received = receive::receive(&request, workshop, bytes, &self.patience).await?;
@@ -204,8 +205,8 @@ impl Request {
         &self.segment_id
     }
 
-    /// What a segment of this size needs, in bytes: what is in hand while it is built, and the bundles, which are
-    /// seldom larger than the segment's own bytes. A batch that opens to much more makes the reservation grow.
+    /// What a segment of this size needs, in bytes: what is in hand while it is built, and the bundles of a segment that
+    /// is not compressed. The reservation grows when the first slices show that it is.
     fn memory_estimate(&self) -> u64 {
         REQUEST_BASE_BYTES + self.size_bytes.min(IN_HAND_BYTES_MAX) + self.size_bytes / 2
     }

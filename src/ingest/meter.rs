@@ -42,12 +42,34 @@ impl Meter {
         self.with(|held| held.reservation.shrink_to(held.bytes));
     }
 
+    /// The whole request is going to hold about `bytes`: takes them now rather than half-way, when others have taken them.
+    /// What seems never to fit is refused only where it is far too much, for this is a forecast.
+    pub(super) fn foresee(&self, bytes: u64) -> Result<(), BudgetError> {
+        self.with(|held| {
+            let Some(lacking) = bytes.checked_sub(held.reservation.bytes()).filter(|lacking| *lacking > 0)
+            else {
+                return Ok(());
+            };
+            match held.reservation.grow(lacking) {
+                Err(BudgetError::NeverFits { budget_bytes, .. }) if bytes - bytes / 5 <= budget_bytes => {
+                    Ok(())
+                }
+                grown => grown,
+            }
+        })
+    }
+
     fn with<T>(&self, act: impl FnOnce(&mut Held) -> T) -> T {
         act(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Share {
+    /// What this part holds.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// This part now holds `bytes`. An error leaves the share as it was.
     pub(super) fn set(&mut self, bytes: u64) -> Result<(), BudgetError> {
         let before = self.bytes;
@@ -69,5 +91,46 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.meter.with(|held| held.bytes -= self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::budget::Budget;
+
+    const MIB: u64 = 1 << 20;
+
+    async fn meter_of(budget: &Budget, bytes: u64) -> Meter {
+        Meter::new(budget.reserve(bytes, Duration::ZERO).await.expect("there is room"))
+    }
+
+    #[tokio::test]
+    async fn a_reservation_grows_with_what_its_parts_hold_and_is_given_back_with_them() {
+        let budget = Budget::new(64 * MIB);
+        let meter = meter_of(&budget, MIB).await;
+        let (mut one, mut other) = (meter.share(), meter.share());
+        one.set(10 * MIB).expect("the budget has room");
+        assert!(budget.usage().reserved_bytes >= 10 * MIB);
+        let refused = other.set(60 * MIB).expect_err("70 MiB in all");
+        assert!(matches!(refused, BudgetError::NeverFits { .. }), "{refused:?}");
+        drop(one);
+        other.set(60 * MIB).expect("the other part has gone");
+        drop((other, meter));
+        assert_eq!(budget.usage().reserved_bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_foreseen_is_reserved_at_once_or_refused_at_once() {
+        let budget = Budget::new(64 * MIB);
+        let meter = meter_of(&budget, MIB).await;
+        meter.foresee(40 * MIB).expect("it fits");
+        assert_eq!(budget.usage().reserved_bytes, 40 * MIB);
+        meter.foresee(70 * MIB).expect("a little too much may be a wrong forecast");
+        assert!(matches!(meter.foresee(130 * MIB), Err(BudgetError::NeverFits { .. })));
+        let second = meter_of(&budget, MIB).await;
+        assert!(matches!(second.foresee(40 * MIB), Err(BudgetError::NoRoom { .. })));
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Workshop {
     pub cpu: Cpu,
     pub settings: Arc<Settings>,
     pub meter: Meter,
+    /// The segment's size.
+    pub segment_bytes: u64,
     pub job: Arc<Job>,
 }
 
@@ -240,7 +242,9 @@ async fn build_as_it_comes(
     while let Some(run) = runs.recv().await {
         builder = workshop.cpu.run(move || add_run(builder, run)).await??;
     }
-    workshop.cpu.run(move || builder.finish()).await?
+    let slice = workshop.cpu.run(move || builder.finish()).await??;
+    workshop.learn_from(&slice)?;
+    Ok(slice)
 }
 
 async fn build_whole(
@@ -249,7 +253,22 @@ async fn build_whole(
     run: Run,
 ) -> Result<Slice, IngestError> {
     let builder = new_builder(workshop, partition)?;
-    workshop.cpu.run(move || add_run(builder, run)?.finish()).await?
+    let slice = workshop.cpu.run(move || add_run(builder, run)?.finish()).await??;
+    workshop.learn_from(&slice)?;
+    Ok(slice)
+}
+
+impl Workshop {
+    /// A full slice tells what the whole segment will take: compressed batches grow to twice their size, others shrink
+    /// to a fraction. A segment that will not fit is refused now, not when most of it has been received and built.
+    fn learn_from(&self, slice: &Slice) -> Result<(), IngestError> {
+        if slice.tally.source_bytes < SLICE_BYTES {
+            return Ok(());
+        }
+        let finished = slice.memory.bytes() as u128 * u128::from(self.segment_bytes)
+            / u128::from(slice.tally.source_bytes);
+        Ok(self.meter.foresee(u64::try_from(finished).unwrap_or(u64::MAX))?)
+    }
 }
 
 fn new_builder(workshop: &Workshop, partition: &TopicPartition) -> Result<SliceBuilder, IngestError> {
