@@ -299,3 +299,21 @@ async fn long_a_kafka_segment_of_1_gib_fits_into_its_budget() {
 async fn long_a_compressed_kafka_segment_of_1_gib_fits_into_its_budget() {
     check_large(Format::Kafka, Codec::Zstd, 1 << 30, 2_560).await;
 }
+
+#[tokio::test]
+#[ignore = "minutes; make test-long runs it"]
+async fn long_a_segment_whose_bundle_will_not_fit_is_refused_when_its_first_slices_tell() {
+    let worker = Worker::start_with(&["--memory-budget", "512MiB"]);
+    let made = make(spec(Format::Kafka, Codec::Zstd, Size::Bytes(512 << 20)));
+    let bytes = made.bytes();
+    let sent = send_inline(&mut worker.client().await, made.header(), &bytes, 1 << 20).await;
+    let refusal = Refusal::of(&sent.expect_err("twice its size does not fit"));
+    assert_eq!(
+        (refusal.code, &*refusal.reason),
+        (Code::InvalidArgument, "LARGER_THAN_BUDGET"),
+        "{refusal:?}"
+    );
+    let peak = worker.peak_resident_bytes();
+    println!("refused with {} MiB resident", peak >> 20);
+    assert!(peak < 512 << 20, "refused late: {} MiB", peak >> 20);
+}
