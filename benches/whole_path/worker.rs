@@ -39,7 +39,7 @@ impl Worker {
         fs::create_dir_all(&store)?;
         let store = store.canonicalize()?;
         let mut child = Command::new(env!("CARGO_BIN_EXE_wal-indexer"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--store"])
+            .args(["--log", "error", "serve", "--listen", "127.0.0.1:0", "--store"])
             .arg(format!("file://{}", store.display()))
             .stdout(Stdio::piped())
             .spawn()?;
