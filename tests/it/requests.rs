@@ -128,6 +128,8 @@ async fn sizes_and_checksums_that_disagree_are_refused() {
         ("one byte too few", whole(inline(len, told), &last), INVALID, "SIZE_DIFFERS"),
         ("one byte too many", whole(inline(len - 1, told), &bytes), INVALID, "SIZE_DIFFERS"),
         ("a byte where there should be none", whole(inline(0, told), &bytes), INVALID, "SIZE_DIFFERS"),
+        ("one byte too many, in pieces", bytewise(len - 1), INVALID, "SIZE_DIFFERS"),
+        ("half of it too many, in pieces", bytewise(len / 2), INVALID, "SIZE_DIFFERS"),
         ("far too few", bytewise(len * 2), INVALID, "SIZE_DIFFERS"),
         (
             "another checksum",
