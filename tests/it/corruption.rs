@@ -25,7 +25,7 @@ use crate::truth::{Fixture, Held, check_reply, fixtures, frame_records, split};
 use crate::worker::{Refusal, Worker, inline, send_inline};
 
 /// Which bytes of each fixture are tried.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Extent {
     /// So many, spread out, beside those around where frames begin.
     About(usize),
@@ -248,6 +248,11 @@ async fn check_cuts(extent: Extent) {
                 let told = (refusal.code, &*refusal.reason, refusal.position());
                 assert_eq!(told, (Code::DataLoss, "TORN_TAIL", Some(start as u64)), "{name}: {refusal:?}");
             }
+            tried += 1;
+            // A kept tail is stored and read back, which takes ten times as long: near the heads, and at every 16th byte.
+            if extent == Extent::All && end - start > 64 && end % 16 != 0 {
+                continue;
+            }
             let kept = bench.index(&fixture, &cut, TornTail::Keep).await;
             if start == 0 && end > 0 {
                 let refusal = kept.err().unwrap_or_else(|| panic!("{name}, to be kept: a receipt"));
@@ -258,7 +263,6 @@ async fn check_cuts(extent: Extent) {
                 assert_eq!(reply.torn_tail_bytes, (end - start) as u64, "{name}");
                 bench.check(&format!("{name}, kept"), &reply, &fixture, &cut, start).await;
             }
-            tried += 1;
         }
     }
     println!("{tried} cuts");
