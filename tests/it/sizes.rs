@@ -3,8 +3,12 @@
 
 use std::io::{BufWriter, Read};
 use std::num::NonZero;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
+use bytes::Bytes;
+use futures::stream;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use tonic::Code;
@@ -17,7 +21,7 @@ use wal_indexer::record::{RecordBatch, RecordSpans, Span};
 
 use crate::fixtures::search;
 use crate::truth::{Record, block_records, open, records_of};
-use crate::worker::{Refusal, Worker, inline, send_inline};
+use crate::worker::{Refusal, Worker, chunk, header, inline, send_inline};
 
 /// A segment in a file, and what its maker says of it.
 struct Made {
@@ -305,15 +309,24 @@ async fn long_a_compressed_kafka_segment_of_1_gib_fits_into_its_budget() {
 async fn long_a_segment_whose_bundle_will_not_fit_is_refused_when_its_first_slices_tell() {
     let worker = Worker::start_with(&["--memory-budget", "512MiB"]);
     let made = make(spec(Format::Kafka, Codec::Zstd, Size::Bytes(512 << 20)));
-    let bytes = made.bytes();
-    let sent = send_inline(&mut worker.client().await, made.header(), &bytes, 1 << 20).await;
-    let refusal = Refusal::of(&sent.expect_err("twice its size does not fit"));
+    let bytes = Bytes::from(made.bytes());
+    let sent = Arc::new(AtomicUsize::new(0));
+    let (counter, len) = (Arc::clone(&sent), bytes.len());
+    let chunks = (0..len).step_by(1 << 20).map(move |at| {
+        let end = len.min(at + (1 << 20));
+        counter.store(end, Relaxed);
+        chunk(bytes.slice(at..end))
+    });
+    let messages = stream::iter([header(made.header())].into_iter().chain(chunks));
+    let refused = worker.client().await.index_segment(messages).await;
+    let refusal = Refusal::of(&refused.expect_err("twice its size does not fit"));
     assert_eq!(
         (refusal.code, &*refusal.reason),
         (Code::InvalidArgument, "LARGER_THAN_BUDGET"),
         "{refusal:?}"
     );
-    let peak = worker.peak_resident_bytes();
-    println!("refused with {} MiB resident", peak >> 20);
-    assert!(peak < 512 << 20, "refused late: {} MiB", peak >> 20);
+    let (sent, peak) = (sent.load(Relaxed), worker.peak_resident_bytes());
+    println!("refused after {} MiB, {} MiB resident", sent >> 20, peak >> 20);
+    assert!(sent < 192 << 20, "of {len} bytes {sent} were taken");
+    assert!(peak < (512 << 20) + BESIDE_BUDGET_BYTES, "{} MiB", peak >> 20);
 }
