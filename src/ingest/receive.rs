@@ -235,7 +235,7 @@ impl<'a> Dealer<'a> {
                 self.last = Some(partition);
             }
         }
-        self.slices.account()
+        self.slices.keep_up().await
     }
 
     /// Keeps the torn tail with the last frame's partition, or refuses it.

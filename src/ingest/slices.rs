@@ -52,8 +52,13 @@ pub(super) struct Slices {
     read_ahead: Arc<Semaphore>,
     /// Bounds how many of the slices that are built in one go are at work.
     in_one_go: Arc<Semaphore>,
-    tasks: JoinSet<Result<(TopicPartition, usize, Slice), IngestError>>,
+    tasks: JoinSet<Built>,
+    finished: BTreeMap<TopicPartition, BTreeMap<usize, Slice>>,
+    first_fault: Option<IngestError>,
 }
+
+/// What a slice's task comes to: the slice, and which one of its partition it is.
+type Built = Result<(TopicPartition, usize, Slice), IngestError>;
 
 /// A partition's slice that takes frames, and those that wait for a run.
 #[derive(Default)]
@@ -88,6 +93,8 @@ impl Slices {
             read_ahead: Arc::new(Semaphore::new(READ_AHEAD_BYTES)),
             in_one_go: Arc::new(Semaphore::new(threads)),
             tasks: JoinSet::new(),
+            finished: BTreeMap::new(),
+            first_fault: None,
         }
     }
 
@@ -114,37 +121,60 @@ impl Slices {
         Ok(())
     }
 
-    /// What waits for its run has grown or shrunk: keeps its memory in step.
-    pub(super) fn account(&mut self) -> Result<(), IngestError> {
-        Ok(self.pending_memory.set(self.pending_bytes as u64)?)
+    /// Takes in slices that have ended, so that a fault in one of them ends the segment now and not with its last byte; and
+    /// keeps the memory of what waits in step.
+    pub(super) async fn keep_up(&mut self) -> Result<(), IngestError> {
+        while let Some(ended) = self.tasks.try_join_next() {
+            self.take_in(ended.unwrap_or(Err(IngestError::Panicked)));
+        }
+        match self.first_fault {
+            Some(_) => Err(self.give_up().await),
+            None => self.account(),
+        }
     }
 
     /// The source has ended: builds what is left and returns each partition's slices in order. Where several slices
     /// failed, the fault that comes first in the segment is the one to name.
     pub(super) async fn finish(&mut self) -> Result<BTreeMap<TopicPartition, Vec<Slice>>, IngestError> {
         self.end_all_slices().await?;
-        let mut finished: BTreeMap<TopicPartition, BTreeMap<usize, Slice>> = BTreeMap::new();
-        let mut first_fault: Option<IngestError> = None;
         while let Some(ended) = self.tasks.join_next().await {
-            match ended.unwrap_or(Err(IngestError::Panicked)) {
-                Ok((partition, ordinal, slice)) if first_fault.is_none() => {
-                    finished.entry(partition).or_default().insert(ordinal, slice);
-                }
-                Ok(_) => {}
-                Err(fault) => {
-                    let earlier = first_fault.take().filter(|first| first.position() <= fault.position());
-                    first_fault = Some(earlier.unwrap_or(fault));
-                    finished.clear();
-                }
-            }
+            self.take_in(ended.unwrap_or(Err(IngestError::Panicked)));
         }
-        match first_fault {
+        match self.first_fault.take() {
             Some(fault) => Err(fault),
             None => {
                 let in_order = |slices: BTreeMap<usize, Slice>| slices.into_values().collect();
+                let finished = std::mem::take(&mut self.finished);
                 Ok(finished.into_iter().map(|(partition, slices)| (partition, in_order(slices))).collect())
             }
         }
+    }
+
+    fn take_in(&mut self, ended: Built) {
+        match ended {
+            Ok((partition, ordinal, slice)) if self.first_fault.is_none() => {
+                self.finished.entry(partition).or_default().insert(ordinal, slice);
+            }
+            Ok(_) => {}
+            Err(fault) => {
+                let earlier = self.first_fault.take().filter(|first| first.position() <= fault.position());
+                self.first_fault = Some(earlier.unwrap_or(fault));
+                self.finished.clear();
+            }
+        }
+    }
+
+    /// A slice has failed: lets the others that are under way end, for an earlier one may have failed too.
+    async fn give_up(&mut self) -> IngestError {
+        self.partitions.clear();
+        match Box::pin(self.finish()).await {
+            Err(fault) => fault,
+            Ok(_) => IngestError::Panicked,
+        }
+    }
+
+    fn account(&mut self) -> Result<(), IngestError> {
+        Ok(self.pending_memory.set(self.pending_bytes as u64)?)
     }
 
     /// Sends the pending pieces to the slice's builder, which starts with the first run where one may still be started.
@@ -219,11 +249,7 @@ impl Slices {
         if feed.send(run).is_ok() {
             return Ok(());
         }
-        self.partitions.clear();
-        match Box::pin(self.finish()).await {
-            Err(fault) => Err(fault),
-            Ok(_) => Err(IngestError::Panicked),
-        }
+        Err(self.give_up().await)
     }
 }
 
