@@ -46,12 +46,12 @@ MUTATIONS = {
         ("src/ingest/upload.rs", ".buffered(UPLOADS_AT_ONCE)", '.buffered(UPLOADS_AT_ONCE)\n        .filter(|one| std::future::ready(one.is_ok() || !crate::mutant("01")))'),
     ]),
     "02": ("A frame that does not decode is kept as bytes and passed over.", "lessons::lesson_02", [
-        ("src/ingest/slice.rs", "        let decoded = frame.decode(BATCH_BYTES_MAX)", """        if crate::mutant("02") && frame.decode(BATCH_BYTES_MAX).is_err() {
+        ("src/ingest/slice.rs", "        let decoded = self.decode(frame)?;", """        if crate::mutant("02") && frame.decode(BATCH_BYTES_MAX).is_err() {
             self.tally.count_torn(frame.bytes.len());
             self.blocks.add(frame.position, &frame.bytes, FrameFacts::default())?;
             return Ok(());
         }
-        let decoded = frame.decode(BATCH_BYTES_MAX)"""),
+        let decoded = self.decode(frame)?;"""),
     ]),
     "03": ("V1 records are read past.", "lessons::lesson_03", [
         ("src/segment/chronik.rs", "    gather.record(offset, timestamp, key, Some(value), 0);", """    if !crate::mutant("03") {
