@@ -1,117 +1,106 @@
 //! A typed client of the workers. Knows nothing of the server, the store or the index.
+//!
+//! [`Client`] sends segments to whichever of several workers has least in hand, retries by what an error asks for, and gives a
+//! [`Receipt`] only where the answer is about the very bytes that it read. [`Connection`] talks to one worker: what an operator
+//! asks.
 
-use std::path::Path;
+mod connection;
+mod endpoint;
+mod error;
+mod receipt;
 
-use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, stream};
-use tokio::fs::File;
-use tokio::io::AsyncReadExt;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Status, Streaming};
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::proto::v1;
-use crate::proto::v1::index_segment_request::Payload;
-use crate::proto::v1::indexer_service_client::IndexerServiceClient;
-use crate::proto::v1::search_service_client::SearchServiceClient;
-use crate::proto::v1::segment_header::Source;
+use tokio::io::AsyncRead;
+use url::Url;
 
-/// Chunks of a file that is sent.
-const CHUNK_BYTES: usize = 512 << 10;
+pub use connection::{Connection, ConnectionError};
+pub use endpoint::{Endpoint, EndpointError, Security};
+pub use error::{IndexError, Mismatch, Refusal};
+pub use receipt::{Digest, Receipt};
 
-/// Replies list up to 1,000 gaps for each partition, and a segment may hold many.
-const REPLY_BYTES_MAX: usize = 64 << 20;
+use crate::ids::{LogId, SegmentFormat, TopicPartition};
 
-/// Why a worker gave no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The endpoint cannot be reached.
-    #[error("cannot connect to {endpoint}")]
-    Connect {
-        /// As it was given.
-        endpoint: String,
-        /// Why not.
-        #[source]
-        source: tonic::transport::Error,
-    },
-    /// The file cannot be read.
-    #[error("cannot read the segment's file")]
-    File(#[from] std::io::Error),
-    /// The worker said no.
-    #[error("the worker answered {0}")]
-    Status(Box<Status>),
+/// What workers need to know of a segment beside its bytes.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The caller's name for it; logged by workers.
+    pub segment_id: String,
+    /// What it is written in; `None`: recognised.
+    pub format: Option<SegmentFormat>,
+    /// Whose records it holds. Where the bytes say it too, they must agree.
+    pub partition: TopicPartition,
+    /// The incarnation of the log that its offsets count in.
+    pub log_id: LogId,
+    /// Whether bytes of a frame that the segment's end cuts off are kept, or make the segment be refused.
+    pub keep_torn_tail: bool,
+    /// Where workers see the same bytes: then they read them there, and only the header is sent.
+    pub url: Option<Url>,
 }
 
-impl From<Status> for ClientError {
-    fn from(status: Status) -> Self {
-        Self::Status(Box::new(status))
+/// A segment's bytes, which are read from the start for each attempt, and never held in memory as a whole.
+pub trait Payload: Send + Sync {
+    /// What reads them.
+    type Bytes: AsyncRead + Send + Unpin + 'static;
+
+    /// How many there are.
+    fn size_bytes(&self) -> u64;
+
+    /// Starts at the first byte. Behind the last one the reader ends, or fails where the bytes changed meanwhile.
+    fn open(&self) -> impl Future<Output = io::Result<Self::Bytes>> + Send;
+}
+
+/// How long a client waits for what.
+#[derive(Clone, Debug)]
+pub struct Patience {
+    /// For one worker's answer to a segment, beside [`Self::BYTES_PER_SECOND`].
+    pub attempt: Duration,
+    /// For any worker's receipt, all attempts and waits together; then the segment is left for another time.
+    pub segment: Duration,
+    /// Between two looks at the addresses behind a name.
+    pub resolve_every: Duration,
+}
+
+impl Patience {
+    /// The slowest line on which a segment still goes through: each attempt gets so much more time.
+    pub const BYTES_PER_SECOND: u64 = 1 << 20;
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            attempt: Duration::from_secs(120),
+            segment: Duration::from_secs(300),
+            resolve_every: Duration::from_secs(5),
+        }
     }
 }
 
-/// A connection to one worker; cheap to clone.
+/// Sends segments to several workers; cheap to clone. The last clone's end closes the connections.
 #[derive(Clone, Debug)]
 pub struct Client {
-    indexer: IndexerServiceClient<Channel>,
-    search: SearchServiceClient<Channel>,
+    inner: Arc<()>,
 }
 
 impl Client {
-    /// Connects to `http://HOST:PORT`.
-    pub async fn connect(endpoint: &str) -> Result<Self, ClientError> {
-        let failed = |source| ClientError::Connect { endpoint: endpoint.to_owned(), source };
-        let channel =
-            Endpoint::from_shared(endpoint.to_owned()).map_err(failed)?.connect().await.map_err(failed)?;
-        let search = SearchServiceClient::new(channel.clone()).max_decoding_message_size(REPLY_BYTES_MAX);
-        let indexer = IndexerServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
-        Ok(Self { indexer, search })
+    /// Looks up the addresses of all endpoints, and goes on doing so for those given by name. Connects when there is something to
+    /// send: workers that are away now may come later, and so may names without an address.
+    pub async fn start(
+        endpoints: Vec<Endpoint>,
+        security: Security,
+        patience: Patience,
+    ) -> Result<Self, EndpointError> {
+        let _ = (endpoints, security, patience);
+        todo!()
     }
 
-    /// Streams a file as an inline source. `header.source` is filled in from the file's size.
-    pub async fn index_file(
-        &mut self,
-        mut header: v1::SegmentHeader,
-        path: &Path,
-    ) -> Result<v1::IndexSegmentResponse, ClientError> {
-        let file = File::open(path).await?;
-        let size_bytes = file.metadata().await?.len();
-        header.source = Some(Source::Inline(v1::InlineSource { size_bytes, crc32c: None }));
-        let chunks = stream::unfold(Some(file), |file| async {
-            let mut file = file?;
-            match next_chunk(&mut file).await {
-                Ok(chunk) if chunk.is_empty() => None,
-                Ok(chunk) => Some((message(Payload::Chunk(chunk)), Some(file))),
-                // The stream ends short of its size, and the worker refuses the segment.
-                Err(_) => None,
-            }
-        });
-        let messages = stream::once(async { message(Payload::Header(header)) }).chain(chunks);
-        Ok(self.indexer.index_segment(messages).await?.into_inner())
+    /// Sends a segment, as often and to as many workers as it takes. A receipt is about the bytes that `payload` gave: their
+    /// number, checksums and records.
+    pub async fn index(&self, request: &Request, payload: &impl Payload) -> Result<Receipt, IndexError> {
+        let _ = (request, payload);
+        todo!()
     }
-
-    /// What the worker has done and is doing.
-    pub async fn stats(&mut self) -> Result<v1::GetStatsResponse, ClientError> {
-        Ok(self.indexer.get_stats(v1::GetStatsRequest {}).await?.into_inner())
-    }
-
-    /// Records that match, as the worker sends them; the last message has the summary.
-    pub async fn search(
-        &mut self,
-        request: v1::SearchRequest,
-    ) -> Result<Streaming<v1::SearchResponse>, ClientError> {
-        Ok(self.search.search(request).await?.into_inner())
-    }
-
-    /// Whether the worker can take work.
-    pub async fn health(&mut self) -> Result<v1::HealthResponse, ClientError> {
-        Ok(self.indexer.health(v1::HealthRequest {}).await?.into_inner())
-    }
-}
-
-fn message(payload: Payload) -> v1::IndexSegmentRequest {
-    v1::IndexSegmentRequest { payload: Some(payload) }
-}
-
-async fn next_chunk(file: &mut File) -> std::io::Result<Bytes> {
-    let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
-    while buffer.len() < CHUNK_BYTES && file.read_buf(&mut buffer).await? > 0 {}
-    Ok(buffer.freeze())
 }

@@ -4,6 +4,7 @@
 //! [`index`]; index and frames become a [`bundle`]; the [`store`] keeps it and says so; [`ingest`] tells the whole of it.
 //! Back it goes by [`archive`], one bundle, and [`registry`], all of them: [`search`], [`restore`], [`verify`].
 
+pub mod agent;
 pub mod archive;
 pub mod budget;
 pub mod bundle;
@@ -28,3 +29,4 @@ pub mod server;
 pub mod stats;
 pub mod store;
 pub mod verify;
+pub mod wal;

@@ -10,7 +10,7 @@ use std::time::Instant;
 use sha2::{Digest, Sha256};
 
 use super::{CliError, Exit, output, runtime};
-use crate::client::Client;
+use crate::client::Connection;
 use crate::generate::{self, Codec, Format, Size, Spec};
 use crate::ids::TopicPartition;
 use crate::proto::v1;
@@ -54,7 +54,7 @@ fn demonstrate(dir: &Path) -> Result<(), CliError> {
     let began = Instant::now();
     let (receipts, took) = runtime()?.block_on(async {
         let mut client =
-            Client::connect(&worker.endpoint).await.map_err(|error| failed("the worker", &error))?;
+            Connection::connect(&worker.endpoint).await.map_err(|error| failed("the worker", &error))?;
         let mut receipts = Vec::new();
         for path in &segments {
             let header = v1::SegmentHeader { segment_id: name(path), ..Default::default() };

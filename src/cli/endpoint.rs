@@ -1,7 +1,7 @@
 //! The flag that names a worker, and asking it something.
 
 use super::{CliError, Exit};
-use crate::client::{Client, ClientError};
+use crate::client::{Connection, ConnectionError};
 
 /// Which worker.
 #[derive(Debug, clap::Args)]
@@ -15,7 +15,7 @@ impl EndpointArgs {
     /// Connects and asks.
     pub async fn ask<T>(
         &self,
-        question: impl AsyncFnOnce(&mut Client) -> Result<T, ClientError>,
+        question: impl AsyncFnOnce(&mut Connection) -> Result<T, ConnectionError>,
     ) -> Result<T, CliError> {
         ask(&self.endpoint, question).await
     }
@@ -24,13 +24,13 @@ impl EndpointArgs {
 /// Connects to `endpoint` and asks.
 pub async fn ask<T>(
     endpoint: &str,
-    question: impl AsyncFnOnce(&mut Client) -> Result<T, ClientError>,
+    question: impl AsyncFnOnce(&mut Connection) -> Result<T, ConnectionError>,
 ) -> Result<T, CliError> {
-    let failed = |error: ClientError| match error {
-        ClientError::Status(status) => CliError::status(endpoint, &status),
-        ClientError::Connect { .. } => CliError::new(Exit::Again, "no worker", &error),
-        ClientError::File(_) => CliError::new(Exit::Failed, endpoint, &error),
+    let failed = |error: ConnectionError| match error {
+        ConnectionError::Status(status) => CliError::status(endpoint, &status),
+        ConnectionError::Connect { .. } => CliError::new(Exit::Again, "no worker", &error),
+        ConnectionError::File(_) => CliError::new(Exit::Failed, endpoint, &error),
     };
-    let mut client = Client::connect(endpoint).await.map_err(failed)?;
+    let mut client = Connection::connect(endpoint).await.map_err(failed)?;
     question(&mut client).await.map_err(failed)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::Code;
-use wal_indexer::client::Client;
+use wal_indexer::client::Connection;
 use wal_indexer::proto::v1;
 use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
 use wal_indexer::restore::restore;
@@ -45,7 +45,7 @@ async fn every_fixture_is_restored_verified_and_searched_as_it_was() {
             wanted.entry((topic, partition)).or_default().extend(records);
         }
         let searches = serve(&written, async |address| {
-            let mut client = Client::connect(&address).await.expect("a worker");
+            let mut client = Connection::connect(&address).await.expect("a worker");
             let mut found = BTreeMap::new();
             for (topic, partition) in wanted.keys() {
                 let records = all_records(&mut client, topic, *partition).await;
@@ -77,7 +77,7 @@ async fn serve<T>(written: &Written, asks: impl AsyncFnOnce(String) -> T) -> T {
     answer
 }
 
-async fn all_records(client: &mut Client, topic: &str, partition: i32) -> Vec<ExpectedRecord> {
+async fn all_records(client: &mut Connection, topic: &str, partition: i32) -> Vec<ExpectedRecord> {
     let filter =
         v1::RecordFilter { topic: topic.to_owned(), partition: Some(partition), ..Default::default() };
     let request = v1::SearchRequest { filter: Some(filter), limit: 10_000, ..Default::default() };

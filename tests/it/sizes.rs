@@ -45,7 +45,7 @@ impl Made {
 
     /// Streams the file as the crate's client does.
     async fn index(&self, worker: &Worker) -> IndexSegmentResponse {
-        let mut client = client::Client::connect(&worker.endpoint()).await.expect("it listens");
+        let mut client = client::Connection::connect(&worker.endpoint()).await.expect("it listens");
         client.index_file(self.header(), self.file.path()).await.expect("indexed")
     }
 
