@@ -17,6 +17,7 @@ pub mod ids;
 pub mod index;
 pub mod ingest;
 pub mod inspect;
+pub mod metrics;
 pub mod partial;
 pub mod proto;
 pub mod record;

@@ -1,0 +1,194 @@
+//! What the broker's side measures: one named function for each measurement.
+//!
+//! Measurements go to OpenTelemetry's global meter: without one that somebody has set up before the first measurement, they
+//! cost next to nothing and go nowhere. Knows nothing of who measures, and of how measurements are read.
+
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use opentelemetry::metrics::{AsyncInstrument, Counter, Meter};
+use opentelemetry::{KeyValue, global};
+
+/// What of a WAL directory is on disk, and what of it is in no store yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Sealed segments without a receipt, rejected and skipped ones among them.
+    pub segments: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes of all sealed segments on disk, with a receipt or without.
+    pub sealed_bytes: u64,
+    /// Segments that workers refused for good and that nobody has decided to skip.
+    pub rejected: u64,
+    /// Since when the oldest segment without a receipt waits; `None` where there is none.
+    pub oldest: Option<Waiting>,
+}
+
+/// Since when a segment waits: the greater of both ages counts, because a file's clock may be off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// When it was last written to, by the clock of whoever keeps it.
+    pub changed_at: SystemTime,
+    /// When it was first seen.
+    pub seen_at: Instant,
+}
+
+impl Waiting {
+    /// Whoever of two has waited longer by either clock.
+    pub fn longer(self, other: Self) -> Self {
+        Self { changed_at: self.changed_at.min(other.changed_at), seen_at: self.seen_at.min(other.seen_at) }
+    }
+
+    fn age_seconds(&self) -> f64 {
+        let by_the_file = self.changed_at.elapsed().unwrap_or_default();
+        by_the_file.max(self.seen_at.elapsed()).as_secs_f64()
+    }
+}
+
+/// A WAL directory is watched from now on: its counters start from zero, rather than from their first event.
+pub fn watched(wal_dir: &str) {
+    let counters = &*COUNTERS;
+    let dir = [directory(wal_dir)];
+    for counter in [
+        &counters.acknowledged_segments,
+        &counters.acknowledged_bytes,
+        &counters.acknowledged_records,
+        &counters.deleted_segments,
+        &counters.mismatches,
+        &counters.failed_listings,
+    ] {
+        counter.add(0, &dir);
+    }
+}
+
+/// A directory was listed, and this is what is there.
+pub fn listed(wal_dir: &str, backlog: Backlog) {
+    LazyLock::force(&COUNTERS);
+    backlogs().insert(wal_dir.to_owned(), (Instant::now(), backlog));
+}
+
+/// A directory could not be listed; its [`Backlog`] stays what it was, and grows old.
+pub fn listing_failed(wal_dir: &str) {
+    COUNTERS.failed_listings.add(1, &[directory(wal_dir)]);
+}
+
+/// A segment of a directory is stored.
+pub fn acknowledged(wal_dir: &str, bytes: u64, records: u64) {
+    let dir = [directory(wal_dir)];
+    COUNTERS.acknowledged_segments.add(1, &dir);
+    COUNTERS.acknowledged_bytes.add(bytes, &dir);
+    COUNTERS.acknowledged_records.add(records, &dir);
+}
+
+/// A segment of a directory was deleted on its receipt.
+pub fn deleted(wal_dir: &str) {
+    COUNTERS.deleted_segments.add(1, &[directory(wal_dir)]);
+}
+
+/// A worker refused a segment for good; `reason` is the error's stable one.
+pub fn rejected(wal_dir: &str, reason: &str) {
+    COUNTERS.rejections.add(1, &[directory(wal_dir), KeyValue::new("reason", reason.to_owned())]);
+}
+
+/// A worker refused this client, or something that must be set right first; `reason` is the error's stable one.
+pub fn refused(wal_dir: &str, reason: &str) {
+    COUNTERS.refusals.add(1, &[directory(wal_dir), KeyValue::new("reason", reason.to_owned())]);
+}
+
+/// A receipt is not about the bytes that are there: nothing was deleted, and somebody should look.
+pub fn mismatched(wal_dir: &str) {
+    COUNTERS.mismatches.add(1, &[directory(wal_dir)]);
+}
+
+/// An attempt to send a segment failed and another one follows; `reason` is the error's stable one, or the code's name.
+pub fn retried(reason: &str) {
+    COUNTERS.retries.add(1, &[KeyValue::new("reason", reason.to_owned())]);
+}
+
+/// The addresses behind a name could not be looked up; those known stay.
+pub fn lookup_failed(host: &str) {
+    COUNTERS.failed_lookups.add(1, &[KeyValue::new("host", host.to_owned())]);
+}
+
+struct Counters {
+    acknowledged_segments: Counter<u64>,
+    acknowledged_bytes: Counter<u64>,
+    acknowledged_records: Counter<u64>,
+    deleted_segments: Counter<u64>,
+    rejections: Counter<u64>,
+    refusals: Counter<u64>,
+    mismatches: Counter<u64>,
+    failed_listings: Counter<u64>,
+    retries: Counter<u64>,
+    failed_lookups: Counter<u64>,
+}
+
+static COUNTERS: LazyLock<Counters> = LazyLock::new(|| {
+    let meter = global::meter("wal-indexer");
+    gauges(&meter);
+    let counter =
+        |name: &'static str, about: &'static str| meter.u64_counter(name).with_description(about).build();
+    Counters {
+        acknowledged_segments: counter("wal_indexer_agent_acknowledged_segments", "Segments stored"),
+        acknowledged_bytes: counter("wal_indexer_agent_acknowledged_bytes", "Bytes of segments stored"),
+        acknowledged_records: counter("wal_indexer_agent_acknowledged_records", "Records stored"),
+        deleted_segments: counter("wal_indexer_agent_deleted_segments", "Segments deleted on their receipts"),
+        rejections: counter("wal_indexer_agent_rejections", "Segments that workers refused for good"),
+        refusals: counter("wal_indexer_agent_refusals", "Refusals for what must be set right first"),
+        mismatches: counter(
+            "wal_indexer_agent_mismatches",
+            "Receipts for other bytes than those that are there",
+        ),
+        failed_listings: counter("wal_indexer_agent_failed_listings", "Directories that could not be listed"),
+        retries: counter("wal_indexer_client_retries", "Attempts that failed and were made again"),
+        failed_lookups: counter("wal_indexer_client_failed_lookups", "Names that could not be looked up"),
+    }
+});
+
+type Backlogs = BTreeMap<String, (Instant, Backlog)>;
+
+static BACKLOGS: Mutex<Backlogs> = Mutex::new(BTreeMap::new());
+
+fn backlogs() -> MutexGuard<'static, Backlogs> {
+    BACKLOGS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is there now, computed when somebody asks.
+fn gauges(meter: &Meter) {
+    let count = |name: &'static str, about: &'static str, value: fn(&Backlog) -> u64| {
+        let observe = move |observer: &dyn AsyncInstrument<u64>| {
+            for (wal_dir, (_, backlog)) in &*backlogs() {
+                observer.observe(value(backlog), &[directory(wal_dir)]);
+            }
+        };
+        meter.u64_observable_gauge(name).with_description(about).with_callback(observe).build();
+    };
+    count("wal_indexer_agent_backlog_segments", "Sealed segments without a receipt", |it| it.segments);
+    count("wal_indexer_agent_backlog_bytes", "Bytes of sealed segments without a receipt", |it| it.bytes);
+    count("wal_indexer_agent_sealed_bytes", "Bytes of all sealed segments on disk", |it| it.sealed_bytes);
+    count("wal_indexer_agent_rejected_segments", "Segments that stay until somebody decides", |it| {
+        it.rejected
+    });
+
+    let age = |name: &'static str, about: &'static str, value: fn(&(Instant, Backlog)) -> f64| {
+        let observe = move |observer: &dyn AsyncInstrument<f64>| {
+            for (wal_dir, listed) in &*backlogs() {
+                observer.observe(value(listed), &[directory(wal_dir)]);
+            }
+        };
+        meter.f64_observable_gauge(name).with_description(about).with_callback(observe).build();
+    };
+    age(
+        "wal_indexer_agent_oldest_unsent_age_seconds",
+        "Age of the oldest segment without a receipt",
+        |(_, it)| it.oldest.as_ref().map_or(0.0, Waiting::age_seconds),
+    );
+    age("wal_indexer_agent_listing_age_seconds", "Time since the last good listing", |(at, _)| {
+        at.elapsed().as_secs_f64()
+    });
+}
+
+fn directory(wal_dir: &str) -> KeyValue {
+    KeyValue::new("wal_dir", wal_dir.to_owned())
+}
