@@ -4,10 +4,18 @@
 //! directories of Chronik and Kafka. Knows nothing of workers and of when to send what.
 
 pub mod dir;
+mod layout;
+mod listing;
+mod moment;
 pub mod note;
+mod reader;
+mod scan;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::time::SystemTime;
 
@@ -47,6 +55,7 @@ pub struct Version {
     /// Its length.
     pub size_bytes: u64,
     /// When it was last written to, by the clock of whoever keeps it.
+    #[serde(with = "moment")]
     pub changed_at: SystemTime,
     /// Tells a file from another of the same name: the inode.
     pub identity: u64,
@@ -129,6 +138,34 @@ pub enum WalError {
         /// The segment.
         name: String,
     },
+    /// Its broker may still append to it, as to the newest of each partition: it is not deleted.
+    #[error("{name} may still grow")]
+    MayGrow {
+        /// The segment.
+        name: String,
+    },
+    /// Its broker deletes it itself, in its own time.
+    #[error("{name} is its broker's to delete")]
+    Kept {
+        /// The segment.
+        name: String,
+    },
+    /// The receipt is about something else.
+    #[error("{name} has {size_bytes} bytes, and the receipt is for {receipt_bytes}")]
+    OtherReceipt {
+        /// The segment.
+        name: String,
+        /// Its length.
+        size_bytes: u64,
+        /// What the receipt says was read.
+        receipt_bytes: u64,
+    },
+    /// There can be no segment of this name.
+    #[error("{name} is not the name of a segment")]
+    NotASegment {
+        /// What was taken for a segment.
+        name: String,
+    },
     /// Whatever keeps it failed.
     #[error("{what}")]
     Io {
@@ -136,8 +173,15 @@ pub enum WalError {
         what: String,
         /// Why it failed.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
+}
+
+impl WalError {
+    /// What a [`Reading`] ended with, if it ended because of the segment and not of the disk.
+    pub fn behind(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
 }
 
 impl fmt::Display for Segment {

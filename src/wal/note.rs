@@ -1,1 +1,193 @@
 //! What is written beside a segment that workers refused: `SEGMENT.rejected.json`, for people and for the next run.
+//!
+//! A note counts for the version of the segment that it was written about, and for no other. One that cannot be read counts
+//! for every version: somebody decided something.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::layout::{self, Folder};
+use super::scan::{self, failed, unless_gone};
+use super::{Rejection, Verdict, Version, WalError};
+use crate::partial::Partial;
+
+const EXTENSION: &str = ".rejected.json";
+
+/// No note is longer: the messages of workers end long before.
+const NOTE_BYTES_MAX: u64 = 1 << 20;
+
+/// What was decided about a segment, when, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// What was decided.
+    pub verdict: Verdict,
+    /// Why a worker refused the segment; empty, where none was asked.
+    #[serde(flatten)]
+    pub rejection: Rejection,
+    /// When this was written: RFC 3339, UTC.
+    pub rejected_at: String,
+    /// The state of the segment that this is about.
+    pub version: Version,
+}
+
+/// Why an operator's decision about a segment could not be written down.
+#[derive(Debug, thiserror::Error)]
+pub enum NoteError {
+    /// There is no note to take back.
+    #[error("nothing was decided about {}", path.display())]
+    NoNote {
+        /// The segment.
+        path: PathBuf,
+    },
+    /// The segment is not there, not a segment, or its partition's newest; or the disk failed.
+    #[error(transparent)]
+    Segment(#[from] WalError),
+}
+
+/// Accepts that the records of a segment will not be stored: it stays where it is, and no longer holds up the deletion of those
+/// behind it. Counts for the segment as it is now. The newest of a partition cannot be skipped: it may still grow.
+pub fn skip(path: &Path) -> Result<(), NoteError> {
+    let target = Target::of(path)?;
+    let metadata = scan::metadata(&target.path)?.filter(|metadata| metadata.is_file());
+    let metadata = metadata.ok_or_else(|| WalError::Gone { name: path.display().to_string() })?;
+    if !scan::has_newer(&target.root, &target.folder, target.position)? {
+        return Err(WalError::MayGrow { name: path.display().to_string() }.into());
+    }
+    let version = Version::of(&metadata).map_err(|error| failed("look at", path, error))?;
+    // One that cannot be read has no reason to keep.
+    let rejection = read(&target.path).ok().flatten().map_or_else(unasked, |note| note.rejection);
+    Ok(write(&target.path, Verdict::Skipped, &rejection, version)?)
+}
+
+/// Takes back what was decided about a segment, so that it is tried again.
+pub fn retry(path: &Path) -> Result<(), NoteError> {
+    let target = Target::of(path)?;
+    match remove(&target.path)? {
+        true => Ok(()),
+        false => Err(NoteError::NoNote { path: path.to_owned() }),
+    }
+}
+
+fn unasked() -> Rejection {
+    Rejection {
+        code: String::new(),
+        reason: String::new(),
+        message: "skipped before a worker refused it".to_owned(),
+        position: None,
+    }
+}
+
+/// A segment that an operator names by its path.
+struct Target {
+    root: PathBuf,
+    folder: Folder,
+    position: u64,
+    path: PathBuf,
+}
+
+impl Target {
+    fn of(path: &Path) -> Result<Self, WalError> {
+        let not_a_segment = || WalError::NotASegment { name: path.display().to_string() };
+        let file = path.file_name().and_then(|file| file.to_str()).ok_or_else(not_a_segment)?;
+        let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // The layout is in the names of the directories, which a relative path may lack.
+        let directory = fs::canonicalize(above).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => WalError::Gone { name: path.display().to_string() },
+            _ => failed("look at", above, error),
+        })?;
+        // `TOPIC/PARTITION` or `TOPIC-PARTITION`.
+        [2, 1].into_iter().find_map(|depth| Self::below(&directory, depth, file)).ok_or_else(not_a_segment)
+    }
+
+    fn below(directory: &Path, depth: usize, file: &str) -> Option<Self> {
+        let root = directory.ancestors().nth(depth)?;
+        let folder = directory.strip_prefix(root).ok()?.to_str()?;
+        let (folder, position) = layout::place(&format!("{folder}/{file}"))?;
+        Some(Self { root: root.to_owned(), folder, position, path: directory.join(file) })
+    }
+}
+
+/// A file in a partition's directory that was written here.
+#[derive(Debug)]
+pub(super) struct NoteFile {
+    /// Its name.
+    pub(super) file: String,
+    /// The segment that it is about.
+    pub(super) segment: String,
+}
+
+impl NoteFile {
+    /// Notes, and what is left of those whose writing was cut short.
+    pub(super) fn named(file: String) -> Option<Self> {
+        let segment = match file.strip_suffix(EXTENSION) {
+            Some(segment) => segment,
+            None => file.strip_prefix('.')?.strip_suffix(".partial")?.rsplit_once(EXTENSION)?.0,
+        };
+        Some(Self { segment: segment.to_owned(), file })
+    }
+}
+
+/// Where the note about a segment is.
+pub(super) fn path_of(segment: &Path) -> PathBuf {
+    let mut path = segment.as_os_str().to_owned();
+    path.push(EXTENSION);
+    path.into()
+}
+
+/// The note about a segment, if there is one.
+pub(super) fn read(segment: &Path) -> io::Result<Option<Note>> {
+    let path = path_of(segment);
+    let Some(metadata) = unless_gone(fs::symlink_metadata(&path))? else { return Ok(None) };
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a file"));
+    }
+    let Some(file) = unless_gone(File::open(&path))? else { return Ok(None) };
+    let mut text = Vec::new();
+    file.take(NOTE_BYTES_MAX).read_to_end(&mut text)?;
+    Ok(Some(serde_json::from_slice(&text)?))
+}
+
+/// Writes down a decision, durably and as a whole; what was decided before is replaced.
+pub(super) fn write(
+    segment: &Path,
+    verdict: Verdict,
+    rejection: &Rejection,
+    version: Version,
+) -> Result<(), WalError> {
+    let path = path_of(segment);
+    let note = Note { verdict, rejection: rejection.clone(), rejected_at: now(), version };
+    let written = || {
+        let partial = Partial::create(&path)?;
+        serde_json::to_writer_pretty(&*partial.file(), &note)?;
+        partial.keep()
+    };
+    written().map_err(|error| failed("write", &path, error))
+}
+
+fn now() -> String {
+    OffsetDateTime::from(SystemTime::now()).format(&Rfc3339).unwrap_or_default()
+}
+
+/// Removes the note about a segment, for good. Says whether there was one.
+pub(super) fn remove(segment: &Path) -> Result<bool, WalError> {
+    let path = path_of(segment);
+    let removed = unless_gone(fs::remove_file(&path)).map_err(|error| failed("remove", &path, error))?;
+    if removed.is_some() {
+        sync_directory_of(&path)?;
+    }
+    Ok(removed.is_some())
+}
+
+/// Makes durable what names there are beside this one, and which no longer are; nothing, if all of it has gone.
+pub(super) fn sync_directory_of(path: &Path) -> Result<(), WalError> {
+    let Some(directory) = path.parent() else { return Ok(()) };
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    unless_gone(synced).map_err(|error| failed("sync", directory, error))?;
+    Ok(())
+}

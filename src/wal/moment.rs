@@ -1,0 +1,56 @@
+//! How a time is written down: whole seconds since the epoch, negative before it, and nanoseconds. A file's time can be any
+//! that its file system holds, also those that no calendar does.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+#[derive(Serialize, Deserialize)]
+struct Moment {
+    secs: i64,
+    nanos: u32,
+}
+
+const NANOS_PER_SEC: u32 = 1_000_000_000;
+
+impl Moment {
+    fn of(time: SystemTime) -> Option<Self> {
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => {
+                Some(Self { secs: i64::try_from(since.as_secs()).ok()?, nanos: since.subsec_nanos() })
+            }
+            Err(before) => {
+                let (secs, nanos) = (before.duration().as_secs(), before.duration().subsec_nanos());
+                // Nanoseconds always count forwards.
+                let whole = 0_i64.checked_sub_unsigned(secs)?;
+                match nanos {
+                    0 => Some(Self { secs: whole, nanos }),
+                    _ => Some(Self { secs: whole.checked_sub(1)?, nanos: NANOS_PER_SEC - nanos }),
+                }
+            }
+        }
+    }
+
+    fn time(&self) -> Option<SystemTime> {
+        if self.nanos >= NANOS_PER_SEC {
+            return None;
+        }
+        let secs = Duration::from_secs(self.secs.unsigned_abs());
+        let whole = match self.secs {
+            0.. => UNIX_EPOCH.checked_add(secs),
+            _ => UNIX_EPOCH.checked_sub(secs),
+        };
+        whole?.checked_add(Duration::from_nanos(self.nanos.into()))
+    }
+}
+
+pub(super) fn serialize<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    let moment = Moment::of(*time).ok_or_else(|| serde::ser::Error::custom("a time out of range"))?;
+    moment.serialize(serializer)
+}
+
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
+    let moment = Moment::deserialize(deserializer)?;
+    moment.time().ok_or_else(|| D::Error::custom("a time out of range"))
+}

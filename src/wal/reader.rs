@@ -1,0 +1,146 @@
+//! Reads one version of a segment's file, and no other: as many bytes as it had, and behind the last of them an end only if
+//! nobody has written to it meanwhile.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf, Take};
+use tokio::task::JoinHandle;
+
+use super::scan::failed;
+use super::{Segment, Version, WalError, scan};
+
+/// A file that was, when it was opened, the version that was listed.
+#[derive(Debug)]
+pub(super) struct Opened {
+    name: String,
+    file: File,
+    version: Version,
+    touched: Touched,
+}
+
+/// Changes with whatever is done to a file; also where its times are set back afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Touched {
+    at: (i64, i64),
+    links: u64,
+}
+
+impl Touched {
+    fn of(metadata: &Metadata) -> Self {
+        Self { at: (metadata.ctime(), metadata.ctime_nsec()), links: metadata.nlink() }
+    }
+}
+
+impl Opened {
+    /// Opens a segment's file. Blocks.
+    pub(super) fn new(path: &Path, segment: &Segment) -> Result<Self, WalError> {
+        let gone = || WalError::Gone { name: segment.name.clone() };
+        let changed = || WalError::Changed { name: segment.name.clone() };
+        // Opening a pipe would wait for somebody to write to it, and a link may lead anywhere.
+        if !scan::metadata(path)?.ok_or_else(gone)?.is_file() {
+            return Err(changed());
+        }
+        let file = File::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => gone(),
+            _ => failed("open", path, error),
+        })?;
+        let look = |file: &File| {
+            let metadata = file.metadata()?;
+            Ok((metadata.is_file(), Version::of(&metadata)?, Touched::of(&metadata)))
+        };
+        match look(&file).map_err(|error| failed("look at", path, error))? {
+            (true, version, touched) if version == segment.version => {
+                Ok(Self { name: segment.name.clone(), file, version, touched })
+            }
+            _ => Err(changed()),
+        }
+    }
+
+    /// Fails if the file was written to since it was opened. Blocks.
+    fn check_unchanged(&self) -> io::Result<()> {
+        let metadata = self.file.metadata()?;
+        let touched = Touched::of(&metadata);
+        // A name given or taken counts as a change of the file, but not of its bytes: it may well be deleted meanwhile.
+        let untouched = touched.at == self.touched.at || touched.links != self.touched.links;
+        match Version::of(&metadata)? == self.version && untouched {
+            true => Ok(()),
+            false => Err(self.changed()),
+        }
+    }
+
+    fn changed(&self) -> io::Error {
+        io::Error::other(WalError::Changed { name: self.name.clone() })
+    }
+}
+
+/// Gives the bytes of an [`Opened`] file.
+pub(super) struct VersionReader {
+    bytes: Take<tokio::fs::File>,
+    opened: Arc<Opened>,
+    end: End,
+}
+
+enum End {
+    /// There may be bytes left.
+    Ahead,
+    /// All bytes are read.
+    Checking(JoinHandle<io::Result<()>>),
+    /// They were the ones that were listed.
+    Reached,
+    /// They were not.
+    Broken,
+}
+
+impl VersionReader {
+    pub(super) fn new(opened: Opened) -> io::Result<Self> {
+        let file = tokio::fs::File::from_std(opened.file.try_clone()?);
+        let bytes = file.take(opened.version.size_bytes);
+        Ok(Self { bytes, opened: Arc::new(opened), end: End::Ahead })
+    }
+
+    fn check(&self) -> JoinHandle<io::Result<()>> {
+        let opened = Arc::clone(&self.opened);
+        let short = self.bytes.limit() > 0;
+        tokio::task::spawn_blocking(move || match short {
+            true => Err(opened.changed()),
+            false => opened.check_unchanged(),
+        })
+    }
+}
+
+impl AsyncRead for VersionReader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            match &mut self.end {
+                End::Ahead => {
+                    let before = buf.filled().len();
+                    ready!(Pin::new(&mut self.bytes).poll_read(cx, buf))?;
+                    if buf.filled().len() > before {
+                        return Poll::Ready(Ok(()));
+                    }
+                    self.end = End::Checking(self.check());
+                }
+                End::Checking(check) => {
+                    let checked = ready!(Pin::new(check).poll(cx)).map_err(io::Error::other).flatten();
+                    self.end = if checked.is_ok() { End::Reached } else { End::Broken };
+                    return Poll::Ready(checked);
+                }
+                End::Reached => return Poll::Ready(Ok(())),
+                End::Broken => return Poll::Ready(Err(self.opened.changed())),
+            }
+        }
+    }
+}
