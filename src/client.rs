@@ -4,10 +4,17 @@
 //! [`Receipt`] only where the answer is about the very bytes that it read. [`Connection`] talks to one worker: what an operator
 //! asks.
 
+mod attempt;
 mod connection;
+mod dial;
 mod endpoint;
 mod error;
+mod pool;
+mod reading;
 mod receipt;
+mod resolve;
+mod send;
+mod verdict;
 
 use std::future::Future;
 use std::io;
@@ -15,14 +22,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncRead;
+use tokio::task::JoinSet;
+use tracing::warn;
 use url::Url;
 
 pub use connection::{Connection, ConnectionError};
 pub use endpoint::{Endpoint, EndpointError, Security};
 pub use error::{IndexError, Mismatch, Refusal};
+pub use reading::digest;
 pub use receipt::{Digest, Receipt};
+pub use resolve::{Names, Resolve};
+
+use dial::{Dialer, Token};
+use pool::Pool;
+use resolve::Watch;
+use send::Sending;
 
 use crate::ids::{LogId, SegmentFormat, TopicPartition};
+
+/// Replies list up to 1,000 gaps for each partition, and a segment may hold many.
+const REPLY_BYTES_MAX: usize = 64 << 20;
 
 /// What workers need to know of a segment beside its bytes.
 #[derive(Clone, Debug)]
@@ -82,25 +101,84 @@ impl Default for Patience {
 /// Sends segments to several workers; cheap to clone. The last clone's end closes the connections.
 #[derive(Clone, Debug)]
 pub struct Client {
-    inner: Arc<()>,
+    workers: Arc<Workers>,
+}
+
+/// The workers, and how to talk to them.
+#[derive(Debug)]
+struct Workers {
+    pool: Arc<Pool>,
+    token: Option<Token>,
+    patience: Patience,
+    /// Look up names; they end with this.
+    _watches: JoinSet<()>,
 }
 
 impl Client {
     /// Looks up the addresses of all endpoints, and goes on doing so for those given by name. Connects when there is something to
     /// send: workers that are away now may come later, and so may names without an address.
+    ///
+    /// # Errors
+    /// Settings that can never work: no endpoint, a file that cannot be read or holds something else.
     pub async fn start(
         endpoints: Vec<Endpoint>,
         security: Security,
         patience: Patience,
     ) -> Result<Self, EndpointError> {
-        let _ = (endpoints, security, patience);
-        todo!()
+        Self::start_with(endpoints, security, patience, Arc::new(Names)).await
+    }
+
+    /// As [`start`](Self::start), with names looked up by `resolver`.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn start_with(
+        endpoints: Vec<Endpoint>,
+        security: Security,
+        patience: Patience,
+        resolver: Arc<dyn Resolve>,
+    ) -> Result<Self, EndpointError> {
+        if endpoints.is_empty() {
+            return Err(EndpointError::NoneGiven);
+        }
+        let dialer = Dialer::new(&security).await?;
+        endpoints.iter().try_for_each(|endpoint| dialer.check(endpoint))?;
+        let token = match &security.token_file {
+            Some(path) => Some(Token::new(path).await?),
+            None => None,
+        };
+        for endpoint in endpoints.iter().filter(|endpoint| token.is_some() && !endpoint.is_secure()) {
+            warn!(%endpoint, "the token goes over a line that is not encrypted");
+        }
+        let pool = Pool::new(endpoints.clone(), dialer);
+        let watches = watch_all(&endpoints, &pool, &resolver, patience.resolve_every).await;
+        Ok(Self { workers: Arc::new(Workers { pool, token, patience, _watches: watches }) })
     }
 
     /// Sends a segment, as often and to as many workers as it takes. A receipt is about the bytes that `payload` gave: their
-    /// number, checksums and records.
+    /// number, checksums and records. To drop the future ends whatever is under way.
+    ///
+    /// # Errors
+    /// Each says what to do about it; none means that a copy may go.
     pub async fn index(&self, request: &Request, payload: &impl Payload) -> Result<Receipt, IndexError> {
-        let _ = (request, payload);
-        todo!()
+        Sending::new(&self.workers, request, payload).run().await
     }
+}
+
+/// Looks up all names, at the same time, and then goes on in the background.
+async fn watch_all(
+    endpoints: &[Endpoint],
+    pool: &Arc<Pool>,
+    resolver: &Arc<dyn Resolve>,
+    every: Duration,
+) -> JoinSet<()> {
+    let watch = |(endpoint, (host, port)): (usize, (&str, u16))| {
+        let (pool, resolver) = (Arc::clone(pool), Arc::clone(resolver));
+        Watch { pool, resolver, endpoint, host: host.to_owned(), port, last: Ok(Vec::new()) }
+    };
+    let names =
+        endpoints.iter().enumerate().filter_map(|(number, endpoint)| Some((number, endpoint.name()?)));
+    let mut watches: Vec<_> = names.map(watch).collect();
+    futures::future::join_all(watches.iter_mut().map(Watch::look)).await;
+    watches.into_iter().map(|watch| watch.run(every)).collect()
 }

@@ -68,6 +68,16 @@ impl Frame {
         }
     }
 
+    /// How many records the frame's own head claims, control records among them. Nothing has verified it, and a sane count
+    /// may still be wrong. `None` where the head says none, or a number that cannot be.
+    pub fn claimed_records(&self) -> Option<u64> {
+        match self.encoding {
+            Encoding::ChronikV1 => Some(1),
+            Encoding::ChronikV2 => chronik::claimed_records(&self.bytes),
+            Encoding::KafkaBatch => kafka::claimed_records(&self.bytes),
+        }
+    }
+
     /// Verifies the frame and finds its records.
     ///
     /// `decoded_bytes_max` bounds what is allocated for it: decompressed bytes, spans of records and headers. (LZ4 takes up to

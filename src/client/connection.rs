@@ -9,17 +9,13 @@ use tokio::io::AsyncReadExt;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
+use super::REPLY_BYTES_MAX;
+use super::reading::CHUNK_BYTES;
 use crate::proto::v1;
 use crate::proto::v1::index_segment_request::Payload;
 use crate::proto::v1::indexer_service_client::IndexerServiceClient;
 use crate::proto::v1::search_service_client::SearchServiceClient;
 use crate::proto::v1::segment_header::Source;
-
-/// Chunks of a file that is sent.
-const CHUNK_BYTES: usize = 512 << 10;
-
-/// Replies list up to 1,000 gaps for each partition, and a segment may hold many.
-const REPLY_BYTES_MAX: usize = 64 << 20;
 
 /// Why a worker gave no answer.
 #[derive(Debug, thiserror::Error)]

@@ -1,30 +1,187 @@
 //! Where workers are, and how to talk to them.
 
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// `http://HOST:PORT` or `https://HOST:PORT`. A host given by name stands for all its addresses, now and later.
+use url::{Host, Url};
+
+/// `http://HOST:PORT` or `https://HOST:PORT`. A host given by name stands for all its addresses, now and later. Without a port:
+/// the scheme's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {}
+pub struct Endpoint {
+    host: Host,
+    port: u16,
+    is_secure: bool,
+}
 
 /// What makes a connection safe.
 #[derive(Clone, Debug, Default)]
 pub struct Security {
-    /// PEM file with the authorities that workers' certificates come from; without one, the system's.
+    /// PEM file with the authorities that workers' certificates come from; without one, the system's. Read once.
     pub ca_file: Option<PathBuf>,
-    /// The file with the token that is sent with each call, read again for each connection.
+    /// The file with the token that is sent with each call. Read again for each attempt, so that it may be replaced.
     pub token_file: Option<PathBuf>,
 }
 
-/// Why an endpoint cannot be used at all.
+/// Why an endpoint cannot be used at all. None of these repeats what may be a password.
 #[derive(Debug, thiserror::Error)]
-pub enum EndpointError {}
+pub enum EndpointError {
+    /// There is nobody to send to.
+    #[error("no endpoint is given")]
+    NoneGiven,
+    /// It does not read as a URL.
+    #[error("an endpoint is a URL such as http://HOST:PORT")]
+    NotAUrl(#[source] url::ParseError),
+    /// It is a URL of something else.
+    #[error("an endpoint starts with http:// or https://")]
+    OtherScheme,
+    /// A URL is no place for a password: it is shown and logged.
+    #[error("an endpoint holds no user or password: a token belongs in a file of its own")]
+    HoldsCredentials,
+    /// There is something behind the port.
+    #[error("an endpoint has no path, query or fragment")]
+    HoldsMore,
+    /// A file that [`Security`] names cannot be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file with the authorities holds none.
+    #[error("{} holds no certificate in PEM", path.display())]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The token cannot be sent in a header.
+    #[error("{} holds no token: one line of visible ASCII", path.display())]
+    NoToken {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No connection can be set up that way.
+    #[error("cannot set up TLS for {endpoint}")]
+    Tls {
+        /// Whom to talk to.
+        endpoint: Endpoint,
+        /// Why not.
+        #[source]
+        source: tonic::transport::Error,
+    },
+}
 
 impl FromStr for Endpoint {
     type Err = EndpointError;
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
-        let _ = text;
-        todo!()
+        let url = Url::parse(text).map_err(EndpointError::NotAUrl)?;
+        let is_secure = match url.scheme() {
+            "http" => false,
+            "https" => true,
+            _ => return Err(EndpointError::OtherScheme),
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(EndpointError::HoldsCredentials);
+        }
+        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+            return Err(EndpointError::HoldsMore);
+        }
+        let empty = || EndpointError::NotAUrl(url::ParseError::EmptyHost);
+        let host = url.host().ok_or_else(empty)?.to_owned();
+        let port = url.port_or_known_default().ok_or_else(empty)?;
+        Ok(Self { host, port, is_secure })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_secure { "https" } else { "http" };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
+    }
+}
+
+impl Endpoint {
+    /// Whether connections to it are encrypted.
+    pub(super) fn is_secure(&self) -> bool {
+        self.is_secure
+    }
+
+    /// What certificates call it.
+    pub(super) fn host(&self) -> String {
+        match &self.host {
+            Host::Domain(name) => name.clone(),
+            Host::Ipv4(address) => address.to_string(),
+            Host::Ipv6(address) => address.to_string(),
+        }
+    }
+
+    /// The name to look up and the port behind it; `None` for an address.
+    pub(super) fn name(&self) -> Option<(&str, u16)> {
+        match &self.host {
+            Host::Domain(name) => Some((name, self.port)),
+            Host::Ipv4(_) | Host::Ipv6(_) => None,
+        }
+    }
+
+    /// The address, where it is one.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        let host = match self.host {
+            Host::Domain(_) => return None,
+            Host::Ipv4(address) => IpAddr::V4(address),
+            Host::Ipv6(address) => IpAddr::V6(address),
+        };
+        Some(SocketAddr::new(host, self.port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Result<&str, &str>) {
+        let read = text.parse::<Endpoint>();
+        let shown = read.as_ref().map(ToString::to_string).map_err(ToString::to_string);
+        match (&shown, expected) {
+            (Ok(shown), Ok(expected)) => assert_eq!(shown, expected),
+            (Err(error), Err(part)) => assert!(error.contains(part), "{text}: {error}"),
+            _ => panic!("{text}: {shown:?}"),
+        }
+        if let Err(error) = read {
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_a_scheme_a_host_and_a_port() {
+        check("http://127.0.0.1:7070", Ok("http://127.0.0.1:7070"));
+        check("http://127.0.0.1:7070/", Ok("http://127.0.0.1:7070"));
+        check("https://workers.logs.svc:7070", Ok("https://workers.logs.svc:7070"));
+        check("https://workers", Ok("https://workers:443"));
+        check("http://[::1]:80", Ok("http://[::1]:80"));
+    }
+
+    #[test]
+    fn an_endpoint_is_nothing_more() {
+        check("127.0.0.1:7070", Err("http://HOST:PORT"));
+        check("workers:7070", Err("http:// or https://"));
+        check("ftp://workers:7070", Err("http:// or https://"));
+        check("http://workers:7070/v1", Err("no path"));
+        check("http://workers:7070?a=b", Err("no path"));
+        check("http://workers:7070#a", Err("no path"));
+        check("http://", Err("http://HOST:PORT"));
+        check("", Err("http://HOST:PORT"));
+    }
+
+    #[test]
+    fn lesson_20_a_password_in_an_endpoint_is_refused_and_not_repeated() {
+        check("http://user:hunter2@workers:7070", Err("no user or password"));
+        check("http://hunter2@workers:7070", Err("no user or password"));
+        check("http://user:hunter2@workers:port", Err("http://HOST:PORT"));
     }
 }

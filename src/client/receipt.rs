@@ -1,6 +1,13 @@
 //! What an OK answer is worth: nothing, unless it is about the bytes that were read.
 
+use std::fmt::Display;
+
 use serde::{Deserialize, Serialize};
+
+use super::Request;
+use super::error::Mismatch;
+use super::reading::Read;
+use crate::proto::v1;
 
 /// What was read of a segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +38,28 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// Of an answer that is about what was read, and says that it is stored as it was asked for.
+    pub(super) fn new(
+        answer: &v1::IndexSegmentResponse,
+        read: &Read,
+        request: &Request,
+        worker: &str,
+        attempts: u32,
+    ) -> Result<Self, Mismatch> {
+        check_bytes(answer, &read.digest)?;
+        check_records(answer, read, request)?;
+        let bundles = bundles(answer, request, read.digest.size_bytes)?;
+        Ok(Self {
+            digest: read.digest.clone(),
+            keys: bundles.iter().map(|bundle| bundle.key.clone()).collect(),
+            data_records: answer.record_count,
+            stored_bytes: bundles.iter().map(|bundle| bundle.size_bytes).fold(0, u64::saturating_add),
+            already_existed: !bundles.is_empty() && bundles.iter().all(|bundle| bundle.already_existed),
+            worker: worker.to_owned(),
+            attempts,
+        })
+    }
+
     /// What was read, and is stored.
     pub fn digest(&self) -> &Digest {
         &self.digest
@@ -65,4 +94,62 @@ impl Receipt {
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
+}
+
+impl Mismatch {
+    fn new(field: &'static str, read: impl Display, answered: impl Display) -> Self {
+        Self { field, read: read.to_string(), answered: answered.to_string() }
+    }
+
+    /// An OK that came before the last byte had gone out.
+    pub(super) fn early(answer: &v1::IndexSegmentResponse, size_bytes: u64) -> Self {
+        Self::new("bytes_read", format!("not yet all of {size_bytes}"), answer.bytes_read)
+    }
+}
+
+fn check<T: PartialEq + Display>(field: &'static str, read: T, answered: T) -> Result<(), Mismatch> {
+    if read == answered { Ok(()) } else { Err(Mismatch::new(field, read, answered)) }
+}
+
+fn check_bytes(answer: &v1::IndexSegmentResponse, read: &Digest) -> Result<(), Mismatch> {
+    check("bytes_read", read.size_bytes, answer.bytes_read)?;
+    check("crc32c", format!("{:08x}", read.crc32c), format!("{:08x}", answer.crc32c))?;
+    check("sha256", hex(&read.sha256), hex(&answer.sha256))
+}
+
+fn check_records(answer: &v1::IndexSegmentResponse, read: &Read, request: &Request) -> Result<(), Mismatch> {
+    let answered = u128::from(answer.record_count) + u128::from(answer.control_record_count);
+    if let Some(flaw) = &read.flaw {
+        return Err(Mismatch::new("records", format!("what cannot be counted ({flaw})"), answered));
+    }
+    check("records", read.digest.records.into(), answered)?;
+    let partitions: u128 = answer.partitions.iter().map(|one| u128::from(one.record_count)).sum();
+    check("records", answer.record_count.into(), partitions)?;
+    check("torn_tail_bytes", read.digest.torn_bytes, answer.torn_tail_bytes)?;
+    if answer.torn_tail_bytes > 0 && !request.keep_torn_tail {
+        return Err(Mismatch::new("torn_tail_bytes", "none to be kept", answer.torn_tail_bytes));
+    }
+    Ok(())
+}
+
+/// The request's partition is in one bundle that has a key, unless there was nothing to store; and nothing else is anywhere.
+fn bundles<'a>(
+    answer: &'a v1::IndexSegmentResponse,
+    request: &Request,
+    size_bytes: u64,
+) -> Result<Vec<&'a v1::Bundle>, Mismatch> {
+    let expected = if size_bytes == 0 { 0 } else { 1 };
+    check("bundles", expected, answer.partitions.len())?;
+    let bundle = |one: &'a v1::IndexedPartition| {
+        let (partition, log_id) = (&request.partition, request.log_id.as_str());
+        let answered = format!("{}/{} of log {:?}", one.topic, one.partition, one.log_id);
+        check("bundles", format!("{partition} of log {log_id:?}"), answered)?;
+        let bundle = one.bundle.as_ref().filter(|bundle| !bundle.key.is_empty());
+        bundle.ok_or_else(|| Mismatch::new("bundles", format!("{partition} with a key"), "none"))
+    };
+    answer.partitions.iter().map(bundle).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -110,6 +110,15 @@ pub(super) fn check_whole(bytes: &[u8]) -> Result<(), &'static str> {
     check_crc(bytes).map_err(|_| "its checksum does not hold")
 }
 
+fn count(bytes: &[u8]) -> i32 {
+    i32::from_be_bytes(be(bytes, 57))
+}
+
+/// The record count of a batch that is all there, but not verified.
+pub(super) fn claimed_records(bytes: &[u8]) -> Option<u64> {
+    u64::try_from(count(bytes)).ok()
+}
+
 /// Decodes a batch. `bytes` are as many as its length field says, and at least [`HEAD_BYTES`]: splitting saw to that.
 pub(super) fn decode(bytes: &Bytes, decoded_bytes_max: usize) -> Result<DecodedFrame, Fault> {
     check_crc(bytes)?;
@@ -125,7 +134,7 @@ pub(super) fn decode(bytes: &Bytes, decoded_bytes_max: usize) -> Result<DecodedF
         base_timestamp: i64::from_be_bytes(be(bytes, 27)),
         append_time: (attributes & ATTRIBUTE_LOG_APPEND_TIME != 0).then(|| i64::from_be_bytes(be(bytes, 35))),
         is_control: attributes & ATTRIBUTE_CONTROL != 0,
-        count: i32::from_be_bytes(be(bytes, 57)),
+        count: count(bytes),
     };
     let body = &bytes[HEAD_BYTES..];
     let is_empty = batch.count == 0 && body.is_empty();

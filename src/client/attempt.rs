@@ -1,0 +1,172 @@
+//! One attempt: a segment to one worker, and its answer.
+
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::{Stream, stream};
+use tokio::sync::mpsc::{self, Sender};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use super::reading::{Read, Reading};
+use super::{Payload, REPLY_BYTES_MAX, Request};
+use crate::ids::SegmentFormat;
+use crate::proto::v1;
+use crate::proto::v1::index_segment_request::Payload as Part;
+use crate::proto::v1::indexer_service_client::IndexerServiceClient;
+use crate::proto::v1::segment_header::Source;
+
+/// Workers stop by themselves so long after this side has given up: a word that they are no longer waited for may get lost.
+const WORKER_GRACE: Duration = Duration::from_secs(1);
+
+/// Why an attempt ended without a receipt in reach.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// This side could not read the segment, or not as it should be.
+    Read(io::Error),
+    /// The worker said OK before it can have seen the last byte.
+    Early(v1::IndexSegmentResponse),
+    /// The worker said no, or something broke on the way.
+    No {
+        /// Its words.
+        status: Box<Status>,
+        /// Whether all of the segment had been read by then, and was what it should be.
+        was_read: bool,
+    },
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Read(error)
+    }
+}
+
+/// What is sent, whoever to.
+#[derive(Debug)]
+pub(super) struct Attempt<'a, P> {
+    pub request: &'a Request,
+    pub payload: &'a P,
+    /// What the segment was, where workers read it for themselves.
+    pub pointed: Option<&'a Read>,
+    /// `authorization`.
+    pub authorization: Option<MetadataValue<Ascii>>,
+    /// How long the answer is waited for.
+    pub allowed: Duration,
+}
+
+impl<P: Payload> Attempt<'_, P> {
+    /// Sends the segment, and returns the answer beside what was read. To drop this ends the call.
+    pub(super) async fn run(&self, channel: Channel) -> Result<(v1::IndexSegmentResponse, Read), Failure> {
+        let client = IndexerServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
+        match (&self.request.url, self.pointed) {
+            (Some(url), Some(read)) => self.point_to(client, url.as_str(), read).await,
+            _ => self.inline(client).await,
+        }
+    }
+
+    async fn point_to(
+        &self,
+        mut client: IndexerServiceClient<Channel>,
+        url: &str,
+        read: &Read,
+    ) -> Result<(v1::IndexSegmentResponse, Read), Failure> {
+        let source = Source::Object(v1::ObjectSource {
+            url: url.to_owned(),
+            size_bytes: Some(read.digest.size_bytes),
+            crc32c: Some(read.digest.crc32c),
+        });
+        let header = self.header(source);
+        let answer = client.index_segment(self.call(stream::iter([header]))).await;
+        outcome(answer, Some(read.clone()))
+    }
+
+    async fn inline(
+        &self,
+        mut client: IndexerServiceClient<Channel>,
+    ) -> Result<(v1::IndexSegmentResponse, Read), Failure> {
+        let size_bytes = self.payload.size_bytes();
+        let header = self.header(Source::Inline(v1::InlineSource { size_bytes, crc32c: None }));
+        let reading = Reading::start(self.payload, self.request.format).await?;
+        // The stream ends with its last sender, and a stream that ends is a segment that ends. Where reading fails this one
+        // must outlive the call, so it comes before it: the call is broken off then.
+        let (messages, sent) = mpsc::channel(1);
+        let mut call = pin!(client.index_segment(self.call(ReceiverStream::new(sent))));
+        let mut reading = pin!(send(reading, header, messages.clone()));
+        let (answer, read) = tokio::select! {
+            biased;
+            read = &mut reading => {
+                let read = read?;
+                drop(messages);
+                (call.await, read)
+            }
+            answer = &mut call => (answer, None),
+        };
+        outcome(answer, read)
+    }
+
+    fn header(&self, source: Source) -> v1::IndexSegmentRequest {
+        let request = self.request;
+        let format = match request.format {
+            None => v1::SegmentFormat::Unspecified,
+            Some(SegmentFormat::ChronikWal) => v1::SegmentFormat::ChronikWal,
+            Some(SegmentFormat::KafkaLog) => v1::SegmentFormat::KafkaLog,
+        };
+        let torn_tail = if request.keep_torn_tail { v1::TornTail::Keep } else { v1::TornTail::Refuse };
+        message(Part::Header(v1::SegmentHeader {
+            segment_id: request.segment_id.clone(),
+            format: format.into(),
+            topic: Some(request.partition.topic().to_owned()),
+            partition: Some(request.partition.partition()),
+            torn_tail: torn_tail.into(),
+            log_id: request.log_id.as_str().to_owned(),
+            source: Some(source),
+        }))
+    }
+
+    fn call<S: Stream<Item = v1::IndexSegmentRequest>>(&self, messages: S) -> tonic::Request<S> {
+        let mut call = tonic::Request::new(messages);
+        call.set_timeout(self.allowed + WORKER_GRACE);
+        if let Some(authorization) = &self.authorization {
+            call.metadata_mut().insert("authorization", authorization.clone());
+        }
+        call
+    }
+}
+
+/// Sends a header and what is read, always one message behind: the last one goes only when the reader has ended well, so that no
+/// worker ever holds a whole segment that was not read as a whole. `None`: nobody listens any more.
+async fn send<B>(
+    mut reading: Reading<B>,
+    header: v1::IndexSegmentRequest,
+    messages: Sender<v1::IndexSegmentRequest>,
+) -> io::Result<Option<Read>>
+where
+    B: tokio::io::AsyncRead + Send + Unpin,
+{
+    let mut held = header;
+    while let Some(chunk) = reading.next().await? {
+        if messages.send(std::mem::replace(&mut held, message(Part::Chunk(chunk)))).await.is_err() {
+            return Ok(None);
+        }
+    }
+    let is_sent = messages.send(held).await.is_ok();
+    Ok(if is_sent { Some(reading.finish()?) } else { None })
+}
+
+fn message(part: Part) -> v1::IndexSegmentRequest {
+    v1::IndexSegmentRequest { payload: Some(part) }
+}
+
+fn outcome(
+    answer: Result<Response<v1::IndexSegmentResponse>, Status>,
+    read: Option<Read>,
+) -> Result<(v1::IndexSegmentResponse, Read), Failure> {
+    match (answer, read) {
+        (Ok(answer), Some(read)) => Ok((answer.into_inner(), read)),
+        (Ok(answer), None) => Err(Failure::Early(answer.into_inner())),
+        (Err(status), read) => Err(Failure::No { status: Box::new(status), was_read: read.is_some() }),
+    }
+}

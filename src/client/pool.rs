@@ -1,0 +1,240 @@
+//! The workers that there are, how much each has in hand, and who is next.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tonic::transport::Channel;
+use tracing::error;
+
+use super::dial::Dialer;
+use super::endpoint::Endpoint;
+
+/// What a segment weighs beside its bytes: a worker with a hundred empty ones in hand is not idle.
+const SEGMENT_BYTES: u64 = 1 << 20;
+
+/// How long a worker that failed gets nothing new: doubled with each failure in a row.
+const COOL_FIRST: Duration = Duration::from_millis(250);
+const COOL_MAX: Duration = Duration::from_secs(15);
+
+/// Bounds for what workers ask for: neither a storm of attempts nor one that never comes.
+const ASKED_MIN: Duration = Duration::from_millis(50);
+const ASKED_MAX: Duration = Duration::from_secs(300);
+
+/// How long a worker that gave no receipt gets nothing new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cooling {
+    /// As long as it said: it is not broken.
+    Asked(Duration),
+    /// Longer each time.
+    Growing,
+    /// As long as can be: it has cost a whole deadline.
+    Longest,
+}
+
+/// All workers.
+#[derive(Debug)]
+pub(super) struct Pool {
+    endpoints: Vec<Endpoint>,
+    dialer: Dialer,
+    state: Mutex<State>,
+    /// Told when somebody who waits for a worker should look again.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The addresses of each endpoint.
+    addresses: Vec<Vec<SocketAddr>>,
+    members: BTreeMap<SocketAddr, Member>,
+    /// Counts members and picks: later is greater.
+    clock: u64,
+}
+
+/// One worker's address, as long as an endpoint has it.
+#[derive(Debug)]
+struct Member {
+    /// Tells it from one that was here before, under the same address.
+    born: u64,
+    channel: Channel,
+    in_flight_bytes: u64,
+    picked: u64,
+    failures: u32,
+    cool_until: Option<Instant>,
+}
+
+/// A worker that was picked for a segment. It has the segment in hand until this is dropped.
+#[derive(Debug)]
+pub(super) struct Picked {
+    pool: Arc<Pool>,
+    born: u64,
+    bytes: u64,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// The connection to it.
+    pub channel: Channel,
+}
+
+impl Pool {
+    /// With those endpoints' addresses that are no names.
+    pub(super) fn new(endpoints: Vec<Endpoint>, dialer: Dialer) -> Arc<Self> {
+        let addresses: Vec<Vec<_>> = endpoints.iter().map(|it| it.address().into_iter().collect()).collect();
+        let state = Mutex::new(State { addresses, ..State::default() });
+        let pool = Self { endpoints, dialer, state, changed: watch::Sender::new(()) };
+        pool.settle(&mut pool.lock());
+        Arc::new(pool)
+    }
+
+    /// Tells which addresses an endpoint has. What is in flight to others goes on; they get nothing new.
+    pub(super) fn update(&self, endpoint: usize, addresses: Vec<SocketAddr>) {
+        let mut state = self.lock();
+        if let Some(known) = state.addresses.get_mut(endpoint) {
+            *known = addresses;
+        }
+        self.settle(&mut state);
+        drop(state);
+        self.changed.send_replace(());
+    }
+
+    /// Makes the members those that the endpoints have.
+    fn settle(&self, state: &mut State) {
+        let State { addresses, members, clock } = state;
+        members.retain(|address, _| addresses.iter().flatten().any(|known| known == address));
+        for (endpoint, address) in
+            self.endpoints.iter().zip(addresses).flat_map(|(e, a)| a.iter().map(move |a| (e, a)))
+        {
+            if members.contains_key(address) {
+                continue;
+            }
+            match self.dialer.connect(endpoint, *address) {
+                Ok(channel) => {
+                    *clock += 1;
+                    members.insert(*address, Member::new(*clock, channel));
+                }
+                Err(error) => error!(%endpoint, %address, %error, "cannot set up connections to a worker"),
+            }
+        }
+    }
+
+    /// The worker that should have a segment of `size_bytes`, as soon as there is one: of those that are not cooling down the one
+    /// that has failed for this segment least often (`failed`), then the one with the fewest bytes in hand, then the one that
+    /// had nothing new for longest.
+    pub(super) async fn pick(
+        self: &Arc<Self>,
+        size_bytes: u64,
+        failed: &BTreeMap<SocketAddr, u32>,
+    ) -> Picked {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let next = match self.try_pick(size_bytes, failed) {
+                Ok(picked) => return picked,
+                Err(next) => next,
+            };
+            let wait = async {
+                match next {
+                    Some(next) => sleep_until(next).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = wait => {}
+                // The sender is in this pool, and does not go.
+                _ = changed.changed() => {}
+            }
+        }
+    }
+
+    /// A worker, or when to look again.
+    fn try_pick(
+        self: &Arc<Self>,
+        size_bytes: u64,
+        failed: &BTreeMap<SocketAddr, u32>,
+    ) -> Result<Picked, Option<Instant>> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let State { members, clock, .. } = &mut *state;
+        let next = members.values().filter_map(|member| member.cool_until).min();
+        let ready = members.iter_mut().filter(|(_, member)| !member.is_cooling(now));
+        let first = ready.min_by_key(|(address, member)| {
+            (failed.get(address).copied(), member.in_flight_bytes, member.picked)
+        });
+        let (address, member) = first.ok_or(next)?;
+        *clock += 1;
+        member.picked = *clock;
+        let bytes = size_bytes.saturating_add(SEGMENT_BYTES);
+        member.in_flight_bytes += bytes;
+        let (pool, channel) = (Arc::clone(self), member.channel.clone());
+        Ok(Picked { pool, born: member.born, bytes, address: *address, channel })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Member {
+    fn new(born: u64, channel: Channel) -> Self {
+        Self { born, channel, in_flight_bytes: 0, picked: 0, failures: 0, cool_until: None }
+    }
+
+    fn is_cooling(&self, now: Instant) -> bool {
+        self.cool_until.is_some_and(|until| now < until)
+    }
+
+    fn cool(&mut self, cooling: Cooling, now: Instant) {
+        let pause = match cooling {
+            Cooling::Asked(pause) => pause.clamp(ASKED_MIN, ASKED_MAX),
+            // Several segments that fail with one worker at the same time are one failure.
+            Cooling::Growing if self.is_cooling(now) => return,
+            Cooling::Growing => {
+                self.failures += 1;
+                COOL_FIRST.saturating_mul(1 << (self.failures - 1).min(20)).min(COOL_MAX)
+            }
+            Cooling::Longest => COOL_MAX,
+        };
+        let until = now + pause + part_of(pause / 4);
+        self.cool_until = Some(self.cool_until.map_or(until, |known| known.max(until)));
+    }
+}
+
+impl Picked {
+    /// The worker has done what was asked of it.
+    pub(super) fn succeeded(&self) {
+        let waited = self.with_member(|member| {
+            member.failures = 0;
+            member.cool_until.take().is_some()
+        });
+        if waited == Some(true) {
+            self.pool.changed.send_replace(());
+        }
+    }
+
+    /// It has not, and gets nothing new for a while.
+    pub(super) fn failed(&self, cooling: Cooling) {
+        self.with_member(|member| member.cool(cooling, Instant::now()));
+    }
+
+    /// `None` where it is no longer among the workers.
+    fn with_member<T>(&self, act: impl FnOnce(&mut Member) -> T) -> Option<T> {
+        let mut state = self.pool.lock();
+        let member = state.members.get_mut(&self.address).filter(|member| member.born == self.born);
+        member.map(act)
+    }
+}
+
+impl Drop for Picked {
+    fn drop(&mut self) {
+        self.with_member(|member| member.in_flight_bytes -= self.bytes);
+    }
+}
+
+/// Between nothing and the whole, by chance: those who wait for one worker should not come all at once. Each `RandomState`
+/// has other keys: chance enough.
+fn part_of(whole: Duration) -> Duration {
+    let chance = RandomState::new().build_hasher().finish() % 1_000;
+    whole.mul_f64(chance as f64 / 1_000.0)
+}

@@ -1,0 +1,161 @@
+//! A segment's way to a receipt: to this worker, to another, again, until there is one or no more sense in it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::Status;
+use tracing::{debug, warn};
+
+use super::attempt::{Attempt, Failure};
+use super::error::{IndexError, Mismatch, Refusal};
+use super::pool::{Cooling, Picked};
+use super::reading::{Read, read_all};
+use super::receipt::Receipt;
+use super::verdict::Verdict;
+use super::{Patience, Payload, Request, Workers};
+use crate::metrics;
+
+/// A fault in the workers that shows this often is not going to pass.
+const INTERNAL_MAX: u32 = 3;
+
+/// A segment on its way.
+pub(super) struct Sending<'a, P> {
+    workers: &'a Workers,
+    request: &'a Request,
+    payload: &'a P,
+    /// What the bytes alone may take.
+    transfer: Duration,
+    until: Instant,
+    attempts: u32,
+    internal: u32,
+    failed: BTreeMap<SocketAddr, u32>,
+    last: Option<Refusal>,
+}
+
+impl<'a, P: Payload> Sending<'a, P> {
+    pub(super) fn new(workers: &'a Workers, request: &'a Request, payload: &'a P) -> Self {
+        let transfer = Duration::from_secs(payload.size_bytes() / Patience::BYTES_PER_SECOND);
+        let until = Instant::now() + workers.patience.segment + transfer;
+        let failed = BTreeMap::new();
+        Self { workers, request, payload, transfer, until, attempts: 0, internal: 0, failed, last: None }
+    }
+
+    /// Attempts until one succeeds, or none will, or time is up.
+    pub(super) async fn run(mut self) -> Result<Receipt, IndexError> {
+        let pointed = match self.request.url {
+            Some(_) => Some(self.read_all().await?),
+            None => None,
+        };
+        loop {
+            let picking = self.workers.pool.pick(self.payload.size_bytes(), &self.failed);
+            let Ok(picked) = timeout_at(self.until, picking).await else {
+                return Err(self.out_of_patience());
+            };
+            if let Some(receipt) = self.attempt(&picked, pointed.as_ref()).await? {
+                return Ok(receipt);
+            }
+        }
+    }
+
+    /// One attempt; `None` where another one may do better.
+    async fn attempt(
+        &mut self,
+        picked: &Picked,
+        pointed: Option<&Read>,
+    ) -> Result<Option<Receipt>, IndexError> {
+        self.attempts += 1;
+        let authorization = match &self.workers.token {
+            Some(token) => Some(token.authorization().await),
+            None => None,
+        };
+        let whole = self.workers.patience.attempt + self.transfer;
+        let allowed = whole.min(self.until.saturating_duration_since(Instant::now()));
+        let attempt =
+            Attempt { request: self.request, payload: self.payload, pointed, authorization, allowed };
+        let worker = picked.address.to_string();
+        match timeout(allowed, attempt.run(picked.channel.clone())).await {
+            Ok(Ok((answer, read))) => {
+                match Receipt::new(&answer, &read, self.request, &worker, self.attempts) {
+                    Ok(receipt) => {
+                        picked.succeeded();
+                        Ok(Some(receipt))
+                    }
+                    Err(mismatch) => Err(IndexError::Mismatch { worker, mismatch }),
+                }
+            }
+            Ok(Err(Failure::Read(error))) => Err(error.into()),
+            Ok(Err(Failure::Early(answer))) => {
+                let mismatch = Mismatch::early(&answer, self.payload.size_bytes());
+                Err(IndexError::Mismatch { worker, mismatch })
+            }
+            Ok(Err(Failure::No { status, was_read })) => {
+                self.judge(picked, &status, was_read).await.map(|()| None)
+            }
+            Err(_) => {
+                let refusal = Refusal::silence(&worker, allowed);
+                if allowed < whole {
+                    // It had less time than a worker may take, so it is not to blame.
+                    self.last = Some(refusal);
+                    return Err(self.out_of_patience());
+                }
+                self.again(picked, refusal, Cooling::Longest);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Goes on after a worker's no, or ends with it.
+    async fn judge(&mut self, picked: &Picked, status: &Status, was_read: bool) -> Result<(), IndexError> {
+        let refusal = Refusal::of(status, &picked.address.to_string());
+        match Verdict::of(status) {
+            Verdict::Reject => {
+                picked.succeeded();
+                if !was_read {
+                    // A worker may see a fault before this side sees that the bytes are no longer what they were.
+                    self.read_all().await?;
+                }
+                Err(IndexError::Rejected(refusal))
+            }
+            Verdict::Refuse => Err(IndexError::Refused(refusal)),
+            Verdict::AgainAFewTimes(_) if self.internal + 1 == INTERNAL_MAX => {
+                Err(IndexError::Refused(refusal))
+            }
+            Verdict::AgainAFewTimes(cooling) => {
+                self.internal += 1;
+                self.again(picked, refusal, cooling);
+                Ok(())
+            }
+            Verdict::Again(cooling) => {
+                self.again(picked, refusal, cooling);
+                Ok(())
+            }
+        }
+    }
+
+    fn again(&mut self, picked: &Picked, refusal: Refusal, cooling: Cooling) {
+        let (segment, attempt) = (&self.request.segment_id, self.attempts);
+        match cooling {
+            // What a worker asks for under load is no fault.
+            Cooling::Asked(pause) => debug!(segment, attempt, ?pause, %refusal, "no receipt yet"),
+            Cooling::Growing | Cooling::Longest => warn!(segment, attempt, %refusal, "no receipt yet"),
+        }
+        metrics::retried(refusal.why());
+        picked.failed(cooling);
+        *self.failed.entry(picked.address).or_default() += 1;
+        self.last = Some(refusal);
+    }
+
+    async fn read_all(&mut self) -> Result<Read, IndexError> {
+        match timeout_at(self.until, read_all(self.payload, self.request.format)).await {
+            Ok(read) => Ok(read?),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "reading it took too long").into()),
+        }
+    }
+
+    fn out_of_patience(&mut self) -> IndexError {
+        IndexError::OutOfPatience { attempts: self.attempts, last: self.last.take() }
+    }
+}

@@ -1,0 +1,125 @@
+//! What a worker's no asks for: the code says what to do next.
+
+use std::error::Error;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::error::Refusal;
+use super::pool::Cooling;
+
+/// What to do about a no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nobody will take the segment.
+    Reject,
+    /// Nobody will take it before something else is set right.
+    Refuse,
+    /// Another worker may take it, or the same one later.
+    Again(Cooling),
+    /// Likewise, but not for ever: it is a fault in the worker.
+    AgainAFewTimes(Cooling),
+}
+
+impl Verdict {
+    /// By the code. What broke on the way here is nobody's verdict: then there is a cause, which none has that came by wire.
+    pub(super) fn of(status: &Status) -> Self {
+        if status.source().is_some() {
+            return Self::Again(Cooling::Growing);
+        }
+        let asked = || match asked(status) {
+            Some(pause) => Cooling::Asked(pause),
+            None => Cooling::Growing,
+        };
+        match status.code() {
+            Code::InvalidArgument | Code::DataLoss => Self::Reject,
+            Code::Unauthenticated
+            | Code::PermissionDenied
+            | Code::NotFound
+            | Code::Unimplemented
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+            | Code::AlreadyExists => Self::Refuse,
+            Code::Unavailable | Code::ResourceExhausted => Self::Again(asked()),
+            // "OK" as an error is nothing that a worker can mean.
+            Code::Cancelled | Code::Aborted | Code::Unknown | Code::Ok => Self::Again(Cooling::Growing),
+            Code::DeadlineExceeded => Self::Again(Cooling::Longest),
+            Code::Internal => Self::AgainAFewTimes(Cooling::Growing),
+        }
+    }
+}
+
+/// How long the worker wants to be left alone.
+fn asked(status: &Status) -> Option<Duration> {
+    status.get_details_retry_info()?.retry_delay
+}
+
+impl Refusal {
+    /// What a worker, or the way to it, said.
+    pub(super) fn of(status: &Status, worker: &str) -> Self {
+        let info = status.get_details_error_info();
+        let position = info.as_ref().and_then(|info| info.metadata.get("position")?.parse().ok());
+        Self {
+            worker: worker.to_owned(),
+            code: code_name(status.code()),
+            reason: info.map(|info| info.reason).unwrap_or_default(),
+            message: chain(status),
+            position,
+        }
+    }
+
+    /// That a worker said nothing for so long.
+    pub(super) fn silence(worker: &str, waited: Duration) -> Self {
+        Self {
+            worker: worker.to_owned(),
+            code: code_name(Code::DeadlineExceeded),
+            reason: String::new(),
+            message: format!("no answer within {waited:?}"),
+            position: None,
+        }
+    }
+
+    /// The stable reason, or the code where there is none.
+    pub(super) fn why(&self) -> &str {
+        if self.reason.is_empty() { self.code } else { &self.reason }
+    }
+}
+
+/// The message, and the causes that are known on this side.
+fn chain(status: &Status) -> String {
+    let mut line = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    line
+}
+
+/// The upper-case name of a code, as gRPC's documents write it.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
