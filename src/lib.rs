@@ -29,5 +29,6 @@ pub mod segment;
 pub mod server;
 pub mod stats;
 pub mod store;
+pub mod telemetry;
 pub mod verify;
 pub mod wal;

@@ -11,9 +11,11 @@ use opentelemetry::metrics::{AsyncInstrument, Counter, Meter};
 use opentelemetry::{KeyValue, global};
 
 /// What of a WAL directory is on disk, and what of it is in no store yet.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backlog {
-    /// Sealed segments without a receipt, rejected and skipped ones among them.
+    /// When the directory was last listed.
+    pub listed_at: Instant,
+    /// Segments without a receipt, rejected ones among them, but none that an operator has decided to skip.
     pub segments: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -21,6 +23,8 @@ pub struct Backlog {
     pub sealed_bytes: u64,
     /// Segments that workers refused for good and that nobody has decided to skip.
     pub rejected: u64,
+    /// Segments that an operator has decided to skip.
+    pub skipped: u64,
     /// Since when the oldest segment without a receipt waits; `None` where there is none.
     pub oldest: Option<Waiting>,
 }
@@ -62,10 +66,10 @@ pub fn watched(wal_dir: &str) {
     }
 }
 
-/// A directory was listed, and this is what is there.
-pub fn listed(wal_dir: &str, backlog: Backlog) {
+/// This is what is in a directory now.
+pub fn backlog(wal_dir: &str, backlog: Backlog) {
     LazyLock::force(&COUNTERS);
-    backlogs().insert(wal_dir.to_owned(), (Instant::now(), backlog));
+    backlogs().insert(wal_dir.to_owned(), backlog);
 }
 
 /// A directory could not be listed; its [`Backlog`] stays what it was, and grows old.
@@ -146,47 +150,45 @@ static COUNTERS: LazyLock<Counters> = LazyLock::new(|| {
     }
 });
 
-type Backlogs = BTreeMap<String, (Instant, Backlog)>;
+static BACKLOGS: Mutex<BTreeMap<String, Backlog>> = Mutex::new(BTreeMap::new());
 
-static BACKLOGS: Mutex<Backlogs> = Mutex::new(BTreeMap::new());
-
-fn backlogs() -> MutexGuard<'static, Backlogs> {
+fn backlogs() -> MutexGuard<'static, BTreeMap<String, Backlog>> {
     BACKLOGS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is there now, computed when somebody asks.
 fn gauges(meter: &Meter) {
     let count = |name: &'static str, about: &'static str, value: fn(&Backlog) -> u64| {
-        let observe = move |observer: &dyn AsyncInstrument<u64>| {
-            for (wal_dir, (_, backlog)) in &*backlogs() {
-                observer.observe(value(backlog), &[directory(wal_dir)]);
-            }
-        };
-        meter.u64_observable_gauge(name).with_description(about).with_callback(observe).build();
+        meter.u64_observable_gauge(name).with_description(about).with_callback(observe(value)).build();
     };
-    count("wal_indexer_agent_backlog_segments", "Sealed segments without a receipt", |it| it.segments);
-    count("wal_indexer_agent_backlog_bytes", "Bytes of sealed segments without a receipt", |it| it.bytes);
+    count("wal_indexer_agent_backlog_segments", "Segments without a receipt", |it| it.segments);
+    count("wal_indexer_agent_backlog_bytes", "Bytes of segments without a receipt", |it| it.bytes);
     count("wal_indexer_agent_sealed_bytes", "Bytes of all sealed segments on disk", |it| it.sealed_bytes);
     count("wal_indexer_agent_rejected_segments", "Segments that stay until somebody decides", |it| {
         it.rejected
     });
+    count("wal_indexer_agent_skipped_segments", "Segments that somebody decided to skip", |it| it.skipped);
 
-    let age = |name: &'static str, about: &'static str, value: fn(&(Instant, Backlog)) -> f64| {
-        let observe = move |observer: &dyn AsyncInstrument<f64>| {
-            for (wal_dir, listed) in &*backlogs() {
-                observer.observe(value(listed), &[directory(wal_dir)]);
-            }
-        };
-        meter.f64_observable_gauge(name).with_description(about).with_callback(observe).build();
+    let age = |name: &'static str, about: &'static str, value: fn(&Backlog) -> f64| {
+        meter.f64_observable_gauge(name).with_description(about).with_callback(observe(value)).build();
     };
-    age(
-        "wal_indexer_agent_oldest_unsent_age_seconds",
-        "Age of the oldest segment without a receipt",
-        |(_, it)| it.oldest.as_ref().map_or(0.0, Waiting::age_seconds),
-    );
-    age("wal_indexer_agent_listing_age_seconds", "Time since the last good listing", |(at, _)| {
-        at.elapsed().as_secs_f64()
+    age("wal_indexer_agent_oldest_unsent_age_seconds", "Age of the oldest segment without a receipt", |it| {
+        it.oldest.as_ref().map_or(0.0, Waiting::age_seconds)
     });
+    age("wal_indexer_agent_listing_age_seconds", "Time since the directory was last listed", |it| {
+        it.listed_at.elapsed().as_secs_f64()
+    });
+}
+
+fn observe<T>(value: fn(&Backlog) -> T) -> impl Fn(&dyn AsyncInstrument<T>) + Send + Sync + 'static
+where
+    T: 'static,
+{
+    move |observer| {
+        for (wal_dir, backlog) in &*backlogs() {
+            observer.observe(value(backlog), &[directory(wal_dir)]);
+        }
+    }
 }
 
 fn directory(wal_dir: &str) -> KeyValue {
