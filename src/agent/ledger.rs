@@ -1,0 +1,214 @@
+//! What is on disk, and what this process knows of it beside: where each segment stands.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::checkpoint::Checkpoint;
+use crate::ids::TopicPartition;
+use crate::metrics::{Backlog, Waiting};
+use crate::wal::{Segment, Verdict, Version};
+
+/// The last good listing, and what was learned of its segments.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    partitions: BTreeMap<TopicPartition, Vec<Segment>>,
+    memory: HashMap<String, Memory>,
+    /// `None`: there has been no listing yet.
+    listed_at: Option<Instant>,
+    /// Deleted since the listing that is under way was begun, and so perhaps still in it.
+    deleted: HashSet<(String, Version)>,
+}
+
+/// What is known of one version of a segment.
+#[derive(Clone, Copy, Debug)]
+struct Memory {
+    version: Version,
+    seen_at: Instant,
+    failures: u32,
+    /// The round in which it last failed.
+    failed_in: Option<u64>,
+    rejected: Option<Rejected>,
+}
+
+/// A worker's no, as far as no listing has told of it yet.
+#[derive(Clone, Copy, Debug)]
+struct Rejected {
+    at: Instant,
+    /// Whether listings will tell. If not, it counts until the segment changes.
+    is_noted: bool,
+}
+
+/// Where a segment stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is in no store yet.
+    Unsent,
+    /// There is a receipt for it.
+    Stored,
+    /// No worker takes it.
+    Rejected,
+    /// No worker takes it, and what lies behind it may go all the same.
+    Skipped,
+}
+
+/// The time by two clocks: files' times are compared with the first, all else with the second, which never jumps.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub wall: SystemTime,
+    pub monotonic: Instant,
+}
+
+impl Now {
+    pub(super) fn now() -> Self {
+        Self { wall: SystemTime::now(), monotonic: Instant::now() }
+    }
+}
+
+impl Ledger {
+    pub(super) fn new() -> Self {
+        Self {
+            partitions: BTreeMap::new(),
+            memory: HashMap::new(),
+            listed_at: None,
+            deleted: HashSet::new(),
+        }
+    }
+
+    /// A listing begins: whatever is deleted from here on may still be in it.
+    pub(super) fn begin_listing(&mut self) {
+        self.deleted.clear();
+    }
+
+    /// What is there, by a listing that was begun at `begun` and has just ended.
+    pub(super) fn take_listing(&mut self, mut listing: Vec<Segment>, begun: Instant, now: Now) {
+        listing.retain(|segment| !self.deleted.contains(&(segment.name.clone(), segment.version)));
+        let mut known = std::mem::take(&mut self.memory);
+        for segment in &listing {
+            let memory = known.remove(&segment.name).filter(|memory| memory.version == segment.version);
+            let mut memory = memory.unwrap_or(Memory::first(segment.version, now));
+            memory.rejected = memory.rejected.filter(|no| !no.is_noted || begun < no.at);
+            self.memory.insert(segment.name.clone(), memory);
+        }
+        self.partitions.clear();
+        for segment in listing {
+            self.partitions.entry(segment.partition.clone()).or_default().push(segment);
+        }
+        for segments in self.partitions.values_mut() {
+            segments.sort_by(|a, b| a.position.cmp(&b.position).then_with(|| a.name.cmp(&b.name)));
+        }
+        self.listed_at = Some(now.monotonic);
+    }
+
+    /// The partitions with their segments, ascending.
+    pub(super) fn partitions(&self) -> impl Iterator<Item = (&TopicPartition, &[Segment])> {
+        self.partitions.iter().map(|(partition, segments)| (partition, segments.as_slice()))
+    }
+
+    /// A partition's segments, ascending.
+    pub(super) fn partition(&self, partition: &TopicPartition) -> &[Segment] {
+        self.partitions.get(partition).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a segment of this name is there, in whatever version.
+    pub(super) fn holds(&self, name: &str) -> bool {
+        self.memory.contains_key(name)
+    }
+
+    /// A segment was deleted, or was found to be gone.
+    pub(super) fn remove(&mut self, segment: &Segment) {
+        self.deleted.insert((segment.name.clone(), segment.version));
+        self.memory.remove(&segment.name);
+        if let Some(segments) = self.partitions.get_mut(&segment.partition) {
+            segments.retain(|other| other.name != segment.name);
+        }
+    }
+
+    /// A segment was not stored, and may be later, but not in this round.
+    pub(super) fn failed(&mut self, segment: &Segment, round: u64) {
+        if let Some(memory) = self.recall_mut(segment) {
+            memory.failures = memory.failures.saturating_add(1);
+            memory.failed_in = Some(round);
+        }
+    }
+
+    /// Workers refuse a segment. `is_noted`: listings will say so from now on.
+    pub(super) fn rejected(&mut self, segment: &Segment, is_noted: bool) {
+        if let Some(memory) = self.recall_mut(segment) {
+            memory.rejected = Some(Rejected { at: Instant::now(), is_noted });
+        }
+    }
+
+    pub(super) fn standing(&self, segment: &Segment, checkpoint: &Checkpoint) -> Standing {
+        match segment.verdict {
+            // An operator's decision stands, whatever was found out since.
+            Some(Verdict::Skipped) => Standing::Skipped,
+            Some(Verdict::Rejected) => Standing::Rejected,
+            None if self.recall(segment).is_some_and(|memory| memory.rejected.is_some()) => {
+                Standing::Rejected
+            }
+            None if checkpoint.get(segment).is_some() => Standing::Stored,
+            None => Standing::Unsent,
+        }
+    }
+
+    /// How often a segment has failed.
+    pub(super) fn failures(&self, segment: &Segment) -> u32 {
+        self.recall(segment).map_or(0, |memory| memory.failures)
+    }
+
+    /// Whether a segment has failed in this round.
+    pub(super) fn has_failed_in(&self, segment: &Segment, round: u64) -> bool {
+        self.recall(segment).is_some_and(|memory| memory.failed_in == Some(round))
+    }
+
+    /// Whether a segment has been what it is for so long, by either clock: that of its files may be off.
+    pub(super) fn is_old(&self, segment: &Segment, age_min: Duration, now: Now) -> bool {
+        let by_the_file = now.wall.duration_since(segment.version.changed_at);
+        let watched = self.recall(segment).map(|memory| now.monotonic.duration_since(memory.seen_at));
+        by_the_file.is_ok_and(|age| age >= age_min) || watched.is_some_and(|age| age >= age_min)
+    }
+
+    /// What of all this is not stored yet; `None` while nobody has seen what there is.
+    pub(super) fn backlog(&self, checkpoint: &Checkpoint) -> Option<Backlog> {
+        let listed_at = self.listed_at?;
+        let mut backlog = Backlog {
+            listed_at,
+            segments: 0,
+            bytes: 0,
+            sealed_bytes: 0,
+            rejected: 0,
+            skipped: 0,
+            oldest: None,
+        };
+        for segment in self.partitions.values().flatten() {
+            let standing = self.standing(segment, checkpoint);
+            backlog.rejected += u64::from(standing == Standing::Rejected);
+            backlog.skipped += u64::from(standing == Standing::Skipped);
+            if !segment.may_grow {
+                backlog.sealed_bytes += segment.version.size_bytes;
+            }
+            if matches!(standing, Standing::Unsent | Standing::Rejected) {
+                backlog.segments += 1;
+                backlog.bytes += segment.version.size_bytes;
+                let seen_at = self.recall(segment).map_or(listed_at, |memory| memory.seen_at);
+                let waiting = Waiting { changed_at: segment.version.changed_at, seen_at };
+                backlog.oldest = Some(backlog.oldest.map_or(waiting, |oldest| oldest.longer(waiting)));
+            }
+        }
+        Some(backlog)
+    }
+
+    fn recall(&self, segment: &Segment) -> Option<&Memory> {
+        self.memory.get(&segment.name).filter(|memory| memory.version == segment.version)
+    }
+
+    fn recall_mut(&mut self, segment: &Segment) -> Option<&mut Memory> {
+        self.memory.get_mut(&segment.name).filter(|memory| memory.version == segment.version)
+    }
+}
+
+impl Memory {
+    fn first(version: Version, now: Now) -> Self {
+        Self { version, seen_at: now.monotonic, failures: 0, failed_in: None, rejected: None }
+    }
+}

@@ -1,0 +1,438 @@
+//! An agent at work: what happens, one thing after the other, and what is begun because of it.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{MissedTickBehavior, timeout_at};
+use tracing::{error, info, warn};
+
+use super::event::{Event, Fate};
+use super::ledger::{Ledger, Now, Standing};
+use super::plan::{Plan, plan};
+use super::send::{Outcome, chain, send};
+use super::settle::{Deletion, Settlement, Stop, delete, is_ours_to_delete, settle};
+use super::slots::{Line, Slot};
+use super::{Agent, Summary};
+use crate::client::Receipt;
+use crate::ids::TopicPartition;
+use crate::metrics;
+use crate::wal::{SealedSegments, Segment, WalError};
+
+/// Partitions that are settled at a time.
+const SETTLING_MAX: usize = 4;
+
+/// Segments of a partition that are deleted before the agent hears of it.
+const DELETIONS_MAX: usize = 16;
+
+/// How often the backlog is counted at most while there is a lot going on.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+
+/// The state of an agent at work. All of it changes here and nowhere else, one event after the other; whatever waits is
+/// a task, and its end is an event.
+pub(super) struct Run<W> {
+    agent: Agent<W>,
+    ledger: Ledger,
+    queue: VecDeque<Segment>,
+    line: Line,
+    tasks: JoinSet<Done>,
+    /// What the tasks are about, so that one that panics is not taken to be under way for ever.
+    works: HashMap<Id, Work>,
+    /// Partitions in which something may go.
+    unsettled: BTreeSet<TopicPartition>,
+    /// Of what this process sent and has not deleted: how long it took.
+    took: HashMap<String, Duration>,
+    /// Counts the intervals. What fails in one is not tried again in it.
+    round: u64,
+    /// Whether there was more to send than a run may.
+    is_cut: bool,
+    is_closing: bool,
+    reported_at: Option<Instant>,
+    summary: Summary,
+}
+
+/// What a task is about.
+#[derive(Clone, Debug)]
+enum Work {
+    List,
+    Send(Segment),
+    Settle(TopicPartition),
+}
+
+/// How a task ended.
+enum Done {
+    Listed { begun: Instant, listing: Result<Vec<Segment>, WalError> },
+    Sent { segment: Segment, took: Duration, outcome: Outcome },
+    Settled { partition: TopicPartition, deleted: Vec<Deletion>, stop: Option<(Deletion, Stop)> },
+}
+
+/// What happens next.
+enum Next {
+    Tick,
+    Slot(Slot),
+    Done(Result<(Id, Done), JoinError>),
+}
+
+impl<W: SealedSegments> Run<W> {
+    pub(super) fn new(agent: Agent<W>) -> Self {
+        Self {
+            ledger: Ledger::new(),
+            queue: VecDeque::new(),
+            line: Line::new(agent.slots.clone()),
+            tasks: JoinSet::new(),
+            works: HashMap::new(),
+            unsettled: BTreeSet::new(),
+            took: HashMap::new(),
+            round: 0,
+            is_cut: false,
+            is_closing: false,
+            reported_at: None,
+            summary: Summary::default(),
+            agent,
+        }
+    }
+
+    /// Goes on until `shutdown`.
+    pub(super) async fn until(mut self, shutdown: impl Future<Output = ()>) -> Summary {
+        let mut shutdown = pin!(shutdown);
+        let mut ticks = tokio::time::interval(self.agent.settings.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                _ = ticks.tick() => Next::Tick,
+                next = self.next() => next,
+            };
+            self.take(next).await;
+            if self.is_cut && self.is_idle() {
+                self.list();
+            }
+        }
+        self.drain().await
+    }
+
+    /// Goes on until there is nothing to do, or until `shutdown`.
+    pub(super) async fn once(mut self, shutdown: impl Future<Output = ()>) -> Summary {
+        let mut shutdown = pin!(shutdown);
+        self.take(Next::Tick).await;
+        while !self.is_idle() {
+            let next = tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                next = self.next() => next,
+            };
+            self.take(next).await;
+        }
+        self.drain().await
+    }
+
+    /// Begins nothing new but to delete what is stored, and waits for the rest for some time.
+    async fn drain(mut self) -> Summary {
+        self.is_closing = true;
+        self.queue.clear();
+        self.line.leave();
+        let deadline = tokio::time::Instant::now() + self.agent.settings.drain_max;
+        let under_way = self.sending().count();
+        if under_way > 0 {
+            info!(wal_dir = &*self.agent.name, under_way, "waiting for segments on their way");
+        }
+        while self.works.values().any(|work| !matches!(work, Work::List)) {
+            match timeout_at(deadline, self.next()).await {
+                Ok(next) => self.take(next).await,
+                Err(_) => break,
+            }
+        }
+        for segment in self.sending() {
+            warn!(wal_dir = &*self.agent.name, segment = segment.name, "given up on its way; it stays");
+        }
+        self.sum_up()
+    }
+
+    /// Waits for what happens next. Nothing is lost where this is given up.
+    async fn next(&mut self) -> Next {
+        tokio::select! {
+            Some(done) = self.tasks.join_next_with_id() => Next::Done(done),
+            slot = self.line.slot(), if !self.queue.is_empty() => Next::Slot(slot),
+            else => std::future::pending().await,
+        }
+    }
+
+    async fn take(&mut self, next: Next) {
+        match next {
+            Next::Tick => {
+                self.round += 1;
+                self.list();
+            }
+            Next::Slot(slot) => self.send_first(slot),
+            Next::Done(Ok((id, done))) => {
+                self.works.remove(&id);
+                self.take_done(done).await;
+            }
+            Next::Done(Err(error)) => self.take_panic(&error),
+        }
+        if self.queue.is_empty() {
+            self.line.leave();
+        }
+        self.settle();
+        self.report();
+    }
+
+    async fn take_done(&mut self, done: Done) {
+        match done {
+            Done::Listed { begun, listing } => self.take_listing(begun, listing),
+            Done::Sent { segment, took, outcome } => self.take_outcome(&segment, took, outcome).await,
+            Done::Settled { partition, deleted, stop } => self.take_settled(partition, &deleted, stop),
+        }
+    }
+
+    /// A bug, but nothing that ends the agent: whatever the task was about stays as it is.
+    fn take_panic(&mut self, error: &JoinError) {
+        let work = self.works.remove(&error.id());
+        error!(wal_dir = &*self.agent.name, %error, ?work, "a task broke off");
+        if let Some(Work::Send(segment)) = work {
+            self.ledger.failed(&segment, self.round);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.works.is_empty()
+    }
+
+    fn sending(&self) -> impl Iterator<Item = &Segment> {
+        self.works.values().filter_map(|work| match work {
+            Work::Send(segment) => Some(segment),
+            Work::List | Work::Settle(_) => None,
+        })
+    }
+
+    fn spawn(&mut self, work: Work, task: impl Future<Output = Done> + Send + 'static) {
+        let id = self.tasks.spawn(task).id();
+        self.works.insert(id, work);
+    }
+
+    /// Begins to look at what is there, unless that is under way.
+    fn list(&mut self) {
+        if self.is_closing || self.works.values().any(|work| matches!(work, Work::List)) {
+            return;
+        }
+        self.is_cut = false;
+        self.ledger.begin_listing();
+        let (wal, begun) = (Arc::clone(&self.agent.wal), Instant::now());
+        self.spawn(Work::List, async move { Done::Listed { begun, listing: wal.list().await } });
+    }
+
+    /// A listing that fails changes nothing: it never means that there is nothing.
+    fn take_listing(&mut self, begun: Instant, listing: Result<Vec<Segment>, WalError>) {
+        match listing {
+            Ok(listing) => {
+                self.summary.is_listed = true;
+                self.ledger.take_listing(listing, begun, Now::now());
+                self.agent.checkpoint.retain(|name| self.ledger.holds(name));
+                self.took.retain(|name, _| self.ledger.holds(name));
+                self.unsettled = self.ledger.partitions().map(|(partition, _)| partition.clone()).collect();
+                self.plan();
+                self.reported_at = None;
+            }
+            Err(error) => {
+                self.summary.is_listed = false;
+                metrics::listing_failed(&self.agent.name);
+                error!(wal_dir = &*self.agent.name, error = chain(&error), "cannot list the segments");
+            }
+        }
+    }
+
+    fn plan(&mut self) {
+        if self.is_closing {
+            return;
+        }
+        let in_flight: HashSet<_> = self.sending().map(|segment| &*segment.name).collect();
+        let when = (&self.agent.settings, self.round, Now::now());
+        let Plan { queue, is_cut } = plan(&self.ledger, &self.agent.checkpoint, &in_flight, when);
+        (self.queue, self.is_cut) = (queue.into(), is_cut);
+    }
+
+    fn send_first(&mut self, slot: Slot) {
+        let Some(segment) = self.queue.pop_front() else { return };
+        let (wal, client) = (Arc::clone(&self.agent.wal), self.agent.client.clone());
+        let (work, keep_torn_tail) = (Work::Send(segment.clone()), self.agent.settings.keep_torn_tail);
+        self.spawn(work, async move {
+            let begun = Instant::now();
+            let outcome = send(wal, client, segment.clone(), keep_torn_tail).await;
+            drop(slot);
+            Done::Sent { segment, took: begun.elapsed(), outcome }
+        });
+    }
+
+    async fn take_outcome(&mut self, segment: &Segment, took: Duration, outcome: Outcome) {
+        let (name, wal_dir) = (&segment.name, Arc::clone(&self.agent.name));
+        match outcome {
+            Outcome::Stored(receipt) => return self.take_receipt(segment, took, receipt).await,
+            Outcome::Rejected(refusal, noted) => {
+                metrics::rejected(&wal_dir, &refusal.reason);
+                error!(%wal_dir, segment = name, %refusal, position = refusal.position, "rejected: it stays");
+                if let Err(error) = &noted {
+                    error!(%wal_dir, segment = name, error = chain(error), "the rejection cannot be noted");
+                }
+                self.ledger.rejected(segment, noted.is_ok());
+                self.tell(segment, None, Some(took), Fate::Rejected(&refusal.to_string()));
+                return;
+            }
+            Outcome::Refused(refusal) => {
+                metrics::refused(&wal_dir, &refusal.reason);
+                error!(%wal_dir, segment = name, %refusal, "refused: it stays until that is set right");
+                self.tell(segment, None, Some(took), Fate::Later(&refusal.to_string()));
+            }
+            Outcome::Mismatch { worker, mismatch } => {
+                metrics::mismatched(&wal_dir);
+                error!(%wal_dir, segment = name, worker, %mismatch, "a worker acknowledged something else: it stays");
+                let why = format!("{worker} acknowledged something else: {mismatch}");
+                self.tell(segment, None, Some(took), Fate::Later(&why));
+            }
+            Outcome::Gone => {
+                info!(%wal_dir, segment = name, "gone before it was sent");
+                self.ledger.remove(segment);
+                return;
+            }
+            Outcome::Later(why) => {
+                warn!(%wal_dir, segment = name, why, "not stored: it stays for later");
+                self.tell(segment, None, Some(took), Fate::Later(&why));
+            }
+        }
+        self.ledger.failed(segment, self.round);
+    }
+
+    /// Remembers first, acts then.
+    async fn take_receipt(&mut self, segment: &Segment, took: Duration, receipt: Receipt) {
+        self.summary.stored += 1;
+        metrics::acknowledged(&self.agent.name, receipt.digest().size_bytes, receipt.digest().records);
+        if let Err(error) = self.agent.checkpoint.remember(segment, receipt.clone()).await {
+            // Nothing but time depends on it: after a restart the segment would be sent again.
+            warn!(wal_dir = &*self.agent.name, segment = segment.name, %error, "the checkpoint cannot be written");
+        }
+        self.took.insert(segment.name.clone(), took);
+        self.unsettled.insert(segment.partition.clone());
+        if !is_ours_to_delete(segment, &self.agent.settings) {
+            self.tell(segment, Some(&receipt), Some(took), Fate::Kept);
+            return;
+        }
+        let settlement = self.settlement(&segment.partition);
+        if settlement.may_go.iter().any(|(goes, _)| *goes == segment) {
+            return;
+        }
+        let fate = settlement.stops_at.map_or(Fate::Kept, |before| Fate::WaitsBehind(&before.name));
+        self.tell(segment, Some(&receipt), Some(took), fate);
+    }
+
+    fn settlement(&self, partition: &TopicPartition) -> Settlement<'_> {
+        let segments = self.ledger.partition(partition);
+        settle(segments, &self.ledger, &self.agent.checkpoint, &self.agent.settings)
+    }
+
+    /// Begins to delete what may go, in as many partitions at a time as there should be.
+    fn settle(&mut self) {
+        let settling = self.works.values().filter_map(|work| match work {
+            Work::Settle(partition) => Some(partition.clone()),
+            Work::List | Work::Send(_) => None,
+        });
+        let settling: BTreeSet<_> = settling.collect();
+        let mut room = SETTLING_MAX.saturating_sub(settling.len());
+        let mut free = self.unsettled.difference(&settling).cloned().collect::<VecDeque<_>>();
+        while room > 0
+            && let Some(partition) = free.pop_front()
+        {
+            self.unsettled.remove(&partition);
+            let may_go = self.settlement(&partition).may_go;
+            let deletions: Vec<_> =
+                may_go.iter().take(DELETIONS_MAX).map(|(segment, entry)| Deletion::new(segment, entry)).collect();
+            if !deletions.is_empty() {
+                self.delete(partition, deletions);
+                room -= 1;
+            }
+        }
+    }
+
+    fn delete(&mut self, partition: TopicPartition, deletions: Vec<Deletion>) {
+        let (wal, work) = (Arc::clone(&self.agent.wal), Work::Settle(partition.clone()));
+        self.spawn(work, async move {
+            let (deleted, stop) = delete(&wal, deletions).await;
+            Done::Settled { partition, deleted, stop }
+        });
+    }
+
+    fn take_settled(
+        &mut self,
+        partition: TopicPartition,
+        deleted: &[Deletion],
+        stop: Option<(Deletion, Stop)>,
+    ) {
+        for Deletion { segment, receipt, .. } in deleted {
+            self.summary.deleted += 1;
+            metrics::deleted(&self.agent.name);
+            self.ledger.remove(segment);
+            self.agent.checkpoint.forget(&segment.name);
+            let took = self.took.remove(&segment.name);
+            self.tell(segment, Some(receipt), took, Fate::Deleted);
+        }
+        match stop {
+            None => {
+                self.unsettled.insert(partition);
+            }
+            Some((deletion, stop)) => self.take_stop(&deletion, stop),
+        }
+    }
+
+    /// The next listing tries again what can be tried again.
+    fn take_stop(&mut self, Deletion { segment, receipt, .. }: &Deletion, stop: Stop) {
+        let (wal_dir, name) = (&*self.agent.name, &segment.name);
+        match stop {
+            Stop::Changed => {
+                info!(wal_dir, segment = name, "it has changed since it was stored, and is sent again");
+                self.agent.checkpoint.forget(name);
+            }
+            Stop::Different(read) => {
+                let receipt = receipt.digest();
+                metrics::mismatched(wal_dir);
+                error!(wal_dir, segment = name, ?read, ?receipt, "not what was stored: it stays, and is sent again");
+                self.agent.checkpoint.forget(name);
+            }
+            Stop::Failed(error) => {
+                error!(wal_dir, segment = name, error = chain(&error), "it is stored, and cannot be deleted");
+            }
+        }
+    }
+
+    fn tell(&self, segment: &Segment, receipt: Option<&Receipt>, took: Option<Duration>, fate: Fate<'_>) {
+        let agent = &self.agent.name;
+        (self.agent.observer)(&Event { agent, segment, receipt, took, fate });
+    }
+
+    fn report(&mut self) {
+        let is_recent = self.reported_at.is_some_and(|at| at.elapsed() < REPORT_EVERY);
+        if is_recent && !self.is_idle() {
+            return;
+        }
+        if let Some(backlog) = self.ledger.backlog(&self.agent.checkpoint) {
+            metrics::backlog(&self.agent.name, backlog);
+            self.reported_at = Some(Instant::now());
+        }
+    }
+
+    fn sum_up(&self) -> Summary {
+        let mut summary = self.summary;
+        for segment in self.ledger.partitions().flat_map(|(_, segments)| segments) {
+            match self.ledger.standing(segment, &self.agent.checkpoint) {
+                Standing::Unsent => summary.left += 1,
+                Standing::Stored => {
+                    summary.left += u64::from(is_ours_to_delete(segment, &self.agent.settings));
+                }
+                Standing::Rejected => summary.rejected += 1,
+                Standing::Skipped => {}
+            }
+        }
+        summary
+    }
+}

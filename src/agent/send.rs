@@ -1,0 +1,86 @@
+//! One segment on its way, to its end.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use super::SegmentBytes;
+use super::settle::wal_error;
+use crate::client::{Client, IndexError, Mismatch, Receipt, Refusal, Request};
+use crate::wal::{Rejection, SealedSegments, Segment, WalError};
+
+/// What sending a segment came to.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It is stored.
+    Stored(Receipt),
+    /// No worker will take it, and that is noted beside it; or why it is not.
+    Rejected(Refusal, Result<(), WalError>),
+    /// Something must be set right before any worker takes it.
+    Refused(Refusal),
+    /// A worker stored something else.
+    Mismatch { worker: String, mismatch: Mismatch },
+    /// It is gone.
+    Gone,
+    /// It stays for another time, for this reason.
+    Later(String),
+}
+
+/// Sends a segment, and notes it where no worker will take it.
+pub(super) async fn send<W: SealedSegments>(
+    wal: Arc<W>,
+    client: Client,
+    segment: Segment,
+    keep_torn_tail: bool,
+) -> Outcome {
+    let request = Request {
+        segment_id: segment.name.clone(),
+        format: segment.format,
+        partition: segment.partition.clone(),
+        log_id: segment.log_id.clone(),
+        keep_torn_tail,
+        url: wal.url(&segment),
+    };
+    let payload = SegmentBytes { wal, segment };
+    let error = match client.index(&request, &payload).await {
+        Ok(receipt) => return Outcome::Stored(receipt),
+        Err(error) => error,
+    };
+    let SegmentBytes { wal, segment } = payload;
+    match error {
+        IndexError::Rejected(refusal) => reject(&*wal, &segment, refusal).await,
+        IndexError::Refused(refusal) => Outcome::Refused(refusal),
+        IndexError::Mismatch { worker, mismatch } => Outcome::Mismatch { worker, mismatch },
+        IndexError::Read(error) => match wal_error(error, &segment) {
+            WalError::Gone { .. } => Outcome::Gone,
+            error => Outcome::Later(chain(&error)),
+        },
+        error @ IndexError::OutOfPatience { .. } => Outcome::Later(chain(&error)),
+    }
+}
+
+async fn reject(wal: &impl SealedSegments, segment: &Segment, refusal: Refusal) -> Outcome {
+    let rejection = Rejection {
+        code: refusal.code.to_owned(),
+        reason: refusal.reason.clone(),
+        message: refusal.message.clone(),
+        position: refusal.position,
+    };
+    match wal.reject(segment, &rejection).await {
+        // What was refused is no longer there.
+        Err(WalError::Gone { .. }) => Outcome::Gone,
+        Err(error @ WalError::Changed { .. }) => Outcome::Later(chain(&error)),
+        noted => Outcome::Rejected(refusal, noted),
+    }
+}
+
+/// An error with all that caused it, on one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
+}

@@ -1,0 +1,130 @@
+//! What may be deleted: of each partition the contiguous prefix that is stored.
+
+use std::io;
+use std::sync::Arc;
+
+use super::checkpoint::{Checkpoint, Entry};
+use super::ledger::{Ledger, Standing};
+use super::{SegmentBytes, Settings};
+use crate::client::{self, Digest, Receipt};
+use crate::wal::{SealedSegments, Segment, WalError};
+
+/// What may go of a partition, in this order and each only after the one before it has gone.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Settlement<'a> {
+    pub may_go: Vec<(&'a Segment, &'a Entry)>,
+    /// The first one that stays.
+    pub stops_at: Option<&'a Segment>,
+}
+
+/// Goes through a partition's segments from the lowest position on. What is stored, and is nobody else's to delete, may go; what
+/// an operator skipped is passed over; anything else ends it, so that the broker's log never has a hole.
+pub(super) fn settle<'a>(
+    segments: &'a [Segment],
+    ledger: &Ledger,
+    checkpoint: &'a Checkpoint,
+    settings: &Settings,
+) -> Settlement<'a> {
+    let mut settlement = Settlement::default();
+    for segment in segments {
+        match (ledger.standing(segment, checkpoint), checkpoint.get(segment)) {
+            (Standing::Skipped, _) => {}
+            (Standing::Stored, Some(entry)) if is_ours_to_delete(segment, settings) => {
+                settlement.may_go.push((segment, entry));
+            }
+            (Standing::Stored | Standing::Unsent | Standing::Rejected, _) => {
+                settlement.stops_at = Some(segment);
+                break;
+            }
+        }
+    }
+    settlement
+}
+
+/// Whether a segment goes once it is stored.
+pub(super) fn is_ours_to_delete(segment: &Segment, settings: &Settings) -> bool {
+    settings.delete_after_index && !segment.may_grow && !segment.kept
+}
+
+/// A segment that goes.
+#[derive(Clone, Debug)]
+pub(super) struct Deletion {
+    pub segment: Segment,
+    pub receipt: Receipt,
+    /// Whether the bytes must be read again first, because an earlier process saw them last.
+    is_to_be_read: bool,
+}
+
+impl Deletion {
+    pub(super) fn new(segment: &Segment, entry: &Entry) -> Self {
+        Self { segment: segment.clone(), receipt: entry.receipt.clone(), is_to_be_read: !entry.is_own }
+    }
+}
+
+/// Why a deletion, and with it those behind it, did not come about.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The segment is no longer what the receipt is for.
+    Changed,
+    /// The segment's bytes are not those that the receipt is for, although it looks the same.
+    Different(Digest),
+    /// It could not be read or deleted.
+    Failed(WalError),
+}
+
+impl From<WalError> for Stop {
+    fn from(error: WalError) -> Self {
+        match error {
+            WalError::Changed { .. } => Self::Changed,
+            error => Self::Failed(error),
+        }
+    }
+}
+
+/// Deletes one after the other. Those that are gone, and what ended it before the last.
+pub(super) async fn delete<W: SealedSegments>(
+    wal: &Arc<W>,
+    deletions: Vec<Deletion>,
+) -> (Vec<Deletion>, Option<(Deletion, Stop)>) {
+    let mut deleted = Vec::new();
+    for deletion in deletions {
+        match deletion.carry_out(wal).await {
+            Ok(()) => deleted.push(deletion),
+            Err(stop) => return (deleted, Some((deletion, stop))),
+        }
+    }
+    (deleted, None)
+}
+
+impl Deletion {
+    async fn carry_out<W: SealedSegments>(&self, wal: &Arc<W>) -> Result<(), Stop> {
+        if self.is_to_be_read {
+            self.read_again(wal).await?;
+        }
+        Ok(wal.delete(&self.segment, &self.receipt).await?)
+    }
+
+    /// Holds the bytes that are there against the receipt.
+    async fn read_again<W: SealedSegments>(&self, wal: &Arc<W>) -> Result<(), Stop> {
+        let bytes = SegmentBytes { wal: Arc::clone(wal), segment: self.segment.clone() };
+        match client::digest(&bytes).await {
+            Ok(digest) if are_the_same_bytes(&digest, self.receipt.digest()) => Ok(()),
+            Ok(digest) => Err(Stop::Different(digest)),
+            Err(error) => match wal_error(error, &self.segment) {
+                // Somebody else deleted it, which is what was wanted; what deletes finds so, too.
+                WalError::Gone { .. } => Ok(()),
+                error => Err(error.into()),
+            },
+        }
+    }
+}
+
+fn are_the_same_bytes(a: &Digest, b: &Digest) -> bool {
+    (a.size_bytes, a.crc32c, a.sha256) == (b.size_bytes, b.crc32c, b.sha256)
+}
+
+/// What a segment's reader failed with, taken out again.
+pub(super) fn wal_error(error: io::Error, segment: &Segment) -> WalError {
+    let read = |source| WalError::Io { what: format!("cannot read {segment}"), source };
+    error.downcast::<WalError>().unwrap_or_else(read)
+}
