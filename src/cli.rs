@@ -1,6 +1,7 @@
 //! Flags become typed values, verbs become library calls; the one reader of the environment. Every flag `--some-name` has
 //! a variable `WAL_INDEXER_SOME_NAME`. Knows nothing of what happens inside the pipeline.
 
+mod agent;
 mod demo;
 mod endpoint;
 mod error;
@@ -12,8 +13,10 @@ mod inspect;
 mod ls;
 mod output;
 mod pipeline;
+mod progress;
 mod restore;
 mod search;
+mod seconds;
 mod serve;
 mod stats;
 mod store;
@@ -70,6 +73,8 @@ enum LogFormat {
 enum Command {
     /// Serve IndexSegment and friends over gRPC.
     Serve(serve::Args),
+    /// Send a broker's sealed segments to workers, and delete them on their receipts.
+    Agent(Box<agent::Args>),
     /// Index segment files in this process, without a server.
     Index(index::Args),
     /// The main job on one screen: index, delete, search, restore.
@@ -102,6 +107,7 @@ pub fn main() -> ExitCode {
     }
     let result = match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Agent(args) => agent::run(*args),
         Command::Index(args) => index::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Generate(args) => generate::run(args),

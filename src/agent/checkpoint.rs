@@ -147,7 +147,8 @@ impl Checkpoint {
     /// The receipt for a segment as it is, if there is one.
     pub(super) fn get(&self, segment: &Segment) -> Option<&Entry> {
         let entry = self.entries.get(&segment.name)?;
-        let is_for_it = entry.of.is(segment) && entry.receipt.digest().size_bytes == segment.version.size_bytes;
+        let is_for_it =
+            entry.of.is(segment) && entry.receipt.digest().size_bytes == segment.version.size_bytes;
         is_for_it.then_some(entry)
     }
 

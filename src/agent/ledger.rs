@@ -66,12 +66,7 @@ impl Now {
 
 impl Ledger {
     pub(super) fn new() -> Self {
-        Self {
-            partitions: BTreeMap::new(),
-            memory: HashMap::new(),
-            listed_at: None,
-            deleted: HashSet::new(),
-        }
+        Self { partitions: BTreeMap::new(), memory: HashMap::new(), listed_at: None, deleted: HashSet::new() }
     }
 
     /// A listing begins: whatever is deleted from here on may still be in it.

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
+use super::Settings;
 use super::checkpoint::Checkpoint;
 use super::ledger::{Ledger, Now, Standing};
-use super::Settings;
 use crate::wal::Segment;
 
 /// What to send, and in which order.

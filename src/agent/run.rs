@@ -346,8 +346,11 @@ impl<W: SealedSegments> Run<W> {
         {
             self.unsettled.remove(&partition);
             let may_go = self.settlement(&partition).may_go;
-            let deletions: Vec<_> =
-                may_go.iter().take(DELETIONS_MAX).map(|(segment, entry)| Deletion::new(segment, entry)).collect();
+            let deletions: Vec<_> = may_go
+                .iter()
+                .take(DELETIONS_MAX)
+                .map(|(segment, entry)| Deletion::new(segment, entry))
+                .collect();
             if !deletions.is_empty() {
                 self.delete(partition, deletions);
                 room -= 1;
@@ -396,7 +399,13 @@ impl<W: SealedSegments> Run<W> {
             Stop::Different(read) => {
                 let receipt = receipt.digest();
                 metrics::mismatched(wal_dir);
-                error!(wal_dir, segment = name, ?read, ?receipt, "not what was stored: it stays, and is sent again");
+                error!(
+                    wal_dir,
+                    segment = name,
+                    ?read,
+                    ?receipt,
+                    "not what was stored: it stays, and is sent again"
+                );
                 self.agent.checkpoint.forget(name);
             }
             Stop::Failed(error) => {

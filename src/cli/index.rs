@@ -60,9 +60,12 @@ enum Format {
     KafkaLog,
 }
 
+/// What to do with bytes of a frame that a segment's end cuts off.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Torn {
+pub(super) enum Torn {
+    /// Refuse the segment.
     Refuse,
+    /// Keep them with it.
     Keep,
 }
 

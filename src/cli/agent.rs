@@ -1,0 +1,375 @@
+//! `agent`: a broker's WAL directories empty themselves.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{ArgAction, Subcommand};
+use futures::future;
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tracing::info;
+use url::Url;
+
+use super::index::Torn;
+use super::progress::{Progress, When};
+use super::seconds::{positive_seconds, seconds};
+use super::{CliError, Exit, output, runtime};
+use crate::agent::{Agent, Checkpoint, CheckpointError, Settings, Slots, Summary};
+use crate::client::{Client, Endpoint, EndpointError, Patience, Security};
+use crate::ids::LogId;
+use crate::telemetry::Telemetry;
+use crate::wal::dir::WalDir;
+use crate::wal::note::{self, NoteError};
+
+/// Send a broker's sealed segments to workers, and delete them on their receipts.
+#[derive(Debug, clap::Args)]
+#[command(subcommand_negates_reqs = true)]
+pub struct Args {
+    #[command(subcommand)]
+    decision: Option<Decision>,
+
+    #[command(flatten)]
+    wal: WalArgs,
+
+    #[command(flatten)]
+    workers: WorkerArgs,
+
+    #[command(flatten)]
+    pace: PaceArgs,
+
+    /// Make one run and exit: 0 if all segments are stored (and deleted, where they are to be), 5 if one stayed that may go
+    /// later, 3 if one is rejected.
+    #[arg(long, env = "WAL_INDEXER_ONCE")]
+    once: bool,
+
+    /// Where to serve `/metrics` for Prometheus; port 0 picks a free one. `metrics on HOST:PORT` on standard output says
+    /// which. Default: nowhere.
+    #[arg(long, env = "WAL_INDEXER_METRICS_LISTEN", value_name = "HOST:PORT")]
+    metrics_listen: Option<String>,
+
+    /// Whether to print a line for each segment on standard output, in place of log lines; `auto`: on terminals.
+    #[arg(long, env = "WAL_INDEXER_PROGRESS", default_value = "auto", value_name = "WHEN")]
+    progress: When,
+}
+
+/// What an operator decides about rejected segments.
+#[derive(Debug, Subcommand)]
+enum Decision {
+    /// Accept that these segments are not stored: they stay where they are, and what lies behind them may go.
+    Skip {
+        /// The segments' files.
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
+    /// Try these rejected or skipped segments again.
+    Retry {
+        /// The segments' files.
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
+}
+
+/// What there is.
+#[derive(Debug, clap::Args)]
+struct WalArgs {
+    /// A directory in which a broker keeps its log, in Chronik's or Kafka's layout; may be given several times.
+    #[arg(
+        long = "wal-dir",
+        env = "WAL_INDEXER_WAL_DIR",
+        value_name = "DIR",
+        value_delimiter = ',',
+        required = true
+    )]
+    wal_dirs: Vec<PathBuf>,
+
+    /// The incarnation of the log that the offsets count in, where the directory does not say it (Kafka's does); becomes
+    /// part of the keys.
+    #[arg(long, env = "WAL_INDEXER_LOG_ID", default_value = "0", value_name = "ID")]
+    log_id: String,
+
+    /// Also send a partition's newest segment once it has not changed for so long, in seconds. It is never deleted.
+    #[arg(long, env = "WAL_INDEXER_SEAL_IDLE_AFTER", value_name = "SECONDS", value_parser = positive_seconds)]
+    seal_idle_after: Option<Duration>,
+
+    /// Where workers see the WAL directory, if they share its storage: a URL under one of their source roots. They read
+    /// the segments there; no bytes are sent.
+    #[arg(long, env = "WAL_INDEXER_POINT_TO", value_name = "URL")]
+    point_to: Option<Url>,
+
+    /// Where to remember what is stored. Default: in the WAL directory.
+    #[arg(long, env = "WAL_INDEXER_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+/// Who takes it.
+#[derive(Debug, clap::Args)]
+struct WorkerArgs {
+    /// A worker, or a name for several: all its addresses are used, now and later. May be given several times.
+    #[arg(
+        long = "endpoint",
+        env = "WAL_INDEXER_ENDPOINT",
+        value_name = "URL",
+        value_delimiter = ',',
+        required = true
+    )]
+    endpoints: Vec<String>,
+
+    /// For how long to wait for one worker's answer, in seconds, beside a second for each MiB.
+    #[arg(long, env = "WAL_INDEXER_ATTEMPT_TIMEOUT", default_value = "120", value_name = "SECONDS", value_parser = positive_seconds)]
+    attempt_timeout: Duration,
+
+    /// For how long to try one worker after the other before a segment is left for later, in seconds.
+    #[arg(long, env = "WAL_INDEXER_RETRY_FOR", default_value = "300", value_name = "SECONDS", value_parser = seconds)]
+    retry_for: Duration,
+
+    /// How often to look up the addresses behind names, in seconds.
+    #[arg(long, env = "WAL_INDEXER_RESOLVE_EVERY", default_value = "5", value_name = "SECONDS", value_parser = positive_seconds)]
+    resolve_every: Duration,
+
+    /// A PEM file with the authorities that workers' certificates come from. Default: the system's.
+    #[arg(long, env = "WAL_INDEXER_TLS_CA", value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+
+    /// A file with the token to send along.
+    #[arg(long, env = "WAL_INDEXER_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// When, and how much.
+#[derive(Debug, clap::Args)]
+struct PaceArgs {
+    /// How often to look for segments, in seconds.
+    #[arg(long, env = "WAL_INDEXER_INTERVAL", default_value = "30", value_name = "SECONDS", value_parser = positive_seconds)]
+    interval: Duration,
+
+    /// For how long a segment must not have changed before it is sent, in seconds.
+    #[arg(long, env = "WAL_INDEXER_MIN_SEGMENT_AGE", default_value = "10", value_name = "SECONDS", value_parser = seconds)]
+    min_segment_age: Duration,
+
+    /// How many segments of a directory are sent in one run.
+    #[arg(long, env = "WAL_INDEXER_MAX_SEGMENTS_PER_RUN", default_value = "100", value_name = "N")]
+    max_segments_per_run: NonZeroUsize,
+
+    /// Whether segments are deleted once they are stored. Kafka's never are: it deletes them itself.
+    #[arg(long, env = "WAL_INDEXER_DELETE_AFTER_INDEX", default_value = "true", value_name = "BOOL", action = ArgAction::Set)]
+    delete_after_index: bool,
+
+    /// How many segments are sent at a time, of all directories together.
+    #[arg(long, env = "WAL_INDEXER_MAX_CONCURRENT_TASKS", default_value = "4", value_name = "N")]
+    max_concurrent_tasks: NonZeroUsize,
+
+    /// What to do where a segment ends inside a frame.
+    #[arg(long, env = "WAL_INDEXER_TORN_TAIL", default_value = "refuse", value_name = "WHAT")]
+    torn_tail: Torn,
+
+    /// How long segments on their way may take after SIGTERM, in seconds.
+    #[arg(long, env = "WAL_INDEXER_DRAIN_TIMEOUT", default_value = "30", value_name = "SECONDS", value_parser = seconds)]
+    drain_timeout: Duration,
+}
+
+/// Writes a decision down, or looks after the directories until SIGTERM or SIGINT.
+pub fn run(args: Args) -> Result<(), CliError> {
+    match args.decision {
+        Some(Decision::Skip { paths }) => decide(&paths, note::skip),
+        Some(Decision::Retry { paths }) => decide(&paths, note::retry),
+        None => {
+            let runtime = runtime()?;
+            let result = runtime.block_on(look_after(args));
+            // What hangs in a system call must not hold up the end of the process.
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            result
+        }
+    }
+}
+
+fn decide(paths: &[PathBuf], decision: fn(&Path) -> Result<(), NoteError>) -> Result<(), CliError> {
+    for path in paths {
+        decision(path).map_err(|error| CliError::new(Exit::Failed, &path.display().to_string(), &error))?;
+    }
+    Ok(())
+}
+
+async fn look_after(args: Args) -> Result<(), CliError> {
+    let failed = |what: &str, error: &dyn std::error::Error| CliError::new(Exit::Failed, what, error);
+    // Before the first measurement.
+    let telemetry = args.metrics_listen.as_ref().map(|_| Telemetry::install()).transpose();
+    let telemetry = telemetry.map_err(|error| failed("cannot set up metrics", &error))?;
+    let signals = Signals::listen()?;
+    let agents = args.agents().await?;
+    if let (Some(telemetry), Some(listen)) = (telemetry, &args.metrics_listen) {
+        serve_metrics(telemetry, listen).await?;
+    }
+    info!(wal_dirs = ?args.wal.wal_dirs, endpoints = args.workers.endpoints.len(), "looking after sealed segments");
+    let work = agents.into_iter().map(|agent| {
+        let shutdown = signals.nth(1);
+        async {
+            match args.once {
+                true => agent.run_once(shutdown).await,
+                false => agent.run(shutdown).await,
+            }
+        }
+    });
+    let summaries = tokio::select! {
+        summaries = future::join_all(work) => summaries,
+        () = signals.nth(2) => return Err(CliError::because(Exit::Again, "stopped at once")),
+    };
+    match args.once {
+        true => conclude(&summaries),
+        false => Ok(()),
+    }
+}
+
+impl Args {
+    async fn agents(&self) -> Result<Vec<Agent<WalDir>>, CliError> {
+        if self.wal.point_to.is_some() && self.wal.wal_dirs.len() > 1 {
+            return Err(CliError::because(Exit::Usage, "--point-to goes with one --wal-dir only"));
+        }
+        let client = self.workers.client().await?;
+        let slots = Slots::new(self.pace.max_concurrent_tasks);
+        let mut agents = Vec::new();
+        for dir in &self.wal.wal_dirs {
+            let (name, wal) = (dir.display().to_string(), self.wal.open(dir));
+            let checkpoint = self.wal.checkpoint(dir).await?;
+            let agent =
+                Agent::new(&name, wal, client.clone(), checkpoint, slots.clone(), self.pace.settings());
+            agents.push(match self.progress.is_wanted() {
+                true => agent.observed_by(Progress::new(self.wal.wal_dirs.len() > 1).observer()),
+                false => agent,
+            });
+        }
+        Ok(agents)
+    }
+}
+
+impl WalArgs {
+    fn open(&self, dir: &Path) -> WalDir {
+        let wal = WalDir::new(dir, LogId::new(&self.log_id));
+        wal.seal_idle_after(self.seal_idle_after).seen_at(self.point_to.clone())
+    }
+
+    async fn checkpoint(&self, dir: &Path) -> Result<Checkpoint, CliError> {
+        let failed = |flag: &str, path: &Path, error: &std::io::Error| {
+            CliError::new(Exit::Failed, &format!("{flag} {}", path.display()), error)
+        };
+        let whole = dir.canonicalize().map_err(|error| failed("--wal-dir", dir, &error))?;
+        let opened = match &self.state_dir {
+            None => Checkpoint::open(&whole, ".wal-indexer").await,
+            Some(state) => {
+                std::fs::create_dir_all(state).map_err(|error| failed("--state-dir", state, &error))?;
+                Checkpoint::open(state, &name_of_state(&whole)).await
+            }
+        };
+        opened.map_err(|error| match error {
+            CheckpointError::Locked { .. } => CliError::new(Exit::Again, "cannot start", &error),
+            CheckpointError::Foreign { .. } => CliError::new(Exit::Failed, "cannot start", &error),
+            CheckpointError::Io { .. } if self.state_dir.is_none() => {
+                CliError::new(Exit::Failed, "the WAL directory takes no files (see --state-dir)", &error)
+            }
+            CheckpointError::Io { .. } => CliError::new(Exit::Failed, "--state-dir", &error),
+        })
+    }
+}
+
+/// One state directory may serve several WAL directories.
+fn name_of_state(wal_dir: &Path) -> String {
+    let hash = Sha256::digest(wal_dir.as_os_str().as_encoded_bytes());
+    let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("wal-indexer-{hash}")
+}
+
+impl WorkerArgs {
+    async fn client(&self) -> Result<Client, CliError> {
+        // What was given is not repeated: it may hold a password.
+        let endpoint =
+            |text: &String| text.parse::<Endpoint>().map_err(|error| CliError::flag("--endpoint", &error));
+        let endpoints = self.endpoints.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
+        let security = Security { ca_file: self.tls_ca.clone(), token_file: self.token_file.clone() };
+        let patience = Patience {
+            attempt: self.attempt_timeout,
+            segment: self.retry_for,
+            resolve_every: self.resolve_every,
+        };
+        Client::start(endpoints, security, patience).await.map_err(|error: EndpointError| {
+            CliError::new(Exit::Usage, "--endpoint, --tls-ca or --token-file", &error)
+        })
+    }
+}
+
+impl PaceArgs {
+    fn settings(&self) -> Settings {
+        Settings {
+            interval: self.interval,
+            min_segment_age: self.min_segment_age,
+            max_segments_per_run: self.max_segments_per_run.get(),
+            delete_after_index: self.delete_after_index,
+            keep_torn_tail: matches!(self.torn_tail, Torn::Keep),
+            drain_max: self.drain_timeout,
+        }
+    }
+}
+
+async fn serve_metrics(telemetry: Telemetry, listen: &str) -> Result<(), CliError> {
+    let flag = format!("--metrics-listen {listen}");
+    let listener = TcpListener::bind(listen).await.map_err(|error| CliError::flag(&flag, &error))?;
+    let address = listener.local_addr().map_err(|error| CliError::flag(&flag, &error))?;
+    output::line(&format!("metrics on {address}"))?;
+    // Ends with the runtime: until then somebody may want to know how it ended.
+    tokio::spawn(telemetry.serve(listener, future::pending()));
+    Ok(())
+}
+
+/// How one run over all directories ends the process.
+fn conclude(summaries: &[Summary]) -> Result<(), CliError> {
+    let sum = |count: fn(&Summary) -> u64| summaries.iter().map(count).sum::<u64>();
+    let (left, rejected) = (sum(|one| one.left), sum(|one| one.rejected));
+    if rejected > 0 {
+        let line = format!("{rejected} segments are rejected, and {left} others stay for later");
+        return Err(CliError::because(Exit::Corrupt, line));
+    }
+    if !summaries.iter().all(|one| one.is_listed) {
+        return Err(CliError::because(Exit::Failed, "the segments could not be listed"));
+    }
+    match left {
+        0 => Ok(()),
+        left => Err(CliError::because(Exit::Again, format!("{left} segments stay for later"))),
+    }
+}
+
+/// SIGTERM and SIGINT, counted.
+struct Signals(watch::Receiver<u32>);
+
+impl Signals {
+    fn listen() -> Result<Self, CliError> {
+        let listen = |kind: SignalKind| {
+            signal(kind).map_err(|error| CliError::new(Exit::Failed, "cannot handle signals", &error))
+        };
+        let (terminate, interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        let (count, counted) = watch::channel(0);
+        tokio::spawn(count_signals(terminate, interrupt, count));
+        Ok(Self(counted))
+    }
+
+    /// When so many have come.
+    fn nth(&self, n: u32) -> impl Future<Output = ()> + 'static {
+        let mut counted = self.0.clone();
+        async move {
+            if counted.wait_for(|count| *count >= n).await.is_err() {
+                // Nobody counts any more: nothing will come.
+                future::pending().await
+            }
+        }
+    }
+}
+
+async fn count_signals(mut terminate: Signal, mut interrupt: Signal, count: watch::Sender<u32>) {
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        count.send_modify(|count| *count += 1);
+    }
+}
