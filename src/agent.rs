@@ -16,6 +16,8 @@ mod run;
 mod send;
 mod settle;
 mod slots;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::io;
