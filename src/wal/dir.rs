@@ -72,7 +72,7 @@ impl WalDir {
         self.root.join(&segment.name)
     }
 
-    fn list_now(&self) -> Result<Vec<Segment>, WalError> {
+    pub(super) fn list_now(&self) -> Result<Vec<Segment>, WalError> {
         let mut lister = Lister {
             root: &self.root,
             log_id: &self.log_id,
@@ -87,7 +87,7 @@ impl WalDir {
     }
 
     /// Those that were not there the last time.
-    fn news(&self, oddities: Oddities) -> Oddities {
+    pub(super) fn news(&self, oddities: Oddities) -> Oddities {
         let mut known = self.known_oddities.lock().unwrap_or_else(PoisonError::into_inner);
         let mut news = oddities.clone();
         news.retain(|path, why| known.get(path) != Some(why));

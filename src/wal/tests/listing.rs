@@ -1,0 +1,208 @@
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, SystemTime};
+
+use super::{HOUR, Wal};
+use crate::ids::{LogId, SegmentFormat};
+use crate::wal::dir::WalDir;
+use crate::wal::scan::Oddities;
+use crate::wal::{SealedSegments, WalError};
+
+const TOPIC_ID: &str = "kQzZ0mYyT0iZb8fL-W_3vA";
+
+async fn check(files: &[&str], listed: &[&str]) {
+    assert_eq!(Wal::of(files).names().await, listed);
+}
+
+#[tokio::test]
+async fn all_but_the_newest_of_each_partition_are_sealed() {
+    check(
+        &["orders/0/wal_0_1.log", "orders/0/wal_0_2.log", "orders/1/wal_1_1.log", "audit/0/wal_0_7.log"],
+        &["orders/0/wal_0_1.log"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn segments_count_by_number_and_not_by_name() {
+    check(
+        &["orders/0/wal_0_9.log", "orders/0/wal_0_10.log", "orders/0/wal_0_010.log"],
+        &["orders/0/wal_0_9.log"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn whatever_is_no_segment_is_left_alone() {
+    let files = [
+        "orders/0/wal_0_1.log",
+        "orders/0/wal_0_2.log",
+        "orders/0/wal_1_9.log",
+        "orders/0/wal_0_x.log",
+        "orders/0/wal_0_3.log.tmp",
+        "orders/00/wal_0_1.log",
+        "orders/00/wal_0_2.log",
+        "orders/wal_0_1.log",
+        "__meta/0/wal_0_1.log",
+        "__meta/0/wal_0_2.log",
+        "lost+found/0/wal_0_1.log",
+        "lost+found/0/wal_0_2.log",
+        "wal_0_1.log",
+    ];
+    let wal = Wal::of(&files);
+    assert_eq!(wal.names().await, ["orders/0/wal_0_1.log"]);
+    assert_eq!(wal.files().len(), files.len());
+}
+
+#[tokio::test]
+async fn a_chronik_segment_is_described() {
+    let wal = Wal::of(&["orders-1/3/wal_3_17.log", "orders-1/3/wal_3_18.log"]);
+    let segment = wal.segment("orders-1/3/wal_3_17.log").await;
+    assert_eq!((segment.partition.topic(), segment.partition.partition()), ("orders-1", 3));
+    assert_eq!((segment.log_id.as_str(), segment.position), ("first", 17));
+    assert_eq!(segment.format, Some(SegmentFormat::ChronikWal));
+    assert_eq!((segment.may_grow, segment.kept, segment.verdict), (false, false, None));
+    assert_eq!(segment.version.size_bytes, "orders-1/3/wal_3_17.log".len() as u64);
+}
+
+#[tokio::test]
+async fn a_kafka_segment_is_described_and_kept() {
+    let wal = Wal::of(&["orders-3/00000000000000000017.log", "orders-3/00000000000000000099.log"]);
+    let segment = wal.segment("orders-3/00000000000000000017.log").await;
+    assert_eq!((segment.partition.topic(), segment.partition.partition()), ("orders", 3));
+    assert_eq!((segment.log_id.as_str(), segment.position), ("first", 17));
+    assert_eq!(segment.format, Some(SegmentFormat::KafkaLog));
+    assert_eq!((segment.may_grow, segment.kept, segment.verdict), (false, true, None));
+
+    wal.write("orders-3/partition.metadata", format!("version: 0\ntopic_id: {TOPIC_ID}\n").as_bytes());
+    let segment = wal.segment("orders-3/00000000000000000017.log").await;
+    assert_eq!(segment.log_id.as_str(), TOPIC_ID);
+}
+
+#[tokio::test]
+async fn a_listing_fails_as_a_whole() {
+    // Whoever runs the tests may be allowed to read everything, so these are failures of another kind.
+    for text in ["", "version: 0\n", "topic_id: \n", "topic_id: ../../../../../../../x\n"] {
+        let wal = Wal::of(&["orders-3/00000000000000000017.log", "orders-3/00000000000000000099.log"]);
+        wal.write("audit/0/wal_0_1.log", b"1");
+        wal.write("audit/0/wal_0_2.log", b"2");
+        wal.write("orders-3/partition.metadata", text.as_bytes());
+        let error = wal.dir.list().await.expect_err(text);
+        assert!(error.to_string().ends_with("orders-3/partition.metadata"), "{error}");
+    }
+    let root = Wal::of(&[]).path("missing");
+    let error = WalDir::new(&root, LogId::new("")).list().await.expect_err("no directory");
+    assert!(matches!(error, WalError::Io { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_partition_that_cannot_be_read_is_not_empty() {
+    use std::os::unix::fs::PermissionsExt;
+    let wal = Wal::of(&["orders/0/wal_0_1.log", "orders/0/wal_0_2.log", "audit/0/wal_0_1.log"]);
+    let folder = wal.path("audit/0");
+    let allow = |mode| fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).expect("it is ours");
+    allow(0o000);
+    // The superuser reads it all the same.
+    let readable = fs::read_dir(&folder).is_ok();
+    let listed = wal.dir.list().await;
+    allow(0o755);
+    assert_eq!(listed.is_ok(), readable, "{listed:?}");
+}
+
+#[tokio::test]
+async fn links_are_not_followed_and_names_that_are_no_text_are_left_out() {
+    let elsewhere = Wal::of(&["orders/0/wal_0_1.log", "orders/0/wal_0_2.log"]);
+    let wal = Wal::of(&["audit/0/wal_0_1.log", "audit/0/wal_0_2.log", "broken/0/wal_0_1.log"]);
+    symlink(elsewhere.path("orders"), wal.path("orders")).expect("a link");
+    symlink(elsewhere.path("orders/0"), wal.path("audit/1")).expect("a link");
+    // Were it followed, the second segment would no longer be the newest.
+    symlink(elsewhere.path("orders/0/wal_0_2.log"), wal.path("audit/0/wal_0_3.log")).expect("a link");
+    fs::create_dir(wal.path("audit/0/wal_0_4.log")).expect("a directory");
+    let name = std::ffi::OsStr::from_bytes(b"or\xffders");
+    fs::rename(wal.path("broken"), wal.root.path().join(name)).expect("any name");
+    fs::write(wal.path("audit/0").join(name), "x").expect("any name");
+    assert_eq!(wal.names().await, ["audit/0/wal_0_1.log"]);
+
+    let root = Wal::of(&[]);
+    symlink(elsewhere.root.path(), root.path("wal")).expect("a link");
+    let linked = WalDir::new(root.path("wal"), LogId::new("")).list().await.expect("a listing");
+    assert_eq!(linked.len(), 1, "the directory itself may be a link");
+}
+
+/// A newest segment of this age is listed, where it may be after an hour.
+async fn check_idle(bytes: &[u8], changed_at: SystemTime, listed: bool) {
+    let mut wal = Wal::of(&[]);
+    wal.write("orders/0/wal_0_5.log", bytes);
+    wal.set_time("orders/0/wal_0_5.log", changed_at);
+    assert_eq!(wal.names().await, [""; 0], "without being asked to");
+    wal.dir = wal.dir.clone().seal_idle_after(Some(HOUR));
+    let segments = wal.list().await;
+    assert_eq!(segments.len(), usize::from(listed), "{changed_at:?}");
+    assert!(segments.iter().all(|segment| segment.may_grow));
+}
+
+#[tokio::test]
+async fn an_idle_newest_segment_may_be_sent_but_may_grow() {
+    let now = SystemTime::now();
+    check_idle(b"bytes", now - HOUR, true).await;
+    check_idle(b"bytes", now - 9 * HOUR, true).await;
+    check_idle(b"bytes", now - HOUR / 2, false).await;
+    check_idle(b"bytes", now + HOUR, false).await;
+    check_idle(b"", now - 9 * HOUR, false).await;
+}
+
+#[tokio::test]
+async fn a_newest_segment_grows_no_more_once_there_is_a_newer_one() {
+    let mut wal = Wal::of(&["orders/0/wal_0_5.log"]);
+    wal.dir = wal.dir.clone().seal_idle_after(Some(Duration::ZERO));
+    let before = wal.segment("orders/0/wal_0_5.log").await;
+    wal.write("orders/0/wal_0_6.log", b"");
+    let after = wal.segment("orders/0/wal_0_5.log").await;
+    assert_eq!((before.may_grow, after.may_grow), (true, false));
+    assert_eq!(before.version, after.version);
+}
+
+#[tokio::test]
+async fn clocks_do_not_say_which_segment_is_the_newest() {
+    let now = SystemTime::now();
+    for (old, new) in [(now + HOUR, now - HOUR), (now - HOUR, now + HOUR), (now, now)] {
+        let wal = Wal::of(&["orders/0/wal_0_1.log", "orders/0/wal_0_2.log"]);
+        wal.set_time("orders/0/wal_0_1.log", old);
+        wal.set_time("orders/0/wal_0_2.log", new);
+        assert_eq!(wal.names().await, ["orders/0/wal_0_1.log"]);
+    }
+}
+
+#[test]
+fn oddities_are_news_only_once() {
+    let wal = Wal::of(&[]);
+    let odd = |names: &[&str]| names.iter().map(|name| (name.into(), "odd".to_owned())).collect::<Oddities>();
+    assert_eq!(wal.dir.news(odd(&["a"])), odd(&["a"]));
+    assert_eq!(wal.dir.news(odd(&["a", "b"])), odd(&["b"]));
+    assert_eq!(wal.dir.clone().news(odd(&["b"])), odd(&[]));
+    assert_eq!(wal.dir.news(odd(&["a", "b"])), odd(&["a"]), "it had gone");
+}
+
+#[test]
+fn files_come_and_go_while_they_are_listed() {
+    let wal = Wal::of(&["orders/0/wal_0_1000000.log"]);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for id in (0..).take_while(|_| !stop.load(std::sync::atomic::Ordering::Relaxed)) {
+                let topic = format!("topic-{}", id % 7);
+                wal.write(&format!("{topic}/0/wal_0_{id}.log"), b"x");
+                wal.write(&format!("orders/0/wal_0_{id}.log"), b"x");
+                fs::remove_file(wal.path(&format!("orders/0/wal_0_{id}.log"))).expect("ours");
+                fs::remove_dir_all(wal.path(&topic)).expect("ours");
+            }
+        });
+        let listed: Vec<_> = (0..500).map(|_| wal.dir.list_now()).collect();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        for segments in listed {
+            let segments = segments.expect("nothing fails");
+            assert!(segments.iter().all(|segment| segment.name != "orders/0/wal_0_1000000.log"));
+        }
+    });
+}
