@@ -91,6 +91,9 @@ async fn a_listing_fails_as_a_whole() {
         let error = wal.dir.list().await.expect_err(text);
         assert!(error.to_string().ends_with("orders-3/partition.metadata"), "{error}");
     }
+    let wal = Wal::of(&["orders-3/00000000000000000017.log", "orders-3/00000000000000000099.log"]);
+    fs::create_dir(wal.path("orders-3/partition.metadata")).expect("a directory");
+    wal.dir.list().await.expect_err("a directory is not absent");
     let root = Wal::of(&[]).path("missing");
     let error = WalDir::new(&root, LogId::new("")).list().await.expect_err("no directory");
     assert!(matches!(error, WalError::Io { .. }), "{error}");

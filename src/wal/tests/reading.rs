@@ -84,6 +84,11 @@ async fn a_file_that_is_written_to_while_it_is_read_has_no_end() {
     check(Err("changed"), |_, file| file.set_len(BYTES as u64 - 1).expect("it shrinks")).await;
     check(Err("changed"), |_, file| file.set_len(0).expect("it shrinks")).await;
     check(Err("changed"), |_, file| file.write_all(b"other").expect("bytes are replaced")).await;
+    check(Err("changed"), |wal, file| {
+        file.write_all(b"other").expect("bytes are replaced");
+        fs::remove_file(wal.path(NAME)).expect("and it vanishes");
+    })
+    .await;
     check(Err("changed"), |_, file| {
         let before = file.metadata().expect("times").modified().expect("a time");
         file.write_all(b"other").expect("bytes are replaced");
