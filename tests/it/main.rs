@@ -1,6 +1,8 @@
 //! The integration tests: one binary, so that everything links once.
 
 mod abuse;
+mod broker;
+mod chaos;
 mod concurrency;
 mod corruption;
 mod faults;
@@ -10,6 +12,7 @@ mod hostile;
 mod kill;
 mod lessons;
 mod lost_answers;
+mod processes;
 mod python;
 mod read_back;
 mod receipts;

@@ -4,8 +4,9 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -21,9 +22,14 @@ pub const BUCKET: &str = "wal-test";
 
 const STARTED_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long a server that is told to stop may take before it is killed.
+const STOPPED_WITHIN: Duration = Duration::from_secs(10);
+
 /// A running server. It ends when this is dropped.
 pub struct Server {
     child: Child,
+    program: PathBuf,
+    arguments: Vec<String>,
     directory: tempfile::TempDir,
     scheme: &'static str,
     port: u16,
@@ -52,32 +58,33 @@ impl Server {
         std::fs::create_dir(&data).unwrap();
 
         let [s3, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc, admin, admin_grpc] =
-            free_ports();
-        let child = start(Command::new(executable("WAL_INDEXER_TEST_WEED", "weed")), &directory, |command| {
-            // All of them are needed: a port that is not given is the default one, or 10,000 more than its sibling.
-            let ports = [
-                ("s3.port", s3),
-                ("s3.port.grpc", s3_grpc),
-                ("master.port", master),
-                ("master.port.grpc", master_grpc),
-                ("volume.port", volume),
-                ("volume.port.grpc", volume_grpc),
-                ("filer.port", filer),
-                ("filer.port.grpc", filer_grpc),
-                ("admin.port", admin),
-                ("admin.port.grpc", admin_grpc),
-                ("s3.port.iceberg", 0),
-                ("s3.port.lance", 0),
-            ];
-            command.args(["-logtostderr=true", "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]);
-            command.args(["-webdav=false", "-admin.ui=false", "-master.telemetry=false"]);
-            command.arg(format!("-bucket={BUCKET}"));
-            command.arg(format!("-dir={}", data.display()));
-            command.arg(format!("-s3.config={}", identities.display()));
-            command.args(ports.map(|(flag, port)| format!("-{flag}={port}")));
-        });
-        let settings = s3_settings(s3);
-        let mut server = Self { child, directory, scheme: "s3", port: s3, settings };
+            ports_to_come_back_to();
+        // All of them are needed: a port that is not given is the default one, or 10,000 more than its sibling.
+        let ports = [
+            ("s3.port", s3),
+            ("s3.port.grpc", s3_grpc),
+            ("master.port", master),
+            ("master.port.grpc", master_grpc),
+            ("volume.port", volume),
+            ("volume.port.grpc", volume_grpc),
+            ("filer.port", filer),
+            ("filer.port.grpc", filer_grpc),
+            ("admin.port", admin),
+            ("admin.port.grpc", admin_grpc),
+            ("s3.port.iceberg", 0),
+            ("s3.port.lance", 0),
+        ];
+        let flags = ["-logtostderr=true", "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"].map(str::to_owned);
+        let more = ["-webdav=false", "-admin.ui=false", "-master.telemetry=false"].map(str::to_owned);
+        let places = [
+            format!("-bucket={BUCKET}"),
+            format!("-dir={}", data.display()),
+            format!("-s3.config={}", identities.display()),
+        ];
+        let ports = ports.map(|(flag, port)| format!("-{flag}={port}"));
+        let arguments = flags.into_iter().chain(more).chain(places).chain(ports).collect();
+        let program = executable("WAL_INDEXER_TEST_WEED", "weed");
+        let mut server = Self::launch(program, arguments, directory, "s3", s3, s3_settings(s3));
         // Without a signature: the identities are loaded when it is refused.
         server.wait_until(|port| matches!(http(port, &format!("GET /{BUCKET}/"), "", ""), Some(403)));
         server.wait_until_usable();
@@ -88,22 +95,46 @@ impl Server {
     pub fn azure() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let [port] = free_ports();
-        let azurite = executable("WAL_INDEXER_TEST_AZURITE", "azurite-blob");
-        let child = start(Command::new(azurite), &directory, |command| {
-            command.args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string()]);
-            command.args([
-                "--inMemoryPersistence",
-                "--silent",
-                "--disableTelemetry",
-                "--skipApiVersionCheck",
-            ]);
-        });
-        let settings = azure_settings(port);
-        let mut server = Self { child, directory, scheme: "az", port, settings };
+        let program = executable("WAL_INDEXER_TEST_AZURITE", "azurite-blob");
+        let flags = ["--inMemoryPersistence", "--silent", "--disableTelemetry", "--skipApiVersionCheck"];
+        let port_flag = port.to_string();
+        let arguments = ["--blobHost", "127.0.0.1", "--blobPort", &port_flag].into_iter().chain(flags);
+        let arguments = arguments.map(str::to_owned).collect();
+        let mut server = Self::launch(program, arguments, directory, "az", port, azure_settings(port));
         server.wait_until(|port| http(port, "GET /", "", "").is_some());
         server.wait_until(create_container);
         server.wait_until_usable();
         server
+    }
+
+    fn launch(
+        program: PathBuf,
+        arguments: Vec<String>,
+        directory: tempfile::TempDir,
+        scheme: &'static str,
+        port: u16,
+        settings: Vec<(&'static str, String)>,
+    ) -> Self {
+        let child = spawn(&program, &arguments, directory.path());
+        Self { child, program, arguments, directory, scheme, port, settings }
+    }
+
+    /// Tells it to stop, and waits until it has.
+    pub fn stop(&mut self) {
+        let told = Command::new("kill").args(["-s", "TERM", &self.child.id().to_string()]).status();
+        assert!(told.expect("kill runs").success());
+        let deadline = Instant::now() + STOPPED_WITHIN;
+        while self.child.try_wait().expect("it is ours").is_none() {
+            if Instant::now() > deadline {
+                self.child.kill().expect("it is ours");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Starts it again after [`Server::stop`], on the same ports and with what it held. Does not wait until it can be used.
+    pub fn start_again(&mut self) {
+        self.child = spawn(&self.program, &self.arguments, self.directory.path());
     }
 
     /// The port that speaks the store's protocol.
@@ -190,10 +221,10 @@ fn executable(variable: &str, installed: &str) -> PathBuf {
     path
 }
 
-fn start(mut command: Command, directory: &tempfile::TempDir, arguments: impl FnOnce(&mut Command)) -> Child {
-    let log = std::fs::File::create(directory.path().join("log")).unwrap();
-    arguments(&mut command);
-    command.current_dir(directory.path()).stdin(Stdio::null());
+fn spawn(program: &Path, arguments: &[String], directory: &Path) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).unwrap();
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(directory).stdin(Stdio::null());
     command.stdout(log.try_clone().unwrap()).stderr(log);
     command.spawn().unwrap()
 }
@@ -202,6 +233,21 @@ fn start(mut command: Command, directory: &tempfile::TempDir, arguments: impl Fn
 fn free_ports<const N: usize>() -> [u16; N] {
     let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     held.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// Ports for processes that go and come back. They lie below those that systems give to outgoing connections, so that no
+/// connection takes one meanwhile, and no test of this process gets one twice.
+pub fn ports_to_come_back_to<const N: usize>() -> [u16; N] {
+    const FIRST: u16 = 12_000;
+    const COUNT: u16 = 20_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let own_start = (std::process::id() % 200) as u16 * 100;
+    let mut next = || FIRST + (own_start + NEXT.fetch_add(1, Relaxed) % COUNT) % COUNT;
+    let is_free = |port: &u16| {
+        let hosts = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"];
+        hosts.iter().all(|host| TcpListener::bind((*host, *port)).is_ok())
+    };
+    [(); N].map(|()| std::iter::repeat_with(&mut next).find(is_free).expect("there is always a next"))
 }
 
 /// Sends a request without a body; the status, if there was an answer. `line` is method and path.

@@ -1,0 +1,98 @@
+//! Processes that are killed and started again, on addresses that stay.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// How long a process may take until it listens, or ends.
+const SOON: Duration = Duration::from_secs(60);
+
+/// One that can come and go. Ends with the value.
+pub struct Process {
+    pub name: String,
+    command: Box<dyn Fn() -> Command + Send>,
+    log: PathBuf,
+    child: Option<Child>,
+    /// How often it was started.
+    pub starts: u32,
+}
+
+impl Process {
+    /// Not started yet. What it says goes to a file in `logs`.
+    pub fn new(name: impl Into<String>, logs: &Path, command: impl Fn() -> Command + Send + 'static) -> Self {
+        let name = name.into();
+        let log = logs.join(format!("{name}.log"));
+        Self { name, command: Box::new(command), log, child: None, starts: 0 }
+    }
+
+    pub fn start(&mut self) {
+        let log = File::options().create(true).append(true).open(&self.log).expect("a file");
+        let mut command = (self.command)();
+        command.stdout(log.try_clone().expect("a file")).stderr(log);
+        self.child = Some(command.spawn().expect("the program starts"));
+        self.starts += 1;
+    }
+
+    /// `SIGKILL`; false where it did not run.
+    pub fn kill(&mut self) -> bool {
+        let Some(mut child) = self.child.take() else { return false };
+        child.kill().expect("it is ours");
+        child.wait().expect("it ends");
+        true
+    }
+
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Whether it has ended by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().expect("it is ours")?;
+        self.child = None;
+        Some(status)
+    }
+
+    /// Waits until somebody listens there.
+    pub fn listens(&mut self, address: &str) {
+        let deadline = Instant::now() + SOON;
+        while TcpStream::connect(address).is_err() {
+            if let Some(status) = self.ended() {
+                panic!("{} ended with {status}: {}", self.name, self.last_words(30));
+            }
+            assert!(Instant::now() < deadline, "nobody listens on {address}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// The last lines that it wrote.
+    pub fn last_words(&self, lines: usize) -> String {
+        let mut log = Vec::new();
+        _ = File::open(&self.log).and_then(|mut file| file.read_to_end(&mut log));
+        let log = String::from_utf8_lossy(&log);
+        let all: Vec<_> = log.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// What it has resident now, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says it");
+        line.trim().strip_suffix(" kB").expect("in KiB").parse::<u64>().expect("a number") * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("the last lines of {}:\n{}\n", self.name, self.last_words(30));
+        }
+    }
+}
