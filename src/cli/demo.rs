@@ -1,24 +1,23 @@
-//! `demo`: the main job on one screen. A broker's WAL directory, a real worker in a process of its own, a local store.
+//! `demo`: the main job on one screen. Brokers' WAL directories, the agent and two workers as processes of their own, a
+//! local store.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, BufWriter};
-use std::num::NonZeroU32;
+use std::fs::{self, DirEntry, File};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
-use super::{CliError, Exit, output, runtime};
-use crate::client::Connection;
+use super::{CliError, Exit, output, runtime, store};
 use crate::generate::{self, Codec, Format, Size, Spec};
 use crate::ids::TopicPartition;
-use crate::proto::v1;
+use crate::store::KeyPrefix;
 
 /// What is searched for in the demo.
 const QUERY: &str = "level:error status:>=500";
 
-/// Generate a WAL directory, index it with a worker on a free port, delete it, search it, and restore a segment.
+/// Generate WAL directories, have the agent empty them into a local store, search it, and restore a segment.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where to work; kept afterwards. Default: a directory that is removed in the end.
@@ -41,69 +40,44 @@ pub fn run(args: Args) -> Result<(), CliError> {
 }
 
 fn demonstrate(dir: &Path) -> Result<(), CliError> {
-    let failed = |what: &str, error: &dyn std::error::Error| CliError::new(Exit::Failed, what, error);
-    let (wal, store) = (dir.join("wal"), dir.join("store"));
-    fs::create_dir_all(&wal).map_err(|error| failed("the WAL directory", &error))?;
-    let segments = write_segments(&wal)?;
-    let total: u64 = segments.iter().filter_map(|path| fs::metadata(path).ok()).map(|meta| meta.len()).sum();
-    say(&format!("A broker sealed {} segments, {}:", segments.len(), output::bytes(total)))?;
+    let (wal, kafka, store) = (dir.join("wal"), dir.join("kafka"), dir.join("store"));
+    write_chronik(&wal)?;
+    write_kafka(&kafka)?;
+    say("Two brokers' logs; each partition's newest segment is in use:")?;
+    show(&[&wal, &kafka], dir)?;
+    let oldest = wal.join("orders/0/wal_0_1.log");
+    let sealed = sha256_of(&oldest)?;
 
     let store_url = url::Url::from_directory_path(&store)
         .map_err(|()| CliError::because(Exit::Usage, "--dir must be an absolute path"))?;
-    let worker = Worker::start(&store_url)?;
+    let workers = [Worker::start(&store_url)?, Worker::start(&store_url)?];
     let began = Instant::now();
-    let (receipts, took) = runtime()?.block_on(async {
-        let mut client =
-            Connection::connect(&worker.endpoint).await.map_err(|error| failed("the worker", &error))?;
-        let mut receipts = Vec::new();
-        for path in &segments {
-            let header = v1::SegmentHeader { segment_id: name(path), ..Default::default() };
-            let header =
-                v1::SegmentHeader { topic: topic_of(path), partition: topic_of(path).map(|_| 0), ..header };
-            receipts
-                .push(client.index_file(header, path).await.map_err(|error| failed(&name(path), &error))?);
-        }
-        Ok::<_, CliError>((receipts, began.elapsed()))
-    })?;
-    output::line(&indented(&output::receipts_in_short(&receipts)))?;
-    let records: u64 = receipts.iter().map(|receipt| receipt.record_count).sum();
-    let stored: u64 = receipts
-        .iter()
-        .flat_map(|receipt| &receipt.partitions)
-        .filter_map(|one| one.bundle.as_ref())
-        .map(|bundle| bundle.size_bytes)
-        .sum();
+    say("\n$ wal-indexer agent --wal-dir wal --wal-dir kafka --endpoint WORKER --endpoint WORKER --once")?;
+    let (wal_dir, kafka_dir) = (wal.to_string_lossy(), kafka.to_string_lossy());
+    let mut flags =
+        vec!["--log", "error", "agent", "--once", "--min-segment-age", "0", "--progress", "always"];
+    flags.extend(["--wal-dir", &wal_dir, "--wal-dir", &kafka_dir]);
+    workers.iter().for_each(|worker| flags.extend(["--endpoint", &worker.endpoint]));
+    verb(&flags)?;
     say(&format!(
-        "{records} records are searchable and durable, in {} of bundles, after {}. The broker deletes its copies:",
-        output::bytes(stored),
-        output::duration(took)
+        "\nAfter {}, what was receipted is gone; Kafka deletes its own:",
+        output::duration(began.elapsed())
     ))?;
+    show(&[&wal, &kafka], dir)?;
 
-    let sealed = sha256_of(&segments[0])?;
-    for path in &segments {
-        fs::remove_file(path).map_err(|error| failed(&name(path), &error))?;
-        say(&format!("  rm wal/{}", name(path)))?;
-    }
     say(&format!("\n$ wal-indexer search '{QUERY}' --topic orders --limit 3"))?;
     verb(&["search", QUERY, "--topic", "orders", "--limit", "3", "--store", store_url.as_str()])?;
 
-    let keys = receipts[0].partitions.iter().filter_map(|one| Some(one.bundle.as_ref()?.key.as_str()));
+    let key = first_key(&store_url, "orders", 0)?;
     let restored = dir.join("restored.log");
     let out = restored.to_string_lossy();
-    say(&format!(
-        "\n$ wal-indexer restore {} --out restored.log",
-        "KEY ".repeat(keys.clone().count()).trim_end()
-    ))?;
-    let flags = ["--store", store_url.as_str(), "--out", &out];
-    verb(&["restore"].into_iter().chain(keys).chain(flags).collect::<Vec<_>>())?;
+    say("\n$ wal-indexer restore KEY --out restored.log")?;
+    verb(&["restore", &key, "--store", store_url.as_str(), "--out", &out])?;
     let now = sha256_of(&restored)?;
     if sealed != now {
         return Err(CliError::because(Exit::Corrupt, format!("restored {now}, sealed was {sealed}")));
     }
-    say(&format!(
-        "sha256 of {} as the broker sealed it: {sealed}: byte for byte the same.",
-        name(&segments[0])
-    ))
+    say(&format!("sha256 of {} as it was sealed: {sealed}: byte for byte the same.", below(&oldest, dir)))
 }
 
 /// Runs one of the program's own verbs in a process of its own, as anybody would.
@@ -117,68 +91,121 @@ fn verb(args: &[&str]) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Four segments as two brokers would leave them.
-fn write_segments(wal: &Path) -> Result<Vec<PathBuf>, CliError> {
-    let one = NonZeroU32::MIN;
-    let spec = |format, codec, topic: &str, seed| {
-        let partition = TopicPartition::new(topic, 0).expect("the demo's topics are valid");
-        Spec {
-            format,
-            codec,
-            size: Size::Bytes(2 << 20),
-            seed,
-            partition,
-            partitions: one,
-            ..Spec::default()
+/// Two partitions in Chronik's layout, three segments each: the last one is the active one.
+fn write_chronik(wal: &Path) -> Result<(), CliError> {
+    for partition in [0, 1] {
+        let mut base_offset = 0;
+        for id in 1..=3 {
+            let path = wal.join(format!("orders/{partition}/wal_{partition}_{id}.log"));
+            let codec = if partition == 0 { Codec::None } else { Codec::Lz4 };
+            let seed = 10 * partition as u64 + id;
+            base_offset = write_segment(
+                &path,
+                &Spec {
+                    format: Format::ChronikV2,
+                    codec,
+                    size: Size::Bytes(if id == 3 { 200 << 10 } else { 1 << 20 }),
+                    seed,
+                    partition: TopicPartition::new("orders", partition).expect("a valid name"),
+                    base_offset,
+                    ..Spec::default()
+                },
+            )?;
         }
-    };
-    let three = NonZeroU32::new(3).unwrap_or(one);
-    let specs = [
-        ("wal_0_1.log", Spec { partitions: three, ..spec(Format::ChronikV2, Codec::None, "orders", 1) }),
-        (
-            "wal_0_2.log",
-            Spec {
-                partitions: three,
-                base_offset: 5_000,
-                ..spec(Format::ChronikV2, Codec::Lz4, "orders", 2)
-            },
-        ),
-        ("payments-00000000000000000000.log", spec(Format::Kafka, Codec::Zstd, "payments", 3)),
-        ("clicks-00000000000000000000.log", spec(Format::Kafka, Codec::None, "clicks", 4)),
-    ];
-    let mut paths = Vec::new();
-    for (name, spec) in specs {
-        let path = wal.join(name);
-        let file = File::create(&path).map_err(|error| CliError::new(Exit::Failed, name, &error))?;
-        let mut out = BufWriter::new(file);
-        generate::generate(&spec, &mut out).map_err(|error| CliError::new(Exit::Failed, name, &error))?;
-        std::io::Write::flush(&mut out).map_err(|error| CliError::new(Exit::Failed, name, &error))?;
-        paths.push(path);
     }
-    Ok(paths)
+    Ok(())
 }
 
-/// Kafka's segments don't say their topic: their files' names do. Chronik's frames do.
-fn topic_of(path: &Path) -> Option<String> {
-    let name = name(path);
-    let (topic, _) = name.split_once('-')?;
-    Some(topic.to_owned())
+/// One partition in Kafka's layout: a segment and the active one.
+fn write_kafka(log_dir: &Path) -> Result<(), CliError> {
+    let partition = log_dir.join("payments-0");
+    let mut base_offset = 0;
+    for (seed, bytes) in [(30, 1 << 20), (31, 200 << 10)] {
+        let path = partition.join(format!("{base_offset:020}.log"));
+        let spec = Spec {
+            codec: Codec::Zstd,
+            size: Size::Bytes(bytes),
+            seed,
+            partition: TopicPartition::new("payments", 0).expect("a valid name"),
+            base_offset,
+            ..Spec::default()
+        };
+        base_offset = write_segment(&path, &spec)?;
+    }
+    let metadata = partition.join("partition.metadata");
+    fs::write(&metadata, "version: 0\ntopic_id: 5vE5Vl0eRkWxCWq2kmqPpQ\n")
+        .map_err(|error| failed(&metadata, &error))
 }
 
-fn name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+/// Writes a segment and returns the offset behind its last.
+fn write_segment(path: &Path, spec: &Spec) -> Result<i64, CliError> {
+    let failed = |error: &dyn std::error::Error| failed(path, error);
+    fs::create_dir_all(path.parent().unwrap_or(path)).map_err(|error| failed(&error))?;
+    let mut out = BufWriter::new(File::create(path).map_err(|error| failed(&error))?);
+    let summary = generate::generate(spec, &mut out).map_err(|error| failed(&error))?;
+    out.flush().map_err(|error| failed(&error))?;
+    Ok(summary.partitions.first().map_or(0, |partition| partition.range.last() + 1))
+}
+
+/// Lists the segments below these directories.
+fn show(roots: &[&Path], dir: &Path) -> Result<(), CliError> {
+    let mut segments = Vec::new();
+    for root in roots {
+        find_segments(root, &mut segments)?;
+    }
+    for path in segments {
+        let bytes = fs::metadata(&path).map_err(|error| failed(&path, &error))?.len();
+        say(&format!("  {:>10}  {}", output::bytes(bytes), below(&path, dir)))?;
+    }
+    Ok(())
+}
+
+fn find_segments(directory: &Path, found: &mut Vec<PathBuf>) -> Result<(), CliError> {
+    let entries = fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let mut paths: Vec<_> =
+        entries.map_err(|error| failed(directory, &error))?.iter().map(DirEntry::path).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            find_segments(&path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "log") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The key of the bundle with a partition's first offsets.
+fn first_key(store: &url::Url, topic: &str, partition: i32) -> Result<String, CliError> {
+    let partition = TopicPartition::new(topic, partition).expect("a valid name");
+    let listed = runtime()?.block_on(async {
+        let store = store::open(store)?;
+        store
+            .list(&KeyPrefix::partition(&partition))
+            .await
+            .map_err(|error| CliError::new(Exit::Failed, "the store", &error))
+    })?;
+    let first = listed.into_iter().min_by_key(|listed| listed.key.range().first());
+    first
+        .map(|listed| listed.key.to_string())
+        .ok_or_else(|| CliError::because(Exit::NotFound, format!("{partition} is not in the store")))
+}
+
+fn failed(path: &Path, error: &dyn std::error::Error) -> CliError {
+    CliError::new(Exit::Failed, &path.display().to_string(), error)
+}
+
+/// The path as it is called from `dir`.
+fn below(path: &Path, dir: &Path) -> String {
+    path.strip_prefix(dir).unwrap_or(path).display().to_string()
 }
 
 fn say(text: &str) -> Result<(), CliError> {
     output::line(text)
 }
 
-fn indented(text: &str) -> String {
-    text.lines().map(|line| format!(" {line}")).collect::<Vec<_>>().join("\n")
-}
-
 fn sha256_of(path: &Path) -> Result<String, CliError> {
-    let bytes = fs::read(path).map_err(|error| CliError::new(Exit::Failed, &name(path), &error))?;
+    let bytes = fs::read(path).map_err(|error| failed(path, &error))?;
     Ok(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -110,33 +110,6 @@ pub fn receipts(receipts: &[v1::IndexSegmentResponse]) -> String {
     table.trim_fmt()
 }
 
-/// The receipts of several segments, a line for each, without keys.
-pub fn receipts_in_short(receipts: &[v1::IndexSegmentResponse]) -> String {
-    let header = ["segment", "size", "partitions", "records", "bundles", "sha256", "took"];
-    let mut table = table(&header, &[1, 3, 4, 6]);
-    for receipt in receipts {
-        let partitions: Vec<_> =
-            receipt.partitions.iter().map(|one| format!("{}/{}", one.topic, one.partition)).collect();
-        let stored = receipt
-            .partitions
-            .iter()
-            .filter_map(|one| one.bundle.as_ref())
-            .map(|bundle| bundle.size_bytes)
-            .sum();
-        let sha256: String = receipt.sha256.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-        table.add_row([
-            receipt.segment_id.clone(),
-            bytes(receipt.bytes_read),
-            partitions.join(" "),
-            receipt.record_count.to_string(),
-            bytes(stored),
-            format!("{sha256}…"),
-            duration(Duration::from_micros(receipt.timings.map_or(0, |timings| timings.total_us))),
-        ]);
-    }
-    table.trim_fmt()
-}
-
 /// A progress bar over bytes on standard error where that is a terminal; else nothing.
 pub fn progress(total_bytes: u64, what: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
