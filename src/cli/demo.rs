@@ -53,12 +53,11 @@ fn demonstrate(dir: &Path) -> Result<(), CliError> {
     let workers = [Worker::start(&store_url)?, Worker::start(&store_url)?];
     let began = Instant::now();
     say("\n$ wal-indexer agent --wal-dir wal --wal-dir kafka --endpoint WORKER --endpoint WORKER --once")?;
-    let (wal_dir, kafka_dir) = (wal.to_string_lossy(), kafka.to_string_lossy());
     let mut flags =
         vec!["--log", "error", "agent", "--once", "--min-segment-age", "0", "--progress", "always"];
-    flags.extend(["--wal-dir", &wal_dir, "--wal-dir", &kafka_dir]);
+    flags.extend(["--wal-dir", "wal", "--wal-dir", "kafka"]);
     workers.iter().for_each(|worker| flags.extend(["--endpoint", &worker.endpoint]));
-    verb(&flags)?;
+    verb(dir, &flags)?;
     say(&format!(
         "\nAfter {}, what was receipted is gone; Kafka deletes its own:",
         output::duration(began.elapsed())
@@ -66,13 +65,12 @@ fn demonstrate(dir: &Path) -> Result<(), CliError> {
     show(&[&wal, &kafka], dir)?;
 
     say(&format!("\n$ wal-indexer search '{QUERY}' --topic orders --limit 3"))?;
-    verb(&["search", QUERY, "--topic", "orders", "--limit", "3", "--store", store_url.as_str()])?;
+    verb(dir, &["search", QUERY, "--topic", "orders", "--limit", "3", "--store", store_url.as_str()])?;
 
     let key = first_key(&store_url, "orders", 0)?;
     let restored = dir.join("restored.log");
-    let out = restored.to_string_lossy();
     say("\n$ wal-indexer restore KEY --out restored.log")?;
-    verb(&["restore", &key, "--store", store_url.as_str(), "--out", &out])?;
+    verb(dir, &["restore", &key, "--store", store_url.as_str(), "--out", "restored.log"])?;
     let now = sha256_of(&restored)?;
     if sealed != now {
         return Err(CliError::because(Exit::Corrupt, format!("restored {now}, sealed was {sealed}")));
@@ -80,11 +78,11 @@ fn demonstrate(dir: &Path) -> Result<(), CliError> {
     say(&format!("sha256 of {} as it was sealed: {sealed}: byte for byte the same.", below(&oldest, dir)))
 }
 
-/// Runs one of the program's own verbs in a process of its own, as anybody would.
-fn verb(args: &[&str]) -> Result<(), CliError> {
+/// Runs one of the program's own verbs in `dir`, in a process of its own, as anybody would.
+fn verb(dir: &Path, args: &[&str]) -> Result<(), CliError> {
     let failed = |error: &dyn std::error::Error| CliError::new(Exit::Failed, args[0], error);
     let program = std::env::current_exe().map_err(|error| failed(&error))?;
-    let ended = Command::new(program).args(args).status().map_err(|error| failed(&error))?;
+    let ended = Command::new(program).args(args).current_dir(dir).status().map_err(|error| failed(&error))?;
     if !ended.success() {
         return Err(CliError::because(Exit::Failed, format!("{}: {ended}", args[0])));
     }

@@ -36,10 +36,14 @@ pub fn run(args: &RestoreArgs) -> Result<(), CliError> {
         restored
     });
     let restored = restored.map_err(|error| CliError::new(exit(&error), "cannot restore", &error))?;
-    let (segment, bundles) = (restored.segment, restored.bundles);
+    let segment = restored.segment;
+    let bundles = match restored.bundles {
+        1 => "1 bundle".to_owned(),
+        several => format!("{several} bundles"),
+    };
     let size = output::bytes(segment.size_bytes);
     let (out, sha256) = (args.out.display(), restore::hex(&segment.sha256));
-    output::line(&format!("{out}: segment {:?}, {size} from {bundles} bundles, sha256 {sha256}", segment.id))
+    output::line(&format!("{out}: segment {:?}, {size} from {bundles}, sha256 {sha256}", segment.id))
 }
 
 fn exit(error: &RestoreError) -> Exit {
