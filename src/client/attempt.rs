@@ -5,8 +5,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures::{Stream, stream};
-use tokio::sync::mpsc::{self, Sender};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::mpsc::{self, Receiver, Sender};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
@@ -28,7 +27,10 @@ pub(super) enum Failure {
     /// This side could not read the segment, or not as it should be.
     Read(io::Error),
     /// The worker said OK before it can have seen the last byte.
-    Early(v1::IndexSegmentResponse),
+    Early {
+        /// How many it says it has read.
+        bytes_read: u64,
+    },
     /// The worker said no, or something broke on the way.
     No {
         /// Its words.
@@ -90,16 +92,13 @@ impl<P: Payload> Attempt<'_, P> {
         let size_bytes = self.payload.size_bytes();
         let header = self.header(Source::Inline(v1::InlineSource { size_bytes, crc32c: None }));
         let reading = Reading::start(self.payload, self.request.format).await?;
-        // The stream ends with its last sender, and a stream that ends is a segment that ends. Where reading fails this one
-        // must outlive the call, so it comes before it: the call is broken off then.
         let (messages, sent) = mpsc::channel(1);
-        let mut call = pin!(client.index_segment(self.call(ReceiverStream::new(sent))));
-        let mut reading = pin!(send(reading, header, messages.clone()));
+        let mut call = pin!(client.index_segment(self.call(until_its_end(sent))));
+        let mut reading = pin!(send(reading, header, messages));
         let (answer, read) = tokio::select! {
             biased;
             read = &mut reading => {
                 let read = read?;
-                drop(messages);
                 (call.await, read)
             }
             answer = &mut call => (answer, None),
@@ -136,23 +135,43 @@ impl<P: Payload> Attempt<'_, P> {
     }
 }
 
+/// What a call is fed with.
+enum Next {
+    Message(v1::IndexSegmentRequest),
+    /// The segment is whole.
+    End,
+}
+
+/// A stream that ends is a segment that ends, so this one ends when it is told to, and never because nobody is left to tell it: a
+/// call that is given up is broken off, not ended.
+fn until_its_end(next: Receiver<Next>) -> impl Stream<Item = v1::IndexSegmentRequest> {
+    stream::unfold(next, |mut next| async {
+        match next.recv().await {
+            Some(Next::Message(message)) => Some((message, next)),
+            Some(Next::End) => None,
+            None => std::future::pending().await,
+        }
+    })
+}
+
 /// Sends a header and what is read, always one message behind: the last one goes only when the reader has ended well, so that no
 /// worker ever holds a whole segment that was not read as a whole. `None`: nobody listens any more.
 async fn send<B>(
     mut reading: Reading<B>,
     header: v1::IndexSegmentRequest,
-    messages: Sender<v1::IndexSegmentRequest>,
+    messages: Sender<Next>,
 ) -> io::Result<Option<Read>>
 where
     B: tokio::io::AsyncRead + Send + Unpin,
 {
     let mut held = header;
     while let Some(chunk) = reading.next().await? {
-        if messages.send(std::mem::replace(&mut held, message(Part::Chunk(chunk)))).await.is_err() {
+        let message = std::mem::replace(&mut held, message(Part::Chunk(chunk)));
+        if messages.send(Next::Message(message)).await.is_err() {
             return Ok(None);
         }
     }
-    let is_sent = messages.send(held).await.is_ok();
+    let is_sent = messages.send(Next::Message(held)).await.is_ok() && messages.send(Next::End).await.is_ok();
     Ok(if is_sent { Some(reading.finish()?) } else { None })
 }
 
@@ -166,7 +185,7 @@ fn outcome(
 ) -> Result<(v1::IndexSegmentResponse, Read), Failure> {
     match (answer, read) {
         (Ok(answer), Some(read)) => Ok((answer.into_inner(), read)),
-        (Ok(answer), None) => Err(Failure::Early(answer.into_inner())),
+        (Ok(answer), None) => Err(Failure::Early { bytes_read: answer.into_inner().bytes_read }),
         (Err(status), read) => Err(Failure::No { status: Box::new(status), was_read: read.is_some() }),
     }
 }

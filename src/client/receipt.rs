@@ -102,8 +102,8 @@ impl Mismatch {
     }
 
     /// An OK that came before the last byte had gone out.
-    pub(super) fn early(answer: &v1::IndexSegmentResponse, size_bytes: u64) -> Self {
-        Self::new("bytes_read", format!("not yet all of {size_bytes}"), answer.bytes_read)
+    pub(super) fn early(bytes_read: u64, size_bytes: u64) -> Self {
+        Self::new("bytes_read", format!("not yet all of {size_bytes}"), bytes_read)
     }
 }
 

@@ -87,8 +87,8 @@ impl<'a, P: Payload> Sending<'a, P> {
                 }
             }
             Ok(Err(Failure::Read(error))) => Err(error.into()),
-            Ok(Err(Failure::Early(answer))) => {
-                let mismatch = Mismatch::early(&answer, self.payload.size_bytes());
+            Ok(Err(Failure::Early { bytes_read })) => {
+                let mismatch = Mismatch::early(bytes_read, self.payload.size_bytes());
                 Err(IndexError::Mismatch { worker, mismatch })
             }
             Ok(Err(Failure::No { status, was_read })) => {
@@ -136,13 +136,13 @@ impl<'a, P: Payload> Sending<'a, P> {
     }
 
     fn again(&mut self, picked: &Picked, refusal: Refusal, cooling: Cooling) {
-        let (segment, attempt) = (&self.request.segment_id, self.attempts);
+        let (segment, attempt, why) = (&self.request.segment_id, self.attempts, refusal.why());
         match cooling {
             // What a worker asks for under load is no fault.
-            Cooling::Asked(pause) => debug!(segment, attempt, ?pause, %refusal, "no receipt yet"),
-            Cooling::Growing | Cooling::Longest => warn!(segment, attempt, %refusal, "no receipt yet"),
+            Cooling::Asked(pause) => debug!(segment, attempt, why, ?pause, %refusal, "no receipt yet"),
+            Cooling::Growing | Cooling::Longest => warn!(segment, attempt, why, %refusal, "no receipt yet"),
         }
-        metrics::retried(refusal.why());
+        metrics::retried(why);
         picked.failed(cooling);
         *self.failed.entry(picked.address).or_default() += 1;
         self.last = Some(refusal);

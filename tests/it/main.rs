@@ -3,8 +3,10 @@
 mod abuse;
 mod broker;
 mod chaos;
+mod client;
 mod concurrency;
 mod corruption;
+mod crooked;
 mod faults;
 mod fixtures;
 mod generated;

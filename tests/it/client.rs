@@ -1,0 +1,431 @@
+//! The client library, before workers that tell the truth and before those that don't.
+
+mod names;
+mod payloads;
+mod secure;
+mod spread;
+
+use std::io::Cursor;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use std::{io, sync::Mutex};
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tonic::Code;
+use url::Url;
+use wal_indexer::client::{
+    Client, Endpoint, IndexError, Patience, Payload, Receipt, Refusal, Request, Security, digest,
+};
+use wal_indexer::generate::{Codec, Size, Spec, generate};
+use wal_indexer::ids::{LogId, SegmentFormat, TopicPartition};
+use wal_indexer::proto::v1::{self, IndexSegmentResponse};
+
+use crate::crooked::{Answer, Crooked};
+use crate::truth::{Fixture, fixtures};
+use crate::worker::{Worker, file_url};
+
+/// Long enough for a machine under load, short enough for a test that fails.
+const PATIENCE: Patience = Patience {
+    attempt: Duration::from_secs(60),
+    segment: Duration::from_secs(90),
+    resolve_every: Duration::from_millis(20),
+};
+
+type Act = Box<dyn FnOnce() + Send>;
+
+/// A segment's bytes as somebody might give them.
+struct Given {
+    bytes: Bytes,
+    /// What is said of their number.
+    size_bytes: u64,
+    /// Behind the last byte: an error, rather than an end.
+    fails: bool,
+    /// What happens, once, when so many bytes have been read.
+    hook: Mutex<Option<(usize, Act)>>,
+}
+
+impl Given {
+    fn new(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self { size_bytes: bytes.len() as u64, bytes, fails: false, hook: Mutex::default() }
+    }
+}
+
+impl Payload for Given {
+    type Bytes = Box<dyn AsyncRead + Send + Unpin>;
+
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    async fn open(&self) -> io::Result<Self::Bytes> {
+        let hook = self.hook.lock().expect("nobody panicked").take();
+        let (at, hook) = hook.unwrap_or_else(|| (self.bytes.len(), Box::new(|| {})));
+        let (first, rest) = (self.bytes.slice(..at), self.bytes.slice(at..));
+        let hook = Hook { hook: Some(hook) };
+        let bytes = Cursor::new(first).chain(hook).chain(Cursor::new(rest));
+        Ok(if self.fails { Box::new(bytes.chain(Fails)) } else { Box::new(bytes) })
+    }
+}
+
+struct Hook {
+    hook: Option<Act>,
+}
+
+impl AsyncRead for Hook {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(hook) = self.hook.take() {
+            hook();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+struct Fails;
+
+impl AsyncRead for Fails {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(io::Error::other("it has changed")))
+    }
+}
+
+fn partition() -> TopicPartition {
+    TopicPartition::new("logs", 0).expect("a name")
+}
+
+fn request() -> Request {
+    Request {
+        segment_id: "logs/0/17".to_owned(),
+        format: None,
+        partition: partition(),
+        log_id: LogId::new("cluster-7"),
+        keep_torn_tail: false,
+        url: None,
+    }
+}
+
+/// Records of the partition, in Kafka batches.
+fn segment(records: u64) -> Bytes {
+    let spec = Spec { size: Size::Records(records), codec: Codec::Zstd, ..Spec::default() };
+    let mut bytes = Vec::new();
+    generate(&spec, &mut bytes).expect("a valid description");
+    bytes.into()
+}
+
+/// About 3 MiB, so that several chunks are on their way.
+fn large_segment() -> Bytes {
+    let spec = Spec { size: Size::Bytes(3 << 20), ..Spec::default() };
+    let mut bytes = Vec::new();
+    generate(&spec, &mut bytes).expect("a valid description");
+    bytes.into()
+}
+
+async fn client(endpoints: &[String], patience: Patience) -> Client {
+    let endpoints = endpoints.iter().map(|endpoint| endpoint.parse::<Endpoint>().expect("an endpoint"));
+    Client::start(endpoints.collect(), Security::default(), patience).await.expect("settings that work")
+}
+
+async fn index(endpoint: String, bytes: &Bytes) -> Result<Receipt, IndexError> {
+    client(&[endpoint], PATIENCE).await.index(&request(), &Given::new(bytes.clone())).await
+}
+
+fn of(fixture: &Fixture) -> Request {
+    let told = fixture.told.or_else(|| fixture.held.first().map(|held| (&*held.topic, held.partition)));
+    let (topic, partition) = told.unwrap_or(("logs", 0));
+    let format = match fixture.format {
+        v1::SegmentFormat::KafkaLog => Some(SegmentFormat::KafkaLog),
+        v1::SegmentFormat::ChronikWal => Some(SegmentFormat::ChronikWal),
+        v1::SegmentFormat::Unspecified => None,
+    };
+    let partition = TopicPartition::new(topic, partition).expect("a name");
+    Request { partition, format, log_id: LogId::new(&fixture.file), ..request() }
+}
+
+#[track_caller]
+fn check_receipt(fixture: &Fixture, receipt: &Receipt, worker: &Worker) {
+    let (file, read) = (&fixture.file, receipt.digest());
+    let records =
+        |count: fn(&crate::truth::Held) -> usize| fixture.held.iter().map(count).sum::<usize>() as u64;
+    let data = records(|held| held.records.len());
+    assert_eq!(read.size_bytes, fixture.bytes.len() as u64, "{file}");
+    assert_eq!(read.crc32c, crc32c::crc32c(&fixture.bytes), "{file}");
+    assert_eq!(read.sha256[..], Sha256::digest(&fixture.bytes)[..], "{file}");
+    assert_eq!(read.records, data + records(|held| held.control_offsets.len()), "{file}");
+    assert_eq!((receipt.data_records(), read.torn_bytes), (data, 0), "{file}");
+    assert_eq!((receipt.worker(), receipt.attempts()), (worker.address(), 1), "{file}");
+    assert_eq!(receipt.keys().len(), fixture.held.len(), "{file}");
+    let stored: usize = receipt.keys().iter().map(|key| worker.object(key).len()).sum();
+    assert_eq!(receipt.stored_bytes(), stored as u64, "{file}");
+}
+
+#[tokio::test]
+async fn a_receipt_is_about_what_was_read() {
+    let worker = Worker::start();
+    let client = client(&[worker.endpoint()], PATIENCE).await;
+    for fixture in fixtures().iter().filter(|fixture| fixture.held.len() < 2) {
+        let (request, payload) = (of(fixture), Given::new(fixture.bytes.clone()));
+        let receipt = client.index(&request, &payload).await.expect(&fixture.file);
+        check_receipt(fixture, &receipt, &worker);
+        assert!(!receipt.already_existed(), "{}", fixture.file);
+        assert_eq!(digest(&payload).await.expect("it reads"), *receipt.digest(), "{}", fixture.file);
+
+        let path = worker.sources().join("a segment %41");
+        std::fs::write(&path, &fixture.bytes).expect("a file");
+        let url = Url::parse(&file_url(&path)).expect("a URL");
+        let pointed = client.index(&Request { url: Some(url), ..request }, &payload).await;
+        let pointed = pointed.expect(&fixture.file);
+        check_receipt(fixture, &pointed, &worker);
+        assert_eq!(pointed.already_existed(), !fixture.held.is_empty(), "{}", fixture.file);
+        assert_eq!(pointed.keys(), receipt.keys(), "{}", fixture.file);
+    }
+}
+
+#[tokio::test]
+async fn only_a_header_goes_to_a_worker_that_sees_the_bytes() {
+    let worker = Worker::start();
+    let crooked = Crooked::start(&worker.endpoint()).await;
+    let (bytes, path) = (segment(100), worker.sources().join("0.log"));
+    std::fs::write(&path, &bytes).expect("a file");
+    let request = Request { url: Some(Url::parse(&file_url(&path)).expect("a URL")), ..request() };
+    let client = client(&[crooked.endpoint()], PATIENCE).await;
+    client.index(&request, &Given::new(bytes.clone())).await.expect("a receipt");
+    let calls = crooked.calls();
+    assert!(calls[0].is_pointed && calls[0].bytes == 0, "{calls:?}");
+
+    // The worker sees other bytes than this side does.
+    std::fs::write(&path, segment(101)).expect("a file");
+    let error = client.index(&request, &Given::new(bytes)).await.expect_err("other bytes");
+    assert!(matches!(error, IndexError::Rejected(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn torn_bytes_are_kept_only_where_that_is_asked_for() {
+    let worker = Worker::start();
+    let client = client(&[worker.endpoint()], PATIENCE).await;
+    let bytes = segment(500);
+    let whole = digest(&Given::new(bytes.clone())).await.expect("it reads");
+    let torn = Given::new(bytes.slice(..bytes.len() - 3));
+    let error = client.index(&request(), &torn).await.expect_err("it is torn");
+    let IndexError::Rejected(refusal) = &error else { panic!("{error:?}") };
+    assert_eq!((refusal.code, &*refusal.reason), ("DATA_LOSS", "TORN_TAIL"));
+    assert_eq!(refusal.position.expect("where") as usize, bytes.len() - last_frame_bytes(&bytes));
+
+    let request = Request { keep_torn_tail: true, ..request() };
+    let receipt = client.index(&request, &torn).await.expect("a receipt");
+    let read = receipt.digest();
+    assert_eq!(read.torn_bytes as usize, last_frame_bytes(&bytes) - 3);
+    assert!(read.records < whole.records && read.records == receipt.data_records());
+}
+
+fn last_frame_bytes(segment: &Bytes) -> usize {
+    let (mut at, mut last) = (0, 0);
+    while at < segment.len() {
+        let length: [u8; 4] = segment[at + 8..at + 12].try_into().expect("four bytes");
+        last = 12 + u32::from_be_bytes(length) as usize;
+        at += last;
+    }
+    last
+}
+
+#[tokio::test]
+async fn an_ok_for_something_else_is_no_receipt() {
+    let worker = Worker::start();
+    let crooked = Crooked::start(&worker.endpoint()).await;
+    let bytes = segment(500);
+    let wrong: &[(&str, fn(&mut IndexSegmentResponse))] = &[
+        ("bytes_read", |reply| reply.bytes_read -= 1),
+        ("crc32c", |reply| reply.crc32c ^= 1),
+        ("sha256", |reply| reply.sha256 = vec![7; 32].into()),
+        ("sha256", |reply| reply.sha256 = Bytes::new()),
+        ("records", |reply| reply.record_count -= 1),
+        ("records", |reply| reply.control_record_count += 1),
+        ("records", |reply| reply.record_count = u64::MAX),
+        ("records", |reply| reply.partitions[0].record_count += 1),
+        ("torn_tail_bytes", |reply| reply.torn_tail_bytes = 1),
+        ("bundles", |reply| reply.partitions.push(v1::IndexedPartition::default())),
+        ("bundles", |reply| reply.partitions[0].bundle = None),
+        ("bundles", |reply| reply.partitions[0].bundle = Some(v1::Bundle::default())),
+        ("bundles", |reply| reply.partitions[0].topic.push('s')),
+        ("bundles", |reply| reply.partitions[0].partition += 1),
+        ("bundles", |reply| reply.partitions[0].log_id = String::new()),
+        ("records", |reply| reply.partitions.clear()),
+    ];
+    for (nth, (field, change)) in wrong.iter().enumerate() {
+        crooked.script([Answer::Wrong(*change)]);
+        let error = index(crooked.endpoint(), &bytes).await.expect_err("something else");
+        let IndexError::Mismatch { worker, mismatch } = &error else { panic!("{nth}: {error:?}") };
+        assert_eq!((&**worker, mismatch.field), (&*crooked.address().to_string(), *field), "{nth}: {error}");
+        assert_eq!(crooked.calls().len(), nth + 1, "it is not tried again");
+    }
+    index(crooked.endpoint(), &bytes).await.expect("the truth");
+}
+
+#[tokio::test]
+async fn an_ok_before_the_last_byte_is_no_receipt() {
+    let crooked = Crooked::start("http://127.0.0.1:1").await;
+    crooked.script([Answer::Early]);
+    let error = index(crooked.endpoint(), &large_segment()).await.expect_err("nothing was read");
+    assert!(
+        matches!(&error, IndexError::Mismatch { mismatch, .. } if mismatch.field == "bytes_read"),
+        "{error:?}"
+    );
+}
+
+/// Bytes whose records cannot be counted, and a worker that says it has them all.
+#[tokio::test]
+async fn an_ok_for_what_cannot_be_counted_is_no_receipt() {
+    let crooked = Crooked::start("http://127.0.0.1:1").await;
+    for bytes in [&b"certainly no frame, but long enough"[..], &[0xca; 3 << 20]] {
+        let reply = IndexSegmentResponse {
+            bytes_read: bytes.len() as u64,
+            crc32c: crc32c::crc32c(bytes),
+            sha256: Sha256::digest(bytes).to_vec().into(),
+            ..IndexSegmentResponse::default()
+        };
+        crooked.script([Answer::Say(Box::new(reply))]);
+        let error = index(crooked.endpoint(), &Bytes::from(bytes)).await.expect_err("no frames");
+        assert!(
+            matches!(&error, IndexError::Mismatch { mismatch, .. } if mismatch.field == "records"),
+            "{error:?}"
+        );
+        assert_eq!(crooked.calls().last().expect("a call").bytes, bytes.len() as u64, "workers judge");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_segment_is_rejected_with_its_place() {
+    let worker = Worker::start();
+    let mut bytes = segment(500).to_vec();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    let error = index(worker.endpoint(), &bytes.clone().into()).await.expect_err("it is damaged");
+    let IndexError::Rejected(refusal) = &error else { panic!("{error:?}") };
+    assert_eq!((refusal.code, &*refusal.reason), ("DATA_LOSS", "CRC_MISMATCH"));
+    assert_eq!(refusal.position, Some((bytes.len() - last_frame_bytes(&bytes.into())) as u64));
+    assert_eq!(refusal.worker, worker.address());
+}
+
+/// What becomes of a segment whose first answer is this code.
+#[derive(Debug, PartialEq)]
+enum Fate {
+    Rejected,
+    Refused,
+    SentAgain,
+}
+
+#[tokio::test]
+async fn the_code_says_what_to_do() {
+    let worker = Worker::start();
+    let bytes = segment(10);
+    for (code, expected) in [
+        (Code::InvalidArgument, Fate::Rejected),
+        (Code::DataLoss, Fate::Rejected),
+        (Code::Unauthenticated, Fate::Refused),
+        (Code::PermissionDenied, Fate::Refused),
+        (Code::NotFound, Fate::Refused),
+        (Code::Unimplemented, Fate::Refused),
+        (Code::FailedPrecondition, Fate::Refused),
+        (Code::OutOfRange, Fate::Refused),
+        (Code::AlreadyExists, Fate::Refused),
+        (Code::Unavailable, Fate::SentAgain),
+        (Code::ResourceExhausted, Fate::SentAgain),
+        (Code::DeadlineExceeded, Fate::SentAgain),
+        (Code::Cancelled, Fate::SentAgain),
+        (Code::Aborted, Fate::SentAgain),
+        (Code::Unknown, Fate::SentAgain),
+        (Code::Internal, Fate::SentAgain),
+    ] {
+        // Two, so that nobody waits for the one that says no.
+        let [first, second] =
+            [Crooked::start(&worker.endpoint()).await, Crooked::start(&worker.endpoint()).await];
+        for crooked in [&first, &second] {
+            crooked.always(Answer::No(code, None));
+        }
+        let endpoints = [first.endpoint(), second.endpoint()];
+        let patience = Patience { segment: Duration::from_millis(200), ..PATIENCE };
+        let sent = client(&endpoints, patience).await.index(&request(), &Given::new(bytes.clone())).await;
+        let calls = first.calls().len() + second.calls().len();
+        let refusal = Refusal {
+            worker: String::new(),
+            code: "",
+            reason: "CROOKED".to_owned(),
+            message: "so it is written".to_owned(),
+            position: Some(61),
+        };
+        let (fate, said) = match sent.expect_err("it never says yes") {
+            IndexError::Rejected(refusal) => (Fate::Rejected, refusal),
+            IndexError::Refused(refusal) => (Fate::Refused, refusal),
+            IndexError::OutOfPatience { last, attempts } => {
+                assert_eq!(attempts as usize, calls, "{code:?}");
+                (Fate::SentAgain, last.expect("it said no"))
+            }
+            error => panic!("{code:?}: {error:?}"),
+        };
+        assert_eq!(fate, expected, "{code:?}");
+        assert_eq!(Refusal { worker: String::new(), code: "", ..said }, refusal, "{code:?}");
+        assert!(if fate == Fate::SentAgain { calls >= 2 } else { calls == 1 }, "{code:?}: {calls} calls");
+    }
+}
+
+#[tokio::test]
+async fn a_fault_that_shows_three_times_is_for_somebody_to_look_at() {
+    let worker = Worker::start();
+    let crooked = Crooked::start(&worker.endpoint()).await;
+    let faults = |count| std::iter::repeat_n(Answer::No(Code::Internal, None), count);
+    crooked.script(faults(2));
+    let receipt = index(crooked.endpoint(), &segment(10)).await.expect("the third time");
+    assert_eq!(receipt.attempts(), 3);
+    crooked.script(faults(3));
+    let error = index(crooked.endpoint(), &segment(10)).await.expect_err("a fault");
+    assert!(matches!(&error, IndexError::Refused(refusal) if refusal.code == "INTERNAL"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_worker_without_room_is_left_alone_as_long_as_it_says() {
+    let worker = Worker::start();
+    let crooked = Crooked::start(&worker.endpoint()).await;
+    for code in [Code::ResourceExhausted, Code::Unavailable] {
+        let pause = Duration::from_millis(1_100);
+        crooked.script([Answer::No(code, Some(pause))]);
+        let began = Instant::now();
+        let receipt = index(crooked.endpoint(), &segment(10)).await.expect("a receipt");
+        assert_eq!(receipt.attempts(), 2);
+        assert!(began.elapsed() >= pause, "{code:?}: after {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn others_are_asked_at_once() {
+    let worker = Worker::start();
+    let [full, away, good] = [
+        Crooked::start(&worker.endpoint()).await,
+        Crooked::start(&worker.endpoint()).await,
+        Crooked::start(&worker.endpoint()).await,
+    ];
+    let hour = Some(Duration::from_secs(3_600));
+    full.always(Answer::No(Code::ResourceExhausted, hour));
+    away.always(Answer::No(Code::Unavailable, hour));
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+    let endpoints = [full.endpoint(), away.endpoint(), format!("http://{nobody}"), good.endpoint()];
+    let client = client(&endpoints, PATIENCE).await;
+    for _ in 0..6 {
+        let receipt = client.index(&request(), &Given::new(segment(10))).await.expect("a receipt");
+        assert_eq!(receipt.worker(), good.address().to_string());
+    }
+    // Those that ask to be left alone are; the good one did it all.
+    assert_eq!((full.calls().len(), away.calls().len(), good.calls().len()), (1, 1, 6));
+}
+
+#[tokio::test]
+async fn without_a_worker_patience_ends() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+    let patience = Patience { segment: Duration::from_millis(400), ..PATIENCE };
+    let client = client(&[format!("http://{nobody}")], patience).await;
+    let error = client.index(&request(), &Given::new(segment(10))).await.expect_err("nobody");
+    let IndexError::OutOfPatience { attempts, last: Some(last) } = &error else { panic!("{error:?}") };
+    assert!(*attempts > 0 && last.code == "UNAVAILABLE" && last.worker == nobody.to_string(), "{error:?}");
+    assert!(last.message.to_lowercase().contains("refused"), "{last}");
+}

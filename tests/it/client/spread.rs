@@ -1,0 +1,126 @@
+//! Who gets what: the least loaded, and nobody for ever.
+
+use futures::future::join_all;
+
+use super::*;
+
+async fn hanging(count: usize) -> Vec<Crooked> {
+    let workers = join_all((0..count).map(|_| Crooked::start("http://127.0.0.1:1"))).await;
+    workers.iter().for_each(|worker| worker.always(Answer::Hang));
+    workers
+}
+
+fn endpoints(workers: &[Crooked]) -> Vec<String> {
+    workers.iter().map(Crooked::endpoint).collect()
+}
+
+/// Sends a segment and does not wait for what becomes of it.
+fn send(client: &Client, bytes: &Bytes) -> tokio::task::JoinHandle<Result<Receipt, IndexError>> {
+    let (client, payload) = (client.clone(), Given::new(bytes.clone()));
+    tokio::spawn(async move { client.index(&request(), &payload).await })
+}
+
+fn begun(workers: &[Crooked]) -> Vec<usize> {
+    workers.iter().map(|worker| worker.calls().len()).collect()
+}
+
+async fn until_begun(workers: &[Crooked], count: usize) {
+    join_all(workers.iter().map(|worker| worker.until(|counts| counts.begun >= count))).await;
+}
+
+#[tokio::test]
+async fn lesson_29_long_lived_connections_leave_no_worker_idle() {
+    let workers = hanging(3).await;
+    let client = client(&endpoints(&workers), PATIENCE).await;
+    let bytes = segment(10);
+    for round in 1..=3 {
+        (0..3).for_each(|_| drop(send(&client, &bytes)));
+        until_begun(&workers, round).await;
+        assert_eq!(begun(&workers), [round; 3]);
+    }
+}
+
+#[tokio::test]
+async fn lesson_29_a_segment_weighs_its_bytes() {
+    let workers = hanging(3).await;
+    let client = client(&endpoints(&workers), PATIENCE).await;
+    drop(send(&client, &segment(10)));
+    until_any(&workers, 1).await;
+    // The large one weighs as much as four small ones.
+    drop(send(&client, &large_segment()));
+    until_any(&workers, 2).await;
+    for sent in 3..=7 {
+        drop(send(&client, &segment(10)));
+        until_any(&workers, sent).await;
+    }
+    let mut counts = begun(&workers);
+    counts.sort_unstable();
+    assert_eq!(counts, [1, 3, 3]);
+    let large = workers.iter().find(|worker| worker.calls().len() == 1).expect("the first");
+    large.until(|_| large.calls()[0].is_whole()).await;
+    assert!(large.calls()[0].bytes > 2 << 20);
+}
+
+/// Waits until all workers together have had so many calls.
+async fn until_any(workers: &[Crooked], count: usize) {
+    let all = || begun(workers).into_iter().sum::<usize>() >= count;
+    let waits = workers.iter().map(|worker| Box::pin(worker.until(|_| all())));
+    futures::future::select_all(waits).await;
+}
+
+#[tokio::test]
+async fn lesson_29_a_segment_that_is_given_up_weighs_nothing() {
+    let workers = hanging(2).await;
+    let client = client(&endpoints(&workers), PATIENCE).await;
+    let given_up = send(&client, &large_segment());
+    until_any(&workers, 1).await;
+    let (first, second) = if workers[0].calls().len() == 1 { (0, 1) } else { (1, 0) };
+    given_up.abort();
+    workers[first].until(|counts| counts.over == 1).await;
+    drop(send(&client, &segment(10)));
+    workers[second].until(|counts| counts.begun == 1).await;
+    drop(send(&client, &segment(10)));
+    workers[first].until(|counts| counts.begun == 2).await;
+}
+
+#[tokio::test]
+async fn lesson_23_a_worker_that_hangs_costs_one_deadline() {
+    let truth = Worker::start();
+    let good = Crooked::start(&truth.endpoint()).await;
+    let hanging = Crooked::start(&truth.endpoint()).await;
+    hanging.always(Answer::Hang);
+    let patience = Patience { attempt: Duration::from_secs(3), ..PATIENCE };
+    let client = client(&[good.endpoint(), hanging.endpoint()], patience).await;
+    for _ in 0..4 {
+        let receipt = client.index(&request(), &Given::new(segment(10))).await.expect("a receipt");
+        assert_eq!(receipt.worker(), good.address().to_string());
+    }
+    // It is told how long it has, and then that nobody waits for it any more; and it gets nothing new for a while.
+    hanging.until(|counts| counts.over == 1).await;
+    let calls = hanging.calls();
+    assert!(calls.len() == 1 && calls[0].timeout.is_some(), "{calls:?}");
+}
+
+#[tokio::test]
+async fn lesson_23_a_stopped_process_costs_one_deadline() {
+    let [stopped, good] = [Worker::start(), Worker::start()];
+    let patience = Patience { attempt: Duration::from_secs(3), ..PATIENCE };
+    let client = client(&[stopped.endpoint(), good.endpoint()], patience).await;
+    stopped.signal("STOP");
+    for _ in 0..4 {
+        let receipt = client.index(&request(), &Given::new(segment(10))).await.expect("a receipt");
+        assert_eq!(receipt.worker(), good.address());
+    }
+    stopped.signal("CONT");
+}
+
+#[tokio::test]
+async fn lesson_23_all_attempts_together_have_a_deadline() {
+    let workers = hanging(2).await;
+    let patience =
+        Patience { attempt: Duration::from_millis(300), segment: Duration::from_millis(500), ..PATIENCE };
+    let client = client(&endpoints(&workers), patience).await;
+    let error = client.index(&request(), &Given::new(segment(10))).await.expect_err("they hang");
+    let IndexError::OutOfPatience { attempts: 2, last: Some(last) } = &error else { panic!("{error:?}") };
+    assert_eq!(last.code, "DEADLINE_EXCEEDED");
+}
