@@ -235,7 +235,8 @@ async fn an_ok_for_something_else_is_no_receipt() {
     let worker = Worker::start();
     let crooked = Crooked::start(&worker.endpoint()).await;
     let bytes = segment(500);
-    let wrong: &[(&str, fn(&mut IndexSegmentResponse))] = &[
+    type Change = fn(&mut IndexSegmentResponse);
+    let wrong: &[(&str, Change)] = &[
         ("bytes_read", |reply| reply.bytes_read -= 1),
         ("crc32c", |reply| reply.crc32c ^= 1),
         ("sha256", |reply| reply.sha256 = vec![7; 32].into()),
