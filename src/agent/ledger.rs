@@ -59,7 +59,7 @@ pub(super) struct Now {
 }
 
 impl Now {
-    pub(super) fn now() -> Self {
+    pub(super) fn read() -> Self {
         Self { wall: SystemTime::now(), monotonic: Instant::now() }
     }
 }

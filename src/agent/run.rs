@@ -73,7 +73,7 @@ enum Done {
 enum Next {
     Tick,
     Slot(Slot),
-    Done(Result<(Id, Done), JoinError>),
+    Done(Box<Result<(Id, Done), JoinError>>),
 }
 
 impl<W: SealedSegments> Run<W> {
@@ -155,7 +155,7 @@ impl<W: SealedSegments> Run<W> {
     /// Waits for what happens next. Nothing is lost where this is given up.
     async fn next(&mut self) -> Next {
         tokio::select! {
-            Some(done) = self.tasks.join_next_with_id() => Next::Done(done),
+            Some(done) = self.tasks.join_next_with_id() => Next::Done(Box::new(done)),
             slot = self.line.slot(), if !self.queue.is_empty() => Next::Slot(slot),
             else => std::future::pending().await,
         }
@@ -168,11 +168,13 @@ impl<W: SealedSegments> Run<W> {
                 self.list();
             }
             Next::Slot(slot) => self.send_first(slot),
-            Next::Done(Ok((id, done))) => {
-                self.works.remove(&id);
-                self.take_done(done).await;
-            }
-            Next::Done(Err(error)) => self.take_panic(&error),
+            Next::Done(done) => match *done {
+                Ok((id, done)) => {
+                    self.works.remove(&id);
+                    self.take_done(done).await;
+                }
+                Err(error) => self.take_panic(&error),
+            },
         }
         if self.queue.is_empty() {
             self.line.leave();
@@ -230,7 +232,7 @@ impl<W: SealedSegments> Run<W> {
         match listing {
             Ok(listing) => {
                 self.summary.is_listed = true;
-                self.ledger.take_listing(listing, begun, Now::now());
+                self.ledger.take_listing(listing, begun, Now::read());
                 self.agent.checkpoint.retain(|name| self.ledger.holds(name));
                 self.took.retain(|name, _| self.ledger.holds(name));
                 self.unsettled = self.ledger.partitions().map(|(partition, _)| partition.clone()).collect();
@@ -250,7 +252,7 @@ impl<W: SealedSegments> Run<W> {
             return;
         }
         let in_flight: HashSet<_> = self.sending().map(|segment| &*segment.name).collect();
-        let when = (&self.agent.settings, self.round, Now::now());
+        let when = (&self.agent.settings, self.round, Now::read());
         let Plan { queue, is_cut } = plan(&self.ledger, &self.agent.checkpoint, &in_flight, when);
         (self.queue, self.is_cut) = (queue.into(), is_cut);
     }

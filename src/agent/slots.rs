@@ -21,10 +21,12 @@ impl Slots {
 /// Room for one segment, until it is dropped.
 pub(super) type Slot = OwnedSemaphorePermit;
 
+type Place = Pin<Box<dyn Future<Output = Result<Slot, AcquireError>> + Send>>;
+
 /// A place in the line for a slot. Waiting may be given up and taken up again without losing the place.
 pub(super) struct Line {
     slots: Slots,
-    waiting: Option<Pin<Box<dyn Future<Output = Result<Slot, AcquireError>> + Send>>>,
+    waiting: Option<Place>,
 }
 
 impl Line {

@@ -193,8 +193,8 @@ async fn a_segment_is_old_enough_by_its_files_clock_or_by_ours() {
     let begin = now();
     let mut fresh = segment("topic", 0);
     for (changed_at, watched, is_sent) in [
-        (begin.wall - SECOND * 11, SECOND * 0, true),
-        (begin.wall - SECOND * 9, SECOND * 0, false),
+        (begin.wall - SECOND * 11, Duration::ZERO, true),
+        (begin.wall - SECOND * 9, Duration::ZERO, false),
         (begin.wall - SECOND * 9, SECOND * 9, true),
         (begin.wall + SECOND * 3_600, SECOND * 9, false),
         (begin.wall + SECOND * 3_600, SECOND * 10, true),
