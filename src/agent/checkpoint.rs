@@ -164,7 +164,13 @@ impl Checkpoint {
         }
     }
 
-    /// A receipt is no longer needed, or no longer believed.
+    /// A receipt is no longer believed, by this process and by later ones.
+    pub(super) async fn disown(&mut self, name: &str) -> io::Result<()> {
+        self.forget(name);
+        self.write_anew().await
+    }
+
+    /// A receipt is no longer needed.
     pub(super) fn forget(&mut self, name: &str) {
         self.entries.remove(name);
     }

@@ -187,7 +187,9 @@ impl<W: SealedSegments> Run<W> {
         match done {
             Done::Listed { begun, listing } => self.take_listing(begun, listing),
             Done::Sent { segment, took, outcome } => self.take_outcome(&segment, took, outcome).await,
-            Done::Settled { partition, deleted, stop } => self.take_settled(partition, &deleted, stop),
+            Done::Settled { partition, deleted, stop } => {
+                self.take_settled(partition, &deleted, stop).await;
+            }
         }
     }
 
@@ -368,7 +370,7 @@ impl<W: SealedSegments> Run<W> {
         });
     }
 
-    fn take_settled(
+    async fn take_settled(
         &mut self,
         partition: TopicPartition,
         deleted: &[Deletion],
@@ -386,32 +388,28 @@ impl<W: SealedSegments> Run<W> {
             None => {
                 self.unsettled.insert(partition);
             }
-            Some((deletion, stop)) => self.take_stop(&deletion, stop),
+            Some((deletion, stop)) => self.take_stop(&deletion, stop).await,
         }
     }
 
     /// The next listing tries again what can be tried again.
-    fn take_stop(&mut self, Deletion { segment, receipt, .. }: &Deletion, stop: Stop) {
-        let (wal_dir, name) = (&*self.agent.name, &segment.name);
+    async fn take_stop(&mut self, Deletion { segment, receipt, .. }: &Deletion, stop: Stop) {
+        let (wal_dir, name) = (Arc::clone(&self.agent.name), &segment.name);
         match stop {
             Stop::Changed => {
-                info!(wal_dir, segment = name, "it has changed since it was stored, and is sent again");
+                info!(%wal_dir, segment = name, "it has changed since it was stored, and is sent again");
                 self.agent.checkpoint.forget(name);
             }
             Stop::Different(read) => {
-                let receipt = receipt.digest();
-                metrics::mismatched(wal_dir);
-                error!(
-                    wal_dir,
-                    segment = name,
-                    ?read,
-                    ?receipt,
-                    "not what was stored: it stays, and is sent again"
-                );
-                self.agent.checkpoint.forget(name);
+                metrics::mismatched(&wal_dir);
+                let (read, stored) = (hex(&read.sha256), hex(&receipt.digest().sha256));
+                error!(%wal_dir, segment = name, read, stored, "not what was stored: it stays, and is sent again");
+                if let Err(error) = self.agent.checkpoint.disown(name).await {
+                    warn!(%wal_dir, segment = name, %error, "the checkpoint cannot be written");
+                }
             }
             Stop::Failed(error) => {
-                error!(wal_dir, segment = name, error = chain(&error), "it is stored, and cannot be deleted");
+                error!(%wal_dir, segment = name, error = chain(&error), "it is stored, and cannot be deleted");
             }
         }
     }
@@ -446,4 +444,8 @@ impl<W: SealedSegments> Run<W> {
         }
         summary
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -37,6 +37,10 @@ pub enum Answer {
     Held(Arc<Semaphore>),
     /// Nothing, for ever.
     Hang,
+    /// Nothing, for ever, although the real worker has stored it.
+    Lose,
+    /// Nothing, for ever, and it takes no more than the first chunk.
+    Stall,
     /// All connections break when the segment has come.
     Break,
 }
@@ -279,6 +283,15 @@ impl IndexerService for Front {
             }
             Answer::Hang => {
                 answering.rest(&mut messages).await?;
+                std::future::pending().await
+            }
+            Answer::Lose => {
+                self.truth(answering.rest(&mut messages).await?).await?;
+                std::future::pending().await
+            }
+            Answer::Stall => {
+                answering.next(&mut messages).await?;
+                answering.next(&mut messages).await?;
                 std::future::pending().await
             }
             Answer::Break => {

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, so that everything links once.
 
 mod abuse;
+mod agent;
 mod broker;
 mod chaos;
 mod client;
@@ -20,6 +21,7 @@ mod read_back;
 mod receipts;
 mod requests;
 mod servers;
+mod sidecar;
 mod sizes;
 mod storefaults;
 mod stores;

@@ -1,0 +1,212 @@
+//! The agent as a process of its own, and WAL directories for it.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use wal_indexer::generate::{Format, Size, Spec, generate};
+use wal_indexer::ids::TopicPartition;
+
+use crate::worker::command;
+
+/// Longer than anything here takes, on any machine.
+const SOON: Duration = Duration::from_secs(60);
+
+/// A running agent that looks every tenth of a second and sends segments of any age. Ends with the value.
+pub struct Sidecar {
+    process: Child,
+    metrics: String,
+    root: TempDir,
+}
+
+/// The agent's flags for this directory and these workers, in a hurry.
+fn flags(wal: &Path, endpoints: &[String]) -> Vec<String> {
+    let endpoints = endpoints.join(",");
+    let wal = wal.to_str().expect("UTF-8");
+    let flags = ["agent", "--wal-dir", wal, "--endpoint", &endpoints, "--min-segment-age", "0"];
+    flags.into_iter().map(str::to_owned).collect()
+}
+
+/// One run of the agent, to its end.
+pub fn once(wal: &Path, endpoints: &[String], more: &[&str]) -> Output {
+    command(flags(wal, endpoints)).args(["--once"]).args(more).output().expect("the program starts")
+}
+
+impl Sidecar {
+    pub fn start(wal: &Path, endpoints: &[String], more: &[&str]) -> Self {
+        let root = TempDir::with_prefix("wal-indexer-it-").expect("a directory");
+        let log = File::create(root.path().join("log")).expect("a file");
+        // Flags that are given twice are refused.
+        let more_or = |flag: &'static str, value: &'static str| match more.contains(&flag) {
+            true => Vec::new(),
+            false => vec![flag, value],
+        };
+        let mut process = command(flags(wal, endpoints))
+            .args(more_or("--interval", "0.1"))
+            .args(["--metrics-listen", "127.0.0.1:0"])
+            .args(more)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("the program starts");
+        let mut line = String::new();
+        let stdout = process.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("a line");
+        let metrics = line.trim_end().strip_prefix("metrics on ").map(str::to_owned);
+        let mut agent = Self { process, metrics: String::new(), root };
+        agent.metrics = metrics.unwrap_or_else(|| panic!("the agent said {line:?}\n{}", agent.log()));
+        agent
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.root.path().join("log")).unwrap_or_default()
+    }
+
+    /// All measurements, as Prometheus would fetch them.
+    pub fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(&self.metrics).expect("it listens");
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.metrics)
+            .expect("it takes a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        answer
+    }
+
+    /// The sum of all measurements of this name, without `wal_indexer_`; `None` where there is none.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.metrics();
+        let of_name = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix("wal_indexer_")?.strip_prefix(name)?;
+            let value =
+                rest.strip_prefix('{').map_or(Some(rest), |labels| Some(labels.rsplit_once('}')?.1))?;
+            value.strip_prefix(' ')?.parse::<f64>().ok()
+        });
+        of_name.reduce(|sum, value| sum + value)
+    }
+
+    /// Waits until something is so.
+    #[track_caller]
+    pub fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + SOON;
+        while !is_so(self) {
+            assert!(Instant::now() < deadline, "not {what}\n{}\n{}", self.metrics(), self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Sends it a signal, by its name: `TERM`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Kills it: nothing it has begun is finished.
+    pub fn kill(mut self) {
+        self.process.kill().expect("it is ours");
+        self.process.wait().expect("it ends");
+    }
+
+    /// Waits for its end, which must come soon.
+    pub fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + SOON;
+        loop {
+            match self.process.try_wait().expect("it is ours") {
+                Some(status) => return status,
+                None => assert!(Instant::now() < deadline, "it goes on\n{}", self.log()),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        // Either fails only where the process has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("the agent's log:\n{}", self.log());
+        }
+    }
+}
+
+/// A broker's directory, in Chronik's layout.
+pub struct Wal {
+    root: TempDir,
+}
+
+impl Wal {
+    pub fn new() -> Self {
+        Self { root: TempDir::with_prefix("wal-indexer-it-wal-").expect("a directory") }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// A segment of 20 records: those of offset `id * 1000` and on.
+    pub fn add(&self, topic: &str, partition: i32, id: u64) -> PathBuf {
+        let path = self.path().join(name(topic, partition, id));
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        fs::write(&path, segment(topic, partition, id)).expect("written");
+        path
+    }
+
+    /// Segments `ids` of a partition. The last is the one that its broker writes to.
+    pub fn add_all(&self, topic: &str, partition: i32, ids: impl IntoIterator<Item = u64>) {
+        for id in ids {
+            self.add(topic, partition, id);
+        }
+    }
+
+    /// Whether a segment is there.
+    pub fn has(&self, topic: &str, partition: i32, id: u64) -> bool {
+        self.path().join(name(topic, partition, id)).exists()
+    }
+
+    /// Which segments of a partition are there.
+    pub fn ids(&self, topic: &str, partition: i32) -> Vec<u64> {
+        let directory = self.path().join(topic).join(partition.to_string());
+        let prefix = format!("wal_{partition}_");
+        let names =
+            fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").file_name());
+        let id = |name: std::ffi::OsString| {
+            name.to_str()?.strip_prefix(&prefix)?.strip_suffix(".log")?.parse().ok()
+        };
+        let mut ids: Vec<_> = names.filter_map(id).collect();
+        ids.sort_unstable();
+        ids
+    }
+}
+
+/// A segment's name, as the agent says it.
+pub fn name(topic: &str, partition: i32, id: u64) -> String {
+    format!("{topic}/{partition}/wal_{partition}_{id}.log")
+}
+
+/// A segment's bytes.
+pub fn segment(topic: &str, partition: i32, id: u64) -> Vec<u8> {
+    let spec = Spec {
+        format: Format::ChronikV2,
+        size: Size::Records(20),
+        seed: id,
+        partition: TopicPartition::new(topic, partition).expect("a name"),
+        base_offset: id as i64 * 1_000,
+        batch_records: NonZeroU32::new(10).expect("not zero"),
+        ..Spec::default()
+    };
+    let mut bytes = Vec::new();
+    generate(&spec, &mut bytes).expect("a segment");
+    bytes
+}
