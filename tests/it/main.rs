@@ -27,5 +27,6 @@ mod storefaults;
 mod stores;
 mod tidy;
 mod truth;
+mod wal_dirs;
 mod worker;
 mod written;
