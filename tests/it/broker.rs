@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -65,6 +66,8 @@ pub struct Plan {
     pub segment_bytes: u64,
     /// Batches of all partitions together.
     pub batches: u64,
+    /// Records of a batch.
+    pub records: RangeInclusive<u64>,
     /// Between two batches.
     pub pause: Duration,
 }
@@ -186,7 +189,8 @@ impl Writer {
     /// Appends to a partition whose turn it is by chance.
     fn turn(&mut self) {
         let chosen = self.dice.below(self.lanes.len() as u64) as usize;
-        let count = 1 + self.dice.below(40);
+        let (fewest, most) = self.plan.records.clone().into_inner();
+        let count = fewest + self.dice.below(most - fewest + 1);
         let mut batches = vec![self.batch(chosen, count)];
         // Offsets are reserved before their batch is appended: another may come first.
         if self.dice.one_in(16) {
@@ -287,19 +291,18 @@ pub async fn differences(log: &Log, store: &Store) -> Vec<String> {
 }
 
 fn records_that_differ(log: &Log, bundles: &[(String, Stored)]) -> Vec<String> {
-    let mut stored: BTreeMap<(String, i32, i64), Vec<(Hash, &str)>> = BTreeMap::new();
+    let mut stored = BTreeMap::<_, Vec<(Hash, &str)>>::new();
     for (key, bundle) in bundles {
-        let (topic, partition) = (&bundle.manifest.topic, bundle.manifest.partition);
+        let partition = (bundle.manifest.topic.as_str(), bundle.manifest.partition);
         for record in &bundle.records {
-            let place = (topic.clone(), partition, record.offset);
-            stored.entry(place).or_default().push((fingerprint(record), key));
+            stored.entry((partition, record.offset)).or_default().push((fingerprint(record), key));
         }
     }
     let mut differences = Vec::new();
     for (path, segment) in log.sealed() {
-        let (topic, partition) = (segment.partition.topic(), segment.partition.partition());
+        let partition = (segment.partition.topic(), segment.partition.partition());
         for (offset, fingerprint) in &segment.records {
-            let found = stored.remove(&(topic.to_owned(), partition, *offset)).unwrap_or_default();
+            let found = stored.remove(&(partition, *offset)).unwrap_or_default();
             let what = match &found[..] {
                 [(found, _)] if found == fingerprint => continue,
                 [(_, key)] => format!("is another one in {key}"),
@@ -340,10 +343,8 @@ fn segments_that_differ(log: &Log, bundles: &[(String, Stored)]) -> Vec<String> 
 /// What a broker wrote in one go.
 fn written(directory: &Path) -> Log {
     let topics = vec![("orders", 2), ("audit", 1)];
-    Broker::write(
-        directory,
-        Plan { seed: 5, topics, segment_bytes: 20_000, batches: 60, pause: Duration::ZERO },
-    )
+    let (records, pause) = (1..=40, Duration::ZERO);
+    Broker::write(directory, Plan { seed: 5, topics, segment_bytes: 20_000, batches: 60, records, pause })
 }
 
 async fn store_all<'a>(segments: impl Iterator<Item = (&'a Path, &'a Segment)>) -> Store {
@@ -411,15 +412,13 @@ async fn whatever_is_otherwise_than_acknowledged_is_seen() {
     let store = store_all(log.sealed()).await;
     let (path, segment) = log.sealed().next().expect("a segment");
     let offset = *segment.records.keys().next().expect("a record");
-    let cases: [(&str, &dyn Fn(&mut Segment)); 3] = [
-        ("was never sealed", &|segment| _ = segment.records.remove(&offset)),
-        ("is another one in", &|segment| _ = segment.records.insert(offset, [0; 32])),
-        ("does not come back", &|segment| segment.sealed = Some([0; 32])),
-    ];
-    for (wanted, change) in cases {
+    let check = async |wanted: &str, change: &dyn Fn(&mut Segment)| {
         let mut log = Log { segments: log.segments.clone() };
         change(log.segments.get_mut(path).expect("a segment"));
         let found = differences(&log, &store).await;
         assert!(found.len() == 1 && found[0].contains(wanted), "{found:#?}");
-    }
+    };
+    check("was never sealed", &|segment| _ = segment.records.remove(&offset)).await;
+    check("is another one in", &|segment| _ = segment.records.insert(offset, [0; 32])).await;
+    check("does not come back", &|segment| segment.sealed = Some([0; 32])).await;
 }

@@ -320,8 +320,8 @@ fn survive(seed: u64, lasting: Duration, server: Option<Server>) {
     let pause = Duration::from_millis(25);
     let batches = lasting.as_millis() as u64 / 25;
     let topics = vec![("orders", 3), ("audit.events_eu", 2), ("Zürich", 1)];
-    let mut broker =
-        Broker::start(&scene.wal, Plan { seed, topics, segment_bytes: 96 << 10, batches, pause });
+    let plan = Plan { seed, topics, segment_bytes: 96 << 10, batches, records: 1..=40, pause };
+    let mut broker = Broker::start(&scene.wal, plan);
     let watch = Watch::start(broker.shared_log(), scene.store.clone());
     scene.endure(&blows);
     broker.finish();

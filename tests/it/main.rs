@@ -20,6 +20,7 @@ mod python;
 mod read_back;
 mod receipts;
 mod requests;
+mod scale;
 mod servers;
 mod sidecar;
 mod sizes;

@@ -44,10 +44,6 @@ impl Process {
         true
     }
 
-    pub fn runs(&self) -> bool {
-        self.child.is_some()
-    }
-
     /// Whether it has ended by itself.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().expect("it is ours")?;
@@ -60,7 +56,7 @@ impl Process {
         let deadline = Instant::now() + SOON;
         while TcpStream::connect(address).is_err() {
             if let Some(status) = self.ended() {
-                panic!("{} ended with {status}: {}", self.name, self.last_words(30));
+                panic!("{} ended with {status}: {}", self.name, self.last_words(10));
             }
             assert!(Instant::now() < deadline, "nobody listens on {address}");
             std::thread::sleep(Duration::from_millis(10));
@@ -92,7 +88,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            eprintln!("the last lines of {}:\n{}\n", self.name, self.last_words(30));
+            eprintln!("the last lines of {}:\n{}\n", self.name, self.last_words(10));
         }
     }
 }
