@@ -82,7 +82,7 @@ pub struct Summary {
     pub stored: u64,
     /// Segments that were deleted.
     pub deleted: u64,
-    /// Segments that stay for now: not sent, or waiting behind another one.
+    /// Segments that stay until later: not sent, or waiting behind another one.
     pub left: u64,
     /// Segments that stay until somebody decides.
     pub rejected: u64,

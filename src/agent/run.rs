@@ -319,16 +319,22 @@ impl<W: SealedSegments> Run<W> {
         }
         self.took.insert(segment.name.clone(), took);
         self.unsettled.insert(segment.partition.clone());
-        if !is_ours_to_delete(segment, &self.agent.settings) {
-            self.tell(segment, Some(&receipt), Some(took), Fate::Kept);
-            return;
+        if let Some(fate) = self.fate_of_stored(segment) {
+            self.tell(segment, Some(&receipt), Some(took), fate);
         }
+    }
+
+    /// What becomes of a segment that is stored; `None`: it goes, and whether that went well is known later.
+    fn fate_of_stored(&self, segment: &Segment) -> Option<Fate<'_>> {
         let settlement = self.settlement(&segment.partition);
-        if settlement.may_go.iter().any(|(goes, _)| *goes == segment) {
-            return;
+        if !is_ours_to_delete(segment, &self.agent.settings) {
+            return Some(Fate::Kept);
         }
-        let fate = settlement.stops_at.map_or(Fate::Kept, |before| Fate::WaitsBehind(&before.name));
-        self.tell(segment, Some(&receipt), Some(took), fate);
+        if !self.ledger.partition(&segment.partition).contains(segment) {
+            return Some(Fate::Later("it has changed or gone since it was read"));
+        }
+        let goes = settlement.may_go.iter().any(|(goes, _)| *goes == segment);
+        settlement.stops_at.filter(|_| !goes).map(|before| Fate::WaitsBehind(&before.name))
     }
 
     fn settlement(&self, partition: &TopicPartition) -> Settlement<'_> {

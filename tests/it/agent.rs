@@ -3,27 +3,32 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::Path;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tonic::Code;
+use wal_indexer::agent::{Agent, Checkpoint, Settings, Slots};
+use wal_indexer::client::{Client, Patience, Receipt, Security};
+use wal_indexer::ids::LogId;
 use wal_indexer::proto::v1::IndexSegmentResponse;
+use wal_indexer::wal::dir::WalDir;
+use wal_indexer::wal::{Reading, Rejection, SealedSegments, Segment, WalError};
 
 use crate::crooked::{Answer, Crooked};
 use crate::sidecar::{Sidecar, Wal, name, once, segment};
 use crate::worker::{Worker, file_url, run};
 
 /// A real worker behind one that answers as it is told, and a directory.
-struct Scene {
-    worker: Worker,
-    crooked: Crooked,
-    wal: Wal,
+pub struct Scene {
+    pub worker: Worker,
+    pub crooked: Crooked,
+    pub wal: Wal,
 }
 
 impl Scene {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let worker = Worker::start();
         let crooked = Crooked::start(&worker.endpoint()).await;
         Self { worker, crooked, wal: Wal::new() }
@@ -33,18 +38,18 @@ impl Scene {
         vec![self.crooked.endpoint()]
     }
 
-    fn start(&self, flags: &[&str]) -> Sidecar {
+    pub fn start(&self, flags: &[&str]) -> Sidecar {
         Sidecar::start(self.wal.path(), &self.endpoints(), flags)
     }
 
     /// One run; its exit code and what it logged.
-    fn once(&self, flags: &[&str]) -> (i32, String) {
+    pub fn once(&self, flags: &[&str]) -> (i32, String) {
         let output = once(self.wal.path(), &self.endpoints(), flags);
         (output.status.code().expect("it exits"), String::from_utf8(output.stderr).expect("UTF-8"))
     }
 
     /// How often each segment was sent.
-    fn sent(&self) -> BTreeMap<String, usize> {
+    pub fn sent(&self) -> BTreeMap<String, usize> {
         let mut sent = BTreeMap::new();
         for call in self.crooked.calls() {
             *sent.entry(call.segment_id).or_default() += 1;
@@ -54,7 +59,7 @@ impl Scene {
 
     /// The store holds these segments of `orders/0` and nothing else: each once, and as its broker wrote it.
     #[track_caller]
-    fn check_stored(&self, ids: impl IntoIterator<Item = u64>) {
+    pub fn check_stored(&self, ids: impl IntoIterator<Item = u64>) {
         let mut restored: Vec<_> = self.worker.keys().iter().map(|key| self.restored(key)).collect();
         let mut written: Vec<_> = ids.into_iter().map(|id| segment("orders", 0, id)).collect();
         restored.sort();
@@ -77,21 +82,21 @@ impl Scene {
         fs::read(out).expect("it is there")
     }
 
-    fn until_ids(&self, agent: &Sidecar, ids: &[u64]) {
+    pub fn until_ids(&self, agent: &Sidecar, ids: &[u64]) {
         agent.until(&format!("{ids:?} left"), |_| self.wal.ids("orders", 0) == ids);
     }
 }
 
-fn acknowledged(agent: &Sidecar) -> f64 {
+pub fn acknowledged(agent: &Sidecar) -> f64 {
     agent.metric("agent_acknowledged_segments_total").unwrap_or_default()
 }
 
-fn backlog(agent: &Sidecar) -> (Option<f64>, Option<f64>) {
+pub fn backlog(agent: &Sidecar) -> (Option<f64>, Option<f64>) {
     (agent.metric("agent_backlog_segments"), agent.metric("agent_backlog_bytes"))
 }
 
 /// What the backlog should be, if these segments of `orders/0` are it.
-fn expected(ids: impl IntoIterator<Item = u64>) -> (Option<f64>, Option<f64>) {
+pub fn expected(ids: impl IntoIterator<Item = u64>) -> (Option<f64>, Option<f64>) {
     let lengths: Vec<_> = ids.into_iter().map(|id| segment("orders", 0, id).len()).collect();
     (Some(lengths.len() as f64), Some(lengths.iter().sum::<usize>() as f64))
 }
@@ -322,65 +327,6 @@ async fn a_refusal_is_counted_and_changes_nothing() {
     scene.until_ids(&agent, &[2]);
 }
 
-fn damage(path: &Path) {
-    let mut bytes = fs::read(path).expect("it is there");
-    bytes[200] ^= 1;
-    fs::write(path, bytes).expect("written");
-}
-
-#[track_caller]
-fn decide(what: &str, path: &Path) {
-    run(["agent".as_ref(), what.as_ref(), path.as_os_str()]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rejected_segment_stays_until_somebody_decides_and_those_behind_it_are_stored() {
-    let scene = Scene::new().await;
-    scene.wal.add_all("orders", 0, 1..=5);
-    let bad = scene.wal.path().join(name("orders", 0, 2));
-    damage(&bad);
-    let agent = scene.start(&[]);
-    agent.until("three receipts", |agent| acknowledged(agent) == 3.0);
-    agent.until("one rejected", |agent| agent.metric("agent_rejected_segments") == Some(1.0));
-    scene.until_ids(&agent, &[2, 3, 4, 5]);
-    let note = fs::read_to_string(bad.with_extension("log.rejected.json")).expect("a note");
-    assert!(note.contains("DATA_LOSS"), "{note}");
-    assert_eq!(backlog(&agent), (Some(1.0), expected([2]).1));
-    assert!(agent.metric("agent_oldest_unsent_age_seconds") > Some(0.0));
-    assert_eq!(agent.metric("agent_rejections_total"), Some(1.0));
-
-    // Asked to, it tries again; and again it is refused.
-    decide("retry", &bad);
-    agent.until("rejected again", |agent| agent.metric("agent_rejections_total") == Some(2.0));
-    let (code, log) = {
-        drop(agent);
-        scene.once(&[])
-    };
-    assert_eq!(code, 3, "{log}");
-    let sent = [(1, 1), (2, 2), (3, 1), (4, 1)].map(|(id, times)| (name("orders", 0, id), times));
-    assert_eq!(scene.sent(), sent.into(), "rounds and restarts alone try nothing again");
-
-    // An operator accepts the hole.
-    decide("skip", &bad);
-    let agent = scene.start(&[]);
-    scene.until_ids(&agent, &[2, 5]);
-    agent.until("no backlog", |agent| backlog(agent) == expected([]));
-    assert_eq!(agent.metric("agent_skipped_segments"), Some(1.0));
-    scene.check_stored([1, 3, 4]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rejected_segment_that_changes_is_tried_again() {
-    let scene = Scene::new().await;
-    scene.wal.add_all("orders", 0, 1..=2);
-    damage(&scene.wal.path().join(name("orders", 0, 1)));
-    let agent = scene.start(&[]);
-    agent.until("rejected", |agent| agent.metric("agent_rejections_total") == Some(1.0));
-    scene.wal.add("orders", 0, 1);
-    scene.until_ids(&agent, &[2]);
-    scene.check_stored([1]);
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lesson_11_a_listing_that_fails_is_not_one_that_is_empty() {
     let scene = Scene::new().await;
@@ -501,4 +447,70 @@ async fn a_second_signal_ends_it_at_once() {
     agent.signal("INT");
     assert_eq!(agent.ended().code(), Some(5));
     assert_eq!(scene.wal.ids("orders", 0), [1, 2]);
+}
+
+/// Where a crash happens.
+#[derive(Clone, Copy, PartialEq)]
+enum Crash {
+    BeforeDeletion,
+    BeforeSync,
+}
+
+/// A directory whose agent gets no further than to the first deletion.
+struct Crashes {
+    wal: WalDir,
+    when: Crash,
+    reached: Arc<Notify>,
+}
+
+impl SealedSegments for Crashes {
+    async fn list(&self) -> Result<Vec<Segment>, WalError> {
+        self.wal.list().await
+    }
+
+    async fn open(&self, segment: &Segment) -> Result<Reading, WalError> {
+        self.wal.open(segment).await
+    }
+
+    async fn delete(&self, segment: &Segment, _: &Receipt) -> Result<(), WalError> {
+        if self.when == Crash::BeforeSync {
+            fs::remove_file(self.wal.path_of(segment)).expect("it is there");
+        }
+        self.reached.notify_one();
+        std::future::pending().await
+    }
+
+    async fn reject(&self, segment: &Segment, rejection: &Rejection) -> Result<(), WalError> {
+        self.wal.reject(segment, rejection).await
+    }
+}
+
+/// An agent in this process, with a client and a checkpoint of its own.
+async fn agent_on<W: SealedSegments>(scene: &Scene, wal: W) -> Agent<W> {
+    let endpoint = scene.crooked.endpoint().parse().expect("an endpoint");
+    let client = Client::start(vec![endpoint], Security::default(), Patience::default()).await;
+    let checkpoint = Checkpoint::open(scene.wal.path(), ".wal-indexer").await.expect("it is free");
+    let settings =
+        Settings { min_segment_age: Duration::ZERO, drain_max: Duration::ZERO, ..Settings::default() };
+    let slots = Slots::new(NonZeroUsize::MIN);
+    Agent::new("here", wal, client.expect("a client"), checkpoint, slots, settings)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_before_a_deletion_or_before_its_sync_loses_nothing_and_sends_nothing_twice() {
+    for (when, left) in [(Crash::BeforeDeletion, [1, 2].as_slice()), (Crash::BeforeSync, &[2])] {
+        let scene = Scene::new().await;
+        scene.wal.add_all("orders", 0, 1..=2);
+        let wal = WalDir::new(scene.wal.path(), LogId::new("0"));
+        let reached = Arc::new(Notify::new());
+        let crashes = Crashes { wal: wal.clone(), when, reached: Arc::clone(&reached) };
+        agent_on(&scene, crashes).await.run(reached.notified()).await;
+        assert_eq!(scene.wal.ids("orders", 0), left);
+        scene.wal.add("orders", 0, 3);
+        let summary = agent_on(&scene, wal).await.run_once(std::future::pending()).await;
+        assert_eq!((summary.stored, summary.left, summary.rejected), (1, 0, 0));
+        assert_eq!(scene.wal.ids("orders", 0), [3]);
+        assert_eq!(scene.sent().into_values().collect::<Vec<_>>(), [1, 1]);
+        scene.check_stored(1..=2);
+    }
 }

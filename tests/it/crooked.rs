@@ -145,6 +145,11 @@ impl Crooked {
         lock(&self.shared.calls).clone()
     }
 
+    /// How many calls there were so far.
+    pub fn counts(&self) -> Counts {
+        *self.shared.counts.borrow()
+    }
+
     /// Waits until there were as many calls as `enough` wants.
     pub async fn until(&self, enough: impl Fn(Counts) -> bool) {
         let mut counts = self.shared.counts.subscribe();

@@ -15,6 +15,7 @@ mod hostile;
 mod kill;
 mod lessons;
 mod lost_answers;
+mod operator;
 mod processes;
 mod python;
 mod read_back;

@@ -151,6 +151,10 @@ impl Wal {
         Self { root: TempDir::with_prefix("wal-indexer-it-wal-").expect("a directory") }
     }
 
+    pub fn below(directory: &Path) -> Self {
+        Self { root: TempDir::with_prefix_in("a wal-", directory).expect("a directory") }
+    }
+
     pub fn path(&self) -> &Path {
         self.root.path()
     }
@@ -168,11 +172,6 @@ impl Wal {
         for id in ids {
             self.add(topic, partition, id);
         }
-    }
-
-    /// Whether a segment is there.
-    pub fn has(&self, topic: &str, partition: i32, id: u64) -> bool {
-        self.path().join(name(topic, partition, id)).exists()
     }
 
     /// Which segments of a partition are there.
