@@ -187,7 +187,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
 
 fn decide(paths: &[PathBuf], decision: fn(&Path) -> Result<(), NoteError>) -> Result<(), CliError> {
     for path in paths {
-        decision(path).map_err(|error| CliError::new(Exit::Failed, &path.display().to_string(), &error))?;
+        decision(path).map_err(|error| CliError::new(Exit::Failed, "nothing is decided", &error))?;
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ pub struct Note {
 #[derive(Debug, thiserror::Error)]
 pub enum NoteError {
     /// There is no note to take back.
-    #[error("nothing was decided about {}", path.display())]
+    #[error("there is no note about {}", path.display())]
     NoNote {
         /// The segment.
         path: PathBuf,

@@ -113,7 +113,12 @@ pub(super) fn contents(root: &Path, folder: &Folder, oddities: &mut Oddities) ->
             Name::Nearly(why) => {
                 oddities.insert(entry.path(), why.to_owned());
             }
-            Name::Other => contents.notes.extend(NoteFile::named(file)),
+            Name::Other => {
+                let note = NoteFile::named(file);
+                // Somebody else may call his files so too.
+                let is_ours = |note: &NoteFile| matches!(folder.position(&note.segment), Name::Is(_));
+                contents.notes.extend(note.filter(is_ours));
+            }
         }
     }
     Ok(contents)

@@ -100,10 +100,10 @@ async fn a_note_that_cannot_be_read_counts_as_a_rejection() {
 #[tokio::test]
 async fn a_note_without_a_segment_is_removed() {
     let torn = "orders/0/.wal_0_1.log.rejected.json.4711-0.partial";
-    let mine = "orders/0/mine.rejected.json.bak";
+    let others = ["orders/0/other.rejected.json", "orders/0/wal_0_1.log.rejected.json.bak"];
     for kafka in [false, true] {
         let wal = match kafka {
-            false => Wal::of(&[NAME, NEWEST, NOTE, torn, mine]),
+            false => Wal::of(&[NAME, NEWEST, NOTE, torn, others[0], others[1]]),
             true => Wal::of(&[
                 "orders-0/00000000000000000001.log.rejected.json",
                 "orders-0/00000000000000000002.log",
@@ -113,10 +113,10 @@ async fn a_note_without_a_segment_is_removed() {
         };
         wal.list().await;
         if !kafka {
-            assert_eq!(wal.files().len(), 5, "the segment is there");
+            assert_eq!(wal.files().len(), 6, "the segment is there");
             fs::remove_file(wal.path(NAME)).expect("it is there");
             wal.list().await;
-            assert_eq!(wal.files(), [mine, NEWEST]);
+            assert_eq!(wal.files(), [others[0], others[1], NEWEST]);
         } else {
             assert_eq!(
                 wal.files(),
