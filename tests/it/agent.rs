@@ -17,7 +17,7 @@ use wal_indexer::wal::dir::WalDir;
 use wal_indexer::wal::{Reading, Rejection, SealedSegments, Segment, WalError};
 
 use crate::crooked::{Answer, Crooked};
-use crate::sidecar::{Sidecar, Wal, name, once, segment};
+use crate::sidecar::{self, Sidecar, Wal, name, once, segment};
 use crate::worker::{Worker, file_url, run};
 
 /// A real worker behind one that answers as it is told, and a directory.
@@ -163,16 +163,19 @@ async fn a_receipt_for_something_else_deletes_nothing_and_is_an_alert() {
 async fn killed_in_mid_stream_it_sends_again_and_stores_once() {
     let scene = Scene::new().await;
     scene.crooked.always(Answer::Stall);
-    scene.wal.add_all("orders", 0, 1..=3);
+    scene.wal.add_all("orders", 0, 1..=2);
+    // Far more than what flows before anybody takes it.
+    let long = sidecar::segment_of("orders", 0, 1, 5_000);
+    fs::write(scene.wal.path().join(name("orders", 0, 1)), &long).expect("written");
     let agent = scene.start(&[]);
-    scene.crooked.until(|counts| counts.begun == 2).await;
+    scene.crooked.until(|_| scene.crooked.calls().iter().any(|call| call.bytes > 0)).await;
     agent.kill();
-    assert!(scene.crooked.calls().iter().all(|call| !call.is_whole()));
-    assert_eq!(scene.wal.ids("orders", 0), [1, 2, 3]);
+    assert!(!scene.crooked.calls()[0].is_whole());
+    assert_eq!(scene.wal.ids("orders", 0), [1, 2]);
     scene.crooked.always(Answer::True);
     let agent = scene.start(&[]);
-    scene.until_ids(&agent, &[3]);
-    scene.check_stored(1..=2);
+    scene.until_ids(&agent, &[2]);
+    assert!(matches!(&scene.worker.keys()[..], [key] if scene.restored(key) == long));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -254,13 +257,13 @@ async fn a_receipt_of_an_earlier_process_counts_only_for_the_bytes_that_it_is_fo
 
 /// Sets the worker up, waits until the agent has met with it, and then tells the worker to behave. Meanwhile the backlog says what
 /// is there, also of what comes while nothing can be sent.
-async fn check_waits(answer: Answer, flags: &[&str], dead: Option<&str>) {
+async fn check_waits(answer: Answer, dead: Option<&str>) {
     let scene = Scene::new().await;
     scene.crooked.always(answer.clone());
     scene.wal.add_all("orders", 0, 1..=3);
     let mut endpoints = scene.endpoints();
     endpoints.extend(dead.map(str::to_owned));
-    let agent = Sidecar::start(scene.wal.path(), &endpoints, flags);
+    let agent = Sidecar::start(scene.wal.path(), &endpoints, &[]);
     scene.crooked.until(|counts| counts.begun >= 2).await;
     agent.until("a backlog of two", |agent| backlog(agent) == expected(1..=2));
     scene.wal.add("orders", 0, 4);
@@ -279,18 +282,32 @@ async fn check_waits(answer: Answer, flags: &[&str], dead: Option<&str>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_without_room_is_waited_for() {
     let retry_after = Some(Duration::from_millis(100));
-    check_waits(Answer::No(Code::ResourceExhausted, retry_after), &[], None).await;
+    check_waits(Answer::No(Code::ResourceExhausted, retry_after), None).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_is_away_is_waited_for() {
-    check_waits(Answer::No(Code::Unavailable, None), &[], None).await;
-    check_waits(Answer::Break, &[], None).await;
+    check_waits(Answer::No(Code::Unavailable, None), None).await;
+    check_waits(Answer::Break, None).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lesson_23_a_worker_that_hangs_is_given_up_and_holds_up_nothing_but_its_segments() {
-    check_waits(Answer::Hang, &["--attempt-timeout", "0.5"], None).await;
+    let scene = Scene::new().await;
+    let other = Crooked::start(&scene.worker.endpoint()).await;
+    scene.crooked.always(Answer::Hang);
+    scene.wal.add_all("orders", 0, 1..=5);
+    let endpoints = [scene.crooked.endpoint(), other.endpoint()];
+    let agent = Sidecar::start(scene.wal.path(), &endpoints, &["--attempt-timeout", "2"]);
+    scene.crooked.until(|counts| counts.begun >= 1).await;
+    agent.until("a backlog of those that hang", |agent| {
+        backlog(agent).0 == Some(scene.crooked.calls().len() as f64)
+    });
+    assert_eq!(agent.metric("client_retries_total"), None, "all that while the worker is waited for");
+    scene.until_ids(&agent, &[5]);
+    assert!(agent.metric("client_retries_total") >= Some(1.0));
+    agent.until("no backlog", |agent| backlog(agent) == expected([]));
+    scene.check_stored(1..=4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -298,7 +315,7 @@ async fn a_dead_address_beside_a_living_one_holds_up_nothing() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let dead = format!("http://{}", listener.local_addr().expect("an address"));
     drop(listener);
-    check_waits(Answer::No(Code::Unavailable, None), &[], Some(&dead)).await;
+    check_waits(Answer::No(Code::Unavailable, None), Some(&dead)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -196,9 +196,13 @@ pub fn name(topic: &str, partition: i32, id: u64) -> String {
 
 /// A segment's bytes.
 pub fn segment(topic: &str, partition: i32, id: u64) -> Vec<u8> {
+    segment_of(topic, partition, id, 20)
+}
+
+pub fn segment_of(topic: &str, partition: i32, id: u64, records: u64) -> Vec<u8> {
     let spec = Spec {
         format: Format::ChronikV2,
-        size: Size::Records(20),
+        size: Size::Records(records),
         seed: id,
         partition: TopicPartition::new(topic, partition).expect("a name"),
         base_offset: id as i64 * 1_000,
