@@ -326,7 +326,7 @@ fn conclude(summaries: &[Summary]) -> Result<(), CliError> {
     let sum = |count: fn(&Summary) -> u64| summaries.iter().map(count).sum::<u64>();
     let (left, rejected) = (sum(|one| one.left), sum(|one| one.rejected));
     if rejected > 0 {
-        let line = format!("{rejected} segments are rejected, and {left} others stay for later");
+        let line = format!("segments that are rejected: {rejected}; that stay for later: {left}");
         return Err(CliError::because(Exit::Corrupt, line));
     }
     if !summaries.iter().all(|one| one.is_listed) {
@@ -334,7 +334,7 @@ fn conclude(summaries: &[Summary]) -> Result<(), CliError> {
     }
     match left {
         0 => Ok(()),
-        left => Err(CliError::because(Exit::Again, format!("{left} segments stay for later"))),
+        left => Err(CliError::because(Exit::Again, format!("segments that stay for later: {left}"))),
     }
 }
 

@@ -108,7 +108,7 @@ async fn a_run_sends_so_many_segments_and_goes_on_at_once_where_there_are_more()
     scene.wal.add_all("orders", 0, 1..=6);
     let (code, log) = scene.once(&["--max-segments-per-run", "2"]);
     assert_eq!((code, scene.wal.ids("orders", 0)), (5, vec![3, 4, 5, 6]), "{log}");
-    assert!(log.ends_with("3 segments stay for later\n"), "{log}");
+    assert!(log.ends_with("segments that stay for later: 3\n"), "{log}");
     let agent = scene.start(&["--max-segments-per-run", "1", "--interval", "10000"]);
     scene.until_ids(&agent, &[6]);
 }
@@ -149,7 +149,7 @@ async fn a_fresh_segment_is_left_alone() {
     let endpoint = scene.crooked.endpoint();
     let flags = ["agent", "--once", "--wal-dir", wal, "--endpoint", &endpoint, "--min-segment-age", "1000"];
     let output = command(flags).output().expect("it starts");
-    assert_eq!(ending(&output), (Some(5), "error: 1 segments stay for later".to_owned()));
+    assert_eq!(ending(&output), (Some(5), "error: segments that stay for later: 1".to_owned()));
     assert_eq!(scene.wal.ids("orders", 0), [2, 3]);
 }
 
