@@ -238,3 +238,58 @@ fn part_of(whole: Duration) -> Duration {
     let chance = RandomState::new().build_hasher().finish() % 1_000;
     whole.mul_f64(chance as f64 / 1_000.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member() -> Member {
+        Member::new(1, tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy())
+    }
+
+    /// How long the member is left alone from `now` on.
+    fn pause(member: &Member, now: Instant) -> Duration {
+        member.cool_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    #[track_caller]
+    fn check(pause: Duration, least: Duration) {
+        assert!(pause >= least && pause <= least.mul_f64(1.25), "{pause:?} for {least:?}");
+    }
+
+    #[tokio::test]
+    async fn each_failure_in_a_row_cools_twice_as_long_up_to_a_limit() {
+        let (mut member, mut now) = (member(), Instant::now());
+        for least_ms in [250, 500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000] {
+            member.cool(Cooling::Growing, now);
+            check(pause(&member, now), Duration::from_millis(least_ms));
+            now += pause(&member, now);
+            assert!(!member.is_cooling(now));
+        }
+    }
+
+    #[tokio::test]
+    async fn failures_at_the_same_time_are_one() {
+        let (mut member, now) = (member(), Instant::now());
+        (0..5).for_each(|_| member.cool(Cooling::Growing, now));
+        check(pause(&member, now), COOL_FIRST);
+        assert_eq!(member.failures, 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_worker_asks_for_is_heard_within_reason() {
+        for (asked, least) in [
+            (Duration::ZERO, ASKED_MIN),
+            (Duration::from_secs(2), Duration::from_secs(2)),
+            (Duration::MAX, ASKED_MAX),
+        ] {
+            let (mut member, now) = (member(), Instant::now());
+            member.cool(Cooling::Asked(asked), now);
+            check(pause(&member, now), least);
+            assert_eq!(member.failures, 0, "it is not broken");
+            // A shorter pause does not cut a longer one short.
+            member.cool(Cooling::Asked(Duration::ZERO), now);
+            assert!(pause(&member, now) >= least);
+        }
+    }
+}

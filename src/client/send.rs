@@ -21,6 +21,9 @@ use crate::metrics;
 /// A fault in the workers that shows this often is not going to pass.
 const INTERNAL_MAX: u32 = 3;
 
+/// Longer than anybody waits. What settings and sizes add up to must stay within what clocks and the wire can say.
+const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
+
 /// A segment on its way.
 pub(super) struct Sending<'a, P> {
     workers: &'a Workers,
@@ -38,7 +41,7 @@ pub(super) struct Sending<'a, P> {
 impl<'a, P: Payload> Sending<'a, P> {
     pub(super) fn new(workers: &'a Workers, request: &'a Request, payload: &'a P) -> Self {
         let transfer = Duration::from_secs(payload.size_bytes() / Patience::BYTES_PER_SECOND);
-        let until = Instant::now() + workers.patience.segment + transfer;
+        let until = Instant::now() + workers.patience.segment.saturating_add(transfer).min(TIME_MAX);
         let failed = BTreeMap::new();
         Self { workers, request, payload, transfer, until, attempts: 0, internal: 0, failed, last: None }
     }
@@ -71,7 +74,7 @@ impl<'a, P: Payload> Sending<'a, P> {
             Some(token) => Some(token.authorization().await),
             None => None,
         };
-        let whole = self.workers.patience.attempt + self.transfer;
+        let whole = self.workers.patience.attempt.saturating_add(self.transfer).min(TIME_MAX);
         let allowed = whole.min(self.until.saturating_duration_since(Instant::now()));
         let attempt =
             Attempt { request: self.request, payload: self.payload, pointed, authorization, allowed };

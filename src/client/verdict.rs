@@ -123,3 +123,21 @@ fn code_name(code: Code) -> &'static str {
         Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn what_breaks_on_the_way_is_no_workers_verdict() {
+        for code in [Code::Internal, Code::PermissionDenied, Code::ResourceExhausted, Code::Unknown] {
+            let mut status = Status::new(code, "h2 protocol error");
+            assert_ne!(Verdict::of(&status), Verdict::Reject);
+            status.set_source(Arc::new(std::io::Error::from(std::io::ErrorKind::ConnectionReset)));
+            assert_eq!(Verdict::of(&status), Verdict::Again(Cooling::Growing), "{code:?}");
+            assert_eq!(Refusal::of(&status, "w").message, "h2 protocol error: connection reset");
+        }
+    }
+}

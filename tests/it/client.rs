@@ -430,3 +430,14 @@ async fn without_a_worker_patience_ends() {
     assert!(*attempts > 0 && last.code == "UNAVAILABLE" && last.worker == nobody.to_string(), "{error:?}");
     assert!(last.message.to_lowercase().contains("refused"), "{last}");
 }
+
+#[tokio::test]
+async fn patience_may_be_endless() {
+    let worker = Worker::start();
+    let endless = Patience { attempt: Duration::MAX, segment: Duration::MAX, resolve_every: Duration::MAX };
+    let port = worker.address().rsplit_once(':').expect("a port").1;
+    for endpoint in [worker.endpoint(), format!("http://localhost:{port}")] {
+        let client = client(&[endpoint], endless.clone()).await;
+        client.index(&request(), &Given::new(segment(10))).await.expect("a receipt");
+    }
+}
