@@ -5,7 +5,7 @@
 //! goes, so that the broker's log never has a hole. Knows nothing of files (that is [`wal`](crate::wal)'s) and of workers
 //! (that is [`client`](crate::client)'s).
 //!
-//! What is sent next is a pure function ([`plan`]), and so is what may go ([`settle`]). Everything that waits is a task of its own:
+//! What is sent next is a pure function (`plan`), and so is what may go (`settle`). Everything that waits is a task of its own:
 //! neither a worker that hangs nor a slow disk keeps the agent from looking at what is there, and from telling of it.
 
 mod checkpoint;

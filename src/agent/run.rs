@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{MissedTickBehavior, timeout_at};
+use tokio::time::{MissedTickBehavior, sleep_until, timeout_at};
 use tracing::{error, info, warn};
 
 use super::event::{Event, Fate};
@@ -17,7 +17,7 @@ use super::send::{Outcome, chain, send};
 use super::settle::{Deletion, Settlement, Stop, delete, is_ours_to_delete, settle};
 use super::slots::{Line, Slot};
 use super::{Agent, Summary};
-use crate::client::Receipt;
+use crate::client::{Receipt, Refusal};
 use crate::ids::TopicPartition;
 use crate::metrics;
 use crate::wal::{SealedSegments, Segment, WalError};
@@ -50,7 +50,9 @@ pub(super) struct Run<W> {
     /// Whether there was more to send than a run may.
     is_cut: bool,
     is_closing: bool,
-    reported_at: Option<Instant>,
+    /// When the backlog may be counted again, and whether it has to be.
+    report_from: tokio::time::Instant,
+    is_unreported: bool,
     summary: Summary,
 }
 
@@ -72,6 +74,7 @@ enum Done {
 /// What happens next.
 enum Next {
     Tick,
+    Report,
     Slot(Slot),
     Done(Box<Result<(Id, Done), JoinError>>),
 }
@@ -89,7 +92,8 @@ impl<W: SealedSegments> Run<W> {
             round: 0,
             is_cut: false,
             is_closing: false,
-            reported_at: None,
+            report_from: tokio::time::Instant::now(),
+            is_unreported: false,
             summary: Summary::default(),
             agent,
         }
@@ -101,14 +105,19 @@ impl<W: SealedSegments> Run<W> {
         let mut ticks = tokio::time::interval(self.agent.settings.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let next = async {
+                tokio::select! {
+                    _ = ticks.tick() => Next::Tick,
+                    next = self.next() => next,
+                }
+            };
             let next = tokio::select! {
                 biased;
                 () = &mut shutdown => break,
-                _ = ticks.tick() => Next::Tick,
-                next = self.next() => next,
+                next = next => next,
             };
             self.take(next).await;
-            if self.is_cut && self.is_idle() {
+            if self.is_cut && self.queue.is_empty() {
                 self.list();
             }
         }
@@ -157,6 +166,7 @@ impl<W: SealedSegments> Run<W> {
         tokio::select! {
             Some(done) = self.tasks.join_next_with_id() => Next::Done(Box::new(done)),
             slot = self.line.slot(), if !self.queue.is_empty() => Next::Slot(slot),
+            () = sleep_until(self.report_from), if self.is_unreported => Next::Report,
             else => std::future::pending().await,
         }
     }
@@ -167,6 +177,7 @@ impl<W: SealedSegments> Run<W> {
                 self.round += 1;
                 self.list();
             }
+            Next::Report => {}
             Next::Slot(slot) => self.send_first(slot),
             Next::Done(done) => match *done {
                 Ok((id, done)) => {
@@ -239,7 +250,7 @@ impl<W: SealedSegments> Run<W> {
                 self.took.retain(|name, _| self.ledger.holds(name));
                 self.unsettled = self.ledger.partitions().map(|(partition, _)| partition.clone()).collect();
                 self.plan();
-                self.reported_at = None;
+                self.report_from = tokio::time::Instant::now();
             }
             Err(error) => {
                 self.summary.is_listed = false;
@@ -274,39 +285,52 @@ impl<W: SealedSegments> Run<W> {
     async fn take_outcome(&mut self, segment: &Segment, took: Duration, outcome: Outcome) {
         let (name, wal_dir) = (&segment.name, Arc::clone(&self.agent.name));
         match outcome {
-            Outcome::Stored(receipt) => return self.take_receipt(segment, took, receipt).await,
-            Outcome::Rejected(refusal, noted) => {
-                metrics::rejected(&wal_dir, &refusal.reason);
-                error!(%wal_dir, segment = name, %refusal, position = refusal.position, "rejected: it stays");
-                if let Err(error) = &noted {
-                    error!(%wal_dir, segment = name, error = chain(error), "the rejection cannot be noted");
-                }
-                self.ledger.rejected(segment, noted.is_ok());
-                self.tell(segment, None, Some(took), Fate::Rejected(&refusal.to_string()));
-                return;
-            }
+            Outcome::Stored(receipt) => self.take_receipt(segment, took, receipt).await,
+            Outcome::Rejected(refusal, noted) => self.take_rejection(segment, took, &refusal, &noted),
             Outcome::Refused(refusal) => {
                 metrics::refused(&wal_dir, &refusal.reason);
                 error!(%wal_dir, segment = name, %refusal, "refused: it stays until that is set right");
-                self.tell(segment, None, Some(took), Fate::Later(&refusal.to_string()));
+                self.take_failure(segment, took, &refusal.to_string());
             }
             Outcome::Mismatch { worker, mismatch } => {
                 metrics::mismatched(&wal_dir);
                 error!(%wal_dir, segment = name, worker, %mismatch, "a worker acknowledged something else: it stays");
                 let why = format!("{worker} acknowledged something else: {mismatch}");
-                self.tell(segment, None, Some(took), Fate::Later(&why));
+                self.take_failure(segment, took, &why);
+            }
+            Outcome::Later(why) => {
+                warn!(%wal_dir, segment = name, why, "not stored: it stays for later");
+                self.take_failure(segment, took, &why);
             }
             Outcome::Gone => {
                 info!(%wal_dir, segment = name, "gone before it was sent");
                 self.ledger.remove(segment);
-                return;
-            }
-            Outcome::Later(why) => {
-                warn!(%wal_dir, segment = name, why, "not stored: it stays for later");
-                self.tell(segment, None, Some(took), Fate::Later(&why));
             }
         }
+    }
+
+    /// It is tried again in another round.
+    fn take_failure(&mut self, segment: &Segment, took: Duration, why: &str) {
         self.ledger.failed(segment, self.round);
+        self.tell(segment, None, Some(took), Fate::Later(why));
+    }
+
+    /// It is not tried again until it changes, or somebody asks for it.
+    fn take_rejection(
+        &mut self,
+        segment: &Segment,
+        took: Duration,
+        refusal: &Refusal,
+        noted: &Result<(), WalError>,
+    ) {
+        let (name, wal_dir) = (&segment.name, &*self.agent.name);
+        metrics::rejected(wal_dir, &refusal.reason);
+        error!(wal_dir, segment = name, %refusal, position = refusal.position, "rejected: it stays");
+        if let Err(error) = noted {
+            error!(wal_dir, segment = name, error = chain(error), "the rejection cannot be noted");
+        }
+        self.ledger.rejected(segment, noted.is_ok());
+        self.tell(segment, None, Some(took), Fate::Rejected(&refusal.to_string()));
     }
 
     /// Remembers first, acts then.
@@ -425,14 +449,16 @@ impl<W: SealedSegments> Run<W> {
         (self.agent.observer)(&Event { agent, segment, receipt, took, fate });
     }
 
+    /// Tells what is not stored yet; soon, if it was told a moment ago.
     fn report(&mut self) {
-        let is_recent = self.reported_at.is_some_and(|at| at.elapsed() < REPORT_EVERY);
-        if is_recent && !self.is_idle() {
+        let now = tokio::time::Instant::now();
+        self.is_unreported = now < self.report_from;
+        if self.is_unreported {
             return;
         }
         if let Some(backlog) = self.ledger.backlog(&self.agent.checkpoint) {
             metrics::backlog(&self.agent.name, backlog);
-            self.reported_at = Some(Instant::now());
+            self.report_from = now + REPORT_EVERY;
         }
     }
 
