@@ -44,7 +44,7 @@ struct Blow {
     away: Duration,
 }
 
-/// A blow every half a second or so, for this long; now and then the store's.
+/// A blow two or three times a second, for this long; now and then the store's.
 fn blows(seed: u64, lasting: Duration, on_the_store: bool) -> Vec<Blow> {
     let ms = Duration::from_millis;
     let mut dice = Dice(seed);
@@ -56,7 +56,7 @@ fn blows(seed: u64, lasting: Duration, on_the_store: bool) -> Vec<Blow> {
             _ => Victim::Agent,
         };
         blows.push(Blow { at, victim, away: dice.between(ms(0), ms(900)) });
-        at += dice.between(ms(100), ms(1_100));
+        at += dice.between(ms(50), ms(750));
     }
     let mut at = dice.between(ms(2_000), ms(5_000));
     while on_the_store && at < lasting {
@@ -320,7 +320,7 @@ fn survive(seed: u64, lasting: Duration, server: Option<Server>) {
     let pause = Duration::from_millis(25);
     let batches = lasting.as_millis() as u64 / 25;
     let topics = vec![("orders", 3), ("audit.events_eu", 2), ("Zürich", 1)];
-    let plan = Plan { seed, topics, segment_bytes: 96 << 10, batches, records: 1..=40, pause };
+    let plan = Plan { seed, topics, segment_bytes: 24 << 10, batches, records: 1..=40, pause };
     let mut broker = Broker::start(&scene.wal, plan);
     let watch = Watch::start(broker.shared_log(), scene.store.clone());
     scene.endure(&blows);
@@ -335,11 +335,14 @@ fn survive(seed: u64, lasting: Duration, server: Option<Server>) {
     let struck = |victim: &dyn Fn(&Victim) -> bool| blows.iter().filter(|blow| victim(&blow.victim)).count();
     println!(
         "{log}; written in {written_in:.1?}, drained {drained_in:.1?} later; {} blows to the agent, {} to workers, {} to the store; \
-         workers gave up {} times; {} files went, each restored, the last {:.1?} after it was seen to be gone",
+         workers found no store {} times; {} calls failed, {} segments had been stored before; {} files went, each \
+         restored, at the latest {:.1?} after it was seen to be gone",
         struck(&|victim| *victim == Victim::Agent),
         struck(&|victim| matches!(victim, Victim::Worker(_))),
         struck(&|victim| *victim == Victim::Store),
         scene.own_ends,
+        scene.agent.said("no receipt yet"),
+        scene.agent.said("already_existed=true"),
         proofs.restored,
         proofs.latest,
     );

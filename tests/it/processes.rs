@@ -1,7 +1,6 @@
 //! Processes that are killed and started again, on addresses that stay.
 
 use std::fs::{self, File};
-use std::io::Read;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -67,13 +66,20 @@ impl Process {
         self.child.as_ref().expect("it runs").id()
     }
 
+    /// In how many lines it wrote this.
+    pub fn said(&self, words: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(words)).count()
+    }
+
     /// The last lines that it wrote.
     pub fn last_words(&self, lines: usize) -> String {
-        let mut log = Vec::new();
-        _ = File::open(&self.log).and_then(|mut file| file.read_to_end(&mut log));
-        let log = String::from_utf8_lossy(&log);
+        let log = self.log();
         let all: Vec<_> = log.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
     /// What it has resident now, in bytes.
