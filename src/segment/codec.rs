@@ -113,21 +113,22 @@ fn grown(bytes: usize, bytes_max: usize) -> Result<usize, Failure> {
     if more > bytes { Ok(more) } else { Err(Failure::TooLarge) }
 }
 
-/// Appends all that `reader` gives to `out`.
+/// Reads all that `reader` gives into `out`, from `len` on, and returns where it ends. What `out` has behind that is room for
+/// the next reader: to give it back and clear it again would cost each reader as much as those before it brought.
 fn read_to_end(
     reader: &mut impl Read,
     out: &mut Vec<u8>,
+    mut len: usize,
     guess: usize,
     bytes_max: usize,
-) -> Result<(), Failure> {
-    let mut len = out.len();
-    out.resize(len.max(guess), 0);
+) -> Result<usize, Failure> {
+    out.resize(out.len().max(guess), 0);
     loop {
         if len == out.len() {
             // The stream may end just here: only one more byte proves that it does not.
             let mut probe = [0];
             if reader.read(&mut probe)? == 0 {
-                break;
+                return Ok(len);
             }
             let size = grown(len, bytes_max)?;
             out.reserve_exact(size - len);
@@ -136,30 +137,30 @@ fn read_to_end(
             len += 1;
         }
         match reader.read(&mut out[len..]) {
-            Ok(0) => break,
+            Ok(0) => return Ok(len),
             Ok(read) => len += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error.into()),
         }
     }
-    out.truncate(len);
-    Ok(())
 }
 
 /// Java's `GZIPInputStream` goes on with the next member where one follows, so more than one is read.
 fn gzip(mut input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
     let guess = first_guess(input, bytes_max);
-    let mut out = Vec::new();
+    let (mut out, mut len) = (Vec::new(), 0);
     loop {
         let mut member = flate2::bufread::GzDecoder::new(input);
-        read_to_end(&mut member, &mut out, guess, bytes_max)?;
+        len = read_to_end(&mut member, &mut out, len, guess, bytes_max)?;
         input = member.into_inner();
         match input {
-            [] => return Ok(out),
+            [] => break,
             [0x1f, 0x8b, ..] => {}
             _ => return Err(CompressionFlaw::FollowedByBytes.into()),
         }
     }
+    out.truncate(len);
+    Ok(out)
 }
 
 /// What Xerial's framing starts with; a version and a compatible version, four bytes each, follow.
@@ -219,7 +220,8 @@ fn lz4(input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
     }
     let mut out = Vec::new();
     let mut frame = lz4_flex::frame::FrameDecoder::new(input);
-    read_to_end(&mut frame, &mut out, first_guess(input, bytes_max), bytes_max)?;
+    let len = read_to_end(&mut frame, &mut out, 0, first_guess(input, bytes_max), bytes_max)?;
+    out.truncate(len);
     Ok(out)
 }
 

@@ -153,6 +153,18 @@ fn streams_that_follow_one_another_are_read_where_kafka_reads_them() {
 }
 
 #[test]
+fn many_short_gzip_members_take_no_longer_than_their_bytes_do() {
+    // A member is to cost what it is, not what was opened before it.
+    let first = log_lines(16 << 20);
+    let short = compress(Codec::Gzip, b"x").repeat(20_000);
+    let packed = [&compress(Codec::Gzip, &first)[..], &short].concat();
+    let start = std::time::Instant::now();
+    let opened = open(Codec::Gzip, &packed, 64 << 20).expect("members");
+    assert!(opened == [&first[..], &[b'x'; 20_000]].concat());
+    assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
+}
+
+#[test]
 fn snappy_opens_with_and_without_framing() {
     let plain = log_lines(100_000);
     let raw = snap::raw::Encoder::new().compress_vec(&plain).expect("small");
