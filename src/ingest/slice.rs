@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::bundle::{BlockWriter, Blocks, FrameFacts};
 use crate::index::{IndexBuilder, IndexPart, TopicSettings};
-use crate::segment::{Codec, DecodedFrame, ErrorKind, Fault, Frame};
+use crate::segment::{DecodedFrame, ErrorKind, Frame};
 use crate::stats::Job;
 
 use super::error::IngestError;
@@ -129,8 +129,8 @@ impl SliceBuilder {
     fn decode(&mut self, frame: &Frame) -> Result<DecodedFrame, IngestError> {
         let mut bound = frame.bytes.len().saturating_mul(OPENS_TO_TIMES);
         bound = bound.clamp(OPENED_BYTES_FIRST.0, OPENED_BYTES_FIRST.1).max(frame.bytes.len());
+        bound = bound.min(BATCH_BYTES_MAX);
         loop {
-            bound = bound.min(BATCH_BYTES_MAX);
             let error = match frame.decode(bound) {
                 Ok(decoded) => {
                     self.decoding.set(decoded.mem_usage(frame) as u64)?;
@@ -138,22 +138,14 @@ impl SliceBuilder {
                 }
                 Err(error) => error,
             };
-            let too_large = error.kind() == ErrorKind::TooLarge;
-            // A zstd frame whose window is larger than the bound cannot be told from a broken one.
-            let may_be_too_large = matches!(error.fault(), Fault::BadCompression { codec: Codec::Zstd, .. });
-            if bound < BATCH_BYTES_MAX && (too_large || may_be_too_large) {
-                bound = bound.saturating_mul(OPENED_GROWTH);
-                match self.decoding.set(bound.min(BATCH_BYTES_MAX) as u64) {
-                    Ok(()) => continue,
-                    Err(denied) if too_large => return Err(denied.into()),
-                    Err(_) => {}
+            match error.kind() {
+                ErrorKind::TooLarge if bound < BATCH_BYTES_MAX => {
+                    bound = bound.saturating_mul(OPENED_GROWTH).min(BATCH_BYTES_MAX);
+                    self.decoding.set(bound as u64)?;
                 }
+                ErrorKind::TooLarge => return Err(IngestError::BatchTooLarge(error)),
+                ErrorKind::Corrupt | ErrorKind::Unsupported => return Err(IngestError::Segment(error)),
             }
-            return Err(if too_large {
-                IngestError::BatchTooLarge(error)
-            } else {
-                IngestError::Segment(error)
-            });
         }
     }
 

@@ -77,13 +77,15 @@ pub(super) fn open(codec: Codec, input: &[u8], bytes_max: usize) -> Result<Vec<u
         Codec::Zstd => zstd(input, bytes_max),
     };
     opened.map_err(|failure| match failure {
-        Failure::TooLarge => Fault::TooLarge { limit: bytes_max },
+        Failure::TooLarge | Failure::WindowTooLarge => Fault::TooLarge { limit: bytes_max },
         Failure::Flaw(flaw) => Fault::BadCompression { codec, flaw },
     })
 }
 
 enum Failure {
     TooLarge,
+    /// It needs more of what came before at hand than there is room for.
+    WindowTooLarge,
     Flaw(CompressionFlaw),
 }
 
@@ -277,7 +279,7 @@ fn zstd(input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
     };
     let window_log = bytes_max.max(1).ilog2().min(ZSTD_WINDOW_LOG_MAX);
     match zstd_frames(&mut decoder, input, bytes_max) {
-        Err(Failure::Flaw(CompressionFlaw::Broken)) if window_log > ZSTD_WINDOW_LOG => {
+        Err(Failure::WindowTooLarge) if window_log > ZSTD_WINDOW_LOG => {
             zstd_frames(&mut zstd_decoder(window_log)?, input, bytes_max)
         }
         opened => {
@@ -305,7 +307,7 @@ fn zstd_frames(decoder: &mut ZstdDecoder<'_>, input: &[u8], bytes_max: usize) ->
         let len = out.len();
         // A vector may get more capacity than it was asked for; what lies past the bound is too large all the same.
         let mut target = OutBuffer::around_pos(&mut out, len);
-        let still_to_come = decoder.run(&mut source, &mut target).map_err(|_| CompressionFlaw::Broken)?;
+        let still_to_come = decoder.run(&mut source, &mut target).map_err(|error| zstd_failure(&error))?;
         let is_full = target.pos() == target.capacity();
         if out.len() > bytes_max {
             return Err(Failure::TooLarge);
@@ -318,5 +320,14 @@ fn zstd_frames(decoder: &mut ZstdDecoder<'_>, input: &[u8], bytes_max: usize) ->
         } else if source.pos() == input.len() {
             return if still_to_come == 0 { Ok(out) } else { Err(CompressionFlaw::CutOff.into()) };
         }
+    }
+}
+
+fn zstd_failure(error: &io::Error) -> Failure {
+    use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge as WINDOW_TOO_LARGE;
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<zstd::Error>());
+    match error {
+        Some(error) if error.is(WINDOW_TOO_LARGE) => Failure::WindowTooLarge,
+        _ => CompressionFlaw::Broken.into(),
     }
 }
