@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::bundle::{BlockWriter, Blocks, FrameFacts};
 use crate::index::{IndexBuilder, IndexPart, TopicSettings};
@@ -45,6 +45,13 @@ impl Piece {
             Self::Frame(frame) => frame.bytes.len(),
             Self::Torn { bytes, .. } => bytes.len(),
         }
+    }
+
+    /// Its bytes are moved to the end of `place`, so that it keeps nothing else of what they came in.
+    pub(super) fn move_to(&mut self, place: &mut BytesMut) {
+        let (Self::Frame(Frame { bytes, .. }) | Self::Torn { bytes, .. }) = self;
+        place.extend_from_slice(bytes);
+        *bytes = place.split().freeze();
     }
 }
 
