@@ -20,6 +20,10 @@ pub(super) const SLICE_BYTES: u64 = 32 << 20;
 /// No batch may open to more than this: the largest that is decoded in one piece.
 pub(super) const BATCH_BYTES_MAX: usize = 256 << 20;
 
+/// After this many opened bytes of a run, at the latest, a slice says what it holds: a run may be the whole slice, and open to
+/// many times its size.
+const UNACCOUNTED_BYTES_MAX: usize = 2 << 20;
+
 /// What a batch is first opened to, as a multiple of its size and in bytes: few open to more. This much is in use on each
 /// thread before it is accounted for.
 const OPENS_TO_TIMES: usize = 16;
@@ -91,13 +95,18 @@ impl SliceBuilder {
 
     /// Decodes and indexes `pieces` and packs their bytes.
     pub(super) fn add(&mut self, pieces: Vec<Piece>) -> Result<(), IngestError> {
+        let mut unaccounted = 0;
         for piece in pieces {
             match piece {
-                Piece::Frame(frame) => self.add_frame(&frame)?,
+                Piece::Frame(frame) => unaccounted += self.add_frame(&frame)?,
                 Piece::Torn { position, bytes } => {
                     self.tally.count_torn(bytes.len());
                     self.blocks.add(position, &bytes, FrameFacts::default())?;
                 }
+            }
+            if unaccounted > UNACCOUNTED_BYTES_MAX {
+                self.account()?;
+                unaccounted = 0;
             }
         }
         self.account()
@@ -120,16 +129,18 @@ impl SliceBuilder {
         Ok(Slice { index, blocks, tally: self.tally, memory: self.memory })
     }
 
-    fn add_frame(&mut self, frame: &Frame) -> Result<(), IngestError> {
+    /// Returns how many bytes the frame opened to.
+    fn add_frame(&mut self, frame: &Frame) -> Result<usize, IngestError> {
         let decoded = self.decode(frame)?;
         self.tally.count(&decoded, frame.bytes.len());
         self.index.add(&decoded.records)?;
         let facts = facts_of(&decoded);
         self.blocks.add(frame.position, &frame.bytes, facts)?;
         self.job.progressed(frame.bytes.len() as u64, facts.data_records);
+        let opened = decoded.records.bytes.len();
         drop(decoded);
         self.decoding.set(0)?;
-        Ok(())
+        Ok(opened)
     }
 
     /// Opens a batch to what batches open to; where that is not enough, the memory for more is reserved before it is tried.
@@ -170,3 +181,6 @@ fn facts_of(decoded: &DecodedFrame) -> FrameFacts {
         data_records: decoded.records.records.len() as u64,
     }
 }
+
+#[cfg(test)]
+mod tests;
