@@ -149,7 +149,7 @@ pub async fn search(store: &Store, request: &Request) -> Result<Answer, SearchEr
     };
     let candidates = candidates::merge(&found, request.order);
     summary.matched = candidates.matched;
-    let taken = take::take(&found, candidates.hits, request.limit).await?;
+    let taken = take::take(&found, candidates.hits, request.limit, ANSWER_BYTES_MAX).await?;
     summary.traffic = Traffic { requests: 1, bytes: 0 };
     found.iter().for_each(|bundle| summary.traffic += bundle.archive.traffic());
     summary.conflicts = taken.conflicts;
