@@ -29,7 +29,7 @@ pub(super) async fn upload(
 }
 
 async fn upload_one(store: &Store, packed: Packed, base: Duration) -> Result<IndexedPartition, IngestError> {
-    let Packed { key, manifest, built, range, tally, gaps, memory } = packed;
+    let Packed { key, manifest, built, range, tally, memory } = packed;
     let object = NewObject { parts: built.parts.clone(), size_bytes: built.size_bytes, crc32c: built.crc32c };
     let deadline = Instant::now() + base + UPLOAD_PER_MIB * (object.size_bytes >> 20) as u32;
     let put = store
@@ -43,7 +43,7 @@ async fn upload_one(store: &Store, packed: Packed, base: Duration) -> Result<Ind
         key.log_id().clone(),
         range,
         tally,
-        gaps,
+        manifest.gaps,
         put.stored,
         footer_offset,
     ))
