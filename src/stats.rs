@@ -260,7 +260,6 @@ impl Job {
         self.state.bytes_done.fetch_add(bytes, Ordering::Relaxed);
         self.state.records_done.fetch_add(records, Ordering::Relaxed);
     }
-
 }
 
 impl Drop for Job {
