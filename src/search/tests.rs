@@ -82,6 +82,37 @@ async fn records_that_are_too_large_to_be_answered_are_not_all_read_first() {
 }
 
 #[tokio::test]
+async fn of_many_bundles_no_more_hits_are_kept_than_can_be_answered() {
+    let (store, limit) = (store(), 20);
+    for nth in 0..8 {
+        let mut source = Vec::new();
+        let (size, base_offset) = (Size::Records(50), 1_000 * nth);
+        generate(&Spec { size, base_offset, seed: nth as u64, ..Spec::default() }, &mut source)
+            .expect("in memory");
+        put_segment(&store, &source.into()).await;
+    }
+    let all = find(&store, &request("orders", "")).await;
+    assert_eq!(all.records.len(), 400);
+    for order in [Order::OldestFirst, Order::NewestFirst] {
+        let request = Request { limit, order, ..request("orders", "") };
+        let bundles = registry::find(&store, &request.filter).await.expect("a list").bundles;
+        let mut found = Vec::new();
+        for bundle in hits::with_overlaps(bundles) {
+            found.push(hits::search_bundle(&store, bundle, &request).await.expect("hits"));
+            candidates::prune(&mut found, order, limit);
+            assert!(found.iter().map(|one| one.hits.hits.len()).sum::<usize>() <= 2 * limit);
+        }
+        let answer = find(&store, &request).await;
+        let first: Vec<_> = match order {
+            Order::OldestFirst => all.records.iter().take(limit).collect(),
+            _ => all.records.iter().rev().take(limit).collect(),
+        };
+        assert_eq!(answer.records.iter().collect::<Vec<_>>(), first);
+        assert_eq!(answer.summary.matched, 400);
+    }
+}
+
+#[tokio::test]
 async fn newest_come_first_and_the_limit_cuts() {
     let store = store();
     put_segment(&store, &fixture("kafka/times-unordered.log")).await;
