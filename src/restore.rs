@@ -9,6 +9,7 @@
 mod coverage;
 mod file;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,16 @@ pub enum RestoreError {
     /// There are bundles missing.
     #[error("the segment has {needed} bundles, {given} were given: `ls --segment` finds them")]
     Missing {
+        /// How many make up the segment.
+        needed: u32,
+        /// How many were given.
+        given: usize,
+    },
+    /// The same bytes were stored under more than one name: the topic is the caller's to say where the bytes do not.
+    #[error(
+        "the segment has {needed} bundles, {given} were given: name those of one topic, as its receipt does"
+    )]
+    TooMany {
         /// How many make up the segment.
         needed: u32,
         /// How many were given.
@@ -157,8 +168,11 @@ impl Plan {
             }
         }
         let given = archives.len();
-        if given as u64 != u64::from(segment.partitions) {
-            return Err(RestoreError::Missing { needed: segment.partitions, given });
+        let needed = segment.partitions;
+        match (given as u64).cmp(&u64::from(needed)) {
+            Ordering::Less => return Err(RestoreError::Missing { needed, given }),
+            Ordering::Equal => {}
+            Ordering::Greater => return Err(RestoreError::TooMany { needed, given }),
         }
         coverage::check(&archives, segment.size_bytes)?;
         Ok(Self { segment, archives })

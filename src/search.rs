@@ -136,11 +136,14 @@ pub async fn search(store: &Store, request: &Request) -> Result<Answer, SearchEr
     let selected = registry::find(store, &request.filter).await?;
     let bundles = hits::with_overlaps(selected.bundles);
     let searched = bundles.len() as u64;
-    let found: Vec<hits::BundleHits> = stream::iter(bundles)
+    let mut searches = stream::iter(bundles)
         .map(|bundle| hits::search_bundle(store, bundle, request))
-        .buffered(BUNDLES_AT_ONCE)
-        .try_collect()
-        .await?;
+        .buffered(BUNDLES_AT_ONCE);
+    let mut found = Vec::new();
+    while let Some(bundle) = searches.try_next().await? {
+        found.push(bundle);
+        candidates::prune(&mut found, request.order, request.limit);
+    }
     let mut summary = Summary {
         bundles_searched: searched,
         bundles_pruned: selected.pruned,
@@ -149,7 +152,7 @@ pub async fn search(store: &Store, request: &Request) -> Result<Answer, SearchEr
     };
     let candidates = candidates::merge(&found, request.order);
     summary.matched = candidates.matched;
-    let taken = take::take(&found, candidates.hits, request.limit).await?;
+    let taken = take::take(&found, candidates.hits, request.limit, ANSWER_BYTES_MAX).await?;
     summary.traffic = Traffic { requests: 1, bytes: 0 };
     found.iter().for_each(|bundle| summary.traffic += bundle.archive.traffic());
     summary.conflicts = taken.conflicts;

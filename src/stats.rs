@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -129,6 +129,8 @@ struct JobState {
     bytes_done: AtomicU64,
     records_done: AtomicU64,
     began: Instant,
+    /// When it had waited for memory.
+    admitted: OnceLock<Instant>,
 }
 
 /// A request that counts as in flight until this is dropped.
@@ -168,6 +170,7 @@ impl Stats {
             bytes_done: AtomicU64::new(0),
             records_done: AtomicU64::new(0),
             began: Instant::now(),
+            admitted: OnceLock::new(),
         });
         let mut inner = self.lock();
         let id = inner.next_job;
@@ -246,6 +249,9 @@ impl Stats {
 impl Job {
     /// The request goes on to `phase`.
     pub fn enter(&self, phase: Phase) {
+        if phase != Phase::Waiting {
+            self.state.admitted.get_or_init(Instant::now);
+        }
         self.state.phase.store(phase as u8, Ordering::Relaxed);
     }
 
@@ -254,16 +260,12 @@ impl Job {
         self.state.bytes_done.fetch_add(bytes, Ordering::Relaxed);
         self.state.records_done.fetch_add(records, Ordering::Relaxed);
     }
-
-    /// Since the request came.
-    pub fn age(&self) -> Duration {
-        self.state.began.elapsed()
-    }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
-        let busy_ms = u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX);
+        let busy = self.state.admitted.get().map_or(Duration::ZERO, Instant::elapsed);
+        let busy_ms = u64::try_from(busy.as_millis()).unwrap_or(u64::MAX);
         let mut inner = self.stats.lock();
         inner.jobs.remove(&self.id);
         inner.totals.busy_ms += busy_ms;
@@ -284,5 +286,26 @@ impl JobState {
             records_done: self.records_done.load(Ordering::Relaxed),
             age: self.began.elapsed(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_busy_from_its_admission_on() {
+        let (stats, pause) = (Stats::default(), Duration::from_millis(30));
+        let segment_id = SegmentId::new("a").expect("short");
+        let job = stats.job_started(&segment_id, 1);
+        std::thread::sleep(pause);
+        drop(job);
+        assert_eq!(stats.snapshot().totals.busy_ms, 0, "it only waited");
+        let job = stats.job_started(&segment_id, 1);
+        job.enter(Phase::Building);
+        std::thread::sleep(pause);
+        job.enter(Phase::Uploading);
+        drop(job);
+        assert!(stats.snapshot().totals.busy_ms >= 30);
     }
 }

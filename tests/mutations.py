@@ -49,7 +49,7 @@ MUTATIONS = {
         ("src/ingest/slice.rs", "        let decoded = self.decode(frame)?;", """        if crate::mutant("02") && frame.decode(BATCH_BYTES_MAX).is_err() {
             self.tally.count_torn(frame.bytes.len());
             self.blocks.add(frame.position, &frame.bytes, FrameFacts::default())?;
-            return Ok(());
+            return Ok(0);
         }
         let decoded = self.decode(frame)?;"""),
     ]),

@@ -3,28 +3,45 @@
 use sha2::{Digest, Sha256};
 
 use super::error::{ArchiveErrorKind, Fault};
-use super::source::Source;
+use super::source::{Source, blocking};
 use super::walk::{Visit, walk};
-use crate::bundle::{Manifest, OpenedBlock};
+use crate::bundle::{BlockEntry, Blocks, Manifest, OpenedBlock};
 use crate::store::{Existing, Refused};
 
-/// Whether `existing` holds what a bundle with the manifest `built` would: the same frames of the same segment, whole. Names that
-/// callers give, settings, versions, and so the index may differ: the first object wins.
+/// Whether `existing` holds what a bundle with the manifest `built` and these `blocks` would: the same frames of the same segment,
+/// whole. Names that callers give, settings, versions, and so the index may differ: the first object wins.
 ///
 /// Reads the object from end to end, in bounded memory (some 10 MiB beside its largest block), and checks every member, every byte
-/// of the tar, every count, and the source's hash: that of the bytes themselves where the segment has one partition only, else that
-/// in the manifest. Returns where its footer starts.
-pub async fn judge(existing: Existing, built: &Manifest) -> Result<u64, Refused> {
+/// of the tar, every count, and the blocks' bytes: where the segment has one partition only, their hash must be the segment's; else
+/// they must be those of `blocks`, from the same places. Returns where its footer starts.
+pub async fn judge(existing: Existing, built: &Manifest, blocks: &Blocks) -> Result<u64, Refused> {
     let source = Source::existing(existing);
-    let (verified, hash) = walk(&source, SourceHash::default(), |_| {}).await.map_err(refused)?;
+    let (verified, found) = walk(&source, SourceHash::default(), |_| {}).await.map_err(refused)?;
     let foreign = |reason: String| Refused::Foreign { reason };
     if let Some(what) = difference(&verified.manifest, built) {
         return Err(foreign(format!("its manifest says otherwise of the {what}")));
     }
-    if built.segment.partitions == 1 && <[u8; 32]>::from(hash.0.finalize()) != built.segment.sha256 {
-        return Err(foreign("its blocks hold other bytes than the segment".to_owned()));
+    let found = found.finish();
+    if built.segment.partitions == 1 {
+        if found.bytes != built.segment.sha256 {
+            return Err(foreign("its blocks hold other bytes than the segment".to_owned()));
+        }
+        return Ok(verified.footer.footer_offset());
+    }
+    let blocks = blocks.clone();
+    let own = blocking(move || hash_of(&blocks)).await.and_then(|own| own);
+    if found != own.map_err(|fault| refused(source.error(fault)))? {
+        return Err(foreign("its blocks hold other bytes of the segment".to_owned()));
     }
     Ok(verified.footer.footer_offset())
+}
+
+fn hash_of(blocks: &Blocks) -> Result<Hashed, Fault> {
+    let mut hash = SourceHash::default();
+    for (entry, data) in blocks.entries().iter().zip(blocks.data()) {
+        hash.add(entry, &entry.open(data)?);
+    }
+    Ok(hash.finish())
 }
 
 fn refused(error: super::ArchiveError) -> Refused {
@@ -64,13 +81,43 @@ fn difference(found: &Manifest, built: &Manifest) -> Option<&'static str> {
     same.into_iter().find_map(|(what, same)| (!same).then_some(what))
 }
 
-/// The hash of all blocks in their order, which is the source's where one bundle holds all of it.
+/// The hash of all blocks in their order, which is the source's where one bundle holds all of it, and of where in the source they
+/// come from, however they are cut.
 #[derive(Default)]
-struct SourceHash(Sha256);
+struct SourceHash {
+    bytes: Sha256,
+    places: Sha256,
+    end: u64,
+}
+
+/// What a [`SourceHash`] came to.
+#[derive(PartialEq, Eq)]
+struct Hashed {
+    bytes: [u8; 32],
+    places: [u8; 32],
+}
+
+impl SourceHash {
+    fn add(&mut self, entry: &BlockEntry, plain: &[u8]) {
+        self.bytes.update(plain);
+        for (position, len) in entry.source_runs() {
+            if position != self.end {
+                self.places.update(self.end.to_le_bytes());
+                self.places.update(position.to_le_bytes());
+            }
+            self.end = position + u64::from(len);
+        }
+    }
+
+    fn finish(mut self) -> Hashed {
+        self.places.update(self.end.to_le_bytes());
+        Hashed { bytes: self.bytes.finalize().into(), places: self.places.finalize().into() }
+    }
+}
 
 impl Visit for SourceHash {
     fn block(&mut self, block: OpenedBlock) -> Result<(), Fault> {
-        self.0.update(&block.plain);
+        self.add(&block.entry, &block.plain);
         Ok(())
     }
 }

@@ -69,29 +69,38 @@ pub(crate) fn pack_claiming(source: &Bytes, sha256: [u8; 32]) -> Vec<Packed> {
     pack_as(source, "", sha256)
 }
 
+/// Packs a whole segment whose frames do not say whose they are.
+pub(crate) fn pack_for(source: &Bytes, partition: &TopicPartition) -> Vec<Packed> {
+    pack_frames(source, "", partition, Sha256::digest(source).into(), None)
+}
+
+fn orders() -> TopicPartition {
+    TopicPartition::new("orders", 3).expect("a partition")
+}
+
 /// The bundle of one segment's records with the index of another's, both of one partition.
 pub(crate) fn pack_with_index_of(source: &Bytes, indexed: &Bytes) -> Packed {
     let mut frames = Vec::new();
     Splitter::new(indexed.len() as u64, None).push(indexed.clone(), &mut frames).expect("frames");
     let indexed: Vec<_> =
         frames.iter().map(|frame| frame.decode(1 << 30).expect("records").records).collect();
-    pack_frames(source, "", Sha256::digest(source).into(), Some(&indexed)).remove(0)
+    pack_frames(source, "", &orders(), Sha256::digest(source).into(), Some(&indexed)).remove(0)
 }
 
 fn pack_as(source: &Bytes, log_id: &str, sha256: [u8; 32]) -> Vec<Packed> {
-    pack_frames(source, log_id, sha256, None)
+    pack_frames(source, log_id, &orders(), sha256, None)
 }
 
 fn pack_frames(
     source: &Bytes,
     log_id: &str,
+    fallback: &TopicPartition,
     sha256: [u8; 32],
     indexed: Option<&[RecordBatch]>,
 ) -> Vec<Packed> {
     let (mut frames, mut splitter) = (Vec::new(), Splitter::new(source.len() as u64, None));
     splitter.push(source.clone(), &mut frames).expect("frames");
     let tail = splitter.finish().expect("an end");
-    let fallback = TopicPartition::new("orders", 3).expect("a partition");
     let mut partitions: BTreeMap<TopicPartition, Vec<(Frame, DecodedFrame)>> = BTreeMap::new();
     let mut last = None;
     for frame in frames {

@@ -7,7 +7,7 @@ use super::layout::{
     self, BLOCK_INDEX_NAME, INDEX_PREFIX, MANIFEST_NAME, RECORDS_NAME, TAR_BLOCK_BYTES, TAR_END_BYTES,
 };
 use super::manifest::{Disagreement, Manifest, ManifestError};
-use super::records::{BlockIndex, BlockOrderError};
+use super::records::BlockOrderError;
 use super::writer::Blocks;
 
 /// A bundle, ready to be stored.
@@ -21,6 +21,8 @@ pub struct Built {
     pub crc32c: u32,
     /// Where the footer starts: one ranged read from here to the end opens the bundle.
     pub footer_offset: u64,
+    /// The blocks among the parts, and what is in them.
+    pub blocks: Blocks,
 }
 
 /// Why parts do not make a bundle. Each is a bug of the caller, found before anything is stored.
@@ -66,13 +68,12 @@ pub fn assemble(
     mut index: Vec<(String, Bytes)>,
     slices: Vec<Blocks>,
 ) -> Result<Built, AssembleError> {
-    let mut blocks = BlockIndex::default();
-    let mut block_data = Vec::new();
+    let mut blocks = Blocks::default();
     for slice in slices {
-        slice.index.into_entries().try_for_each(|entry| blocks.push(entry))?;
-        block_data.extend(slice.data);
+        slice.index.into_entries().try_for_each(|entry| blocks.index.push(entry))?;
+        blocks.data.extend(slice.data);
     }
-    manifest.agrees_with(&blocks)?;
+    manifest.agrees_with(&blocks.index)?;
     let crc32c_of = |bytes: &Bytes| crc32c::crc32c(bytes);
 
     let mut tar = TarWriter::default();
@@ -89,10 +90,10 @@ pub fn assemble(
     }
     // The blocks' checksums are known: they are combined, not computed again.
     let checksums = blocks.entries().iter().map(|entry| entry.crc32c);
-    tar.member(RECORDS_NAME.to_owned(), checksums.zip(block_data))?;
-    let block_index = Bytes::from(blocks.encode());
+    tar.member(RECORDS_NAME.to_owned(), checksums.zip(blocks.data.iter().cloned()))?;
+    let block_index = Bytes::from(blocks.index.encode());
     tar.member(BLOCK_INDEX_NAME.to_owned(), [(crc32c_of(&block_index), block_index)])?;
-    tar.finish()
+    tar.finish(blocks)
 }
 
 /// The object so far.
@@ -143,7 +144,7 @@ impl TarWriter {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Built, AssembleError> {
+    fn finish(mut self, blocks: Blocks) -> Result<Built, AssembleError> {
         let footer = Footer::new(std::mem::take(&mut self.members));
         let encoded = footer.encode();
         if encoded.len() > FOOTER_BYTES_MAX as usize {
@@ -162,6 +163,7 @@ impl TarWriter {
             size_bytes: self.size_bytes,
             crc32c: self.crc32c,
             footer_offset: footer.footer_offset(),
+            blocks,
         })
     }
 }

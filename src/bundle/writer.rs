@@ -75,7 +75,7 @@ pub enum BlockWriterError {
     },
 }
 
-/// Compressed blocks of one slice of a segment, in order. Ordinals and positions count from the slice's start.
+/// Compressed blocks of one slice of a segment, or of a whole bundle, in order. Ordinals and positions count from its start.
 #[derive(Clone, Debug, Default)]
 pub struct Blocks {
     pub(super) data: Vec<Bytes>,

@@ -18,7 +18,7 @@ use crate::store::Store;
 /// Where bundles go, and what building them may use.
 #[derive(Debug, clap::Args)]
 pub struct PipelineArgs {
-    /// Where bundles are stored: file:///DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, memory:///.
+    /// Where bundles are stored: file:///DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX.
     /// Credentials come from the environment variables that the cloud's own tools read.
     #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL")]
     store: Url,
@@ -44,6 +44,12 @@ impl PipelineArgs {
             Some(path) => read_settings(path)?,
             None => Settings::default(),
         };
+        if self.store.scheme() == "memory" {
+            // The library has it for tests. Here a caller would delete its copy on a receipt for what ends with this process.
+            let line =
+                "--store memory: what is only in memory is not durable, and no receipt can be given for it";
+            return Err(CliError::because(Exit::Usage, line));
+        }
         let store = Store::open(&self.store).map_err(|error| CliError::flag("--store", &error))?;
         store
             .probe()
@@ -82,4 +88,18 @@ fn default_budget_bytes() -> u64 {
         Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
     });
     cgroup.into_iter().chain(machine).min().map_or(512 << 20, |limit| limit / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_acknowledged_that_is_only_in_memory() {
+        let store = Url::parse("memory:///bundles").expect("a url");
+        let args = PipelineArgs { store, memory_budget: None, threads: None, index_settings: None };
+        let refused = args.start().await.expect_err("no place for bundles");
+        assert_eq!(refused.exit(), Exit::Usage);
+        assert!(refused.line().contains("not durable"), "{}", refused.line());
+    }
 }

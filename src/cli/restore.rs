@@ -52,7 +52,8 @@ fn exit(error: &RestoreError) -> Exit {
         RestoreError::NoBundles
         | RestoreError::OtherSegment { .. }
         | RestoreError::SamePartition { .. }
-        | RestoreError::Missing { .. } => Exit::Usage,
+        | RestoreError::Missing { .. }
+        | RestoreError::TooMany { .. } => Exit::Usage,
         RestoreError::Hole { .. } | RestoreError::Overlap { .. } | RestoreError::HashDiffers { .. } => {
             Exit::Corrupt
         }

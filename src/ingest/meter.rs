@@ -65,6 +65,11 @@ impl Meter {
 }
 
 impl Share {
+    /// Another part of the same request, which holds nothing yet.
+    pub(super) fn another(&self) -> Self {
+        self.meter.share()
+    }
+
     /// What this part holds.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes

@@ -26,10 +26,12 @@ pub(super) struct Packed {
     pub built: Built,
     pub range: OffsetRange,
     pub tally: Tally,
-    pub gaps: Vec<OffsetRange>,
-    /// What the slices hold, which is what the bundle consists of.
+    /// What the slices hold, which is what the bundle consists of, and what its list of gaps takes.
     pub memory: Vec<Share>,
 }
+
+/// What a gap takes, in bytes: in the manifest, and in its JSON.
+const GAP_BYTES: u64 = size_of::<OffsetRange>() as u64 + 24;
 
 /// What all bundles of a segment say of it.
 #[derive(Clone)]
@@ -99,6 +101,12 @@ fn pack_partition(
         return Err(IngestError::CountsDiffer { decoded: tally.records, indexed, stored: tally.records });
     }
     let gaps = tally.gaps();
+    // A log that was compacted may have millions of them.
+    if let Some(share) = memory.first() {
+        let mut listed = share.another();
+        listed.set(gaps.len() as u64 * GAP_BYTES)?;
+        memory.push(listed);
+    }
     let manifest = Manifest {
         format_version: FORMAT_VERSION,
         created_by: Manifest::this_build(),
@@ -116,13 +124,13 @@ fn pack_partition(
         batch_count: tally.batches,
         min_timestamp_ms: tally.times.map(|(min, _)| min),
         max_timestamp_ms: tally.times.map(|(_, max)| max),
-        gaps: gaps.clone(),
+        gaps,
         segment: origin.segment.clone(),
         index: index_facts(&index),
         records: RecordsFacts::of(&blocks),
     };
     let built = bundle::assemble(&manifest, index.files, blocks)?;
-    Ok(Packed { key, manifest, built, range, tally, gaps, memory })
+    Ok(Packed { key, manifest, built, range, tally, memory })
 }
 
 /// The index in the manifest's words: paths as queries write them.
@@ -148,3 +156,6 @@ fn index_facts(index: &Index) -> IndexFacts {
         unsearchable: index.unsearchable.counts().map(|(what, count)| (what.to_owned(), count)).into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,6 +124,7 @@ impl IndexedPartition {
     ) -> Self {
         let gap_count = gaps.len() as u64;
         gaps.truncate(RECEIPT_GAPS_MAX);
+        gaps.shrink_to_fit();
         Self {
             partition,
             log_id,

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::bundle::{BlockWriter, Blocks, FrameFacts};
 use crate::index::{IndexBuilder, IndexPart, TopicSettings};
-use crate::segment::{Codec, DecodedFrame, ErrorKind, Fault, Frame};
+use crate::segment::{DecodedFrame, ErrorKind, Frame};
 use crate::stats::Job;
 
 use super::error::IngestError;
@@ -19,6 +19,10 @@ pub(super) const SLICE_BYTES: u64 = 32 << 20;
 
 /// No batch may open to more than this: the largest that is decoded in one piece.
 pub(super) const BATCH_BYTES_MAX: usize = 256 << 20;
+
+/// After this many opened bytes of a run, at the latest, a slice says what it holds: a run may be the whole slice, and open to
+/// many times its size.
+const UNACCOUNTED_BYTES_MAX: usize = 2 << 20;
 
 /// What a batch is first opened to, as a multiple of its size and in bytes: few open to more. This much is in use on each
 /// thread before it is accounted for.
@@ -45,6 +49,13 @@ impl Piece {
             Self::Frame(frame) => frame.bytes.len(),
             Self::Torn { bytes, .. } => bytes.len(),
         }
+    }
+
+    /// Its bytes are moved to the end of `place`, so that it keeps nothing else of what they came in.
+    pub(super) fn move_to(&mut self, place: &mut BytesMut) {
+        let (Self::Frame(Frame { bytes, .. }) | Self::Torn { bytes, .. }) = self;
+        place.extend_from_slice(bytes);
+        *bytes = place.split().freeze();
     }
 }
 
@@ -84,13 +95,18 @@ impl SliceBuilder {
 
     /// Decodes and indexes `pieces` and packs their bytes.
     pub(super) fn add(&mut self, pieces: Vec<Piece>) -> Result<(), IngestError> {
+        let mut unaccounted = 0;
         for piece in pieces {
             match piece {
-                Piece::Frame(frame) => self.add_frame(&frame)?,
+                Piece::Frame(frame) => unaccounted += self.add_frame(&frame)?,
                 Piece::Torn { position, bytes } => {
                     self.tally.count_torn(bytes.len());
                     self.blocks.add(position, &bytes, FrameFacts::default())?;
                 }
+            }
+            if unaccounted > UNACCOUNTED_BYTES_MAX {
+                self.account()?;
+                unaccounted = 0;
             }
         }
         self.account()
@@ -113,24 +129,26 @@ impl SliceBuilder {
         Ok(Slice { index, blocks, tally: self.tally, memory: self.memory })
     }
 
-    fn add_frame(&mut self, frame: &Frame) -> Result<(), IngestError> {
+    /// Returns how many bytes the frame opened to.
+    fn add_frame(&mut self, frame: &Frame) -> Result<usize, IngestError> {
         let decoded = self.decode(frame)?;
         self.tally.count(&decoded, frame.bytes.len());
         self.index.add(&decoded.records)?;
         let facts = facts_of(&decoded);
         self.blocks.add(frame.position, &frame.bytes, facts)?;
         self.job.progressed(frame.bytes.len() as u64, facts.data_records);
+        let opened = decoded.records.bytes.len();
         drop(decoded);
         self.decoding.set(0)?;
-        Ok(())
+        Ok(opened)
     }
 
     /// Opens a batch to what batches open to; where that is not enough, the memory for more is reserved before it is tried.
     fn decode(&mut self, frame: &Frame) -> Result<DecodedFrame, IngestError> {
         let mut bound = frame.bytes.len().saturating_mul(OPENS_TO_TIMES);
         bound = bound.clamp(OPENED_BYTES_FIRST.0, OPENED_BYTES_FIRST.1).max(frame.bytes.len());
+        bound = bound.min(BATCH_BYTES_MAX);
         loop {
-            bound = bound.min(BATCH_BYTES_MAX);
             let error = match frame.decode(bound) {
                 Ok(decoded) => {
                     self.decoding.set(decoded.mem_usage(frame) as u64)?;
@@ -138,22 +156,14 @@ impl SliceBuilder {
                 }
                 Err(error) => error,
             };
-            let too_large = error.kind() == ErrorKind::TooLarge;
-            // A zstd frame whose window is larger than the bound cannot be told from a broken one.
-            let may_be_too_large = matches!(error.fault(), Fault::BadCompression { codec: Codec::Zstd, .. });
-            if bound < BATCH_BYTES_MAX && (too_large || may_be_too_large) {
-                bound = bound.saturating_mul(OPENED_GROWTH);
-                match self.decoding.set(bound.min(BATCH_BYTES_MAX) as u64) {
-                    Ok(()) => continue,
-                    Err(denied) if too_large => return Err(denied.into()),
-                    Err(_) => {}
+            match error.kind() {
+                ErrorKind::TooLarge if bound < BATCH_BYTES_MAX => {
+                    bound = bound.saturating_mul(OPENED_GROWTH).min(BATCH_BYTES_MAX);
+                    self.decoding.set(bound as u64)?;
                 }
+                ErrorKind::TooLarge => return Err(IngestError::BatchTooLarge(error)),
+                ErrorKind::Corrupt | ErrorKind::Unsupported => return Err(IngestError::Segment(error)),
             }
-            return Err(if too_large {
-                IngestError::BatchTooLarge(error)
-            } else {
-                IngestError::Segment(error)
-            });
         }
     }
 
@@ -171,3 +181,6 @@ fn facts_of(decoded: &DecodedFrame) -> FrameFacts {
         data_records: decoded.records.records.len() as u64,
     }
 }
+
+#[cfg(test)]
+mod tests;

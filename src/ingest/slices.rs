@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
@@ -44,7 +45,10 @@ pub(super) struct Slices {
     /// Source bytes since the last time that all slices ended.
     window_bytes: u64,
     pending_bytes: usize,
+    pending_pieces: usize,
     pending_memory: Share,
+    /// The partitions with pieces that wait since the last time that the memory was put in step.
+    waiting_anew: Vec<TopicPartition>,
     /// How many slices may be built while their frames still come; the others' frames wait for the slice to end.
     builders_max: usize,
     /// How many are.
@@ -68,6 +72,8 @@ struct OpenSlice {
     bytes: u64,
     pending: Vec<Piece>,
     pending_bytes: usize,
+    /// How many of those that wait keep nothing of the chunk that they came in.
+    moved_out: usize,
     feed: Option<mpsc::UnboundedSender<Run>>,
 }
 
@@ -87,7 +93,9 @@ impl Slices {
             partitions: BTreeMap::new(),
             window_bytes: 0,
             pending_bytes: 0,
+            pending_pieces: 0,
             pending_memory,
+            waiting_anew: Vec::new(),
             builders_max: 2 * threads,
             builders: 0,
             read_ahead: Arc::new(Semaphore::new(READ_AHEAD_BYTES)),
@@ -105,10 +113,14 @@ impl Slices {
             Some(open) => open,
             None => self.partitions.entry(partition.clone()).or_default(),
         };
+        if open.pending.len() == open.moved_out {
+            self.waiting_anew.push(partition.clone());
+        }
         open.pending.push(piece);
         open.pending_bytes += bytes;
         open.bytes += bytes as u64;
         self.pending_bytes += bytes;
+        self.pending_pieces += 1;
         self.window_bytes += bytes as u64;
         if open.bytes >= SLICE_BYTES {
             self.end_slice(partition).await?;
@@ -121,9 +133,14 @@ impl Slices {
         Ok(())
     }
 
-    /// Takes in slices that have ended, so that a fault in one of them ends the segment now and not with its last byte; and
-    /// keeps the memory of what waits in step.
+    /// To be called after each chunk. Takes in slices that have ended, so that a fault in one of them ends the segment now and
+    /// not with its last byte; and keeps the memory of what waits in step.
     pub(super) async fn keep_up(&mut self) -> Result<(), IngestError> {
+        for partition in self.waiting_anew.drain(..) {
+            if let Some(open) = self.partitions.get_mut(&partition) {
+                open.move_out();
+            }
+        }
         while let Some(ended) = self.tasks.try_join_next() {
             self.take_in(ended.unwrap_or(Err(IngestError::Panicked)));
         }
@@ -174,7 +191,8 @@ impl Slices {
     }
 
     fn account(&mut self) -> Result<(), IngestError> {
-        Ok(self.pending_memory.set(self.pending_bytes as u64)?)
+        let bytes = self.pending_bytes + self.pending_pieces * size_of::<Piece>();
+        Ok(self.pending_memory.set(bytes as u64)?)
     }
 
     /// Sends the pending pieces to the slice's builder, which starts with the first run where one may still be started.
@@ -238,9 +256,10 @@ impl Slices {
         let units = u32::try_from(bytes.min(READ_AHEAD_BYTES)).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.read_ahead).acquire_many_owned(units).await.ok();
         self.pending_bytes -= bytes;
+        self.pending_pieces -= pieces.len();
         self.account()?;
         let mut memory = self.workshop.meter.share();
-        memory.set(bytes as u64)?;
+        memory.set((bytes + pieces.len() * size_of::<Piece>()) as u64)?;
         Ok(Run { pieces, _read_ahead: permit, _memory: memory })
     }
 
@@ -254,7 +273,17 @@ impl Slices {
 }
 
 impl OpenSlice {
+    /// A frame is a slice of its chunk and keeps all of that in memory: one that waits for others is copied out. A partition with a
+    /// frame of a few bytes in each chunk would otherwise keep a whole window of the segment.
+    fn move_out(&mut self) {
+        let pieces = &mut self.pending[self.moved_out..];
+        let mut place = BytesMut::with_capacity(pieces.iter().map(Piece::len).sum());
+        pieces.iter_mut().for_each(|piece| piece.move_to(&mut place));
+        self.moved_out = self.pending.len();
+    }
+
     fn take_pending(&mut self) -> (Vec<Piece>, usize) {
+        self.moved_out = 0;
         (std::mem::take(&mut self.pending), std::mem::take(&mut self.pending_bytes))
     }
 }
@@ -306,3 +335,6 @@ fn add_run(mut builder: SliceBuilder, run: Run) -> Result<SliceBuilder, IngestEr
     builder.add(run.pieces)?;
     Ok(builder)
 }
+
+#[cfg(test)]
+mod tests;

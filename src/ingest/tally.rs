@@ -59,7 +59,7 @@ impl Tally {
         self.data.extend(later.data);
     }
 
-    /// Offsets of the range without a data record: ascending, merged.
+    /// Offsets of the range without a data record: ascending, merged. What they are known from is given back.
     pub(super) fn gaps(&mut self) -> Vec<OffsetRange> {
         let Some(range) = self.range else { return Vec::new() };
         self.data.sort_unstable();
@@ -75,6 +75,7 @@ impl Tally {
         if let Some(expected) = next {
             gaps.extend(OffsetRange::new(expected, range.last()));
         }
+        self.data = Vec::new();
         gaps
     }
 

@@ -29,21 +29,21 @@ pub(super) async fn upload(
 }
 
 async fn upload_one(store: &Store, packed: Packed, base: Duration) -> Result<IndexedPartition, IngestError> {
-    let Packed { key, manifest, built, range, tally, gaps, memory } = packed;
-    let object = NewObject { parts: built.parts, size_bytes: built.size_bytes, crc32c: built.crc32c };
+    let Packed { key, manifest, built, range, tally, memory } = packed;
+    let object = NewObject { parts: built.parts.clone(), size_bytes: built.size_bytes, crc32c: built.crc32c };
     let deadline = Instant::now() + base + UPLOAD_PER_MIB * (object.size_bytes >> 20) as u32;
     let put = store
-        .put(&key, &object, deadline, |existing| judge(existing, &manifest))
+        .put(&key, &object, deadline, |existing| judge(existing, &manifest, &built.blocks))
         .await
         .map_err(|source| IngestError::Put { key: key.to_string(), source })?;
-    drop((object, memory));
     let footer_offset = put.judged.unwrap_or(built.footer_offset);
+    drop((object, built, memory));
     Ok(IndexedPartition::new(
         key.partition().clone(),
         key.log_id().clone(),
         range,
         tally,
-        gaps,
+        manifest.gaps,
         put.stored,
         footer_offset,
     ))

@@ -1,5 +1,6 @@
 use super::*;
-use crate::archive::testing::{fixture, fixtures, put_segment, store};
+use crate::archive::testing::{fixture, fixtures, pack_for, put_new, put_segment, store};
+use crate::ids::TopicPartition;
 
 fn keys(packed: &[crate::archive::testing::Packed]) -> Vec<BundleKey> {
     packed.iter().map(|one| one.key.clone()).collect()
@@ -50,6 +51,11 @@ async fn missing_foreign_and_repeated_bundles_are_refused_and_leave_no_file() {
     assert!(matches!(foreign, RestoreError::OtherSegment { .. }), "{foreign}");
     let repeated = refused(&[three[0].clone(), three[1].clone(), three[1].clone()]).await;
     assert!(matches!(repeated, RestoreError::SamePartition { .. }), "{repeated}");
+    let named_otherwise =
+        pack_for(&fixture("kafka/zstd.log"), &TopicPartition::new("other", 0).expect("a name"));
+    put_new(&store, &named_otherwise[0].key, &named_otherwise[0].object()).await;
+    let twice = refused(&[other[0].clone(), named_otherwise[0].key.clone()]).await;
+    assert!(matches!(twice, RestoreError::TooMany { needed: 1, given: 2 }), "{twice}");
     assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 0);
 }
 
@@ -57,7 +63,7 @@ async fn missing_foreign_and_repeated_bundles_are_refused_and_leave_no_file() {
 async fn bytes_that_are_not_the_segments_never_get_the_files_name() {
     let (store, source) = (store(), fixture("kafka/none.log"));
     let forged = &crate::archive::testing::pack_claiming(&source, [9; 32])[0];
-    crate::archive::testing::put_new(&store, &forged.key, &forged.object()).await;
+    put_new(&store, &forged.key, &forged.object()).await;
     let dir = tempfile::tempdir().expect("a directory");
     let out = dir.path().join("out");
     std::fs::write(&out, b"what was there").expect("a file");
@@ -76,7 +82,7 @@ async fn a_damaged_bundle_is_named() {
     let records =
         object.windows(4).position(|bytes| bytes == [0x28, 0xb5, 0x2f, 0xfd]).expect("a zstd frame");
     object[records + 100] ^= 1;
-    crate::archive::testing::put_new(&store, &packed.key, &object.into()).await;
+    put_new(&store, &packed.key, &object.into()).await;
     let dir = tempfile::tempdir().expect("a directory");
     let error = restore(&store, std::slice::from_ref(&packed.key), &dir.path().join("out"), |_, _| {})
         .await

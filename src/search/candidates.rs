@@ -22,6 +22,22 @@ pub(super) struct Candidates {
     pub matched: u64,
 }
 
+/// Lets go of hits that cannot be answered, once they are more than those that can: each bundle has found as many as are asked
+/// for, and there may be thousands of bundles. Where offsets repeat all are needed.
+pub(super) fn prune(found: &mut [BundleHits], order: Order, limit: usize) {
+    let alone = found.iter().filter(|bundle| !bundle.repeats).map(|bundle| &bundle.hits.hits);
+    if limit == 0 || alone.clone().map(Vec::len).sum::<usize>() <= limit.saturating_mul(2) {
+        return;
+    }
+    let mut hits: Vec<Hit> = alone.flatten().copied().collect();
+    let (_, last, _) = hits.select_nth_unstable_by(limit - 1, |a, b| compare(order, a, b));
+    for bundle in found.iter_mut().filter(|bundle| !bundle.repeats) {
+        let hits = &mut bundle.hits.hits;
+        hits.truncate(hits.partition_point(|hit| compare(order, hit, last).is_le()));
+        hits.shrink_to_fit();
+    }
+}
+
 /// Merges what the bundles found. Where offsets repeat, all hits are here, and each offset and time of a log counts once.
 pub(super) fn merge(found: &[BundleHits], order: Order) -> Candidates {
     let (mut hits, mut matched, mut counted) = (Vec::new(), 0, HashSet::new());

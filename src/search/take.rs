@@ -6,13 +6,16 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::candidates::Candidate;
 use super::hits::BundleHits;
-use super::{ANSWER_BYTES_MAX, Conflict, Found, SearchError};
+use super::{Conflict, Found, SearchError};
 use crate::archive::{Fault, StoredRecord};
 use crate::bundle::BlockEntry;
 use crate::ids::{LogId, TopicPartition};
 
 /// How many blocks are read at a time.
 const BLOCKS_AT_ONCE: usize = 8;
+
+/// How many candidates are read before it is looked at which of them are the same.
+const CANDIDATES_AT_ONCE: usize = 10_000;
 
 /// The records to answer.
 #[derive(Default)]
@@ -30,18 +33,21 @@ struct Answer {
     bundle: usize,
 }
 
-/// Reads the first `limit` records, going on where some turn out to be the same as others.
+/// Reads the first `limit` records, going on where some turn out to be the same as others. More than `bytes_max` are neither
+/// answered nor held at once.
 pub(super) async fn take(
     found: &[BundleHits],
     candidates: Vec<Candidate>,
     limit: usize,
+    bytes_max: usize,
 ) -> Result<Taken, SearchError> {
     let (mut taken, mut answered, mut bytes) = (Taken::default(), Answered::new(), 0);
     let mut left = candidates.as_slice();
     while taken.records.len() < limit && !left.is_empty() {
-        let (next, rest) = left.split_at(left.len().min(limit - taken.records.len()));
+        let count = left.len().min(limit - taken.records.len()).min(CANDIDATES_AT_ONCE);
+        let (next, rest) = left.split_at(count);
         left = rest;
-        for (candidate, record) in next.iter().zip(read(found, next).await?) {
+        for (candidate, record) in next.iter().zip(read(found, next, bytes_max).await?) {
             let archive = &found[candidate.bundle].archive;
             let offset = (archive.partition(), archive.log_id(), record.offset);
             let same_offset: &mut Vec<Answer> = answered.entry(offset).or_default();
@@ -49,7 +55,7 @@ pub(super) async fn take(
                 continue;
             }
             bytes += record.mem_usage();
-            if bytes > ANSWER_BYTES_MAX {
+            if bytes > bytes_max {
                 return Err(SearchError::AnswerTooLarge);
             }
             taken.records.push(Found {
@@ -79,8 +85,12 @@ fn conflicts(found: &[BundleHits], answered: Answered<'_>) -> Vec<Conflict> {
     conflicts
 }
 
-/// Reads the records of `candidates`, in their order. Each block is read once.
-async fn read(found: &[BundleHits], candidates: &[Candidate]) -> Result<Vec<StoredRecord>, SearchError> {
+/// Reads the records of `candidates`, in their order, up to `bytes_max` bytes of them. Each block is read once.
+async fn read(
+    found: &[BundleHits],
+    candidates: &[Candidate],
+    bytes_max: usize,
+) -> Result<Vec<StoredRecord>, SearchError> {
     // By bundle and by the block's position in it; the ordinals wanted of each block ascend.
     let mut blocks: BTreeMap<(usize, u64), (BlockEntry, Vec<u64>)> = BTreeMap::new();
     for Candidate { bundle, hit } in candidates {
@@ -100,7 +110,12 @@ async fn read(found: &[BundleHits], candidates: &[Candidate]) -> Result<Vec<Stor
     }
     let mut records: HashMap<(usize, u64), StoredRecord> = HashMap::with_capacity(candidates.len());
     let mut reads = stream::iter(reads).buffer_unordered(BLOCKS_AT_ONCE);
+    let mut bytes = 0;
     while let Some(read) = reads.try_next().await? {
+        bytes += read.iter().map(|(_, record)| record.mem_usage()).sum::<usize>();
+        if bytes > bytes_max {
+            return Err(SearchError::AnswerTooLarge);
+        }
         records.extend(read);
     }
     let in_order = candidates.iter().map(|Candidate { bundle, hit }| {

@@ -77,13 +77,15 @@ pub(super) fn open(codec: Codec, input: &[u8], bytes_max: usize) -> Result<Vec<u
         Codec::Zstd => zstd(input, bytes_max),
     };
     opened.map_err(|failure| match failure {
-        Failure::TooLarge => Fault::TooLarge { limit: bytes_max },
+        Failure::TooLarge | Failure::WindowTooLarge => Fault::TooLarge { limit: bytes_max },
         Failure::Flaw(flaw) => Fault::BadCompression { codec, flaw },
     })
 }
 
 enum Failure {
     TooLarge,
+    /// It needs more of what came before at hand than there is room for.
+    WindowTooLarge,
     Flaw(CompressionFlaw),
 }
 
@@ -113,21 +115,22 @@ fn grown(bytes: usize, bytes_max: usize) -> Result<usize, Failure> {
     if more > bytes { Ok(more) } else { Err(Failure::TooLarge) }
 }
 
-/// Appends all that `reader` gives to `out`.
+/// Reads all that `reader` gives into `out`, from `len` on, and returns where it ends. What `out` has behind that is room for
+/// the next reader: to give it back and clear it again would cost each reader as much as those before it brought.
 fn read_to_end(
     reader: &mut impl Read,
     out: &mut Vec<u8>,
+    mut len: usize,
     guess: usize,
     bytes_max: usize,
-) -> Result<(), Failure> {
-    let mut len = out.len();
-    out.resize(len.max(guess), 0);
+) -> Result<usize, Failure> {
+    out.resize(out.len().max(guess), 0);
     loop {
         if len == out.len() {
             // The stream may end just here: only one more byte proves that it does not.
             let mut probe = [0];
             if reader.read(&mut probe)? == 0 {
-                break;
+                return Ok(len);
             }
             let size = grown(len, bytes_max)?;
             out.reserve_exact(size - len);
@@ -136,30 +139,30 @@ fn read_to_end(
             len += 1;
         }
         match reader.read(&mut out[len..]) {
-            Ok(0) => break,
+            Ok(0) => return Ok(len),
             Ok(read) => len += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error.into()),
         }
     }
-    out.truncate(len);
-    Ok(())
 }
 
 /// Java's `GZIPInputStream` goes on with the next member where one follows, so more than one is read.
 fn gzip(mut input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
     let guess = first_guess(input, bytes_max);
-    let mut out = Vec::new();
+    let (mut out, mut len) = (Vec::new(), 0);
     loop {
         let mut member = flate2::bufread::GzDecoder::new(input);
-        read_to_end(&mut member, &mut out, guess, bytes_max)?;
+        len = read_to_end(&mut member, &mut out, len, guess, bytes_max)?;
         input = member.into_inner();
         match input {
-            [] => return Ok(out),
+            [] => break,
             [0x1f, 0x8b, ..] => {}
             _ => return Err(CompressionFlaw::FollowedByBytes.into()),
         }
     }
+    out.truncate(len);
+    Ok(out)
 }
 
 /// What Xerial's framing starts with; a version and a compatible version, four bytes each, follow.
@@ -219,7 +222,8 @@ fn lz4(input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
     }
     let mut out = Vec::new();
     let mut frame = lz4_flex::frame::FrameDecoder::new(input);
-    read_to_end(&mut frame, &mut out, first_guess(input, bytes_max), bytes_max)?;
+    let len = read_to_end(&mut frame, &mut out, 0, first_guess(input, bytes_max), bytes_max)?;
+    out.truncate(len);
     Ok(out)
 }
 
@@ -275,7 +279,7 @@ fn zstd(input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
     };
     let window_log = bytes_max.max(1).ilog2().min(ZSTD_WINDOW_LOG_MAX);
     match zstd_frames(&mut decoder, input, bytes_max) {
-        Err(Failure::Flaw(CompressionFlaw::Broken)) if window_log > ZSTD_WINDOW_LOG => {
+        Err(Failure::WindowTooLarge) if window_log > ZSTD_WINDOW_LOG => {
             zstd_frames(&mut zstd_decoder(window_log)?, input, bytes_max)
         }
         opened => {
@@ -303,7 +307,7 @@ fn zstd_frames(decoder: &mut ZstdDecoder<'_>, input: &[u8], bytes_max: usize) ->
         let len = out.len();
         // A vector may get more capacity than it was asked for; what lies past the bound is too large all the same.
         let mut target = OutBuffer::around_pos(&mut out, len);
-        let still_to_come = decoder.run(&mut source, &mut target).map_err(|_| CompressionFlaw::Broken)?;
+        let still_to_come = decoder.run(&mut source, &mut target).map_err(|error| zstd_failure(&error))?;
         let is_full = target.pos() == target.capacity();
         if out.len() > bytes_max {
             return Err(Failure::TooLarge);
@@ -316,5 +320,14 @@ fn zstd_frames(decoder: &mut ZstdDecoder<'_>, input: &[u8], bytes_max: usize) ->
         } else if source.pos() == input.len() {
             return if still_to_come == 0 { Ok(out) } else { Err(CompressionFlaw::CutOff.into()) };
         }
+    }
+}
+
+fn zstd_failure(error: &io::Error) -> Failure {
+    use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge as WINDOW_TOO_LARGE;
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<zstd::Error>());
+    match error {
+        Some(error) if error.is(WINDOW_TOO_LARGE) => Failure::WindowTooLarge,
+        _ => CompressionFlaw::Broken.into(),
     }
 }

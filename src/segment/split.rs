@@ -305,11 +305,12 @@ fn recognise(
 /// The format of a segment that starts with `bytes`; `None` where they are too few to tell.
 fn format_of(bytes: &[u8], announced: Option<SegmentFormat>) -> Result<Option<SegmentFormat>, Fault> {
     use SegmentFormat::{ChronikWal, KafkaLog};
-    // A Kafka batch that started with Chronik's magic would have an offset beyond 9 * 10^18.
+    // A Kafka batch that started with Chronik's magic would have an offset beyond 9 * 10^18. The reverse proves nothing: what
+    // stands where Kafka has length and magic may be anything in a Chronik record.
     let is_chronik = bytes.starts_with(&chronik::MAGIC);
     match announced {
         Some(KafkaLog) if is_chronik => Err(Fault::FormatMismatch { announced: KafkaLog, found: ChronikWal }),
-        Some(ChronikWal) if matches!(kafka::head(bytes), Ok(Head::Frame(_))) => {
+        Some(ChronikWal) if !is_chronik && matches!(kafka::head(bytes), Ok(Head::Frame(_))) => {
             Err(Fault::FormatMismatch { announced: ChronikWal, found: KafkaLog })
         }
         Some(format) => Ok(Some(format)),

@@ -50,7 +50,8 @@ impl fmt::Display for Operation {
 pub enum StoreErrorKind {
     /// There is no such object (or no such bucket). Fix the request or the configuration.
     NotFound,
-    /// The store does not know this worker, or does not let it: an operator's business, another worker may do better.
+    /// The store does not know this worker, does not let it, or cannot make sense of it: an operator's business, another worker
+    /// may do better.
     Denied,
     /// The store is away, overloaded, or was cut off: the same again, later.
     Unavailable,
@@ -60,7 +61,7 @@ pub enum StoreErrorKind {
     Changed,
     /// The bytes are not those that were written.
     Corrupt,
-    /// The store cannot do what is asked of it, or was asked wrongly: trying again does not help.
+    /// No store of the kind can do what is asked of it: trying again does not help.
     Refused,
 }
 
@@ -185,7 +186,8 @@ impl StoreError {
                 408 | 409 | 425 | 429 | 500..=599 => Unavailable,
                 // Errors inside a 200.
                 200..=299 => Unavailable,
-                _ => Refused,
+                // What else a store finds wrong with a request is the worker's settings (its region, its token), not the bundle.
+                _ => Denied,
             },
             Cause::Transport(_) | Cause::Client(_) => Unavailable,
             Cause::NoAnswer(_) => TimedOut,

@@ -1,7 +1,8 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::archive::testing::{Packed, fixture, fixtures, pack, put_new, put_segment, store};
+use crate::archive::testing::{Packed, fixture, fixtures, pack, pack_for, put_new, put_segment, store};
+use crate::ids::TopicPartition;
 use crate::store::KeyPrefix;
 
 async fn verify_all(store: &Store) -> Outcome {
@@ -52,6 +53,24 @@ async fn a_truncated_bundle_is_a_finding() {
     for len in [0, 1, 1_000, 1_500, packed.object().len() - 1] {
         let findings = findings_of(packed, packed.object().slice(..len)).await;
         assert_eq!(findings.len(), 1, "{len} bytes: {findings:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_same_bytes_under_two_names_are_two_whole_segments() {
+    for name in ["kafka/zstd.log", "chronik/v1-then-v2.wal"] {
+        let (store, source) = (store(), fixture(name));
+        for topic in ["right", "wrong"] {
+            let packed = pack_for(&source, &TopicPartition::new(topic, 0).expect("a partition"));
+            for one in &packed {
+                // What the frames themselves name is there already.
+                if store.head(&one.key).await.is_err() {
+                    put_new(&store, &one.key, &one.object()).await;
+                }
+            }
+        }
+        let outcome = verify_all(&store).await;
+        assert_eq!((outcome.findings, outcome.segments_whole), (vec![], 2), "{name}");
     }
 }
 

@@ -1,7 +1,9 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::archive::testing::{Packed, fixture, pack, put, put_new, store};
+use crate::archive::testing::{Packed, fixture, pack, pack_claiming, put, put_new, store};
+use crate::generate::chronik::seal;
+use crate::segment::{Frame, Splitter};
 use crate::store::PutError;
 
 /// What becomes of a put where `object` has the key of `packed`.
@@ -10,7 +12,7 @@ async fn settle(packed: &Packed, object: &Bytes, built: &Manifest) -> Result<Opt
     put_new(&store, &packed.key, object).await;
     // Other bytes than those that lie there, so that the judge is asked.
     let sent = Bytes::from_static(b"what another version of this program would have made of the segment");
-    put(&store, &packed.key, &sent, |existing| judge(existing, built)).await
+    put(&store, &packed.key, &sent, |existing| judge(existing, built, &packed.built.blocks)).await
 }
 
 #[tokio::test]
@@ -70,8 +72,50 @@ async fn a_bundle_whose_manifest_claims_the_hash_of_other_bytes_does_not_stand()
     let packed = &pack(&source, "")[0];
     let mut built = packed.manifest.clone();
     built.segment.sha256 = [0; 32];
-    let forged = crate::archive::testing::pack_claiming(&source, [0; 32]);
+    let forged = pack_claiming(&source, [0; 32]);
     let settled = settle(packed, &forged[0].object(), &built).await;
     let Err(PutError::Taken { reason, .. }) = settled else { panic!("{settled:?}") };
     assert_eq!(reason, "its blocks hold other bytes than the segment");
+}
+
+fn frames_of(source: &Bytes) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    Splitter::new(source.len() as u64, None).push(source.clone(), &mut frames).expect("frames");
+    frames
+}
+
+/// The segment with a bit of the first record's value flipped, and checksums that hold.
+fn with_another_value(source: &Bytes) -> Vec<u8> {
+    let frame = &frames_of(source)[0];
+    let value = frame.decode(1 << 20).expect("records").records.records[0].value.expect("a value");
+    let mut changed = source.to_vec();
+    changed[value.start as usize] ^= 1;
+    seal(&mut changed[..frame.bytes.len()]);
+    changed
+}
+
+/// The segment with its first frame moved behind the first one of another partition.
+fn with_frames_elsewhere(source: &Bytes) -> Vec<u8> {
+    let mut frames = frames_of(source);
+    let other = frames.iter().position(|frame| frame.partition != frames[0].partition).expect("another");
+    frames[..=other].rotate_left(1);
+    frames.iter().flat_map(|frame| frame.bytes.to_vec()).collect()
+}
+
+#[tokio::test]
+async fn a_bundle_of_a_segment_of_several_does_not_stand_for_other_bytes_nor_for_bytes_from_elsewhere() {
+    let source = fixture("chronik/v2-three-partitions.wal");
+    let packed = pack(&source, "");
+    let of = packed.iter().find(|one| Some(one.key.partition()) == frames_of(&source)[0].partition.as_ref());
+    let packed = of.expect("the first frame's bundle");
+    for changed in [with_another_value(&source), with_frames_elsewhere(&source)] {
+        // All that the manifests say is the same, as it would be if a writer had mistaken one frame for another.
+        let mut built = packed.manifest.clone();
+        built.segment.crc32c = crc32c::crc32c(&changed);
+        let forged = pack_claiming(&changed.into(), built.segment.sha256);
+        let forged = forged.iter().find(|one| one.key == packed.key).expect("a bundle of the same key");
+        let settled = settle(packed, &forged.object(), &built).await;
+        let Err(PutError::Taken { reason, .. }) = settled else { panic!("{settled:?}") };
+        assert_eq!(reason, "its blocks hold other bytes of the segment");
+    }
 }

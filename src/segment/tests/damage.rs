@@ -260,6 +260,24 @@ fn the_announced_format_and_size_are_held_against_the_bytes() {
 }
 
 #[test]
+fn a_chronik_segment_is_one_also_where_its_bytes_could_be_a_kafka_batchs_head() {
+    // Byte 16, where Kafka has its magic, 2: the lowest byte of a V1 record's time, the partition behind a topic of two letters.
+    let data = canonical(CanonicalHead::default(), &entry(100, 1_000, None, Some(b"v")), &[]);
+    let body = |at| v2_body(b"ab", 2 | at << 8, &data, &v2_trailer(100, 100, 1));
+    let v1_record = [&(-1_i32).to_le_bytes()[..], &1_i32.to_le_bytes(), b"v", &[0; 4]].concat();
+    let segments =
+        [v1(1, 0x1_02, &v1_record)].into_iter().chain((0..8).map(|at| v2_hashing(&body(at), None)));
+    let mut could_be = 0;
+    for bytes in segments.map(Bytes::from) {
+        could_be += usize::from(super::super::kafka::head(&bytes).is_ok());
+        let (frames, tail) = split_announced(&bytes, Some(SegmentFormat::ChronikWal), || 7);
+        assert_eq!(tail.expect("whole").format, Some(SegmentFormat::ChronikWal));
+        frames[0].decode(DECODED_BYTES_MAX).expect("sound");
+    }
+    assert!(could_be > 1, "{could_be}");
+}
+
+#[test]
 fn chunks_of_any_size_give_the_same_frames_the_same_tail_and_the_same_errors() {
     let mut random = StdRng::seed_from_u64(7);
     let mut segments: Vec<(String, Bytes)> = Vec::new();

@@ -25,7 +25,7 @@ async fn what_a_server_says_becomes_what_to_do_next() {
         ("500 Internal Server Error", "", status(500, None), StoreErrorKind::Unavailable),
         ("429 Too Many Requests", "", status(429, None), StoreErrorKind::Unavailable),
         ("400 Bad Request", digest, status(400, Some("BadDigest")), StoreErrorKind::Unavailable),
-        ("400 Bad Request", "<Code>X</Code>", status(400, Some("X")), StoreErrorKind::Refused),
+        ("400 Bad Request", "<Code>X</Code>", status(400, Some("X")), StoreErrorKind::Denied),
         (
             "403 Forbidden",
             "<Code>AccessDenied</Code>",
@@ -34,7 +34,7 @@ async fn what_a_server_says_becomes_what_to_do_next() {
         ),
         ("401 Unauthorized", "", status(401, None), StoreErrorKind::Denied),
         ("404 Not Found", "<Code>NoSuchBucket</Code>", Cause::NotFound, StoreErrorKind::NotFound),
-        ("411 Length Required", "", status(411, None), StoreErrorKind::Refused),
+        ("411 Length Required", "", status(411, None), StoreErrorKind::Denied),
     ] {
         let error = put(&answer(line, body)).await.unwrap_err();
         assert_eq!((error.cause(), error.kind()), (&cause, kind), "{line}");

@@ -1,0 +1,58 @@
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::*;
+use crate::budget::Budget;
+use crate::generate::{Size, Spec, generate};
+use crate::ids::SegmentId;
+use crate::index::TopicSettings;
+use crate::ingest::RequestParts;
+use crate::ingest::meter::Meter;
+use crate::ingest::slice::{Piece, SliceBuilder};
+use crate::segment::Splitter;
+use crate::stats::Stats;
+
+#[tokio::test]
+async fn the_gaps_of_a_compacted_log_are_counted_with_the_bundle_that_lists_them() {
+    let (records, mut bytes) = (5_000, Vec::new());
+    let (size, gap_every) = (Size::Records(records), NonZeroU64::new(1));
+    generate(&Spec { size, gap_every, ..Spec::default() }, &mut bytes).expect("in memory");
+    let sha256 = Sha256::digest(&bytes).into();
+    let source = Source {
+        format: Some(SegmentFormat::KafkaLog),
+        bytes_read: bytes.len() as u64,
+        crc32c: crc32c::crc32c(&bytes),
+        sha256,
+        torn_tail_bytes: 0,
+    };
+    let mut frames = Vec::new();
+    Splitter::new(source.bytes_read, None).push(bytes.into(), &mut frames).expect("frames");
+    let meter = Meter::new(Budget::new(1 << 30).reserve(1, Duration::ZERO).await.expect("room"));
+    let job = Arc::new(Stats::default().job_started(&SegmentId::new("a").expect("short"), source.bytes_read));
+    let settings = TopicSettings::default();
+    let mut builder = SliceBuilder::new(&settings, &meter, &job).expect("a builder");
+    builder.add(frames.into_iter().map(Piece::Frame).collect()).expect("added");
+    let slice = builder.finish().expect("a slice");
+    let built = slice.memory.bytes();
+
+    let request = Request::new(RequestParts::default()).expect("a request");
+    let segment = SegmentFacts {
+        id: String::new(),
+        format: SegmentFormat::KafkaLog,
+        size_bytes: source.bytes_read,
+        crc32c: source.crc32c,
+        sha256,
+        torn_tail_bytes: 0,
+        partitions: 1,
+    };
+    let partition = TopicPartition::new("compacted", 0).expect("a partition");
+    let packed = pack_partition(&request, &Origin { segment, source }, partition, vec![slice], &settings);
+    let packed = packed.expect("a bundle");
+    let gaps = packed.manifest.gaps.len();
+    assert!(gaps as u64 >= records - 1, "{gaps}");
+    let json = packed.manifest.encode().expect("JSON").len();
+    let held: u64 = packed.memory.iter().map(Share::bytes).sum();
+    assert!(held - built >= (gaps * size_of::<OffsetRange>() + json / 2) as u64, "{held} after {built}");
+}
