@@ -26,6 +26,13 @@ const HOSTS: [&str; 4] = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"];
 /// How long a run may take without getting on.
 const STUCK: Duration = Duration::from_secs(60);
 
+/// The most that one worker may have of what another has, in a run of ten thousand segments.
+const FAIR: f64 = 1.2;
+
+/// The same for the short run: of fewer than two hundred segments each, chance alone makes a fifth now and then. One worker
+/// that is preferred has twice as much.
+const ROUGHLY_FAIR: f64 = 1.5;
+
 /// Parts of the way; after each the figures are printed.
 const PARTS: u64 = 10;
 
@@ -171,12 +178,12 @@ fn sum(done: &[Done]) -> u64 {
 
 /// Holds what each has done against what the others have.
 #[track_caller]
-fn fair(when: &str, shares: &[Done]) {
+fn fair(when: &str, shares: &[Done], within: f64) {
     for (what, of) in [("segments", (|one| one.segments) as fn(&Done) -> u64), ("bytes", |one| one.bytes)] {
         let shares: Vec<_> = shares.iter().map(of).collect();
         let (least, most) = (shares.iter().min().expect("some"), shares.iter().max().expect("some"));
         println!("{when}: {what} {shares:?}, the most {:.3} of the least", *most as f64 / *least as f64);
-        assert!(*most as f64 <= *least as f64 * 1.2, "{when}: {what} {shares:?}");
+        assert!(*most as f64 <= *least as f64 * within, "{when}: {what} {shares:?}");
     }
 }
 
@@ -188,7 +195,7 @@ fn most(parts: &[Part]) -> Vec<u64> {
 }
 
 /// Sends so many segments of so many partitions; half-way, a worker joins.
-async fn send_all(segments: u64, partitions: i32, records: RangeInclusive<u64>) {
+async fn send_all(segments: u64, partitions: i32, records: RangeInclusive<u64>, within: f64) {
     let mut scale = Scale::new();
     let topics = ["cart", "checkout", "ledger", "search", "sessions"];
     let topics = topics.map(|topic| (topic, partitions / topics.len() as i32)).to_vec();
@@ -208,7 +215,7 @@ async fn send_all(segments: u64, partitions: i32, records: RangeInclusive<u64>) 
         let done = part.done.iter().map(|one| one.segments).collect::<Vec<_>>();
         println!("part {nth}, {:.1?}: agent and workers {mib:?} MiB, segments {done:?}", began.elapsed());
         if nth == PARTS / 2 {
-            fair("three workers", &part.done);
+            fair("three workers", &part.done, within);
             scale.join().await;
             at_first = scale.go_on_until(|done| done[3].segments > 0).await.done;
         }
@@ -219,7 +226,7 @@ async fn send_all(segments: u64, partitions: i32, records: RangeInclusive<u64>) 
         segments: last.segments - first.segments,
         bytes: last.bytes - first.bytes,
     });
-    fair("since the fourth joined", &since.collect::<Vec<_>>());
+    fair("since the fourth joined", &since.collect::<Vec<_>>(), within);
     let third = parts.len() / 3;
     let (first, last) = (most(&parts[..third]), most(&parts[parts.len() - third..]));
     for (first, last) in first.iter().zip(&last) {
@@ -230,12 +237,12 @@ async fn send_all(segments: u64, partitions: i32, records: RangeInclusive<u64>) 
 
 #[tokio::test]
 #[ignore = "needs root: the agent gets an /etc/hosts of its own; make test runs it"]
-async fn three_workers_have_equal_shares_and_a_fourth_that_joins_by_dns_gets_its_own() {
-    send_all(1_500, 50, 20..=20).await;
+async fn three_workers_have_like_shares_and_a_fourth_that_joins_by_dns_gets_its_own() {
+    send_all(1_500, 50, 20..=20, ROUGHLY_FAIR).await;
 }
 
 #[tokio::test]
 #[ignore = "needs root, and takes minutes; make test-long runs it"]
-async fn long_memory_is_steady_over_ten_thousand_segments_of_five_hundred_partitions() {
-    send_all(10_000, 500, 1..=40).await;
+async fn long_memory_is_steady_and_shares_are_equal_over_ten_thousand_segments() {
+    send_all(10_000, 500, 1..=40, FAIR).await;
 }
