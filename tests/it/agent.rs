@@ -1,6 +1,8 @@
 //! The agent as a process, between a broker's directory and workers that answer as they are told. The lessons' numbers are
 //! those of the list of what went wrong in systems that did this job before.
 
+mod deleting;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::num::NonZeroUsize;
