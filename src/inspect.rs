@@ -13,6 +13,7 @@ use crate::archive::{Archive, FRAME_BYTES_MAX, StoredRecord};
 use crate::bundle::{MANIFEST_NAME, Manifest};
 use crate::ids::OffsetRange;
 use crate::segment::{Frame, SegmentError, Splitter};
+use crate::wording::hex;
 
 /// Files are read in pieces of this size.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -148,7 +149,7 @@ pub fn segment(path: &Path, first_records: usize, progress: impl Fn(u64)) -> io:
         reader.push(chunk.freeze());
     }
     let mut report = reader.finish();
-    report.sha256 = sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    report.sha256 = hex(&sha256.finalize());
     report.crc32c = format!("{crc32c:08x}");
     Ok(report)
 }

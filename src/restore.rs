@@ -21,6 +21,7 @@ use crate::archive::{Archive, ArchiveError, Source};
 use crate::bundle::SegmentFacts;
 use crate::partial::Partial;
 use crate::store::{BundleKey, Store};
+use crate::wording::hex;
 
 /// How many blocks are read and in memory at a time: of 1 MiB each, if no batch is larger.
 const BLOCKS_AT_ONCE: usize = 8;
@@ -227,11 +228,6 @@ fn same_segment(a: &SegmentFacts, b: &SegmentFacts) -> bool {
         (s.sha256, s.crc32c, s.size_bytes, s.format.name(), s.partitions, s.torn_tail_bytes)
     };
     facts(a) == facts(b)
-}
-
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RestoreError> {

@@ -17,6 +17,7 @@ use crate::ingest::{self, Ingest, IngestError, ReadError, Receipt, RequestError}
 use crate::proto::v1;
 use crate::proto::v1::indexer_service_server::IndexerService;
 use crate::store::SourceRoots;
+use crate::wording;
 
 /// How long a health check waits for the store.
 const STORE_CHECK_MAX: Duration = Duration::from_secs(2);
@@ -109,7 +110,7 @@ struct Outcome<'a> {
 impl Outcome<'_> {
     fn rejected(&mut self, code: Code) {
         self.ended = true;
-        self.indexer.ingest.stats.request_rejected(status::code_name(code), code == Code::Internal);
+        self.indexer.ingest.stats.request_rejected(wording::code_name(code), code == Code::Internal);
     }
 }
 
@@ -142,7 +143,7 @@ impl IndexerService for Indexer {
             }
             Err(error) => {
                 let status = status::of_ingest(&error);
-                let code = status::code_name(status.code());
+                let code = wording::code_name(status.code());
                 span.in_scope(|| warn!(code, error = status.message(), "segment refused"));
                 outcome.rejected(status.code());
                 Err(status)
@@ -181,7 +182,7 @@ impl Indexer {
         let began = Instant::now();
         let (ok, message) = match tokio::time::timeout(STORE_CHECK_MAX, self.ingest.store.probe()).await {
             Ok(Ok(())) => (true, format!("{} answers", self.ingest.store.url())),
-            Ok(Err(error)) => (false, status::chain(&error)),
+            Ok(Err(error)) => (false, wording::chain(&error)),
             Err(_) => (false, format!("no answer within {STORE_CHECK_MAX:?}")),
         };
         let latency_us = convert::micros(began.elapsed());

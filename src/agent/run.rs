@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use super::event::{Event, Fate};
 use super::ledger::{Ledger, Now, Standing};
 use super::plan::{Plan, plan};
-use super::send::{Outcome, chain, send};
+use super::send::{Outcome, send};
 use super::settle::{Deletion, Settlement, Stop, delete, is_ours_to_delete, settle};
 use super::slots::{Line, Slot};
 use super::{Agent, Summary};
@@ -21,6 +21,7 @@ use crate::client::{Receipt, Refusal};
 use crate::ids::TopicPartition;
 use crate::metrics;
 use crate::wal::{SealedSegments, Segment, WalError};
+use crate::wording::{chain, hex};
 
 /// Partitions that are settled at a time.
 const SETTLING_MAX: usize = 4;
@@ -476,8 +477,4 @@ impl<W: SealedSegments> Run<W> {
         }
         summary
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

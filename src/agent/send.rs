@@ -1,12 +1,12 @@
 //! One segment on its way, to its end.
 
-use std::error::Error;
 use std::sync::Arc;
 
 use super::SegmentBytes;
 use super::settle::wal_error;
 use crate::client::{Client, IndexError, Mismatch, Receipt, Refusal, Request};
 use crate::wal::{Rejection, SealedSegments, Segment, WalError};
+use crate::wording::chain;
 
 /// What sending a segment came to.
 #[derive(Debug)]
@@ -71,16 +71,4 @@ async fn reject(wal: &impl SealedSegments, segment: &Segment, refusal: Refusal) 
         Err(error @ WalError::Changed { .. }) => Outcome::Later(chain(&error)),
         noted => Outcome::Rejected(refusal, noted),
     }
-}
-
-/// An error with all that caused it, on one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line
 }

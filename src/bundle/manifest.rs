@@ -360,9 +360,10 @@ mod hex_crc32c {
 mod hex_sha256 {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
+    use crate::wording::hex;
+
     pub fn serialize<S: Serializer>(sha256: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
-        let hex: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-        serializer.serialize_str(&hex)
+        serializer.serialize_str(&hex(sha256))
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {

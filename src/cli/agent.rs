@@ -23,6 +23,7 @@ use crate::ids::LogId;
 use crate::telemetry::Telemetry;
 use crate::wal::dir::WalDir;
 use crate::wal::note::{self, NoteError};
+use crate::wording::hex;
 
 /// Send a broker's sealed segments to workers, and delete them on their receipts.
 #[derive(Debug, clap::Args)]
@@ -276,8 +277,7 @@ impl WalArgs {
 /// One state directory may serve several WAL directories.
 fn name_of_state(wal_dir: &Path) -> String {
     let hash = Sha256::digest(wal_dir.as_os_str().as_encoded_bytes());
-    let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("wal-indexer-{hash}")
+    format!("wal-indexer-{}", hex(&hash[..8]))
 }
 
 impl WorkerArgs {

@@ -13,6 +13,7 @@ use super::{CliError, Exit, output, runtime, store};
 use crate::generate::{self, Codec, Format, Size, Spec};
 use crate::ids::TopicPartition;
 use crate::store::KeyPrefix;
+use crate::wording::hex;
 
 /// What is searched for in the demo.
 const QUERY: &str = "level:error status:>=500";
@@ -204,7 +205,7 @@ fn say(text: &str) -> Result<(), CliError> {
 
 fn sha256_of(path: &Path) -> Result<String, CliError> {
     let bytes = fs::read(path).map_err(|error| failed(path, &error))?;
-    Ok(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&Sha256::digest(&bytes)))
 }
 
 /// A worker in a process of its own, stopped with SIGKILL in the end: it holds no state.

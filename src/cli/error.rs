@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use tonic::{Code, Status};
 
 use crate::ingest::IngestError;
-use crate::rpc::status::{chain, code_name, of_ingest};
+use crate::rpc::status::of_ingest;
+use crate::wording::{chain, code_name};
 
 /// What an exit code means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

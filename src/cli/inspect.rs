@@ -11,6 +11,7 @@ use super::{CliError, Exit, output, runtime};
 use crate::archive::{Archive, Source, StoredRecord};
 use crate::inspect::{self, BundleReport, SegmentReport};
 use crate::store::BundleKey;
+use crate::wording::hex;
 
 /// Show what is in a segment file or a bundle: format, frames, partitions, offsets; manifest, members, blocks.
 #[derive(Debug, clap::Args)]
@@ -140,7 +141,7 @@ fn records_text(records: &[StoredRecord]) -> String {
 fn bundle_text(report: &BundleReport) -> String {
     let (manifest, segment) = (&report.manifest, &report.manifest.segment);
     let mut facts = output::table(&["", ""], &[]);
-    let sha256 = crate::restore::hex(&segment.sha256);
+    let sha256 = hex(&segment.sha256);
     for (name, fact) in [
         ("bundle", report.bundle.clone()),
         ("size", format!("{} bytes, footer at {}", report.size_bytes, report.footer_offset)),

@@ -6,6 +6,7 @@ use super::store::{self, StoreArgs, exit_of_archive};
 use super::{CliError, Exit, output, runtime};
 use crate::restore::{self, RestoreError};
 use crate::store::BundleKey;
+use crate::wording;
 
 /// Restore a segment, byte for byte, from its bundles.
 #[derive(Debug, clap::Args)]
@@ -42,7 +43,7 @@ pub fn run(args: &RestoreArgs) -> Result<(), CliError> {
         several => format!("{several} bundles"),
     };
     let size = output::bytes(segment.size_bytes);
-    let (out, sha256) = (args.out.display(), restore::hex(&segment.sha256));
+    let (out, sha256) = (args.out.display(), wording::hex(&segment.sha256));
     output::line(&format!("{out}: segment {:?}, {size} from {bundles}, sha256 {sha256}", segment.id))
 }
 

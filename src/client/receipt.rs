@@ -8,6 +8,7 @@ use super::Request;
 use super::error::Mismatch;
 use super::reading::Read;
 use crate::proto::v1;
+use crate::wording::hex;
 
 /// What was read of a segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,8 +149,4 @@ fn bundles<'a>(
         bundle.ok_or_else(|| Mismatch::new("bundles", format!("{partition} with a key"), "none"))
     };
     answer.partitions.iter().map(bundle).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -9,6 +9,7 @@ use super::builder::IndexPart;
 use super::catalog::{FieldCatalog, Unsearchable};
 use super::settings::TopicSettings;
 use super::{Doing, IndexError, schema};
+use crate::wording::hex;
 
 /// A whole index, ready to be laid into a bundle.
 #[derive(Clone, Debug)]
@@ -98,7 +99,7 @@ fn segment_name(seed: &[u8; 32], ordinal: usize) -> String {
     id.copy_from_slice(&hash[..16]);
     id[6] = id[6] & 0x0f | 0x80;
     id[8] = id[8] & 0x3f | 0x80;
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&id)
 }
 
 #[cfg(test)]

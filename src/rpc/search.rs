@@ -16,6 +16,7 @@ use crate::proto::v1::search_service_server::SearchService;
 use crate::registry::{self, Filter};
 use crate::search::{self, Found, Summary};
 use crate::store::{Listed, Store};
+use crate::wording;
 
 /// How many records are answered where the request does not say.
 pub const LIMIT_DEFAULT: usize = 100;
@@ -51,7 +52,7 @@ impl SearchService for Reader {
         let began = Instant::now();
         let request = search_request(request.into_inner())?;
         let answer = search::search(&self.store, &request).await.map_err(|error| {
-            warn!(error = status::chain(&error), "search failed");
+            warn!(error = wording::chain(&error), "search failed");
             status::of_search(&error)
         })?;
         for conflict in &answer.summary.conflicts {
@@ -77,7 +78,7 @@ impl SearchService for Reader {
     ) -> Result<Response<Self::ListBundlesStream>, Status> {
         let filter = list_filter(request.into_inner())?;
         let found = registry::find(&self.store, &filter).await.map_err(|error| {
-            warn!(error = status::chain(&error), "listing failed");
+            warn!(error = wording::chain(&error), "listing failed");
             status::of_store(&error)
         })?;
         let store = self.store.clone();

@@ -18,6 +18,7 @@ use crate::budget::BudgetError;
 use crate::ingest::{IngestError, ReadError, RequestError};
 use crate::segment::{ErrorKind, SegmentError};
 use crate::store::{PutError, SourceError, StoreError, StoreErrorKind};
+use crate::wording::chain;
 
 /// The domain of every reason.
 pub const DOMAIN: &str = "wal-indexer";
@@ -63,21 +64,6 @@ impl Verdict {
     }
 }
 
-/// The error and its causes, in one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !line.ends_with(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        cause = error.source();
-    }
-    line
-}
-
 /// What a caller of `IndexSegment` is told.
 pub fn of_ingest(error: &IngestError) -> Status {
     verdict(error).into_status(error)
@@ -86,29 +72,6 @@ pub fn of_ingest(error: &IngestError) -> Status {
 /// What a caller is told whose request does not read.
 pub fn of_request(error: &RequestError) -> Status {
     request_verdict(error).into_status(error)
-}
-
-/// The upper-case name of a code, as gRPC's documents write it.
-pub fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }
 
 fn verdict(error: &IngestError) -> Verdict {
