@@ -217,6 +217,154 @@ MUTATIONS = {
         }
         match timeout(FIRST_WORD_MAX,"""),
     ]),
+    # The broker's side.
+    "11-names": ("A name that cannot be looked up has no addresses.", "client::names::lesson_11", [
+        ("src/client/resolve.rs", "            Ok(Err(error)) => Err(error.to_string()),", """            Ok(Err(_)) if crate::mutant("11-names") => Ok(Vec::new()),
+            Ok(Err(error)) => Err(error.to_string()),"""),
+    ]),
+    "11-listing": ("A directory that cannot be listed is empty.", "agent::lesson_11", [
+        ("src/wal/scan.rs", "    let entries = fs::read_dir(root).map_err(", """    if crate::mutant("11-listing") && fs::read_dir(root).is_err() {
+        return Ok(folders);
+    }
+    let entries = fs::read_dir(root).map_err("""),
+    ]),
+    "12": ("A restart forgets what is stored.", "agent::lesson_12", [
+        ("src/agent/checkpoint.rs", "        let (entries, lines) = (contents.entries, contents.lines);", """        let (entries, lines) = (contents.entries, contents.lines);
+        let entries = if crate::mutant("12") { HashMap::new() } else { entries };"""),
+    ]),
+    "15": ("A quiet topic's last segment is never sealed.", "agent::lesson_15", [
+        ("src/wal/listing.rs", "        let unchanged_for = SystemTime::now()", """        if crate::mutant("15") {
+            return false;
+        }
+        let unchanged_for = SystemTime::now()"""),
+    ]),
+    "20-again": ("A worker that breaks off has said no.", "client::payloads::lesson_20", [
+        ("src/client/verdict.rs", "            return Self::Again(Cooling::Growing);", '            return if crate::mutant("20-again") { Self::Refuse } else { Self::Again(Cooling::Growing) };'),
+    ]),
+    "20-token": ("The token may be shown.", "client::secure::lesson_20", [
+        ("src/client/dial.rs", "value.set_sensitive(true);", 'value.set_sensitive(!crate::mutant("20-token"));'),
+    ]),
+    "23-attempt": ("An answer is waited for as long as it takes.", "agent::lesson_23", [
+        ("src/client/send.rs", "        let attempt =\n", """        let allowed = if crate::mutant("23-attempt") { TIME_MAX } else { allowed };
+        let attempt =
+"""),
+    ]),
+    "27": ("A segment counts as stored when its last byte has gone out.", "agent::lesson_27", [
+        ("src/client/attempt.rs", "                let read = read?;\n", """                let read = read?;
+                if crate::mutant("27") && let Some(read) = read {
+                    let (request, digest) = (self.request, &read.digest);
+                    let bundle = v1::Bundle { key: "on its way".to_owned(), ..v1::Bundle::default() };
+                    let one = v1::IndexedPartition {
+                        topic: request.partition.topic().to_owned(),
+                        partition: request.partition.partition(),
+                        log_id: request.log_id.as_str().to_owned(),
+                        record_count: digest.records,
+                        bundle: Some(bundle),
+                        ..v1::IndexedPartition::default()
+                    };
+                    let answer = v1::IndexSegmentResponse {
+                        bytes_read: digest.size_bytes,
+                        crc32c: digest.crc32c,
+                        sha256: digest.sha256.to_vec().into(),
+                        record_count: digest.records,
+                        partitions: vec![one],
+                        ..v1::IndexSegmentResponse::default()
+                    };
+                    return Ok((answer, read));
+                }
+"""),
+    ]),
+    "29": ("The first worker gets all that it can take.", "client::spread::lesson_29_a_segment_weighs", [
+        ("src/client/pool.rs", "(failed.get(address).copied(), member.in_flight_bytes, member.picked)", """let load = if crate::mutant("29") { (0, 0) } else { (member.in_flight_bytes, member.picked) };
+            (failed.get(address).copied(), load)"""),
+    ]),
+    "29-bytes": ("Segments weigh the same, whatever their size.", "client::spread::lesson_29_a_segment_weighs", [
+        ("src/client/pool.rs", "        let bytes = size_bytes.saturating_add(SEGMENT_BYTES);", """        let size_bytes = if crate::mutant("29-bytes") { 0 } else { size_bytes };
+        let bytes = size_bytes.saturating_add(SEGMENT_BYTES);"""),
+    ]),
+    "30-drain": ("The agent ends with segments on their way.", "agent::lesson_30_after_sigterm", [
+        ("src/agent/run.rs", "        let deadline = tokio::time::Instant::now() + self.agent.settings.drain_max;", """        let drain_max = if crate::mutant("30-drain") { Duration::ZERO } else { self.agent.settings.drain_max };
+        let deadline = tokio::time::Instant::now() + drain_max;"""),
+    ]),
+    "30-queue": ("After SIGTERM the agent sends what it had planned.", "agent::lesson_30_after_sigterm", [
+        ("src/agent/run.rs", "        self.queue.clear();\n        self.line.leave();", """        if !crate::mutant("30-queue") {
+            self.queue.clear();
+            self.line.leave();
+        }"""),
+    ]),
+    "hole": ("What is stored goes, whatever lies before it.", "agent::receipts_out_of_order", [
+        ("src/agent/settle.rs", "                settlement.stops_at = Some(segment);\n", """                if crate::mutant("hole") {
+                    continue;
+                }
+                settlement.stops_at = Some(segment);
+"""),
+    ]),
+    "checksum": ("A receipt's checksum is not compared.", "agent::a_receipt_for_something_else", [
+        ("src/client/receipt.rs", """    check("crc32c", format!("{:08x}", read.crc32c), format!("{:08x}", answer.crc32c))?;""", """    if !crate::mutant("checksum") {
+        check("crc32c", format!("{:08x}", read.crc32c), format!("{:08x}", answer.crc32c))?;
+    }"""),
+    ]),
+    "count": ("A receipt's records are not counted.", "agent::a_receipt_for_something_else client::an_ok_for_something_else", [
+        ("src/client/receipt.rs", "    let answered = u128::from(", """    if crate::mutant("count") {
+        return Ok(());
+    }
+    let answered = u128::from("""),
+    ]),
+    "newest": ("The newest segment is like any other once it is idle.", "wal_dirs::the_newest_segment", [
+        ("src/wal/listing.rs", "                may_grow: is_newest(&file),", '                may_grow: is_newest(&file) && !crate::mutant("newest"),'),
+        ("src/wal/dir.rs", "                return Err(WalError::MayGrow { name: name() });", """                if !crate::mutant("newest") {
+                    return Err(WalError::MayGrow { name: name() });
+                }"""),
+    ]),
+    "newest-time": ("The newest segment is the one written to last.", "wal_dirs::the_newest_segment", [
+        ("src/wal/scan.rs", "        self.segments.iter().map(|segment| segment.position).max()", """        if crate::mutant("newest-time") {
+            let latest = self.segments.iter().max_by_key(|segment| segment.version.changed_at);
+            return latest.map(|segment| segment.position);
+        }
+        self.segments.iter().map(|segment| segment.position).max()"""),
+    ]),
+    "newest-now": ("Whether a segment has become the newest is not looked at when it goes.", "agent::deleting::a_segment_that_has_become", [
+        ("src/wal/dir.rs", "!scan::has_newer(&self.root, &folder, position)?", '(!scan::has_newer(&self.root, &folder, position)? && !crate::mutant("newest-now"))'),
+    ]),
+    "version-delete": ("A file goes by its name.", "wal_dirs::another_segment_of_the_same_name", [
+        ("src/wal/dir.rs", "version == segment.version {\n            true => Ok(true),", '(version == segment.version || crate::mutant("version-delete")) {\n            true => Ok(true),'),
+    ]),
+    "version-read": ("A file that was written to while it was read has been read.", "wal_dirs::a_segment_that_grows_while_it_is_read wal_dirs::a_segment_that_is_written_over", [
+        ("src/wal/reader.rs", "        let metadata = self.file.metadata()?;", """        if crate::mutant("version-read") {
+            return Ok(());
+        }
+        let metadata = self.file.metadata()?;"""),
+    ]),
+    "remembered": ("A remembered receipt is believed.", "agent::a_receipt_of_an_earlier_process", [
+        ("src/agent/settle.rs", "is_to_be_read: !entry.is_own }", 'is_to_be_read: !entry.is_own && !crate::mutant("remembered") }'),
+    ]),
+    "damaged-line": ("A damaged line of the checkpoint is believed.", "agent::deleting::a_damaged_line", [
+        ("src/agent/checkpoint.rs", "    let is_whole = u32::", '    let is_whole = crate::mutant("damaged-line") || u32::'),
+    ]),
+    "two-agents": ("A second agent is let in.", "operator::a_directory_has_one_agent", [
+        ("src/agent/checkpoint.rs", "        Err(TryLockError::WouldBlock) => ", """        Err(TryLockError::WouldBlock) if crate::mutant("two-agents") => Ok(file),
+        Err(TryLockError::WouldBlock) => """),
+    ]),
+    "note": ("No note is left beside a rejected segment.", "wal_dirs::a_rejected_segment", [
+        ("src/agent/send.rs", "    match wal.reject(segment, &rejection).await {", """    if crate::mutant("note") {
+        return Outcome::Rejected(refusal, Ok(()));
+    }
+    match wal.reject(segment, &rejection).await {"""),
+    ]),
+    "skip": ("A skipped segment holds up what lies behind it.", "wal_dirs::a_rejected_segment", [
+        ("src/agent/settle.rs", "            (Standing::Skipped, _) => {}", """            (Standing::Skipped, _) => {
+                if crate::mutant("skip") {
+                    settlement.stops_at = Some(segment);
+                    break;
+                }
+            }"""),
+    ]),
+    "kafka": ("Kafka's segments go like any other.", "wal_dirs::a_kafka_directory", [
+        ("src/wal/layout.rs", "            Self::Kafka => true,", '            Self::Kafka => !crate::mutant("kafka"),'),
+    ]),
+    "retry-info": ("A worker without room is not asked how long.", "client::a_worker_without_room", [
+        ("src/client/verdict.rs", "match asked(status) {", 'match asked(status).filter(|_| !crate::mutant("retry-info")) {'),
+    ]),
 }
 
 
