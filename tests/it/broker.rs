@@ -18,8 +18,8 @@ use wal_indexer::generate::logs::Logs;
 use wal_indexer::generate::{Codec, chronik, kafka};
 use wal_indexer::ids::TopicPartition;
 use wal_indexer::record::RecordBatch;
-use wal_indexer::restore::hex;
 use wal_indexer::store::{KeyPrefix, Store};
+use wal_indexer::wording::hex;
 
 use crate::receipts;
 use crate::truth::{self, Record, Stored};
