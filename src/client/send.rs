@@ -86,13 +86,12 @@ impl<'a, P: Payload> Sending<'a, P> {
                         picked.succeeded();
                         Ok(Some(receipt))
                     }
-                    Err(mismatch) => Err(IndexError::Mismatch { worker, mismatch }),
+                    Err(mismatch) => Err(mismatched(picked, mismatch)),
                 }
             }
             Ok(Err(Failure::Read(error))) => Err(error.into()),
             Ok(Err(Failure::Early { bytes_read })) => {
-                let mismatch = Mismatch::early(bytes_read, self.payload.size_bytes());
-                Err(IndexError::Mismatch { worker, mismatch })
+                Err(mismatched(picked, Mismatch::early(bytes_read, self.payload.size_bytes())))
             }
             Ok(Err(Failure::No { status, was_read })) => {
                 self.judge(picked, &status, was_read).await.map(|()| None)
@@ -122,8 +121,12 @@ impl<'a, P: Payload> Sending<'a, P> {
                 }
                 Err(IndexError::Rejected(refusal))
             }
-            Verdict::Refuse => Err(IndexError::Refused(refusal)),
-            Verdict::AgainAFewTimes(_) if self.internal + 1 == INTERNAL_MAX => {
+            Verdict::Refuse(cooling) => {
+                cooling.into_iter().for_each(|cooling| picked.failed(cooling));
+                Err(IndexError::Refused(refusal))
+            }
+            Verdict::AgainAFewTimes(cooling) if self.internal + 1 == INTERNAL_MAX => {
+                picked.failed(cooling);
                 Err(IndexError::Refused(refusal))
             }
             Verdict::AgainAFewTimes(cooling) => {
@@ -161,4 +164,10 @@ impl<'a, P: Payload> Sending<'a, P> {
     fn out_of_patience(&mut self) -> IndexError {
         IndexError::OutOfPatience { attempts: self.attempts, last: self.last.take() }
     }
+}
+
+/// A worker that acknowledges what it was not sent is broken: it gets nothing new for a while.
+fn mismatched(picked: &Picked, mismatch: Mismatch) -> IndexError {
+    picked.failed(Cooling::Growing);
+    IndexError::Mismatch { worker: picked.address.to_string(), mismatch }
 }

@@ -15,8 +15,9 @@ use crate::wording::code_name;
 pub(super) enum Verdict {
     /// Nobody will take the segment.
     Reject,
-    /// Nobody will take it before something else is set right.
-    Refuse,
+    /// It will not be taken before something else is set right. Where that is the worker's trouble, it has no use for other
+    /// segments either: it says no faster than others say yes, and would be picked again and again.
+    Refuse(Option<Cooling>),
     /// Another worker may take it, or the same one later.
     Again(Cooling),
     /// Likewise, but not for ever: it is a fault in the worker.
@@ -37,11 +38,9 @@ impl Verdict {
             Code::InvalidArgument | Code::DataLoss => Self::Reject,
             Code::Unauthenticated
             | Code::PermissionDenied
-            | Code::NotFound
             | Code::Unimplemented
-            | Code::FailedPrecondition
-            | Code::OutOfRange
-            | Code::AlreadyExists => Self::Refuse,
+            | Code::FailedPrecondition => Self::Refuse(Some(Cooling::Growing)),
+            Code::NotFound | Code::OutOfRange | Code::AlreadyExists => Self::Refuse(None),
             Code::Unavailable | Code::ResourceExhausted => Self::Again(asked()),
             // "OK" as an error is nothing that a worker can mean.
             Code::Cancelled | Code::Aborted | Code::Unknown | Code::Ok => Self::Again(Cooling::Growing),
@@ -82,7 +81,7 @@ impl Refusal {
     }
 
     /// The stable reason, or the code where there is none.
-    pub(super) fn why(&self) -> &str {
+    pub fn why(&self) -> &str {
         if self.reason.is_empty() { self.code } else { &self.reason }
     }
 }

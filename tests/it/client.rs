@@ -420,6 +420,39 @@ async fn others_are_asked_at_once() {
     assert_eq!((full.calls().len(), away.calls().len(), good.calls().len()), (1, 1, 6));
 }
 
+/// How many of 40 segments go to a worker that answers like this, and how many to another one that takes them all.
+async fn shares(answer: Answer) -> (usize, usize) {
+    let worker = Worker::start();
+    let [bad, good] = [Crooked::start(&worker.endpoint()).await, Crooked::start(&worker.endpoint()).await];
+    bad.always(answer);
+    let client = client(&[bad.endpoint(), good.endpoint()], PATIENCE).await;
+    for _ in 0..40 {
+        // Those that go to the bad one are refused, and are somebody's to set right.
+        let _ = client.index(&request(), &Given::new(segment(10))).await;
+    }
+    (bad.calls().len(), good.calls().len())
+}
+
+#[tokio::test]
+async fn a_worker_that_is_set_up_wrongly_does_not_draw_the_segments_away_from_others() {
+    for answer in [
+        Answer::No(Code::Unauthenticated, None),
+        Answer::No(Code::PermissionDenied, None),
+        Answer::No(Code::Unimplemented, None),
+        Answer::No(Code::FailedPrecondition, None),
+        Answer::Wrong(|reply| reply.crc32c ^= 1),
+        Answer::Early,
+    ] {
+        let (bad, good) = shares(answer.clone()).await;
+        assert!((1..good / 2).contains(&bad), "{answer:?}: {bad} to {good}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_is_not_to_blame_for_what_is_not_there() {
+    assert_eq!(shares(Answer::No(Code::NotFound, None)).await, (20, 20));
+}
+
 #[tokio::test]
 async fn without_a_worker_patience_ends() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
