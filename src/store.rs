@@ -32,11 +32,15 @@ mod source;
 mod url;
 
 pub use error::{Cause, Operation, StoreError, StoreErrorKind};
-pub use key::{BundleKey, ENCODED_BYTES_MAX, Hash16, KeyError, KeyHash, KeyPrefix, ParseKeyError};
+pub use key::{
+    BundleKey, ENCODED_BYTES_MAX, Hash16, KeyError, KeyHash, KeyPrefix, ParseKeyError, check_log_id,
+};
 pub use probe::ProbeError;
 pub use put::{Existing, NewObject, OBJECT_BYTES_MAX, Put, PutError, Refused, Stored};
 pub use retry::Patience;
-pub use source::{RANGE_BYTES, RANGES_AT_ONCE, Source, SourceError, SourceRoots, SourceUrlError};
+pub use source::{
+    RANGE_BYTES, RANGES_AT_ONCE, Source, SourceError, SourceRoots, SourceUrlError, check_source_root,
+};
 pub use url::{LocationError, PREFIX_BYTES_MAX};
 
 use error::Cause::{Io, Length, TooLarge};

@@ -20,6 +20,8 @@ use super::{CliError, Exit, output, runtime};
 use crate::agent::{Agent, Checkpoint, CheckpointError, Settings, Slots, Summary};
 use crate::client::{Client, Endpoint, EndpointError, Patience, Security};
 use crate::ids::LogId;
+use crate::store;
+use crate::store::KeyError;
 use crate::telemetry::Telemetry;
 use crate::wal::dir::WalDir;
 use crate::wal::note::{self, NoteError};
@@ -88,8 +90,8 @@ struct WalArgs {
 
     /// The incarnation of the log that the offsets count in, where the directory does not say it (Kafka's does); becomes
     /// part of the keys.
-    #[arg(long, env = "WAL_INDEXER_LOG_ID", default_value = "0", value_name = "ID")]
-    log_id: String,
+    #[arg(long, env = "WAL_INDEXER_LOG_ID", default_value = "0", value_name = "ID", value_parser = log_id)]
+    log_id: LogId,
 
     /// Also send a partition's newest segment once it has not changed for so long, in seconds. It is never deleted.
     #[arg(long, env = "WAL_INDEXER_SEAL_IDLE_AFTER", value_name = "SECONDS", value_parser = positive_seconds)]
@@ -98,7 +100,7 @@ struct WalArgs {
     /// Where workers see the WAL directory, if they share its storage: a URL under one of their source roots. They read
     /// the segments there; no bytes are sent.
     #[arg(long, env = "WAL_INDEXER_POINT_TO", value_name = "URL")]
-    point_to: Option<Url>,
+    point_to: Option<String>,
 
     /// Where to remember what is stored. Default: in the WAL directory.
     #[arg(long, env = "WAL_INDEXER_STATE_DIR", value_name = "DIR")]
@@ -123,7 +125,7 @@ struct WorkerArgs {
     attempt_timeout: Duration,
 
     /// For how long to try one worker after the other before a segment is left for later, in seconds.
-    #[arg(long, env = "WAL_INDEXER_RETRY_FOR", default_value = "300", value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, env = "WAL_INDEXER_RETRY_FOR", default_value = "300", value_name = "SECONDS", value_parser = positive_seconds)]
     retry_for: Duration,
 
     /// How often to look up the addresses behind names, in seconds.
@@ -186,9 +188,18 @@ pub fn run(args: Args) -> Result<(), CliError> {
     }
 }
 
+/// Checked here, because workers reject each segment for it.
+fn log_id(text: &str) -> Result<LogId, KeyError> {
+    let log_id = LogId::new(text);
+    store::check_log_id(&log_id)?;
+    Ok(log_id)
+}
+
 fn decide(paths: &[PathBuf], decision: fn(&Path) -> Result<(), NoteError>) -> Result<(), CliError> {
     for path in paths {
-        decision(path).map_err(|error| CliError::new(Exit::Failed, "nothing is decided", &error))?;
+        let failed =
+            |error| CliError::new(Exit::Failed, "nothing is decided about it and what follows it", &error);
+        decision(path).map_err(failed)?;
     }
     Ok(())
 }
@@ -228,11 +239,12 @@ impl Args {
         if self.wal.point_to.is_some() && self.wal.wal_dirs.len() > 1 {
             return Err(CliError::because(Exit::Usage, "--point-to goes with one --wal-dir only"));
         }
+        let point_to = self.wal.point_to()?;
         let client = self.workers.client().await?;
         let slots = Slots::new(self.pace.max_concurrent_tasks);
         let mut agents = Vec::new();
         for dir in &self.wal.wal_dirs {
-            let (name, wal) = (dir.display().to_string(), self.wal.open(dir));
+            let (name, wal) = (dir.display().to_string(), self.wal.open(dir, point_to.clone()));
             let checkpoint = self.wal.checkpoint(dir).await?;
             let agent =
                 Agent::new(&name, wal, client.clone(), checkpoint, slots.clone(), self.pace.settings());
@@ -246,9 +258,15 @@ impl Args {
 }
 
 impl WalArgs {
-    fn open(&self, dir: &Path) -> WalDir {
-        let wal = WalDir::new(dir, LogId::new(&self.log_id));
-        wal.seal_idle_after(self.seal_idle_after).seen_at(self.point_to.clone())
+    fn open(&self, dir: &Path, point_to: Option<Url>) -> WalDir {
+        let wal = WalDir::new(dir, self.log_id.clone());
+        wal.seal_idle_after(self.seal_idle_after).seen_at(point_to)
+    }
+
+    /// Checked here, because workers blame a segment for where it is said to be. Not repeated: it may hold a password.
+    fn point_to(&self) -> Result<Option<Url>, CliError> {
+        let checked = self.point_to.as_deref().map(store::check_source_root).transpose();
+        checked.map_err(|error| CliError::flag("--point-to", &error))
     }
 
     async fn checkpoint(&self, dir: &Path) -> Result<Checkpoint, CliError> {

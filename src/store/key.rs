@@ -250,7 +250,8 @@ fn decoded(segment: &str) -> Option<String> {
     Some(percent_decode_str(segment).decode_utf8().ok()?.into_owned())
 }
 
-fn check_log_id(log_id: &LogId) -> Result<(), KeyError> {
+/// Whether keys can hold this log id: a setting is better checked before segments are refused for it.
+pub fn check_log_id(log_id: &LogId) -> Result<(), KeyError> {
     let bytes = encoded(log_id.as_str()).len();
     if bytes > ENCODED_BYTES_MAX {
         return Err(KeyError::LogIdTooLong { bytes });

@@ -313,6 +313,14 @@ fn named(error: StoreError, url: &str) -> SourceError {
 
 /// Takes a caller's location apart. URL parsers silently mend dots, backslashes and control characters; here each of them
 /// is refused, as they stand, before a parser sees them.
+/// Reads the location of a directory or prefix that segments lie below: a setting is better checked before segments are
+/// refused for it. The error does not repeat it.
+pub fn check_source_root(url: &str) -> Result<Url, SourceUrlError> {
+    let any_below = format!("{}/segment", url.trim_end_matches('/'));
+    locate(&any_below)?;
+    Url::parse(url).map_err(|_| SourceUrlError::Url)
+}
+
 fn locate(url: &str) -> Result<Location, SourceUrlError> {
     let lower = url.to_ascii_lowercase();
     let tricks = url.chars().any(|c| c.is_control() || c == '\\')
