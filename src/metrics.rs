@@ -59,7 +59,9 @@ pub fn watched(wal_dir: &str) {
         &counters.acknowledged_bytes,
         &counters.acknowledged_records,
         &counters.deleted_segments,
+        &counters.vanished_segments,
         &counters.mismatches,
+        &counters.failed_deletions,
         &counters.failed_listings,
     ] {
         counter.add(0, &dir);
@@ -90,12 +92,22 @@ pub fn deleted(wal_dir: &str) {
     COUNTERS.deleted_segments.add(1, &[directory(wal_dir)]);
 }
 
-/// A worker refused a segment for good; `reason` is the error's stable one.
+/// Segments of a directory are no longer there, and nobody has a receipt for them.
+pub fn vanished(wal_dir: &str, segments: u64) {
+    COUNTERS.vanished_segments.add(segments, &[directory(wal_dir)]);
+}
+
+/// A segment of a directory is stored, and could not be deleted.
+pub fn deletion_failed(wal_dir: &str) {
+    COUNTERS.failed_deletions.add(1, &[directory(wal_dir)]);
+}
+
+/// A worker refused a segment for good; `reason` is the error's stable one, or the code's name.
 pub fn rejected(wal_dir: &str, reason: &str) {
     COUNTERS.rejections.add(1, &[directory(wal_dir), KeyValue::new("reason", reason.to_owned())]);
 }
 
-/// A worker refused this client, or something that must be set right first; `reason` is the error's stable one.
+/// A worker refused this client, or something that must be set right first; `reason` is the error's stable one, or the code's name.
 pub fn refused(wal_dir: &str, reason: &str) {
     COUNTERS.refusals.add(1, &[directory(wal_dir), KeyValue::new("reason", reason.to_owned())]);
 }
@@ -120,6 +132,8 @@ struct Counters {
     acknowledged_bytes: Counter<u64>,
     acknowledged_records: Counter<u64>,
     deleted_segments: Counter<u64>,
+    vanished_segments: Counter<u64>,
+    failed_deletions: Counter<u64>,
     rejections: Counter<u64>,
     refusals: Counter<u64>,
     mismatches: Counter<u64>,
@@ -138,6 +152,14 @@ static COUNTERS: LazyLock<Counters> = LazyLock::new(|| {
         acknowledged_bytes: counter("wal_indexer_agent_acknowledged_bytes", "Bytes of segments stored"),
         acknowledged_records: counter("wal_indexer_agent_acknowledged_records", "Records stored"),
         deleted_segments: counter("wal_indexer_agent_deleted_segments", "Segments deleted on their receipts"),
+        vanished_segments: counter(
+            "wal_indexer_agent_vanished_segments",
+            "Segments that went before they were stored",
+        ),
+        failed_deletions: counter(
+            "wal_indexer_agent_failed_deletions",
+            "Attempts to delete stored segments that failed",
+        ),
         rejections: counter("wal_indexer_agent_rejections", "Segments that workers refused for good"),
         refusals: counter("wal_indexer_agent_refusals", "Refusals for what must be set right first"),
         mismatches: counter(

@@ -164,6 +164,13 @@ impl Checkpoint {
         }
     }
 
+    /// The bytes that a receipt of an earlier process is for have been read again.
+    pub(super) fn confirm(&mut self, name: &str) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.is_own = true;
+        }
+    }
+
     /// A receipt is no longer believed, by this process and by later ones.
     pub(super) async fn disown(&mut self, name: &str) -> io::Result<()> {
         self.forget(name);

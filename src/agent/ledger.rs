@@ -94,6 +94,19 @@ impl Ledger {
         self.listed_at = Some(now.monotonic);
     }
 
+    /// What a listing, which is not taken yet, says nothing of although it is in no store: by partition, ascending. A segment
+    /// that its broker may append to is none of these, for it may be in use again.
+    pub(super) fn vanished(&self, listing: &[Segment], checkpoint: &Checkpoint) -> Vec<Vec<Segment>> {
+        let listed: HashSet<_> = listing.iter().map(|segment| &*segment.name).collect();
+        let is_lost = |segment: &&Segment| {
+            !segment.may_grow
+                && !listed.contains(&*segment.name)
+                && matches!(self.standing(segment, checkpoint), Standing::Unsent | Standing::Rejected)
+        };
+        let of_each = |segments: &Vec<Segment>| segments.iter().filter(is_lost).cloned().collect::<Vec<_>>();
+        self.partitions.values().map(of_each).filter(|lost| !lost.is_empty()).collect()
+    }
+
     /// The partitions with their segments, ascending.
     pub(super) fn partitions(&self) -> impl Iterator<Item = (&TopicPartition, &[Segment])> {
         self.partitions.iter().map(|(partition, segments)| (partition, segments.as_slice()))

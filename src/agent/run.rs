@@ -46,6 +46,8 @@ pub(super) struct Run<W> {
     unsettled: BTreeSet<TopicPartition>,
     /// Of what this process sent and has not deleted: how long it took.
     took: HashMap<String, Duration>,
+    /// What is stored and could not be deleted, and why: each change is worth one line in the log.
+    stuck: HashMap<String, String>,
     /// Counts the intervals. What fails in one is not tried again in it.
     round: u64,
     /// Whether there was more to send than a run may.
@@ -90,6 +92,7 @@ impl<W: SealedSegments> Run<W> {
             works: HashMap::new(),
             unsettled: BTreeSet::new(),
             took: HashMap::new(),
+            stuck: HashMap::new(),
             round: 0,
             is_cut: false,
             is_closing: false,
@@ -246,9 +249,11 @@ impl<W: SealedSegments> Run<W> {
         match listing {
             Ok(listing) => {
                 self.summary.is_listed = true;
+                self.miss(&listing);
                 self.ledger.take_listing(listing, begun, Now::read());
                 self.agent.checkpoint.retain(|name| self.ledger.holds(name));
                 self.took.retain(|name, _| self.ledger.holds(name));
+                self.stuck.retain(|name, _| self.ledger.holds(name));
                 self.unsettled = self.ledger.partitions().map(|(partition, _)| partition.clone()).collect();
                 self.plan();
                 self.report_from = tokio::time::Instant::now();
@@ -259,6 +264,24 @@ impl<W: SealedSegments> Run<W> {
                 error!(wal_dir = &*self.agent.name, error = chain(&error), "cannot list the segments");
             }
         }
+    }
+
+    /// Tells which segments have gone before they were stored. What is on its way may be stored all the same: a file can be
+    /// read to its end when its name is gone.
+    fn miss(&self, listing: &[Segment]) {
+        let on_their_way: HashSet<_> = self.sending().map(|segment| &*segment.name).collect();
+        for mut lost in self.ledger.vanished(listing, &self.agent.checkpoint) {
+            lost.retain(|segment| !on_their_way.contains(&*segment.name));
+            self.tell_vanished(&lost);
+        }
+    }
+
+    /// Somebody else has deleted segments of a partition that are in no store.
+    fn tell_vanished(&self, lost: &[Segment]) {
+        let (Some(first), Some(last)) = (lost.first(), lost.last()) else { return };
+        let (wal_dir, segments) = (&*self.agent.name, lost.len() as u64);
+        metrics::vanished(wal_dir, segments);
+        warn!(wal_dir, segments, first = first.name, last = last.name, "gone before they were stored");
     }
 
     fn plan(&mut self) {
@@ -285,11 +308,20 @@ impl<W: SealedSegments> Run<W> {
 
     async fn take_outcome(&mut self, segment: &Segment, took: Duration, outcome: Outcome) {
         let (name, wal_dir) = (&segment.name, Arc::clone(&self.agent.name));
+        let is_lost = match outcome {
+            Outcome::Stored(_) => false,
+            Outcome::Gone => true,
+            // A listing that came meanwhile did not count it: it might have been stored.
+            _ => !segment.may_grow && !self.ledger.holds(name),
+        };
+        if is_lost {
+            self.tell_vanished(std::slice::from_ref(segment));
+        }
         match outcome {
             Outcome::Stored(receipt) => self.take_receipt(segment, took, receipt).await,
             Outcome::Rejected(refusal, noted) => self.take_rejection(segment, took, &refusal, &noted),
             Outcome::Refused(refusal) => {
-                metrics::refused(&wal_dir, &refusal.reason);
+                metrics::refused(&wal_dir, refusal.why());
                 error!(%wal_dir, segment = name, %refusal, "refused: it stays until that is set right");
                 self.take_failure(segment, took, &refusal.to_string());
             }
@@ -303,10 +335,7 @@ impl<W: SealedSegments> Run<W> {
                 warn!(%wal_dir, segment = name, why, "not stored: it stays for later");
                 self.take_failure(segment, took, &why);
             }
-            Outcome::Gone => {
-                info!(%wal_dir, segment = name, "gone before it was sent");
-                self.ledger.remove(segment);
-            }
+            Outcome::Gone => self.ledger.remove(segment),
         }
     }
 
@@ -325,7 +354,7 @@ impl<W: SealedSegments> Run<W> {
         noted: &Result<(), WalError>,
     ) {
         let (name, wal_dir) = (&segment.name, &*self.agent.name);
-        metrics::rejected(wal_dir, &refusal.reason);
+        metrics::rejected(wal_dir, refusal.why());
         error!(wal_dir, segment = name, %refusal, position = refusal.position, "rejected: it stays");
         if let Err(error) = noted {
             error!(wal_dir, segment = name, error = chain(error), "the rejection cannot be noted");
@@ -424,7 +453,8 @@ impl<W: SealedSegments> Run<W> {
     }
 
     /// The next listing tries again what can be tried again.
-    async fn take_stop(&mut self, Deletion { segment, receipt, .. }: &Deletion, stop: Stop) {
+    async fn take_stop(&mut self, deletion: &Deletion, stop: Stop) {
+        let Deletion { segment, receipt, is_to_be_read } = deletion;
         let (wal_dir, name) = (Arc::clone(&self.agent.name), &segment.name);
         match stop {
             Stop::Changed => {
@@ -440,7 +470,15 @@ impl<W: SealedSegments> Run<W> {
                 }
             }
             Stop::Failed(error) => {
-                error!(%wal_dir, segment = name, error = chain(&error), "it is stored, and cannot be deleted");
+                metrics::deletion_failed(&wal_dir);
+                if !is_to_be_read {
+                    // Once is enough: each look at the directory tries again.
+                    self.agent.checkpoint.confirm(name);
+                }
+                let why = chain(&error);
+                if self.stuck.insert(name.clone(), why.clone()).as_ref() != Some(&why) {
+                    error!(%wal_dir, segment = name, error = why, "it is stored, and cannot be deleted");
+                }
             }
         }
     }

@@ -52,7 +52,7 @@ pub(super) struct Deletion {
     pub segment: Segment,
     pub receipt: Receipt,
     /// Whether the bytes must be read again first, because an earlier process saw them last.
-    is_to_be_read: bool,
+    pub is_to_be_read: bool,
 }
 
 impl Deletion {
@@ -87,7 +87,7 @@ pub(super) async fn delete<W: SealedSegments>(
     deletions: Vec<Deletion>,
 ) -> (Vec<Deletion>, Option<(Deletion, Stop)>) {
     let mut deleted = Vec::new();
-    for deletion in deletions {
+    for mut deletion in deletions {
         match deletion.carry_out(wal).await {
             Ok(()) => deleted.push(deletion),
             Err(stop) => return (deleted, Some((deletion, stop))),
@@ -97,9 +97,10 @@ pub(super) async fn delete<W: SealedSegments>(
 }
 
 impl Deletion {
-    async fn carry_out<W: SealedSegments>(&self, wal: &Arc<W>) -> Result<(), Stop> {
+    async fn carry_out<W: SealedSegments>(&mut self, wal: &Arc<W>) -> Result<(), Stop> {
         if self.is_to_be_read {
             self.read_again(wal).await?;
+            self.is_to_be_read = false;
         }
         Ok(wal.delete(&self.segment, &self.receipt).await?)
     }

@@ -1,6 +1,7 @@
 //! The agent as a process, between a broker's directory and workers that answer as they are told. The lessons' numbers are
 //! those of the list of what went wrong in systems that did this job before.
 
+mod astray;
 mod deleting;
 
 use std::collections::BTreeMap;
@@ -508,13 +509,15 @@ impl SealedSegments for Crashes {
     }
 }
 
+const HOUR: Duration = Duration::from_secs(3_600);
+
 /// An agent in this process, with a client and a checkpoint of its own.
-async fn agent_on<W: SealedSegments>(scene: &Scene, wal: W) -> Agent<W> {
+async fn agent_on<W: SealedSegments>(scene: &Scene, wal: W, interval: Duration) -> Agent<W> {
     let endpoint = scene.crooked.endpoint().parse().expect("an endpoint");
     let client = Client::start(vec![endpoint], Security::default(), Patience::default()).await;
     let checkpoint = Checkpoint::open(scene.wal.path(), ".wal-indexer").await.expect("it is free");
-    let settings =
-        Settings { min_segment_age: Duration::ZERO, drain_max: Duration::ZERO, ..Settings::default() };
+    let (min_segment_age, drain_max) = (Duration::ZERO, Duration::ZERO);
+    let settings = Settings { interval, min_segment_age, drain_max, ..Settings::default() };
     let slots = Slots::new(NonZeroUsize::MIN);
     Agent::new("here", wal, client.expect("a client"), checkpoint, slots, settings)
 }
@@ -527,10 +530,10 @@ async fn a_crash_before_a_deletion_or_before_its_sync_loses_nothing_and_sends_no
         let wal = WalDir::new(scene.wal.path(), LogId::new("0"));
         let reached = Arc::new(Notify::new());
         let crashes = Crashes { wal: wal.clone(), when, reached: Arc::clone(&reached) };
-        agent_on(&scene, crashes).await.run(reached.notified()).await;
+        agent_on(&scene, crashes, HOUR).await.run(reached.notified()).await;
         assert_eq!(scene.wal.ids("orders", 0), left);
         scene.wal.add("orders", 0, 3);
-        let summary = agent_on(&scene, wal).await.run_once(std::future::pending()).await;
+        let summary = agent_on(&scene, wal, HOUR).await.run_once(std::future::pending()).await;
         assert_eq!((summary.stored, summary.left, summary.rejected), (1, 0, 0));
         assert_eq!(scene.wal.ids("orders", 0), [3]);
         assert_eq!(scene.sent().into_values().collect::<Vec<_>>(), [1, 1]);

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::agent::{Scene, acknowledged, backlog, expected};
 use crate::crooked::{Answer, Crooked};
-use crate::sidecar::{Wal, name, once};
+use crate::sidecar::{Sidecar, Wal, name, once};
 use crate::worker::{Worker, command, file_url, run};
 
 fn damage(path: &Path) {
@@ -204,6 +204,18 @@ async fn a_line_tells_what_became_of_each_segment() {
     assert!(!logged.contains(" stored, and "), "not twice\n{logged}");
 }
 
+/// Something answers there, but no worker: nothing of what it says comes with a reason.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_without_a_reason_is_counted_by_its_code() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+    let other = Sidecar::start(Wal::new().path(), &[format!("http://{nobody}")], &[]);
+    let wal = Wal::new();
+    wal.add_all("orders", 0, 1..=2);
+    let agent = Sidecar::start(wal.path(), &[other.metrics_endpoint()], &[]);
+    agent.until("a refusal", |agent| agent.metric("agent_refusals_total") >= Some(1.0));
+    assert!(agent.metrics().contains("reason=\"UNIMPLEMENTED\""), "{}", agent.metrics());
+}
+
 /// Runs the agent with flags that cannot work.
 fn check_refused(flags: &[&str], code: i32, says: &str) {
     let output = command(["agent"]).args(flags).output().expect("it starts");
@@ -235,5 +247,17 @@ fn what_cannot_work_is_said_at_the_start() {
         2,
         "--point-to",
     );
+    for (flag, value, says) in [
+        ("--retry-for", "0", "--retry-for"),
+        ("--log-id", &"x".repeat(250), "the log id takes 250 bytes"),
+        ("--point-to", "nowhere", "--point-to: not a URL"),
+        ("--point-to", "http://host/wal", "--point-to: the scheme `http`"),
+        ("--point-to", "file:///wal?hunter2", "--point-to: user, password"),
+        ("--point-to", "s3://me:hunter2@bucket/wal", "--point-to: user, password"),
+        ("--point-to", "file://me:hunter2@:/wal", "--point-to: not a URL"),
+        ("--point-to", "mailto:me@host", "--point-to"),
+    ] {
+        check_refused(&["--wal-dir", dir, "--endpoint", ok, flag, value], 2, says);
+    }
     check_refused(&["skip", "/absent/orders/0/wal_0_1.log"], 1, "/absent");
 }
