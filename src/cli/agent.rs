@@ -210,7 +210,9 @@ async fn look_after(args: Args) -> Result<(), CliError> {
     let telemetry = args.metrics_listen.as_ref().map(|_| Telemetry::install()).transpose();
     let telemetry = telemetry.map_err(|error| failed("cannot set up metrics", &error))?;
     let signals = Signals::listen()?;
-    let agents = args.agents().await?;
+    let progress = args.progress.is_wanted().then(|| Progress::start(args.wal.wal_dirs.len() > 1));
+    let progress = progress.transpose().map_err(|error| failed("cannot start a thread", &error))?;
+    let agents = args.agents(progress.as_ref()).await?;
     if let (Some(telemetry), Some(listen)) = (telemetry, &args.metrics_listen) {
         serve_metrics(telemetry, listen).await?;
     }
@@ -228,6 +230,7 @@ async fn look_after(args: Args) -> Result<(), CliError> {
         summaries = future::join_all(work) => summaries,
         () = signals.nth(2) => return Err(CliError::because(Exit::Again, "stopped at once")),
     };
+    progress.into_iter().for_each(Progress::finish);
     match args.once {
         true => conclude(&summaries),
         false => Ok(()),
@@ -235,7 +238,7 @@ async fn look_after(args: Args) -> Result<(), CliError> {
 }
 
 impl Args {
-    async fn agents(&self) -> Result<Vec<Agent<WalDir>>, CliError> {
+    async fn agents(&self, progress: Option<&Progress>) -> Result<Vec<Agent<WalDir>>, CliError> {
         if self.wal.point_to.is_some() && self.wal.wal_dirs.len() > 1 {
             return Err(CliError::because(Exit::Usage, "--point-to goes with one --wal-dir only"));
         }
@@ -248,9 +251,9 @@ impl Args {
             let checkpoint = self.wal.checkpoint(dir).await?;
             let agent =
                 Agent::new(&name, wal, client.clone(), checkpoint, slots.clone(), self.pace.settings());
-            agents.push(match self.progress.is_wanted() {
-                true => agent.observed_by(Progress::new(self.wal.wal_dirs.len() > 1).observer()),
-                false => agent,
+            agents.push(match progress {
+                Some(progress) => agent.observed_by(progress.observer()),
+                None => agent,
             });
         }
         Ok(agents)

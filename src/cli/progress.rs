@@ -1,6 +1,11 @@
 //! A line for each segment, for people.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use time::OffsetDateTime;
@@ -31,28 +36,75 @@ impl When {
     }
 }
 
-/// Prints what becomes of segments.
-#[derive(Clone, Copy, Debug)]
+/// Lines that wait for whoever reads them; more are left out.
+const LINES_MAX: usize = 1_000;
+
+/// How long the end of the process waits for the last lines.
+const LAST_LINES_MAX: Duration = Duration::from_secs(1);
+
+/// Prints what becomes of segments, on a thread of its own: a terminal that is held must not hold the agent.
 pub struct Progress {
-    names_directories: bool,
+    lines: Lines,
+    /// Closed when all lines are printed.
+    ended: Receiver<()>,
 }
 
 impl Progress {
     /// Lines say which directory a segment is in only where there are several.
-    pub fn new(names_directories: bool) -> Self {
-        Self { names_directories }
+    pub fn start(names_directories: bool) -> io::Result<Self> {
+        let (sender, queue) = mpsc::sync_channel(LINES_MAX);
+        let (end, ended) = mpsc::channel();
+        let left_out = Arc::<AtomicU64>::default();
+        let lines = Lines { sender, left_out: Arc::clone(&left_out), names_directories };
+        thread::Builder::new().name("progress".to_owned()).spawn(move || {
+            print(&queue, &left_out);
+            drop(end);
+        })?;
+        Ok(Self { lines, ended })
     }
 
     /// What an agent tells its events to.
-    pub fn observer(self) -> impl Fn(&Event<'_>) + Send + Sync {
-        move |event| {
-            let line = self.describe(event, OffsetDateTime::now_utc());
+    pub fn observer(&self) -> impl Fn(&Event<'_>) + Send + Sync + 'static {
+        let lines = self.lines.clone();
+        move |event| lines.tell(event)
+    }
+
+    /// Waits for the last lines, when all agents have ended.
+    pub fn finish(self) {
+        drop(self.lines);
+        // Either all are printed, or nobody reads them.
+        let _ = self.ended.recv_timeout(LAST_LINES_MAX);
+    }
+}
+
+fn print(queue: &Receiver<String>, left_out: &AtomicU64) {
+    for line in queue {
+        let mut stdout = io::stdout().lock();
+        let lost = left_out.swap(0, Ordering::Relaxed);
+        if lost > 0 {
             // Whoever closed standard output does not want lines; segments are looked after all the same.
-            let _ = writeln!(std::io::stdout().lock(), "{line}");
+            let _ = writeln!(stdout, "lines left out: {lost}");
+        }
+        let _ = writeln!(stdout, "{line}");
+    }
+}
+
+#[derive(Clone)]
+struct Lines {
+    sender: SyncSender<String>,
+    left_out: Arc<AtomicU64>,
+    names_directories: bool,
+}
+
+impl Lines {
+    fn tell(&self, event: &Event<'_>) {
+        let line = self.describe(event, OffsetDateTime::now_utc());
+        if self.sender.try_send(line).is_err() {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn describe(self, event: &Event<'_>, now: OffsetDateTime) -> String {
+    fn describe(&self, event: &Event<'_>, now: OffsetDateTime) -> String {
         let time = now.format(format_description!("[hour]:[minute]:[second]Z")).unwrap_or_default();
         let name = text::one_line(&event.segment.name);
         let name = match self.names_directories {

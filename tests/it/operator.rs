@@ -204,6 +204,19 @@ async fn a_line_tells_what_became_of_each_segment() {
     assert!(!logged.contains(" stored, and "), "not twice\n{logged}");
 }
 
+/// As when somebody holds the terminal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_has_to_read_the_lines() {
+    let scene = Scene::new().await;
+    // With these names the lines are more than a pipe takes.
+    let topic = "x".repeat(249);
+    scene.wal.add_all(&topic, 0, 1..=301);
+    let mut agent = scene.start(&["--progress", "always"]);
+    agent.until("one left", |_| scene.wal.ids(&topic, 0) == [301]);
+    agent.signal("TERM");
+    assert!(agent.ended().success());
+}
+
 /// Something answers there, but no worker: nothing of what it says comes with a reason.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_without_a_reason_is_counted_by_its_code() {

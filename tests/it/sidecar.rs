@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -21,6 +21,8 @@ const SOON: Duration = Duration::from_secs(60);
 pub struct Sidecar {
     process: Child,
     metrics: String,
+    /// Not read any further.
+    _stdout: BufReader<ChildStdout>,
     root: TempDir,
 }
 
@@ -55,10 +57,10 @@ impl Sidecar {
             .spawn()
             .expect("the program starts");
         let mut line = String::new();
-        let stdout = process.stdout.take().expect("it is piped");
-        BufReader::new(stdout).read_line(&mut line).expect("a line");
+        let mut stdout = BufReader::new(process.stdout.take().expect("it is piped"));
+        stdout.read_line(&mut line).expect("a line");
         let metrics = line.trim_end().strip_prefix("metrics on ").map(str::to_owned);
-        let mut agent = Self { process, metrics: String::new(), root };
+        let mut agent = Self { process, metrics: String::new(), _stdout: stdout, root };
         agent.metrics = metrics.unwrap_or_else(|| panic!("the agent said {line:?}\n{}", agent.log()));
         agent
     }
