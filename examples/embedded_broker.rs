@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -120,7 +120,11 @@ impl SealedSegments for Offered {
     async fn delete(&self, segment: &Segment, receipt: &Receipt) -> Result<(), WalError> {
         // A broker would write into its own metadata where the records are now: it can serve them from there.
         println!("segment {segment}: {} records are in {}", receipt.data_records(), receipt.keys().join(" "));
-        let removed = fs::remove_file(self.0.path(segment.position));
+        let removed = match fs::remove_file(self.0.path(segment.position)) {
+            // Gone already is as good; whether for good, the directory says.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        };
         let synced = removed.and_then(|()| File::open(&self.0.directory)?.sync_all());
         synced.map_err(|source| failed("delete", segment, source))?;
         self.0.log().sealed.remove(&segment.position);

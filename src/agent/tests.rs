@@ -264,6 +264,20 @@ async fn the_backlog_is_what_has_no_receipt_and_is_not_given_up() {
     assert_eq!(backlog.oldest.expect("one").changed_at, segments[3].version.changed_at);
 }
 
+#[tokio::test]
+async fn what_is_missed_was_sealed_and_is_in_no_store() {
+    let mut segments: Vec<_> = (0..6).map(|position| segment("topic", position)).collect();
+    segments[1].verdict = Some(Verdict::Rejected);
+    segments[2].verdict = Some(Verdict::Skipped);
+    segments[5].may_grow = true;
+    let (ledger, mut checkpoint, _dir) = listed(&segments).await;
+    checkpoint.remember(&segments[0], receipt(&segments[0])).await.expect("written");
+    let mut changed = segments[4].clone();
+    changed.version.size_bytes += 1;
+    assert_eq!(ledger.vanished(&[changed], &checkpoint), [[segments[1].clone(), segments[3].clone()]]);
+    assert!(ledger.vanished(&segments, &checkpoint).is_empty());
+}
+
 /// A checkpoint with a receipt for each of `0..count`.
 async fn remembered(dir: &TempDir, count: u64) -> Vec<Segment> {
     let mut checkpoint = Checkpoint::open(dir.path(), "test").await.expect("a checkpoint");
