@@ -4,7 +4,7 @@ CARGO ?= cargo
 VENV  := target/venv
 TESTS := WAL_INDEXER_TEST_PYTHON=$(CURDIR)/$(VENV)/bin/python
 
-.PHONY: help demo test test-long bench mutations fuzz tools
+.PHONY: help demo test test-long bench bench-instructions mutations fuzz tools
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ mutations: ## Breaks the code in one place at a time and sees that a test notice
 
 bench: ## The whole path beside a bare indexing loop, in one run: docs/performance.md; takes minutes and all cores
 	$(CARGO) bench --locked --bench whole_path
+
+bench-instructions: ## Instructions of the hot parts, held against benches/instructions.json; needs valgrind
+	benches/instructions.py
 
 FUZZ_TARGETS := kafka chronik splitter bundle
 FUZZ_SECONDS ?= 600
