@@ -239,7 +239,7 @@ MUTATIONS = {
         let unchanged_for = SystemTime::now()"""),
     ]),
     "20-again": ("A worker that breaks off has said no.", "client::payloads::lesson_20", [
-        ("src/client/verdict.rs", "            return Self::Again(Cooling::Growing);", '            return if crate::mutant("20-again") { Self::Refuse } else { Self::Again(Cooling::Growing) };'),
+        ("src/client/verdict.rs", "            return Self::Again(Cooling::Growing);", '            return if crate::mutant("20-again") { Self::Refuse(None) } else { Self::Again(Cooling::Growing) };'),
     ]),
     "20-token": ("The token may be shown.", "client::secure::lesson_20", [
         ("src/client/dial.rs", "value.set_sensitive(true);", 'value.set_sensitive(!crate::mutant("20-token"));'),
