@@ -8,17 +8,20 @@
 mod assemble;
 mod builder;
 mod catalog;
+mod columns;
 mod document;
+mod inverted;
 mod json;
 mod paths;
 pub mod query;
 mod reader;
 mod rfc3339;
 mod schema;
+mod segment;
 mod settings;
 #[cfg(test)]
 mod testing;
-mod tokenizer;
+mod words;
 
 pub use assemble::{Index, IndexSegment, META_FILE, assemble};
 pub use builder::{IndexBuilder, IndexPart};

@@ -1,33 +1,21 @@
-//! One record as Tantivy's document: a view onto storage that is filled again for each record.
-
-use std::slice;
-use std::sync::Arc;
-
-use tantivy::DateTime;
-use tantivy::schema::Field;
-use tantivy::schema::document::{Document, ReferenceValue, ReferenceValueLeaf, Value};
+//! What is indexed of one record: storage that is filled again for each.
 
 use super::catalog::{FieldCatalog, FieldTypes, Unsearchable};
-use super::json::{Leaf, Parsed, Scalar, Tape};
+use super::json::{Parsed, Scalar, Tape};
 use super::paths::{Dots, PathId, Paths, ROOT};
-use super::schema::{Fields, HEADERS_BYTES_MAX, TERM_BYTES_MAX, VALUE_BYTES_MAX};
+use super::schema::{HEADERS_BYTES_MAX, TERM_BYTES_MAX, VALUE_BYTES_MAX};
 use super::settings::ValueMode;
 use crate::record::Record;
 
-/// All that a record shows to Tantivy, and the paths that were seen in it and before.
-///
-/// Strings are copied here once, as they are read: a document must own what it shows, and a copy that is known to be UTF-8
-/// costs less than asking at each of Tantivy's visits.
+/// All that is indexed of a record, and the paths that were seen in it and before.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
-    fields: Fields,
     mode: ValueMode,
     offset: i64,
     timestamp_ms: Option<i64>,
     key: Vec<u8>,
     has_key: bool,
     tape: Tape,
-    has_ranges: bool,
     headers: Vec<Header>,
     header_text: String,
     paths: Paths,
@@ -43,16 +31,14 @@ struct Header {
 }
 
 impl Draft {
-    pub fn new(fields: Fields, mode: ValueMode) -> Self {
+    pub fn new(mode: ValueMode) -> Self {
         Self {
-            fields,
             mode,
             offset: 0,
             timestamp_ms: None,
             key: Vec::new(),
             has_key: false,
             tape: Tape::default(),
-            has_ranges: false,
             headers: Vec::new(),
             header_text: String::new(),
             paths: Paths::new(Dots::Separate),
@@ -74,7 +60,6 @@ impl Draft {
         if let Some(value) = record.value() {
             self.fill_value(value);
         }
-        self.has_ranges = self.tape.leaves.iter().any(Leaf::has_range);
         self.unsearchable.leaves_without_path += self.tape.leaves_without_path;
         self.unsearchable.dates_out_of_range += self.tape.dates_out_of_range;
     }
@@ -146,6 +131,45 @@ impl Draft {
         }
     }
 
+    /// The record's offset in its partition.
+    pub fn offset(&self) -> i64 {
+        self.offset
+    }
+
+    pub fn timestamp_ms(&self) -> Option<i64> {
+        self.timestamp_ms
+    }
+
+    pub fn key(&self) -> Option<&[u8]> {
+        self.has_key.then_some(&self.key)
+    }
+
+    /// Names, of those in [`Draft::names`], and values.
+    pub fn headers(&self) -> impl Iterator<Item = (PathId, &str)> {
+        let value = |header: &Header| &self.header_text[header.start as usize..][..header.len as usize];
+        self.headers.iter().map(move |header| (header.name, value(header)))
+    }
+
+    /// The leaves of a JSON value, at one of [`Draft::paths`] each.
+    pub fn leaves(&self) -> impl Iterator<Item = (PathId, Scalar<'_>)> {
+        self.tape.leaves.iter().map(|leaf| (leaf.path(), leaf.scalar(&self.tape.text)))
+    }
+
+    /// Text that has no path.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.tape.texts.iter().map(|text| text.of(&self.tape.text))
+    }
+
+    /// All paths seen so far.
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// All names of headers seen so far.
+    pub fn names(&self) -> &Paths {
+        &self.names
+    }
+
     /// What was found in all records so far.
     pub fn catalog(&self) -> FieldCatalog {
         FieldCatalog::from_paths(&self.paths, &self.names)
@@ -169,152 +193,7 @@ impl Draft {
 /// How much storage stays for the next record.
 const SPARE_BYTES_MAX: usize = 4 << 20;
 
-/// The document handed to Tantivy, which drops it when it has walked it: the storage is then the builder's again.
-#[derive(Clone, Debug)]
-pub(super) struct RecordDocument(pub Arc<Draft>);
-
-impl Document for RecordDocument {
-    type Value<'a> = Part<'a>;
-    type FieldsValuesIter<'a> = Parts<'a>;
-
-    fn iter_fields_and_values(&self) -> Parts<'_> {
-        Parts { draft: &self.0, next: Step::Offset }
-    }
-}
-
-/// The fields of a record in the order of the schema: Tantivy sorts them, and finds them sorted.
-pub(super) struct Parts<'a> {
-    draft: &'a Draft,
-    next: Step,
-}
-
-#[derive(Clone, Copy)]
-enum Step {
-    Offset,
-    Timestamp,
-    Key,
-    Header,
-    Value,
-    Num,
-    Text(usize),
-}
-
-impl<'a> Iterator for Parts<'a> {
-    type Item = (Field, Part<'a>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let draft = self.draft;
-        let fields = &draft.fields;
-        loop {
-            let (after, found) = match self.next {
-                Step::Offset => (Step::Timestamp, Some((fields.offset, Part::I64(draft.offset)))),
-                Step::Timestamp => {
-                    (Step::Key, draft.timestamp_ms.map(|ms| (fields.timestamp, Part::I64(ms))))
-                }
-                Step::Key => (Step::Header, draft.has_key.then(|| (fields.key, Part::Bytes(&draft.key)))),
-                Step::Header => (
-                    Step::Value,
-                    (!draft.headers.is_empty()).then_some((fields.header, Part::Headers(draft))),
-                ),
-                Step::Value => (
-                    Step::Num,
-                    (!draft.tape.leaves.is_empty()).then_some((fields.value, Part::Leaves(draft))),
-                ),
-                Step::Num => (Step::Text(0), draft.has_ranges.then_some((fields.num, Part::Ranges(draft)))),
-                Step::Text(index) => {
-                    let text = draft.tape.texts.get(index)?.of(&draft.tape.text);
-                    (Step::Text(index + 1), Some((fields.text, Part::Text(text))))
-                }
-            };
-            self.next = after;
-            if found.is_some() {
-                return found;
-            }
-        }
-    }
-}
-
-/// A part of a record, as Tantivy sees it.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Part<'a> {
-    I64(i64),
-    U64(u64),
-    F64(f64),
-    Bool(bool),
-    Date(i64),
-    Bytes(&'a [u8]),
-    Text(&'a str),
-    /// Header names and values.
-    Headers(&'a Draft),
-    /// All leaves, dates as text.
-    Leaves(&'a Draft),
-    /// Numbers and dates only.
-    Ranges(&'a Draft),
-}
-
-impl<'a> Value<'a> for Part<'a> {
-    type ArrayIter = std::iter::Empty<Self>;
-    type ObjectIter = Entries<'a>;
-
-    fn as_value(&self) -> ReferenceValue<'a, Self> {
-        ReferenceValue::Leaf(match *self {
-            Self::I64(value) => ReferenceValueLeaf::I64(value),
-            Self::U64(value) => ReferenceValueLeaf::U64(value),
-            Self::F64(value) => ReferenceValueLeaf::F64(value),
-            Self::Bool(value) => ReferenceValueLeaf::Bool(value),
-            Self::Date(nanos) => ReferenceValueLeaf::Date(DateTime::from_timestamp_nanos(nanos)),
-            Self::Bytes(bytes) => ReferenceValueLeaf::Bytes(bytes),
-            Self::Text(text) => ReferenceValueLeaf::Str(text),
-            Self::Headers(draft) => {
-                return ReferenceValue::Object(Entries { draft, of: Of::Headers(draft.headers.iter()) });
-            }
-            Self::Leaves(draft) => {
-                return ReferenceValue::Object(Entries { draft, of: Of::Leaves(draft.tape.leaves.iter()) });
-            }
-            Self::Ranges(draft) => {
-                return ReferenceValue::Object(Entries { draft, of: Of::Ranges(draft.tape.leaves.iter()) });
-            }
-        })
-    }
-}
-
-/// A JSON field's content: whole paths with leaves, never nested.
-pub(super) struct Entries<'a> {
-    draft: &'a Draft,
-    of: Of<'a>,
-}
-
-enum Of<'a> {
-    Headers(slice::Iter<'a, Header>),
-    Leaves(slice::Iter<'a, Leaf>),
-    Ranges(slice::Iter<'a, Leaf>),
-}
-
-impl<'a> Iterator for Entries<'a> {
-    type Item = (&'a str, Part<'a>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let draft = self.draft;
-        let (leaf, dates_are_text) = match &mut self.of {
-            Of::Headers(headers) => {
-                let header = headers.next()?;
-                let value = &draft.header_text[header.start as usize..][..header.len as usize];
-                return Some((draft.names.path(header.name), Part::Text(value)));
-            }
-            Of::Leaves(leaves) => (leaves.next()?, true),
-            Of::Ranges(leaves) => (leaves.find(|leaf| leaf.has_range())?, false),
-        };
-        let part = match leaf.scalar(&draft.tape.text) {
-            Scalar::Date(_, nanos) if !dates_are_text => Part::Date(nanos),
-            Scalar::Text(text) | Scalar::Date(text, _) => Part::Text(text),
-            Scalar::I64(value) => Part::I64(value),
-            Scalar::U64(value) => Part::U64(value),
-            Scalar::F64(value) => Part::F64(value),
-            Scalar::Bool(value) => Part::Bool(value),
-        };
-        Some((draft.paths.path(leaf.path()), part))
-    }
-}
-
+#[cfg(test)]
+pub(super) mod stock;
 #[cfg(test)]
 mod tests;

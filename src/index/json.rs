@@ -62,11 +62,6 @@ impl Leaf {
         self.path
     }
 
-    /// Whether it also belongs to the columns.
-    pub fn has_range(&self) -> bool {
-        !matches!(self.kind, Kind::Text | Kind::Bool)
-    }
-
     /// The value, its string borrowed from the tape's.
     pub fn scalar<'a>(&self, text: &'a str) -> Scalar<'a> {
         match self.kind {

@@ -19,6 +19,13 @@ const SCANNED_MAX: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PathId(u32);
 
+impl PathId {
+    /// The number, small enough for a table of all.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// The path of all that cannot have one of its own: too long, with a NUL, or one too many.
 pub(super) const NOWHERE: PathId = PathId(0);
 /// The empty path: the object itself.

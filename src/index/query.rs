@@ -21,7 +21,7 @@
 //! `my\ key:x`. The names `offset`, `timestamp`, `key`, `text`, `value.…` and `header.…` come before paths of the same
 //! name, which are reached as `value.offset`. A colon separates a name: to search for one, quote it: `"12:30"`.
 //!
-//! Letter case does not count, except in keys, headers and the words AND, OR, NOT and TO. What a word is, the tokenizer says: the
+//! Letter case does not count, except in keys, headers and the words AND, OR, NOT and TO. What a word is, `words` says: the
 //! query is cut as the records were.
 //!
 //! **Phrases.** Where the topic is indexed with `positions = true`, the words of a phrase must follow each other. Otherwise
@@ -46,7 +46,7 @@ pub(super) mod range;
 use range::{Limits, Span};
 
 use super::json::Number;
-use super::{rfc3339, tokenizer};
+use super::{rfc3339, words};
 
 /// The longest query, in bytes.
 pub const QUERY_BYTES_MAX: usize = 64 * 1024;
@@ -162,7 +162,7 @@ struct Sought {
 impl Sought {
     fn new(text: &str) -> Option<Self> {
         let sought = Self {
-            words: tokenizer::words(text),
+            words: words::words(text),
             number: number(text),
             boolean: text.parse().ok(),
             date: match rfc3339::parse(text) {

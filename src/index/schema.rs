@@ -7,7 +7,7 @@ use tantivy::schema::{
 };
 use tantivy::store::Compressor;
 
-use super::tokenizer::{RAW, WORDS};
+use super::words::{RAW, WORDS};
 
 /// The longest term, in bytes.
 ///
@@ -29,23 +29,15 @@ pub const VALUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// The longest headers of one record, in bytes of their values, that are indexed, for the same reason.
 pub const HEADERS_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// The fields, by what they hold.
+/// The fields that have terms.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields {
-    /// The record's offset: `i64`, fast.
-    pub offset: Field,
-    /// Milliseconds since the epoch: `i64`, fast, absent where the record has none. Not Tantivy's date: that counts
-    /// nanoseconds in an `i64`, and a hostile timestamp would wrap.
-    pub timestamp: Field,
     /// The key's bytes, exact.
     pub key: Field,
     /// Headers by name, exact. A name is one segment of a path, dots and all.
     pub header: Field,
     /// The leaves of JSON values as terms.
     pub value: Field,
-    /// Their numbers and dates as columns, for ranges. A field of its own, since a JSON field is fast for all types or for none, and
-    /// columns of strings cost a third of the build and answer nothing here.
-    pub num: Field,
     /// Text that has no path.
     pub text: Field,
 }
@@ -71,21 +63,23 @@ pub(super) fn build(positions: bool) -> (Schema, Fields) {
         .set_index_option(IndexRecordOption::Basic)
         .set_fieldnorms(false);
     let mut schema = Schema::builder();
-    let fields = Fields {
-        offset: schema.add_i64_field(names::OFFSET, NumericOptions::default().set_fast()),
-        timestamp: schema.add_i64_field(names::TIMESTAMP, NumericOptions::default().set_fast()),
-        key: schema.add_bytes_field(names::KEY, BytesOptions::default().set_indexed()),
-        header: schema
-            .add_json_field(names::HEADER, JsonObjectOptions::default().set_indexing_options(exact)),
-        value: schema.add_json_field(
-            names::VALUE,
-            JsonObjectOptions::default().set_indexing_options(words.clone()).set_expand_dots_enabled(),
-        ),
-        num: schema
-            .add_json_field(names::NUM, JsonObjectOptions::default().set_fast(RAW).set_expand_dots_enabled()),
-        text: schema.add_text_field(names::TEXT, TextOptions::default().set_indexing_options(words)),
-    };
-    (schema.build(), fields)
+    // The record's offset.
+    schema.add_i64_field(names::OFFSET, NumericOptions::default().set_fast());
+    // Milliseconds since the epoch, absent where the record has none. Not Tantivy's date: that counts nanoseconds in an `i64`, and a
+    // hostile timestamp would wrap.
+    schema.add_i64_field(names::TIMESTAMP, NumericOptions::default().set_fast());
+    let key = schema.add_bytes_field(names::KEY, BytesOptions::default().set_indexed());
+    let header =
+        schema.add_json_field(names::HEADER, JsonObjectOptions::default().set_indexing_options(exact));
+    let value = schema.add_json_field(
+        names::VALUE,
+        JsonObjectOptions::default().set_indexing_options(words.clone()).set_expand_dots_enabled(),
+    );
+    // Numbers and dates of JSON values as columns, for ranges. A field of its own, since a JSON field is fast for all types or for
+    // none, and columns of strings cost a third of the build and answer nothing here.
+    schema.add_json_field(names::NUM, JsonObjectOptions::default().set_fast(RAW).set_expand_dots_enabled());
+    let text = schema.add_text_field(names::TEXT, TextOptions::default().set_indexing_options(words));
+    (schema.build(), Fields { key, header, value, text })
 }
 
 /// Settings that spawn no thread. The document store cannot be left out; without stored fields it takes five bytes a document.

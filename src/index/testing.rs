@@ -1,4 +1,6 @@
-//! Batches for tests.
+//! Batches for tests, and what Tantivy makes of them.
+
+pub(super) mod stock;
 
 use bytes::Bytes;
 

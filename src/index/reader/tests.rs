@@ -427,7 +427,7 @@ fn the_order_of_records_is_kept_over_parts_and_tantivy_segments() {
     let settings = words();
     let lines = |part: usize| (0..20_000).map(|n| format!("p{part} l{n} x{part}y{n}")).collect::<Vec<_>>();
     let parts = (0..3).map(|part| {
-        let mut builder = IndexBuilder::with_segment_bytes_max(settings, 11 << 20).unwrap();
+        let mut builder = IndexBuilder::with_segment_bytes_max(settings, 1 << 20).unwrap();
         builder.add(&valued(&lines(part))).unwrap();
         builder.finish().unwrap()
     });

@@ -1,5 +1,9 @@
-use tantivy::tokenizer::{LowerCaser, SimpleTokenizer};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use tantivy::tokenizer::{LowerCaser, SimpleTokenizer, TextAnalyzer};
+
+use super::super::testing::stock::manager;
 use super::*;
 
 fn check(text: &str, expected: &[&str]) {

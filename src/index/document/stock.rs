@@ -1,0 +1,199 @@
+//! The same record as Tantivy's own writer takes it, which makes the files that ours are held against.
+
+use std::slice;
+use std::sync::Arc;
+
+use tantivy::DateTime;
+use tantivy::schema::document::{Document, ReferenceValue, ReferenceValueLeaf, Value};
+use tantivy::schema::{Field, Schema};
+
+use super::super::json::Leaf;
+use super::super::schema::names;
+use super::*;
+
+/// The document handed to Tantivy.
+#[derive(Clone, Debug)]
+pub(in super::super) struct RecordDocument(pub Arc<Draft>, pub StockFields);
+
+/// The fields in the order of the schema.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct StockFields {
+    offset: Field,
+    timestamp: Field,
+    key: Field,
+    header: Field,
+    value: Field,
+    num: Field,
+    text: Field,
+}
+
+impl StockFields {
+    pub fn of(schema: &Schema) -> Self {
+        let field = |name| schema.get_field(name).unwrap();
+        Self {
+            offset: field(names::OFFSET),
+            timestamp: field(names::TIMESTAMP),
+            key: field(names::KEY),
+            header: field(names::HEADER),
+            value: field(names::VALUE),
+            num: field(names::NUM),
+            text: field(names::TEXT),
+        }
+    }
+}
+
+impl Document for RecordDocument {
+    type Value<'a> = Part<'a>;
+    type FieldsValuesIter<'a> = Parts<'a>;
+
+    fn iter_fields_and_values(&self) -> Parts<'_> {
+        Parts { draft: &self.0, fields: &self.1, next: Step::Offset }
+    }
+}
+
+/// The fields of a record in the order of the schema: Tantivy sorts them, and finds them sorted.
+pub(in super::super) struct Parts<'a> {
+    draft: &'a Draft,
+    fields: &'a StockFields,
+    next: Step,
+}
+
+#[derive(Clone, Copy)]
+enum Step {
+    Offset,
+    Timestamp,
+    Key,
+    Header,
+    Value,
+    Num,
+    Text(usize),
+}
+
+impl<'a> Iterator for Parts<'a> {
+    type Item = (Field, Part<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let draft = self.draft;
+        let fields = self.fields;
+        loop {
+            let (after, found) = match self.next {
+                Step::Offset => (Step::Timestamp, Some((fields.offset, Part::I64(draft.offset)))),
+                Step::Timestamp => {
+                    (Step::Key, draft.timestamp_ms.map(|ms| (fields.timestamp, Part::I64(ms))))
+                }
+                Step::Key => (Step::Header, draft.has_key.then(|| (fields.key, Part::Bytes(&draft.key)))),
+                Step::Header => (
+                    Step::Value,
+                    (!draft.headers.is_empty()).then_some((fields.header, Part::Headers(draft))),
+                ),
+                Step::Value => (
+                    Step::Num,
+                    (!draft.tape.leaves.is_empty()).then_some((fields.value, Part::Leaves(draft))),
+                ),
+                Step::Num => (
+                    Step::Text(0),
+                    draft
+                        .tape
+                        .leaves
+                        .iter()
+                        .any(|leaf| has_range(draft, leaf))
+                        .then_some((fields.num, Part::Ranges(draft))),
+                ),
+                Step::Text(index) => {
+                    let text = draft.tape.texts.get(index)?.of(&draft.tape.text);
+                    (Step::Text(index + 1), Some((fields.text, Part::Text(text))))
+                }
+            };
+            self.next = after;
+            if found.is_some() {
+                return found;
+            }
+        }
+    }
+}
+
+fn has_range(draft: &Draft, leaf: &Leaf) -> bool {
+    !matches!(leaf.scalar(&draft.tape.text), Scalar::Text(_) | Scalar::Bool(_))
+}
+
+/// A part of a record, as Tantivy sees it.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) enum Part<'a> {
+    I64(i64),
+    U64(u64),
+    F64(f64),
+    Bool(bool),
+    Date(i64),
+    Bytes(&'a [u8]),
+    Text(&'a str),
+    /// Header names and values.
+    Headers(&'a Draft),
+    /// All leaves, dates as text.
+    Leaves(&'a Draft),
+    /// Numbers and dates only.
+    Ranges(&'a Draft),
+}
+
+impl<'a> Value<'a> for Part<'a> {
+    type ArrayIter = std::iter::Empty<Self>;
+    type ObjectIter = Entries<'a>;
+
+    fn as_value(&self) -> ReferenceValue<'a, Self> {
+        ReferenceValue::Leaf(match *self {
+            Self::I64(value) => ReferenceValueLeaf::I64(value),
+            Self::U64(value) => ReferenceValueLeaf::U64(value),
+            Self::F64(value) => ReferenceValueLeaf::F64(value),
+            Self::Bool(value) => ReferenceValueLeaf::Bool(value),
+            Self::Date(nanos) => ReferenceValueLeaf::Date(DateTime::from_timestamp_nanos(nanos)),
+            Self::Bytes(bytes) => ReferenceValueLeaf::Bytes(bytes),
+            Self::Text(text) => ReferenceValueLeaf::Str(text),
+            Self::Headers(draft) => {
+                return ReferenceValue::Object(Entries { draft, of: Of::Headers(draft.headers.iter()) });
+            }
+            Self::Leaves(draft) => {
+                return ReferenceValue::Object(Entries { draft, of: Of::Leaves(draft.tape.leaves.iter()) });
+            }
+            Self::Ranges(draft) => {
+                return ReferenceValue::Object(Entries { draft, of: Of::Ranges(draft.tape.leaves.iter()) });
+            }
+        })
+    }
+}
+
+/// A JSON field's content: whole paths with leaves, never nested.
+pub(in super::super) struct Entries<'a> {
+    draft: &'a Draft,
+    of: Of<'a>,
+}
+
+enum Of<'a> {
+    Headers(slice::Iter<'a, Header>),
+    Leaves(slice::Iter<'a, Leaf>),
+    Ranges(slice::Iter<'a, Leaf>),
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = (&'a str, Part<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let draft = self.draft;
+        let (leaf, dates_are_text) = match &mut self.of {
+            Of::Headers(headers) => {
+                let header = headers.next()?;
+                let value = &draft.header_text[header.start as usize..][..header.len as usize];
+                return Some((draft.names.path(header.name), Part::Text(value)));
+            }
+            Of::Leaves(leaves) => (leaves.next()?, true),
+            Of::Ranges(leaves) => (leaves.find(|leaf| has_range(draft, leaf))?, false),
+        };
+        let part = match leaf.scalar(&draft.tape.text) {
+            Scalar::Date(_, nanos) if !dates_are_text => Part::Date(nanos),
+            Scalar::Text(text) | Scalar::Date(text, _) => Part::Text(text),
+            Scalar::I64(value) => Part::I64(value),
+            Scalar::U64(value) => Part::U64(value),
+            Scalar::F64(value) => Part::F64(value),
+            Scalar::Bool(value) => Part::Bool(value),
+        };
+        Some((draft.paths.path(leaf.path()), part))
+    }
+}

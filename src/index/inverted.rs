@@ -1,0 +1,272 @@
+//! The inverted index of one Tantivy segment in the making: terms, and in which documents they are.
+//!
+//! Tantivy's own writer keeps a list in chunks for each term, finds it by a hash of field, path, type and bytes put together in a
+//! buffer, and is told of documents through three layers of traits, one word at a time. Here a document's terms are hashed first and
+//! then looked up, a term that is there again costs one line of a table and one entry, and its number goes to a log; the
+//! log is sorted once, at the end. Files are written by Tantivy's serializers and are the same, byte for byte, which
+//! `stock`'s tests hold against Tantivy's writer.
+
+mod chunked;
+mod hash;
+mod log;
+mod order;
+mod places;
+mod terms;
+mod write;
+
+use tantivy::schema::{Field, Type};
+
+use super::paths::{PathId, Paths};
+use super::schema::TERM_BYTES_MAX;
+use super::words::{next_ascii_word, next_word};
+use hash::{Hashed, Hasher, SLACK};
+use log::Log;
+pub(super) use places::Lane;
+use places::{PlaceId, Places};
+use terms::{Terms, mark};
+
+/// A place for text, or bytes, in a field without paths.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Whole(PlaceId);
+
+/// The inverted index of the documents so far.
+#[derive(Debug)]
+pub(super) struct Inverted {
+    places: Places,
+    terms: Terms,
+    /// Terms without positions, from their second document on.
+    log: Log,
+    /// Terms with positions, as often as they stand there; and the positions.
+    words: Log,
+    positions: chunked::Chunked<u32, 14>,
+    batch: Batch,
+    doc: u32,
+    words_too_long: u64,
+}
+
+/// Terms that were found and not yet looked up: hashing them first lets the processor fetch the table's lines for several at once.
+#[derive(Debug)]
+struct Batch {
+    terms: Vec<Found>,
+    /// What their bytes lie in, each with some slack behind it.
+    bytes: Vec<u8>,
+    hasher: Hasher,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    hashed: Hashed,
+    mark: u32,
+    start: u32,
+    /// In places that have none: [`NO_POSITION`].
+    position: u32,
+}
+
+/// When a batch is looked up, at the latest; one value may have millions of words.
+const BATCH_TERMS: usize = 256;
+const BATCH_BYTES: usize = 64 << 10;
+
+/// Longer texts are rare, and their words may be too long.
+const ASCII_BYTES_MAX: usize = 32 << 10;
+
+/// A place's terms have no positions; no value has as many words as that.
+const NO_POSITION: u32 = u32::MAX;
+
+impl Inverted {
+    pub fn new() -> Self {
+        let terms = Terms::new();
+        let hasher = terms.hasher();
+        Self {
+            places: Places::default(),
+            terms,
+            log: Log::default(),
+            words: Log::default(),
+            positions: chunked::Chunked::default(),
+            batch: Batch { terms: Vec::new(), bytes: Vec::new(), hasher },
+            doc: 0,
+            words_too_long: 0,
+        }
+    }
+
+    /// A field that has one place.
+    pub fn whole(&mut self, field: Field, kind: Type, has_positions: bool) -> Whole {
+        Whole(self.places.name(field, kind, None, has_positions))
+    }
+
+    /// The document has these bytes.
+    pub fn push_bytes(&mut self, place: Whole, bytes: &[u8]) {
+        self.push_term(place.0, bytes);
+    }
+
+    /// The document has this text, as one term, at this path.
+    pub fn push_exact(&mut self, lane: &mut Lane, path: PathId, paths: &Paths, text: &str) {
+        let place = lane.place(&mut self.places, path, paths);
+        self.push_term(place, text.as_bytes());
+    }
+
+    /// The document has this number, as Tantivy orders them, at this path.
+    pub fn push_number(&mut self, lane: &mut Lane, path: PathId, paths: &Paths, number: u64) {
+        let place = lane.place(&mut self.places, path, paths);
+        self.push_term(place, &number.to_be_bytes());
+    }
+
+    /// The document has the words of this text at this path.
+    #[inline]
+    pub fn push_words(&mut self, lane: &mut Lane, path: PathId, paths: &Paths, text: &str) {
+        let place = lane.place(&mut self.places, path, paths);
+        self.cut(place, text);
+    }
+
+    /// The document has the words of this text.
+    pub fn push_text(&mut self, place: Whole, text: &str) {
+        self.cut(place.0, text);
+    }
+
+    /// All of the document has been pushed.
+    pub fn end_document(&mut self) {
+        self.look_up();
+        self.log.end_document();
+        self.words.end_document();
+        self.doc += 1;
+    }
+
+    fn push_term(&mut self, place: PlaceId, bytes: &[u8]) {
+        let start = self.batch.bytes.len();
+        self.batch.bytes.extend_from_slice(bytes);
+        self.batch.bytes.extend_from_slice(&[0; SLACK]);
+        self.batch.push(start, bytes.len(), place, NO_POSITION);
+        self.places.get_mut(place).tokens += 1;
+        if self.batch.is_full() {
+            self.look_up();
+        }
+    }
+
+    fn cut(&mut self, id: PlaceId, text: &str) {
+        let place = self.places.get(id);
+        let (positions, first) = (place.has_positions, place.position(self.doc));
+        let mut found = Cut { next: first, end: first, words: 0 };
+        if text.len() <= ASCII_BYTES_MAX && text.is_ascii() {
+            self.batch.cut_ascii(text, id, positions, &mut found);
+        } else {
+            self.cut_any(text, id, positions, &mut found);
+        }
+        let place = self.places.get_mut(id);
+        place.tokens += u64::from(found.words);
+        place.end_value(self.doc, found.end);
+        if self.batch.is_full() {
+            self.look_up();
+        }
+    }
+
+    fn cut_any(&mut self, text: &str, id: PlaceId, positions: bool, found: &mut Cut) {
+        let mut at = 0;
+        loop {
+            let start = self.batch.bytes.len();
+            let Some(word) = next_word(text, at, &mut self.batch.bytes) else { break };
+            at = word.end;
+            let len = self.batch.bytes.len() - start;
+            if len > TERM_BYTES_MAX {
+                // It may be as long as the longest value, and would stay that long.
+                self.batch.bytes.truncate(start);
+                self.batch.bytes.shrink_to(2 * BATCH_BYTES);
+                self.words_too_long += 1;
+                found.next = found.next.wrapping_add(1);
+                continue;
+            }
+            self.batch.bytes.extend_from_slice(&[0; SLACK]);
+            self.batch.push(start, len, id, if positions { found.next } else { NO_POSITION });
+            found.word();
+            if self.batch.is_full() {
+                self.look_up();
+            }
+        }
+    }
+
+    /// Looks up what was found, and writes down in which document.
+    fn look_up(&mut self) {
+        let doc = self.doc;
+        for found in &self.batch.terms {
+            let bytes = &self.batch.bytes[found.start as usize..][..usize::from(found.mark as u16)];
+            let (term, entry, is_new) = self.terms.find(found.hashed, found.mark, bytes, doc);
+            if found.position != NO_POSITION {
+                entry.logged += 1;
+                self.words.push(term);
+                self.positions.push(found.position);
+            } else if !is_new && entry.last_doc != doc {
+                entry.logged += 1;
+                self.log.push(term);
+            }
+            entry.last_doc = doc;
+        }
+        self.batch.terms.clear();
+        self.batch.bytes.clear();
+    }
+
+    /// How many words were left out because no term may be as long as they are.
+    pub fn words_too_long(&self) -> u64 {
+        self.words_too_long
+    }
+
+    /// Bytes in memory.
+    pub fn mem_usage(&self) -> usize {
+        self.places.mem_usage()
+            + self.terms.mem_usage()
+            + self.log.mem_usage()
+            + self.words.mem_usage()
+            + self.positions.mem_usage()
+            + self.batch.terms.capacity() * size_of::<Found>()
+            + self.batch.bytes.capacity()
+    }
+
+    /// Bytes of what is kept of the documents, without room to grow: depends on nothing but them.
+    pub fn bytes(&self) -> usize {
+        let positions = self.positions.len() * size_of::<u32>();
+        self.terms.bytes() + self.log.bytes() + self.words.bytes() + positions
+    }
+}
+
+/// How far a text has been cut.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    /// The next word's position.
+    next: u32,
+    /// The position behind the last word that was kept.
+    end: u32,
+    words: u32,
+}
+
+impl Cut {
+    fn word(&mut self) {
+        self.next = self.next.wrapping_add(1);
+        self.end = self.next;
+        self.words += 1;
+    }
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.terms.len() >= BATCH_TERMS || self.bytes.len() >= BATCH_BYTES
+    }
+
+    #[inline]
+    fn push(&mut self, start: usize, len: usize, place: PlaceId, position: u32) {
+        let mark = mark(place, len);
+        let hashed = self.hasher.hash(&self.bytes, start, len, mark);
+        self.terms.push(Found { hashed, mark, start: start as u32, position });
+    }
+
+    /// Small letters are made of all of the text at once.
+    #[inline]
+    fn cut_ascii(&mut self, text: &str, place: PlaceId, positions: bool, found: &mut Cut) {
+        let mut at = self.bytes.len();
+        let end = at + text.len();
+        self.bytes.extend_from_slice(text.as_bytes());
+        self.bytes[at..].make_ascii_lowercase();
+        self.bytes.extend_from_slice(&[0; SLACK]);
+        while let Some(word) = next_ascii_word(&self.bytes[..end], at) {
+            at = word.end;
+            self.push(word.start, word.len(), place, if positions { found.next } else { NO_POSITION });
+            found.word();
+        }
+    }
+}

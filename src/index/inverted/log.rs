@@ -1,0 +1,54 @@
+//! Which term was in which document, written down as it happens and put in order at the end.
+
+use super::chunked::Chunked;
+use super::terms::TermId;
+
+/// The terms of each document, one document after the other: four bytes each, and nothing is looked for while records come.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    terms: Chunked<TermId, 14>,
+    /// Where each document ends.
+    ends: Chunked<u32, 12>,
+}
+
+impl Log {
+    #[inline]
+    pub fn push(&mut self, term: TermId) {
+        self.terms.push(term);
+    }
+
+    /// All terms of a document have been pushed.
+    #[inline]
+    pub fn end_document(&mut self) {
+        self.ends.push(self.terms.len() as u32);
+    }
+
+    pub fn len(&self) -> usize {
+        self.terms.len()
+    }
+
+    pub fn mem_usage(&self) -> usize {
+        self.terms.mem_usage() + self.ends.mem_usage()
+    }
+
+    /// Bytes of the log alone: depends on nothing but what was pushed.
+    pub fn bytes(&self) -> usize {
+        (self.terms.len() + self.ends.len()) * size_of::<u32>()
+    }
+
+    /// Calls `each` with every term pushed and its document, in order. The log is let go on the way.
+    pub fn drain(self, mut each: impl FnMut(TermId, u32)) {
+        let mut ends = self.ends.into_chunks().flatten();
+        let (mut doc, mut end, mut at) = (0, ends.next().unwrap_or(0), 0);
+        for chunk in self.terms.into_chunks() {
+            for term in chunk {
+                while at >= end {
+                    doc += 1;
+                    end = ends.next().unwrap_or(u32::MAX);
+                }
+                each(term, doc);
+                at += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Where a term can stand: a field, a path in it and a type. Terms are sorted by their place first.
+
+use std::collections::HashMap;
+
+use tantivy::schema::{Field, Type};
+
+use super::super::paths::{PathId, Paths};
+
+/// A place's number.
+pub(super) type PlaceId = u16;
+
+/// A field, a path in it and a type.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub field: Field,
+    /// As Tantivy writes it; `None` in fields without paths.
+    pub path: Option<Box<str>>,
+    pub kind: Type,
+    /// Whether its terms know their positions.
+    pub has_positions: bool,
+    /// How many terms stood here, each counted as often as it did.
+    pub tokens: u64,
+    /// The document that has put terms here last, and where its next ones start.
+    doc: u32,
+    position: u32,
+}
+
+impl Place {
+    /// The position of the next word of this document.
+    pub fn position(&self, doc: u32) -> u32 {
+        if self.doc == doc { self.position } else { 0 }
+    }
+
+    /// A value of this document ends before this position. Values are set apart, so that no phrase runs over from one to the next.
+    pub fn end_value(&mut self, doc: u32, position: u32) {
+        (self.doc, self.position) = (doc, position.wrapping_add(1));
+    }
+
+    /// What stands before the terms of this place in the dictionary.
+    pub fn prefix(&self) -> Vec<u8> {
+        let path = self.path.iter().flat_map(|path| path.bytes().chain([0, self.kind.to_code()]));
+        path.collect()
+    }
+}
+
+/// All places.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    places: Vec<Place>,
+    by_name: HashMap<(Field, Type, Option<Box<str>>), PlaceId>,
+}
+
+impl Places {
+    /// The place of this name; it may have been named before.
+    pub fn name(&mut self, field: Field, kind: Type, path: Option<&str>, has_positions: bool) -> PlaceId {
+        let places = &mut self.places;
+        *self.by_name.entry((field, kind, path.map(Box::from))).or_insert_with_key(|(_, _, path)| {
+            let path = path.clone();
+            places.push(Place { field, path, kind, has_positions, tokens: 0, doc: u32::MAX, position: 0 });
+            // A part has a thousand paths and a thousand headers, and five types at each.
+            (places.len() - 1) as PlaceId
+        })
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, place: PlaceId) -> &mut Place {
+        &mut self.places[usize::from(place)]
+    }
+
+    pub fn get(&self, place: PlaceId) -> &Place {
+        &self.places[usize::from(place)]
+    }
+
+    /// All of them in the order of the dictionary.
+    pub fn sorted(&self) -> Vec<PlaceId> {
+        let mut sorted: Vec<PlaceId> = (0..self.places.len() as PlaceId).collect();
+        sorted.sort_by_key(|place| {
+            let place = self.get(*place);
+            (place.field, &place.path, place.kind.to_code())
+        });
+        sorted
+    }
+
+    /// The terms, each counted as often as it stood there, of a field.
+    pub fn tokens(&self, field: Field) -> u64 {
+        self.places.iter().filter(|place| place.field == field).map(|place| place.tokens).sum()
+    }
+
+    /// Bytes in memory, roughly.
+    pub fn mem_usage(&self) -> usize {
+        let paths: usize = self.places.iter().filter_map(|place| place.path.as_deref()).map(str::len).sum();
+        self.places.capacity() * size_of::<Place>() + self.by_name.capacity() * 48 + 2 * paths
+    }
+}
+
+/// The places of one type in a field of paths, by the number that a path has while records are read. Different numbers may mean the
+/// same path, and then the same place.
+#[derive(Debug)]
+pub(in super::super) struct Lane {
+    field: Field,
+    kind: Type,
+    has_positions: bool,
+    by_path: Vec<PlaceId>,
+}
+
+const UNKNOWN: PlaceId = PlaceId::MAX;
+
+impl Lane {
+    pub fn new(field: Field, kind: Type, has_positions: bool) -> Self {
+        Self { field, kind, has_positions, by_path: Vec::new() }
+    }
+
+    #[inline]
+    pub(super) fn place(&mut self, places: &mut Places, id: PathId, paths: &Paths) -> PlaceId {
+        match self.by_path.get(id.index()) {
+            Some(place) if *place != UNKNOWN => *place,
+            _ => self.name(places, id, paths),
+        }
+    }
+
+    #[cold]
+    fn name(&mut self, places: &mut Places, id: PathId, paths: &Paths) -> PlaceId {
+        if self.by_path.len() <= id.index() {
+            self.by_path.resize(id.index() + 1, UNKNOWN);
+        }
+        let place = places.name(self.field, self.kind, Some(paths.path(id)), self.has_positions);
+        self.by_path[id.index()] = place;
+        place
+    }
+
+    pub fn mem_usage(&self) -> usize {
+        self.by_path.capacity() * size_of::<PlaceId>()
+    }
+}

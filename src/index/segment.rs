@@ -1,0 +1,195 @@
+//! One Tantivy segment in the making: records go in, its files come out.
+
+use bytes::Bytes;
+use tantivy::SegmentMeta;
+use tantivy::columnar::NumericalValue;
+use tantivy::directory::error::OpenReadError;
+use tantivy::directory::{Directory, RamDirectory, TerminatingWrite, WritePtr};
+use tantivy::fieldnorm::FieldNormsSerializer;
+use tantivy::index::{Segment, SegmentComponent};
+use tantivy::schema::Type;
+use tantivy::store::StoreWriter;
+
+use super::columns::Columns;
+use super::document::Draft;
+use super::inverted::{Inverted, Lane, Whole};
+use super::json::Scalar;
+use super::schema::{self, Fields};
+
+/// A finished Tantivy segment without a name.
+#[derive(Clone, Debug)]
+pub(super) struct PartSegment {
+    pub documents: u32,
+    /// By extension, sorted.
+    pub files: Vec<(String, Bytes)>,
+}
+
+/// A Tantivy segment in the making.
+pub(super) struct SegmentBuilder {
+    positions: bool,
+    documents: u32,
+    inverted: Inverted,
+    columns: Columns,
+    key: Whole,
+    text: Whole,
+    headers: Lane,
+    words: Lane,
+    i64s: Lane,
+    u64s: Lane,
+    f64s: Lane,
+    bools: Lane,
+}
+
+impl SegmentBuilder {
+    pub fn new(fields: &Fields, positions: bool) -> Self {
+        let mut inverted = Inverted::new();
+        let value = |kind| Lane::new(fields.value, kind, positions && kind == Type::Str);
+        Self {
+            positions,
+            documents: 0,
+            key: inverted.whole(fields.key, Type::Bytes, false),
+            text: inverted.whole(fields.text, Type::Str, positions),
+            headers: Lane::new(fields.header, Type::Str, false),
+            words: value(Type::Str),
+            i64s: value(Type::I64),
+            u64s: value(Type::U64),
+            f64s: value(Type::F64),
+            bools: value(Type::Bool),
+            inverted,
+            columns: Columns::new(),
+        }
+    }
+
+    /// Adds a record as the next document.
+    pub fn add(&mut self, draft: &Draft) {
+        let doc = self.documents;
+        self.columns.push_offset(doc, draft.offset());
+        if let Some(timestamp_ms) = draft.timestamp_ms() {
+            self.columns.push_timestamp(doc, timestamp_ms);
+        }
+        if let Some(key) = draft.key() {
+            self.inverted.push_bytes(self.key, key);
+        }
+        for (name, value) in draft.headers() {
+            self.inverted.push_exact(&mut self.headers, name, draft.names(), value);
+        }
+        let (inverted, columns, paths) = (&mut self.inverted, &mut self.columns, draft.paths());
+        for (path, scalar) in draft.leaves() {
+            match scalar {
+                Scalar::Text(text) => inverted.push_words(&mut self.words, path, paths, text),
+                Scalar::Date(text, nanos) => {
+                    inverted.push_words(&mut self.words, path, paths, text);
+                    columns.push_date(doc, path, paths, nanos);
+                }
+                Scalar::I64(number) => {
+                    inverted.push_number(&mut self.i64s, path, paths, tantivy::i64_to_u64(number));
+                    columns.push_number(doc, path, paths, NumericalValue::I64(number));
+                }
+                Scalar::U64(number) => {
+                    inverted.push_number(&mut self.u64s, path, paths, number);
+                    columns.push_number(doc, path, paths, NumericalValue::U64(number));
+                }
+                Scalar::F64(number) => {
+                    inverted.push_number(&mut self.f64s, path, paths, tantivy::f64_to_u64(number));
+                    columns.push_number(doc, path, paths, NumericalValue::F64(number));
+                }
+                Scalar::Bool(value) => inverted.push_number(&mut self.bools, path, paths, value.into()),
+            }
+        }
+        for text in draft.texts() {
+            self.inverted.push_text(self.text, text);
+        }
+        self.inverted.end_document();
+        self.documents += 1;
+    }
+
+    /// How many words were left out because no term may be as long as they are.
+    pub fn words_too_long(&self) -> u64 {
+        self.inverted.words_too_long()
+    }
+
+    /// Bytes in memory.
+    pub fn mem_usage(&self) -> usize {
+        let lanes = [&self.headers, &self.words, &self.i64s, &self.u64s, &self.f64s, &self.bools];
+        let lanes: usize = lanes.into_iter().map(Lane::mem_usage).sum();
+        self.inverted.mem_usage() + self.columns.mem_usage() + lanes
+    }
+
+    /// Bytes of what is kept of the documents: depends on nothing but them, so that equal records are cut alike.
+    pub fn bytes(&self) -> usize {
+        self.inverted.bytes() + self.columns.bytes()
+    }
+
+    /// Writes the files.
+    pub fn finish(self) -> tantivy::Result<PartSegment> {
+        let Self { documents, inverted, columns, positions, .. } = self;
+        let directory = RamDirectory::create();
+        let (schema, _) = schema::build(positions);
+        let index = tantivy::Index::builder()
+            .schema(schema)
+            .settings(schema::settings())
+            .open_or_create(directory.clone())?;
+        let segment = index.new_segment().with_max_doc(documents);
+        FieldNormsSerializer::from_write(open(&segment, SegmentComponent::FieldNorms)?)?.close()?;
+        inverted.write(&segment)?;
+        let mut to = open(&segment, SegmentComponent::FastFields)?;
+        columns.write(documents, &mut to)?;
+        to.terminate()?;
+        write_store(&segment, documents)?;
+        Ok(PartSegment { documents, files: files(segment.meta(), &directory)? })
+    }
+}
+
+fn open(segment: &Segment, component: SegmentComponent) -> tantivy::Result<WritePtr> {
+    Ok(segment.open_write(component)?)
+}
+
+/// The document store cannot be left out; a document without stored fields is the number of them.
+fn write_store(segment: &Segment, documents: u32) -> tantivy::Result<()> {
+    const NO_FIELDS: [u8; 1] = [0x80]; // zero, as Tantivy writes numbers of varying length
+    let settings = schema::settings();
+    let mut store = StoreWriter::new(
+        open(segment, SegmentComponent::Store)?,
+        settings.docstore_compression,
+        settings.docstore_blocksize,
+        settings.docstore_compress_dedicated_thread,
+    )?;
+    for _ in 0..documents {
+        store.store_bytes(&NO_FIELDS)?;
+    }
+    Ok(store.close()?)
+}
+
+/// The files of a Tantivy segment, by extension.
+const COMPONENTS: [SegmentComponent; 6] = [
+    SegmentComponent::FastFields,
+    SegmentComponent::FieldNorms,
+    SegmentComponent::Postings,
+    SegmentComponent::Positions,
+    SegmentComponent::Store,
+    SegmentComponent::Terms,
+];
+
+/// Takes the files out of the directory.
+pub(super) fn files(meta: &SegmentMeta, directory: &RamDirectory) -> tantivy::Result<Vec<(String, Bytes)>> {
+    let mut files = Vec::with_capacity(COMPONENTS.len());
+    for component in COMPONENTS {
+        // Read past Tantivy's own wrapper of the directory, which would hide the files' checksums.
+        let file = match directory.open_read(&meta.relative_path(component.clone())) {
+            Err(OpenReadError::FileDoesNotExist(_)) => continue,
+            file => file?,
+        };
+        files.push((component.to_string(), Bytes::from_owner(file.read_bytes()?)));
+    }
+    Ok(files)
+}
+
+impl PartSegment {
+    /// Bytes in memory.
+    pub fn mem_usage(&self) -> usize {
+        self.files.iter().map(|(_, bytes)| bytes.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! What a word is, when a record is indexed and when it is searched.
+//!
+//! A word is a longest run of alphanumeric characters as Unicode has them (`char::is_alphanumeric`), each character
+//! lower-cased by itself. All else separates: `user-30` is two words, so are `trace_id` and `ünï_code`; `10.0.0.1` is four. A query
+//! is cut the same way, so `user-30` finds `User_30` too; with `positions = true` the words must also be adjacent and in order.
+//! There are no stop words and no stemming, nothing is normalised (a letter with a combining accent ends a word), and
+//! scripts written without spaces are not cut into words.
+//!
+//! The schema calls it by the name of Tantivy's own `default` tokenizer, which gives the same words except that it
+//! drops those over 40 bytes: so stock Tantivy searches an extracted index with its own query parser.
+
+use std::ops::Range;
+
+use super::schema::TERM_BYTES_MAX;
+
+/// The name in the schema.
+pub(super) const WORDS: &str = "default";
+/// The name of the tokenizer that leaves a text whole.
+pub(super) const RAW: &str = "raw";
+
+/// The words of a text, as they are indexed.
+pub(super) fn words(text: &str) -> Vec<String> {
+    let (mut words, mut at) = (Vec::new(), 0);
+    loop {
+        let mut word = Vec::new();
+        let Some(place) = next_word(text, at, &mut word) else { return words };
+        at = place.end;
+        if word.len() <= TERM_BYTES_MAX {
+            words.extend(String::from_utf8(word));
+        }
+    }
+}
+
+/// What each byte is: part of a word, a separator, or the start of a longer character.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Separator,
+    Word,
+    Wide,
+}
+
+const CLASSES: [Class; 256] = {
+    let mut classes = [Class::Separator; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        if (byte as u8).is_ascii_alphanumeric() {
+            classes[byte] = Class::Word;
+        } else if byte >= 0x80 {
+            classes[byte] = Class::Wide;
+        }
+        byte += 1;
+    }
+    classes
+};
+
+/// The word that comes next in `text` from `at` on: its place there. In small letters it is put behind what `lower` holds.
+pub(super) fn next_word(text: &str, mut at: usize, lower: &mut Vec<u8>) -> Option<Range<usize>> {
+    let bytes = text.as_bytes();
+    loop {
+        match CLASSES[usize::from(*bytes.get(at)?)] {
+            Class::Separator => at += 1,
+            Class::Word => break,
+            Class::Wide => match wide(text, at)? {
+                c if c.is_alphanumeric() => break,
+                c => at += c.len_utf8(),
+            },
+        }
+    }
+    let (start, lower_start) = (at, lower.len());
+    loop {
+        let run = at;
+        while at < bytes.len() && CLASSES[usize::from(bytes[at])] == Class::Word {
+            at += 1;
+        }
+        lower.extend_from_slice(&bytes[run..at]);
+        if at == bytes.len() || CLASSES[usize::from(bytes[at])] == Class::Separator {
+            break;
+        }
+        let Some(c) = wide(text, at).filter(|c| c.is_alphanumeric()) else { break };
+        for small in c.to_lowercase() {
+            lower.extend_from_slice(small.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+        at += c.len_utf8();
+    }
+    lower[lower_start..].make_ascii_lowercase();
+    Some(start..at)
+}
+
+fn wide(text: &str, at: usize) -> Option<char> {
+    text[at..].chars().next()
+}
+
+/// The place of the word that comes next in `bytes`, which are ASCII, from `at` on.
+#[inline]
+pub(super) fn next_ascii_word(bytes: &[u8], mut at: usize) -> Option<Range<usize>> {
+    while CLASSES[usize::from(*bytes.get(at)?)] != Class::Word {
+        at += 1;
+    }
+    let start = at;
+    while at < bytes.len() && CLASSES[usize::from(bytes[at])] == Class::Word {
+        at += 1;
+    }
+    Some(start..at)
+}
+
+#[cfg(test)]
+mod tests;
