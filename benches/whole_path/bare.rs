@@ -2,6 +2,7 @@
 //! tokenizer, the fields of `index/schema.rs`, nothing stored. Records are decoded already; their JSON is parsed in the loop.
 //! One thread a core, each building an index of its share.
 
+use std::error::Error;
 use std::thread;
 
 use serde_json::{Map, Value};
@@ -15,17 +16,22 @@ use tantivy::store::Compressor;
 use tantivy::{Index, IndexSettings, TantivyDocument, TantivyError};
 use wal_indexer::record::{Record, RecordBatch};
 
+use crate::segments::Segment;
+
 /// The writer's arena wraps unchecked at 4 GiB: an index ends far below.
 const ARENA_BYTES_MAX: usize = 1 << 30;
 
 /// Indexes all records into memory, drops the result, and says how many documents it held.
-pub fn index_all(segments: &[Vec<RecordBatch>], threads: usize) -> Result<u64, TantivyError> {
-    let batches: Vec<&RecordBatch> = segments.iter().flatten().collect();
+pub fn index_all(segments: &[Segment], threads: usize) -> Result<u64, Box<dyn Error>> {
+    let batches: Vec<&RecordBatch> = segments.iter().flat_map(|segment| &segment.batches).collect();
     let share = batches.len().div_ceil(threads).max(1);
     thread::scope(|scope| {
         let started: Vec<_> =
             batches.chunks(share).map(|batches| scope.spawn(move || index_share(batches))).collect();
-        started.into_iter().map(|thread| thread.join().expect("the loop does not panic")).sum()
+        Ok(started
+            .into_iter()
+            .map(|thread| thread.join().expect("the loop does not panic"))
+            .sum::<Result<u64, _>>()?)
     })
 }
 

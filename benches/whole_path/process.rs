@@ -1,4 +1,4 @@
-//! What Linux says about a process: CPU time and peak memory.
+//! What Linux says about a process: CPU time and memory.
 
 use std::fs;
 use std::io;
@@ -8,25 +8,51 @@ use std::time::Duration;
 /// Linux counts process times in hundredths of a second, whatever the kernel's own tick is (`proc_pid_stat(5)`, `USER_HZ`).
 const TICKS_PER_SECOND: u64 = 100;
 
-/// The CPU time that a process has used, all threads, user and system.
-#[derive(Clone, Copy)]
-pub struct Cpu(Duration);
+/// A process of this machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Process(u32);
 
-impl Cpu {
-    /// Of this process.
-    pub fn of_self() -> io::Result<Self> {
-        Self::of("self")
+impl Process {
+    /// The one that runs this.
+    pub fn this() -> Self {
+        Self(std::process::id())
     }
 
-    /// Of the process with this id, or `self`.
-    pub fn of(pid: &str) -> io::Result<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    /// The one with this id.
+    pub fn of(pid: u32) -> Self {
+        Self(pid)
+    }
+
+    /// The CPU time that it has used so far, all threads, user and system.
+    pub fn cpu(self) -> io::Result<Cpu> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0))?;
         // The command's name, in parentheses, may hold anything; utime and stime are the 12th and 13th fields behind it.
         let fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
         let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-        Ok(Self(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND)))
+        Ok(Cpu(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND)))
+    }
+
+    /// The memory that it has resident now, in bytes.
+    pub fn rss_bytes(self) -> io::Result<u64> {
+        self.status("VmRSS:")
+    }
+
+    /// The most that it has had resident so far, in bytes.
+    pub fn peak_rss_bytes(self) -> io::Result<u64> {
+        self.status("VmHWM:")
+    }
+
+    fn status(self, name: &str) -> io::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0))?;
+        let kib = |line: &str| line.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok();
+        let found = status.lines().find_map(kib);
+        found.map(|kib| kib * 1_024).ok_or_else(|| io::Error::other(format!("no {name} in /proc/PID/status")))
     }
 }
+
+/// A process's CPU time; the difference of two is a duration.
+#[derive(Clone, Copy, Debug)]
+pub struct Cpu(Duration);
 
 impl Sub for Cpu {
     type Output = Duration;
@@ -36,19 +62,15 @@ impl Sub for Cpu {
     }
 }
 
-/// The most memory that a process has had resident so far, in bytes.
-pub fn peak_rss_bytes(pid: &str) -> io::Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let kib = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kib.map(|kib| kib * 1_024).ok_or_else(|| io::Error::other("no VmHWM in /proc/PID/status"))
-}
-
 /// The name of the machine's CPU.
 pub fn cpu_model() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name =
         info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name));
     name.unwrap_or("unknown CPU").trim().to_owned()
+}
+
+/// How many cores there are.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

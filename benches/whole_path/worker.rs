@@ -5,18 +5,27 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
+use url::Url;
+use wal_indexer::bundle::{INDEX_PREFIX, RECORDS_NAME};
 use wal_indexer::proto::v1::index_segment_request::Payload;
 use wal_indexer::proto::v1::indexer_service_client::IndexerServiceClient;
 use wal_indexer::proto::v1::segment_header::Source;
-use wal_indexer::proto::v1::{IndexSegmentRequest, InlineSource, SegmentHeader};
+use wal_indexer::proto::v1::{
+    Bundle, IndexSegmentRequest, IndexSegmentResponse, InlineSource, ObjectSource, SegmentHeader,
+};
 
-use crate::process::{self, Cpu};
+use crate::process::Process;
 
 const CHUNK_BYTES: usize = 1 << 20;
+
+/// Workers started so far: each has a store of its own.
+static STARTED: AtomicUsize = AtomicUsize::new(0);
 
 /// A running worker; stopped and cleaned up after when dropped.
 pub struct Worker {
@@ -24,23 +33,78 @@ pub struct Worker {
     store: PathBuf,
     runtime: Runtime,
     client: IndexerServiceClient<Channel>,
+    /// Segments so far: each goes under a log id of its own, so that each object is new.
+    sent: usize,
 }
 
-/// What the receipts of a round say.
+/// How a worker differs from one with the defaults.
+#[derive(Clone, Debug, Default)]
+pub struct Options<'a> {
+    /// Confines its process to this CPU.
+    pub cpu: Option<usize>,
+    /// More flags of `wal-indexer serve`.
+    pub flags: &'a [&'a str],
+}
+
+/// What a round stored.
+#[derive(Clone, Debug)]
 pub struct Stored {
-    pub records: u64,
+    pub replies: Vec<IndexSegmentResponse>,
+}
+
+impl Stored {
+    pub fn records(&self) -> u64 {
+        self.replies.iter().map(|reply| reply.record_count).sum()
+    }
+
+    pub fn bundle_bytes(&self) -> u64 {
+        self.bundles().map(|bundle| bundle.size_bytes).sum()
+    }
+
+    fn bundles(&self) -> impl Iterator<Item = &Bundle> {
+        self.replies
+            .iter()
+            .flat_map(|reply| &reply.partitions)
+            .filter_map(|partition| partition.bundle.as_ref())
+    }
+}
+
+/// What bundles hold, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Members {
+    pub index_bytes: u64,
+    pub record_bytes: u64,
+    /// All of the objects: manifests, tables and the tar itself too.
     pub bundle_bytes: u64,
 }
 
 impl Worker {
-    /// Starts a worker whose store is a new directory below `directory`.
+    /// Starts a worker with its defaults, whose store is a new directory below `directory`.
     pub fn start(directory: &Path) -> Result<Self, Box<dyn Error>> {
-        let store = directory.join(format!("bench-store-{}", std::process::id()));
+        Self::start_with(directory, &Options::default())
+    }
+
+    /// Starts a worker that also reads segments from below `directory`.
+    pub fn start_with(directory: &Path, options: &Options<'_>) -> Result<Self, Box<dyn Error>> {
+        let directory = directory.canonicalize()?;
+        let store =
+            directory.join(format!("bench-{}-store-{}", std::process::id(), STARTED.fetch_add(1, Relaxed)));
         fs::create_dir_all(&store)?;
-        let store = store.canonicalize()?;
-        let mut child = Command::new(env!("CARGO_BIN_EXE_wal-indexer"))
-            .args(["--log", "error", "serve", "--listen", "127.0.0.1:0", "--store"])
-            .arg(format!("file://{}", store.display()))
+        let url =
+            |path: &Path| Url::from_directory_path(path).map(String::from).map_err(|()| "no absolute path");
+        let binary = env!("CARGO_BIN_EXE_wal-indexer");
+        let mut command = match options.cpu {
+            None => Command::new(binary),
+            Some(cpu) => {
+                let mut command = Command::new("taskset");
+                command.args(["--cpu-list", &cpu.to_string(), binary]);
+                command
+            }
+        };
+        let mut child = command
+            .args(["--log", "error", "serve", "--listen", "127.0.0.1:0"])
+            .args(["--store", &url(&store)?, "--source-root", &url(&directory)?])
+            .args(options.flags)
             .stdout(Stdio::piped())
             .spawn()?;
         let mut line = String::new();
@@ -49,26 +113,54 @@ impl Worker {
             line.trim().strip_prefix("listening on ").ok_or("the worker does not say where it listens")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let client = runtime.block_on(IndexerServiceClient::connect(format!("http://{address}")))?;
-        Ok(Self { child, store, runtime, client })
+        Ok(Self { child, store, runtime, client, sent: 0 })
     }
 
-    /// Sends all segments at once and waits for their receipts.
-    pub fn index_all(&mut self, segments: &[Bytes], round: usize) -> Result<Stored, Box<dyn Error>> {
-        let sent = segments.iter().enumerate().map(|(nth, segment)| {
-            let mut client = self.client.clone();
-            let requests =
-                tokio_stream::iter(requests(format!("bench:{round}:{nth}"), round, segment.clone()));
-            async move { client.index_segment(requests).await }
+    /// Sends segments over gRPC, so many at once, and waits for all receipts.
+    pub fn send(
+        &mut self,
+        segments: impl IntoIterator<Item = Bytes>,
+        at_once: usize,
+    ) -> Result<Stored, Box<dyn Error>> {
+        let requests: Vec<_> = segments.into_iter().map(|segment| inline(self.log_id(), segment)).collect();
+        let client = &self.client;
+        let sent = stream::iter(requests).map(|requests| {
+            let mut client = client.clone();
+            async move { client.index_segment(stream::iter(requests)).await }
         });
-        let replies = self.runtime.block_on(futures::future::try_join_all(sent))?;
-        let mut stored = Stored { records: 0, bundle_bytes: 0 };
-        for reply in replies {
-            let reply = reply.into_inner();
-            stored.records += reply.record_count;
-            let bundles = reply.partitions.into_iter().filter_map(|partition| partition.bundle);
-            stored.bundle_bytes += bundles.map(|bundle| bundle.size_bytes).sum::<u64>();
+        let replies = self.runtime.block_on(sent.buffer_unordered(at_once).try_collect::<Vec<_>>())?;
+        Ok(Stored { replies: replies.into_iter().map(tonic::Response::into_inner).collect() })
+    }
+
+    /// Has the worker read a segment's file itself: the client has next to nothing to do.
+    pub fn read(&mut self, file: &Path) -> Result<Stored, Box<dyn Error>> {
+        let url = Url::from_file_path(file).map_err(|()| "no absolute path")?.into();
+        let source = Source::Object(ObjectSource { url, size_bytes: None, crc32c: None });
+        let header = IndexSegmentRequest { payload: Some(Payload::Header(header(self.log_id(), source))) };
+        let reply = self.runtime.block_on(self.client.index_segment(stream::iter([header])))?;
+        Ok(Stored { replies: vec![reply.into_inner()] })
+    }
+
+    fn log_id(&mut self) -> String {
+        self.sent += 1;
+        format!("log-{}", self.sent)
+    }
+
+    /// What the bundles hold: they are tars.
+    pub fn members(&self, stored: &Stored) -> Result<Members, Box<dyn Error>> {
+        let mut members = Members { bundle_bytes: stored.bundle_bytes(), ..Members::default() };
+        for bundle in stored.bundles() {
+            let mut archive = tar::Archive::new(fs::File::open(self.store.join(&bundle.key))?);
+            for entry in archive.entries_with_seek()? {
+                let entry = entry?;
+                match entry.path()?.to_str() {
+                    Some(RECORDS_NAME) => members.record_bytes += entry.size(),
+                    Some(name) if name.starts_with(INDEX_PREFIX) => members.index_bytes += entry.size(),
+                    _ => {}
+                }
+            }
         }
-        Ok(stored)
+        Ok(members)
     }
 
     /// Makes room: nobody reads the objects.
@@ -84,14 +176,9 @@ impl Worker {
         Ok(())
     }
 
-    /// CPU time of the worker so far.
-    pub fn cpu(&self) -> Result<Cpu, Box<dyn Error>> {
-        Ok(Cpu::of(&self.child.id().to_string())?)
-    }
-
-    /// Most memory the worker has had so far.
-    pub fn peak_rss_bytes(&self) -> Result<u64, Box<dyn Error>> {
-        Ok(process::peak_rss_bytes(&self.child.id().to_string())?)
+    /// Its process.
+    pub fn process(&self) -> Process {
+        Process::of(self.child.id())
     }
 }
 
@@ -104,20 +191,24 @@ impl Drop for Worker {
     }
 }
 
-/// The header, then chunks that share the segment's memory. The log id is the round's: each round's objects are new.
-fn requests(segment_id: String, round: usize, segment: Bytes) -> impl Iterator<Item = IndexSegmentRequest> {
-    let header = SegmentHeader {
-        segment_id,
-        topic: Some("logs".to_owned()),
-        partition: Some(0),
-        log_id: format!("round-{round}"),
-        source: Some(Source::Inline(InlineSource { size_bytes: segment.len() as u64, crc32c: None })),
-        ..SegmentHeader::default()
-    };
+/// The header, then chunks that share the segment's memory.
+fn inline(log_id: String, segment: Bytes) -> impl Iterator<Item = IndexSegmentRequest> + Send + 'static {
+    let source = Source::Inline(InlineSource { size_bytes: segment.len() as u64, crc32c: None });
     let chunks = (0..segment.len())
         .step_by(CHUNK_BYTES)
         .map(move |at| Payload::Chunk(segment.slice(at..segment.len().min(at + CHUNK_BYTES))));
-    std::iter::once(Payload::Header(header))
+    std::iter::once(Payload::Header(header(log_id, source)))
         .chain(chunks)
         .map(|payload| IndexSegmentRequest { payload: Some(payload) })
+}
+
+fn header(log_id: String, source: Source) -> SegmentHeader {
+    SegmentHeader {
+        segment_id: format!("bench:{log_id}"),
+        topic: Some("logs".to_owned()),
+        partition: Some(0),
+        log_id,
+        source: Some(source),
+        ..SegmentHeader::default()
+    }
 }

@@ -1,0 +1,100 @@
+//! The same records by each contender, in turns, so that a slow minute of the machine hits all of them.
+
+use std::error::Error;
+
+use bytes::Bytes;
+
+use crate::Setup;
+use crate::bare;
+use crate::process::{Process, cores};
+use crate::reference::{Fields, Reference};
+use crate::sample::{Sample, Took, timed};
+use crate::segments::{Segment, megabytes};
+use crate::worker::{Members, Worker};
+
+/// What the rounds brought.
+pub struct Contest {
+    pub megabytes: f64,
+    pub whole: Vec<Took>,
+    /// The client's CPU while the whole path ran, and the same wall time.
+    pub client: Vec<Took>,
+    pub bare: Vec<Took>,
+    /// Empty where the reference is not built.
+    pub lean: Vec<Took>,
+    pub stock: Vec<Took>,
+    /// The same in every round: no clock gets into a bundle.
+    pub members: Members,
+}
+
+impl Contest {
+    pub fn speed(&self, took: &[Took]) -> Sample {
+        Sample::of(1, took, |took| self.megabytes / took.wall.as_secs_f64())
+    }
+
+    /// How many times as fast the whole path is as another contender.
+    pub fn ratio(&self, other: &[Took]) -> Sample {
+        Sample::ratios(other, &self.whole)
+    }
+
+    /// CPU seconds, median.
+    pub fn cpu(took: &[Took]) -> f64 {
+        Sample::of(2, took, |took| took.cpu.as_secs_f64()).median()
+    }
+}
+
+/// Runs the rounds, and one before them to warm up. All segments go to the worker at once. `fields` are those that the reference is
+/// to have, in turns.
+pub fn hold(
+    setup: &Setup,
+    segments: &[Segment],
+    rounds: usize,
+    fields: &[Fields],
+) -> Result<Contest, Box<dyn Error>> {
+    let records: u64 = segments.iter().map(Segment::records).sum();
+    let mut worker = Worker::start(&setup.directory)?;
+    let mut references = Vec::new();
+    for fields in fields {
+        if let Some(reference) = Reference::start(&setup.reference, *fields, segments, &setup.directory)? {
+            references.push((*fields, reference));
+        }
+    }
+    let mut contest = Contest {
+        megabytes: megabytes(segments),
+        whole: Vec::new(),
+        client: Vec::new(),
+        bare: Vec::new(),
+        lean: Vec::new(),
+        stock: Vec::new(),
+        members: Members::default(),
+    };
+    for round in 0..=rounds {
+        let all = || segments.iter().map(|segment| segment.bytes.clone()).collect::<Vec<Bytes>>();
+        let process = worker.process();
+        let ((stored, whole), client) =
+            timed(Process::this(), || timed(process, || worker.send(all(), segments.len())))?;
+        contest.members = worker.members(&stored)?;
+        worker.clear_store()?;
+        check(records, stored.records())?;
+        let (documents, bare) = timed(Process::this(), || bare::index_all(segments, cores()))?;
+        check(records, documents)?;
+        if round > 0 {
+            contest.whole.push(whole);
+            contest.client.push(client);
+            contest.bare.push(bare);
+        }
+        for (fields, reference) in &mut references {
+            let (documents, took) = timed(reference.process(), || reference.index_all(cores()))?;
+            check(records, documents)?;
+            match fields {
+                _ if round == 0 => {}
+                Fields::Lean => contest.lean.push(took),
+                Fields::Stock => contest.stock.push(took),
+            }
+        }
+    }
+    Ok(contest)
+}
+
+fn check(records: u64, indexed: u64) -> Result<(), String> {
+    if records == indexed { Ok(()) } else { Err(format!("{records} records became {indexed}")) }
+}

@@ -1,0 +1,60 @@
+//! Physical marks: what the machine's own commands take for a segment's file.
+
+use std::error::Error;
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crate::segments::{Scratch, Segment};
+
+/// What one command took.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    pub seconds: f64,
+    pub out_bytes: u64,
+}
+
+/// A segment's file, and the commands that read it.
+#[derive(Debug)]
+pub struct Marks {
+    source: Scratch,
+    target: Scratch,
+}
+
+impl Marks {
+    pub fn new(directory: &Path, segment: &Segment) -> io::Result<Self> {
+        Ok(Self {
+            source: Scratch::write(directory, "segment", &segment.bytes)?,
+            target: Scratch::write(directory, "copy", b"")?,
+        })
+    }
+
+    /// `cp`, then `sync` of the copy: the worker does not answer before its object is on the disk either.
+    pub fn cp(&self) -> Result<Option<Mark>, Box<dyn Error>> {
+        self.run("cp SOURCE TARGET && sync TARGET")
+    }
+
+    /// `zstd -1` with its defaults, one thread that compresses; synced as well.
+    pub fn zstd(&self) -> Result<Option<Mark>, Box<dyn Error>> {
+        self.run("zstd -1 --quiet --force SOURCE -o TARGET && sync TARGET")
+    }
+
+    /// `None` where the command is not there.
+    fn run(&self, script: &str) -> Result<Option<Mark>, Box<dyn Error>> {
+        let (script, name) =
+            (script.replace("SOURCE", "\"$1\"").replace("TARGET", "\"$2\""), script.split(' ').next());
+        let started = Instant::now();
+        let status = Command::new("sh")
+            .args(["-c", &script, "sh"])
+            .args([&self.source.0, &self.target.0])
+            .stderr(Stdio::null())
+            .status()?;
+        let seconds = started.elapsed().as_secs_f64();
+        match status.code() {
+            Some(0) => Ok(Some(Mark { seconds, out_bytes: self.target.0.metadata()?.len() })),
+            Some(127) => Ok(None),
+            _ => Err(format!("{}: {status}", name.unwrap_or_default()).into()),
+        }
+    }
+}

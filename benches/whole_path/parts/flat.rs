@@ -1,0 +1,107 @@
+//! Goal 3: a megabyte costs the same in a small segment and in a large one.
+
+use std::error::Error;
+
+use bytes::Bytes;
+use wal_indexer::generate::Codec;
+
+use crate::Setup;
+use crate::report::{Asked, Report, Table};
+use crate::sample::{Sample, Took, timed};
+use crate::segments::{Case, Segment};
+use crate::worker::Worker;
+
+const MIB: usize = 1 << 20;
+
+/// Segment sizes, and how many of each go in a round: enough for a clock of hundredths of a second.
+const SIZES: [(&str, usize, usize); 5] = [
+    ("1 MB", 1_000_000, 200),
+    ("4 MB", 4_000_000, 50),
+    ("64 MB", 64_000_000, 4),
+    ("250 MB", 250_000_000, 1),
+    ("1 GiB", 1_024 * MIB, 1),
+];
+
+/// The size that the others are compared with.
+const MIDDLE: &str = "64 MB";
+
+/// Different segments of a size; where a round has more, they come again, under another log id.
+const DIFFERENT: u64 = 8;
+
+pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
+    report.part(
+        "flat",
+        &format!("Two segments at a time, over gRPC; CPU of the worker alone; {} rounds.", setup.rounds),
+    );
+    for case in [Case::kafka(Codec::None), Case::chronik(Codec::None)] {
+        measure(setup, report, case)?;
+    }
+    Ok(())
+}
+
+fn measure(setup: &Setup, report: &mut Report, case: Case) -> Result<(), Box<dyn Error>> {
+    let sizes = SIZES.iter().filter(|(_, bytes, _)| *bytes <= setup.bytes_max);
+    let mut rows = Vec::new();
+    for (name, bytes, count) in sizes {
+        let different = Segment::logs(case, *bytes, DIFFERENT.min(*count as u64))?;
+        let segments: Vec<Bytes> =
+            different.into_iter().map(|segment| segment.bytes).cycle().take(*count).collect();
+        let megabytes = segments.iter().map(|segment| segment.len() as f64 / 1e6).sum::<f64>();
+        rows.push(Row { name, megabytes, segments, took: Vec::new() });
+    }
+    let mut worker = Worker::start(&setup.directory)?;
+    for round in 0..=setup.rounds {
+        for row in &mut rows {
+            let process = worker.process();
+            let (_, took) = timed(process, || worker.send(row.segments.iter().cloned(), 2))?;
+            worker.clear_store()?;
+            if round > 0 {
+                row.took.push(took);
+            }
+        }
+    }
+    let Some(middle) = rows.iter().find(|row| row.name == MIDDLE).map(|row| row.cost().median()) else {
+        return Ok(());
+    };
+    let mut table = Table::new(&[&case.to_string(), "segments", "MB/s", "CPU ms / MB", "by that of 64 MB"]);
+    for row in &rows {
+        let by_middle = Sample::new(2, row.took.iter().map(|took| row.cost_of(took) / middle));
+        let speed = Sample::of(1, &row.took, |took| row.megabytes / took.wall.as_secs_f64());
+        table.row(&[
+            row.name,
+            &row.segments.len().to_string(),
+            &speed.to_string(),
+            &row.cost().to_string(),
+            &by_middle.to_string(),
+        ]);
+        if ["1 MB", "1 GiB"].contains(&row.name) {
+            report.verdict(
+                3,
+                &format!("{case}: CPU of {} by 64 MB", row.name),
+                Asked::Within(0.85, 1.15),
+                "",
+                &by_middle,
+            );
+        }
+    }
+    println!();
+    table.print();
+    Ok(())
+}
+
+struct Row {
+    name: &'static str,
+    megabytes: f64,
+    segments: Vec<Bytes>,
+    took: Vec<Took>,
+}
+
+impl Row {
+    fn cost_of(&self, took: &Took) -> f64 {
+        took.cpu.as_secs_f64() * 1e3 / self.megabytes
+    }
+
+    fn cost(&self) -> Sample {
+        Sample::of(1, &self.took, |took| self.cost_of(took))
+    }
+}

@@ -1,0 +1,104 @@
+//! What is printed: Markdown, to be pasted; and the verdicts, once more all together at the end.
+
+use std::fmt::{self, Display, Write};
+
+use crate::sample::Sample;
+
+/// The verdicts so far.
+#[derive(Debug, Default)]
+pub struct Report {
+    verdicts: Vec<[String; 5]>,
+}
+
+/// What was asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum Asked {
+    AtLeast(f64),
+    AtMost(f64),
+    Within(f64, f64),
+}
+
+impl Asked {
+    /// How far a value is off, as a share of what was asked.
+    fn missed_by(self, value: f64) -> Option<f64> {
+        let limit = match self {
+            Self::AtLeast(least) | Self::Within(least, _) if value < least => least,
+            Self::AtMost(most) | Self::Within(_, most) if value > most => most,
+            _ => return None,
+        };
+        Some((value / limit - 1.0).abs())
+    }
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtLeast(least) => write!(f, "≥ {least}"),
+            Self::AtMost(most) => write!(f, "≤ {most}"),
+            Self::Within(least, most) => write!(f, "{least} to {most}"),
+        }
+    }
+}
+
+impl Report {
+    /// Begins a part.
+    pub fn part(&self, title: &str, what: &str) {
+        println!("\n## {title}\n\n{what}\n");
+    }
+
+    /// Holds what was measured against what was asked. Never fails: a bench tells, it does not judge a machine that it does not know.
+    pub fn verdict(&mut self, goal: u8, what: &str, asked: Asked, unit: &str, measured: &Sample) {
+        let verdict = match asked.missed_by(measured.median()) {
+            None => "met".to_owned(),
+            Some(share) => format!("missed by {:.0} %", share * 100.0),
+        };
+        let with_unit = |text: String| format!("{text} {unit}").trim_end().to_owned();
+        let row = [
+            goal.to_string(),
+            what.to_owned(),
+            with_unit(asked.to_string()),
+            with_unit(measured.to_string()),
+            verdict,
+        ];
+        println!("- {}. {}: asked {}, measured {}: {}", row[0], row[1], row[2], row[3], row[4]);
+        self.verdicts.push(row);
+    }
+
+    /// All verdicts.
+    pub fn close(&self) {
+        if self.verdicts.is_empty() {
+            return;
+        }
+        self.part("Goals", "What is asked for, and what this run measured.");
+        let mut table = Table::new(&["", "", "asked", "measured", ""]);
+        self.verdicts.iter().for_each(|row| table.row(row));
+        table.print();
+    }
+}
+
+/// A table in Markdown.
+#[derive(Debug)]
+pub struct Table {
+    text: String,
+}
+
+impl Table {
+    pub fn new(heads: &[&str]) -> Self {
+        let mut table = Self { text: String::new() };
+        table.row(heads);
+        table.row(&vec!["---"; heads.len()]);
+        table
+    }
+
+    pub fn row(&mut self, cells: &[impl Display]) {
+        for cell in cells {
+            let cell = cell.to_string();
+            let _ = write!(self.text, "| {}{}", cell.trim(), if cell.is_empty() { "" } else { " " });
+        }
+        self.text.push_str("|\n");
+    }
+
+    pub fn print(&self) {
+        println!("{}", self.text);
+    }
+}
