@@ -1,20 +1,21 @@
 //! JSON objects, read once onto a tape of leaves: Tantivy walks a document several times, and would stop at depths and
 //! keys that a flat list of paths and leaves does not have.
 
-use std::fmt::{self, Write};
+mod scan;
 
-use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
+use std::fmt::Write;
 
 use super::catalog::FieldTypes;
-use super::paths::{PathId, Paths, ROOT};
+use super::paths::{PathId, Paths};
 use super::rfc3339::{self, Date};
+use scan::Stop;
 
-/// How deep objects and arrays may nest; `serde_json` itself refuses more than 127. Deeper ones are text.
+/// How deep objects and arrays may nest. Deeper ones are text.
 const DEPTH_MAX: usize = 100;
 /// How many leaves one object may have. More than that is text: a tape has sixteen bytes for each, and the shortest leaf has two.
 const LEAVES_MAX: usize = 1 << 20;
 
-/// A string's place in [`Tape::text`]. One record's strings have less than 4 GiB.
+/// A string's place in [`Tape::text`]. A record and its strings have less than 4 GiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slice {
     start: u32,
@@ -137,7 +138,7 @@ pub(super) enum Parsed {
 pub(super) struct Tape {
     pub leaves: Vec<Leaf>,
     pub texts: Vec<Slice>,
-    /// What the slices point into.
+    /// What the slices point into: the object as it came, then what had to be written otherwise.
     pub text: String,
     /// Leaves that became texts.
     pub leaves_without_path: u64,
@@ -180,15 +181,15 @@ impl Tape {
             return Parsed::Other;
         }
         let mark = paths.mark();
-        let mut reader = Reader { tape: self, paths, depth: 0, too_large: false };
-        let mut json = serde_json::Deserializer::from_str(json);
-        let result =
-            Seed { reader: &mut reader, path: ROOT }.deserialize(&mut json).and_then(|()| json.end());
-        let too_large = reader.too_large;
-        if result.is_err() {
+        // One copy of all, in which most strings lie as they are, costs less than one of each string.
+        self.text.push_str(json);
+        if let Err(stop) = scan::read(json, self, paths) {
             paths.forget(mark);
             self.clear();
-            return if too_large { Parsed::TooLarge } else { Parsed::Other };
+            return match stop {
+                Stop::TooLarge => Parsed::TooLarge,
+                Stop::Syntax => Parsed::Other,
+            };
         }
         self.settle(paths);
         Parsed::Object
@@ -228,145 +229,6 @@ impl Tape {
         let start = self.text.len() as u32;
         self.text.push_str(text);
         Slice { start, len: text.len() as u32 }
-    }
-}
-
-struct Reader<'a> {
-    tape: &'a mut Tape,
-    paths: &'a mut Paths,
-    depth: usize,
-    too_large: bool,
-}
-
-impl Reader<'_> {
-    fn push<E: Error>(&mut self, path: PathId, kind: Kind, bits: u64) -> Result<(), E> {
-        if self.tape.leaves.len() == LEAVES_MAX {
-            self.too_large = true;
-            return Err(E::custom("too many leaves"));
-        }
-        self.tape.leaves.push(Leaf { bits, path, kind });
-        Ok(())
-    }
-
-    fn text<E: Error>(&mut self, path: PathId, text: &str) -> Result<(), E> {
-        let kind = match rfc3339::parse(text) {
-            None => Kind::Text,
-            Some(Date::Nanos(_)) => Kind::Date,
-            Some(Date::OutOfRange) => {
-                self.tape.dates_out_of_range += 1;
-                Kind::Text
-            }
-        };
-        let Slice { start, len } = self.tape.keep(text);
-        self.push(path, kind, u64::from(start) << 32 | u64::from(len))
-    }
-
-    fn number<E: Error>(&mut self, path: PathId, number: Number) -> Result<(), E> {
-        match number {
-            Number::I64(value) => self.push(path, Kind::I64, value.cast_unsigned()),
-            Number::U64(value) => self.push(path, Kind::U64, value),
-            Number::F64(value) => self.push(path, Kind::F64, value.to_bits()),
-        }
-    }
-
-    fn deeper<E: Error>(&mut self) -> Result<(), E> {
-        self.depth += 1;
-        if self.depth > DEPTH_MAX {
-            self.too_large = true;
-            return Err(E::custom("nested too deep"));
-        }
-        Ok(())
-    }
-}
-
-/// Reads the value at one path.
-struct Seed<'r, 'a> {
-    reader: &'r mut Reader<'a>,
-    path: PathId,
-}
-
-impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Seed<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
-        self.reader.push(self.path, Kind::Bool, u64::from(value))
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        self.reader.number(self.path, Number::I64(value))
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        self.reader.number(self.path, Number::of_u64(value))
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-        self.reader.number(self.path, Number::of_f64(value))
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        self.reader.text(self.path, text)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
-        self.reader.deeper()?;
-        while elements.next_element_seed(Seed { reader: &mut *self.reader, path: self.path })?.is_some() {}
-        self.reader.depth -= 1;
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        self.reader.deeper()?;
-        self.reader.paths.enter(self.path);
-        while let Some(path) =
-            entries.next_key_seed(Key { paths: &mut *self.reader.paths, parent: self.path })?
-        {
-            entries.next_value_seed(Seed { reader: &mut *self.reader, path })?;
-        }
-        self.reader.depth -= 1;
-        Ok(())
-    }
-}
-
-/// Reads a key and finds its path.
-struct Key<'p> {
-    paths: &'p mut Paths,
-    parent: PathId,
-}
-
-impl<'de> DeserializeSeed<'de> for Key<'_> {
-    type Value = PathId;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<PathId, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Key<'_> {
-    type Value = PathId;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E: Error>(self, key: &str) -> Result<PathId, E> {
-        Ok(self.paths.child(self.parent, key))
     }
 }
 

@@ -55,6 +55,8 @@ struct Node {
     children: Vec<(Box<str>, u32)>,
     by_key: HashMap<Box<str>, u32>,
     next: usize,
+    /// Whether JSON cannot write its key without escapes.
+    has_escapes: bool,
     is_leaf: bool,
     types: FieldTypes,
 }
@@ -91,6 +93,24 @@ impl Paths {
         }
     }
 
+    /// The path whose key most likely follows, where `json` starts with just that key in quotes, and how many bytes that takes.
+    /// Spares looking for the key's end.
+    #[inline]
+    pub fn foreseen(&mut self, parent: PathId, json: &[u8]) -> Option<(PathId, usize)> {
+        let node = &mut self.nodes[parent.0 as usize];
+        let (key, id) = node.children.get(node.next)?;
+        let id = PathId(*id);
+        let quoted_bytes = key.len() + 2;
+        let is_next =
+            json.get(1..1 + key.len()) == Some(key.as_bytes()) && json.get(1 + key.len()) == Some(&b'"');
+        // A key with a quote or the like is never written like that: it would be another, or none.
+        if !is_next || self.nodes[id.0 as usize].has_escapes {
+            return None;
+        }
+        self.nodes[parent.0 as usize].next += 1;
+        Some((id, quoted_bytes))
+    }
+
     /// An object begins: its first key is likely the first of all.
     pub fn enter(&mut self, id: PathId) {
         self.nodes[id.0 as usize].next = 0;
@@ -115,7 +135,8 @@ impl Paths {
             Dots::Kept => path.push_str(key),
         }
         let id = self.nodes.len() as u32;
-        self.nodes.push(Node { parent: parent.0, path, ..Node::default() });
+        let has_escapes = key.bytes().any(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'));
+        self.nodes.push(Node { parent: parent.0, path, has_escapes, ..Node::default() });
         let node = &mut self.nodes[parent.0 as usize];
         node.children.push((key.into(), id));
         node.next = node.children.len();

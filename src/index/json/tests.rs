@@ -1,3 +1,6 @@
+mod agreement;
+mod oracle;
+
 use super::super::paths::Dots;
 use super::super::schema::{PATH_BYTES_MAX, PATHS_MAX};
 use super::*;
