@@ -88,6 +88,11 @@ impl IndexBuilder {
         segments + self.draft.mem_usage() + self.segment.as_ref().map_or(0, SegmentBuilder::mem_usage)
     }
 
+    /// What [`IndexBuilder::finish`] takes beside that, at most, in bytes: all of it, the files among it, until it returns.
+    pub fn finish_usage(&self) -> usize {
+        self.segment.as_ref().map_or(0, SegmentBuilder::finish_usage)
+    }
+
     /// Ends the part.
     pub fn finish(mut self) -> Result<IndexPart, IndexError> {
         self.finish_segment()?;

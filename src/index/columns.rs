@@ -59,6 +59,17 @@ impl Columns {
         self.values * VALUE_BYTES
     }
 
+    /// What [`Columns::write`] takes beside what is held, at most, in bytes; the file in it, which grows by doubling.
+    pub fn write_usage(&self, documents: u32) -> usize {
+        let one_column = documents as usize * (size_of::<u64>() + size_of::<u32>());
+        one_column + 2 * self.file_usage(documents)
+    }
+
+    /// What the file takes at most.
+    pub fn file_usage(&self, documents: u32) -> usize {
+        self.values * 9 + self.names.iter().flatten().count() * (documents as usize / 8 + 1_024)
+    }
+
     /// Bytes in memory. Tantivy sets aside seven mebibytes before the first value.
     pub fn mem_usage(&self) -> usize {
         self.tantivy.mem_usage() + self.names.capacity() * size_of::<Option<Box<str>>>()

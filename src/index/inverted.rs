@@ -11,18 +11,22 @@ mod hash;
 mod log;
 mod order;
 mod places;
+mod positions;
 mod terms;
+mod usage;
+mod words;
 mod write;
 
 use tantivy::schema::{Field, Type};
 
 use super::paths::{PathId, Paths};
 use super::schema::TERM_BYTES_MAX;
-use super::words::{next_ascii_word, next_word};
+use super::words::{eight_ascii, next_word};
 use hash::{Hashed, Hasher, SLACK};
 use log::Log;
 pub(super) use places::Lane;
 use places::{PlaceId, Places};
+use positions::Positions;
 use terms::{Terms, mark};
 
 /// A place for text, or bytes, in a field without paths.
@@ -38,7 +42,7 @@ pub(super) struct Inverted {
     log: Log,
     /// Terms with positions, as often as they stand there; and the positions.
     words: Log,
-    positions: chunked::Chunked<u32, 14>,
+    positions: Positions,
     batch: Batch,
     doc: u32,
     words_too_long: u64,
@@ -60,6 +64,8 @@ struct Found {
     start: u32,
     /// In places that have none: [`NO_POSITION`].
     position: u32,
+    /// The term that it likely is.
+    guess: u32,
 }
 
 /// When a batch is looked up, at the latest; one value may have millions of words.
@@ -81,7 +87,7 @@ impl Inverted {
             terms,
             log: Log::default(),
             words: Log::default(),
-            positions: chunked::Chunked::default(),
+            positions: Positions::default(),
             batch: Batch { terms: Vec::new(), bytes: Vec::new(), hasher },
             doc: 0,
             words_too_long: 0,
@@ -145,9 +151,7 @@ impl Inverted {
         let place = self.places.get(id);
         let (positions, first) = (place.has_positions, place.position(self.doc));
         let mut found = Cut { next: first, end: first, words: 0 };
-        if text.len() <= ASCII_BYTES_MAX && text.is_ascii() {
-            self.batch.cut_ascii(text, id, positions, &mut found);
-        } else {
+        if text.len() > ASCII_BYTES_MAX || !self.batch.cut_ascii(text, id, positions, &mut found) {
             self.cut_any(text, id, positions, &mut found);
         }
         let place = self.places.get_mut(id);
@@ -185,9 +189,16 @@ impl Inverted {
     /// Looks up what was found, and writes down in which document.
     fn look_up(&mut self) {
         let doc = self.doc;
+        for found in &mut self.batch.terms {
+            found.guess = self.terms.guess(found.hashed.hash);
+        }
         for found in &self.batch.terms {
             let bytes = &self.batch.bytes[found.start as usize..][..usize::from(found.mark as u16)];
-            let (term, entry, is_new) = self.terms.find(found.hashed, found.mark, bytes, doc);
+            let (term, entry, is_new) =
+                match self.terms.confirm(found.guess, found.hashed.head, found.mark, bytes) {
+                    Some(entry) => (found.guess, entry, false),
+                    None => self.terms.find(found.hashed, found.mark, bytes, doc),
+                };
             if found.position != NO_POSITION {
                 entry.logged += 1;
                 self.words.push(term);
@@ -205,23 +216,6 @@ impl Inverted {
     /// How many words were left out because no term may be as long as they are.
     pub fn words_too_long(&self) -> u64 {
         self.words_too_long
-    }
-
-    /// Bytes in memory.
-    pub fn mem_usage(&self) -> usize {
-        self.places.mem_usage()
-            + self.terms.mem_usage()
-            + self.log.mem_usage()
-            + self.words.mem_usage()
-            + self.positions.mem_usage()
-            + self.batch.terms.capacity() * size_of::<Found>()
-            + self.batch.bytes.capacity()
-    }
-
-    /// Bytes of what is kept of the documents, without room to grow: depends on nothing but them.
-    pub fn bytes(&self) -> usize {
-        let positions = self.positions.len() * size_of::<u32>();
-        self.terms.bytes() + self.log.bytes() + self.words.bytes() + positions
     }
 }
 
@@ -252,21 +246,63 @@ impl Batch {
     fn push(&mut self, start: usize, len: usize, place: PlaceId, position: u32) {
         let mark = mark(place, len);
         let hashed = self.hasher.hash(&self.bytes, start, len, mark);
-        self.terms.push(Found { hashed, mark, start: start as u32, position });
+        self.terms.push(Found { hashed, mark, start: start as u32, position, guess: 0 });
     }
 
-    /// Small letters are made of all of the text at once.
+    /// Cuts a text that is ASCII, sixty-four bytes at a time; `false`, and nothing is done, where it is not.
     #[inline]
-    fn cut_ascii(&mut self, text: &str, place: PlaceId, positions: bool, found: &mut Cut) {
-        let mut at = self.bytes.len();
-        let end = at + text.len();
+    fn cut_ascii(&mut self, text: &str, place: PlaceId, positions: bool, found: &mut Cut) -> bool {
+        let (start, terms) = (self.bytes.len(), self.terms.len());
         self.bytes.extend_from_slice(text.as_bytes());
-        self.bytes[at..].make_ascii_lowercase();
-        self.bytes.extend_from_slice(&[0; SLACK]);
-        while let Some(word) = next_ascii_word(&self.bytes[..end], at) {
-            at = word.end;
-            self.push(word.start, word.len(), place, if positions { found.next } else { NO_POSITION });
-            found.word();
+        self.bytes.extend_from_slice(&[0; SLACK + 7]);
+        let before = *found;
+        let (mut at, mut open) = (start, None);
+        while at < start + text.len() {
+            let (mut words, mut tops) = (0, 0);
+            let block = self.bytes[at..].as_chunks_mut::<8>().0.iter_mut().take(8);
+            for (eight, shift) in block.zip((0..64).step_by(8)) {
+                tops |= u64::from_le_bytes(*eight);
+                let (lower, bits) = eight_ascii(*eight);
+                *eight = lower;
+                words |= bits << shift;
+            }
+            if tops & 0x8080_8080_8080_8080 != 0 {
+                self.bytes.truncate(start);
+                self.terms.truncate(terms);
+                *found = before;
+                return false;
+            }
+            if let Some(first) = open {
+                let len = words.trailing_ones();
+                if len < 64 {
+                    self.push_word(first, at + len as usize, place, positions, found);
+                    open = None;
+                    words &= u64::MAX << len;
+                } else {
+                    words = 0;
+                }
+            }
+            while words != 0 {
+                let from = words.trailing_zeros();
+                let end = from + (words >> from).trailing_ones();
+                if end == 64 {
+                    open = Some(at + from as usize);
+                    break;
+                }
+                self.push_word(at + from as usize, at + end as usize, place, positions, found);
+                words &= u64::MAX << end;
+            }
+            at += 64;
         }
+        if let Some(first) = open {
+            self.push_word(first, start + text.len(), place, positions, found);
+        }
+        true
+    }
+
+    #[inline]
+    fn push_word(&mut self, start: usize, end: usize, place: PlaceId, positions: bool, found: &mut Cut) {
+        self.push(start, end - start, place, if positions { found.next } else { NO_POSITION });
+        found.word();
     }
 }

@@ -115,6 +115,13 @@ impl SegmentBuilder {
         self.inverted.mem_usage() + self.columns.mem_usage() + lanes
     }
 
+    /// What [`SegmentBuilder::finish`] takes beside that, at most, in bytes: the files in it.
+    pub fn finish_usage(&self) -> usize {
+        let columns = self.columns.write_usage(self.documents);
+        let inverted = self.inverted.write_usage() + self.columns.file_usage(self.documents);
+        columns.max(inverted.saturating_sub(self.columns.mem_usage()))
+    }
+
     /// Bytes of what is kept of the documents: depends on nothing but them, so that equal records are cut alike.
     pub fn bytes(&self) -> usize {
         self.inverted.bytes() + self.columns.bytes()
@@ -131,10 +138,10 @@ impl SegmentBuilder {
             .open_or_create(directory.clone())?;
         let segment = index.new_segment().with_max_doc(documents);
         FieldNormsSerializer::from_write(open(&segment, SegmentComponent::FieldNorms)?)?.close()?;
-        inverted.write(&segment)?;
         let mut to = open(&segment, SegmentComponent::FastFields)?;
         columns.write(documents, &mut to)?;
         to.terminate()?;
+        inverted.write(&segment)?;
         write_store(&segment, documents)?;
         Ok(PartSegment { documents, files: files(segment.meta(), &directory)? })
     }

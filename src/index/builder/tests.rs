@@ -59,3 +59,18 @@ fn memory_is_counted_from_the_first_record_on_and_grows_with_them() {
     builder.add(&valued(&lines)).unwrap();
     assert!(builder.mem_usage() > first + 300_000 * 20, "{}", builder.mem_usage());
 }
+
+#[test]
+fn what_finishing_takes_is_foreseen() {
+    let lines: Vec<String> =
+        (0..50_000).map(|n| format!(r#"{{"id": "{n:x}{n:016x}", "n": {n}, "text": "a b c {n}"}}"#)).collect();
+    for positions in [false, true] {
+        let mut builder = IndexBuilder::new(TopicSettings { positions, ..Default::default() }).unwrap();
+        assert_eq!(builder.finish_usage(), 0);
+        builder.add(&valued(&lines)).unwrap();
+        let (held, foreseen) = (builder.mem_usage(), builder.finish_usage());
+        assert!(foreseen < 2 * held, "{held} {foreseen}");
+        let files = builder.finish().unwrap().mem_usage();
+        assert!(held + foreseen > 2 * files, "{held} {foreseen} {files}");
+    }
+}

@@ -48,6 +48,12 @@ impl<T, const LOG2: u32> Chunked<T, LOG2> {
         &mut self.chunks[index >> LOG2][index & (Self::CHUNK - 1)]
     }
 
+    /// The element of this index, where there is one.
+    #[inline]
+    pub fn find_mut(&mut self, index: usize) -> Option<&mut T> {
+        self.chunks.get_mut(index >> LOG2)?.get_mut(index & (Self::CHUNK - 1))
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.chunks.iter().flatten()
     }

@@ -36,7 +36,20 @@ impl Log {
         (self.terms.len() + self.ends.len()) * size_of::<u32>()
     }
 
-    /// Calls `each` with every term pushed and its document, in order. The log is let go on the way.
+    /// Calls `each` with every term pushed and its document, in order.
+    pub fn visit(&self, mut each: impl FnMut(TermId, u32)) {
+        let mut ends = self.ends.iter();
+        let (mut doc, mut end) = (0, ends.next().map_or(0, |end| *end as usize));
+        for (at, term) in self.terms.iter().enumerate() {
+            while at >= end {
+                doc += 1;
+                end = ends.next().map_or(usize::MAX, |end| *end as usize);
+            }
+            each(*term, doc);
+        }
+    }
+
+    /// The same; the log is let go on the way.
     pub fn drain(self, mut each: impl FnMut(TermId, u32)) {
         let mut ends = self.ends.into_chunks().flatten();
         let (mut doc, mut end, mut at) = (0, ends.next().unwrap_or(0), 0);

@@ -62,7 +62,7 @@ impl Sorted {
 }
 
 /// A term beside the first of its bytes: comparing those mostly decides.
-type Key = (u64, TermId);
+pub(super) type Key = (u64, TermId);
 
 fn sort_place(terms: &Terms, of_place: &mut [TermId], keys: &mut Vec<Key>) {
     if of_place.len() < 2 {

@@ -77,8 +77,27 @@ impl Terms {
         self.entries.len()
     }
 
-    /// Finds the term, or enters it as first seen in `doc`. `bytes` are all of it.
+    /// The term that likely has this hash, and a number that no term has where the first slot does not know. Looking for several terms
+    /// before the first of them is compared lets the processor fetch the slots, and then the entries, side by side.
     #[inline]
+    pub fn guess(&self, hash: u32) -> TermId {
+        let slot = self.slots[hash as usize & (self.slots.len() - 1)];
+        let wrong = u32::from(slot.hash != hash).wrapping_neg(); // all bits, or none: a branch would be guessed wrong often
+        slot.term.wrapping_sub(1) | wrong
+    }
+
+    /// The term of this number if it is the one that is looked for.
+    #[inline]
+    pub fn confirm(&mut self, guess: TermId, head: u64, mark: u32, bytes: &[u8]) -> Option<&mut Entry> {
+        let Self { entries, rests, .. } = self;
+        let entry = entries.find_mut(guess as usize)?;
+        let same = entry.mark == mark
+            && entry.head == head.to_be_bytes()
+            && (bytes.len() <= 8 || rests.get(entry.rest, bytes.len() - 8) == &bytes[8..]);
+        same.then_some(entry)
+    }
+
+    /// Finds the term, or enters it as first seen in `doc`. `bytes` are all of it.
     pub fn find(&mut self, hashed: Hashed, mark: u32, bytes: &[u8], doc: u32) -> (TermId, &mut Entry, bool) {
         let head = hashed.head.to_be_bytes();
         let mask = self.slots.len() - 1;
@@ -157,7 +176,17 @@ impl Terms {
 
     /// Bytes in memory.
     pub fn mem_usage(&self) -> usize {
-        self.slots.capacity() * size_of::<Slot>() + self.entries.mem_usage() + self.rests.mem_usage()
+        self.slots_usage() + self.entries.mem_usage() + self.rests.mem_usage()
+    }
+
+    /// Bytes in memory that [`Terms::close`] lets go.
+    pub fn slots_usage(&self) -> usize {
+        self.slots.capacity() * size_of::<Slot>()
+    }
+
+    /// How long all terms are together, at most.
+    pub fn bytes_of_terms(&self) -> usize {
+        self.entries.len() * 8 + self.rests.len
     }
 
     /// Bytes of the terms alone: depends on nothing but them.

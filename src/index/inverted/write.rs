@@ -1,24 +1,18 @@
 //! Terms and documents → the files of the inverted index, through Tantivy's serializers.
 
 use std::io;
-use std::ops::Range;
 
 use tantivy::index::Segment;
 use tantivy::postings::{FieldSerializer, InvertedIndexSerializer};
 
 use super::Inverted;
 use super::order::Sorted;
-use super::terms::{Entry, Terms};
+use super::terms::TermId;
+use super::words::Words;
 
-/// What stands in the logs, put in order: each term's entries together, terms in the order of the dictionary.
-struct Grouped {
-    terms: Terms,
-    sorted: Sorted,
-    /// Documents.
-    log: Vec<u32>,
-    /// Documents and positions.
-    words: Vec<(u32, u32)>,
-}
+/// Terms lie where they came, not where they are sorted: those of so many are fetched before the first of them is written, so that the
+/// processor waits for several at once.
+const AT_ONCE: usize = 64;
 
 impl Inverted {
     /// Writes the dictionary, the postings and the positions. Whatever is no longer needed is let go on the way.
@@ -32,45 +26,55 @@ impl Inverted {
         let (mut log_end, mut words_end) = (0, 0);
         for term in sorted.terms() {
             let entry = terms.entry(*term);
-            let has_positions = places.get(entry.place()).has_positions;
-            let end = if has_positions { &mut words_end } else { &mut log_end };
+            let end = if places.get(entry.place()).has_positions { &mut words_end } else { &mut log_end };
             next[*term as usize] = *end;
             *end += entry.logged;
         }
-        let mut grouped =
-            Grouped { terms, sorted, log: vec![0; log.len()], words: vec![(0, 0); words.len()] };
-        let mut place_of = |term: u32| {
+        let mut docs = vec![0; log.len()];
+        log.drain(|term, doc| {
             let next = &mut next[term as usize];
+            docs[*next as usize] = doc;
             *next += 1;
-            *next as usize - 1
+        });
+        let mut words = Words::new(words, positions, next);
+        let count = |term: TermId| {
+            let entry = terms.entry(term);
+            if places.get(entry.place()).has_positions { entry.logged as usize } else { 0 }
         };
-        log.drain(|term, doc| grouped.log[place_of(term)] = doc);
-        let mut positions = positions.into_chunks().flatten();
-        words.drain(|term, doc| grouped.words[place_of(term)] = (doc, positions.next().unwrap_or_default()));
-        drop(next);
 
         let mut serializer = InvertedIndexSerializer::open(segment)?;
-        let mut of_places = grouped.sorted.places().peekable();
-        let (mut log_at, mut words_at, mut key, mut deltas) = (0, 0, Vec::new(), Vec::new());
+        let mut of_places = sorted.places().peekable();
+        let (mut written, mut docs_at) = (0, 0);
+        let (mut entries, mut keys, mut deltas) = (Vec::new(), Vec::new(), Vec::new());
         while let Some((place, _)) = of_places.peek() {
             let field = places.get(*place).field;
             let mut to = serializer.new_field(field, places.tokens(field), None)?;
-            while let Some((place, terms)) = of_places.next_if(|(place, _)| places.get(*place).field == field)
+            while let Some((place, of_place)) =
+                of_places.next_if(|(place, _)| places.get(*place).field == field)
             {
                 let place = places.get(place);
-                key.clear();
-                key.extend_from_slice(&place.prefix());
-                let prefix = key.len();
-                for term in terms {
-                    let entry = grouped.terms.entry(*term);
-                    key.truncate(prefix);
-                    grouped.terms.append_to(entry, &mut key);
-                    if place.has_positions {
-                        let of_term = take(&mut words_at, entry);
-                        write_words(&mut to, &key, &grouped.words[of_term], &mut deltas)?;
-                    } else {
-                        let of_term = take(&mut log_at, entry);
-                        write_docs(&mut to, &key, entry.first_doc, &grouped.log[of_term])?;
+                let prefix = place.prefix();
+                for of_place in of_place.chunks(AT_ONCE) {
+                    entries.clear();
+                    entries.extend(of_place.iter().map(|term| *terms.entry(*term)));
+                    keys.clear();
+                    for entry in &entries {
+                        keys.extend_from_slice(&prefix);
+                        terms.append_to(entry, &mut keys);
+                    }
+                    let mut rest = &keys[..];
+                    for entry in &entries {
+                        let (key, others) = rest.split_at(prefix.len() + entry.len());
+                        rest = others;
+                        if place.has_positions {
+                            let of_term = words.take(&sorted.terms()[written..], count);
+                            write_words(&mut to, key, of_term, &mut deltas)?;
+                        } else {
+                            let of_term = docs_at..docs_at + entry.logged as usize;
+                            docs_at = of_term.end;
+                            write_docs(&mut to, key, entry.first_doc, &docs[of_term])?;
+                        }
+                        written += 1;
                     }
                 }
             }
@@ -79,12 +83,6 @@ impl Inverted {
         serializer.close()?;
         Ok(())
     }
-}
-
-fn take(at: &mut usize, entry: &Entry) -> Range<usize> {
-    let start = *at;
-    *at += entry.logged as usize;
-    start..*at
 }
 
 fn write_docs(to: &mut FieldSerializer<'_>, key: &[u8], first: u32, others: &[u32]) -> io::Result<()> {

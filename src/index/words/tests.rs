@@ -74,3 +74,19 @@ fn a_word_that_is_too_long_is_counted_and_keeps_its_place() {
     assert_eq!(found, [("a".to_owned(), 0), (longest, 1), ("b".to_owned(), 3)]);
     assert_eq!(dropped.load(Ordering::Relaxed), 1);
 }
+
+#[test]
+fn eight_bytes_at_once_are_what_each_of_them_is() {
+    for byte in 0..0x80_u8 {
+        for at in 0..8 {
+            for other in [b' ', b'a', b'Z', 0, 0x7f] {
+                let mut bytes = [other; 8];
+                bytes[at] = byte;
+                let (lower, words) = eight_ascii(bytes);
+                assert_eq!(lower, bytes.map(|byte| byte.to_ascii_lowercase()));
+                let expected = bytes.map(|byte| CLASSES[usize::from(byte)] == Class::Word);
+                assert_eq!(std::array::from_fn(|at| words >> at & 1 == 1), expected, "{bytes:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What an inverted index takes in memory, and what writing it takes beside.
+
+use super::order::Key;
+use super::terms::{Entry, TermId};
+use super::words::Words;
+use super::{Found, Inverted};
+
+/// What a term takes in the dictionary beside its bytes: how long it is, and where its postings lie.
+const IN_DICTIONARY: usize = 12;
+/// What a word takes among the positions: its own, and how many there are in the document.
+const IN_POSITIONS: usize = 3;
+/// Buffers, and what is in every file.
+const BUFFERS: usize = 512 << 10;
+
+impl Inverted {
+    /// Bytes in memory.
+    pub fn mem_usage(&self) -> usize {
+        self.places.mem_usage()
+            + self.terms.mem_usage()
+            + self.log.mem_usage()
+            + self.words.mem_usage()
+            + self.positions.mem_usage()
+            + self.batch.terms.capacity() * size_of::<Found>()
+            + self.batch.bytes.capacity()
+    }
+
+    /// Bytes of what is kept of the documents, without room to grow: depends on nothing but them.
+    pub fn bytes(&self) -> usize {
+        self.terms.bytes() + self.log.bytes() + self.words.bytes() + self.positions.bytes()
+    }
+
+    /// What [`Inverted::write`] takes beside what is held, at most, in bytes; the files in it. One of them at a time is there twice, when
+    /// it grows or ends.
+    pub fn write_usage(&self) -> usize {
+        let terms = self.terms.len();
+        let sorting = terms * (size_of::<TermId>() + size_of::<Key>());
+        let docs = self.log.len() * size_of::<u32>();
+        let words = Words::window(self.words.len()) * size_of::<(u32, u32)>();
+        let dictionary = self.terms.bytes_of_terms() / 2 * 3 + terms * IN_DICTIONARY;
+        let postings = self.terms.entries().map(|entry| postings_bytes(entry, self.doc)).sum::<usize>();
+        let positions = self.words.len() * IN_POSITIONS;
+        let files = dictionary + postings + positions + dictionary.max(postings).max(positions) + BUFFERS;
+        let writing =
+            terms * 2 * size_of::<u32>() + docs + (words + files).saturating_sub(self.log.mem_usage());
+        sorting.max(writing).saturating_sub(self.terms.slots_usage())
+    }
+}
+
+/// What the documents of a term take at most: the more there are, the less lies between them.
+fn postings_bytes(entry: &Entry, documents: u32) -> usize {
+    let (of_term, documents) = (entry.logged as usize + 1, documents as usize);
+    if of_term < 128 {
+        let longer = |bytes: u32| of_term.min((documents >> (7 * bytes)) + 1);
+        return of_term + longer(1) + if documents >> 14 > 0 { longer(2) + longer(3) } else { 0 };
+    }
+    let apart = documents * 128 / of_term + 1;
+    of_term * (apart.ilog2() as usize + 2) / 8 + of_term / 8 + 16
+}

@@ -1,0 +1,73 @@
+//! Words with their positions, put in order a window at a time: all at once they would take twice the memory of the log, when
+//! memory is scarcest.
+
+use super::log::Log;
+use super::positions::Positions;
+use super::terms::TermId;
+
+/// The words of all documents, and those of the terms that are about to be written.
+pub(super) struct Words {
+    log: Log,
+    positions: Positions,
+    /// For each term where its next word belongs, counted over all words in the order of the dictionary.
+    next: Vec<u32>,
+    /// Documents and positions of the words from `start` on.
+    window: Vec<(u32, u32)>,
+    start: usize,
+    /// Where the next term's words start.
+    at: usize,
+}
+
+/// Windows that all words are read for; each is one pass over the log.
+const WINDOWS: usize = 4;
+/// A window that is not worth making smaller.
+const WINDOW_MIN: usize = 64 << 10;
+
+impl Words {
+    pub fn new(log: Log, positions: Positions, next: Vec<u32>) -> Self {
+        Self { log, positions, next, window: Vec::new(), start: 0, at: 0 }
+    }
+
+    /// How many words a window has, where no term has more.
+    pub fn window(words: usize) -> usize {
+        words.div_ceil(WINDOWS).max(WINDOW_MIN).min(words)
+    }
+
+    /// Documents and positions of the next term, which is the first of `rest`. `count` says how many words a term has.
+    pub fn take(&mut self, rest: &[TermId], count: impl Fn(TermId) -> usize) -> &[(u32, u32)] {
+        let at = self.at;
+        self.at += rest.first().map_or(0, |term| count(*term));
+        if self.at > self.start + self.window.len() {
+            self.start = at;
+            self.fill(rest, count);
+        }
+        &self.window[at - self.start..self.at - self.start]
+    }
+
+    fn fill(&mut self, rest: &[TermId], count: impl Fn(TermId) -> usize) {
+        let (mut len, mut terms) = (0, 0);
+        for term in rest {
+            let of_term = count(*term);
+            if terms > 0 && len + of_term > Self::window(self.log.len()) {
+                break;
+            }
+            len += of_term;
+            terms += 1;
+        }
+        self.window.clear();
+        self.window.resize(len, (0, 0));
+        let mut positions = self.positions.iter();
+        self.log.visit(|term, doc| {
+            let position = positions.next().unwrap_or_default();
+            let next = &mut self.next[term as usize];
+            if let Some(place) = self.window.get_mut((*next as usize).wrapping_sub(self.start)) {
+                *place = (doc, position);
+                *next += 1;
+            }
+        });
+        // They now say where the terms behind them belong.
+        for term in &rest[..terms] {
+            self.next[*term as usize] = u32::MAX;
+        }
+    }
+}
