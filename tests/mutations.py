@@ -48,8 +48,7 @@ MUTATIONS = {
     "02": ("A frame that does not decode is kept as bytes and passed over.", "lessons::lesson_02", [
         ("src/ingest/slice.rs", "        let decoded = self.decode(frame)?;", """        if crate::mutant("02") && frame.decode(BATCH_BYTES_MAX).is_err() {
             self.tally.count_torn(frame.bytes.len());
-            self.blocks.add(frame.position, &frame.bytes, FrameFacts::default())?;
-            return Ok(0);
+            return Ok((FrameFacts::default(), 0));
         }
         let decoded = self.decode(frame)?;"""),
     ]),
@@ -65,7 +64,7 @@ MUTATIONS = {
                 continue;
             }
             if self.segment"""),
-        ("src/ingest/slice.rs", "if index.documents() != self.tally.records ||", 'if !crate::mutant("04") && index.documents() != self.tally.records ||'),
+        ("src/ingest/slice.rs", "if index.documents() != tally.records ||", 'if !crate::mutant("04") && index.documents() != tally.records ||'),
         ("src/ingest/pack.rs", "if indexed != tally.records {", 'if !crate::mutant("04") && indexed != tally.records {'),
     ]),
     "04-counted": ("The same, and the counts are compared, so that the request fails.", "lessons::lesson_04", [
@@ -174,9 +173,9 @@ MUTATIONS = {
         ("src/server.rs", "Ok(()) => tokio::time::sleep(drain_max).await,", 'Ok(()) => tokio::time::sleep(if crate::mutant("30") { Duration::ZERO } else { drain_max }).await,'),
     ]),
     "torn": ("Torn bytes are counted and not kept.", "concurrency::a_segment_with_its_torn_tail", [
-        ("src/ingest/slice.rs", "                    self.blocks.add(position, &bytes, FrameFacts::default())?;", """                    if !crate::mutant("torn") {
-                        self.blocks.add(position, &bytes, FrameFacts::default())?;
-                    }"""),
+        ("src/ingest/slice.rs", "            self.blocks.add(position, &bytes, *facts)?;", """            if facts.range.is_some() || !crate::mutant("torn") {
+                self.blocks.add(position, &bytes, *facts)?;
+            }"""),
     ]),
     "sync": ("What cannot be synced is receipted all the same.", "lost_answers::on_a_file_system", [
         ("src/store/put.rs", "let Location::File(root) = &*self.location else { return Ok(()) };", """let Location::File(root) = &*self.location else { return Ok(()) };

@@ -69,78 +69,142 @@ pub(super) struct Slice {
     pub memory: Share,
 }
 
-/// A slice under construction.
-pub(super) struct SliceBuilder {
+/// The half of a slice under construction that is searched: decodes its frames and indexes their records.
+pub(super) struct Reader {
     index: IndexBuilder,
-    blocks: BlockWriter,
     tally: Tally,
     memory: Share,
     decoding: Share,
     job: Arc<Job>,
 }
 
-impl SliceBuilder {
-    pub(super) fn new(settings: &TopicSettings, meter: &Meter, job: &Arc<Job>) -> Result<Self, IngestError> {
-        let mut builder = Self {
-            index: IndexBuilder::new(*settings)?,
-            blocks: BlockWriter::new()?,
-            tally: Tally::default(),
-            memory: meter.share(),
-            decoding: meter.share(),
-            job: Arc::clone(job),
-        };
-        builder.account()?;
-        Ok(builder)
+/// The half that is restored: packs the frames as they came. It comes behind the reader, for it has to know what was found in them;
+/// the reader needs nothing of it.
+pub(super) struct Packer {
+    blocks: BlockWriter,
+    memory: Share,
+}
+
+/// What the reader comes to: the slice's records, indexed and counted.
+pub(super) struct Read {
+    index: IndexPart,
+    tally: Tally,
+    memory: Share,
+}
+
+/// What the packer comes to: the slice's frames.
+pub(super) struct Packed {
+    blocks: Blocks,
+    memory: Share,
+}
+
+/// Begins a slice.
+pub(super) fn begin(
+    settings: &TopicSettings,
+    meter: &Meter,
+    job: &Arc<Job>,
+) -> Result<(Reader, Packer), IngestError> {
+    let (memory, decoding, job) = (meter.share(), meter.share(), Arc::clone(job));
+    let index = IndexBuilder::new(*settings)?;
+    let mut reader = Reader { index, tally: Tally::default(), memory, decoding, job };
+    reader.account()?;
+    let mut packer = Packer { blocks: BlockWriter::new()?, memory: meter.share() };
+    packer.account()?;
+    Ok((reader, packer))
+}
+
+impl Slice {
+    /// Builds a slice of `pieces` from its beginning to its end.
+    pub(super) fn build(
+        (mut reader, mut packer): (Reader, Packer),
+        pieces: Vec<Piece>,
+    ) -> Result<Self, IngestError> {
+        let facts = reader.add(&pieces)?;
+        packer.add(pieces, &facts)?;
+        let packed = packer.finish()?;
+        Self::new(reader.finish()?, packed)
     }
 
-    /// Decodes and indexes `pieces` and packs their bytes.
-    pub(super) fn add(&mut self, pieces: Vec<Piece>) -> Result<(), IngestError> {
+    /// Puts both halves together, and checks that they hold what was decoded.
+    pub(super) fn new(read: Read, packed: Packed) -> Result<Self, IngestError> {
+        let Read { index, tally, mut memory } = read;
+        let blocks = packed.blocks;
+        let stored = blocks.entries().iter().map(|block| block.records).sum();
+        if index.documents() != tally.records || stored != tally.records {
+            return Err(IngestError::CountsDiffer {
+                decoded: tally.records,
+                indexed: index.documents(),
+                stored,
+            });
+        }
+        drop(packed.memory);
+        memory.set((index.mem_usage() + blocks.mem_usage() + tally.mem_usage()) as u64)?;
+        Ok(Self { index, blocks, tally, memory })
+    }
+}
+
+impl Packer {
+    /// Packs what the reader has found `facts` in, one by one.
+    pub(super) fn add(&mut self, pieces: Vec<Piece>, facts: &[FrameFacts]) -> Result<(), IngestError> {
+        for (piece, facts) in pieces.into_iter().zip(facts) {
+            let (Piece::Frame(Frame { position, bytes, .. }) | Piece::Torn { position, bytes }) = piece;
+            self.blocks.add(position, &bytes, *facts)?;
+        }
+        self.account()
+    }
+
+    /// Closes the last block.
+    pub(super) fn finish(self) -> Result<Packed, IngestError> {
+        Ok(Packed { blocks: self.blocks.finish()?, memory: self.memory })
+    }
+
+    fn account(&mut self) -> Result<(), IngestError> {
+        Ok(self.memory.set(self.blocks.mem_usage() as u64)?)
+    }
+}
+
+impl Reader {
+    /// Decodes and indexes `pieces`, and says what was found in each.
+    pub(super) fn add(&mut self, pieces: &[Piece]) -> Result<Vec<FrameFacts>, IngestError> {
+        let mut facts = Vec::with_capacity(pieces.len());
         let mut unaccounted = 0;
         for piece in pieces {
-            match piece {
-                Piece::Frame(frame) => unaccounted += self.add_frame(&frame)?,
-                Piece::Torn { position, bytes } => {
-                    self.tally.count_torn(bytes.len());
-                    self.blocks.add(position, &bytes, FrameFacts::default())?;
+            facts.push(match piece {
+                Piece::Frame(frame) => {
+                    let (facts, opened) = self.add_frame(frame)?;
+                    unaccounted += opened;
+                    facts
                 }
-            }
+                Piece::Torn { bytes, .. } => {
+                    self.tally.count_torn(bytes.len());
+                    FrameFacts::default()
+                }
+            });
             if unaccounted > UNACCOUNTED_BYTES_MAX {
                 self.account()?;
                 unaccounted = 0;
             }
         }
-        self.account()
+        self.account()?;
+        Ok(facts)
     }
 
-    /// Finishes the index and the blocks and checks that they hold what was decoded.
-    pub(super) fn finish(mut self) -> Result<Slice, IngestError> {
-        let index = self.index.finish()?;
-        let blocks = self.blocks.finish()?;
-        let stored = blocks.entries().iter().map(|block| block.records).sum();
-        if index.documents() != self.tally.records || stored != self.tally.records {
-            return Err(IngestError::CountsDiffer {
-                decoded: self.tally.records,
-                indexed: index.documents(),
-                stored,
-            });
-        }
-        let bytes = index.mem_usage() + blocks.mem_usage() + self.tally.mem_usage();
-        self.memory.set(bytes as u64)?;
-        Ok(Slice { index, blocks, tally: self.tally, memory: self.memory })
+    /// Finishes the index.
+    pub(super) fn finish(self) -> Result<Read, IngestError> {
+        Ok(Read { index: self.index.finish()?, tally: self.tally, memory: self.memory })
     }
 
-    /// Returns how many bytes the frame opened to.
-    fn add_frame(&mut self, frame: &Frame) -> Result<usize, IngestError> {
+    /// Returns what was found in the frame, and how many bytes it opened to.
+    fn add_frame(&mut self, frame: &Frame) -> Result<(FrameFacts, usize), IngestError> {
         let decoded = self.decode(frame)?;
         self.tally.count(&decoded, frame.bytes.len());
         self.index.add(&decoded.records)?;
         let facts = facts_of(&decoded);
-        self.blocks.add(frame.position, &frame.bytes, facts)?;
         self.job.progressed(frame.bytes.len() as u64, facts.data_records);
         let opened = decoded.records.bytes.len();
         drop(decoded);
         self.decoding.set(0)?;
-        Ok(opened)
+        Ok((facts, opened))
     }
 
     /// Opens a batch to what batches open to; where that is not enough, the memory for more is reserved before it is tried.
@@ -168,7 +232,7 @@ impl SliceBuilder {
     }
 
     fn account(&mut self) -> Result<(), IngestError> {
-        let bytes = self.index.mem_usage() + self.blocks.mem_usage() + self.tally.mem_usage();
+        let bytes = self.index.mem_usage() + self.tally.mem_usage();
         Ok(self.memory.set(bytes as u64)?)
     }
 }

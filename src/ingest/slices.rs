@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use futures::future::try_join;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use crate::bundle::FrameFacts;
 use crate::cpu::Cpu;
 use crate::ids::TopicPartition;
 use crate::index::{Settings, TopicSettings};
@@ -14,7 +16,7 @@ use crate::stats::Job;
 
 use super::error::IngestError;
 use super::meter::{Meter, Share};
-use super::slice::{Piece, SLICE_BYTES, Slice, SliceBuilder};
+use super::slice::{self, Packed, Packer, Piece, Read, Reader, SLICE_BYTES, Slice};
 
 /// Frames go to a slice's builder in runs of about this size: a thread hop for each would cost more than it brings.
 const RUN_BYTES: usize = 512 << 10;
@@ -82,6 +84,12 @@ struct Run {
     pieces: Vec<Piece>,
     _read_ahead: Option<OwnedSemaphorePermit>,
     _memory: Share,
+}
+
+/// A run, and what was found in each of its pieces.
+struct ReadRun {
+    run: Run,
+    facts: Vec<FrameFacts>,
 }
 
 impl Slices {
@@ -259,7 +267,8 @@ impl Slices {
         self.pending_pieces -= pieces.len();
         self.account()?;
         let mut memory = self.workshop.meter.share();
-        memory.set((bytes + pieces.len() * size_of::<Piece>()) as u64)?;
+        let each = size_of::<Piece>() + size_of::<FrameFacts>();
+        memory.set((bytes + pieces.len() * each) as u64)?;
         Ok(Run { pieces, _read_ahead: permit, _memory: memory })
     }
 
@@ -288,32 +297,84 @@ impl OpenSlice {
     }
 }
 
+/// Reads a run while those before it are packed: a slice may be alone on its worker, and then finds two cores.
 async fn build_as_it_comes(
     workshop: &Workshop,
     partition: &TopicPartition,
-    mut runs: mpsc::UnboundedReceiver<Run>,
+    runs: mpsc::UnboundedReceiver<Run>,
 ) -> Result<Slice, IngestError> {
-    let mut builder = new_builder(workshop, partition)?;
-    while let Some(run) = runs.recv().await {
-        builder = workshop.cpu.run(move || add_run(builder, run)).await??;
-    }
-    let slice = workshop.cpu.run(move || builder.finish()).await??;
+    let (reader, packer) = workshop.begin(partition)?;
+    let (feed, read) = mpsc::unbounded_channel();
+    let reading = read_all(workshop, reader, runs, feed);
+    let (read, packed) = try_join(reading, pack_all(workshop, packer, read)).await?;
+    let slice = Slice::new(read, packed)?;
     workshop.learn_from(&slice)?;
     Ok(slice)
 }
 
+/// Reads runs as they come, and hands each on to be packed.
+async fn read_all(
+    workshop: &Workshop,
+    mut reader: Reader,
+    mut runs: mpsc::UnboundedReceiver<Run>,
+    feed: mpsc::UnboundedSender<ReadRun>,
+) -> Result<Read, IngestError> {
+    while let Some(run) = runs.recv().await {
+        let read;
+        (reader, read) = workshop.cpu.run(move || read_run(reader, run)).await??;
+        if feed.send(read).is_err() {
+            // The packer has failed, and says why.
+            return std::future::pending().await;
+        }
+    }
+    drop(feed);
+    workshop.cpu.run(move || reader.finish()).await?
+}
+
+/// Packs runs as they have been read.
+async fn pack_all(
+    workshop: &Workshop,
+    mut packer: Packer,
+    mut read: mpsc::UnboundedReceiver<ReadRun>,
+) -> Result<Packed, IngestError> {
+    while let Some(run) = read.recv().await {
+        packer = workshop.cpu.run(move || pack_run(packer, run)).await??;
+    }
+    workshop.cpu.run(move || packer.finish()).await?
+}
+
+/// One piece of work: a slice that ends before its first run is full is not worth more.
 async fn build_whole(
     workshop: &Workshop,
     partition: &TopicPartition,
     run: Run,
 ) -> Result<Slice, IngestError> {
-    let builder = new_builder(workshop, partition)?;
-    let slice = workshop.cpu.run(move || add_run(builder, run)?.finish()).await??;
+    let halves = workshop.begin(partition)?;
+    let built = workshop.cpu.run(move || {
+        let Run { pieces, _read_ahead, _memory } = run;
+        Slice::build(halves, pieces)
+    });
+    let slice = built.await??;
     workshop.learn_from(&slice)?;
     Ok(slice)
 }
 
+fn read_run(mut reader: Reader, run: Run) -> Result<(Reader, ReadRun), IngestError> {
+    let facts = reader.add(&run.pieces)?;
+    Ok((reader, ReadRun { run, facts }))
+}
+
+fn pack_run(mut packer: Packer, ReadRun { run, facts }: ReadRun) -> Result<Packer, IngestError> {
+    packer.add(run.pieces, &facts)?;
+    Ok(packer)
+}
+
 impl Workshop {
+    fn begin(&self, partition: &TopicPartition) -> Result<(Reader, Packer), IngestError> {
+        let settings: TopicSettings = self.settings.for_topic(partition.topic());
+        slice::begin(&settings, &self.meter, &self.job)
+    }
+
     /// A full slice tells what the whole segment will take: compressed batches grow to twice their size, others shrink
     /// to a fraction. A segment that will not fit is refused now, not when most of it has been received and built.
     fn learn_from(&self, slice: &Slice) -> Result<(), IngestError> {
@@ -324,16 +385,6 @@ impl Workshop {
             / u128::from(slice.tally.source_bytes);
         Ok(self.meter.foresee(u64::try_from(finished).unwrap_or(u64::MAX))?)
     }
-}
-
-fn new_builder(workshop: &Workshop, partition: &TopicPartition) -> Result<SliceBuilder, IngestError> {
-    let settings: TopicSettings = workshop.settings.for_topic(partition.topic());
-    SliceBuilder::new(&settings, &workshop.meter, &workshop.job)
-}
-
-fn add_run(mut builder: SliceBuilder, run: Run) -> Result<SliceBuilder, IngestError> {
-    builder.add(run.pieces)?;
-    Ok(builder)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::ids::SegmentId;
 use crate::index::TopicSettings;
 use crate::ingest::RequestParts;
 use crate::ingest::meter::Meter;
-use crate::ingest::slice::{Piece, SliceBuilder};
+use crate::ingest::slice::{self, Piece, Slice};
 use crate::segment::Splitter;
 use crate::stats::Stats;
 
@@ -32,9 +32,9 @@ async fn the_gaps_of_a_compacted_log_are_counted_with_the_bundle_that_lists_them
     let meter = Meter::new(Budget::new(1 << 30).reserve(1, Duration::ZERO).await.expect("room"));
     let job = Arc::new(Stats::default().job_started(&SegmentId::new("a").expect("short"), source.bytes_read));
     let settings = TopicSettings::default();
-    let mut builder = SliceBuilder::new(&settings, &meter, &job).expect("a builder");
-    builder.add(frames.into_iter().map(Piece::Frame).collect()).expect("added");
-    let slice = builder.finish().expect("a slice");
+    let halves = slice::begin(&settings, &meter, &job).expect("a beginning");
+    let pieces = frames.into_iter().map(Piece::Frame).collect();
+    let slice = Slice::build(halves, pieces).expect("a slice");
     let built = slice.memory.bytes();
 
     let request = Request::new(RequestParts::default()).expect("a request");

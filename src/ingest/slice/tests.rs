@@ -14,12 +14,13 @@ async fn a_slice_that_is_built_in_one_go_grows_past_its_reservation_no_further_t
     let size = bytes.len() as u64;
     let mut frames = Vec::new();
     Splitter::new(size, None).push(bytes.into(), &mut frames).expect("frames");
-    let budget = Budget::new(16 << 20);
+    let budget = Budget::new(8 << 20);
     let meter = Meter::new(budget.reserve(1, Duration::ZERO).await.expect("room"));
     let stats = Stats::default();
     let job = Arc::new(stats.job_started(&SegmentId::new("a").expect("short"), size));
-    let mut builder = SliceBuilder::new(&TopicSettings::default(), &meter, &job).expect("a builder");
-    let refused = builder.add(frames.into_iter().map(Piece::Frame).collect()).expect_err("it does not fit");
+    let (mut reader, _) = begin(&TopicSettings::default(), &meter, &job).expect("a slice");
+    let pieces: Vec<Piece> = frames.into_iter().map(Piece::Frame).collect();
+    let refused = reader.add(&pieces).expect_err("it does not fit");
     assert!(matches!(refused, IngestError::Budget(BudgetError::NeverFits { .. })), "{refused:?}");
     let done = stats.snapshot().jobs[0].bytes_done;
     assert!(done < size / 2, "{done} of {size} bytes were built before anybody asked");
