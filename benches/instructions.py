@@ -8,6 +8,9 @@ Each case of benches/instructions/main.rs runs once, under callgrind (Debian's p
 a few parts in a thousand. A count is of one compiler, one set of libraries and one kind of processor: where all have
 changed at once, that is no regression. Counts are no times: memory that is not at hand costs time and no instructions, and
 callgrind knows no SHA instructions, so hashing is in none of the cases.
+
+What has no case of its own, because nothing public calls it alone, is counted by the source file that its instructions come
+from, inlined ones too, but not what it has the standard library do: `PARTS`.
 """
 
 import json
@@ -15,11 +18,19 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 KNOWN = ROOT / "benches" / "instructions.json"
 GROWTH_MAX = 0.02
+
+# Name: case, and end of the file's path.
+PARTS = {
+    "index text: words": ("index text", "src/index/words.rs"),
+    "index json: parser": ("index json", "src/index/json.rs"),
+}
 
 
 def build():
@@ -32,13 +43,35 @@ def build():
 
 
 def count(program, case):
-    """The instructions of one case."""
-    callgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*counted*"]
-    ran = subprocess.run([*callgrind, program, case], stderr=subprocess.PIPE, text=True)
-    collected = re.search(r"Collected : (\d+)", ran.stderr)
-    if ran.returncode != 0 or not collected or int(collected[1]) == 0:
+    """The instructions of one case, by source file."""
+    with tempfile.NamedTemporaryFile("r") as profile:
+        out = f"--callgrind-out-file={profile.name}"
+        callgrind = ["valgrind", "--tool=callgrind", out, "--toggle-collect=*counted*"]
+        ran = subprocess.run([*callgrind, program, case], stderr=subprocess.PIPE, text=True)
+        counts = by_file(Path(profile.name).read_text())
+    if ran.returncode != 0 or not counts:
         sys.exit(f"{case}: nothing was counted\n{ran.stderr}")
-    return int(collected[1])
+    return counts
+
+
+def by_file(profile):
+    """Sums a callgrind profile. Its format: fl, fi and fe name the file of the lines that follow (cfl, cfi and cfe: of what is
+    called), written out the first time and by number then; a line's last figure is its own cost, but behind `calls=` it is that
+    of what was called."""
+    names, counts = {}, Counter()
+    file, called = None, False
+    for line in profile.splitlines():
+        if named := re.match(r"(c?)f[lie]=\((\d+)\)(?: (.*))?", line):
+            callee, number, name = named.groups()
+            name = names.setdefault(number, name)
+            file = file if callee else name
+        elif line.startswith("calls="):
+            called = True
+        elif re.match(r"[\d+*-]", line):
+            if not called:
+                counts[file] += int(line.split()[-1])
+            called = False
+    return counts
 
 
 def main():
@@ -47,7 +80,10 @@ def main():
     program = build()
     cases = subprocess.run([program], stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()
     known = json.loads(KNOWN.read_text()) if KNOWN.exists() else {}
-    counts = {case: count(program, case) for case in cases}
+    files = {case: count(program, case) for case in cases}
+    counts = {case: sum(files[case].values()) for case in cases}
+    for part, (case, path) in PARTS.items():
+        counts[part] = sum(instructions for file, instructions in files[case].items() if file.endswith(path))
     grown = []
     for case, instructions in counts.items():
         change = instructions / known[case] - 1 if case in known else None

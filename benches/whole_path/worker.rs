@@ -111,7 +111,8 @@ impl Worker {
         BufReader::new(child.stdout.take().ok_or("no stdout")?).read_line(&mut line)?;
         let address =
             line.trim().strip_prefix("listening on ").ok_or("the worker does not say where it listens")?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        // A thread of its own: it answers the worker's pings while the other contenders run.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let client = runtime.block_on(IndexerServiceClient::connect(format!("http://{address}")))?;
         Ok(Self { child, store, runtime, client, sent: 0 })
     }
