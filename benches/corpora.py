@@ -8,8 +8,8 @@ packages    Debian's index of packages, as apt has it on this machine: a stanza 
 simdjson    The JSON files of npm's package simdjson: the elements of an array of objects, or a whole file, a record each.
 wikipedia   The sample of English Wikipedia in PyPI's package gensim: a paragraph of wikitext a record.
 
-A corpus is a file of values, each followed by a zero byte. One that is there already is not fetched again; one that cannot be fetched is left
-out, and said so: the bench goes on without it.
+A corpus is a file of values, each followed by a zero byte. One that is there already is not fetched again; one that cannot be
+fetched is left out, and said so: the bench goes on without it.
 """
 
 import bz2

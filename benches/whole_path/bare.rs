@@ -1,6 +1,6 @@
-//! The least that indexing these records costs with Tantivy as it comes: its single-segment writer, its own document type, its `default`
-//! tokenizer, the fields of `index/schema.rs`, nothing stored. Records are decoded already; their JSON is parsed in the loop.
-//! One thread a core, each building an index of its share.
+//! The least that indexing these records costs with Tantivy as it comes: its single-segment writer, its own document type, its
+//! `default` tokenizer, the fields of `index/schema.rs`, nothing stored. Records are decoded already; their JSON is parsed in
+//! the loop. One thread a core, each building an index of its share.
 
 use std::error::Error;
 use std::thread;

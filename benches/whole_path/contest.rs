@@ -42,8 +42,8 @@ impl Contest {
     }
 }
 
-/// Runs the rounds, and one before them to warm up. All segments go to the worker at once. `fields` are those that the reference is
-/// to have, in turns.
+/// Runs the rounds, and one before them to warm up. All segments go to the worker at once. `fields` are those that the
+/// reference is to have, in turns.
 pub fn hold(
     setup: &Setup,
     segments: &[Segment],

@@ -1,9 +1,9 @@
 //! The whole path, from a client's bytes to its receipt, beside what it is measured against, in one run on the same records.
 //!
-//! The worker is the release binary with its defaults, a process of its own, reached over real gRPC, storing into a local directory: receive,
-//! checksums, decoding, indexing, record blocks, fsync and check are all in its time. What it is measured against is in [`bare`],
-//! [`reference`] and [`marks`]. Each of [`parts`] answers one question; all print medians with the least and the greatest, and ratios of what
-//! ran side by side.
+//! The worker is the release binary with its defaults, a process of its own, reached over real gRPC, storing into a local
+//! directory: receive, checksums, decoding, indexing, record blocks, fsync and check are all in its time. What it is measured
+//! against is in [`bare`], [`reference`] and [`marks`]. Each of [`parts`] answers one question; all print medians with the
+//! least and the greatest, and ratios of what ran side by side.
 //!
 //! Run it with `make bench`; `docs/performance.md` says what the numbers mean.
 

@@ -46,9 +46,11 @@ impl Report {
         println!("\n## {title}\n\n{what}\n");
     }
 
-    /// Holds what was measured against what was asked. Never fails: a bench tells, it does not judge a machine that it does not know.
+    /// Holds what was measured against what was asked. Never fails: a bench tells, it does not judge a machine that it
+    /// does not know.
     pub fn verdict(&mut self, goal: u8, what: &str, asked: Asked, unit: &str, measured: &Sample) {
         let verdict = match asked.missed_by(measured.median()) {
+            None if measured.is_empty() => "not measured".to_owned(),
             None => "met".to_owned(),
             Some(share) => format!("missed by {:.0} %", share * 100.0),
         };

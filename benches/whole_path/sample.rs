@@ -51,7 +51,12 @@ impl Sample {
         Self::new(2, over.iter().zip(under).map(ratio))
     }
 
-    /// The middle one.
+    /// Whether nothing was measured.
+    pub fn is_empty(&self) -> bool {
+        self.sorted.is_empty()
+    }
+
+    /// The middle one; no number where there is none.
     pub fn median(&self) -> f64 {
         let middle = self.sorted.len() / 2;
         match self.sorted.len() % 2 {
@@ -65,6 +70,9 @@ impl Sample {
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let decimals = self.decimals;
+        if self.is_empty() {
+            return f.write_str("absent");
+        }
         write!(f, "{:.decimals$}", self.median())?;
         match &self.sorted[..] {
             [least, .., greatest] => write!(f, " ({least:.decimals$}–{greatest:.decimals$})"),

@@ -25,6 +25,14 @@ pub struct Case {
 }
 
 impl Case {
+    /// Those that the goals name.
+    pub const OF_GOALS: [Self; 4] = [
+        Self::kafka(Codec::None),
+        Self::kafka(Codec::Zstd),
+        Self::chronik(Codec::None),
+        Self::CHRONIK_RECORDS,
+    ];
+
     pub const fn kafka(codec: Codec) -> Self {
         Self { format: Format::Kafka, codec, producer_bytes: true }
     }
@@ -122,8 +130,8 @@ pub fn logs(seed: u64, batch_records: NonZeroUsize) -> impl Iterator<Item = Reco
     })
 }
 
-/// A file of `benches/corpora.py`: values, each followed by a zero byte, as records without keys and headers, a second apart. A batch ends with
-/// 200 records or with its 256th KiB.
+/// A file of `benches/corpora.py`: values, each followed by a zero byte, as records without keys and headers, a second
+/// apart. A batch ends with 200 records or with its 256th KiB.
 pub fn corpus(path: &Path) -> std::io::Result<Vec<RecordBatch>> {
     const BATCH_BYTES: usize = 256 << 10;
     let file = fs::read(path)?;

@@ -23,8 +23,8 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// What Tantivy's documentation leads to: `TEXT` and `STRING` with their frequencies, positions and lengths, everything `STORED`,
-    /// offset and time `FAST`.
+    /// What Tantivy's documentation leads to: `TEXT` and `STRING` as they come (`TEXT` with frequencies, positions and lengths),
+    /// everything `STORED`, offset and time `FAST`.
     pub fn stock() -> Self {
         let mut schema = Schema::builder();
         Self {

@@ -2,9 +2,9 @@
 //!
 //!     tantivy-reference RECORDS lean|stock
 //!
-//! loads the records (`records.rs` has the format) and prints how many there are. Each line on standard input, the number of threads to
-//! use, makes it index them all, drop the index, and print how many documents it held. The bench that starts this takes time and
-//! CPU from outside, as it does for its other contenders.
+//! loads the records (`records.rs` has the format) and prints how many there are. Each line on standard input, the number of
+//! threads to use, makes it index them all, drop the index, and print how many documents it held. The bench that starts this
+//! takes time and CPU from outside, as it does for its other contenders.
 
 mod fields;
 mod records;

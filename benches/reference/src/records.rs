@@ -1,7 +1,7 @@
 //! The file that the bench hands over: records one behind the other, all numbers little-endian.
 //!
-//! A record: offset `i64`, milliseconds since the epoch `i64` (the least `i64`: none), key, value, number of headers `u32`, and name and
-//! value of each. Key, name or value: length `u32` (the greatest `u32`: null) and its bytes.
+//! A record: offset `i64`, milliseconds since the epoch `i64` (the least `i64`: none), key, value, number of headers `u32`, and
+//! name and value of each. Key, name or value: length `u32` (the greatest `u32`: null) and its bytes.
 
 /// One record, borrowed from the file's bytes.
 pub struct Record<'a> {

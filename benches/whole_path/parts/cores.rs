@@ -1,8 +1,8 @@
 //! Goal 2: one large segment uses both cores.
 //!
-//! The worker reads the segment's file itself, so that no client takes part of the cores. "One core" is the same worker confined to one CPU by
-//! `taskset`: its one CPU thread, its runtime and the kernel's work for it all share that core. `--threads 1` leaves the second core
-//! to all but the CPU thread, and is shown beside it.
+//! The worker reads the segment's file itself, so that no client takes part of the cores. "One core" is the same worker
+//! confined to one CPU by `taskset`: its one CPU thread, its runtime and the kernel's work for it all share that core.
+//! `--threads 1` leaves the second core to all but the CPU thread, and is shown beside it.
 
 use std::error::Error;
 

@@ -25,7 +25,13 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let rounds = setup.rounds * TIMES;
-    report.part("latency", &format!("One segment of 4 MB at a time, over gRPC, the worker idle before; {rounds} rounds. The parts of the answer's time are the receipt's own: receiving and building overlap."));
+    report.part(
+        "latency",
+        &format!(
+            "One segment of 4 MB at a time, over gRPC, the worker idle before; {rounds} rounds. Receive, build and upload are \
+             the receipt's own; receiving and building overlap."
+        ),
+    );
     let mut table = Table::new(&[
         "segment",
         "answer, ms",

@@ -22,7 +22,8 @@ const BATCH_RECORDS: NonZeroUsize = NonZeroUsize::new(20).unwrap();
 
 pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
     report.part("small", &format!(
-        "{SMALL} segments of {SMALL_BYTES} bytes, {AT_ONCE} in flight, beside {LARGE} of {} MB at once; batches of {BATCH_RECORDS} records; {} rounds.",
+        "{SMALL} segments of {SMALL_BYTES} bytes, {AT_ONCE} in flight, beside {LARGE} of {} MB at once; batches of \
+             {BATCH_RECORDS} records; {} rounds.",
         setup.megabytes, setup.rounds
     ));
     let mut table = Table::new(&[

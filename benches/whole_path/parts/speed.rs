@@ -2,8 +2,6 @@
 
 use std::error::Error;
 
-use wal_indexer::generate::Codec;
-
 use crate::Setup;
 use crate::contest::{self, Contest};
 use crate::marks::{Mark, Marks};
@@ -11,9 +9,6 @@ use crate::reference::Fields;
 use crate::report::{Asked, Report, Table};
 use crate::sample::Sample;
 use crate::segments::{Case, Segment};
-
-const CASES: [Case; 4] =
-    [Case::kafka(Codec::None), Case::kafka(Codec::Zstd), Case::chronik(Codec::None), Case::CHRONIK_RECORDS];
 
 pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
     report.part(
@@ -23,7 +18,7 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
             setup.segments, setup.megabytes, setup.rounds
         ),
     );
-    let cases = if setup.cases.is_empty() { &CASES[..] } else { &setup.cases };
+    let cases = if setup.cases.is_empty() { &Case::OF_GOALS[..] } else { &setup.cases };
     let mut speeds = Table::new(&[
         "segments",
         "MB",
