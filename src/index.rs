@@ -8,6 +8,7 @@
 mod assemble;
 mod builder;
 mod catalog;
+mod chunked;
 mod columns;
 mod document;
 mod inverted;

@@ -1,85 +1,103 @@
 //! The columns of one Tantivy segment in the making: what ranges and the order of hits are read from.
+//!
+//! Tantivy's own writer finds a column by its name for each value, and sets aside seven mebibytes before the first one. Here columns are
+//! found by number, and their values are kept as they are written.
 
-use std::io;
+mod column;
+mod write;
 
-use tantivy::DateTime;
-use tantivy::columnar::{ColumnType, ColumnarWriter, NumericalValue};
+use std::collections::HashMap;
+
+use tantivy::columnar::NumericalValue;
 
 use super::paths::{PathId, Paths, SEPARATOR};
 use super::schema::names;
+use column::{Column, Kind};
 
 /// The columns of the documents so far.
-#[derive(Default)]
+#[derive(Debug)]
 pub(super) struct Columns {
-    tantivy: ColumnarWriter,
-    /// The columns' names, by the number that paths have while records are read.
-    names: Vec<Option<Box<str>>>,
-    values: usize,
+    columns: Vec<Column>,
+    /// For numbers and for dates: the column of each path, by the number that paths have while records are read.
+    by_path: [Vec<u32>; 2],
+    /// Different numbers may mean the same path.
+    by_name: HashMap<(Box<str>, bool), u32>,
 }
 
-/// What a value takes at most: its document, its type and itself.
-const VALUE_BYTES: usize = 16;
+const OFFSET: usize = 0;
+const TIMESTAMP: usize = 1;
+const UNKNOWN: u32 = u32::MAX;
 
 impl Columns {
     pub fn new() -> Self {
-        let mut tantivy = ColumnarWriter::default();
-        tantivy.record_column_type(names::OFFSET, ColumnType::I64, false);
-        tantivy.record_column_type(names::TIMESTAMP, ColumnType::I64, false);
-        Self { tantivy, names: Vec::new(), values: 0 }
+        let columns = [names::OFFSET, names::TIMESTAMP].map(|name| Column::new(name.into(), Kind::I64));
+        Self { columns: columns.into(), by_path: Default::default(), by_name: HashMap::new() }
     }
 
     pub fn push_offset(&mut self, doc: u32, offset: i64) {
-        self.tantivy.record_numerical(doc, names::OFFSET, offset);
-        self.values += 1;
+        self.columns[OFFSET].push(doc, tantivy::i64_to_u64(offset));
     }
 
     pub fn push_timestamp(&mut self, doc: u32, timestamp_ms: i64) {
-        self.tantivy.record_numerical(doc, names::TIMESTAMP, timestamp_ms);
-        self.values += 1;
+        self.columns[TIMESTAMP].push(doc, tantivy::i64_to_u64(timestamp_ms));
     }
 
+    #[inline]
     pub fn push_number(&mut self, doc: u32, path: PathId, paths: &Paths, number: NumericalValue) {
-        self.tantivy.record_numerical(doc, name(&mut self.names, path, paths), number);
-        self.values += 1;
+        self.column(false, path, paths).push_number(doc, number);
     }
 
+    #[inline]
     pub fn push_date(&mut self, doc: u32, path: PathId, paths: &Paths, nanos: i64) {
-        let date = DateTime::from_timestamp_nanos(nanos);
-        self.tantivy.record_datetime(doc, name(&mut self.names, path, paths), date);
-        self.values += 1;
+        self.column(true, path, paths).push(doc, tantivy::i64_to_u64(nanos));
     }
 
-    /// Writes all columns of this many documents.
-    pub fn write(mut self, documents: u32, to: &mut dyn io::Write) -> io::Result<()> {
-        self.tantivy.serialize(documents, None, to)
+    #[inline]
+    fn column(&mut self, dates: bool, path: PathId, paths: &Paths) -> &mut Column {
+        let found = self.by_path[usize::from(dates)].get(path.index()).copied();
+        let column = match found {
+            Some(column) if column != UNKNOWN => column,
+            _ => self.name(dates, path, paths),
+        };
+        &mut self.columns[column as usize]
+    }
+
+    #[cold]
+    fn name(&mut self, dates: bool, path: PathId, paths: &Paths) -> u32 {
+        let by_path = &mut self.by_path[usize::from(dates)];
+        if by_path.len() <= path.index() {
+            by_path.resize(path.index() + 1, UNKNOWN);
+        }
+        let name: Box<str> = format!("{}{SEPARATOR}{}", names::NUM, paths.path(path)).into();
+        let columns = &mut self.columns;
+        let column = *self.by_name.entry((name, dates)).or_insert_with_key(|(name, _)| {
+            columns.push(Column::new(name.clone(), if dates { Kind::Date } else { Kind::I64 }));
+            (columns.len() - 1) as u32
+        });
+        by_path[path.index()] = column;
+        column
+    }
+
+    /// Bytes in memory.
+    pub fn mem_usage(&self) -> usize {
+        let by_path: usize = self.by_path.iter().map(|by_path| by_path.capacity() * size_of::<u32>()).sum();
+        let names: usize = self.by_name.keys().map(|(name, _)| 2 * name.len() + 48).sum();
+        by_path + names + self.columns.iter().map(Column::mem_usage).sum::<usize>()
     }
 
     /// Bytes of what is kept of the documents: depends on nothing but them.
     pub fn bytes(&self) -> usize {
-        self.values * VALUE_BYTES
+        self.columns.iter().map(Column::bytes).sum()
     }
 
-    /// What [`Columns::write`] takes beside what is held, at most, in bytes; the file in it, which grows by doubling.
-    pub fn write_usage(&self, documents: u32) -> usize {
-        let one_column = documents as usize * (size_of::<u64>() + size_of::<u32>());
-        one_column + 2 * self.file_usage(documents)
+    /// What [`Columns::write`] takes beside what is held, at most, in bytes; the file in it, which is there twice when it ends.
+    pub fn write_usage(&self) -> usize {
+        let largest = self.columns.iter().map(Column::bytes).max().unwrap_or(0);
+        2 * largest + 2 * self.file_usage()
     }
 
     /// What the file takes at most.
-    pub fn file_usage(&self, documents: u32) -> usize {
-        self.values * 9 + self.names.iter().flatten().count() * (documents as usize / 8 + 1_024)
+    pub fn file_usage(&self) -> usize {
+        self.columns.iter().map(|column| column.bytes() + 1_024 + column.len() / 8).sum()
     }
-
-    /// Bytes in memory. Tantivy sets aside seven mebibytes before the first value.
-    pub fn mem_usage(&self) -> usize {
-        self.tantivy.mem_usage() + self.names.capacity() * size_of::<Option<Box<str>>>()
-    }
-}
-
-/// The name of a path's column, as Tantivy's own writer makes it.
-fn name<'a>(names: &'a mut Vec<Option<Box<str>>>, path: PathId, paths: &Paths) -> &'a str {
-    if names.len() <= path.index() {
-        names.resize(path.index() + 1, None);
-    }
-    names[path.index()].get_or_insert_with(|| format!("{}{SEPARATOR}{}", names::NUM, paths.path(path)).into())
 }

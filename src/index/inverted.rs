@@ -6,7 +6,6 @@
 //! log is sorted once, at the end. Files are written by Tantivy's serializers and are the same, byte for byte, which
 //! `stock`'s tests hold against Tantivy's writer.
 
-mod chunked;
 mod hash;
 mod log;
 mod order;

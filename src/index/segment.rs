@@ -117,8 +117,8 @@ impl SegmentBuilder {
 
     /// What [`SegmentBuilder::finish`] takes beside that, at most, in bytes: the files in it.
     pub fn finish_usage(&self) -> usize {
-        let columns = self.columns.write_usage(self.documents);
-        let inverted = self.inverted.write_usage() + self.columns.file_usage(self.documents);
+        let columns = self.columns.write_usage();
+        let inverted = self.inverted.write_usage() + self.columns.file_usage();
         columns.max(inverted.saturating_sub(self.columns.mem_usage()))
     }
 

@@ -78,6 +78,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const FOREIGN: &[(&str, &[&str])] = &[
     ("bincode", &["src/segment/canonical.rs"]),
     ("tantivy", &["src/index.rs", "src/index/"]),
+    ("tantivy_sstable", &["src/index/columns/"]),
     ("object_store", &["src/store.rs", "src/store/"]),
     ("clap", &["src/cli.rs", "src/cli/"]),
     (

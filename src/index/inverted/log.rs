@@ -1,6 +1,6 @@
 //! Which term was in which document, written down as it happens and put in order at the end.
 
-use super::chunked::Chunked;
+use super::super::chunked::Chunked;
 use super::terms::TermId;
 
 /// The terms of each document, one document after the other: four bytes each, and nothing is looked for while records come.

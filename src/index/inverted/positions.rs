@@ -1,6 +1,6 @@
 //! Positions of words, most of them in two bytes.
 
-use super::chunked::Chunked;
+use super::super::chunked::Chunked;
 
 /// Positions in the order of their words.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! The different terms, numbered in the order of their appearance.
 
-use super::chunked::Chunked;
+use super::super::chunked::Chunked;
 use super::hash::{Hashed, Hasher};
 
 /// A term's number.

@@ -58,6 +58,10 @@ impl<T, const LOG2: u32> Chunked<T, LOG2> {
         self.chunks.iter().flatten()
     }
 
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.chunks.iter_mut().flatten()
+    }
+
     /// The chunks, each dropped when the next one is asked for.
     pub fn into_chunks(self) -> impl Iterator<Item = Vec<T>> {
         self.chunks.into_iter()
