@@ -232,3 +232,6 @@ impl Rests {
         self.blocks.iter().map(Vec::capacity).sum::<usize>() + self.blocks.capacity() * size_of::<Vec<u8>>()
     }
 }
+
+#[cfg(test)]
+mod tests;

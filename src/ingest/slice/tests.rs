@@ -14,7 +14,7 @@ async fn a_slice_that_is_built_in_one_go_grows_past_its_reservation_no_further_t
     let size = bytes.len() as u64;
     let mut frames = Vec::new();
     Splitter::new(size, None).push(bytes.into(), &mut frames).expect("frames");
-    let budget = Budget::new(8 << 20);
+    let budget = Budget::new(5 << 20);
     let meter = Meter::new(budget.reserve(1, Duration::ZERO).await.expect("room"));
     let stats = Stats::default();
     let job = Arc::new(stats.job_started(&SegmentId::new("a").expect("short"), size));
