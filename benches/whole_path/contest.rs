@@ -73,7 +73,7 @@ pub fn hold(
         let ((stored, whole), client) =
             timed(Process::this(), || timed(process, || worker.send(all(), segments.len())))?;
         contest.members = worker.members(&stored)?;
-        worker.clear_store()?;
+        worker.make_room()?;
         check(records, stored.records())?;
         let (documents, bare) = timed(Process::this(), || bare::index_all(segments, cores()))?;
         check(records, documents)?;

@@ -24,6 +24,10 @@ use crate::process::Process;
 
 const CHUNK_BYTES: usize = 1 << 20;
 
+/// How much may lie in a store. Files are removed seldom: for a minute after, ext4 looks at each inode that was freed before it
+/// makes a new one, and the worker would pay for that.
+const STORE_BYTES_MAX: u64 = 4 << 30;
+
 /// Workers started so far: each has a store of its own.
 static STARTED: AtomicUsize = AtomicUsize::new(0);
 
@@ -33,8 +37,9 @@ pub struct Worker {
     store: PathBuf,
     runtime: Runtime,
     client: IndexerServiceClient<Channel>,
-    /// Segments so far: each goes under a log id of its own, so that each object is new.
-    sent: usize,
+    /// Rounds so far: each goes under a log id of its own, so that each object is new.
+    rounds: usize,
+    stored_bytes: u64,
 }
 
 /// How a worker differs from one with the defaults.
@@ -114,23 +119,24 @@ impl Worker {
         // A thread of its own: it answers the worker's pings while the other contenders run.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let client = runtime.block_on(IndexerServiceClient::connect(format!("http://{address}")))?;
-        Ok(Self { child, store, runtime, client, sent: 0 })
+        Ok(Self { child, store, runtime, client, rounds: 0, stored_bytes: 0 })
     }
 
-    /// Sends segments over gRPC, so many at once, and waits for all receipts.
+    /// Sends segments, which must differ, over gRPC, so many at once, and waits for all receipts.
     pub fn send(
         &mut self,
         segments: impl IntoIterator<Item = Bytes>,
         at_once: usize,
     ) -> Result<Stored, Box<dyn Error>> {
-        let requests: Vec<_> = segments.into_iter().map(|segment| inline(self.log_id(), segment)).collect();
+        let log_id = self.log_id();
+        let requests: Vec<_> = segments.into_iter().map(|segment| inline(log_id.clone(), segment)).collect();
         let client = &self.client;
         let sent = stream::iter(requests).map(|requests| {
             let mut client = client.clone();
             async move { client.index_segment(stream::iter(requests)).await }
         });
         let replies = self.runtime.block_on(sent.buffer_unordered(at_once).try_collect::<Vec<_>>())?;
-        Ok(Stored { replies: replies.into_iter().map(tonic::Response::into_inner).collect() })
+        Ok(self.stored(replies.into_iter().map(tonic::Response::into_inner).collect()))
     }
 
     /// Has the worker read a segment's file itself: the client has next to nothing to do.
@@ -139,12 +145,18 @@ impl Worker {
         let source = Source::Object(ObjectSource { url, size_bytes: None, crc32c: None });
         let header = IndexSegmentRequest { payload: Some(Payload::Header(header(self.log_id(), source))) };
         let reply = self.runtime.block_on(self.client.index_segment(stream::iter([header])))?;
-        Ok(Stored { replies: vec![reply.into_inner()] })
+        Ok(self.stored(vec![reply.into_inner()]))
+    }
+
+    fn stored(&mut self, replies: Vec<IndexSegmentResponse>) -> Stored {
+        let stored = Stored { replies };
+        self.stored_bytes += stored.bundle_bytes();
+        stored
     }
 
     fn log_id(&mut self) -> String {
-        self.sent += 1;
-        format!("log-{}", self.sent)
+        self.rounds += 1;
+        format!("round-{}", self.rounds)
     }
 
     /// What the bundles hold: they are tars.
@@ -164,8 +176,12 @@ impl Worker {
         Ok(members)
     }
 
-    /// Makes room: nobody reads the objects.
-    pub fn clear_store(&self) -> Result<(), Box<dyn Error>> {
+    /// Makes room where it is needed: nobody reads the objects.
+    pub fn make_room(&mut self) -> Result<(), Box<dyn Error>> {
+        if self.stored_bytes < STORE_BYTES_MAX {
+            return Ok(());
+        }
+        self.stored_bytes = 0;
         for entry in fs::read_dir(&self.store)? {
             let path = entry?.path();
             if path.is_dir() {

@@ -80,7 +80,7 @@ fn workers(setup: &Setup, segment: &Segment) -> Result<[Vec<Took>; 4], Box<dyn E
         for (nth, worker) in workers.iter_mut().enumerate() {
             let process = worker.process();
             let (_, took) = timed(process, || worker.read(&file.0))?;
-            worker.clear_store()?;
+            worker.make_room()?;
             if round > 0 {
                 times[nth].push(took);
             }
@@ -88,7 +88,7 @@ fn workers(setup: &Setup, segment: &Segment) -> Result<[Vec<Took>; 4], Box<dyn E
         let [.., all] = &mut workers;
         let process = all.process();
         let (_, took) = timed(process, || all.send([segment.bytes.clone()], 1))?;
-        all.clear_store()?;
+        all.make_room()?;
         if round > 0 {
             times[3].push(took);
         }

@@ -14,7 +14,7 @@ use crate::worker::Worker;
 const MIB: usize = 1 << 20;
 
 /// Segment sizes, and how many of each go in a round: enough for a clock of hundredths of a second.
-const SIZES: [(&str, usize, usize); 5] = [
+const SIZES: [(&str, usize, u64); 5] = [
     ("1 MB", 1_000_000, 200),
     ("4 MB", 4_000_000, 50),
     ("64 MB", 64_000_000, 4),
@@ -24,9 +24,6 @@ const SIZES: [(&str, usize, usize); 5] = [
 
 /// The size that the others are compared with.
 const MIDDLE: &str = "64 MB";
-
-/// Different segments of a size; where a round has more, they come again, under another log id.
-const DIFFERENT: u64 = 8;
 
 /// A round is two gigabytes: that many are enough.
 const ROUNDS_MAX: usize = 3;
@@ -49,9 +46,8 @@ fn measure(setup: &Setup, report: &mut Report, case: Case) -> Result<(), Box<dyn
     let sizes = SIZES.iter().filter(|(_, bytes, _)| *bytes <= setup.bytes_max);
     let mut rows = Vec::new();
     for (name, bytes, count) in sizes {
-        let different = Segment::logs(case, *bytes, DIFFERENT.min(*count as u64))?;
-        let segments: Vec<Bytes> =
-            different.into_iter().map(|segment| segment.bytes).cycle().take(*count).collect();
+        let segments = Segment::logs(case, *bytes, *count)?;
+        let segments: Vec<Bytes> = segments.into_iter().map(|segment| segment.bytes).collect();
         let megabytes = segments.iter().map(|segment| segment.len() as f64 / 1e6).sum::<f64>();
         rows.push(Row { name, megabytes, segments, took: Vec::new() });
     }
@@ -60,7 +56,7 @@ fn measure(setup: &Setup, report: &mut Report, case: Case) -> Result<(), Box<dyn
         for row in &mut rows {
             let process = worker.process();
             let (_, took) = timed(process, || worker.send(row.segments.iter().cloned(), 2))?;
-            worker.clear_store()?;
+            worker.make_room()?;
             if round > 0 {
                 row.took.push(took);
             }

@@ -49,7 +49,7 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
         for round in 0..=rounds {
             thread::sleep(PAUSE);
             let (stored, answer) = timed(worker.process(), || worker.send([segment[0].bytes.clone()], 1))?;
-            worker.clear_store()?;
+            worker.make_room()?;
             let one = timed(Process::this(), || bare::index_all(&segment, 1))?.1;
             let all = timed(Process::this(), || bare::index_all(&segment, cores()))?.1;
             if round > 0 {

@@ -69,7 +69,7 @@ pub fn row(
 ) -> Result<f64, Box<dyn Error>> {
     let stored = worker.send([segment.bytes.clone()], 1)?;
     let members = worker.members(&stored)?;
-    worker.clear_store()?;
+    worker.make_room()?;
     let values: usize = segment
         .batches
         .iter()

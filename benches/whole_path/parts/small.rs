@@ -47,9 +47,9 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
         let (mut of_small, mut of_large) = (Vec::new(), Vec::new());
         for round in 0..=setup.rounds {
             let (_, small_took) = timed(process, || worker.send(small.iter().cloned(), AT_ONCE))?;
-            worker.clear_store()?;
+            worker.make_room()?;
             let (_, large_took) = timed(process, || worker.send(large.iter().cloned(), large.len()))?;
-            worker.clear_store()?;
+            worker.make_room()?;
             if round > 0 {
                 of_small.push(small_took);
                 of_large.push(large_took);
