@@ -23,9 +23,9 @@ fn longest_way<T: AsRef<[u8]>>(words: impl Iterator<Item = T>) -> usize {
 
 #[test]
 fn terms_that_are_much_alike_do_not_fall_together() {
+    type Term = Box<dyn Fn(u64) -> Vec<u8>>;
     const TERMS: u64 = 150_000;
     let long = "x".repeat(500);
-    type Term = Box<dyn Fn(u64) -> Vec<u8>>;
     let kinds: [(&str, Term); 7] = [
         ("numbers", Box::new(|n| n.to_be_bytes().to_vec())),
         ("high bytes", Box::new(|n| (n << 46).to_be_bytes().to_vec())),
@@ -33,7 +33,7 @@ fn terms_that_are_much_alike_do_not_fall_together() {
         ("same start", Box::new(|n| format!("request{n:09}").into())),
         ("same end", Box::new(|n| format!("{n:09}-and-the-same-long-end-of-all").into())),
         ("middles", Box::new(|n| format!("0123456789abcdef{n:016x}0123456789abcdef").into())),
-        ("long", Box::new(|n| format!("{long}{n}").into())),
+        ("long", Box::new(move |n| format!("{long}{n}").into())),
     ];
     for (name, term) in kinds {
         let way = longest_way((0..TERMS).map(term));
