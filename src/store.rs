@@ -61,6 +61,8 @@ pub struct Store {
     url: Arc<str>,
     patience: Patience,
     pace: Arc<Pace>,
+    /// On the local file system: the directories whose entries are durable.
+    synced: Arc<disk::Synced>,
 }
 
 impl fmt::Debug for Store {
@@ -134,6 +136,7 @@ impl Store {
             prefix,
             patience: Patience::default(),
             pace: Arc::default(),
+            synced: Arc::default(),
         })
     }
 

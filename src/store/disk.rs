@@ -1,29 +1,101 @@
 //! What the local file system needs to be told so that a name survives a power cut. `object_store` syncs nothing unless
 //! asked to; asked, it syncs the file, links it, then syncs its directory, and only those directories above it that it
 //! made itself. So a name that somebody else made, or that was made just before a crash, may not be durable, although
-//! it can be seen: everything up to the store's root is synced here, whoever made it.
+//! it can be seen: everything up to the store's root is synced here, whoever made it. A directory that has not changed
+//! since it was synced last needs no second sync: with many bundles below one root that is most of them.
 //!
 //! A write goes to `NAME#1` (or the next free number) and is then linked to its name, so that no name ever shows half an
 //! object. A crash in between leaves that file behind. It is never listed nor read, and can be removed by hand.
 
-use std::fs::{self, File};
+use std::collections::HashMap;
+use std::fs::{self, File, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
-/// Makes `file` and each directory from its own up to `root` durable. Returns what was synced, in that order.
-pub(super) fn sync_up_to(root: &Path, file: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut synced = vec![file.to_path_buf()];
-    File::open(file)?.sync_all()?;
-    let mut directory = file.parent();
-    while let Some(current) = directory {
-        File::open(current)?.sync_all()?;
-        synced.push(current.to_path_buf());
-        if current == root {
-            return Ok(synced);
-        }
-        directory = current.parent();
+/// A change within this time of another may leave a directory's time of change as it is: kernels keep it in steps of some
+/// milliseconds, and file servers in coarser ones. What changed so lately is not taken for unchanged.
+const CHANGE_TIME_STEP_MAX: Duration = Duration::from_secs(2);
+
+/// Directories that are remembered: beyond this they are forgotten, and synced once more.
+const REMEMBERED_MAX: usize = 10_000;
+
+/// How the file came to be where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    /// Written just now by `object_store`, which says so after it has synced the file and then the directory with its name.
+    WithSync,
+    /// In whatever way.
+    Somehow,
+}
+
+/// The directories that were synced, and how each stood just before.
+#[derive(Debug, Default)]
+pub(super) struct Synced(Mutex<HashMap<PathBuf, Version>>);
+
+/// Changes whenever an entry of a directory does: device, inode, and time of change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Version(u64, u64, i64, i64);
+
+impl Version {
+    /// `None` where it changed so lately that another change might not show.
+    fn of(directory: &Metadata) -> Option<Self> {
+        let changed =
+            Duration::new(directory.ctime().try_into().ok()?, directory.ctime_nsec().try_into().ok()?);
+        let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + changed).ok()?;
+        let version = Self(directory.dev(), directory.ino(), directory.ctime(), directory.ctime_nsec());
+        (age > CHANGE_TIME_STEP_MAX).then_some(version)
     }
-    Err(io::Error::new(io::ErrorKind::InvalidInput, "the file does not lie under the store's root"))
+}
+
+impl Synced {
+    /// Makes `file` and each directory from its own up to `root` durable. Returns what had to be synced, in that order.
+    pub(super) fn sync_up_to(&self, root: &Path, file: &Path, came: Came) -> io::Result<Vec<PathBuf>> {
+        let mut synced = Vec::new();
+        let opened = File::open(file)?;
+        if came != Came::WithSync {
+            opened.sync_all()?;
+            synced.push(file.to_path_buf());
+        }
+        let mut directory = file.parent();
+        while let Some(current) = directory {
+            let done = came == Came::WithSync && Some(current) == file.parent();
+            if !done && self.sync(current)? {
+                synced.push(current.to_path_buf());
+            }
+            if current == root {
+                return Ok(synced);
+            }
+            directory = current.parent();
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "the file does not lie under the store's root"))
+    }
+
+    /// Syncs a directory unless it has not changed since that was done last. Returns whether it had to.
+    fn sync(&self, directory: &Path) -> io::Result<bool> {
+        let opened = File::open(directory)?;
+        // Looked at first: what changes while it is synced counts as a later change.
+        let version = Version::of(&opened.metadata()?);
+        if version.is_some() && self.lock().get(directory) == version.as_ref() {
+            return Ok(false);
+        }
+        opened.sync_all()?;
+        let mut remembered = self.lock();
+        if remembered.len() >= REMEMBERED_MAX {
+            remembered.clear();
+        }
+        match version {
+            Some(version) => remembered.insert(directory.to_path_buf(), version),
+            None => remembered.remove(directory),
+        };
+        Ok(true)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Version>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Creates `root` with all above it where it is missing, durably, and returns it without links.
@@ -50,26 +122,61 @@ pub(super) fn create_root(root: &Path) -> io::Result<PathBuf> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_directory_up_to_the_root_is_synced_and_none_above_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = create_root(&dir.path().join("a/b")).unwrap();
+    /// A root with a file two directories below it; returns both, and the directories from the file's own up.
+    fn file_below(dir: &Path) -> (PathBuf, PathBuf, [PathBuf; 4]) {
+        let root = create_root(&dir.join("a/b")).unwrap();
         let file = root.join("topic/7/0/name.tar");
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(&file, b"bytes").unwrap();
-        let want =
-            [file.clone(), root.join("topic/7/0"), root.join("topic/7"), root.join("topic"), root.clone()];
-        assert_eq!(sync_up_to(&root, &file).unwrap(), want);
+        let above = [root.join("topic/7/0"), root.join("topic/7"), root.join("topic"), root.clone()];
+        (root, file, above)
+    }
+
+    #[test]
+    fn every_directory_up_to_the_root_is_synced_and_none_above_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, file, above) = file_below(dir.path());
+        let synced = Synced::default().sync_up_to(&root, &file, Came::Somehow).unwrap();
+        assert_eq!((&synced[0], &synced[1..]), (&file, &above[..]));
+    }
+
+    #[test]
+    fn a_file_that_came_with_a_sync_is_not_synced_again_nor_is_its_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, file, above) = file_below(dir.path());
+        let synced = Synced::default().sync_up_to(&root, &file, Came::WithSync).unwrap();
+        assert_eq!(synced, above[1..]);
+    }
+
+    #[test]
+    fn a_directory_is_synced_again_once_it_has_changed_or_may_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, file, above) = file_below(dir.path());
+        let synced = Synced::default();
+        let dirs = || synced.sync_up_to(&root, &file, Came::Somehow).unwrap()[1..].to_vec();
+        assert_eq!((dirs(), dirs()), (above.to_vec(), above.to_vec()), "they changed a moment ago");
+        std::thread::sleep(CHANGE_TIME_STEP_MAX + Duration::from_millis(50));
+        assert_eq!((dirs(), dirs()), (above.to_vec(), vec![]));
+        fs::write(root.join("topic/other"), b"").unwrap();
+        assert_eq!(dirs(), above[2..3]);
+        fs::rename(root.join("topic/7"), root.join("topic/8")).unwrap();
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, b"bytes").unwrap();
+        assert_eq!(dirs(), above[..3], "others of the same names");
     }
 
     #[test]
     fn a_file_that_is_gone_or_elsewhere_is_not_durable() {
         let dir = tempfile::tempdir().unwrap();
         let root = create_root(&dir.path().join("root")).unwrap();
-        let gone = sync_up_to(&root, &root.join("gone")).unwrap_err();
-        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
-        let elsewhere = dir.path().join("elsewhere");
-        fs::write(&elsewhere, b"bytes").unwrap();
-        assert_eq!(sync_up_to(&root, &elsewhere).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        for came in [Came::WithSync, Came::Somehow] {
+            let synced = Synced::default();
+            let gone = synced.sync_up_to(&root, &root.join("gone"), came).unwrap_err();
+            assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+            let elsewhere = dir.path().join("elsewhere");
+            fs::write(&elsewhere, b"bytes").unwrap();
+            let elsewhere = synced.sync_up_to(&root, &elsewhere, came).unwrap_err();
+            assert_eq!(elsewhere.kind(), io::ErrorKind::InvalidInput);
+        }
     }
 }

@@ -19,10 +19,11 @@ use bytes::Bytes;
 use object_store::{Error as ObjectError, GetOptions, PutMode, PutOptions, PutPayload};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::disk::Came;
 use super::error::{Cause, Operation, StoreError, StoreErrorKind};
 use super::key::BundleKey;
 use super::url::{Location, Scheme};
-use super::{Store, disk, retry};
+use super::{Store, retry};
 
 /// The largest object that one PUT creates, in bytes: Azure takes 5,000 MiB, S3 5 GiB.
 pub const OBJECT_BYTES_MAX: u64 = 5_000 << 20;
@@ -385,7 +386,7 @@ impl Store {
         if head.size_bytes != object.size_bytes || !same_tag {
             return self.confirm_by_reading(key, object, url).await;
         }
-        self.sync(key, url).await?;
+        self.sync(key, url, Came::WithSync).await?;
         let found = Found { size_bytes: head.size_bytes, crc32c: object.crc32c, e_tag: e_tag.or(head.e_tag) };
         Ok(Some(Confirmed { found, existed: false }))
     }
@@ -403,7 +404,7 @@ impl Store {
         if !found.is(object) {
             return Err(PutError::Corrupt(StoreError::new(Operation::Put, url, found.differs(object))));
         }
-        self.sync(key, url).await?;
+        self.sync(key, url, Came::Somehow).await?;
         Ok(Some(Confirmed { found, existed: false }))
     }
 
@@ -434,7 +435,7 @@ impl Store {
                 Err(Refused::Unread(source)) => return Err(PutError::Store { source, attempts: 0 }),
             }
         };
-        self.sync(key, url).await?;
+        self.sync(key, url, Came::Somehow).await?;
         Ok(Some((Confirmed { found, existed: true }, judged)))
     }
 
@@ -470,10 +471,11 @@ impl Store {
     }
 
     /// On the local file system: makes the object and its name durable. Elsewhere the store's answer says that they are.
-    async fn sync(&self, key: &BundleKey, url: &str) -> Result<(), PutError> {
+    async fn sync(&self, key: &BundleKey, url: &str, came: Came) -> Result<(), PutError> {
         let Location::File(root) = &*self.location else { return Ok(()) };
         let (root, file) = (root.clone(), root.join(key.to_string()));
-        let synced = tokio::task::spawn_blocking(move || disk::sync_up_to(&root, &file)).await;
+        let known = Arc::clone(&self.synced);
+        let synced = tokio::task::spawn_blocking(move || known.sync_up_to(&root, &file, came)).await;
         let cause = match synced {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(error)) => Cause::Io { kind: error.kind(), os_error: error.raw_os_error() },
