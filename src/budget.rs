@@ -1,5 +1,8 @@
 //! The process-wide byte budget: whoever wants memory for a segment reserves it first, waits in order, and gets it or
 //! an error. Received bytes, the index under construction, record blocks and uploads all count. Knows nothing of them.
+//!
+//! A part of it can be set aside for short work that already holds other memory and must wait for more ([`Budget::turn`]): whoever
+//! holds a part of that waits for nothing else, so that it always comes round.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +24,9 @@ pub struct Budget {
 struct Shared {
     units: Arc<Semaphore>,
     total_bytes: u64,
+    /// What is set aside for turns.
+    turns: Arc<Semaphore>,
+    turns_bytes: u64,
     waiting_requests: AtomicU64,
     waiting_bytes: AtomicU64,
 }
@@ -62,11 +68,19 @@ pub struct BudgetUse {
 impl Budget {
     /// A budget of `total_bytes`, rounded down to 4 KiB, at least that.
     pub fn new(total_bytes: u64) -> Self {
+        Self::with_turns(total_bytes, 0)
+    }
+
+    /// The same, and `turns_bytes` beside them that are only handed out as turns.
+    pub fn with_turns(total_bytes: u64, turns_bytes: u64) -> Self {
         let units = (total_bytes / UNIT_BYTES).clamp(1, u64::from(u32::MAX));
+        let turns = (turns_bytes / UNIT_BYTES).min(u64::from(u32::MAX));
         Self {
             shared: Arc::new(Shared {
                 units: Arc::new(Semaphore::new(units as usize)),
                 total_bytes: units * UNIT_BYTES,
+                turns: Arc::new(Semaphore::new(turns as usize)),
+                turns_bytes: turns * UNIT_BYTES,
                 waiting_requests: AtomicU64::new(0),
                 waiting_bytes: AtomicU64::new(0),
             }),
@@ -81,6 +95,28 @@ impl Budget {
             Ok(Ok(permit)) => Ok(Reservation { budget: self.clone(), permit }),
             Ok(Err(_)) | Err(_) => Err(self.no_room(bytes)),
         }
+    }
+
+    /// Up to `bytes` of what is set aside for turns, first come first served; all of it where `bytes` are more than there is. To be
+    /// held for a piece of work that waits for no memory, and so comes to its end.
+    pub async fn turn(&self, bytes: u64) -> Turn {
+        let (bytes, units) = self.turn_of(bytes);
+        // Never closed: there is always an answer.
+        let permit = self.shared.turns.clone().acquire_many_owned(units).await.ok();
+        Turn { bytes, _permit: permit }
+    }
+
+    /// The same at once, or not at all.
+    pub fn turn_now(&self, bytes: u64) -> Option<Turn> {
+        let (bytes, units) = self.turn_of(bytes);
+        let permit = self.shared.turns.clone().try_acquire_many_owned(units).ok()?;
+        Some(Turn { bytes, _permit: Some(permit) })
+    }
+
+    /// What there is of so many bytes, also in units.
+    fn turn_of(&self, bytes: u64) -> (u64, u32) {
+        let bytes = bytes.min(self.shared.turns_bytes);
+        (bytes, u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX))
     }
 
     /// How it stands now.
@@ -130,6 +166,20 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// Bytes of those that are set aside, until it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    bytes: u64,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Turn {
+    /// How many.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
 /// Bytes that belong to one request until it is dropped.
 #[derive(Debug)]
 pub struct Reservation {
@@ -141,6 +191,11 @@ impl Reservation {
     /// What is held, in bytes.
     pub fn bytes(&self) -> u64 {
         self.permit.num_permits() as u64 * UNIT_BYTES
+    }
+
+    /// What it is a part of.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Takes `more` bytes at once or not at all: a request that already holds memory must not wait for others that do.
@@ -192,6 +247,20 @@ mod tests {
         assert_eq!(waiting.await.expect("no panic"), Ok(MIB));
         assert_eq!(budget.usage().reserved_bytes, 0);
         assert_eq!(budget.usage().waiting_requests, 0);
+    }
+
+    #[tokio::test]
+    async fn turns_come_round_whatever_is_reserved_and_take_nothing_of_it() {
+        let budget = Budget::with_turns(MIB, 4 * MIB);
+        let _all = budget.reserve(MIB, Duration::ZERO).await.expect("free");
+        let (one, other) = (budget.turn(MIB).await, budget.turn(3 * MIB).await);
+        assert_eq!((one.bytes(), other.bytes()), (MIB, 3 * MIB));
+        assert!(budget.turn_now(1).is_none());
+        let mut third = Box::pin(budget.turn(9 * MIB));
+        assert!(timeout(Duration::from_millis(5), &mut third).await.is_err(), "nothing is left");
+        drop((one, other));
+        assert_eq!(third.await.bytes(), 4 * MIB, "all there is");
+        assert_eq!(Budget::new(MIB).turn(MIB).await.bytes(), 0, "nothing is set aside");
     }
 
     #[tokio::test]

@@ -38,9 +38,18 @@ use slices::Workshop;
 /// The largest segment: positions in it fit into 31 bits.
 pub const SEGMENT_BYTES_MAX: u64 = 2 << 30;
 
-/// What every request needs beside its bytes: two builders with the arenas of an empty index (9 MiB each), and the
-/// compressor's and decoder's buffers.
-const REQUEST_BASE_BYTES: u64 = 24 << 20;
+/// What a process takes of its budget whatever it does: the program, one connection's windows, and what the allocator has not given
+/// back yet.
+const PROCESS_BYTES: u64 = 24 << 20;
+
+/// What is set aside for finishing slices, for each thread that may be doing so, and at most as a part of the budget. A slice of
+/// 32 MiB of JSON logs takes about this.
+const FINISHING_BYTES_PER_THREAD: u64 = 32 << 20;
+const FINISHING_PART_MAX: u64 = 8;
+
+/// What every request needs beside its bytes: a builder with the arenas of an empty index (9 MiB), and the compressor's and
+/// decoder's buffers.
+const REQUEST_BASE_BYTES: u64 = 12 << 20;
 
 /// What a request may have in hand at once, read and not yet built, and being built, for a large segment.
 const IN_HAND_BYTES_MAX: u64 = 128 << 20;
@@ -109,6 +118,13 @@ impl Default for Patience {
             upload: Duration::from_secs(60),
         }
     }
+}
+
+/// The budget of a process whose resident memory is to stay within `process_bytes`, with `threads` for CPU work.
+pub fn budget(process_bytes: u64, threads: usize) -> Budget {
+    let finishing = FINISHING_BYTES_PER_THREAD.saturating_mul(threads as u64);
+    let finishing = finishing.min(process_bytes / FINISHING_PART_MAX);
+    Budget::with_turns(process_bytes.saturating_sub(PROCESS_BYTES + finishing), finishing)
 }
 
 /// The write path of one process; cheap to clone.

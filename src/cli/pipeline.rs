@@ -8,10 +8,9 @@ use bytesize::ByteSize;
 use url::Url;
 
 use super::{CliError, Exit};
-use crate::budget::Budget;
 use crate::cpu::Cpu;
 use crate::index::Settings;
-use crate::ingest::{Ingest, Patience};
+use crate::ingest::{self, Ingest, Patience};
 use crate::stats::Stats;
 use crate::store::Store;
 
@@ -23,8 +22,8 @@ pub struct PipelineArgs {
     #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL")]
     store: Url,
 
-    /// Memory for segments in work: received bytes, indexes under construction, bundles on their way. Default: half of
-    /// what the cgroup or the machine has.
+    /// Memory that this process may take for segments in work: received bytes, indexes under construction, bundles on their
+    /// way, and itself. Default: half of what the cgroup or the machine has.
     #[arg(long, env = "WAL_INDEXER_MEMORY_BUDGET", value_name = "SIZE")]
     memory_budget: Option<ByteSize>,
 
@@ -61,8 +60,8 @@ impl PipelineArgs {
         let budget_bytes = self.memory_budget.map_or_else(default_budget_bytes, |size| size.as_u64());
         Ok(Ingest {
             store,
+            budget: ingest::budget(budget_bytes, cpu.threads()),
             cpu,
-            budget: Budget::new(budget_bytes),
             settings: Arc::new(settings),
             stats: Stats::default(),
             patience: Patience::default(),

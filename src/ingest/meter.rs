@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::budget::{BudgetError, Reservation};
+use crate::budget::{Budget, BudgetError, Reservation, Turn};
 
 /// Growing takes at least this much at a time, so that the shared budget is not asked for every block.
 const GROWTH_STEP_BYTES: u64 = 4 << 20;
@@ -25,6 +25,13 @@ struct Held {
 pub(super) struct Share {
     meter: Meter,
     bytes: u64,
+}
+
+/// Room for a short piece of work; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Room {
+    _turn: Turn,
+    _beyond: Share,
 }
 
 impl Meter {
@@ -57,6 +64,29 @@ impl Meter {
                 grown => grown,
             }
         })
+    }
+
+    /// Room for `bytes` more while a piece of work comes to its end: from what is set aside for this, in turn, and what goes
+    /// beyond that from the request's own. Whoever waits here holds memory, so nobody may wait for memory who has a turn.
+    pub(super) async fn room(&self, bytes: u64) -> Result<Room, BudgetError> {
+        let turn = self.budget().turn(bytes).await;
+        self.room_in(turn, bytes)
+    }
+
+    /// The same, where it need not be waited for.
+    pub(super) fn room_now(&self, bytes: u64) -> Option<Room> {
+        let turn = self.budget().turn_now(bytes)?;
+        self.room_in(turn, bytes).ok()
+    }
+
+    fn room_in(&self, turn: Turn, bytes: u64) -> Result<Room, BudgetError> {
+        let mut beyond = self.share();
+        beyond.set(bytes - turn.bytes())?;
+        Ok(Room { _turn: turn, _beyond: beyond })
+    }
+
+    fn budget(&self) -> Budget {
+        self.with(|held| held.reservation.budget().clone())
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Held) -> T) -> T {
@@ -104,7 +134,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::budget::Budget;
 
     const MIB: u64 = 1 << 20;
 
@@ -125,6 +154,27 @@ mod tests {
         other.set(60 * MIB).expect("the other part has gone");
         drop((other, meter));
         assert_eq!(budget.usage().reserved_bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn what_ends_soon_is_given_room_in_turn_even_where_all_is_reserved() {
+        let budget = Budget::with_turns(8 * MIB, 4 * MIB);
+        let meter = meter_of(&budget, 8 * MIB).await;
+        let mut part = meter.share();
+        part.set(8 * MIB).expect("reserved");
+        let first = meter.room_now(3 * MIB).expect("set aside for this");
+        assert!(meter.room_now(3 * MIB).is_none());
+        let mut second = Box::pin(meter.room(3 * MIB));
+        assert!(
+            tokio::time::timeout(Duration::from_millis(5), &mut second).await.is_err(),
+            "not its turn yet"
+        );
+        drop(first);
+        drop(second.await.expect("now it is"));
+        let refused = meter.room(5 * MIB).await.expect_err("one more than is set aside");
+        assert!(matches!(refused, BudgetError::NeverFits { .. }), "{refused:?}");
+        part.set(7 * MIB).expect("less");
+        drop(meter.room(5 * MIB).await.expect("one is from its own"));
     }
 
     #[tokio::test]

@@ -114,17 +114,6 @@ pub(super) fn begin(
 }
 
 impl Slice {
-    /// Builds a slice of `pieces` from its beginning to its end.
-    pub(super) fn build(
-        (mut reader, mut packer): (Reader, Packer),
-        pieces: Vec<Piece>,
-    ) -> Result<Self, IngestError> {
-        let facts = reader.add(&pieces)?;
-        packer.add(pieces, &facts)?;
-        let packed = packer.finish()?;
-        Self::new(reader.finish()?, packed)
-    }
-
     /// Puts both halves together, and checks that they hold what was decoded.
     pub(super) fn new(read: Read, packed: Packed) -> Result<Self, IngestError> {
         let Read { index, tally, mut memory } = read;
@@ -189,9 +178,17 @@ impl Reader {
         Ok(facts)
     }
 
+    /// What [`Reader::finish`] takes for a moment beside what is accounted for, in bytes.
+    pub(super) fn finish_usage(&self) -> u64 {
+        self.index.finish_usage() as u64
+    }
+
     /// Finishes the index.
     pub(super) fn finish(self) -> Result<Read, IngestError> {
-        Ok(Read { index: self.index.finish()?, tally: self.tally, memory: self.memory })
+        let Self { index, tally, mut memory, .. } = self;
+        let index = index.finish()?;
+        memory.set((index.mem_usage() + tally.mem_usage()) as u64)?;
+        Ok(Read { index, tally, memory })
     }
 
     /// Returns what was found in the frame, and how many bytes it opened to.

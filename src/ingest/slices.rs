@@ -328,7 +328,18 @@ async fn read_all(
         }
     }
     drop(feed);
-    workshop.cpu.run(move || reader.finish()).await?
+    finish(workshop, reader).await
+}
+
+/// Ends a slice's index. What that takes for a moment is much of what a slice ever takes: there is room for a few at a time.
+async fn finish(workshop: &Workshop, reader: Reader) -> Result<Read, IngestError> {
+    let room = workshop.meter.room(reader.finish_usage()).await?;
+    let finished = workshop.cpu.run(move || {
+        let finished = reader.finish();
+        drop(room);
+        finished
+    });
+    finished.await?
 }
 
 /// Packs runs as they have been read.
@@ -349,12 +360,25 @@ async fn build_whole(
     partition: &TopicPartition,
     run: Run,
 ) -> Result<Slice, IngestError> {
-    let halves = workshop.begin(partition)?;
-    let built = workshop.cpu.run(move || {
+    let (mut reader, mut packer) = workshop.begin(partition)?;
+    let meter = workshop.meter.clone();
+    let built = workshop.cpu.run(move || -> Result<_, IngestError> {
         let Run { pieces, _read_ahead, _memory } = run;
-        Slice::build(halves, pieces)
+        let facts = reader.add(&pieces)?;
+        packer.add(pieces, &facts)?;
+        let packed = packer.finish()?;
+        // At once where there is room: what waits for its turn holds memory meanwhile.
+        match meter.room_now(reader.finish_usage()) {
+            Some(_room) => Ok((Ok(reader.finish()?), packed)),
+            None => Ok((Err(reader), packed)),
+        }
     });
-    let slice = built.await??;
+    let (read, packed) = built.await??;
+    let read = match read {
+        Ok(read) => read,
+        Err(reader) => finish(workshop, reader).await?,
+    };
+    let slice = Slice::new(read, packed)?;
     workshop.learn_from(&slice)?;
     Ok(slice)
 }

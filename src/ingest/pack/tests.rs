@@ -32,9 +32,12 @@ async fn the_gaps_of_a_compacted_log_are_counted_with_the_bundle_that_lists_them
     let meter = Meter::new(Budget::new(1 << 30).reserve(1, Duration::ZERO).await.expect("room"));
     let job = Arc::new(Stats::default().job_started(&SegmentId::new("a").expect("short"), source.bytes_read));
     let settings = TopicSettings::default();
-    let halves = slice::begin(&settings, &meter, &job).expect("a beginning");
-    let pieces = frames.into_iter().map(Piece::Frame).collect();
-    let slice = Slice::build(halves, pieces).expect("a slice");
+    let (mut reader, mut packer) = slice::begin(&settings, &meter, &job).expect("a beginning");
+    let pieces: Vec<Piece> = frames.into_iter().map(Piece::Frame).collect();
+    let facts = reader.add(&pieces).expect("read");
+    packer.add(pieces, &facts).expect("packed");
+    let (read, packed) = (reader.finish().expect("an index"), packer.finish().expect("blocks"));
+    let slice = Slice::new(read, packed).expect("a slice");
     let built = slice.memory.bytes();
 
     let request = Request::new(RequestParts::default()).expect("a request");
