@@ -21,6 +21,7 @@ mod python;
 mod read_back;
 mod receipts;
 mod requests;
+mod resident;
 mod scale;
 mod servers;
 mod sidecar;

@@ -84,9 +84,7 @@ impl Process {
 
     /// What it has resident now, in bytes.
     pub fn resident_bytes(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says it");
-        line.trim().strip_suffix(" kB").expect("in KiB").parse::<u64>().expect("a number") * 1024
+        crate::worker::resident_bytes(self.pid())
     }
 }
 

@@ -193,10 +193,19 @@ fn files_below(directory: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// `VmHWM` of a process, in bytes.
+/// `VmHWM` of a process, in bytes: the most that it ever had resident.
 pub fn peak_resident_bytes(pid: u32) -> u64 {
+    status_bytes(pid, "VmHWM:")
+}
+
+/// `VmRSS` of a process, in bytes: what it has resident now.
+pub fn resident_bytes(pid: u32) -> u64 {
+    status_bytes(pid, "VmRSS:")
+}
+
+fn status_bytes(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says it");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux says it");
     let kib = line.trim().strip_suffix(" kB").expect("in KiB");
     kib.parse::<u64>().expect("a number") * 1024
 }

@@ -1,0 +1,115 @@
+//! What a worker has resident: idle, at its peak over one segment, and with as many large ones as its budget lets in. Release figures
+//! are printed by the long forms; `--memory-budget` is what the process may have, not what it counts.
+
+use std::time::{Duration, Instant};
+
+use tonic::Code;
+use wal_indexer::client::{Connection, ConnectionError};
+use wal_indexer::generate::{Codec, Format, Size};
+
+use crate::sizes::{Made, make, spec};
+use crate::worker::{Worker, peak_resident_bytes, resident_bytes};
+
+const MB: u64 = 1_000_000;
+
+/// What an idle worker may have. Pages of the program itself count: a build that is not optimised has more of them.
+const IDLE_BYTES_MAX: u64 = 30 * MB;
+
+/// The same after work: what the allocator keeps, and what of the program was needed.
+const IDLE_AGAIN_BYTES_MAX: u64 = 45 * MB;
+
+/// How soon what was needed is given back.
+const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(5);
+
+/// Waits until little is left; returns how much.
+async fn idle_again(pid: u32) -> u64 {
+    let deadline = Instant::now() + GIVEN_BACK_WITHIN;
+    loop {
+        let resident = resident_bytes(pid);
+        if resident <= IDLE_AGAIN_BYTES_MAX {
+            return resident;
+        }
+        assert!(Instant::now() < deadline, "{} MB are still resident", resident / MB);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// One segment in a fresh worker with its defaults; returns the peak.
+async fn check_one(format: Format, size: u64) -> u64 {
+    let worker = Worker::start();
+    let made = make(spec(format, Codec::None, Size::Bytes(size)));
+    let idle = resident_bytes(worker.pid());
+    assert!(idle <= IDLE_BYTES_MAX, "{} MB before any work", idle / MB);
+    made.index(&worker).await;
+    let peak = worker.peak_resident_bytes();
+    let again = idle_again(worker.pid()).await;
+    println!(
+        "{format}, {} MB: idle {} MB, peak {} MB, idle again {} MB",
+        size / MB,
+        idle / MB,
+        peak / MB,
+        again / MB
+    );
+    peak
+}
+
+#[tokio::test]
+async fn an_idle_worker_is_small_and_small_again_soon_after_a_segment() {
+    let peak = check_one(Format::Kafka, 6 * MB).await;
+    assert!(peak < 90 * MB, "{} MB", peak / MB);
+}
+
+#[tokio::test]
+#[ignore = "minutes; make test-long runs it"]
+async fn long_a_segment_of_64_mb_takes_no_more_than_250_mb() {
+    for format in [Format::Kafka, Format::ChronikV2] {
+        let peak = check_one(format, 64 * MB).await;
+        assert!(peak <= 250 * MB, "{format}: {} MB", peak / MB);
+    }
+}
+
+/// Sends a segment until it is taken, as the agent does; returns how often there was no room.
+async fn send(made: &Made, worker: &Worker) -> u32 {
+    let mut refused = 0;
+    loop {
+        let mut client = Connection::connect(&worker.endpoint()).await.expect("it listens");
+        match client.index_file(made.header(), made.file.path()).await {
+            Ok(_) => return refused,
+            Err(ConnectionError::Status(status)) => {
+                assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+                refused += 1;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "minutes; make test-long runs it"]
+async fn long_four_segments_of_250_mb_at_once_stay_within_the_budget() {
+    for (format, codec, budget_mib) in [
+        (Format::Kafka, Codec::None, 1_024),
+        (Format::Kafka, Codec::None, 512),
+        (Format::ChronikV2, Codec::None, 1_024),
+        (Format::ChronikV2, Codec::None, 384),
+        (Format::Kafka, Codec::Zstd, 1_536),
+    ] {
+        let worker = Worker::start_with(&["--memory-budget", &format!("{budget_mib}MiB")]);
+        let segments = [1, 2, 3, 4].map(|seed| {
+            let spec = spec(format, codec, Size::Bytes(250 * MB));
+            make(wal_indexer::generate::Spec { seed, ..spec })
+        });
+        let began = Instant::now();
+        let refused = futures::future::join_all(segments.iter().map(|made| send(made, &worker))).await;
+        let peak = peak_resident_bytes(worker.pid());
+        println!(
+            "four of 250 MB, {format}, {codec}, {budget_mib} MiB: peak {} MiB in {:.1?}, refused {} times",
+            peak >> 20,
+            began.elapsed(),
+            refused.iter().sum::<u32>(),
+        );
+        assert!(peak <= budget_mib << 20, "{format}, {codec}: {} of {budget_mib} MiB", peak >> 20);
+        idle_again(worker.pid()).await;
+    }
+}
