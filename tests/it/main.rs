@@ -31,5 +31,6 @@ mod stores;
 mod tidy;
 mod truth;
 mod wal_dirs;
+mod wire;
 mod worker;
 mod written;
