@@ -35,7 +35,7 @@ async fn a_rejected_segment_stays_until_somebody_decides_and_those_behind_it_are
     scene.until_ids(&agent, &[2, 3, 4, 5]);
     let note = fs::read_to_string(bad.with_extension("log.rejected.json")).expect("a note");
     assert!(note.contains("DATA_LOSS"), "{note}");
-    assert_eq!(backlog(&agent), (Some(1.0), expected([2]).1));
+    agent.until("all the others gone", |agent| backlog(agent) == (Some(1.0), expected([2]).1));
     assert!(agent.metric("agent_oldest_unsent_age_seconds") > Some(0.0));
     assert_eq!(agent.metric("agent_rejections_total"), Some(1.0));
 
