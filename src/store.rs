@@ -25,6 +25,7 @@ mod error;
 #[cfg(test)]
 mod fake_server;
 mod key;
+mod payload;
 mod probe;
 mod put;
 mod retry;

@@ -23,7 +23,7 @@ use super::disk::Came;
 use super::error::{Cause, Operation, StoreError, StoreErrorKind};
 use super::key::BundleKey;
 use super::url::{Location, Scheme};
-use super::{Store, retry};
+use super::{Store, payload, retry};
 
 /// The largest object that one PUT creates, in bytes: Azure takes 5,000 MiB, S3 5 GiB.
 pub const OBJECT_BYTES_MAX: u64 = 5_000 << 20;
@@ -279,7 +279,7 @@ impl Store {
     where
         F: Future<Output = Result<T, Refused>>,
     {
-        let payload: PutPayload = object.parts.iter().cloned().collect();
+        let payload = payload::of(&object.parts);
         let name = key.to_string();
         loop {
             progress.attempts += 1;
