@@ -6,6 +6,7 @@ variable MUTANT turns on. First every test named here must pass with no switch o
 switch on. docs/reliability.md says which mutation stands for which lesson. Takes some minutes; not part of `make test`.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -422,9 +423,15 @@ def table():
 
 
 def main():
-    if sys.argv[1:] == ["--table"]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a mutation; all where none is named")
+    parser.add_argument("--table", action="store_true", help="only print the rows of docs/reliability.md")
+    arguments = parser.parse_args()
+    if arguments.table:
         return table()
-    chosen = sys.argv[1:] or list(MUTATIONS)
+    if unknown := [name for name in arguments.names if name not in MUTATIONS]:
+        parser.error(f"there is no mutation {', '.join(unknown)}")
+    chosen = arguments.names or list(MUTATIONS)
     copy_tree()
     mutate()
     executable = build()
