@@ -47,8 +47,7 @@ const PROCESS_BYTES: u64 = 24 << 20;
 const FINISHING_BYTES_PER_THREAD: u64 = 32 << 20;
 const FINISHING_PART_MAX: u64 = 8;
 
-/// What every request needs beside its bytes: a builder with the arenas of an empty index (9 MiB), and the compressor's and
-/// decoder's buffers.
+/// What every request needs beside its bytes: the compressor's and decoder's buffers, and a builder's first tables.
 const REQUEST_BASE_BYTES: u64 = 12 << 20;
 
 /// What a request may have in hand at once, read and not yet built, and being built, for a large segment.

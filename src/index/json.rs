@@ -1,5 +1,5 @@
-//! JSON objects, read once onto a tape of leaves: Tantivy walks a document several times, and would stop at depths and
-//! keys that a flat list of paths and leaves does not have.
+//! JSON objects, read once onto a tape of leaves: a flat list of paths and leaves has no depths, and none of the
+//! keys at which Tantivy's own reading of JSON stops.
 
 mod scan;
 

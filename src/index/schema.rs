@@ -22,8 +22,8 @@ pub const PATH_BYTES_MAX: usize = 1_024;
 /// How many different paths the values of one part may have, and how many names its headers; each is a column at worst.
 pub const PATHS_MAX: usize = 1_000;
 
-/// The longest value that is indexed, in bytes. Tantivy's arena addresses end at 4 GiB, and one value of unlike two-letter
-/// words takes a dozen times its length there (measured).
+/// The longest value that is indexed, in bytes. Addresses in a segment under construction end at 4 GiB, and one value of
+/// unlike two-letter words takes more than a dozen times its length there.
 pub const VALUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// The longest headers of one record, in bytes of their values, that are indexed, for the same reason.
