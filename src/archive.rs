@@ -11,6 +11,7 @@ mod index;
 mod judge;
 mod read;
 mod records;
+mod shelf;
 mod source;
 mod walk;
 
@@ -19,7 +20,8 @@ pub use index::{catalog, open_index};
 pub use judge::judge;
 pub use read::Archive;
 pub use records::{FRAME_BYTES_MAX, StoredRecord, decode_block};
-pub use source::{Source, Traffic};
+pub use shelf::Shelf;
+pub use source::{Source, Traffic, TrafficCounter};
 pub use walk::{Visit, walk};
 
 #[cfg(test)]

@@ -12,13 +12,15 @@ mod candidates;
 mod hits;
 mod take;
 
+use std::num::NonZeroU64;
+
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::archive::{ArchiveError, StoredRecord, Traffic};
+use crate::archive::{ArchiveError, Shelf, StoredRecord, Traffic, TrafficCounter};
 use crate::ids::{LogId, TopicPartition};
 use crate::index::{Order, Query};
 use crate::registry::{self, Filter};
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 
 /// The most records that one search answers.
 pub const LIMIT_MAX: usize = 100_000;
@@ -40,6 +42,8 @@ pub struct Request {
     pub limit: usize,
     /// Which come first.
     pub order: Order,
+    /// How wide the buckets are that the matches are counted in by time, in milliseconds; `None`: they are not.
+    pub bucket_ms: Option<NonZeroU64>,
 }
 
 /// What was found.
@@ -71,6 +75,8 @@ pub struct Summary {
     pub matched: u64,
     /// How many bundles were opened.
     pub bundles_searched: u64,
+    /// How many were not, since there was enough without them that comes first. Then more records may match.
+    pub bundles_left: u64,
     /// How many bundles of the topic could not hold what was looked for.
     pub bundles_pruned: u64,
     /// What was read from the store; the LIST counts as one request.
@@ -79,6 +85,8 @@ pub struct Summary {
     pub conflicts: Vec<Conflict>,
     /// Whether a phrase was looked for as its words in any order, since an index does not know their places.
     pub phrases_as_words: bool,
+    /// Where each bucket begins, in milliseconds since the Unix epoch, and how many records of it match; ascending, none of them empty.
+    pub buckets: Vec<(i64, u64)>,
 }
 
 /// Bundles hold different records for one offset.
@@ -126,18 +134,19 @@ pub enum SearchError {
 }
 
 /// Searches a topic.
-pub async fn search(store: &Store, request: &Request) -> Result<Answer, SearchError> {
+pub async fn search(shelf: &Shelf, request: &Request) -> Result<Answer, SearchError> {
     if request.filter.topic.is_none() {
         return Err(SearchError::NoTopic);
     }
     if request.limit > LIMIT_MAX {
         return Err(SearchError::LimitTooLarge { limit: request.limit });
     }
-    let selected = registry::find(store, &request.filter).await?;
+    let selected = registry::find(shelf.store(), &request.filter).await?;
+    let traffic = TrafficCounter::default();
     let bundles = hits::with_overlaps(selected.bundles);
     let searched = bundles.len() as u64;
     let mut searches = stream::iter(bundles)
-        .map(|bundle| hits::search_bundle(store, bundle, request))
+        .map(|bundle| hits::search_bundle(shelf, bundle, request, &traffic))
         .buffered(BUNDLES_AT_ONCE);
     let mut found = Vec::new();
     while let Some(bundle) = searches.try_next().await? {
@@ -154,7 +163,7 @@ pub async fn search(store: &Store, request: &Request) -> Result<Answer, SearchEr
     summary.matched = candidates.matched;
     let taken = take::take(&found, candidates.hits, request.limit, ANSWER_BYTES_MAX).await?;
     summary.traffic = Traffic { requests: 1, bytes: 0 };
-    found.iter().for_each(|bundle| summary.traffic += bundle.archive.traffic());
+    summary.traffic += traffic.total();
     summary.conflicts = taken.conflicts;
     Ok(Answer { records: taken.records, summary })
 }

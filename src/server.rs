@@ -14,6 +14,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tracing::info;
 
+use crate::archive::Shelf;
 use crate::ingest::Ingest;
 use crate::proto::DESCRIPTORS;
 use crate::proto::v1::indexer_service_server::IndexerServiceServer;
@@ -42,6 +43,9 @@ const SILENT_CONNECTIONS_MAX: usize = 16 << 10;
 /// Calls that one connection may have in flight. Their headers come before anything is admitted, and each may be as large
 /// as a message: this bounds them.
 const STREAMS_MAX: u32 = 64;
+
+/// What is kept in memory of the bundles that are read.
+const SHELF_BYTES_MAX: u64 = 64 << 20;
 
 /// What a server needs beside its listener.
 #[derive(Debug)]
@@ -84,7 +88,7 @@ pub async fn run(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let drain_max = config.drain_max;
-    let reader = Reader::new(config.ingest.store.clone());
+    let reader = Reader::new(Shelf::new(config.ingest.store.clone(), SHELF_BYTES_MAX));
     let indexer = Indexer::new(config.ingest, config.sources, config.worker_id, Arc::clone(&draining));
 
     let (stopping, stopped) = oneshot::channel();

@@ -17,7 +17,7 @@ use crate::store::{BundleKey, Existing, Listed, Store};
 pub struct Source {
     place: Place,
     size_bytes: u64,
-    traffic: Arc<Counters>,
+    traffic: TrafficCounter,
 }
 
 #[derive(Clone, Debug)]
@@ -26,6 +26,10 @@ enum Place {
     Existing(Existing),
     File { name: String, file: Arc<File> },
 }
+
+/// Adds up what is read; clones add to the same sum.
+#[derive(Clone, Debug, Default)]
+pub struct TrafficCounter(Arc<Counters>);
 
 #[derive(Debug, Default)]
 struct Counters {
@@ -46,6 +50,16 @@ impl std::ops::AddAssign for Traffic {
     fn add_assign(&mut self, other: Self) {
         self.requests += other.requests;
         self.bytes += other.bytes;
+    }
+}
+
+impl TrafficCounter {
+    /// What was read so far.
+    pub fn total(&self) -> Traffic {
+        Traffic {
+            requests: self.0.requests.load(Ordering::Relaxed),
+            bytes: self.0.bytes.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -76,7 +90,12 @@ impl Source {
     }
 
     fn new(place: Place, size_bytes: u64) -> Self {
-        Self { place, size_bytes, traffic: Arc::default() }
+        Self { place, size_bytes, traffic: TrafficCounter::default() }
+    }
+
+    /// The same, with what is read from now on added to `counter`.
+    pub fn counted_by(self, counter: &TrafficCounter) -> Self {
+        Self { traffic: counter.clone(), ..self }
     }
 
     /// The bundle's key, where it has one.
@@ -104,10 +123,7 @@ impl Source {
 
     /// What was read through this source and its clones.
     pub fn traffic(&self) -> Traffic {
-        Traffic {
-            requests: self.traffic.requests.load(Ordering::Relaxed),
-            bytes: self.traffic.bytes.load(Ordering::Relaxed),
-        }
+        self.traffic.total()
     }
 
     /// An error that names this bundle.
@@ -120,7 +136,7 @@ impl Source {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        self.traffic.requests.fetch_add(1, Ordering::Relaxed);
+        self.traffic.0.requests.fetch_add(1, Ordering::Relaxed);
         let bytes = match &self.place {
             Place::Object { store, key } => {
                 store.get_range(key, range).await.map_err(|error| self.error(error))?
@@ -135,7 +151,7 @@ impl Source {
                 read.map_err(|error| self.error(error))?
             }
         };
-        self.traffic.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.traffic.0.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(bytes)
     }
 }

@@ -11,7 +11,7 @@ use url::Url;
 
 use super::store::{self, exit_of_archive, exit_of_store};
 use super::{CliError, Exit, endpoint, output, runtime, text};
-use crate::archive::ArchiveErrorKind;
+use crate::archive::{ArchiveErrorKind, Shelf};
 use crate::index::Query;
 use crate::proto::v1;
 use crate::proto::v1::search_request::Order;
@@ -117,6 +117,7 @@ impl SearchArgs {
             limit: self.limit,
             order: order.into(),
             count_only: self.count,
+            bucket_ms: None,
         }
     }
 }
@@ -131,7 +132,7 @@ async fn search_here(
     let store = store::open(url)?;
     let request =
         rpc::search_request(request).map_err(|status| CliError::status("cannot search", &status))?;
-    let answer = search::search(&store, &request)
+    let answer = search::search(&Shelf::new(store, 64 << 20), &request)
         .await
         .map_err(|error| CliError::new(exit(&error), "cannot search", &error))?;
     for conflict in &answer.summary.conflicts {

@@ -1,5 +1,6 @@
 //! `walindexer.v1.SearchService`, and what was found in the words of the proto.
 
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use tracing::warn;
 
 use super::convert::micros;
 use super::status;
+use crate::archive::Shelf;
 use crate::ids::LogId;
 use crate::index::{Order, Query};
 use crate::proto::v1;
@@ -29,13 +31,13 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// Answers what a store holds.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    store: Store,
+    shelf: Shelf,
 }
 
 impl Reader {
-    /// `store` is what the workers write to.
-    pub fn new(store: Store) -> Self {
-        Self { store }
+    /// `shelf` is of the store that the workers write to.
+    pub fn new(shelf: Shelf) -> Self {
+        Self { shelf }
     }
 }
 
@@ -51,7 +53,7 @@ impl SearchService for Reader {
     ) -> Result<Response<Self::SearchStream>, Status> {
         let began = Instant::now();
         let request = search_request(request.into_inner())?;
-        let answer = search::search(&self.store, &request).await.map_err(|error| {
+        let answer = search::search(&self.shelf, &request).await.map_err(|error| {
             warn!(error = wording::chain(&error), "search failed");
             status::of_search(&error)
         })?;
@@ -77,11 +79,11 @@ impl SearchService for Reader {
         request: Request<v1::ListBundlesRequest>,
     ) -> Result<Response<Self::ListBundlesStream>, Status> {
         let filter = list_filter(request.into_inner())?;
-        let found = registry::find(&self.store, &filter).await.map_err(|error| {
+        let found = registry::find(self.shelf.store(), &filter).await.map_err(|error| {
             warn!(error = wording::chain(&error), "listing failed");
             status::of_store(&error)
         })?;
-        let store = self.store.clone();
+        let store = self.shelf.store().clone();
         let bundles = found.bundles.into_iter().map(move |one| Ok(listed(&store, &one)));
         Ok(Response::new(stream::iter(bundles).boxed()))
     }
@@ -106,7 +108,16 @@ pub fn search_request(request: v1::SearchRequest) -> Result<search::Request, Sta
         0 => LIMIT_DEFAULT,
         limit => limit as usize,
     };
-    Ok(search::Request { filter: filter(request.filter.unwrap_or_default()), query, limit, order })
+    let bucket_ms = request.bucket_ms.map(|width| {
+        NonZeroU64::new(width).ok_or_else(|| status::invalid("BUCKET", "bucket_ms must not be 0".to_owned()))
+    });
+    Ok(search::Request {
+        filter: filter(request.filter.unwrap_or_default()),
+        query,
+        limit,
+        order,
+        bucket_ms: bucket_ms.transpose()?,
+    })
 }
 
 fn list_filter(request: v1::ListBundlesRequest) -> Result<Filter, Status> {
@@ -181,6 +192,24 @@ pub fn summary(summary: &Summary, began: Instant) -> v1::SearchSummary {
         bytes_fetched: summary.traffic.bytes,
         requests_to_store: summary.traffic.requests,
         total_us: micros(began.elapsed()),
+        bundles_left: summary.bundles_left,
+        conflicts: summary.conflicts.iter().map(conflict).collect(),
+        phrases_as_words: summary.phrases_as_words,
+        buckets: summary
+            .buckets
+            .iter()
+            .map(|&(from_ms, matched)| v1::TimeBucket { from_ms, matched })
+            .collect(),
+    }
+}
+
+fn conflict(conflict: &search::Conflict) -> v1::Conflict {
+    v1::Conflict {
+        topic: conflict.partition.topic().to_owned(),
+        partition: conflict.partition.partition(),
+        log_id: conflict.log_id.as_str().to_owned(),
+        offset: conflict.offset,
+        bundle_keys: conflict.bundles.clone(),
     }
 }
 

@@ -1,9 +1,9 @@
 //! One bundle, searched: which of its records match.
 
-use crate::archive::{Archive, Source, open_index};
+use crate::archive::{Archive, Shelf, TrafficCounter, open_index};
 use crate::index::{Bounds, Hits, ReadError as IndexReadError};
 use crate::registry::Filter;
-use crate::store::{BundleKey, Listed, Store};
+use crate::store::{BundleKey, Listed};
 
 use super::{Request, SearchError};
 
@@ -51,11 +51,12 @@ fn order_in_log(key: &BundleKey) -> impl Ord + '_ {
 
 /// Opens a bundle and asks its index.
 pub(super) async fn search_bundle(
-    store: &Store,
+    shelf: &Shelf,
     bundle: Bundle,
     request: &Request,
+    traffic: &TrafficCounter,
 ) -> Result<BundleHits, SearchError> {
-    let archive = Archive::open(Source::listed(store, &bundle.listed)).await?;
+    let archive = shelf.open(&bundle.listed, traffic).await?;
     let repeats = bundle.overlaps || repeats_offsets(&archive);
     let reader = open_index(&archive).await?;
     let (query, order, bounds) = (request.query.clone(), request.order, bounds(&request.filter));

@@ -7,6 +7,11 @@ use super::*;
 use crate::archive::testing::{Packed, fixture, fixtures, pack, put_new, put_segment, store};
 use crate::generate::{Size, Spec, generate};
 use crate::segment::Splitter;
+use crate::store::Store;
+
+fn shelf(store: &Store) -> Shelf {
+    Shelf::new(store.clone(), 64 << 20)
+}
 
 fn request(topic: &str, query: &str) -> Request {
     Request {
@@ -14,11 +19,12 @@ fn request(topic: &str, query: &str) -> Request {
         query: Query::parse(query).expect(query),
         limit: 1_000,
         order: Order::OldestFirst,
+        bucket_ms: None,
     }
 }
 
 async fn find(store: &Store, request: &Request) -> Answer {
-    search(store, request).await.expect("an answer")
+    search(&shelf(store), request).await.expect("an answer")
 }
 
 /// The segment's data records as its decoder gives them, by partition.
@@ -70,7 +76,9 @@ async fn records_that_are_too_large_to_be_answered_are_not_all_read_first() {
     let request = request("orders", "");
     let bundles = registry::find(&store, &request.filter).await.expect("a list").bundles;
     let bundle = hits::with_overlaps(bundles).remove(0);
-    let found = [hits::search_bundle(&store, bundle, &request).await.expect("hits")];
+    let found = [hits::search_bundle(&shelf(&store), bundle, &request, &TrafficCounter::default())
+        .await
+        .expect("hits")];
     let before = found[0].archive.traffic().requests;
     let hits = candidates::merge(&found, request.order).hits;
     assert_eq!(hits.len(), 200);
@@ -98,7 +106,11 @@ async fn of_many_bundles_no_more_hits_are_kept_than_can_be_answered() {
         let bundles = registry::find(&store, &request.filter).await.expect("a list").bundles;
         let mut found = Vec::new();
         for bundle in hits::with_overlaps(bundles) {
-            found.push(hits::search_bundle(&store, bundle, &request).await.expect("hits"));
+            found.push(
+                hits::search_bundle(&shelf(&store), bundle, &request, &TrafficCounter::default())
+                    .await
+                    .expect("hits"),
+            );
             candidates::prune(&mut found, order, limit);
             assert!(found.iter().map(|one| one.hits.hits.len()).sum::<usize>() <= 2 * limit);
         }
@@ -216,7 +228,7 @@ async fn a_corrupt_bundle_fails_the_search_by_its_name() {
             if part == "footer" { packed.built.footer_offset as usize } else { header / 512 * 512 + 512 };
         object[data + 10] ^= 4;
         put_new(&store, &packed.key, &object.into()).await;
-        let error = search(&store, &request("orders", "")).await.expect_err(part);
+        let error = search(&shelf(&store), &request("orders", "")).await.expect_err(part);
         assert!(error.to_string().contains(&packed.key.to_string()), "{part}: {error}");
     }
 }
@@ -227,7 +239,7 @@ async fn a_bundle_under_a_key_that_is_not_its_own_fails_the_search() {
     let (packed, other) =
         (&pack(&fixture("kafka/none.log"), "")[0], &pack(&fixture("kafka/gaps.log"), "")[0]);
     put_new(&store, &packed.key, &other.object()).await;
-    let error = search(&store, &request("orders", "")).await.expect_err("another bundle");
+    let error = search(&shelf(&store), &request("orders", "")).await.expect_err("another bundle");
     assert!(error.to_string().contains("is not the key's"), "{error}");
 }
 
@@ -235,9 +247,9 @@ async fn a_bundle_under_a_key_that_is_not_its_own_fails_the_search() {
 async fn a_search_without_a_topic_or_with_an_unbounded_limit_is_refused() {
     let mut without = request("orders", "");
     without.filter.topic = None;
-    assert!(matches!(search(&store(), &without).await, Err(SearchError::NoTopic)));
+    assert!(matches!(search(&shelf(&store()), &without).await, Err(SearchError::NoTopic)));
     let large = Request { limit: LIMIT_MAX + 1, ..request("orders", "") };
-    assert!(matches!(search(&store(), &large).await, Err(SearchError::LimitTooLarge { .. })));
+    assert!(matches!(search(&shelf(&store()), &large).await, Err(SearchError::LimitTooLarge { .. })));
 }
 
 #[tokio::test]

@@ -68,7 +68,8 @@ pub async fn search(
 ) -> (Vec<v1::Record>, v1::SearchSummary) {
     let mut client = SearchServiceClient::new(worker.channel().await);
     let (query, order) = (query.to_owned(), Order::OldestFirst.into());
-    let request = SearchRequest { filter: Some(filter), query, limit: 10_000, order, count_only: false };
+    let request =
+        SearchRequest { filter: Some(filter), query, limit: 10_000, order, ..SearchRequest::default() };
     let mut answers = client.search(request).await.expect("an answer").into_inner();
     let (mut records, mut summary) = (Vec::new(), None);
     while let Some(answer) = answers.message().await.expect("an answer") {
