@@ -42,7 +42,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client", &["ids", "metrics", "proto", "segment", "wording"]),
     ("telemetry", &["metrics"]),
     ("metrics", &[]),
-    ("server", &["ingest", "proto", "rpc", "store"]),
+    ("server", &["archive", "ingest", "proto", "rpc", "store"]),
     (
         "rpc",
         &[
