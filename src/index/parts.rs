@@ -5,7 +5,8 @@ use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::FutureExt;
+use futures::future::{BoxFuture, try_join_all};
 
 /// An index's files, read by range: in memory, or in a bundle somewhere.
 ///
@@ -17,4 +18,14 @@ pub trait IndexParts: fmt::Debug + Send + Sync + 'static {
 
     /// The bytes of a file, by its number in [`IndexParts::files`], in `range`, all of them.
     fn read(&self, file: usize, range: Range<u64>) -> BoxFuture<'_, io::Result<Bytes>>;
+
+    /// The same for several ranges, in the order given: what lies close together may come in one request.
+    fn read_many(&self, ranges: Vec<(usize, Range<u64>)>) -> BoxFuture<'_, io::Result<Vec<Bytes>>> {
+        try_join_all(ranges.into_iter().map(|(file, range)| self.read(file, range))).boxed()
+    }
+
+    /// The same at once, where the bytes are in memory and checked already.
+    fn at_hand(&self, _file: usize, _range: Range<u64>) -> Option<Bytes> {
+        None
+    }
 }

@@ -40,6 +40,8 @@
 //! ```
 
 pub(super) mod compile;
+#[allow(dead_code)] // the reader by parts comes next
+pub(super) mod needs;
 mod parse;
 pub(super) mod range;
 

@@ -9,6 +9,7 @@ use tantivy::schema::{Field, IndexRecordOption};
 use super::super::catalog::{FieldCatalog, FieldTypes};
 use super::super::json::Number;
 use super::super::schema::{Fields, names};
+use super::needs::Needs;
 use super::range::{Limits, RangeQuery, Span};
 use super::{Node, Query, Sought};
 
@@ -18,6 +19,9 @@ const TERMS_MAX: usize = 1 << 18;
 /// A query made for one index.
 pub(in crate::index) struct Compiled {
     pub query: Box<dyn TantivyQuery>,
+    /// What it reads.
+    #[allow(dead_code)]
+    pub needs: Needs,
     /// Whether a phrase was taken as its words in any order.
     pub phrases_as_words: bool,
 }
@@ -34,8 +38,8 @@ impl Query {
         positions: bool,
     ) -> Result<Compiled, TooBroad> {
         let mut compiler = Compiler { fields, catalog, positions, terms: 0, phrases_as_words: false };
-        let query = compiler.node(&self.root)?;
-        Ok(Compiled { query, phrases_as_words: compiler.phrases_as_words })
+        let Part { query, needs } = compiler.node(&self.root)?;
+        Ok(Compiled { query, needs, phrases_as_words: compiler.phrases_as_words })
     }
 }
 
@@ -47,12 +51,18 @@ struct Compiler<'a> {
     phrases_as_words: bool,
 }
 
-type Built = Result<Box<dyn TantivyQuery>, TooBroad>;
+/// A part of the query, and what it reads.
+struct Part {
+    query: Box<dyn TantivyQuery>,
+    needs: Needs,
+}
+
+type Built = Result<Part, TooBroad>;
 
 impl Compiler<'_> {
     fn node(&mut self, node: &Node) -> Built {
         match node {
-            Node::All => Ok(Box::new(AllQuery)),
+            Node::All => Ok(all()),
             Node::Anywhere(sought) => self.anywhere(sought),
             Node::At(path, sought) => {
                 let types = self.catalog.value(path);
@@ -74,16 +84,12 @@ impl Compiler<'_> {
                 let nodes = nodes.iter().map(|node| self.node(node)).collect::<Result<_, _>>()?;
                 Ok(any(nodes))
             }
-            Node::Not(node) => {
-                let clauses: Vec<(Occur, Box<dyn TantivyQuery>)> =
-                    vec![(Occur::Must, Box::new(AllQuery)), (Occur::MustNot, self.node(node)?)];
-                Ok(Box::new(BooleanQuery::new(clauses)))
-            }
+            Node::Not(node) => Ok(both(vec![(Occur::Must, all()), (Occur::MustNot, self.node(node)?)])),
         }
     }
 
     fn and(&mut self, nodes: &[Node]) -> Built {
-        let mut clauses: Vec<(Occur, Box<dyn TantivyQuery>)> = Vec::with_capacity(nodes.len() + 1);
+        let mut clauses = Vec::with_capacity(nodes.len() + 1);
         for node in nodes {
             clauses.push(match node {
                 Node::Not(node) => (Occur::MustNot, self.node(node)?),
@@ -91,9 +97,9 @@ impl Compiler<'_> {
             });
         }
         if clauses.iter().all(|(occur, _)| *occur == Occur::MustNot) {
-            clauses.push((Occur::Must, Box::new(AllQuery)));
+            clauses.push((Occur::Must, all()));
         }
-        Ok(Box::new(BooleanQuery::new(clauses)))
+        Ok(both(clauses))
     }
 
     /// In text without a path, and at every path that ever held something of the kind.
@@ -109,12 +115,7 @@ impl Compiler<'_> {
         self.words(self.fields.text, &sought.words, Term::from_field_text)
     }
 
-    fn at(
-        &mut self,
-        path: &str,
-        types: FieldTypes,
-        sought: &Sought,
-    ) -> Result<Vec<Box<dyn TantivyQuery>>, TooBroad> {
+    fn at(&mut self, path: &str, types: FieldTypes, sought: &Sought) -> Result<Vec<Part>, TooBroad> {
         let at_path = Term::from_field_json_path(self.fields.value, &escaped(path, false), false);
         let mut found = Vec::new();
         if types.contains(FieldTypes::TEXT) {
@@ -159,18 +160,19 @@ impl Compiler<'_> {
                 terms.extend(last);
                 self.count(terms.len())?;
                 if self.positions {
-                    return Ok(Box::new(PhraseQuery::new(terms)));
+                    let need = |term: &Term| Needs::Term { term: term.clone(), positions: true };
+                    let needs = Needs::All(terms.iter().map(need).collect());
+                    return Ok(Part { query: Box::new(PhraseQuery::new(terms)), needs });
                 }
                 self.phrases_as_words = true;
-                let clauses = terms.into_iter().map(|term| (Occur::Must, boxed(term)));
-                Ok(Box::new(BooleanQuery::new(clauses.collect())))
+                Ok(both(terms.into_iter().map(|term| (Occur::Must, part(term))).collect()))
             }
         }
     }
 
     fn term(&mut self, term: Term) -> Built {
         self.count(1)?;
-        Ok(boxed(term))
+        Ok(part(term))
     }
 
     fn count(&mut self, terms: usize) -> Result<(), TooBroad> {
@@ -179,17 +181,33 @@ impl Compiler<'_> {
     }
 }
 
-fn boxed(term: Term) -> Box<dyn TantivyQuery> {
-    Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs))
+fn part(term: Term) -> Part {
+    let needs = Needs::Term { term: term.clone(), positions: false };
+    Part { query: Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs)), needs }
 }
 
-fn any(mut found: Vec<Box<dyn TantivyQuery>>) -> Box<dyn TantivyQuery> {
+fn all() -> Part {
+    Part { query: Box::new(AllQuery), needs: Needs::Nothing }
+}
+
+/// Clauses of which all hold: none of them is optional.
+fn both(clauses: Vec<(Occur, Part)>) -> Part {
+    let clauses = clauses.into_iter().map(|(occur, part)| {
+        let needs = if occur == Occur::MustNot { Needs::Not(Box::new(part.needs)) } else { part.needs };
+        ((occur, part.query), needs)
+    });
+    let (clauses, needs) = clauses.unzip();
+    Part { query: Box::new(BooleanQuery::new(clauses)), needs: Needs::All(needs) }
+}
+
+fn any(mut found: Vec<Part>) -> Part {
     match (found.len(), found.pop()) {
-        (_, None) => Box::new(EmptyQuery),
+        (_, None) => Part { query: Box::new(EmptyQuery), needs: Needs::Never },
         (1, Some(one)) => one,
         (_, Some(last)) => {
             found.push(last);
-            Box::new(BooleanQuery::union(found))
+            let (queries, needs) = found.into_iter().map(|part| (part.query, part.needs)).unzip();
+            Part { query: Box::new(BooleanQuery::union(queries)), needs: Needs::Any(needs) }
         }
     }
 }
@@ -200,14 +218,19 @@ fn escaped(path: &str, dots: bool) -> String {
     if dots { path.replace('.', "\\.") } else { path }
 }
 
-fn range(path: &str, limits: Limits) -> Box<dyn TantivyQuery> {
-    Box::new(RangeQuery { column: format!("{}.{}", names::NUM, escaped(path, false)), limits })
+fn range(path: &str, limits: Limits) -> Part {
+    in_column(format!("{}.{}", names::NUM, escaped(path, false)), limits)
 }
 
-fn whole(column: &str, span: &Span) -> Box<dyn TantivyQuery> {
+fn in_column(column: String, limits: Limits) -> Part {
+    let needs = Needs::Column(column.clone());
+    Part { query: Box::new(RangeQuery { column, limits }), needs }
+}
+
+fn whole(column: &str, span: &Span) -> Part {
     let limits = Limits::Numbers(
         std::ops::Bound::Included(Number::I64(*span.start())),
         std::ops::Bound::Included(Number::I64(*span.end())),
     );
-    Box::new(RangeQuery { column: column.to_owned(), limits })
+    in_column(column.to_owned(), limits)
 }

@@ -1,0 +1,83 @@
+//! What a query reads of an index, told before anything is read.
+//!
+//! Whoever searches an index that lies elsewhere looks up all terms first, in one go; which of them are there says whether anything can match
+//! at all, and which postings and columns are worth reading.
+
+use tantivy::Term;
+use tantivy::schema::Field;
+
+/// What is read, and how it decides whether a record matches. It may only err towards reading more.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::index) enum Needs {
+    /// Nothing is read: all records match.
+    Nothing,
+    /// Nothing is read: no record matches.
+    Never,
+    /// A term's place in its dictionary, its postings, and the places of its words where a phrase asks for them.
+    Term { term: Term, positions: bool },
+    /// The terms of a field that begin so (as [`Term::serialized_value_bytes`] has them), and their postings.
+    Prefix { field: Field, bytes: Vec<u8> },
+    /// The columns of this name, as Tantivy's fast fields are named: dotted, `\` escaped.
+    Column(String),
+    /// A record matches where it matches all of them.
+    All(Vec<Needs>),
+    /// A record matches where it matches one of them.
+    Any(Vec<Needs>),
+    /// A record matches where it does not match this.
+    Not(Box<Needs>),
+}
+
+impl Needs {
+    /// Whether any record can match, where `found` says of a term or a prefix whether the index has it.
+    pub fn possible(&self, found: &impl Fn(&Self) -> bool) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Nothing | Self::Column(_) | Self::Not(_) => true,
+            Self::Term { .. } | Self::Prefix { .. } => found(self),
+            Self::All(needs) => needs.iter().all(|needs| needs.possible(found)),
+            Self::Any(needs) => needs.iter().any(|needs| needs.possible(found)),
+        }
+    }
+
+    /// Shows `each` all terms, prefixes and columns, but for those that cannot matter, since what they belong to cannot match.
+    pub fn visit(&self, found: &impl Fn(&Self) -> bool, each: &mut impl FnMut(&Self)) {
+        match self {
+            Self::Nothing | Self::Never => {}
+            Self::Not(needs) => needs.visit(found, each),
+            Self::All(needs) | Self::Any(needs) => {
+                if self.possible(found) {
+                    needs.iter().for_each(|needs| needs.visit(found, each));
+                }
+            }
+            Self::Term { .. } | Self::Prefix { .. } | Self::Column(_) => each(self),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn term(text: &str) -> Needs {
+        Needs::Term { term: Term::from_field_text(Field::from_field_id(0), text), positions: false }
+    }
+
+    #[test]
+    fn what_cannot_match_needs_nothing_read() {
+        let column = || Needs::Column("num.n".into());
+        let found = |needs: &Needs| *needs == term("a");
+        for (needs, possible, read) in [
+            (term("a"), true, 1),
+            (Needs::All(vec![term("a"), term("b"), column()]), false, 0),
+            (Needs::All(vec![term("a"), column()]), true, 2),
+            (Needs::Any(vec![term("a"), Needs::All(vec![term("b"), column()])]), true, 1),
+            (Needs::All(vec![Needs::Nothing, Needs::Not(Box::new(term("b")))]), true, 1),
+            (Needs::Any(vec![]), false, 0),
+            (Needs::All(vec![column(), Needs::Never]), false, 0),
+        ] {
+            let mut visited = 0;
+            needs.visit(&found, &mut |_| visited += 1);
+            assert_eq!((needs.possible(&found), visited), (possible, read), "{needs:?}");
+        }
+    }
+}
