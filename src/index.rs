@@ -29,7 +29,7 @@ pub use assemble::{Index, IndexSegment, META_FILE, assemble};
 pub use builder::{IndexBuilder, IndexPart};
 pub use catalog::{FieldCatalog, FieldTypes, Unsearchable};
 pub use parts::IndexParts;
-pub use query::{Query, QueryError, QueryProblem};
+pub use query::{PREFIX_TERMS_MAX, Query, QueryError, QueryProblem};
 pub use reader::{Bounds, Hit, Hits, IndexReader, Order, ReadError};
 pub use schema::{HEADERS_BYTES_MAX, PATH_BYTES_MAX, PATHS_MAX, TERM_BYTES_MAX, VALUE_BYTES_MAX};
 pub use settings::{Settings, SettingsError, TopicSettings, ValueMode};

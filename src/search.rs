@@ -18,7 +18,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::archive::{ArchiveError, Shelf, StoredRecord, Traffic, TrafficCounter};
 use crate::ids::{LogId, TopicPartition};
-use crate::index::{Order, Query};
+use crate::index::{Order, PREFIX_TERMS_MAX, Query};
 use crate::registry::{self, Filter};
 use crate::store::StoreError;
 
@@ -121,6 +121,12 @@ pub enum SearchError {
         bundle: String,
         /// How many paths its records have.
         paths: usize,
+    },
+    /// The query's prefixes stand for too many words of a bundle.
+    #[error("{bundle}: a prefix stands for more than {PREFIX_TERMS_MAX} words: write more of it")]
+    PrefixTooBroad {
+        /// The bundle.
+        bundle: String,
     },
     /// The records are too large to be answered at once.
     #[error("the records have more than {ANSWER_BYTES_MAX} bytes: ask for fewer")]

@@ -168,6 +168,7 @@ fn exit(error: &SearchError) -> Exit {
         SearchError::NoTopic
         | SearchError::LimitTooLarge { .. }
         | SearchError::TooBroad { .. }
+        | SearchError::PrefixTooBroad { .. }
         | SearchError::AnswerTooLarge => Exit::Usage,
         SearchError::List(error) => exit_of_store(error),
         // It was listed: what is not there is lost.

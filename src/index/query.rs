@@ -1,31 +1,40 @@
-//! The query language.
+//! The query language. `docs/search.md` describes it for those who search, with more examples.
 //!
 //! | query | finds records |
 //! |---|---|
 //! | `timeout payment` | with both words, each anywhere in the value |
 //! | `"connection reset"` | with the phrase: see below |
 //! | `user-30` | with the words `user` and `30` in one place, as `"user 30"` does |
+//! | `time*`, `"connection re"*` | with a word that starts so, or a phrase whose last word does |
 //! | `level:error`, `value.level:error` | with the word at the path `level` of a JSON value |
+//! | `level:(error OR fatal)` | with either at the path: within the brackets it is looked there |
 //! | `http.status:500` | with the number 500, written `500`, `500.0` or `"500"` |
 //! | `latency_ms:>100`, `latency_ms:[10 TO 20]` | with a number in the range; `[`, `]` include the end, `{`, `}` exclude it, `*` is open |
 //! | `at:[2024-05-01 TO 2024-05-02T12:00:00Z}` | with a date in the range; a bare day is its midnight, UTC |
-//! | `key:user-30` | with exactly this key, byte for byte |
-//! | `header.trace.id:abc` | with exactly this value of the header `trace.id` |
+//! | `user:*` | with anything that can be found at the path `user` or below it |
+//! | `key:user-30`, `key:user-*` | with exactly this key, byte for byte; with a key that starts so |
+//! | `header.trace.id:abc`, `header.trace.id:ab*` | with exactly this value of the header `trace.id`; with one that starts so |
+//! | `key:*`, `header.trace.id:*`, `timestamp:*` | with a key, such a header, a timestamp |
 //! | `offset:[100 TO 200]`, `offset:7` | at these offsets |
 //! | `timestamp:>=2024-05-01T12:00:00Z`, `timestamp:<1714564800000` | at these times; whole numbers are milliseconds since the epoch |
 //! | `text:broken` | with the word in a value that is no JSON object, or in what of one has no path |
-//! | `a AND b`, `a b`, `a OR b`, `NOT a`, `a (b OR c)` | `NOT` binds tightest, then `AND`, which may be left out, then `OR` |
+//! | `a AND b`, `a b`, `a OR b`, `NOT a`, `-a`, `a (b OR c)` | `NOT` and `-` bind tightest, then `AND`, which may be left out, then `OR` |
 //! | the empty query, `*` | all of them |
 //!
 //! A word ends at white space, a bracket or a quotation mark. `\` takes the next character as it is, also in names:
-//! `my\ key:x`. The names `offset`, `timestamp`, `key`, `text`, `value.…` and `header.…` come before paths of the same
-//! name, which are reached as `value.offset`. A colon separates a name: to search for one, quote it: `"12:30"`.
+//! `my\ key:x`; so `\-5` is the number, where `-5` is whatever has no 5. The names `offset`, `timestamp`, `key`, `text`, `value.…`
+//! and `header.…` come before paths of the same name, which are reached as `value.offset`. A colon separates a name: to search
+//! for one, quote it: `"12:30"`.
 //!
 //! Letter case does not count, except in keys, headers and the words AND, OR, NOT and TO. What a word is, `words` says: the
 //! query is cut as the records were.
 //!
 //! **Phrases.** Where the topic is indexed with `positions = true`, the words of a phrase must follow each other. Otherwise
 //! they must all be there, at one path, in any order: [`Hits::phrases_as_words`](super::Hits::phrases_as_words) says that this was so.
+//!
+//! **Prefixes.** A `*` ends a word, and nothing else: `*x` and `a*b` are errors. Prefixes are of words, keys and headers: a number
+//! in JSON has none, a range finds it. All prefixes of a query together may stand for [`PREFIX_TERMS_MAX`] different words in one Tantivy
+//! segment; beyond that the query fails as too broad: nothing is left out.
 //!
 //! **Ranges** find a number whatever its type at other records. Where one path holds both whole numbers beyond 2^53 and
 //! fractions, they are compared as floating-point numbers: a range then finds all it should, and may find
@@ -40,10 +49,13 @@
 //! ```
 
 pub(super) mod compile;
+mod ends;
 #[allow(dead_code)] // the reader by parts comes next
 pub(super) mod needs;
 mod parse;
+pub(super) mod prefix;
 pub(super) mod range;
+mod scan;
 
 use range::{Limits, Span};
 
@@ -56,6 +68,9 @@ pub const QUERY_BYTES_MAX: usize = 64 * 1024;
 pub const QUERY_DEPTH_MAX: usize = 64;
 /// How many terms, phrases and ranges a query may have.
 pub const QUERY_CLAUSES_MAX: usize = 1_024;
+/// How many different words all prefixes of a query together may stand for in one Tantivy segment, which holds some 32 MiB of
+/// records: a million take about a second to look up, and mean that the query says next to nothing.
+pub const PREFIX_TERMS_MAX: usize = 1 << 20;
 
 /// A query, read and checked. See the [module](self) for the language.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,6 +130,12 @@ pub enum QueryProblem {
     /// A name ends in nothing.
     #[error("{0:?} is no name of a field")]
     NoField(String),
+    /// A star where none may be.
+    #[error("a * stands at the end of a word; \\\\* is the character")]
+    StrayStar,
+    /// The field holds numbers, which have no prefixes.
+    #[error("{0:?} has no prefixes: use a range")]
+    PrefixOfNumber(String),
     /// A range without `TO` between its ends.
     #[error("a range is written [a TO b], {{a TO b}}, >a, >=a, <a or <=a")]
     NoRange,
@@ -141,8 +162,10 @@ enum Node {
     At(String, Sought),
     /// In text without a path.
     Text(Sought),
-    Key(Vec<u8>),
-    Header(String, String),
+    /// Anything at a dotted path, or below it.
+    Present(String),
+    Key(Exact),
+    Header(String, Exact),
     Offset(Span),
     Timestamp(Span),
     Range(String, Limits),
@@ -151,10 +174,19 @@ enum Node {
     Not(Box<Node>),
 }
 
+/// What is not cut into words.
+#[derive(Clone, Debug, PartialEq)]
+enum Exact {
+    Whole(String),
+    Prefix(String),
+}
+
 /// What a text may stand for where a value is looked for.
 #[derive(Clone, Debug, PartialEq)]
 struct Sought {
     words: Vec<String>,
+    /// Whether the last word is a prefix of those that are looked for.
+    is_open: bool,
     number: Option<Number>,
     boolean: Option<bool>,
     /// Nanoseconds since the epoch.
@@ -162,18 +194,38 @@ struct Sought {
 }
 
 impl Sought {
-    fn new(text: &str) -> Option<Self> {
-        let sought = Self {
-            words: words::words(text),
-            number: number(text),
-            boolean: text.parse().ok(),
-            date: match rfc3339::parse(text) {
-                Some(rfc3339::Date::Nanos(nanos)) => Some(nanos),
-                _ => None,
-            },
-        };
+    /// `is_open`: all that starts with `text`. `None`: there is no word in it.
+    fn new(text: &str, is_open: bool) -> Option<Self> {
+        let words = words::words(text);
         // Numbers and dates hold digits, so they are words too.
-        (!sought.words.is_empty()).then_some(sought)
+        if words.is_empty() {
+            return None;
+        }
+        if is_open {
+            // Behind a word's end any word may come, or none.
+            let is_open = text.ends_with(char::is_alphanumeric);
+            let boolean = [true, false].into_iter().find(|value| value.to_string().starts_with(text));
+            return Some(Self { words, is_open, number: None, boolean, date: None });
+        }
+        let date = match rfc3339::parse(text) {
+            Some(rfc3339::Date::Nanos(nanos)) => Some(nanos),
+            _ => None,
+        };
+        Some(Self { words, is_open, number: number(text), boolean: text.parse().ok(), date })
+    }
+
+    /// Any word at all.
+    fn any_word() -> Self {
+        Self { words: vec![String::new()], is_open: true, number: None, boolean: None, date: None }
+    }
+}
+
+/// As much of a query as an error repeats: it may be sent where there is little room.
+fn shown(text: &str) -> String {
+    const CHARS_MAX: usize = 60;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

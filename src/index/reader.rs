@@ -12,7 +12,7 @@ use tantivy::query::{EnableScoring, Weight};
 use tantivy::{DocId, ReloadPolicy, Score, Searcher, SegmentReader, TantivyError};
 
 use super::catalog::FieldCatalog;
-use super::query::Query;
+use super::query::{PREFIX_TERMS_MAX, Query, prefix};
 use super::schema::{self, Fields, names};
 
 /// An opened index.
@@ -41,6 +41,9 @@ pub enum ReadError {
         /// How many paths the index has.
         paths: usize,
     },
+    /// The query's prefixes stand for too many words of the index.
+    #[error("a prefix stands for more than {PREFIX_TERMS_MAX} words: write more of it")]
+    PrefixTooBroad,
 }
 
 /// Which records come into question, whatever the query says. Ends are included; `None` is open. A record without a timestamp is not in any range of
@@ -144,7 +147,10 @@ impl IndexReader {
             Order::ByScore if limit > 0 => EnableScoring::enabled_from_searcher(&self.searcher),
             _ => EnableScoring::disabled_from_searcher(&self.searcher),
         };
-        let failed = |source| ReadError::Search(Box::new(source));
+        let failed = |source| match prefix::is_too_broad(&source) {
+            true => ReadError::PrefixTooBroad,
+            false => ReadError::Search(Box::new(source)),
+        };
         let weight = compiled.query.weight(scoring).map_err(failed)?;
         let mut best = Best { heap: BinaryHeap::new(), order, limit, matched: 0 };
         let mut first_ordinal = 0;

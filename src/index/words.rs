@@ -11,23 +11,20 @@
 
 use std::ops::Range;
 
-use super::schema::TERM_BYTES_MAX;
-
 /// The name in the schema.
 pub(super) const WORDS: &str = "default";
 /// The name of the tokenizer that leaves a text whole.
 pub(super) const RAW: &str = "raw";
 
-/// The words of a text, as they are indexed.
+/// The words of a text as they are indexed, but for those that are longer than [`TERM_BYTES_MAX`](super::schema::TERM_BYTES_MAX),
+/// which are not.
 pub(super) fn words(text: &str) -> Vec<String> {
     let (mut words, mut at) = (Vec::new(), 0);
     loop {
         let mut word = Vec::new();
         let Some(place) = next_word(text, at, &mut word) else { return words };
         at = place.end;
-        if word.len() <= TERM_BYTES_MAX {
-            words.extend(String::from_utf8(word));
-        }
+        words.extend(String::from_utf8(word));
     }
 }
 

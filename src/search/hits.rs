@@ -64,6 +64,7 @@ pub(super) async fn search_bundle(
     let searched = archive.blocking(move || reader.search(&query, &bounds, order, limit)).await?;
     let hits = searched.map_err(|error| match error {
         IndexReadError::TooBroad { paths } => SearchError::TooBroad { bundle: archive.name(), paths },
+        IndexReadError::PrefixTooBroad => SearchError::PrefixTooBroad { bundle: archive.name() },
         error => archive.error(error).into(),
     })?;
     Ok(BundleHits { phrases_as_words: hits.phrases_as_words, hits, archive, repeats })

@@ -1,17 +1,20 @@
 //! The query's tree → Tantivy's queries, for one index: its paths and whether its words know their place.
 
+use std::ops::Bound;
+
 use tantivy::Term;
 use tantivy::query::{
     AllQuery, BooleanQuery, EmptyQuery, Occur, PhraseQuery, Query as TantivyQuery, TermQuery,
 };
-use tantivy::schema::{Field, IndexRecordOption};
+use tantivy::schema::IndexRecordOption;
 
 use super::super::catalog::{FieldCatalog, FieldTypes};
 use super::super::json::Number;
 use super::super::schema::{Fields, names};
 use super::needs::Needs;
+use super::prefix::{Looked, OpenEnd, PrefixQuery};
 use super::range::{Limits, RangeQuery, Span};
-use super::{Node, Query, Sought};
+use super::{Exact, Node, Query, Sought};
 
 /// How many terms a query may become when its words are looked for at every path.
 const TERMS_MAX: usize = 1 << 18;
@@ -37,7 +40,8 @@ impl Query {
         catalog: &FieldCatalog,
         positions: bool,
     ) -> Result<Compiled, TooBroad> {
-        let mut compiler = Compiler { fields, catalog, positions, terms: 0, phrases_as_words: false };
+        let looked = Looked::default();
+        let mut compiler = Compiler { fields, catalog, positions, looked, terms: 0, phrases_as_words: false };
         let Part { query, needs } = compiler.node(&self.root)?;
         Ok(Compiled { query, needs, phrases_as_words: compiler.phrases_as_words })
     }
@@ -47,6 +51,7 @@ struct Compiler<'a> {
     fields: &'a Fields,
     catalog: &'a FieldCatalog,
     positions: bool,
+    looked: Looked,
     terms: usize,
     phrases_as_words: bool,
 }
@@ -57,6 +62,14 @@ struct Part {
     needs: Needs,
 }
 
+/// What a text may be found by at one place or at several.
+#[derive(Default)]
+struct Found {
+    parts: Vec<Part>,
+    /// Together, since each query of prefixes keeps a bit for each document.
+    ends: Vec<OpenEnd>,
+}
+
 type Built = Result<Part, TooBroad>;
 
 impl Compiler<'_> {
@@ -65,24 +78,31 @@ impl Compiler<'_> {
             Node::All => Ok(all()),
             Node::Anywhere(sought) => self.anywhere(sought),
             Node::At(path, sought) => {
-                let types = self.catalog.value(path);
-                let found = self.at(path, types, sought)?;
-                Ok(any(found))
+                let (types, mut found) = (self.catalog.value(path), Found::default());
+                self.at(path, types, sought, &mut found)?;
+                Ok(self.any(found))
             }
-            Node::Text(sought) => self.text(sought),
-            Node::Key(key) => self.term(Term::from_field_bytes(self.fields.key, key)),
-            Node::Header(name, value) => {
-                let mut term = Term::from_field_json_path(self.fields.header, &escaped(name, true), false);
-                term.append_type_and_str(value);
-                self.term(term)
+            Node::Text(sought) => {
+                let mut found = Found::default();
+                self.text(sought, &mut found)?;
+                Ok(self.any(found))
+            }
+            Node::Present(path) => self.present(path),
+            Node::Key(exact) => {
+                let term = |key: &str| Term::from_field_bytes(self.fields.key, key.as_bytes());
+                self.exact(exact, term)
+            }
+            Node::Header(name, exact) => {
+                let header = Term::from_field_json_path(self.fields.header, &escaped(name, true), false);
+                self.exact(exact, |value| with_word(&header, value))
             }
             Node::Offset(span) => Ok(whole(names::OFFSET, span)),
             Node::Timestamp(span) => Ok(whole(names::TIMESTAMP, span)),
             Node::Range(path, limits) => Ok(range(path, limits.clone())),
             Node::And(nodes) => self.and(nodes),
             Node::Or(nodes) => {
-                let nodes = nodes.iter().map(|node| self.node(node)).collect::<Result<_, _>>()?;
-                Ok(any(nodes))
+                let parts = nodes.iter().map(|node| self.node(node)).collect::<Result<_, _>>()?;
+                Ok(self.any(Found { parts, ends: Vec::new() }))
             }
             Node::Not(node) => Ok(both(vec![(Occur::Must, all()), (Occur::MustNot, self.node(node)?)])),
         }
@@ -104,26 +124,29 @@ impl Compiler<'_> {
 
     /// In text without a path, and at every path that ever held something of the kind.
     fn anywhere(&mut self, sought: &Sought) -> Built {
-        let mut found = vec![self.text(sought)?];
+        let mut found = Found::default();
+        self.text(sought, &mut found)?;
         for (path, types) in self.catalog.values() {
-            found.extend(self.at(path, types, sought)?);
+            self.at(path, types, sought, &mut found)?;
         }
-        Ok(any(found))
+        Ok(self.any(found))
     }
 
-    fn text(&mut self, sought: &Sought) -> Built {
-        self.words(self.fields.text, &sought.words, Term::from_field_text)
+    fn text(&mut self, sought: &Sought, found: &mut Found) -> Result<(), TooBroad> {
+        let text = self.fields.text;
+        self.words(sought, |word| Term::from_field_text(text, word), found)
     }
 
-    fn at(&mut self, path: &str, types: FieldTypes, sought: &Sought) -> Result<Vec<Part>, TooBroad> {
-        let at_path = Term::from_field_json_path(self.fields.value, &escaped(path, false), false);
-        let mut found = Vec::new();
+    fn at(
+        &mut self,
+        path: &str,
+        types: FieldTypes,
+        sought: &Sought,
+        found: &mut Found,
+    ) -> Result<(), TooBroad> {
+        let at_path = self.path(path);
         if types.contains(FieldTypes::TEXT) {
-            found.push(self.words(self.fields.value, &sought.words, |_, word| {
-                let mut term = at_path.clone();
-                term.append_type_and_str(word);
-                term
-            })?);
+            self.words(sought, |word| with_word(&at_path, word), found)?;
         }
         if let Some(number) = sought.number
             && types.has_numbers()
@@ -134,40 +157,109 @@ impl Compiler<'_> {
                 Number::U64(value) => term.append_type_and_fast_value(value),
                 Number::F64(value) => term.append_type_and_fast_value(value),
             }
-            found.push(self.term(term)?);
+            found.parts.push(self.term(term)?);
         }
         if let Some(value) = sought.boolean
             && types.contains(FieldTypes::BOOL)
         {
             let mut term = at_path;
             term.append_type_and_fast_value(value);
-            found.push(self.term(term)?);
+            found.parts.push(self.term(term)?);
         }
         if let Some(nanos) = sought.date
             && types.contains(FieldTypes::DATE)
         {
-            found.push(range(path, Limits::Dates(nanos..=nanos)));
+            found.parts.push(range(path, Limits::Dates(nanos..=nanos)));
         }
-        Ok(found)
+        Ok(())
+    }
+
+    /// Whatever there is at a path, or below it. Dates are words too.
+    fn present(&mut self, path: &str) -> Built {
+        let mut found = Found::default();
+        for (at, types) in self.catalog.values() {
+            let below = at.strip_prefix(path);
+            if !below.is_some_and(|below| below.is_empty() || below.starts_with('.')) {
+                continue;
+            }
+            let at_path = self.path(at);
+            if types.contains(FieldTypes::TEXT) {
+                self.count(1)?;
+                found.ends.push(OpenEnd { before: Vec::new(), prefix: with_word(&at_path, "") });
+            }
+            if types.has_numbers() {
+                found.parts.push(range(at, Limits::Numbers(Bound::Unbounded, Bound::Unbounded)));
+            }
+            for value in [true, false].into_iter().filter(|_| types.contains(FieldTypes::BOOL)) {
+                let mut term = at_path.clone();
+                term.append_type_and_fast_value(value);
+                found.parts.push(self.term(term)?);
+            }
+        }
+        Ok(self.any(found))
+    }
+
+    fn exact(&mut self, exact: &Exact, term: impl Fn(&str) -> Term) -> Built {
+        match exact {
+            Exact::Whole(text) => self.term(term(text)),
+            Exact::Prefix(text) => {
+                self.count(1)?;
+                Ok(self.prefixes(vec![OpenEnd { before: Vec::new(), prefix: term(text) }]))
+            }
+        }
     }
 
     /// All the words at one place, adjacent where the index knows.
-    fn words(&mut self, field: Field, words: &[String], term: impl Fn(Field, &str) -> Term) -> Built {
-        let mut terms: Vec<Term> = words.iter().map(|word| term(field, word)).collect();
-        match (terms.len(), terms.pop()) {
-            (1, Some(term)) => self.term(term),
-            (_, last) => {
-                terms.extend(last);
-                self.count(terms.len())?;
-                if self.positions {
-                    let need = |term: &Term| Needs::Term { term: term.clone(), positions: true };
-                    let needs = Needs::All(terms.iter().map(need).collect());
-                    return Ok(Part { query: Box::new(PhraseQuery::new(terms)), needs });
-                }
-                self.phrases_as_words = true;
-                Ok(both(terms.into_iter().map(|term| (Occur::Must, part(term))).collect()))
+    fn words(
+        &mut self,
+        sought: &Sought,
+        term: impl Fn(&str) -> Term,
+        found: &mut Found,
+    ) -> Result<(), TooBroad> {
+        let mut terms: Vec<Term> = sought.words.iter().map(|word| term(word)).collect();
+        self.count(terms.len())?;
+        let open = if sought.is_open { terms.pop() } else { None };
+        let in_order = self.positions || sought.words.len() == 1;
+        self.phrases_as_words |= !in_order;
+        match (open, terms.len()) {
+            (None, 1) => found.parts.extend(terms.pop().map(part)),
+            (None, _) if in_order => {
+                let needs = Needs::All(terms.iter().map(placed).collect());
+                found.parts.push(Part { query: Box::new(PhraseQuery::new(terms)), needs });
+            }
+            (Some(prefix), _) if in_order => found.ends.push(OpenEnd { before: terms, prefix }),
+            (open, _) => {
+                let open = open.map(|prefix| self.prefixes(vec![OpenEnd { before: Vec::new(), prefix }]));
+                let all = terms.into_iter().map(part).chain(open);
+                found.parts.push(both(all.map(|part| (Occur::Must, part)).collect()));
             }
         }
+        Ok(())
+    }
+
+    fn prefixes(&self, ends: Vec<OpenEnd>) -> Part {
+        let needs = ends.iter().map(OpenEnd::needs).collect();
+        Part { query: Box::new(PrefixQuery { ends, looked: self.looked.clone() }), needs: Needs::Any(needs) }
+    }
+
+    /// What is found by any of these.
+    fn any(&self, Found { mut parts, ends }: Found) -> Part {
+        if !ends.is_empty() {
+            parts.push(self.prefixes(ends));
+        }
+        match (parts.len(), parts.pop()) {
+            (_, None) => Part { query: Box::new(EmptyQuery), needs: Needs::Never },
+            (1, Some(one)) => one,
+            (_, Some(last)) => {
+                parts.push(last);
+                let (queries, needs) = parts.into_iter().map(|part| (part.query, part.needs)).unzip();
+                Part { query: Box::new(BooleanQuery::union(queries)), needs: Needs::Any(needs) }
+            }
+        }
+    }
+
+    fn path(&self, path: &str) -> Term {
+        Term::from_field_json_path(self.fields.value, &escaped(path, false), false)
     }
 
     fn term(&mut self, term: Term) -> Built {
@@ -186,6 +278,19 @@ fn part(term: Term) -> Part {
     Part { query: Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs)), needs }
 }
 
+/// A term that is looked for at certain places.
+fn placed(term: &Term) -> Needs {
+    Needs::Term { term: term.clone(), positions: true }
+}
+
+impl OpenEnd {
+    fn needs(&self) -> Needs {
+        let (field, bytes) = (self.prefix.field(), self.prefix.serialized_value_bytes().to_vec());
+        let prefix = Needs::Prefix { field, bytes, positions: !self.before.is_empty() };
+        Needs::All(self.before.iter().map(placed).chain([prefix]).collect())
+    }
+}
+
 fn all() -> Part {
     Part { query: Box::new(AllQuery), needs: Needs::Nothing }
 }
@@ -200,16 +305,11 @@ fn both(clauses: Vec<(Occur, Part)>) -> Part {
     Part { query: Box::new(BooleanQuery::new(clauses)), needs: Needs::All(needs) }
 }
 
-fn any(mut found: Vec<Part>) -> Part {
-    match (found.len(), found.pop()) {
-        (_, None) => Part { query: Box::new(EmptyQuery), needs: Needs::Never },
-        (1, Some(one)) => one,
-        (_, Some(last)) => {
-            found.push(last);
-            let (queries, needs) = found.into_iter().map(|part| (part.query, part.needs)).unzip();
-            Part { query: Box::new(BooleanQuery::union(queries)), needs: Needs::Any(needs) }
-        }
-    }
+/// A term of a path: with a word, or the start of one.
+fn with_word(path: &Term, word: &str) -> Term {
+    let mut term = path.clone();
+    term.append_type_and_str(word);
+    term
 }
 
 /// A dotted path as Tantivy reads it: `\` escaped, and the dots too where they do not separate.
@@ -219,7 +319,9 @@ fn escaped(path: &str, dots: bool) -> String {
 }
 
 fn range(path: &str, limits: Limits) -> Part {
-    in_column(format!("{}.{}", names::NUM, escaped(path, false)), limits)
+    // Without a path Tantivy takes the name for that of the field alone: a `\` that escapes nothing is an empty path.
+    let path = if path.is_empty() { "\\".to_owned() } else { escaped(path, false) };
+    in_column(format!("{}.{path}", names::NUM), limits)
 }
 
 fn in_column(column: String, limits: Limits) -> Part {
@@ -228,9 +330,6 @@ fn in_column(column: String, limits: Limits) -> Part {
 }
 
 fn whole(column: &str, span: &Span) -> Part {
-    let limits = Limits::Numbers(
-        std::ops::Bound::Included(Number::I64(*span.start())),
-        std::ops::Bound::Included(Number::I64(*span.end())),
-    );
-    in_column(column.to_owned(), limits)
+    let end = |value: &i64| Bound::Included(Number::I64(*value));
+    in_column(column.to_owned(), Limits::Numbers(end(span.start()), end(span.end())))
 }

@@ -15,8 +15,9 @@ pub(in crate::index) enum Needs {
     Never,
     /// A term's place in its dictionary, its postings, and the places of its words where a phrase asks for them.
     Term { term: Term, positions: bool },
-    /// The terms of a field that begin so (as [`Term::serialized_value_bytes`] has them), and their postings.
-    Prefix { field: Field, bytes: Vec<u8> },
+    /// The terms of a field that begin so (as [`Term::serialized_value_bytes`] has them), and their postings, with the places of their
+    /// words where a phrase asks for them.
+    Prefix { field: Field, bytes: Vec<u8>, positions: bool },
     /// The columns of this name, as Tantivy's fast fields are named: dotted, `\` escaped.
     Column(String),
     /// A record matches where it matches all of them.

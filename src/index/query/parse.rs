@@ -1,44 +1,45 @@
 //! Text → the query's tree, by recursive descent. Depth and size are bounded before anything is built.
 
 use std::ops::Bound;
+use std::rc::Rc;
 
-use super::range::{Limits, Span};
+use super::ends::{self, End};
+use super::scan::{Scanner, Word};
 use super::{
-    Node, QUERY_BYTES_MAX, QUERY_CLAUSES_MAX, QUERY_DEPTH_MAX, QueryError, QueryProblem, Sought, number,
-    rfc3339,
+    Exact, Node, QUERY_BYTES_MAX, QUERY_CLAUSES_MAX, QUERY_DEPTH_MAX, QueryError, QueryProblem, Sought, shown,
 };
 
 pub(super) fn parse(text: &str) -> Result<Node, QueryError> {
     if text.len() > QUERY_BYTES_MAX {
         return Err(QueryError { position: 0, problem: QueryProblem::TooLong { bytes: text.len() } });
     }
-    let mut parser = Parser { chars: text.chars().collect(), at: 0, depth: 0, clauses: 0 };
-    parser.skip_space();
-    if parser.peek().is_none() {
+    let mut parser = Parser { scanner: Scanner::new(text), depth: 0, clauses: 0, within: None };
+    parser.scanner.skip_space();
+    if parser.scanner.peek().is_none() {
         return Ok(Node::All);
     }
     let node = parser.or()?;
-    match parser.peek() {
+    match parser.scanner.peek() {
         None => Ok(node),
-        Some(c) => Err(parser.problem(QueryProblem::Unexpected(c))),
+        Some(c) => Err(parser.scanner.problem(QueryProblem::Unexpected(c))),
     }
 }
 
 struct Parser {
-    chars: Vec<char>,
-    at: usize,
+    scanner: Scanner,
     depth: usize,
     clauses: usize,
+    /// The field in whose brackets this is, as in `level:(error OR fatal)`.
+    within: Option<Rc<Field>>,
 }
 
-/// A range's end as it was written.
-struct End {
-    text: String,
-    at: usize,
+/// What is looked in, and how it was written.
+struct Field {
+    place: Place,
+    name: String,
 }
 
-/// What a name stands for.
-enum Field {
+enum Place {
     Offset,
     Timestamp,
     Key,
@@ -48,20 +49,63 @@ enum Field {
 }
 
 impl Field {
-    fn named(name: String) -> Self {
-        match name.as_str() {
-            "offset" => Self::Offset,
-            "timestamp" => Self::Timestamp,
-            "key" => Self::Key,
-            "text" => Self::Text,
+    /// `None`: it is no name.
+    fn named(name: String) -> Option<Self> {
+        let place = match name.as_str() {
+            "" | "header." => return None,
+            "offset" => Place::Offset,
+            "timestamp" => Place::Timestamp,
+            "key" => Place::Key,
+            "text" => Place::Text,
             _ => {
                 if let Some(header) = name.strip_prefix("header.") {
-                    Self::Header(header.to_owned())
-                } else if let Some(path) = name.strip_prefix("value.") {
-                    Self::Path(path.to_owned())
+                    Place::Header(header.to_owned())
                 } else {
-                    Self::Path(name)
+                    Place::Path(name.strip_prefix("value.").unwrap_or(&name).to_owned())
                 }
+            }
+        };
+        Some(Self { place, name })
+    }
+
+    /// It is there, with whatever it holds.
+    fn present(&self) -> Node {
+        match &self.place {
+            Place::Offset => Node::All,
+            Place::Timestamp => Node::Timestamp(i64::MIN..=i64::MAX),
+            Place::Key => Node::Key(Exact::Prefix(String::new())),
+            Place::Text => Node::Text(Sought::any_word()),
+            Place::Header(name) => Node::Header(name.clone(), Exact::Prefix(String::new())),
+            Place::Path(path) => Node::Present(path.clone()),
+        }
+    }
+
+    fn holds(&self, word: Word) -> Result<Node, QueryError> {
+        let exact = |word: Word| match word.is_open {
+            true => Exact::Prefix(word.text),
+            false => Exact::Whole(word.text),
+        };
+        match &self.place {
+            Place::Key => Ok(Node::Key(exact(word))),
+            Place::Header(name) => Ok(Node::Header(name.clone(), exact(word))),
+            Place::Text => Ok(Node::Text(sought(word)?)),
+            Place::Path(path) => Ok(Node::At(path.clone(), sought(word)?)),
+            Place::Offset | Place::Timestamp if word.is_open => Err(QueryError {
+                position: word.at,
+                problem: QueryProblem::PrefixOfNumber(self.name.clone()),
+            }),
+            Place::Offset => Ok(Node::Offset(ends::offset(&End { text: word.text, at: word.at })?)),
+            Place::Timestamp => Ok(Node::Timestamp(ends::timestamp(&End { text: word.text, at: word.at })?)),
+        }
+    }
+
+    fn between(&self, from: &Bound<End>, to: &Bound<End>, position: usize) -> Result<Node, QueryError> {
+        match &self.place {
+            Place::Offset => Ok(Node::Offset(ends::offsets(from, to)?)),
+            Place::Timestamp => Ok(Node::Timestamp(ends::timestamps(from, to)?)),
+            Place::Path(path) => Ok(Node::Range(path.clone(), ends::limits(from, to)?)),
+            Place::Key | Place::Text | Place::Header(_) => {
+                Err(QueryError { position, problem: QueryProblem::RangeOfExact(shown(&self.name)) })
             }
         }
     }
@@ -70,7 +114,7 @@ impl Field {
 impl Parser {
     fn or(&mut self) -> Result<Node, QueryError> {
         let mut nodes = vec![self.and()?];
-        while self.operator("OR") {
+        while self.scanner.operator("OR") {
             nodes.push(self.and()?);
         }
         Ok(one_or(nodes, Node::Or))
@@ -79,16 +123,18 @@ impl Parser {
     fn and(&mut self) -> Result<Node, QueryError> {
         let mut nodes = vec![self.not()?];
         loop {
-            if !self.operator("AND") && (matches!(self.peek(), None | Some(')')) || self.is_operator("OR")) {
+            let ends = || matches!(self.scanner.peek(), None | Some(')')) || self.scanner.is_operator("OR");
+            if !self.scanner.is_operator("AND") && ends() {
                 return Ok(one_or(nodes, Node::And));
             }
+            self.scanner.operator("AND");
             nodes.push(self.not()?);
         }
     }
 
     fn not(&mut self) -> Result<Node, QueryError> {
-        let start = self.at;
-        if !self.operator("NOT") {
+        let start = self.scanner.at;
+        if !self.scanner.operator("NOT") && !self.minus() {
             return self.clause();
         }
         self.deeper(start)?;
@@ -97,178 +143,157 @@ impl Parser {
         Ok(Node::Not(Box::new(node)))
     }
 
+    /// Takes a `-` right in front of what it excludes.
+    fn minus(&mut self) -> bool {
+        let is_minus = self.scanner.peek() == Some('-')
+            && self.scanner.peek_behind().is_some_and(|c| !c.is_whitespace() && c != ')');
+        self.scanner.at += usize::from(is_minus);
+        is_minus
+    }
+
     fn clause(&mut self) -> Result<Node, QueryError> {
-        let start = self.at;
         self.clauses += 1;
         if self.clauses > QUERY_CLAUSES_MAX {
-            return Err(self.problem(QueryProblem::TooManyClauses));
+            return Err(self.scanner.problem(QueryProblem::TooManyClauses));
         }
-        let node = match self.peek() {
-            None => return Err(self.problem(QueryProblem::Missing)),
-            Some('(') => {
-                self.at += 1;
-                self.deeper(start)?;
-                self.skip_space();
-                let node = self.or()?;
-                self.depth -= 1;
-                if self.peek() != Some(')') {
-                    return Err(QueryError { position: start, problem: QueryProblem::NotClosed('(') });
-                }
-                self.at += 1;
-                node
+        let node = match self.scanner.peek() {
+            None => return Err(self.scanner.problem(QueryProblem::Missing)),
+            Some('(') => self.brackets()?,
+            Some(')') if self.depth == 0 => {
+                return Err(self.scanner.problem(QueryProblem::Unexpected(')')));
             }
-            Some(')') if self.depth == 0 => return Err(self.problem(QueryProblem::Unexpected(')'))),
-            Some(')') => return Err(self.problem(QueryProblem::Missing)),
-            Some('"') => {
-                let text = self.quoted()?;
-                Node::Anywhere(sought(&text, start)?)
+            Some(')') => return Err(self.scanner.problem(QueryProblem::Missing)),
+            Some(_) if ["AND", "OR"].iter().any(|operator| self.scanner.is_operator(operator)) => {
+                return Err(self.scanner.problem(QueryProblem::Missing));
             }
-            Some(_) if ["AND", "OR"].iter().any(|operator| self.is_operator(operator)) => {
-                return Err(self.problem(QueryProblem::Missing));
-            }
-            Some(_) => self.word_or_field()?,
+            Some(c) => match self.within.clone() {
+                Some(field) if matches!(c, '[' | '{' | '>' | '<') => self.range(&field)?,
+                Some(field) if c == '"' => field.holds(self.scanner.quoted()?)?,
+                None if c == '"' => Node::Anywhere(sought(self.scanner.quoted()?)?),
+                within => self.word_or_field(within.as_deref())?,
+            },
         };
-        self.skip_space();
+        self.scanner.skip_space();
         Ok(node)
     }
 
-    fn word_or_field(&mut self) -> Result<Node, QueryError> {
-        let start = self.at;
-        let word = self.word(true);
-        if self.peek() == Some(':') {
-            self.at += 1;
-            return self.field(word, start);
+    fn brackets(&mut self) -> Result<Node, QueryError> {
+        let start = self.scanner.at;
+        self.scanner.at += 1;
+        self.deeper(start)?;
+        self.scanner.skip_space();
+        let node = self.or()?;
+        self.depth -= 1;
+        if self.scanner.peek() != Some(')') {
+            return Err(QueryError { position: start, problem: QueryProblem::NotClosed('(') });
         }
-        if word == "*" {
-            return Ok(Node::All);
-        }
-        Ok(Node::Anywhere(sought(&word, start)?))
+        self.scanner.at += 1;
+        Ok(node)
     }
 
-    fn field(&mut self, name: String, start: usize) -> Result<Node, QueryError> {
-        let field = Field::named(name.clone());
-        if name.is_empty() || matches!(&field, Field::Header(header) if header.is_empty()) {
-            return Err(QueryError { position: start, problem: QueryProblem::NoField(name) });
+    fn word_or_field(&mut self, within: Option<&Field>) -> Result<Node, QueryError> {
+        let piece = self.scanner.piece(|c| ends_word(c) || c == ':');
+        if self.scanner.peek() == Some(':') {
+            self.scanner.at += 1;
+            return self.field(piece.at, piece.plain()?);
         }
-        let value = self.at;
-        match self.peek() {
-            Some('[' | '{' | '>' | '<') => {
-                let (from, to) = self.range()?;
-                match field {
-                    Field::Offset => Ok(Node::Offset(offsets(&from, &to)?)),
-                    Field::Timestamp => Ok(Node::Timestamp(timestamps(&from, &to)?)),
-                    Field::Path(path) => Ok(Node::Range(path, limits(&from, &to)?)),
-                    Field::Key | Field::Text | Field::Header(_) => {
-                        Err(QueryError { position: value, problem: QueryProblem::RangeOfExact(name) })
-                    }
-                }
+        match within {
+            Some(field) if piece.is_star() => Ok(field.present()),
+            Some(field) => field.holds(piece.word()?),
+            None if piece.is_star() => Ok(Node::All),
+            None => Ok(Node::Anywhere(sought(piece.word()?)?)),
+        }
+    }
+
+    /// What follows a name and its colon.
+    fn field(&mut self, position: usize, name: String) -> Result<Node, QueryError> {
+        let Some(field) = Field::named(name.clone()) else {
+            return Err(QueryError { position, problem: QueryProblem::NoField(name) });
+        };
+        match self.scanner.peek() {
+            Some('[' | '{' | '>' | '<') => self.range(&field),
+            Some('"') => field.holds(self.scanner.quoted()?),
+            Some('(') => {
+                let outside = self.within.replace(Rc::new(field));
+                let node = self.brackets();
+                self.within = outside;
+                node
             }
-            Some('"') => {
-                let text = self.quoted()?;
-                exact(field, text, value)
-            }
-            None | Some(')' | '(') => Err(self.problem(QueryProblem::Missing)),
-            Some(c) if c.is_whitespace() => Err(self.problem(QueryProblem::Missing)),
+            None | Some(')') => Err(self.scanner.problem(QueryProblem::Missing)),
+            Some(c) if c.is_whitespace() => Err(self.scanner.problem(QueryProblem::Missing)),
             Some(_) => {
-                let text = self.word(false);
-                exact(field, text, value)
+                let piece = self.scanner.piece(ends_word);
+                if piece.is_star() { Ok(field.present()) } else { field.holds(piece.word()?) }
             }
         }
     }
 
-    fn range(&mut self) -> Result<(Bound<End>, Bound<End>), QueryError> {
-        let start = self.at;
-        let open = self.chars[self.at];
-        self.at += 1;
+    fn range(&mut self, field: &Field) -> Result<Node, QueryError> {
+        let start = self.scanner.at;
+        let (from, to) = self.ends()?;
+        field.between(&from, &to, start)
+    }
+
+    fn ends(&mut self) -> Result<(Bound<End>, Bound<End>), QueryError> {
+        let start = self.scanner.at;
+        let Some(open) = self.scanner.peek() else {
+            return Err(self.scanner.problem(QueryProblem::NoRange));
+        };
+        self.scanner.at += 1;
         if matches!(open, '<' | '>') {
-            let included = self.peek() == Some('=');
-            self.at += usize::from(included);
-            let end = self.end()?;
-            let end = if included { Bound::Included(end) } else { Bound::Excluded(end) };
+            let is_included = self.scanner.peek() == Some('=');
+            self.scanner.at += usize::from(is_included);
+            let end = self.end(is_included)?;
             return Ok(if open == '>' { (end, Bound::Unbounded) } else { (Bound::Unbounded, end) });
         }
-        self.skip_space();
-        let from = self.end()?;
-        self.skip_space();
-        if !self.operator("TO") {
-            return Err(self.problem(QueryProblem::NoRange));
+        self.scanner.skip_space();
+        let from = self.end(open == '[')?;
+        self.scanner.skip_space();
+        if !self.scanner.operator("TO") {
+            return Err(self.scanner.problem(QueryProblem::NoRange));
         }
-        let to = self.end()?;
-        self.skip_space();
-        let close = match self.peek() {
-            Some(c @ (']' | '}')) => c,
-            Some(_) => return Err(self.problem(QueryProblem::NoRange)),
+        let to = self.end(true)?;
+        self.scanner.skip_space();
+        let is_included = match self.scanner.peek() {
+            Some(']') => true,
+            Some('}') => false,
+            Some(_) => return Err(self.scanner.problem(QueryProblem::NoRange)),
             None => return Err(QueryError { position: start, problem: QueryProblem::NotClosed(open) }),
         };
-        self.at += 1;
-        let bound = |end: End, included: bool| match (end.text.as_str(), included) {
-            ("*", _) => Bound::Unbounded,
-            (_, true) => Bound::Included(end),
-            (_, false) => Bound::Excluded(end),
+        self.scanner.at += 1;
+        let to = match to {
+            Bound::Included(end) if !is_included => Bound::Excluded(end),
+            to => to,
         };
-        Ok((bound(from, open == '['), bound(to, close == ']')))
+        Ok((from, to))
     }
 
-    fn end(&mut self) -> Result<End, QueryError> {
-        let at = self.at;
-        let text = match self.peek() {
-            Some('"') => self.quoted()?,
-            _ => self.take(|c| c.is_whitespace() || matches!(c, '(' | ')' | '[' | ']' | '{' | '}' | '"')),
+    fn end(&mut self, is_included: bool) -> Result<Bound<End>, QueryError> {
+        let ends = |c: char| c.is_whitespace() || matches!(c, '(' | ')' | '[' | ']' | '{' | '}' | '"');
+        let at = self.scanner.at;
+        let text = match self.scanner.peek() {
+            Some('"') => match self.scanner.quoted()? {
+                word if word.is_open => {
+                    return Err(QueryError {
+                        position: self.scanner.at - 1,
+                        problem: QueryProblem::StrayStar,
+                    });
+                }
+                word => word.text,
+            },
+            _ => {
+                let piece = self.scanner.piece(ends);
+                if piece.is_star() {
+                    return Ok(Bound::Unbounded);
+                }
+                piece.text
+            }
         };
         if text.is_empty() {
-            return Err(self.problem(QueryProblem::Missing));
+            return Err(self.scanner.problem(QueryProblem::Missing));
         }
-        Ok(End { text, at })
-    }
-
-    /// A word, or the name before a colon.
-    fn word(&mut self, stop_at_colon: bool) -> String {
-        self.take(|c| c.is_whitespace() || matches!(c, '(' | ')' | '"') || (stop_at_colon && c == ':'))
-    }
-
-    fn take(&mut self, ends: impl Fn(char) -> bool) -> String {
-        let mut text = String::new();
-        while let Some(c) = self.peek() {
-            if c == '\\'
-                && let Some(next) = self.chars.get(self.at + 1)
-            {
-                text.push(*next);
-                self.at += 2;
-            } else if ends(c) {
-                break;
-            } else {
-                text.push(c);
-                self.at += 1;
-            }
-        }
-        text
-    }
-
-    fn quoted(&mut self) -> Result<String, QueryError> {
-        let start = self.at;
-        self.at += 1;
-        let text = self.take(|c| c == '"');
-        if self.peek() != Some('"') {
-            return Err(QueryError { position: start, problem: QueryProblem::NotClosed('"') });
-        }
-        self.at += 1;
-        Ok(text)
-    }
-
-    /// Takes an operator and the space behind it.
-    fn operator(&mut self, operator: &str) -> bool {
-        let is_next = self.is_operator(operator);
-        if is_next {
-            self.at += operator.len();
-            self.skip_space();
-        }
-        is_next
-    }
-
-    fn is_operator(&self, operator: &str) -> bool {
-        let rest = &self.chars[self.at..];
-        operator.chars().zip(rest).filter(|(a, b)| a == *b).count() == operator.len()
-            && rest.get(operator.len()).is_none_or(|c| c.is_whitespace() || matches!(c, '(' | ')' | '"'))
+        let end = End { text, at };
+        Ok(if is_included { Bound::Included(end) } else { Bound::Excluded(end) })
     }
 
     fn deeper(&mut self, position: usize) -> Result<(), QueryError> {
@@ -278,20 +303,10 @@ impl Parser {
         }
         Ok(())
     }
+}
 
-    fn peek(&self) -> Option<char> {
-        self.chars.get(self.at).copied()
-    }
-
-    fn skip_space(&mut self) {
-        while self.peek().is_some_and(char::is_whitespace) {
-            self.at += 1;
-        }
-    }
-
-    fn problem(&self, problem: QueryProblem) -> QueryError {
-        QueryError { position: self.at, problem }
-    }
+fn ends_word(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '(' | ')' | '"')
 }
 
 fn one_or(mut nodes: Vec<Node>, many: impl FnOnce(Vec<Node>) -> Node) -> Node {
@@ -304,116 +319,7 @@ fn one_or(mut nodes: Vec<Node>, many: impl FnOnce(Vec<Node>) -> Node) -> Node {
     }
 }
 
-fn sought(text: &str, position: usize) -> Result<Sought, QueryError> {
-    Sought::new(text).ok_or_else(|| QueryError { position, problem: QueryProblem::NoWord(text.to_owned()) })
-}
-
-fn exact(field: Field, text: String, position: usize) -> Result<Node, QueryError> {
-    match field {
-        Field::Key => Ok(Node::Key(text.into_bytes())),
-        Field::Header(name) => Ok(Node::Header(name, text)),
-        Field::Text => Ok(Node::Text(sought(&text, position)?)),
-        Field::Path(path) => Ok(Node::At(path, sought(&text, position)?)),
-        Field::Offset => {
-            let offset = whole(&End { text, at: position })?;
-            Ok(Node::Offset(offset..=offset))
-        }
-        Field::Timestamp => {
-            let end = End { text, at: position };
-            let from = milliseconds(&end, Round::Up)?;
-            let to = milliseconds(&end, Round::Down)?;
-            Ok(Node::Timestamp(from..=to))
-        }
-    }
-}
-
-/// An empty range.
-#[expect(clippy::reversed_empty_ranges, reason = "no offset and no time is in it")]
-const NOTHING: Span = 1..=0;
-
-/// The whole numbers between two ends, from them included.
-fn span(from: Bound<i64>, to: Bound<i64>) -> Span {
-    let from = match from {
-        Bound::Unbounded => Some(i64::MIN),
-        Bound::Included(value) => Some(value),
-        Bound::Excluded(value) => value.checked_add(1),
-    };
-    let to = match to {
-        Bound::Unbounded => Some(i64::MAX),
-        Bound::Included(value) => Some(value),
-        Bound::Excluded(value) => value.checked_sub(1),
-    };
-    from.zip(to).map_or(NOTHING, |(from, to)| from..=to)
-}
-
-fn map<T>(
-    bound: &Bound<End>,
-    read: impl FnOnce(&End) -> Result<T, QueryError>,
-) -> Result<Bound<T>, QueryError> {
-    Ok(match bound {
-        Bound::Unbounded => Bound::Unbounded,
-        Bound::Included(end) => Bound::Included(read(end)?),
-        Bound::Excluded(end) => Bound::Excluded(read(end)?),
-    })
-}
-
-fn offsets(from: &Bound<End>, to: &Bound<End>) -> Result<Span, QueryError> {
-    Ok(span(map(from, whole)?, map(to, whole)?))
-}
-
-fn timestamps(from: &Bound<End>, to: &Bound<End>) -> Result<Span, QueryError> {
-    // A time between two milliseconds: from it on means from the next one on, beyond it too; the other end likewise.
-    let round = |bound: &Bound<End>, inward, outward| {
-        if matches!(bound, Bound::Included(_)) { inward } else { outward }
-    };
-    let from = map(from, |end| milliseconds(end, round(from, Round::Up, Round::Down)))?;
-    let to = map(to, |end| milliseconds(end, round(to, Round::Down, Round::Up)))?;
-    Ok(span(from, to))
-}
-
-fn limits(from: &Bound<End>, to: &Bound<End>) -> Result<Limits, QueryError> {
-    let is_date = |bound: &Bound<End>| match bound {
-        Bound::Unbounded => false,
-        Bound::Included(end) | Bound::Excluded(end) => date(&end.text).is_some(),
-    };
-    if is_date(from) || is_date(to) {
-        let read = |end: &End| date(&end.text).ok_or_else(|| bad(end, "RFC 3339 date"));
-        return Ok(Limits::Dates(span(map(from, read)?, map(to, read)?)));
-    }
-    let read = |end: &End| number(&end.text).ok_or_else(|| bad(end, "number or RFC 3339 date"));
-    Ok(Limits::Numbers(map(from, read)?, map(to, read)?))
-}
-
-fn whole(end: &End) -> Result<i64, QueryError> {
-    end.text.parse().map_err(|_| bad(end, "whole number"))
-}
-
-#[derive(Clone, Copy)]
-enum Round {
-    Up,
-    Down,
-}
-
-fn milliseconds(end: &End, round: Round) -> Result<i64, QueryError> {
-    const NANOS: i64 = 1_000_000;
-    if let Ok(milliseconds) = end.text.parse() {
-        return Ok(milliseconds);
-    }
-    let nanos =
-        date(&end.text).ok_or_else(|| bad(end, "time: milliseconds since the epoch or an RFC 3339 date"))?;
-    let up = matches!(round, Round::Up) && nanos.rem_euclid(NANOS) != 0;
-    Ok(nanos.div_euclid(NANOS) + i64::from(up))
-}
-
-/// Nanoseconds since the epoch of a date, or of a day's first moment.
-fn date(text: &str) -> Option<i64> {
-    let date = rfc3339::parse(text).or_else(|| rfc3339::parse(&format!("{text}T00:00:00Z")))?;
-    match date {
-        rfc3339::Date::Nanos(nanos) => Some(nanos),
-        rfc3339::Date::OutOfRange => None,
-    }
-}
-
-fn bad(end: &End, expected: &'static str) -> QueryError {
-    QueryError { position: end.at, problem: QueryProblem::BadEnd { text: end.text.clone(), expected } }
+fn sought(word: Word) -> Result<Sought, QueryError> {
+    let problem = || QueryProblem::NoWord(shown(&word.text));
+    Sought::new(&word.text, word.is_open).ok_or_else(|| QueryError { position: word.at, problem: problem() })
 }

@@ -18,12 +18,17 @@ fn errors_say_what_is_wrong_and_at_which_character() {
     check_error("a)", 1, Unexpected(')'));
     check_error(")", 0, Unexpected(')'));
     check_error("a \"b", 2, NotClosed('"'));
-    check_error("a -- b", 2, NoWord("--".into()));
+    check_error("a -- b", 3, NoWord("-".into()));
+    check_error("a - b", 2, NoWord("-".into()));
+    check_error("(a -)", 3, NoWord("-".into()));
     check_error("\"!?\"", 0, NoWord("!?".into()));
     check_error("level:", 6, Missing);
     check_error("level: x", 6, Missing);
     check_error("level:-", 6, NoWord("-".into()));
-    check_error("level:(a b)", 6, Missing);
+    check_error("level:()", 7, Missing);
+    check_error("level:(a b", 6, NotClosed('('));
+    check_error("level:(a OR -)", 12, NoWord("-".into()));
+    check_error("offset:(1 OR b)", 13, BadEnd { text: "b".into(), expected: "whole number" });
     check_error(":a", 0, NoField(String::new()));
     check_error("header.:a", 0, NoField("header.".into()));
     check_error("n:[1 2]", 5, NoRange);
@@ -31,6 +36,17 @@ fn errors_say_what_is_wrong_and_at_which_character() {
     check_error("n:[1 TO 2)", 9, NoRange);
     check_error("n:[1 TO ]", 8, Missing);
     check_error("n:>", 3, Missing);
+    check_error("*a", 0, StrayStar);
+    check_error("ä a*b", 3, StrayStar);
+    check_error("a**", 1, StrayStar);
+    check_error("key:a*b*", 5, StrayStar);
+    check_error("na*me:x", 2, StrayStar);
+    check_error("*:x", 0, StrayStar);
+    check_error("n:[\"1\"* TO 2]", 6, StrayStar);
+    check_error("a \"b\"* *c", 7, StrayStar);
+    check_error("offset:1*", 7, PrefixOfNumber("offset".into()));
+    check_error("timestamp:2024*", 10, PrefixOfNumber("timestamp".into()));
+    check_error("-.*", 1, NoWord(".".into()));
     check_error("key:>a", 4, RangeOfExact("key".into()));
     check_error("header.x:[a TO b]", 9, RangeOfExact("header.x".into()));
     check_error("text:<5", 5, RangeOfExact("text".into()));
@@ -67,6 +83,54 @@ fn not_binds_tightest_then_and_then_or() {
     assert_eq!(tree(""), Query::all());
     assert_eq!(tree(" * "), Query::all());
     assert_eq!(tree("a AND(b)OR c"), tree("(a b) OR c"));
+    assert_eq!(tree("-a b OR -(c d)"), tree("((NOT a) AND b) OR (NOT (c AND d))"));
+    assert_eq!(tree("a -n:5 -\"b c\""), tree("a AND NOT n:5 AND NOT \"b c\""));
+    assert_eq!(tree("a-b"), tree("\"a b\""));
+    assert_ne!(tree("-5"), tree(r"\-5"));
+    assert_eq!(tree("-*"), tree("NOT *"));
+}
+
+#[test]
+fn a_name_before_brackets_holds_for_all_in_them() {
+    let tree = |text: &str| Query::parse(text).unwrap();
+    assert_eq!(tree("level:(error OR fatal)"), tree("level:error OR level:fatal"));
+    assert_eq!(tree("level:(a (b OR -c*)) d"), tree("(level:a (level:b OR NOT level:c*)) d"));
+    assert_eq!(tree("n:(>5 [1 TO 2] \"x y\")"), tree("n:>5 n:[1 TO 2] n:\"x y\""));
+    assert_eq!(tree("key:(a OR b*) c"), tree("(key:a OR key:b*) c"));
+    assert_eq!(
+        tree("level:(a OR status:5 OR other:(b c))"),
+        tree("level:a OR status:5 OR (other:b other:c)")
+    );
+    assert_eq!(tree("level:(*)"), tree("level:*"));
+    assert_ne!(tree("level:(a) b"), tree("level:(a b)"));
+}
+
+#[test]
+fn a_star_ends_a_prefix_unless_it_is_escaped_or_quoted() {
+    let tree = |text: &str| Query::parse(text).unwrap();
+    assert_eq!(tree(r"key:a\*"), Query { root: Node::Key(Exact::Whole("a*".into())) });
+    assert_eq!(tree(r"key:a\**"), Query { root: Node::Key(Exact::Prefix("a*".into())) });
+    assert_eq!(tree("key:\"a*\""), Query { root: Node::Key(Exact::Whole("a*".into())) });
+    assert_eq!(tree("key:\"a b\"*"), Query { root: Node::Key(Exact::Prefix("a b".into())) });
+    assert_eq!(tree("key:*"), Query { root: Node::Key(Exact::Prefix(String::new())) });
+    assert_eq!(tree(r"key:\*"), Query { root: Node::Key(Exact::Whole("*".into())) });
+    assert_eq!(tree("conn-re*"), tree("\"conn re\"*"));
+    assert_eq!(tree("conn-*"), tree("\"conn\""));
+    assert_ne!(tree("time*"), tree("time"));
+    assert_eq!(tree("offset:*"), Query::all());
+    assert_eq!(tree("a *"), tree("a AND *"));
+}
+
+#[test]
+fn an_error_repeats_little_of_a_long_query() {
+    for text in [
+        "!".repeat(60_000),
+        format!("n:>{}", "ü".repeat(30_000)),
+        format!("key.x{}:(a OR !)", "k".repeat(50_000)),
+    ] {
+        let error = Query::parse(&text).unwrap_err();
+        assert!(error.to_string().len() < 300, "{error}");
+    }
 }
 
 #[test]
@@ -81,12 +145,15 @@ fn operators_are_words_when_they_are_not_alone_or_not_in_capitals() {
 #[test]
 fn names_and_values_may_hold_anything_that_is_escaped() {
     let tree = |text: &str| Query::parse(text).unwrap();
-    assert_eq!(tree(r"my\ key:x"), Query { root: Node::At("my key".into(), Sought::new("x").unwrap()) });
-    assert_eq!(tree(r"a\:b:x"), Query { root: Node::At("a:b".into(), Sought::new("x").unwrap()) });
-    assert_eq!(tree(r#"key:"say \"hi\"""#), Query { root: Node::Key(b"say \"hi\"".to_vec()) });
-    assert_eq!(tree(r"key:a\)b"), Query { root: Node::Key(b"a)b".to_vec()) });
-    assert_eq!(tree("key:a:b"), Query { root: Node::Key(b"a:b".to_vec()) });
-    assert_eq!(tree(r"key:\\"), Query { root: Node::Key(b"\\".to_vec()) });
+    assert_eq!(
+        tree(r"my\ key:x"),
+        Query { root: Node::At("my key".into(), Sought::new("x", false).unwrap()) }
+    );
+    assert_eq!(tree(r"a\:b:x"), Query { root: Node::At("a:b".into(), Sought::new("x", false).unwrap()) });
+    assert_eq!(tree(r#"key:"say \"hi\"""#), Query { root: Node::Key(Exact::Whole("say \"hi\"".into())) });
+    assert_eq!(tree(r"key:a\)b"), Query { root: Node::Key(Exact::Whole("a)b".into())) });
+    assert_eq!(tree("key:a:b"), Query { root: Node::Key(Exact::Whole("a:b".into())) });
+    assert_eq!(tree(r"key:\\"), Query { root: Node::Key(Exact::Whole("\\".into())) });
     assert_eq!(tree("value.a:x"), tree("a:x"));
     assert_eq!(tree("n:[ 1  TO  2 ]"), tree("n:[1 TO 2]"));
 }
@@ -115,6 +182,7 @@ fn no_text_panics() {
         " ",
         "1",
         "-",
+        "\\*",
         "ü",
         "n:",
         "offset:",

@@ -3,6 +3,7 @@ use std::sync::atomic::Ordering;
 
 use tantivy::tokenizer::{LowerCaser, SimpleTokenizer, TextAnalyzer};
 
+use super::super::schema::TERM_BYTES_MAX;
 use super::super::testing::stock::manager;
 use super::*;
 

@@ -14,7 +14,7 @@ pub fn of_search(error: &SearchError) -> Status {
     let verdict = match error {
         SearchError::NoTopic => Verdict::new(Code::InvalidArgument, "NO_TOPIC"),
         SearchError::LimitTooLarge { .. } => Verdict::new(Code::InvalidArgument, "LIMIT_TOO_LARGE"),
-        SearchError::TooBroad { bundle, .. } => {
+        SearchError::TooBroad { bundle, .. } | SearchError::PrefixTooBroad { bundle } => {
             Verdict::new(Code::InvalidArgument, "QUERY_TOO_BROAD").at("bundle", bundle)
         }
         SearchError::AnswerTooLarge => Verdict::new(Code::InvalidArgument, "ANSWER_TOO_LARGE"),

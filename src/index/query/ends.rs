@@ -1,0 +1,116 @@
+//! What is written where a number or a time is needed → limits of ranges.
+
+use std::ops::Bound;
+
+use super::range::{Limits, Span};
+use super::{QueryError, QueryProblem, number, shown};
+use crate::index::rfc3339;
+
+/// A range's end as it was written, and where.
+pub(super) struct End {
+    pub text: String,
+    pub at: usize,
+}
+
+/// An empty range.
+#[expect(clippy::reversed_empty_ranges, reason = "no offset and no time is in it")]
+const NOTHING: Span = 1..=0;
+
+/// The whole numbers between two ends, from them included.
+fn span(from: Bound<i64>, to: Bound<i64>) -> Span {
+    let from = match from {
+        Bound::Unbounded => Some(i64::MIN),
+        Bound::Included(value) => Some(value),
+        Bound::Excluded(value) => value.checked_add(1),
+    };
+    let to = match to {
+        Bound::Unbounded => Some(i64::MAX),
+        Bound::Included(value) => Some(value),
+        Bound::Excluded(value) => value.checked_sub(1),
+    };
+    from.zip(to).map_or(NOTHING, |(from, to)| from..=to)
+}
+
+fn map<T>(
+    bound: &Bound<End>,
+    read: impl FnOnce(&End) -> Result<T, QueryError>,
+) -> Result<Bound<T>, QueryError> {
+    Ok(match bound {
+        Bound::Unbounded => Bound::Unbounded,
+        Bound::Included(end) => Bound::Included(read(end)?),
+        Bound::Excluded(end) => Bound::Excluded(read(end)?),
+    })
+}
+
+/// A single offset.
+pub(super) fn offset(end: &End) -> Result<Span, QueryError> {
+    let offset = whole(end)?;
+    Ok(offset..=offset)
+}
+
+pub(super) fn offsets(from: &Bound<End>, to: &Bound<End>) -> Result<Span, QueryError> {
+    Ok(span(map(from, whole)?, map(to, whole)?))
+}
+
+/// A single time; none where it lies between two milliseconds.
+pub(super) fn timestamp(end: &End) -> Result<Span, QueryError> {
+    Ok(milliseconds(end, Round::Up)?..=milliseconds(end, Round::Down)?)
+}
+
+pub(super) fn timestamps(from: &Bound<End>, to: &Bound<End>) -> Result<Span, QueryError> {
+    // A time between two milliseconds: from it on means from the next one on, beyond it too; the other end likewise.
+    let round = |bound: &Bound<End>, inward, outward| {
+        if matches!(bound, Bound::Included(_)) { inward } else { outward }
+    };
+    let from = map(from, |end| milliseconds(end, round(from, Round::Up, Round::Down)))?;
+    let to = map(to, |end| milliseconds(end, round(to, Round::Down, Round::Up)))?;
+    Ok(span(from, to))
+}
+
+/// A range at a path: of dates where one end is a date, else of numbers.
+pub(super) fn limits(from: &Bound<End>, to: &Bound<End>) -> Result<Limits, QueryError> {
+    let is_date = |bound: &Bound<End>| match bound {
+        Bound::Unbounded => false,
+        Bound::Included(end) | Bound::Excluded(end) => date(&end.text).is_some(),
+    };
+    if is_date(from) || is_date(to) {
+        let read = |end: &End| date(&end.text).ok_or_else(|| bad(end, "RFC 3339 date"));
+        return Ok(Limits::Dates(span(map(from, read)?, map(to, read)?)));
+    }
+    let read = |end: &End| number(&end.text).ok_or_else(|| bad(end, "number or RFC 3339 date"));
+    Ok(Limits::Numbers(map(from, read)?, map(to, read)?))
+}
+
+fn whole(end: &End) -> Result<i64, QueryError> {
+    end.text.parse().map_err(|_| bad(end, "whole number"))
+}
+
+#[derive(Clone, Copy)]
+enum Round {
+    Up,
+    Down,
+}
+
+fn milliseconds(end: &End, round: Round) -> Result<i64, QueryError> {
+    const NANOS: i64 = 1_000_000;
+    if let Ok(milliseconds) = end.text.parse() {
+        return Ok(milliseconds);
+    }
+    let nanos =
+        date(&end.text).ok_or_else(|| bad(end, "time: milliseconds since the epoch or an RFC 3339 date"))?;
+    let up = matches!(round, Round::Up) && nanos.rem_euclid(NANOS) != 0;
+    Ok(nanos.div_euclid(NANOS) + i64::from(up))
+}
+
+/// Nanoseconds since the epoch of a date, or of a day's first moment.
+fn date(text: &str) -> Option<i64> {
+    let date = rfc3339::parse(text).or_else(|| rfc3339::parse(&format!("{text}T00:00:00Z")))?;
+    match date {
+        rfc3339::Date::Nanos(nanos) => Some(nanos),
+        rfc3339::Date::OutOfRange => None,
+    }
+}
+
+fn bad(end: &End, expected: &'static str) -> QueryError {
+    QueryError { position: end.at, problem: QueryProblem::BadEnd { text: shown(&end.text), expected } }
+}

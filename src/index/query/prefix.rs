@@ -1,0 +1,192 @@
+//! Prefixes: the documents with any of the terms that start alike.
+//!
+//! Tantivy's own query for phrases with an open end keeps the postings of all their ends in memory, or stops at the fiftieth without a
+//! word. Here the terms are gone through one by one, and where they are too many the query fails.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tantivy::index::SegmentId;
+use tantivy::postings::Postings;
+use tantivy::query::{
+    BitSetDocSet, ConstScorer, EmptyScorer, EnableScoring, Explanation, Query, Scorer, Weight,
+};
+use tantivy::schema::{IndexRecordOption, Term};
+use tantivy::{BitSet, DocId, DocSet, InvertedIndexReader, Score, SegmentReader, TERMINATED, TantivyError};
+
+use super::PREFIX_TERMS_MAX;
+
+/// The documents that have what at least one of these ends stands for.
+#[derive(Clone, Debug)]
+pub(in crate::index) struct PrefixQuery {
+    pub ends: Vec<OpenEnd>,
+    pub looked: Looked,
+}
+
+/// Words, the last of which is a prefix.
+#[derive(Clone, Debug)]
+pub(in crate::index) struct OpenEnd {
+    /// The words right in front of it, in one field with it: none unless words know their place.
+    pub before: Vec<Term>,
+    /// The start of terms. It need not end where a word could.
+    pub prefix: Term,
+}
+
+/// Prefixes stand for more than [`PREFIX_TERMS_MAX`] terms.
+#[derive(Debug, thiserror::Error)]
+#[error("prefixes stand for more than {PREFIX_TERMS_MAX} words")]
+struct TooManyTerms;
+
+/// Whether a search failed because its prefixes stand for too many terms.
+pub(in crate::index) fn is_too_broad(error: &TantivyError) -> bool {
+    matches!(error, TantivyError::IoError(error) if error.get_ref().is_some_and(|cause| cause.is::<TooManyTerms>()))
+}
+
+/// How many terms the prefixes of one query have been looked up in each Tantivy segment.
+#[derive(Clone, Debug, Default)]
+pub(in crate::index) struct Looked(Arc<Mutex<HashMap<SegmentId, usize>>>);
+
+impl Looked {
+    fn count(&self, segment: SegmentId, terms: usize) -> tantivy::Result<()> {
+        // A number is whole whatever became of the thread that held it.
+        let mut looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = looked.entry(segment).or_default();
+        *all += terms;
+        match *all > PREFIX_TERMS_MAX {
+            true => Err(TantivyError::IoError(Arc::new(io::Error::other(TooManyTerms)))),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Query for PrefixQuery {
+    fn weight(&self, _scoring: EnableScoring<'_>) -> tantivy::Result<Box<dyn Weight>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Weight for PrefixQuery {
+    fn scorer(&self, reader: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
+        let mut found = None;
+        for end in &self.ends {
+            end.find(reader, &self.looked, &mut found)?;
+        }
+        Ok(match found {
+            Some(found) => Box::new(ConstScorer::new(BitSetDocSet::from(found), boost)),
+            None => Box::new(EmptyScorer),
+        })
+    }
+
+    fn explain(&self, reader: &SegmentReader, doc: DocId) -> tantivy::Result<Explanation> {
+        if self.scorer(reader, 1.0)?.seek(doc) == doc {
+            Ok(Explanation::new("has a word that starts so", 1.0))
+        } else {
+            Err(TantivyError::InvalidArgument(format!("document {doc} has no word that starts so")))
+        }
+    }
+}
+
+/// How many terms are looked up before they are counted.
+const STRIDE: usize = 1_024;
+
+impl OpenEnd {
+    fn find(
+        &self,
+        reader: &SegmentReader,
+        looked: &Looked,
+        found: &mut Option<BitSet>,
+    ) -> tantivy::Result<()> {
+        let index = reader.inverted_index(self.prefix.field())?;
+        let places = places_behind(&index, &self.before)?;
+        if !self.before.is_empty() && places.is_empty() {
+            return Ok(());
+        }
+        let prefix = self.prefix.serialized_value_bytes();
+        let mut terms = index.terms().range().ge(prefix).limit(PREFIX_TERMS_MAX as u64 + 1);
+        if let Some(end) = behind(prefix) {
+            terms = terms.lt(end);
+        }
+        let (mut terms, mut uncounted) = (terms.without_keys().into_stream()?, 0);
+        while terms.advance() {
+            uncounted += 1;
+            if uncounted == STRIDE {
+                looked.count(reader.segment_id(), std::mem::take(&mut uncounted))?;
+            }
+            let found = found.get_or_insert_with(|| BitSet::with_max_value(reader.max_doc()));
+            if self.before.is_empty() {
+                let mut blocks =
+                    index.read_block_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)?;
+                while !blocks.docs().is_empty() {
+                    for doc in blocks.docs() {
+                        found.insert(*doc);
+                    }
+                    blocks.advance();
+                }
+            } else {
+                let positions = IndexRecordOption::WithFreqsAndPositions;
+                mark_at(&places, index.read_postings_from_terminfo(terms.value(), positions)?, found);
+            }
+        }
+        looked.count(reader.segment_id(), uncounted)
+    }
+}
+
+/// What comes right behind all that start with `prefix`; `None`: nothing does.
+fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
+    let mut behind = prefix[..=last].to_vec();
+    behind[last] += 1;
+    Some(behind)
+}
+
+/// The documents with these words in a row, and the positions behind the last; ascending.
+fn places_behind(index: &InvertedIndexReader, words: &[Term]) -> tantivy::Result<Vec<(DocId, u32)>> {
+    let mut places: Option<Vec<(DocId, u32)>> = None;
+    for word in words {
+        let postings = index.read_postings(word, IndexRecordOption::WithFreqsAndPositions)?;
+        let Some(mut postings) = postings else { return Ok(Vec::new()) };
+        let (mut behind, mut positions) = (Vec::new(), Vec::new());
+        match &places {
+            None => {
+                while postings.doc() != TERMINATED {
+                    postings.positions_with_offset(1, &mut positions);
+                    behind.extend(positions.iter().map(|position| (postings.doc(), *position)));
+                    postings.advance();
+                }
+            }
+            Some(places) => {
+                for in_doc in places.chunk_by(|a, b| a.0 == b.0) {
+                    let doc = in_doc[0].0;
+                    if postings.doc() < doc && postings.seek(doc) != doc || postings.doc() != doc {
+                        continue;
+                    }
+                    postings.positions_with_offset(0, &mut positions);
+                    let follows = in_doc.iter().filter(|place| positions.binary_search(&place.1).is_ok());
+                    behind.extend(follows.map(|place| (doc, place.1 + 1)));
+                }
+            }
+        }
+        places = Some(behind);
+    }
+    Ok(places.unwrap_or_default())
+}
+
+/// Marks the documents in which a word stands at one of the places.
+fn mark_at(places: &[(DocId, u32)], mut postings: impl Postings, found: &mut BitSet) {
+    let (mut left, mut positions) = (places, Vec::new());
+    while postings.doc() != TERMINATED {
+        left = &left[left.partition_point(|place| place.0 < postings.doc())..];
+        let Some((doc, _)) = left.first() else { return };
+        if postings.doc() < *doc {
+            postings.seek(*doc);
+            continue;
+        }
+        let in_doc = &left[..left.partition_point(|place| place.0 == *doc)];
+        postings.positions_with_offset(0, &mut positions);
+        if in_doc.iter().any(|place| positions.binary_search(&place.1).is_ok()) {
+            found.insert(*doc);
+        }
+        postings.advance();
+    }
+}

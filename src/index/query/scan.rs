@@ -1,0 +1,131 @@
+//! A query's characters: words, quotations, operators. Knows nothing of what they mean.
+
+use super::{QueryError, QueryProblem};
+
+/// A place in a query.
+pub(super) struct Scanner {
+    chars: Vec<char>,
+    /// How many characters come before.
+    pub at: usize,
+}
+
+/// What was written in one piece, without its escapes.
+pub(super) struct Piece {
+    pub text: String,
+    /// Where it starts in the query.
+    pub at: usize,
+    /// The first `*` without a `\` in front: where it is in the query, and in the text.
+    star: Option<(usize, usize)>,
+}
+
+/// A piece, and whether it stands for all that starts like it.
+pub(super) struct Word {
+    pub text: String,
+    pub at: usize,
+    pub is_open: bool,
+}
+
+impl Piece {
+    /// Whether it is a lone `*`.
+    pub fn is_star(&self) -> bool {
+        self.text == "*" && self.star.is_some()
+    }
+
+    /// The text of a piece that must not have a star.
+    pub fn plain(self) -> Result<String, QueryError> {
+        match self.star {
+            None => Ok(self.text),
+            Some((position, _)) => Err(QueryError { position, problem: QueryProblem::StrayStar }),
+        }
+    }
+
+    /// A piece that may end in a star.
+    pub fn word(mut self) -> Result<Word, QueryError> {
+        let is_open = matches!(self.star, Some((_, byte)) if byte + 1 == self.text.len());
+        if is_open {
+            self.text.pop();
+            self.star = None;
+        }
+        let at = self.at;
+        Ok(Word { text: self.plain()?, at, is_open })
+    }
+}
+
+impl Scanner {
+    pub fn new(text: &str) -> Self {
+        Self { chars: text.chars().collect(), at: 0 }
+    }
+
+    pub fn peek(&self) -> Option<char> {
+        self.chars.get(self.at).copied()
+    }
+
+    /// The character behind the next one.
+    pub fn peek_behind(&self) -> Option<char> {
+        self.chars.get(self.at + 1).copied()
+    }
+
+    pub fn skip_space(&mut self) {
+        while self.peek().is_some_and(char::is_whitespace) {
+            self.at += 1;
+        }
+    }
+
+    /// What comes before a character at which `ends` says so. `\` takes the next character as it is.
+    pub fn piece(&mut self, ends: impl Fn(char) -> bool) -> Piece {
+        let (at, mut text, mut star) = (self.at, String::new(), None);
+        while let Some(c) = self.peek() {
+            if c == '\\'
+                && let Some(next) = self.peek_behind()
+            {
+                text.push(next);
+                self.at += 2;
+                continue;
+            }
+            if ends(c) {
+                break;
+            }
+            if c == '*' && star.is_none() {
+                star = Some((self.at, text.len()));
+            }
+            text.push(c);
+            self.at += 1;
+        }
+        Piece { text, at, star }
+    }
+
+    /// A quotation, in which a star is a star. One behind it leaves its last word open.
+    pub fn quoted(&mut self) -> Result<Word, QueryError> {
+        let at = self.at;
+        self.at += 1;
+        let Piece { text, .. } = self.piece(|c| c == '"');
+        if self.peek() != Some('"') {
+            return Err(QueryError { position: at, problem: QueryProblem::NotClosed('"') });
+        }
+        self.at += 1;
+        let is_open = self.peek() == Some('*');
+        self.at += usize::from(is_open);
+        Ok(Word { text, at, is_open })
+    }
+
+    /// Takes an operator and the space behind it.
+    pub fn operator(&mut self, operator: &str) -> bool {
+        let is_next = self.is_operator(operator);
+        if is_next {
+            self.at += operator.len();
+            self.skip_space();
+        }
+        is_next
+    }
+
+    pub fn is_operator(&self, operator: &str) -> bool {
+        let rest = &self.chars[self.at..];
+        operator.chars().zip(rest).filter(|(a, b)| a == *b).count() == operator.len()
+            && rest.get(operator.len()).is_none_or(|c| c.is_whitespace() || matches!(c, '(' | ')' | '"'))
+    }
+
+    /// Something is wrong here.
+    pub fn problem(&self, problem: QueryProblem) -> QueryError {
+        QueryError { position: self.at, problem }
+    }
+}
