@@ -6,9 +6,11 @@
 //!
 //! Knows nothing of what queries mean, of gRPC, or of what a caller does with the bytes.
 
+mod end;
 mod error;
 mod index;
 mod judge;
+mod parts;
 mod read;
 mod records;
 mod shelf;

@@ -2,9 +2,9 @@
 //! shows each byte.
 //!
 //! A plain tar of `manifest.json`, the index's files, `records.zst` (the segment's own frames in compressed
-//! blocks), `records.idx` (where each block lies and what it holds) and a footer that says where the members
-//! lie. Writing goes [`BlockWriter`] → [`Blocks`] → [`assemble()`] → [`Built`]; reading goes [`Footer::open`]
-//! → [`Manifest::parse`], [`BlockIndex::parse`] → [`BlockEntry::open`]; [`verify()`] and [`Verifier`] read
+//! blocks), `hot.zst` (what readers of a large bundle need first, once more), `records.idx` (where each block
+//! lies and what it holds) and a footer that says where the members lie. Writing goes [`BlockWriter`] → [`Blocks`] → [`assemble()`] → [`Built`]; reading goes [`Footer::open`]
+//! → [`Hot::parse`], [`Manifest::parse`], [`BlockIndex::parse`] → [`BlockEntry::open`]; [`verify()`] and [`Verifier`] read
 //! everything.
 //!
 //! Bytes in, bytes out: knows nothing of stores, networks, Tantivy, or what is in a frame. Readers trust
@@ -15,6 +15,7 @@ mod assemble;
 mod compress;
 mod cursor;
 mod footer;
+mod hot;
 mod layout;
 mod manifest;
 mod records;
@@ -29,7 +30,8 @@ pub use footer::{
     FOOTER_BYTES_MAX, Footer, Member, MemberError, OpenError, Opened, TAIL_BYTES, TRAILER_BYTES,
     TRAILER_MAGIC,
 };
-pub use layout::{BLOCK_INDEX_NAME, FOOTER_NAME, INDEX_PREFIX, MANIFEST_NAME, RECORDS_NAME};
+pub use hot::{CHUNK_BYTES, HOT_MAGIC, Hot, HotError};
+pub use layout::{BLOCK_INDEX_NAME, FOOTER_NAME, HOT_NAME, INDEX_PREFIX, MANIFEST_NAME, RECORDS_NAME};
 pub use manifest::{
     Disagreement, FieldFacts, IndexFacts, IndexSegmentFacts, Manifest, ManifestError, RecordsFacts,
     SegmentFacts, TantivyFacts,
@@ -41,8 +43,8 @@ pub use records::{
 pub use verify::{OpenedBlock, Verified, Verifier, VerifyError, verify};
 pub use writer::{BLOCK_PLAIN_BYTES, BlockWriter, BlockWriterError, Blocks, FrameFacts};
 
-/// The version of the bundle's format that this build writes, and the latest that it reads. The first.
-pub const FORMAT_VERSION: u32 = 1;
+/// The version of the bundle's format that this build writes, and the latest that it reads. The first had no hot part.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// What kind of trouble a reader has: three that call for three different answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,9 @@ mod builder;
 mod catalog;
 mod chunked;
 mod columns;
+mod directory;
 mod document;
+mod hot;
 mod inverted;
 mod json;
 mod parts;
@@ -28,6 +30,7 @@ mod words;
 pub use assemble::{Index, IndexSegment, META_FILE, assemble};
 pub use builder::{IndexBuilder, IndexPart};
 pub use catalog::{FieldCatalog, FieldTypes, Unsearchable};
+pub use hot::hot_ranges;
 pub use parts::IndexParts;
 pub use query::{PREFIX_TERMS_MAX, Query, QueryError, QueryProblem};
 pub use reader::{Bounds, Hit, Hits, IndexReader, Order, ReadError};
@@ -78,6 +81,8 @@ pub enum Doing {
     Finishing,
     /// Describing the whole index.
     Assembling,
+    /// Opening what was finished.
+    Reopening,
 }
 
 impl std::fmt::Display for Doing {
@@ -87,6 +92,7 @@ impl std::fmt::Display for Doing {
             Self::Adding => "adding a record",
             Self::Finishing => "finishing a segment",
             Self::Assembling => "describing the index",
+            Self::Reopening => "opening the index",
         })
     }
 }

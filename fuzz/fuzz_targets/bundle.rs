@@ -3,12 +3,14 @@
 #![no_main]
 #![allow(clippy::expect_used)]
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use wal_indexer::bundle::{
-    BlockIndex, BlockWriter, FORMAT_VERSION, Footer, FrameFacts, IndexFacts, IndexSegmentFacts, Manifest,
-    OpenError, Opened, RecordsFacts, SegmentFacts, TAIL_BYTES, TantivyFacts, Verified, Verifier, VerifyError,
-    assemble, verify,
+    AssembleError, BlockIndex, BlockWriter, FORMAT_VERSION, Footer, FrameFacts, IndexFacts,
+    IndexSegmentFacts, Manifest, OpenError, Opened, RecordsFacts, SegmentFacts, TAIL_BYTES, TantivyFacts,
+    Verified, Verifier, VerifyError, assemble, verify,
 };
 use wal_indexer::ids::{OffsetRange, SegmentFormat};
 
@@ -99,7 +101,8 @@ fn open(object: &Bytes, from: u64) -> Result<Footer, OpenError> {
 
 fn verify_in_chunks(object: &Bytes, footer: Footer) -> Result<(Verified, u64), VerifyError> {
     let index = footer.block_index().within(0, object).expect("within the object");
-    let mut verifier = Verifier::new(footer, &index)?;
+    let hot = footer.hot().map(|member| member.within(0, object).expect("within the object"));
+    let mut verifier = Verifier::new(footer, &index, hot.as_ref())?;
     let (mut rest, mut len, mut plain_bytes) = (object.clone(), 1, 0);
     while !rest.is_empty() {
         let mut chunk = rest.split_to(len.min(rest.len()));
@@ -176,7 +179,7 @@ fn forge(members: &[(String, Vec<u8>)]) -> Bytes {
     put_header(&mut object, "footer", footer_len);
     let size = object.len() + footer_len + 1_024;
     object.resize(size - 1_024 - 32 - list.len(), 0);
-    let mut trailer = b"WIBUNDLE\x01\0\0\0".to_vec();
+    let mut trailer = b"WIBUNDLE\x02\0\0\0".to_vec();
     trailer.extend((list.len() as u32).to_le_bytes());
     trailer.extend((size as u64).to_le_bytes());
     trailer.extend(crc32c::crc32c(&list).to_le_bytes());
@@ -199,6 +202,13 @@ fn put_header(object: &mut Vec<u8>, name: &str, len: usize) {
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     header[148..156].copy_from_slice(format!("{sum:07o}\0").as_bytes());
     object.extend(header);
+}
+
+/// Every other 700 bytes of each file.
+fn hot_ranges(files: &[(String, Bytes)]) -> Vec<Vec<Range<u64>>> {
+    let starts = |len: usize| (0..len as u64).step_by(1_400);
+    let ranges = |len: usize| starts(len).map(|at| at..(at + 700).min(len as u64)).collect();
+    files.iter().map(|(_, bytes)| ranges(bytes.len())).collect()
 }
 
 /// Cuts the bytes into frames at will, packs them, and gets them back.
@@ -282,7 +292,8 @@ fn write_and_read(data: &[u8]) {
         records: RecordsFacts::of(&slices),
     };
     let files = vec![("a.idx".to_owned(), Bytes::copy_from_slice(data))];
-    let built = assemble(&manifest, files, slices).expect("a bundle");
+    let built = assemble(&manifest, files, slices, |files| Ok::<_, AssembleError>(hot_ranges(files)))
+        .expect("a bundle");
     let object: Bytes = built.parts.concat().into();
     assert_eq!(built.crc32c, crc32c::crc32c(&object));
     let verified = verify(&object).expect("what is written can be read");

@@ -1,7 +1,8 @@
 //! Why a bundle cannot be read. Each error names the bundle.
 
 use crate::bundle::{
-    BlockError, BlockIndexError, Disagreement, Kind, ManifestError, MemberError, OpenError, VerifyError,
+    BlockError, BlockIndexError, Disagreement, HotError, Kind, ManifestError, MemberError, OpenError,
+    VerifyError,
 };
 use crate::index::ReadError as IndexReadError;
 use crate::segment;
@@ -58,6 +59,18 @@ pub enum Fault {
         stated: u64,
         /// What was found.
         found: u64,
+    },
+    /// The index points to bytes that a file of it does not have.
+    #[error("{file} has {len} bytes, and none from {start} to {end}")]
+    Beyond {
+        /// The member.
+        file: String,
+        /// Its length in bytes.
+        len: u64,
+        /// The first byte that was asked for.
+        start: u64,
+        /// The one behind the last.
+        end: u64,
     },
     /// The index cannot be opened or searched.
     #[error("{}", Chained(.0))]
@@ -144,6 +157,7 @@ impl Fault {
             | Self::Unusable { .. }
             | Self::Frame { .. }
             | Self::BlockCounts { .. }
+            | Self::Beyond { .. }
             | Self::Index(_)
             | Self::Documents { .. }
             | Self::IndexDisagrees { .. } => ArchiveErrorKind::Corrupt,
@@ -178,4 +192,4 @@ macro_rules! bundle_faults {
     )*};
 }
 
-bundle_faults!(OpenError, MemberError, ManifestError, BlockIndexError, BlockError, Disagreement);
+bundle_faults!(OpenError, MemberError, HotError, ManifestError, BlockIndexError, BlockError, Disagreement);

@@ -1,76 +1,57 @@
 //! Opening a bundle and reading parts of it.
 
-use bytes::Bytes;
-use futures::future::{try_join, try_join_all};
+use std::ops::Range;
+use std::sync::Arc;
 
+use bytes::Bytes;
+use futures::future::try_join_all;
+
+use super::end::End;
 use super::error::{ArchiveError, Fault};
 use super::records::{StoredRecord, pick};
 use super::source::{Source, Traffic, blocking};
-use crate::bundle::{
-    BlockEntry, BlockError, BlockIndex, Disagreement, Footer, Manifest, Member, Opened, TAIL_BYTES,
-};
+use crate::bundle::{BlockEntry, BlockError, BlockIndex, Disagreement, Footer, Hot, Manifest, Member};
 use crate::ids::{LogId, OffsetRange, TopicPartition};
 use crate::store::{BundleKey, KeyHash};
 
 /// Hashing this much, in bytes, would hold up a thread of the runtime.
 const LARGE_BYTES: usize = 1 << 20;
 
-/// An open bundle: what it says of itself and where everything in it lies.
+/// An open bundle: what it says of itself and where everything in it lies. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Archive {
     source: Source,
-    footer: Footer,
+    opened: Arc<Opened>,
+}
+
+/// What was read to open a bundle; checked.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub footer: Footer,
     manifest: Manifest,
     partition: TopicPartition,
     log_id: LogId,
     blocks: BlockIndex,
-}
-
-/// A footer and the bytes that it came with.
-pub(super) struct OpenedFooter {
-    pub footer: Footer,
-    pub tail_position: u64,
-    pub tail: Bytes,
-}
-
-/// Reads the object's end: once, or twice where the footer is longer than most.
-pub(super) async fn open_footer(source: &Source) -> Result<OpenedFooter, ArchiveError> {
-    let size_bytes = source.size_bytes();
-    let mut tail_position = size_bytes.saturating_sub(TAIL_BYTES);
-    loop {
-        let tail = source.read(tail_position..size_bytes).await?;
-        match Footer::open(&tail, size_bytes).map_err(|error| source.error(error))? {
-            Opened::Footer(footer) => return Ok(OpenedFooter { footer, tail_position, tail }),
-            Opened::NeedFrom(position) => tail_position = position,
-        }
-    }
+    pub hot: Option<Hot>,
+    /// The object, where the first read gave all of it.
+    whole: Option<Bytes>,
 }
 
 impl Archive {
-    /// Reads footer, manifest and the blocks' table, and holds them against one another and the key.
+    /// Reads footer, manifest and the blocks' table, and holds them against one another and the key. Takes one read; another one
+    /// where what stands at the end is longer than the first; and in bundles of the first version one for the manifest.
     pub async fn open(source: Source) -> Result<Self, ArchiveError> {
-        let OpenedFooter { footer, tail_position, tail } = open_footer(&source).await?;
-        let member = async |member: &Member| match member.within(tail_position, &tail) {
-            Some(bytes) => checked(&source, member, bytes),
-            None => read_member(&source, member).await,
+        let end = End::read(&source).await?;
+        let manifest = match end.footer.hot() {
+            Some(_) => None,
+            None => Some(end.member(&source, end.footer.manifest()).await?),
         };
-        let (manifest, block_index) =
-            try_join(member(footer.manifest()), member(footer.block_index())).await?;
-        let failed = |fault: Fault| source.error(fault);
-        let manifest = Manifest::parse(&manifest).map_err(|error| failed(error.into()))?;
-        let blocks = BlockIndex::parse(&block_index).map_err(|error| failed(error.into()))?;
-        let (stated, found) = (footer.records().len.into(), blocks.compressed_bytes().into());
-        if stated != found {
-            return Err(failed(Disagreement { what: "the length of records.zst", stated, found }.into()));
-        }
-        manifest.agrees_with(&blocks).map_err(|error| failed(error.into()))?;
-        let partition = TopicPartition::new(manifest.topic.as_str(), manifest.partition)
-            .map_err(|_| failed(Fault::Unusable { what: "topic and partition" }))?;
-        let log_id = LogId::new(&manifest.log_id);
-        if let Some(key) = source.key() {
-            agrees_with_key(&manifest, &partition, &log_id, key).map_err(failed)?;
-        }
-        Ok(Self { footer, manifest, partition, log_id, blocks, source })
+        let large = end.len() + manifest.as_ref().map_or(0, Bytes::len) > LARGE_BYTES;
+        let key = source.key().cloned();
+        let parse = move || Opened::parse(end, manifest, key.as_ref());
+        let opened = if large { blocking(parse).await.and_then(|opened| opened) } else { parse() };
+        let opened = opened.map_err(|fault| source.error(fault))?;
+        Ok(Self { source, opened: Arc::new(opened) })
     }
 
     /// Where it is read from.
@@ -90,39 +71,52 @@ impl Archive {
 
     /// Where its members lie.
     pub fn footer(&self) -> &Footer {
-        &self.footer
+        &self.opened.footer
     }
 
     /// What it says of itself.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.opened.manifest
     }
 
     /// Topic and partition.
     pub fn partition(&self) -> &TopicPartition {
-        &self.partition
+        &self.opened.partition
     }
 
     /// The incarnation of the log.
     pub fn log_id(&self) -> &LogId {
-        &self.log_id
+        &self.opened.log_id
     }
 
     /// Its blocks.
     pub fn blocks(&self) -> &BlockIndex {
-        &self.blocks
+        &self.opened.blocks
+    }
+
+    pub(super) fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    /// All bytes of `range`, unchecked, or an error.
+    pub(super) async fn read(&self, range: Range<u64>) -> Result<Bytes, ArchiveError> {
+        match self.opened.whole.as_ref().filter(|whole| range.end <= whole.len() as u64) {
+            Some(whole) => Ok(whole.slice(range.start as usize..range.end as usize)),
+            None => self.source.read(range).await,
+        }
     }
 
     /// A member's bytes, checked.
     pub async fn member(&self, member: &Member) -> Result<Bytes, ArchiveError> {
-        read_member(&self.source, member).await
+        checked(&self.source, member, self.read(member.range()).await?).await
     }
 
     /// The index's files with their names, checked, read side by side.
     pub async fn index_files(&self) -> Result<Vec<(String, Bytes)>, ArchiveError> {
-        let files = self.footer.index_files().map(async |(name, member)| {
-            Ok::<_, ArchiveError>((name.to_owned(), read_member(&self.source, member).await?))
-        });
+        let files = self
+            .footer()
+            .index_files()
+            .map(async |(name, member)| Ok::<_, ArchiveError>((name.to_owned(), self.member(member).await?)));
         try_join_all(files).await
     }
 
@@ -132,7 +126,8 @@ impl Archive {
         entry: &BlockEntry,
         ordinals: Vec<u64>,
     ) -> Result<Vec<(u64, StoredRecord)>, ArchiveError> {
-        let (plain, entry, format) = (self.block(entry).await?, entry.clone(), self.manifest.segment.format);
+        let (plain, entry, format) =
+            (self.block(entry).await?, entry.clone(), self.manifest().segment.format);
         let picked = self.blocking(move || pick(&entry, &plain, format, &ordinals)).await?;
         picked.map_err(|fault| self.error(fault))
     }
@@ -156,27 +151,57 @@ impl Archive {
             let (position, expected) = (entry.position, entry.compressed_len);
             self.source.error(BlockError::Length { position, expected, given: 0 })
         };
-        let range = self.footer.block_range(entry).ok_or_else(outside)?;
-        let compressed = self.source.read(range).await?;
+        let range = self.footer().block_range(entry).ok_or_else(outside)?;
+        let compressed = self.read(range).await?;
         let entry = entry.clone();
         let opened = self.blocking(move || entry.open(&compressed)).await?;
         opened.map_err(|error| self.error(error))
     }
 }
 
-async fn read_member(source: &Source, member: &Member) -> Result<Bytes, ArchiveError> {
-    let bytes = source.read(member.range()).await?;
-    if bytes.len() < LARGE_BYTES {
-        return checked(source, member, bytes);
+impl Opened {
+    /// `manifest` is given where it is not in the hot part.
+    fn parse(end: End, manifest: Option<Bytes>, key: Option<&BundleKey>) -> Result<Self, Fault> {
+        let footer = &end.footer;
+        let hot = end.hot().map(|bytes| hot_of(footer, &bytes)).transpose()?;
+        let manifest = hot.as_ref().map(Hot::manifest).or(manifest.as_ref());
+        let manifest = Manifest::parse(manifest.map_or(&[][..], |bytes| bytes))?;
+        manifest.is_of_version(footer.version())?;
+        let block_index = end.block_index();
+        footer.block_index().check(&block_index)?;
+        let blocks = BlockIndex::parse(&block_index)?;
+        let (stated, found) = (footer.records().len.into(), blocks.compressed_bytes().into());
+        if stated != found {
+            return Err(Disagreement { what: "the length of records.zst", stated, found }.into());
+        }
+        manifest.agrees_with(&blocks)?;
+        let partition = TopicPartition::new(manifest.topic.as_str(), manifest.partition)
+            .map_err(|_| Fault::Unusable { what: "topic and partition" })?;
+        let log_id = LogId::new(&manifest.log_id);
+        if let Some(key) = key {
+            agrees_with_key(&manifest, &partition, &log_id, key)?;
+        }
+        let whole = end.whole();
+        Ok(Self { footer: end.footer, manifest, partition, log_id, blocks, hot, whole })
     }
-    let (member, data) = (member.clone(), bytes.clone());
-    let checked = blocking(move || member.check(&data)).await.map_err(|fault| source.error(fault))?;
-    checked.map_err(|error| source.error(error))?;
-    Ok(bytes)
 }
 
-fn checked(source: &Source, member: &Member, bytes: Bytes) -> Result<Bytes, ArchiveError> {
-    member.check(&bytes).map_err(|error| source.error(error))?;
+fn hot_of(footer: &Footer, bytes: &[u8]) -> Result<Hot, Fault> {
+    if let Some(member) = footer.hot() {
+        member.check(bytes)?;
+    }
+    Ok(Hot::parse(bytes, footer)?)
+}
+
+/// Checks a member's bytes, where that takes its time on a thread that may.
+pub(super) async fn checked(source: &Source, member: &Member, bytes: Bytes) -> Result<Bytes, ArchiveError> {
+    let checked = if bytes.len() < LARGE_BYTES {
+        member.check(&bytes).map_err(Fault::from)
+    } else {
+        let (member, data) = (member.clone(), bytes.clone());
+        blocking(move || member.check(&data).map_err(Fault::from)).await.and_then(|checked| checked)
+    };
+    checked.map_err(|fault| source.error(fault))?;
     Ok(bytes)
 }
 

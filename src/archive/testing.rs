@@ -1,6 +1,7 @@
 //! Bundles for tests: the fixtures' segments, packed by the parts that the write path is made of.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::bundle::{
-    self, BlockWriter, Built, FORMAT_VERSION, FieldFacts, FrameFacts, IndexFacts, IndexSegmentFacts,
-    Manifest, RecordsFacts, SegmentFacts, TantivyFacts,
+    self, AssembleError, BlockWriter, Built, FORMAT_VERSION, FieldFacts, FrameFacts, IndexFacts,
+    IndexSegmentFacts, Manifest, RecordsFacts, SegmentFacts, TantivyFacts,
 };
 use crate::ids::{LogId, OffsetRange, TopicPartition};
 use crate::index::{self, FieldCatalog, IndexBuilder, TopicSettings};
@@ -204,9 +205,13 @@ fn pack_partition(
         },
         records: RecordsFacts::of(&blocks),
     };
-    let built = bundle::assemble(&manifest, index.files, blocks).expect("a bundle");
+    let built = bundle::assemble(&manifest, index.files, blocks, hot_ranges).expect("a bundle");
     let key = BundleKey::new(partition, log_id, range, times, hash.hash16()).expect("a key");
     Packed { key, built, manifest }
+}
+
+fn hot_ranges(files: &[(String, Bytes)]) -> Result<Vec<Vec<Range<u64>>>, AssembleError> {
+    Ok(index::hot_ranges(files).expect("an index that opens"))
 }
 
 fn gaps<'a>(range: OffsetRange, frames: impl Iterator<Item = &'a DecodedFrame>) -> Vec<OffsetRange> {

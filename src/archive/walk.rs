@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::end::End;
 use super::error::{ArchiveError, Fault};
-use super::read::open_footer;
 use super::source::{Source, blocking};
 use crate::bundle::{OpenedBlock, Verified, Verifier};
 
@@ -26,17 +26,12 @@ pub async fn walk<V: Visit>(
     progress: impl Fn(u64),
 ) -> Result<(Verified, V), ArchiveError> {
     let failed = |fault: Fault| source.error(fault);
-    let opened = open_footer(source).await?;
-    let member = opened.footer.block_index().clone();
-    let block_index = match member.within(opened.tail_position, &opened.tail) {
-        Some(bytes) => bytes,
-        None => source.read(member.range()).await?,
+    let end = End::read(source).await?;
+    let start = move || {
+        let (block_index, hot) = (end.block_index(), end.hot());
+        Verifier::new(end.footer, &block_index, hot.as_ref()).map_err(Fault::from)
     };
-    let footer = opened.footer;
-    let mut verifier = blocking(move || Verifier::new(footer, &block_index).map_err(Fault::from))
-        .await
-        .and_then(|verifier| verifier)
-        .map_err(failed)?;
+    let mut verifier = blocking(start).await.and_then(|verifier| verifier).map_err(failed)?;
 
     let size_bytes = source.size_bytes();
     let starts = (0..size_bytes).step_by(CHUNK_BYTES as usize);

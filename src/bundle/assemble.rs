@@ -1,10 +1,14 @@
 //! Parts in, one object out: a list of `Bytes`, so that nothing is copied into one buffer.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
-use super::footer::{FOOTER_BYTES_MAX, Footer, Member};
+use super::footer::{self, FOOTER_BYTES_MAX, Footer, Member};
+use super::hot::Hot;
 use super::layout::{
-    self, BLOCK_INDEX_NAME, INDEX_PREFIX, MANIFEST_NAME, RECORDS_NAME, TAR_BLOCK_BYTES, TAR_END_BYTES,
+    self, BLOCK_INDEX_NAME, HOT_NAME, INDEX_PREFIX, MANIFEST_NAME, RECORDS_NAME, TAR_BLOCK_BYTES,
+    TAR_END_BYTES,
 };
 use super::manifest::{Disagreement, Manifest, ManifestError};
 use super::records::BlockOrderError;
@@ -21,6 +25,8 @@ pub struct Built {
     pub crc32c: u32,
     /// Where the footer starts: one ranged read from here to the end opens the bundle.
     pub footer_offset: u64,
+    /// The length of the hot part; 0 where there is none.
+    pub hot_bytes: u64,
     /// The blocks among the parts, and what is in them.
     pub blocks: Blocks,
 }
@@ -53,6 +59,9 @@ pub enum AssembleError {
         /// The longest that it may be.
         bytes_max: u64,
     },
+    /// zstd does not take the hot part: no memory.
+    #[error("the hot part cannot be compressed")]
+    Compressing(#[source] std::io::Error),
     /// So many members that the footer would not be read again.
     #[error("the footer has {bytes} bytes, more than {FOOTER_BYTES_MAX}")]
     FooterTooLarge {
@@ -61,13 +70,41 @@ pub enum AssembleError {
     },
 }
 
-/// Lays out a bundle: manifest, index files in the order of their names, blocks of all slices, their table,
-/// the footer. The manifest is held against the blocks first, as any reader will.
-pub fn assemble(
+/// Lays out a bundle: manifest, index files in the order of their names, blocks of all slices, what readers
+/// need first, the blocks' table, the footer. The manifest is held against the blocks first, as any reader will.
+///
+/// `hot_ranges` says of a large bundle which ranges of the index's files, sorted by name, are read to open it: of
+/// each file ascending, neither empty nor touching. Of a small one it is not asked.
+pub fn assemble<E: From<AssembleError>>(
+    manifest: &Manifest,
+    index: Vec<(String, Bytes)>,
+    slices: Vec<Blocks>,
+    hot_ranges: impl FnOnce(&[(String, Bytes)]) -> Result<Vec<Vec<Range<u64>>>, E>,
+) -> Result<Built, E> {
+    let (mut tar, parts) = lay_out(manifest, index, slices)?;
+    let block_index = Bytes::from(parts.blocks.index.encode());
+    if tar.needs_hot(manifest.format_version, &block_index) {
+        let ranges = hot_ranges(&parts.index)?;
+        tar.hot(&Hot::new(parts.manifest, &parts.index, &ranges))?;
+    }
+    let table = [(crc32c::crc32c(&block_index), block_index)];
+    tar.member(BLOCK_INDEX_NAME.to_owned(), table)?;
+    Ok(tar.finish(manifest.format_version, parts.blocks)?)
+}
+
+/// What is in the tar already, and is needed once more.
+struct Parts {
+    manifest: Bytes,
+    index: Vec<(String, Bytes)>,
+    blocks: Blocks,
+}
+
+/// Lays out all that does not depend on the bundle's size.
+fn lay_out(
     manifest: &Manifest,
     mut index: Vec<(String, Bytes)>,
     slices: Vec<Blocks>,
-) -> Result<Built, AssembleError> {
+) -> Result<(TarWriter, Parts), AssembleError> {
     let mut blocks = Blocks::default();
     for slice in slices {
         slice.index.into_entries().try_for_each(|entry| blocks.index.push(entry))?;
@@ -78,22 +115,20 @@ pub fn assemble(
 
     let mut tar = TarWriter::default();
     let manifest = Bytes::from(manifest.encode()?);
-    tar.member(MANIFEST_NAME.to_owned(), [(crc32c_of(&manifest), manifest)])?;
+    tar.member(MANIFEST_NAME.to_owned(), [(crc32c_of(&manifest), manifest.clone())])?;
     index.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    for (file, bytes) in index {
+    for (file, bytes) in &index {
         let name = format!("{INDEX_PREFIX}{file}");
         let taken = tar.members.last().is_some_and(|last| last.name == name);
         if taken || !layout::is_index_name(&name) {
-            return Err(AssembleError::IndexName { name: file });
+            return Err(AssembleError::IndexName { name: file.clone() });
         }
-        tar.member(name, [(crc32c_of(&bytes), bytes)])?;
+        tar.member(name, [(crc32c_of(bytes), bytes.clone())])?;
     }
     // The blocks' checksums are known: they are combined, not computed again.
     let checksums = blocks.entries().iter().map(|entry| entry.crc32c);
     tar.member(RECORDS_NAME.to_owned(), checksums.zip(blocks.data.iter().cloned()))?;
-    let block_index = Bytes::from(blocks.index.encode());
-    tar.member(BLOCK_INDEX_NAME.to_owned(), [(crc32c_of(&block_index), block_index)])?;
-    tar.finish(blocks)
+    Ok((tar, Parts { manifest, index, blocks }))
 }
 
 /// Up to this many bytes it is quicker to read them once more than to combine two checksums, which takes some 10 µs whatever
@@ -114,6 +149,7 @@ struct TarWriter {
     parts: Vec<Bytes>,
     size_bytes: u64,
     crc32c: u32,
+    hot_bytes: u64,
     members: Vec<Member>,
 }
 
@@ -156,8 +192,22 @@ impl TarWriter {
         Ok(())
     }
 
-    fn finish(mut self, blocks: Blocks) -> Result<Built, AssembleError> {
-        let footer = Footer::new(std::mem::take(&mut self.members));
+    /// Whether the object needs a hot part: by its size without one.
+    fn needs_hot(&self, version: u32, block_index: &[u8]) -> bool {
+        let (position, len) = (self.size_bytes + TAR_BLOCK_BYTES, block_index.len() as u64);
+        let last = Member { name: BLOCK_INDEX_NAME.to_owned(), position, len, crc32c: 0 };
+        let members = self.members.iter().cloned().chain([last]).collect();
+        footer::needs_hot(version, Footer::new(version, members).object_size())
+    }
+
+    fn hot(&mut self, hot: &Hot) -> Result<(), AssembleError> {
+        let encoded = Bytes::from(hot.encode().map_err(AssembleError::Compressing)?);
+        self.hot_bytes = encoded.len() as u64;
+        self.member(HOT_NAME.to_owned(), [(crc32c::crc32c(&encoded), encoded)])
+    }
+
+    fn finish(mut self, version: u32, blocks: Blocks) -> Result<Built, AssembleError> {
+        let footer = Footer::new(version, std::mem::take(&mut self.members));
         let encoded = footer.encode();
         if encoded.len() > FOOTER_BYTES_MAX as usize {
             return Err(AssembleError::FooterTooLarge { bytes: encoded.len() });
@@ -175,6 +225,7 @@ impl TarWriter {
             size_bytes: self.size_bytes,
             crc32c: self.crc32c,
             footer_offset: footer.footer_offset(),
+            hot_bytes: self.hot_bytes,
             blocks,
         })
     }

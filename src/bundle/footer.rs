@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::cursor::{Cursor, Malformed};
 use super::layout::{
-    self, BLOCK_INDEX_NAME, FOOTER_NAME, INDEX_PREFIX, MANIFEST_NAME, NAME_BYTES_MAX, RECORDS_NAME,
+    self, BLOCK_INDEX_NAME, FOOTER_NAME, HOT_NAME, INDEX_PREFIX, MANIFEST_NAME, NAME_BYTES_MAX, RECORDS_NAME,
     TAR_BLOCK_BYTES, TAR_END_BYTES,
 };
 use super::records::BlockEntry;
@@ -19,11 +19,14 @@ pub const TRAILER_MAGIC: [u8; 8] = *b"WIBUNDLE";
 pub const TRAILER_BYTES: u64 = 32;
 
 /// What to read of a bundle whose footer offset is not known: this many bytes from its end hold any footer
-/// but a monstrous one.
+/// but a monstrous one, and often what stands right before it. An object of at most so many bytes has no hot part.
 pub const TAIL_BYTES: u64 = 64 * 1024;
 
 /// The longest footer that is read, in bytes: room for tens of thousands of members.
 pub const FOOTER_BYTES_MAX: u32 = 8 << 20;
+
+/// The first version of the format that has hot parts.
+const HOT_SINCE_VERSION: u32 = 2;
 
 const MEMBER_BYTES_MIN: usize = 2 + 8 + 8 + 4;
 
@@ -113,8 +116,9 @@ impl Member {
 /// Where everything in a bundle lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Footer {
+    version: u32,
     object_size: u64,
-    /// The manifest, the index's files in ascending order, the blocks, their table: checked when built.
+    /// The manifest, the index's files in ascending order, the blocks, the hot part, the blocks' table: checked when built.
     members: Vec<Member>,
     footer_offset: u64,
 }
@@ -196,6 +200,7 @@ impl OpenError {
 }
 
 struct Trailer {
+    version: u32,
     body_len: u32,
     body_crc32c: u32,
 }
@@ -216,7 +221,7 @@ impl Trailer {
         let malformed = |what| Err(Malformed { position, what }.into());
         match version {
             0 => return malformed("there is no format version 0"),
-            1 => {}
+            1..=FORMAT_VERSION => {}
             _ => return Err(OpenError::Newer { version }),
         }
         if stated_size != object_size {
@@ -225,7 +230,7 @@ impl Trailer {
         if body_len > FOOTER_BYTES_MAX || u64::from(body_len) > position - TAR_BLOCK_BYTES {
             return malformed("the footer's length cannot be");
         }
-        Ok(Self { body_len, body_crc32c })
+        Ok(Self { version, body_len, body_crc32c })
     }
 }
 
@@ -264,30 +269,39 @@ impl Footer {
             return Err(OpenError::Checksum { part: "footer", position, stated, computed });
         }
         let moved = |error: Malformed| Malformed { position: error.position + footer_offset, ..error };
-        let footer = Self { object_size, members: parse_members(body).map_err(moved)?, footer_offset };
+        let members = parse_members(body).map_err(moved)?;
+        let footer = Self { version: trailer.version, object_size, members, footer_offset };
         let laid_out = footer.check_layout(trailer.body_len);
         laid_out.map_err(|what| Malformed { position: footer_offset, what })?;
         Ok(Opened::Footer(footer))
     }
 
     /// Lays out a footer behind `members`, whose positions are final.
-    pub(super) fn new(members: Vec<Member>) -> Self {
+    pub(super) fn new(version: u32, members: Vec<Member>) -> Self {
         let body_len = encode_members(&members).len() as u64;
         let data = footer_data_position(&members);
         let len = body_len + TRAILER_BYTES;
         let footer_offset = data + layout::padding(len);
-        Self { object_size: footer_offset + len + TAR_END_BYTES, members, footer_offset }
+        Self { version, object_size: footer_offset + len + TAR_END_BYTES, members, footer_offset }
     }
 
     /// Order, names and positions are those that the writer would give: nothing in the object is beyond the
     /// members' checksums but what the tar format fixes.
     fn check_layout(&self, body_len: u32) -> Result<(), &'static str> {
-        let [manifest, index @ .., records, block_index] = &self.members[..] else {
+        if self.members.len() < self.behind_index() + 1 {
             return Err("a member is missing");
-        };
-        let fixed = [(manifest, MANIFEST_NAME), (records, RECORDS_NAME), (block_index, BLOCK_INDEX_NAME)];
+        }
+        let index = &self.members[1..self.members.len() - self.behind_index()];
+        let fixed = [
+            (self.manifest(), MANIFEST_NAME),
+            (self.records(), RECORDS_NAME),
+            (self.block_index(), BLOCK_INDEX_NAME),
+        ];
         if fixed.iter().any(|(member, name)| member.name != *name) {
             return Err("a member is missing or not at its place");
+        }
+        if self.hot().is_some() != needs_hot(self.version, self.object_size) {
+            return Err("the hot part is missing, or is there and must not be");
         }
         if !index.iter().all(|member| layout::is_index_name(&member.name)) {
             return Err("a member has a name that none has");
@@ -306,7 +320,7 @@ impl Footer {
             end = member.position + member.len;
             end += layout::padding(end);
         }
-        let expected = Self::new(self.members.clone());
+        let expected = Self::new(self.version, self.members.clone());
         let same = expected.object_size == self.object_size && expected.footer_offset == self.footer_offset;
         let same_len = encode_members(&self.members).len() as u64 == u64::from(body_len);
         if same && same_len { Ok(()) } else { Err("the footer does not follow the last member") }
@@ -318,12 +332,17 @@ impl Footer {
         let (body_len, body_crc32c) = (out.len() as u32, crc32c::crc32c(&out));
         let start = out.len();
         out.extend(TRAILER_MAGIC);
-        out.extend(FORMAT_VERSION.to_le_bytes());
+        out.extend(self.version.to_le_bytes());
         out.extend(body_len.to_le_bytes());
         out.extend(self.object_size.to_le_bytes());
         out.extend(body_crc32c.to_le_bytes());
         out.extend(crc32c::crc32c(&out[start..]).to_le_bytes());
         out
+    }
+
+    /// The version of the bundle's format.
+    pub fn version(&self) -> u32 {
+        self.version
     }
 
     /// The object's size in bytes.
@@ -348,13 +367,23 @@ impl Footer {
 
     /// The index's files: their names without `index/`.
     pub fn index_files(&self) -> impl ExactSizeIterator<Item = (&str, &Member)> {
-        let files = &self.members[1..self.members.len() - 2];
+        let files = &self.members[1..self.members.len() - self.behind_index()];
         files.iter().map(|member| (member.name.strip_prefix(INDEX_PREFIX).unwrap_or(&member.name), member))
     }
 
     /// `records.zst`.
     pub fn records(&self) -> &Member {
-        &self.members[self.members.len() - 2]
+        &self.members[self.members.len() - self.behind_index()]
+    }
+
+    /// `hot.zst`: in all objects of more than [`TAIL_BYTES`], from version 2 on.
+    pub fn hot(&self) -> Option<&Member> {
+        self.members.get(self.members.len().checked_sub(2)?).filter(|member| member.name == HOT_NAME)
+    }
+
+    /// How many members follow the index's files.
+    fn behind_index(&self) -> usize {
+        2 + usize::from(self.hot().is_some())
     }
 
     /// `records.idx`.
@@ -374,6 +403,12 @@ impl Footer {
         let len = self.object_size - TAR_END_BYTES - data;
         (layout::tar_header(FOOTER_NAME, len), data - TAR_BLOCK_BYTES, self.footer_offset - data)
     }
+}
+
+/// Whether an object of this version and size has a hot part: one that readers have as a whole with their first read needs none.
+/// A bundle whose size is asked for has none yet: with one, it would be larger still.
+pub(super) fn needs_hot(version: u32, object_size: u64) -> bool {
+    version >= HOT_SINCE_VERSION && object_size > TAIL_BYTES
 }
 
 /// Where the footer's data start: behind the last member's padding and the footer's own header.

@@ -9,6 +9,8 @@ pub const MANIFEST_NAME: &str = "manifest.json";
 pub const INDEX_PREFIX: &str = "index/";
 /// The segment's frames.
 pub const RECORDS_NAME: &str = "records.zst";
+/// What readers of a large bundle need first, once more.
+pub const HOT_NAME: &str = "hot.zst";
 /// The table of the blocks in `records.zst`.
 pub const BLOCK_INDEX_NAME: &str = "records.idx";
 /// The last member; its data end with the trailer.
@@ -24,13 +26,17 @@ pub const NAME_BYTES_MAX: usize = 100;
 /// it, since a segment has 2 GiB at most; the writer checks all the same.
 pub const MEMBER_BYTES_MAX: u64 = (1 << 33) - 1;
 
-/// Manifest and table of blocks are read in one piece by whoever opens a bundle: no larger ones are written
+/// Manifest, hot part and table of blocks are read in one piece by whoever opens a bundle: no larger ones are written
 /// or read. A table of 2 GiB in blocks has some 200 KB, a manifest a few, unless compaction tore gaps by the million.
 pub const TABLE_BYTES_MAX: u64 = 1 << 30;
 
 /// The longest data of the member of this name.
 pub(super) fn member_bytes_max(name: &str) -> u64 {
-    if [MANIFEST_NAME, BLOCK_INDEX_NAME].contains(&name) { TABLE_BYTES_MAX } else { MEMBER_BYTES_MAX }
+    if [MANIFEST_NAME, HOT_NAME, BLOCK_INDEX_NAME].contains(&name) {
+        TABLE_BYTES_MAX
+    } else {
+        MEMBER_BYTES_MAX
+    }
 }
 
 static ZEROS: [u8; TAR_END_BYTES as usize] = [0; TAR_END_BYTES as usize];
@@ -45,8 +51,7 @@ pub(super) fn padding(len: u64) -> u64 {
     len.wrapping_neg() % TAR_BLOCK_BYTES
 }
 
-/// Whether a name can be a member's, at its place: the manifest first, then the index's files, then the
-/// blocks and their table. Names of index files are plain, so that unpacking them writes nowhere else.
+/// Whether a name can be that of a member between the manifest and the blocks. Names of index files are plain, so that unpacking them writes nowhere else.
 pub(super) fn is_index_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     name.len() <= NAME_BYTES_MAX

@@ -206,7 +206,7 @@ impl Manifest {
             serde_json::from_slice(bytes).map_err(ManifestError::json)?;
         match version {
             0 => return Err(ManifestError::Field { field: "format_version", what: "is 0" }),
-            1 => {}
+            1..=FORMAT_VERSION => {}
             _ => return Err(ManifestError::Newer { version }),
         }
         let manifest: Self = serde_json::from_slice(bytes).map_err(ManifestError::json)?;
@@ -224,8 +224,8 @@ impl Manifest {
 
     fn check(&self) -> Result<(), ManifestError> {
         let wrong = |field, what| Err(ManifestError::Field { field, what });
-        if self.format_version != FORMAT_VERSION {
-            return wrong("format_version", "is not the one that is written");
+        if !(1..=FORMAT_VERSION).contains(&self.format_version) {
+            return wrong("format_version", "is none that there is");
         }
         if self.topic.is_empty() {
             return wrong("topic", "is empty");
@@ -257,6 +257,14 @@ impl Manifest {
             return wrong("gaps", "are not ascending and merged");
         }
         Ok(())
+    }
+
+    /// Holds the version that it states against the footer's.
+    pub fn is_of_version(&self, version: u32) -> Result<(), ManifestError> {
+        if self.format_version == version {
+            return Ok(());
+        }
+        Err(ManifestError::Field { field: "format_version", what: "is not the footer's" })
     }
 
     /// Holds the manifest against the blocks, count for count. Where the segment has one partition only, this

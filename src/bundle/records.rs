@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::Kind;
 use super::cursor::{Cursor, Malformed, put_varint};
-use super::{FORMAT_VERSION, Kind};
 use crate::ids::OffsetRange;
 
 /// The most that one block holds once opened: a frame is never larger than a segment, and a segment at most 2
@@ -16,10 +16,13 @@ pub const BLOCK_PLAIN_BYTES_MAX: u32 = 1 << 31;
 
 /// A zstd block of four bytes opens to 128 KiB, and no encoding is denser (RFC 8878, section 3.1.1.2). What
 /// claims to open to more than that is refused before memory is set aside for it.
-const EXPANSION_MAX: u64 = 32 * 1024;
+pub(super) const EXPANSION_MAX: u64 = 32 * 1024;
 
 /// What `records.idx` begins with.
 pub const BLOCK_INDEX_MAGIC: [u8; 8] = *b"WIBLOCKS";
+
+/// The version of its layout: that of the bundle, until the bundle had a second one.
+const VERSION: u32 = 1;
 
 const HEAD_BYTES: usize = 16;
 const ENTRY_BYTES: usize = 72;
@@ -299,7 +302,7 @@ pub enum BlockIndexError {
         computed: u32,
     },
     /// Written by a later release.
-    #[error("block index format version {version} is newer than this build reads ({FORMAT_VERSION})")]
+    #[error("block index format version {version} is newer than this build reads ({VERSION})")]
     Newer {
         /// What it states.
         version: u32,
@@ -347,7 +350,7 @@ impl BlockIndex {
         let version = cursor.u32()?;
         match version {
             0 => return Err(cursor.malformed("there is no format version 0").into()),
-            1 => {}
+            VERSION => {}
             _ => return Err(BlockIndexError::Newer { version }),
         }
         let count = cursor.u32()? as usize;
@@ -391,7 +394,7 @@ impl BlockIndex {
         let mut out =
             Vec::with_capacity(HEAD_BYTES + self.entries.len() * ENTRY_BYTES + runs + CHECKSUM_BYTES);
         out.extend(BLOCK_INDEX_MAGIC);
-        out.extend(FORMAT_VERSION.to_le_bytes());
+        out.extend(VERSION.to_le_bytes());
         out.extend((self.entries.len() as u32).to_le_bytes());
         for entry in &self.entries {
             encode_entry(entry, &mut out);

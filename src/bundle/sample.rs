@@ -1,6 +1,7 @@
 //! Bundles for the tests of this module.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -111,9 +112,23 @@ pub(super) fn index_files() -> Vec<(String, Bytes)> {
     vec![("meta.json".into(), Bytes::from_static(b"{}")), ("0a.term".into(), Bytes::from_static(b"terms"))]
 }
 
+/// The first bytes of each file and some in its middle.
+pub(super) fn hot_ranges(files: &[(String, Bytes)]) -> Result<Vec<Vec<Range<u64>>>, AssembleError> {
+    let ranges = |(_, bytes): &(String, Bytes)| {
+        let len = bytes.len() as u64;
+        [0..len.min(5), len / 2..len / 2 + len / 20].into_iter().filter(|range| !range.is_empty()).collect()
+    };
+    Ok(files.iter().map(ranges).collect())
+}
+
 /// A whole bundle of these slices.
 pub(super) fn bundle_of(slices: Vec<Blocks>) -> (Built, Bytes) {
-    let built = assemble(&manifest_of(&slices), index_files(), slices).expect("a bundle");
+    bundle_with(index_files(), slices)
+}
+
+/// A whole bundle of these slices and files.
+pub(super) fn bundle_with(files: Vec<(String, Bytes)>, slices: Vec<Blocks>) -> (Built, Bytes) {
+    let built = assemble(&manifest_of(&slices), files, slices, hot_ranges).expect("a bundle");
     let object = built.parts.concat().into();
     (built, object)
 }

@@ -3,7 +3,8 @@
 use bytes::{Bytes, BytesMut};
 
 use super::Kind;
-use super::footer::{Footer, MemberError, OpenError, Opened};
+use super::footer::{Footer, Member, MemberError, OpenError, Opened};
+use super::hot::{Hot, HotCheck, HotError};
 use super::layout::{self, TAR_END_BYTES};
 use super::manifest::{Disagreement, Manifest, ManifestError};
 use super::records::{BlockEntry, BlockError, BlockIndex, BlockIndexError};
@@ -36,6 +37,9 @@ pub enum VerifyError {
     /// `records.idx` cannot be read.
     #[error(transparent)]
     BlockIndex(#[from] BlockIndexError),
+    /// `hot.zst` cannot be read, or says otherwise than the members that it repeats.
+    #[error(transparent)]
+    Hot(#[from] HotError),
     /// A block does not open.
     #[error(transparent)]
     Block(#[from] BlockError),
@@ -68,6 +72,7 @@ impl VerifyError {
         match self {
             Self::Open(error) => error.kind(),
             Self::Manifest(error) => error.kind(),
+            Self::Hot(error) => error.kind(),
             // The footer vouched for the member, so it is there.
             Self::BlockIndex(BlockIndexError::Absent) => Kind::Corrupt,
             Self::BlockIndex(error) => error.kind(),
@@ -86,9 +91,12 @@ pub fn verify(object: &Bytes) -> Result<Verified, VerifyError> {
     let Opened::Footer(footer) = Footer::open(object, object_size)? else {
         return Err(VerifyError::Length { object_size, given: 0 });
     };
-    let block_index = footer.block_index().within(0, object);
-    let block_index = block_index.ok_or(VerifyError::Length { object_size, given: object_size })?;
-    let mut verifier = Verifier::new(footer, &block_index)?;
+    let within = |member: &Member| {
+        member.within(0, object).ok_or(VerifyError::Length { object_size, given: object_size })
+    };
+    let block_index = within(footer.block_index())?;
+    let hot = footer.hot().map(within).transpose()?;
+    let mut verifier = Verifier::new(footer, &block_index, hot.as_ref())?;
     let mut left = object.clone();
     while verifier.advance(&mut left)?.is_some() {}
     verifier.finish()
@@ -103,11 +111,13 @@ pub struct OpenedBlock {
     pub plain: Bytes,
 }
 
-/// Verifies an object that comes in chunks, from its first byte to its last. Footer and `records.idx` are
-/// read before, by range. Holds the manifest and one block.
+/// Verifies an object that comes in chunks, from its first byte to its last. Footer, `records.idx` and `hot.zst`
+/// are read before, by range. Holds these, the manifest and one block.
 pub struct Verifier {
     footer: Footer,
     blocks: BlockIndex,
+    hot: Option<Hot>,
+    hot_check: HotCheck,
     manifest: Option<Manifest>,
     pieces: std::vec::IntoIter<Piece>,
     piece: Piece,
@@ -128,30 +138,41 @@ enum Piece {
     Literal(Bytes),
     Zeros(u64),
     Manifest,
-    /// The member of this number, which only has a checksum to meet.
-    Member(usize),
+    /// The index's file of this number.
+    Index(usize),
     Records,
+    /// Was read before, as the hot part and the blocks' table are: it only has a checksum to meet.
+    Tables(usize),
     End,
 }
 
 impl Verifier {
-    /// `block_index` holds the bytes of `records.idx`.
-    pub fn new(footer: Footer, block_index: &Bytes) -> Result<Self, VerifyError> {
+    /// `block_index` and `hot` hold the bytes of `records.idx` and, where there is one, of `hot.zst`.
+    pub fn new(footer: Footer, block_index: &Bytes, hot: Option<&Bytes>) -> Result<Self, VerifyError> {
         footer.block_index().check(block_index)?;
+        let hot = match (footer.hot(), hot) {
+            (None, _) => None,
+            (Some(member), bytes) => {
+                let bytes = bytes.map_or(&[][..], |bytes| bytes);
+                member.check(bytes)?;
+                Some(Hot::parse(bytes, &footer)?)
+            }
+        };
         let blocks = BlockIndex::parse(block_index)?;
         let (stated, found) = (footer.records().len.into(), blocks.compressed_bytes().into());
         if stated != found {
             return Err(Disagreement { what: "the length of records.zst", stated, found }.into());
         }
         let mut pieces = Vec::new();
-        let count = footer.members().len();
+        let files = footer.index_files().len();
         for (number, member) in footer.members().iter().enumerate() {
             pieces
                 .push(Piece::Literal(Bytes::copy_from_slice(&layout::tar_header(&member.name, member.len))));
             pieces.push(match number {
                 0 => Piece::Manifest,
-                _ if number + 2 == count => Piece::Records,
-                _ => Piece::Member(number),
+                _ if number <= files => Piece::Index(number - 1),
+                _ if number == files + 1 => Piece::Records,
+                _ => Piece::Tables(number),
             });
             pieces.push(Piece::Zeros(layout::padding(member.len)));
         }
@@ -164,6 +185,8 @@ impl Verifier {
         Ok(Self {
             footer,
             blocks,
+            hot,
+            hot_check: HotCheck::default(),
             manifest: None,
             piece: pieces.next().unwrap_or(Piece::End),
             pieces,
@@ -209,7 +232,8 @@ impl Verifier {
                         return Ok(Some(opened));
                     }
                 }
-                Piece::Literal(_) | Piece::Zeros(_) | Piece::Member(_) | Piece::End => {}
+                Piece::Index(_) => self.compare_hot(&taken)?,
+                Piece::Literal(_) | Piece::Zeros(_) | Piece::Tables(_) | Piece::End => {}
             }
         }
     }
@@ -231,6 +255,7 @@ impl Verifier {
         let object_size = self.footer.object_size();
         let manifest = self.manifest.filter(|_| matches!(self.piece, Piece::End));
         let manifest = manifest.ok_or(VerifyError::Length { object_size, given })?;
+        manifest.is_of_version(self.footer.version())?;
         manifest.agrees_with(&self.blocks)?;
         Ok(Verified { footer: self.footer, manifest, blocks: self.blocks, crc32c: self.crc32c })
     }
@@ -244,8 +269,9 @@ impl Verifier {
             Piece::Literal(bytes) => bytes.len() as u64,
             Piece::Zeros(len) => *len,
             Piece::Manifest => self.footer.manifest().len,
-            Piece::Member(number) => self.footer.members()[*number].len,
+            Piece::Index(number) => self.footer.members()[number + 1].len,
             Piece::Records => self.footer.records().len,
+            Piece::Tables(number) => self.footer.members()[*number].len,
             Piece::End => 0,
         }
     }
@@ -259,10 +285,18 @@ impl Verifier {
                 taken.iter().zip(expected).position(|(a, b)| a != b).map(|at| (at, expected[at]))
             }
             Piece::Zeros(_) => taken.iter().position(|byte| *byte != 0).map(|at| (at, 0)),
-            Piece::Manifest | Piece::Member(_) | Piece::Records | Piece::End => None,
+            Piece::Manifest | Piece::Index(_) | Piece::Records | Piece::Tables(_) | Piece::End => None,
         };
         let Some((at, expected)) = wrong else { return Ok(()) };
         Err(VerifyError::Frame { position: self.position + at as u64, expected, found: taken[at] })
+    }
+
+    /// Compares bytes of the index with what the hot part has of them.
+    fn compare_hot(&mut self, taken: &[u8]) -> Result<(), VerifyError> {
+        match &self.hot {
+            Some(hot) => Ok(self.hot_check.advance(hot, &self.footer, taken)?),
+            None => Ok(()),
+        }
     }
 
     /// Opens the next block when its last byte has come.
@@ -288,12 +322,16 @@ impl Verifier {
                 self.footer.manifest().check_crc32c(self.piece_crc32c)?;
                 self.manifest = Some(Manifest::parse(&std::mem::take(&mut self.buffer))?);
             }
-            Piece::Member(number) => self.footer.members()[number].check_crc32c(self.piece_crc32c)?,
+            Piece::Index(number) => self.footer.members()[number + 1].check_crc32c(self.piece_crc32c)?,
+            Piece::Tables(number) => self.footer.members()[number].check_crc32c(self.piece_crc32c)?,
             Piece::Records => self.footer.records().check_crc32c(self.piece_crc32c)?,
             Piece::Literal(_) | Piece::Zeros(_) | Piece::End => {}
         }
         self.crc32c = crc32c::crc32c_combine(self.crc32c, self.piece_crc32c, self.piece_read as usize);
         self.piece = self.pieces.next().unwrap_or(Piece::End);
+        if let Piece::Index(number) = self.piece {
+            self.hot_check = HotCheck::of_file(number);
+        }
         (self.piece_read, self.piece_crc32c) = (0, 0);
         Ok(())
     }

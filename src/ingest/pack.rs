@@ -129,7 +129,14 @@ fn pack_partition(
         index: index_facts(&index),
         records: RecordsFacts::of(&blocks),
     };
-    let built = bundle::assemble(&manifest, index.files, blocks)?;
+    let built = bundle::assemble(&manifest, index.files, blocks, |files| {
+        index::hot_ranges(files).map_err(IngestError::from)
+    })?;
+    if let Some(share) = memory.first() {
+        let mut hot = share.another();
+        hot.set(built.hot_bytes)?;
+        memory.push(hot);
+    }
     Ok(Packed { key, manifest, built, range, tally, memory })
 }
 

@@ -2,7 +2,9 @@ use std::fs::File;
 use std::io::Write;
 use std::process::Command;
 
-use super::super::sample::{blocks_of, bundle_of, footer_of, frames, index_files, manifest_of, two_slices};
+use super::super::sample::{
+    blocks_of, bundle_of, footer_of, frames, hot_ranges, index_files, manifest_of, two_slices,
+};
 use super::super::{FOOTER_NAME, verify};
 use super::*;
 
@@ -22,7 +24,7 @@ fn what_is_assembled_can_be_verified() {
 fn the_same_parts_give_the_same_object_in_whatever_order_the_files_come() {
     let slices = || two_slices(&[900_000, 400_000, 2_000_000, 3], 2, 2);
     let manifest = manifest_of(&slices());
-    let object = |files| assemble(&manifest, files, slices()).expect("a bundle").parts.concat();
+    let object = |files| assemble(&manifest, files, slices(), hot_ranges).expect("a bundle").parts.concat();
     let mut reversed = index_files();
     reversed.reverse();
     assert!(object(index_files()) == object(reversed));
@@ -33,7 +35,7 @@ fn blocks_and_index_files_are_not_copied() {
     let slices = vec![blocks_of(&frames(&[2_000_000, 2_000_000], 2))];
     let files = vec![("big.store".to_owned(), Bytes::from(vec![7; 100_000]))];
     let held: Vec<_> = slices[0].data().iter().chain([&files[0].1]).map(|bytes| bytes.as_ptr()).collect();
-    let built = assemble(&manifest_of(&slices), files, slices).expect("a bundle");
+    let built = assemble(&manifest_of(&slices), files, slices, hot_ranges).expect("a bundle");
     let parts: Vec<_> = built.parts.iter().map(|bytes| bytes.as_ptr()).collect();
     assert!(held.iter().all(|pointer| parts.contains(pointer)));
     assert!(built.parts.iter().all(|part| !part.is_empty()));
@@ -45,7 +47,7 @@ fn parts_that_do_not_fit_together_are_refused() {
         let slices = vec![blocks_of(&frames(&[100], 2))];
         let mut manifest = manifest_of(&slices);
         change(&mut manifest);
-        assert_eq!(assemble(&manifest, files, slices).expect_err(message).to_string(), message);
+        assert_eq!(assemble(&manifest, files, slices, hot_ranges).expect_err(message).to_string(), message);
     };
     let file = |name: &str| vec![(name.to_owned(), Bytes::from_static(b"x"))];
     for name in ["../a", "a/b", "", ".managed.json", &"a".repeat(95)] {
@@ -59,7 +61,7 @@ fn parts_that_do_not_fit_together_are_refused() {
     let slice = |range: std::ops::Range<usize>| blocks_of(&frames(&[100, 200, 300], 2)[range]);
     let slices = vec![slice(1..3), slice(0..1)];
     let manifest = manifest_of(&slices);
-    let swapped = assemble(&manifest, Vec::new(), slices).expect_err("slices out of order");
+    let swapped = assemble(&manifest, Vec::new(), slices, hot_ranges).expect_err("slices out of order");
     assert!(matches!(swapped, AssembleError::Order(BlockOrderError { source_position: 0 })), "{swapped}");
 }
 
@@ -70,7 +72,7 @@ fn members_that_readers_refuse_are_not_written() {
         let added = TarWriter::default().member(name.to_owned(), [(0, Bytes::from(vec![0; len]))]);
         assert_eq!(added.is_ok(), fits, "{name}, {len} bytes");
     };
-    for name in ["manifest.json", "records.idx"] {
+    for name in ["manifest.json", "hot.zst", "records.idx"] {
         check(name, 1 << 30, true);
         check(name, (1 << 30) + 1, false);
     }

@@ -4,11 +4,14 @@ use super::*;
 /// A footer of three members of one byte each, and of the object around it.
 fn small() -> Footer {
     let member = |name: &str, position, crc32c| Member { name: name.into(), position, len: 1, crc32c };
-    let footer = Footer::new(vec![
-        member("manifest.json", 512, 0x1111_1111),
-        member("records.zst", 1_536, 0x2222_2222),
-        member("records.idx", 2_560, 0x3333_3333),
-    ]);
+    let footer = Footer::new(
+        2,
+        vec![
+            member("manifest.json", 512, 0x1111_1111),
+            member("records.zst", 1_536, 0x2222_2222),
+            member("records.idx", 2_560, 0x3333_3333),
+        ],
+    );
     assert_eq!(footer.object_size(), 512 * 6 + 512 + 512 + 1_024);
     footer
 }
@@ -71,11 +74,11 @@ fn the_footer_has_these_bytes() {
     #[rustfmt::skip]
     let trailer = [
         b'W', b'I', b'B', b'U', b'N', b'D', b'L', b'E',         // magic
-        1, 0, 0, 0,                                             // format version
+        2, 0, 0, 0,                                             // format version
         105, 0, 0, 0,                                           // length of the above
         0x00, 0x14, 0, 0, 0, 0, 0, 0,                           // the object has 5,120 bytes
         0x85, 0x71, 0x03, 0x76,                                 // CRC-32C of the above
-        0x82, 0xc4, 0x82, 0x5f,                                 // CRC-32C of the trailer's first 28 bytes
+        0x45, 0xdc, 0x46, 0x06,                                 // CRC-32C of the trailer's first 28 bytes
     ];
     let encoded = small().encode();
     assert_eq!(encoded[..encoded.len() - 32], body);
@@ -152,7 +155,7 @@ fn absent_is_not_corrupt_and_corrupt_is_not_newer() {
     let tail = tail_of(&small());
     check(&tail, size + 512, Kind::Corrupt, "the bundle states a size of 5120 bytes, the object has 5632");
     let newer = with_trailer(|trailer| trailer[8] = 7);
-    check(&newer, size, Kind::Unsupported, "bundle format version 7 is newer than this build reads (1)");
+    check(&newer, size, Kind::Unsupported, "bundle format version 7 is newer than this build reads (2)");
     let zero = with_trailer(|trailer| trailer[8] = 0);
     check(&zero, size, Kind::Corrupt, "footer: there is no format version 0 at byte 4064");
     let huge = with_trailer(|trailer| trailer[12..16].fill(0xff));
@@ -215,7 +218,7 @@ fn index_files_have_plain_names_in_ascending_order() {
             len: 0,
             crc32c: 0,
         });
-        let footer = Footer::new(members.collect());
+        let footer = Footer::new(2, members.collect());
         match Footer::open(&tail_of(&footer), footer.object_size()) {
             Ok(_) => "opened",
             Err(OpenError::Malformed(malformed)) => malformed.what,

@@ -17,7 +17,7 @@ fn the_manifest_is_this_json() {
     let sha256 = "ab".repeat(32);
     let expected = format!(
         r#"{{
-            "format_version": 1,
+            "format_version": 2,
             "created_by": "wal-indexer 0.1.0",
             "tantivy": {{"version": "0.27.0", "dictionary": "sstable"}},
             "topic": "orders", "partition": 3, "log_id": "0",
@@ -41,7 +41,7 @@ fn the_manifest_is_this_json() {
     let expected: serde_json::Value = serde_json::from_str(&expected).expect("JSON");
     let encoded = manifest.encode().expect("bytes");
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&encoded).expect("JSON"), expected);
-    assert!(encoded.starts_with(b"{\"format_version\":1,\"created_by\":"), "the version comes first");
+    assert!(encoded.starts_with(b"{\"format_version\":2,\"created_by\":"), "the version comes first");
     assert_eq!(encoded.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
     assert_eq!(encoded.last(), Some(&b'\n'));
     assert_eq!(Manifest::parse(&encoded).expect("a manifest"), manifest);
@@ -61,7 +61,7 @@ fn a_later_version_is_refused_by_name_whatever_else_it_holds() {
         let error = Manifest::parse(json.as_bytes()).expect_err(json);
         assert_eq!((error.kind(), error.to_string()), (kind, message.to_owned()));
     };
-    let newer = "bundle format version 7 is newer than this build reads (1)";
+    let newer = "bundle format version 7 is newer than this build reads (2)";
     check(r#"{"format_version": 7, "nothing": "known"}"#, Kind::Unsupported, newer);
     check(r#"{"format_version": 0}"#, Kind::Corrupt, "manifest: format_version is 0");
     let missing = "manifest at line 1, column 2: missing field `format_version` at line 1 column 2";

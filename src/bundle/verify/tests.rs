@@ -1,7 +1,9 @@
 use super::super::sample::{
-    blocks_of, bundle_of, footer_of, frames, index_files, log_lines, manifest_of, two_slices,
+    blocks_of, bundle_of, footer_of, frames, hot_ranges, index_files, log_lines, manifest_of, two_slices,
 };
-use super::super::{BLOCK_PLAIN_BYTES, BlockWriter, Built, FrameFacts, IndexSegmentFacts, assemble};
+use super::super::{
+    BLOCK_PLAIN_BYTES, BlockWriter, Built, FORMAT_VERSION, FrameFacts, IndexSegmentFacts, assemble,
+};
 use super::*;
 
 fn small() -> Bytes {
@@ -76,8 +78,9 @@ fn chunks_of_any_size_are_verified_alike() {
     let (built, object) = bundle_of(vec![blocks_of(&frames(&[3_000, 700, 2_500_000, 10_000], 3))]);
     let footer = footer_of(&object);
     let index = footer.block_index().within(0, &object).expect("it is there");
+    let hot = footer.hot().and_then(|member| member.within(0, &object));
     for chunk_len in [1, 511, 512, 4_096, 100_000, object.len()] {
-        let mut verifier = Verifier::new(footer.clone(), &index).expect("a sound index");
+        let mut verifier = Verifier::new(footer.clone(), &index, hot.as_ref()).expect("a sound index");
         let mut plain = Vec::new();
         for chunk in object.chunks(chunk_len) {
             let mut chunk = Bytes::copy_from_slice(chunk);
@@ -100,11 +103,11 @@ fn bytes_behind_the_end_and_bytes_that_never_came_are_noticed() {
     let object = small();
     let footer = footer_of(&object);
     let index = footer.block_index().within(0, &object).expect("it is there");
-    let mut verifier = Verifier::new(footer.clone(), &index).expect("a sound index");
+    let mut verifier = Verifier::new(footer.clone(), &index, None).expect("a sound index");
     let mut cut = object.slice(..object.len() - 1);
     while verifier.advance(&mut cut).expect("sound so far").is_some() {}
     assert!(matches!(verifier.finish(), Err(VerifyError::Length { .. })));
-    let mut verifier = Verifier::new(footer, &index).expect("a sound index");
+    let mut verifier = Verifier::new(footer, &index, None).expect("a sound index");
     let mut more = Bytes::from([&object[..], b"!"].concat());
     let error = loop {
         match verifier.advance(&mut more) {
@@ -138,7 +141,7 @@ fn forged(change: impl FnOnce(&mut Vec<(String, Vec<u8>)>)) -> Bytes {
         out.extend(data);
         out.resize(out.len().next_multiple_of(512), 0);
     }
-    let footer = Footer::new(members);
+    let footer = Footer::new(FORMAT_VERSION, members);
     let (header, _, zeros) = footer.own_header();
     out.extend(header);
     out.resize(out.len() + zeros as usize, 0);
@@ -160,7 +163,7 @@ fn members_that_contradict_one_another_are_refused_though_all_checksums_fit() {
         matches!(records, Err(VerifyError::Disagreement(error)) if error.what == "records"),
         "one record more"
     );
-    let newer = verify(&forged(|parts| json(parts, "\"format_version\":1", "\"format_version\":2")));
+    let newer = verify(&forged(|parts| json(parts, "\"format_version\":2", "\"format_version\":3")));
     assert_eq!(newer.expect_err("newer").kind(), Kind::Unsupported);
     let short = verify(&forged(|parts| parts[3].1.truncate(20)));
     let what = "the length of records.zst";
@@ -206,12 +209,12 @@ fn bundles_of_every_shape_are_sound() {
     let blocks = vec![blocks_of(&frames(&[10], 0))];
     let mut manifest = manifest_of(&blocks);
     manifest.index.segments = Vec::<IndexSegmentFacts>::new();
-    let no_index = assemble(&manifest, Vec::new(), blocks).expect("a bundle");
+    let no_index = assemble(&manifest, Vec::new(), blocks, hot_ranges).expect("a bundle");
     check("no index files", &no_index, &no_index.parts.concat().into());
     let blocks = vec![blocks_of(&frames(&[10], 1))];
     let mut files = index_files();
     files.extend((0..3_000).map(|number| (format!("file-{number:089}"), Bytes::new())));
-    let many = assemble(&manifest_of(&blocks), files, blocks).expect("a bundle");
+    let many = assemble(&manifest_of(&blocks), files, blocks, hot_ranges).expect("a bundle");
     let object: Bytes = many.parts.concat().into();
     assert!(object.len() as u64 - many.footer_offset > 64 * 1_024, "a footer that needs a second read");
     check("many files, empty ones", &many, &object);
