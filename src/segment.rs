@@ -78,6 +78,16 @@ impl Frame {
         }
     }
 
+    /// About how many bytes the frame's records are once they are opened: its own size where they are not compressed, else a guess that
+    /// goes by codec and claimed records. Equal bytes give equal guesses; nothing has verified them.
+    pub fn opened_bytes_guess(&self) -> u64 {
+        match self.encoding {
+            // Records are there uncompressed, whatever else is.
+            Encoding::ChronikV1 | Encoding::ChronikV2 => self.bytes.len() as u64,
+            Encoding::KafkaBatch => kafka::opened_bytes_guess(&self.bytes),
+        }
+    }
+
     /// Verifies the frame and finds its records.
     ///
     /// `decoded_bytes_max` bounds what is allocated for it: decompressed bytes, spans of records and headers. (LZ4 takes up to

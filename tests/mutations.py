@@ -185,7 +185,7 @@ MUTATIONS = {
         }"""),
     ]),
     "threads": ("Slices are as long as there are threads to build them.", "concurrency::a_bundle_of_several_slices", [
-        ("src/ingest/slices.rs", "if open.bytes >= SLICE_BYTES {", 'if open.bytes >= SLICE_BYTES / (if crate::mutant("threads") { self.workshop.cpu.threads() as u64 } else { 1 }) {'),
+        ("src/ingest/slices.rs", "if open.opened_bytes >= SLICE_BYTES {", 'if open.opened_bytes >= SLICE_BYTES / (if crate::mutant("threads") { self.workshop.cpu.threads() as u64 } else { 1 }) {'),
     ]),
     "random-names": ("Tantivy names its segments, at random.", "concurrency::a_bundle_is_the_same", [
         ("src/index/assemble.rs", "            let name = segment_name(seed, index.segments.len());", """            let name = segment_name(seed, index.segments.len());

@@ -44,6 +44,11 @@ impl Meter {
         Share { meter: self.clone(), bytes: 0 }
     }
 
+    /// What all parts hold together, in bytes.
+    pub(super) fn held(&self) -> u64 {
+        self.with(|held| held.bytes)
+    }
+
     /// Gives back what was reserved beyond what is held: the part of the work that can grow is over.
     pub(super) fn settle(&self) {
         self.with(|held| held.reservation.shrink_to(held.bytes));

@@ -1,4 +1,4 @@
-//! One slice: up to [`SLICE_BYTES`] of one partition's frames, decoded, indexed and packed into record blocks.
+//! One slice: one partition's frames that open to some [`SLICE_BYTES`], decoded, indexed and packed into record blocks.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use super::error::IngestError;
 use super::meter::{Meter, Share};
 use super::tally::Tally;
 
-/// A slice ends with the frame that takes it to this many source bytes. Where a slice ends depends on the bytes alone,
-/// never on the number of cores or on when they arrive: the same segment always makes the same bundle.
+/// A slice ends with the frame that takes it to this many bytes, opened ([`Piece::opened_bytes`]). Where a slice ends depends on
+/// the source alone, never on the number of cores or on when it arrives: the same segment always makes the same bundle.
 pub(super) const SLICE_BYTES: u64 = 32 << 20;
 
 /// No batch may open to more than this: the largest that is decoded in one piece.
@@ -48,6 +48,14 @@ impl Piece {
         match self {
             Self::Frame(frame) => frame.bytes.len(),
             Self::Torn { bytes, .. } => bytes.len(),
+        }
+    }
+
+    /// What there is to index in it, about: a compressed batch is work and memory for several times its size. No fewer than its own bytes.
+    pub(super) fn opened_bytes(&self) -> u64 {
+        match self {
+            Self::Frame(frame) => frame.opened_bytes_guess(),
+            Self::Torn { bytes, .. } => bytes.len() as u64,
         }
     }
 

@@ -18,16 +18,19 @@ use super::error::IngestError;
 use super::meter::{Meter, Share};
 use super::slice::{self, Packed, Packer, Piece, Read, Reader, SLICE_BYTES, Slice};
 
-/// Frames go to a slice's builder in runs of about this size: a thread hop for each would cost more than it brings.
-const RUN_BYTES: usize = 512 << 10;
+/// Frames go to a slice's builder in runs that open to about this much: a thread hop for each would cost more than it brings.
+const RUN_BYTES: u64 = 512 << 10;
 
 /// Source bytes after which every open slice ends, whatever it holds: a segment of a thousand partitions then never has a
-/// thousand builders, nor all of its bytes, in memory. Like the slices' own size this depends on the bytes alone.
+/// thousand builders, nor all of its bytes, in memory. Like the slices' own size this depends on the source alone.
 const WINDOW_BYTES: u64 = 256 << 20;
 
-/// What a request may have handed to builders that is not built yet: two slices, so that two cores find work in one
-/// partition.
-const READ_AHEAD_BYTES: usize = 2 * SLICE_BYTES as usize;
+/// What a request may have handed to builders that is not built yet, opened: as much as a slice, so that the next one is begun long
+/// before a core is through with one.
+const READ_AHEAD_BYTES: u64 = SLICE_BYTES;
+
+/// From how many source bytes on those that are built tell what the others will come to.
+const TELLING_BYTES: u64 = 4 << 20;
 
 /// The parts that every slice of a request needs.
 #[derive(Clone)]
@@ -49,6 +52,9 @@ pub(super) struct Slices {
     pending_bytes: usize,
     pending_pieces: usize,
     pending_memory: Share,
+    /// Source bytes so far.
+    dealt_bytes: u64,
+    built: BuiltSoFar,
     /// The partitions with pieces that wait since the last time that the memory was put in step.
     waiting_anew: Vec<TopicPartition>,
     /// How many slices may be built while their frames still come; the others' frames wait for the slice to end.
@@ -66,17 +72,32 @@ pub(super) struct Slices {
 /// What a slice's task comes to: the slice, and which one of its partition it is.
 type Built = Result<(TopicPartition, usize, Slice), IngestError>;
 
+/// What the slices that have ended were and what they came to, in bytes.
+#[derive(Default)]
+struct BuiltSoFar {
+    source: u64,
+    finished: u64,
+}
+
 /// A partition's slice that takes frames, and those that wait for a run.
 #[derive(Default)]
 struct OpenSlice {
     /// How many slices of the partition came before.
     ordinal: usize,
-    bytes: u64,
-    pending: Vec<Piece>,
-    pending_bytes: usize,
+    /// What its frames open to.
+    opened_bytes: u64,
+    pending: Pending,
     /// How many of those that wait keep nothing of the chunk that they came in.
     moved_out: usize,
     feed: Option<mpsc::UnboundedSender<Run>>,
+}
+
+/// Pieces that wait for a run.
+#[derive(Default)]
+struct Pending {
+    pieces: Vec<Piece>,
+    bytes: usize,
+    opened_bytes: u64,
 }
 
 /// Consecutive pieces of one slice, and the memory they hold.
@@ -103,10 +124,12 @@ impl Slices {
             pending_bytes: 0,
             pending_pieces: 0,
             pending_memory,
+            dealt_bytes: 0,
+            built: BuiltSoFar::default(),
             waiting_anew: Vec::new(),
             builders_max: 2 * threads,
             builders: 0,
-            read_ahead: Arc::new(Semaphore::new(READ_AHEAD_BYTES)),
+            read_ahead: Arc::new(Semaphore::new(READ_AHEAD_BYTES as usize)),
             in_one_go: Arc::new(Semaphore::new(threads)),
             tasks: JoinSet::new(),
             finished: BTreeMap::new(),
@@ -121,18 +144,18 @@ impl Slices {
             Some(open) => open,
             None => self.partitions.entry(partition.clone()).or_default(),
         };
-        if open.pending.len() == open.moved_out {
+        if open.pending.pieces.len() == open.moved_out {
             self.waiting_anew.push(partition.clone());
         }
+        open.opened_bytes += piece.opened_bytes();
         open.pending.push(piece);
-        open.pending_bytes += bytes;
-        open.bytes += bytes as u64;
         self.pending_bytes += bytes;
         self.pending_pieces += 1;
         self.window_bytes += bytes as u64;
-        if open.bytes >= SLICE_BYTES {
+        self.dealt_bytes += bytes as u64;
+        if open.opened_bytes >= SLICE_BYTES {
             self.end_slice(partition).await?;
-        } else if open.pending_bytes >= RUN_BYTES {
+        } else if open.pending.opened_bytes >= RUN_BYTES {
             self.send_run(partition).await?;
         }
         if self.window_bytes >= WINDOW_BYTES {
@@ -149,13 +172,32 @@ impl Slices {
                 open.move_out();
             }
         }
+        let built_before = self.built.source;
         while let Some(ended) = self.tasks.try_join_next() {
             self.take_in(ended.unwrap_or(Err(IngestError::Panicked)));
         }
-        match self.first_fault {
-            Some(_) => Err(self.give_up().await),
-            None => self.account(),
+        if self.first_fault.is_some() {
+            return Err(self.give_up().await);
         }
+        if self.built.source > built_before {
+            self.learn()?;
+        }
+        self.account()
+    }
+
+    /// What has been built tells what the rest will come to: compressed batches grow to twice their size, others shrink to a
+    /// fraction. What is in hand beside that is about the same until the end. A segment that will not fit is refused now, not when
+    /// most of it has been received and built.
+    fn learn(&self) -> Result<(), IngestError> {
+        let BuiltSoFar { source, finished } = self.built;
+        if source < TELLING_BYTES {
+            return Ok(());
+        }
+        let in_hand = self.workshop.meter.held().saturating_sub(finished);
+        let to_finish = self.workshop.segment_bytes.saturating_sub(self.dealt_bytes - source);
+        let to_finish = u128::from(finished) * u128::from(to_finish) / u128::from(source);
+        let needed = u64::try_from(to_finish).unwrap_or(u64::MAX).saturating_add(in_hand);
+        Ok(self.workshop.meter.foresee(needed)?)
     }
 
     /// The source has ended: builds what is left and returns each partition's slices in order. Where several slices
@@ -178,6 +220,8 @@ impl Slices {
     fn take_in(&mut self, ended: Built) {
         match ended {
             Ok((partition, ordinal, slice)) if self.first_fault.is_none() => {
+                self.built.source += slice.tally.source_bytes;
+                self.built.finished += slice.memory.bytes();
                 self.finished.entry(partition).or_default().insert(ordinal, slice);
             }
             Ok(_) => {}
@@ -221,20 +265,20 @@ impl Slices {
                 feed
             }
         };
-        let (pieces, bytes) = open.take_pending();
-        let run = self.run_of(pieces, bytes).await?;
+        let pending = open.take_pending();
+        let run = self.run_of(pending).await?;
         self.feed(&feed, run).await
     }
 
     /// Has the slice built to its end; the partition's next frame begins another.
     async fn end_slice(&mut self, partition: &TopicPartition) -> Result<(), IngestError> {
-        let Some(open) = self.partitions.get_mut(partition).filter(|open| open.bytes > 0) else {
+        let Some(open) = self.partitions.get_mut(partition).filter(|open| open.opened_bytes > 0) else {
             return Ok(());
         };
         let (ordinal, feed) = (open.ordinal, open.feed.take());
-        let (pieces, bytes) = open.take_pending();
+        let pending = open.take_pending();
         *open = OpenSlice { ordinal: ordinal + 1, ..OpenSlice::default() };
-        let run = self.run_of(pieces, bytes).await?;
+        let run = self.run_of(pending).await?;
         if let Some(feed) = feed {
             self.builders -= 1;
             return self.feed(&feed, run).await;
@@ -259,9 +303,10 @@ impl Slices {
     }
 
     /// Makes a run of what waited; waits itself while builders have too much before them.
-    async fn run_of(&mut self, pieces: Vec<Piece>, bytes: usize) -> Result<Run, IngestError> {
+    async fn run_of(&mut self, pending: Pending) -> Result<Run, IngestError> {
+        let Pending { pieces, bytes, opened_bytes } = pending;
         // A run larger than the whole read-ahead takes all of it.
-        let units = u32::try_from(bytes.min(READ_AHEAD_BYTES)).unwrap_or(u32::MAX);
+        let units = opened_bytes.min(READ_AHEAD_BYTES) as u32;
         let permit = Arc::clone(&self.read_ahead).acquire_many_owned(units).await.ok();
         self.pending_bytes -= bytes;
         self.pending_pieces -= pieces.len();
@@ -285,15 +330,23 @@ impl OpenSlice {
     /// A frame is a slice of its chunk and keeps all of that in memory: one that waits for others is copied out. A partition with a
     /// frame of a few bytes in each chunk would otherwise keep a whole window of the segment.
     fn move_out(&mut self) {
-        let pieces = &mut self.pending[self.moved_out..];
+        let pieces = &mut self.pending.pieces[self.moved_out..];
         let mut place = BytesMut::with_capacity(pieces.iter().map(Piece::len).sum());
         pieces.iter_mut().for_each(|piece| piece.move_to(&mut place));
-        self.moved_out = self.pending.len();
+        self.moved_out = self.pending.pieces.len();
     }
 
-    fn take_pending(&mut self) -> (Vec<Piece>, usize) {
+    fn take_pending(&mut self) -> Pending {
         self.moved_out = 0;
-        (std::mem::take(&mut self.pending), std::mem::take(&mut self.pending_bytes))
+        std::mem::take(&mut self.pending)
+    }
+}
+
+impl Pending {
+    fn push(&mut self, piece: Piece) {
+        self.bytes += piece.len();
+        self.opened_bytes += piece.opened_bytes();
+        self.pieces.push(piece);
     }
 }
 
@@ -307,9 +360,7 @@ async fn build_as_it_comes(
     let (feed, read) = mpsc::unbounded_channel();
     let reading = read_all(workshop, reader, runs, feed);
     let (read, packed) = try_join(reading, pack_all(workshop, packer, read)).await?;
-    let slice = Slice::new(read, packed)?;
-    workshop.learn_from(&slice)?;
-    Ok(slice)
+    Slice::new(read, packed)
 }
 
 /// Reads runs as they come, and hands each on to be packed.
@@ -378,9 +429,7 @@ async fn build_whole(
         Ok(read) => read,
         Err(reader) => finish(workshop, reader).await?,
     };
-    let slice = Slice::new(read, packed)?;
-    workshop.learn_from(&slice)?;
-    Ok(slice)
+    Slice::new(read, packed)
 }
 
 fn read_run(mut reader: Reader, run: Run) -> Result<(Reader, ReadRun), IngestError> {
@@ -397,17 +446,6 @@ impl Workshop {
     fn begin(&self, partition: &TopicPartition) -> Result<(Reader, Packer), IngestError> {
         let settings: TopicSettings = self.settings.for_topic(partition.topic());
         slice::begin(&settings, &self.meter, &self.job)
-    }
-
-    /// A full slice tells what the whole segment will take: compressed batches grow to twice their size, others shrink
-    /// to a fraction. A segment that will not fit is refused now, not when most of it has been received and built.
-    fn learn_from(&self, slice: &Slice) -> Result<(), IngestError> {
-        if slice.tally.source_bytes < SLICE_BYTES {
-            return Ok(());
-        }
-        let finished = slice.memory.bytes() as u128 * u128::from(self.segment_bytes)
-            / u128::from(slice.tally.source_bytes);
-        Ok(self.meter.foresee(u64::try_from(finished).unwrap_or(u64::MAX))?)
     }
 }
 

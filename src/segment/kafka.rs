@@ -31,6 +31,11 @@ const RECORD_BYTES_MIN: usize = 7;
 /// The smallest header: two lengths.
 const HEADER_BYTES_MIN: usize = 2;
 
+/// What a compressed record is guessed to be, in bytes, where there are very many of them for the batch's size; and how many times
+/// its size a batch is guessed to open to at most.
+const RECORD_BYTES_GUESS: u64 = 256;
+const OPENS_TO_TIMES_MAX: u64 = 16;
+
 const ATTRIBUTE_LOG_APPEND_TIME: u16 = 1 << 3;
 const ATTRIBUTE_CONTROL: u16 = 1 << 5;
 
@@ -89,11 +94,9 @@ pub(super) fn check_crc(bytes: &[u8]) -> Result<(), Fault> {
 
 /// Whether the fields of a would-be batch are those of a batch: far cheaper to ask than its checksum.
 pub(super) fn is_plausible(batch: &[u8]) -> bool {
-    let attributes = u16::from_be_bytes(be(batch, 21));
-    let count = i32::from_be_bytes(be(batch, 57));
-    range(batch).is_ok_and(|range| i64::from(count) <= range.last() - range.first() + 1)
-        && count >= 0
-        && Codec::of_attributes(attributes).is_ok()
+    range(batch).is_ok_and(|range| i64::from(count(batch)) <= range.last() - range.first() + 1)
+        && count(batch) >= 0
+        && Codec::of_attributes(attributes(batch)).is_ok()
 }
 
 /// Whether `bytes` are one whole batch of magic 2, no more and no less, with a checksum that holds; if not, why.
@@ -110,6 +113,10 @@ pub(super) fn check_whole(bytes: &[u8]) -> Result<(), &'static str> {
     check_crc(bytes).map_err(|_| "its checksum does not hold")
 }
 
+fn attributes(bytes: &[u8]) -> u16 {
+    u16::from_be_bytes(be(bytes, 21))
+}
+
 fn count(bytes: &[u8]) -> i32 {
     i32::from_be_bytes(be(bytes, 57))
 }
@@ -119,11 +126,23 @@ pub(super) fn claimed_records(bytes: &[u8]) -> Option<u64> {
     u64::try_from(count(bytes)).ok()
 }
 
+/// What a batch that is all there opens to, about. Log data compresses to a quarter; where it is more, the number of records shows it.
+pub(super) fn opened_bytes_guess(bytes: &[u8]) -> u64 {
+    let size = bytes.len() as u64;
+    let least = match Codec::of_attributes(attributes(bytes)) {
+        Ok(Codec::None) | Err(_) => return size,
+        Ok(Codec::Snappy | Codec::Lz4) => 2 * size,
+        Ok(Codec::Gzip | Codec::Zstd) => 4 * size,
+    };
+    let by_records = claimed_records(bytes).unwrap_or(0) * RECORD_BYTES_GUESS;
+    by_records.clamp(least, OPENS_TO_TIMES_MAX * size)
+}
+
 /// Decodes a batch. `bytes` are as many as its length field says, and at least [`HEAD_BYTES`]: splitting saw to that.
 pub(super) fn decode(bytes: &Bytes, decoded_bytes_max: usize) -> Result<DecodedFrame, Fault> {
     check_crc(bytes)?;
     let range = range(bytes)?;
-    let attributes = u16::from_be_bytes(be(bytes, 21));
+    let attributes = attributes(bytes);
     let codec = Codec::of_attributes(attributes)?;
     let batch = Batch {
         codec,

@@ -4,9 +4,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::budget::Budget;
-use crate::generate::{Size, Spec, generate};
+use crate::budget::{Budget, BudgetError};
+use crate::generate::kafka::{self, BatchHead};
+use crate::generate::{Codec, Size, Spec, generate};
 use crate::ids::SegmentId;
+use crate::record::{RecordBatch, RecordSpans, Span};
 use crate::segment::Splitter;
 use crate::stats::Stats;
 
@@ -69,4 +71,52 @@ async fn a_frame_that_waits_for_others_keeps_no_more_of_its_chunk_than_itself() 
     assert!(held >= 40 * (frame.len() + size_of::<Piece>()) as u64, "{held}");
     let built = slices.finish().await.expect("built");
     assert_eq!(built[&partition].iter().map(|slice| slice.tally.batches).sum::<u64>(), 40);
+}
+
+/// A zstd batch of one record of a mebibyte, which cannot be told from one that opens to four.
+fn compressed_batch(offset: i64) -> Piece {
+    let mut state = offset as u64;
+    let noise = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()
+    });
+    let noise: Vec<u8> = noise.take(1 << 17).flatten().collect();
+    let value = Some(Span { start: 0, len: noise.len() as u32 });
+    let record = RecordSpans { offset, timestamp_ms: None, key: None, value, headers: 0..0 };
+    let batch = RecordBatch { bytes: noise.into(), records: vec![record], headers: Vec::new() };
+    let mut bytes = Vec::new();
+    kafka::encode(&BatchHead::default(), &batch, Codec::Zstd, &mut bytes).expect("a batch");
+    frame_at(u64::from(offset as u32) << 21, bytes.into())
+}
+
+#[tokio::test]
+async fn a_slice_of_compressed_frames_ends_by_what_they_open_to() {
+    let partition = TopicPartition::new("logs", 0).expect("a partition");
+    let mut slices = slices(&Budget::new(256 << 20)).await;
+    for offset in 0..18 {
+        slices.add(&partition, compressed_batch(offset)).await.expect("added");
+    }
+    let built = slices.finish().await.expect("built");
+    let batches: Vec<u64> = built[&partition].iter().map(|slice| slice.tally.batches).collect();
+    assert_eq!(batches, [8, 8, 2], "32 MiB of four each");
+}
+
+#[tokio::test]
+async fn what_will_not_fit_is_refused_when_the_first_slice_tells() {
+    let partition = TopicPartition::new("logs", 0).expect("a partition");
+    let mut slices = slices(&Budget::new(256 << 20)).await;
+    for offset in 0..8 {
+        slices.add(&partition, compressed_batch(offset)).await.expect("added");
+    }
+    let refused = loop {
+        match slices.keep_up().await {
+            Err(refused) => break refused,
+            Ok(()) => tokio::task::yield_now().await,
+        }
+    };
+    let IngestError::Budget(BudgetError::NeverFits { wanted_bytes, .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    let segment = slices.workshop.segment_bytes;
+    assert!(wanted_bytes > segment && wanted_bytes < segment + segment / 8, "{wanted_bytes}");
 }

@@ -77,6 +77,36 @@ fn uncompressed_records_are_spans_into_the_frame_itself() {
 }
 
 #[test]
+fn what_a_batch_opens_to_is_guessed_from_its_head() {
+    let (size, cases) = (
+        1_000,
+        [
+            // Codec, records, guess.
+            (0, 1_000_000, 1_000),
+            (2, 1, 2_000),
+            (3, 1, 2_000),
+            (1, 1, 4_000),
+            (4, 1, 4_000),
+            (4, 40, 40 * 256),
+            (4, i32::MAX, 16_000),
+            (4, -1, 4_000),
+            (7, 40, 1_000),
+        ],
+    );
+    for (codec, records, guess) in cases {
+        let mut bytes = TWO_RECORDS.to_vec();
+        bytes.resize(size, 0);
+        bytes[22] = codec;
+        bytes[57..61].copy_from_slice(&i32::to_be_bytes(records));
+        assert_eq!(
+            crate::segment::kafka::opened_bytes_guess(&bytes),
+            guess,
+            "codec {codec}, {records} records"
+        );
+    }
+}
+
+#[test]
 fn damage_within_the_checksum_is_named_so() {
     for at in 17..TWO_RECORDS.len() {
         let mut bytes = TWO_RECORDS.to_vec();
