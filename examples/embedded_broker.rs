@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use wal_indexer::agent::{Agent, Checkpoint, Settings, Slots};
+use wal_indexer::archive::Shelf;
 use wal_indexer::budget::Budget;
 use wal_indexer::client::{Client, Patience, Receipt, Security};
 use wal_indexer::cpu::Cpu;
@@ -195,7 +196,8 @@ async fn start_worker(store: &Path) -> Result<String, Box<dyn Error>> {
     let store = Store::open(&url)?;
     store.probe().await?;
     println!("bundles go to {url}{}", KeyPrefix::topic("orders").as_str());
-    let config = server::Config {
+    let shelf = Shelf::new(store.clone(), 64 << 20);
+    let role = server::IndexRole {
         ingest: Ingest {
             store,
             cpu: Cpu::start(NonZeroUsize::new(2).ok_or("no threads")?)?,
@@ -206,8 +208,8 @@ async fn start_worker(store: &Path) -> Result<String, Box<dyn Error>> {
         },
         sources: SourceRoots::default(),
         worker_id: "embedded".to_owned(),
-        drain_max: Duration::from_secs(5),
     };
+    let config = server::Config { index: Some(role), search: Some(shelf), drain_max: Duration::from_secs(5) };
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(server::run(listener, config, std::future::pending()));

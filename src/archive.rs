@@ -21,7 +21,7 @@ pub use error::{ArchiveError, ArchiveErrorKind, Fault};
 pub use index::{catalog, open_index};
 pub use judge::judge;
 pub use read::Archive;
-pub use records::{FRAME_BYTES_MAX, StoredRecord, decode_block};
+pub use records::{FRAME_BYTES_MAX, StoredRecord, decode_block, fault_in_block, split_block};
 pub use shelf::Shelf;
 pub use source::{Source, Traffic, TrafficCounter};
 pub use walk::{Visit, walk};

@@ -2,7 +2,7 @@
 //!
 //! The story, in the order of the modules: a sealed [`segment`]'s bytes become [`record`]s; the records become an
 //! [`index`]; index and frames become a [`bundle`]; the [`store`] keeps it and says so; [`ingest`] tells the whole of it.
-//! Back it goes by [`archive`], one bundle, and [`registry`], all of them: [`search`], [`restore`], [`verify`].
+//! Back it goes by [`archive`], one bundle, and [`registry`], all of them: [`search`], [`fetch`], [`restore`], [`verify`].
 
 pub mod agent;
 pub mod archive;
@@ -12,6 +12,7 @@ pub mod cli;
 pub mod client;
 pub mod cpu;
 pub mod export;
+pub mod fetch;
 pub mod generate;
 pub mod ids;
 pub mod index;

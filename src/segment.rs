@@ -8,6 +8,7 @@
 //! Every byte of the formats, and where each fact comes from, stands in `docs/segment-formats.md`.
 //! This module refuses to know Tantivy, tokio and gRPC, and where bytes come from or go.
 
+mod batch;
 mod canonical;
 mod chronik;
 mod codec;
@@ -21,6 +22,7 @@ mod tests;
 
 use bytes::Bytes;
 
+pub use batch::{KafkaBatch, NoBatch};
 pub use codec::{Codec, CompressionFlaw};
 pub use error::{ErrorKind, Fault, SegmentError};
 pub use split::{Splitter, Tail, TornTail};
@@ -85,6 +87,16 @@ impl Frame {
             // Records are there uncompressed, whatever else is.
             Encoding::ChronikV1 | Encoding::ChronikV2 => self.bytes.len() as u64,
             Encoding::KafkaBatch => kafka::opened_bytes_guess(&self.bytes),
+        }
+    }
+
+    /// The offsets that the frame's own head claims, as [`DecodedFrame::range`] but for that nothing has verified them.
+    /// `None` where they are no range.
+    pub fn claimed_range(&self) -> Option<OffsetRange> {
+        match self.encoding {
+            Encoding::ChronikV1 => chronik::v1_range(&self.bytes),
+            Encoding::ChronikV2 => chronik::v2_range(&self.bytes),
+            Encoding::KafkaBatch => kafka::range(&self.bytes).ok(),
         }
     }
 

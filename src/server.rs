@@ -44,20 +44,27 @@ const SILENT_CONNECTIONS_MAX: usize = 16 << 10;
 /// as a message: this bounds them.
 const STREAMS_MAX: u32 = 64;
 
-/// What is kept in memory of the bundles that are read.
-const SHELF_BYTES_MAX: u64 = 64 << 20;
-
-/// What a server needs beside its listener.
+/// What a server needs beside its listener. A role that it does not have is not served at all: its calls are UNIMPLEMENTED, and its
+/// health is NOT_FOUND.
 #[derive(Debug)]
 pub struct Config {
+    /// What serving `IndexerService` takes.
+    pub index: Option<IndexRole>,
+    /// What serving `SearchService` takes: the bundles to read.
+    pub search: Option<Shelf>,
+    /// How long work in hand may take after the signal to stop.
+    pub drain_max: Duration,
+}
+
+/// The write path, and who runs it.
+#[derive(Debug)]
+pub struct IndexRole {
     /// The write path.
     pub ingest: Ingest,
     /// Where object sources may lie.
     pub sources: SourceRoots,
     /// How this worker calls itself in `GetStats`.
     pub worker_id: String,
-    /// How long work in hand may take after the signal to stop.
-    pub drain_max: Duration,
 }
 
 /// Why the server ended without being told to.
@@ -80,24 +87,36 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let draining = Arc::new(AtomicBool::new(false));
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<IndexerServiceServer<Indexer>>().await;
-    health.set_serving::<SearchServiceServer<Reader>>().await;
+    let Config { index, search, drain_max } = config;
+    let (indexes, searches) = (index.is_some(), search.is_some());
+    if indexes {
+        health.set_serving::<IndexerServiceServer<Indexer>>().await;
+    }
+    if searches {
+        health.set_serving::<SearchServiceServer<Reader>>().await;
+    }
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let drain_max = config.drain_max;
-    let reader = Reader::new(Shelf::new(config.ingest.store.clone(), SHELF_BYTES_MAX));
-    let indexer = Indexer::new(config.ingest, config.sources, config.worker_id, Arc::clone(&draining));
+    let indexer = index.map(|role| {
+        let indexer = Indexer::new(role.ingest, role.sources, role.worker_id, Arc::clone(&draining));
+        IndexerServiceServer::new(indexer).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    });
+    let reader = search.map(|shelf| SearchServiceServer::new(Reader::new(shelf)));
 
     let (stopping, stopped) = oneshot::channel();
     let signal = async move {
         shutdown.await;
         // First no new work, then word of it: a client that asks in between is told, not served.
         draining.store(true, Ordering::Release);
-        health.set_not_serving::<IndexerServiceServer<Indexer>>().await;
-        health.set_not_serving::<SearchServiceServer<Reader>>().await;
+        if indexes {
+            health.set_not_serving::<IndexerServiceServer<Indexer>>().await;
+        }
+        if searches {
+            health.set_not_serving::<SearchServiceServer<Reader>>().await;
+        }
         info!(drain_max_s = drain_max.as_secs(), "draining");
         // Nobody listens any more where serving has failed by itself.
         let _ = stopping.send(());
@@ -111,8 +130,8 @@ pub async fn run(
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .add_service(SearchServiceServer::new(reader))
-        .add_service(IndexerServiceServer::new(indexer).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_optional_service(reader)
+        .add_optional_service(indexer)
         .serve_with_incoming_shutdown(speaking(listener), signal);
     let drain_is_over = async {
         match stopped.await {

@@ -19,34 +19,41 @@ pub fn decode_block<E: From<Fault>>(
     format: SegmentFormat,
     mut each: impl FnMut(&Frame, DecodedFrame) -> Result<(), E>,
 ) -> Result<(), E> {
-    if entry.is_torn_tail() {
-        return Ok(());
+    let mut records = 0;
+    for frame in split_block(entry, plain, format)? {
+        let decoded = frame.decode(FRAME_BYTES_MAX).map_err(|error| fault_in_block(entry, &error))?;
+        records += decoded.records.records.len() as u64;
+        each(&frame, decoded)?;
     }
-    let failed = |error: SegmentError| in_source(entry, &error);
-    let counts = |what, stated: u64, found: u64| {
-        let source_position = entry.source_position;
-        let fault = Fault::BlockCounts { source_position, what, stated, found };
-        if stated == found { Ok(()) } else { Err(fault) }
-    };
+    check_count(entry, "records", entry.records, records)?;
+    Ok(())
+}
+
+/// Splits an opened block into its frames, in the order of the file; they are not decoded yet. The torn tail holds none.
+pub fn split_block(entry: &BlockEntry, plain: &Bytes, format: SegmentFormat) -> Result<Vec<Frame>, Fault> {
+    if entry.is_torn_tail() {
+        return Ok(Vec::new());
+    }
+    let failed = |error: SegmentError| fault_in_block(entry, &error);
     let mut frames = Vec::with_capacity(1_024);
     let mut splitter = Splitter::new(plain.len() as u64, Some(format));
     splitter.push(plain.clone(), &mut frames).map_err(failed)?;
     let tail = splitter.finish().map_err(failed)?;
     if let Some(torn) = tail.torn {
-        return Err(failed(torn.error()).into());
+        return Err(failed(torn.error()));
     }
-    counts("frames", entry.frames.into(), frames.len() as u64)?;
-    let mut records = 0;
-    for frame in frames {
-        let decoded = frame.decode(FRAME_BYTES_MAX).map_err(failed)?;
-        records += decoded.records.records.len() as u64;
-        each(&frame, decoded)?;
-    }
-    counts("records", entry.records, records)?;
-    Ok(())
+    check_count(entry, "frames", entry.frames.into(), frames.len() as u64)?;
+    Ok(frames)
 }
 
-fn in_source(entry: &BlockEntry, error: &SegmentError) -> Fault {
+fn check_count(entry: &BlockEntry, what: &'static str, stated: u64, found: u64) -> Result<(), Fault> {
+    let source_position = entry.source_position;
+    let fault = Fault::BlockCounts { source_position, what, stated, found };
+    if stated == found { Ok(()) } else { Err(fault) }
+}
+
+/// What is wrong with a frame of [`split_block`], with its position in the source.
+pub fn fault_in_block(entry: &BlockEntry, error: &SegmentError) -> Fault {
     let position =
         u32::try_from(error.position()).ok().and_then(|position| entry.source_position_of(position));
     let source_position = position.unwrap_or(entry.source_position);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytesize::ByteSize;
 use url::Url;
 
-use super::{CliError, Exit};
+use super::{CliError, Exit, store};
 use crate::cpu::Cpu;
 use crate::index::Settings;
 use crate::ingest::{self, Ingest, Patience};
@@ -66,6 +66,18 @@ impl PipelineArgs {
             stats: Stats::default(),
             patience: Patience::default(),
         })
+    }
+}
+
+impl PipelineArgs {
+    /// Opens the store for reading, and makes sure that it answers: nothing is written to it.
+    pub async fn open_to_read(&self) -> Result<Store, CliError> {
+        let store = store::open(&self.store)?;
+        store
+            .probe_listing()
+            .await
+            .map_err(|error| CliError::new(Exit::Failed, "the store cannot be read", &error))?;
+        Ok(store)
     }
 }
 

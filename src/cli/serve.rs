@@ -2,18 +2,34 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use url::Url;
 
 use super::{CliError, Exit, output, pipeline, runtime};
-use crate::server::{self, Config};
+use crate::archive::Shelf;
+use crate::server::{self, Config, IndexRole};
 use crate::store::SourceRoots;
+
+/// What is kept in memory of the bundles that are read.
+const SHELF_BYTES_MAX: u64 = 64 << 20;
 
 /// Serve IndexSegment and friends over gRPC.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// What to serve: index is IndexSegment and what goes with it; search is Search, Fetch and ListBundles, which write nothing to the
+    /// store and take no memory budget.
+    #[arg(
+        long,
+        env = "WAL_INDEXER_ROLES",
+        value_name = "ROLE",
+        value_delimiter = ',',
+        default_value = "index,search"
+    )]
+    roles: Vec<Role>,
+
     /// Where to listen; port 0 picks a free one. `listening on HOST:PORT` on standard output says which.
     #[arg(long, env = "WAL_INDEXER_LISTEN", default_value = "127.0.0.1:7070", value_name = "HOST:PORT")]
     listen: String,
@@ -34,6 +50,15 @@ pub struct Args {
     pipeline: pipeline::PipelineArgs,
 }
 
+/// A part of what a worker can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Role {
+    /// Segments in.
+    Index,
+    /// Records out.
+    Search,
+}
+
 /// Serves until SIGTERM or SIGINT.
 pub fn run(args: Args) -> Result<(), CliError> {
     let runtime = runtime()?;
@@ -51,17 +76,22 @@ async fn serve(args: Args) -> Result<(), CliError> {
         signal(SignalKind::terminate()).map_err(|error| failed("cannot handle SIGTERM", &error))?;
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(|error| failed("cannot handle SIGINT", &error))?;
-    let ingest = args.pipeline.start().await?;
+    let (store, ingest) = if args.roles.contains(&Role::Index) {
+        let ingest = args.pipeline.start().await?;
+        (ingest.store.clone(), Some(ingest))
+    } else {
+        (args.pipeline.open_to_read().await?, None)
+    };
     let listener = TcpListener::bind(&args.listen)
         .await
         .map_err(|error| CliError::flag(&format!("--listen {}", args.listen), &error))?;
     let address = listener.local_addr().map_err(|error| failed("the listener has no address", &error))?;
-    info!(%address, store = ingest.store.url(), threads = ingest.cpu.threads(), "serving");
+    info!(%address, store = store.url(), roles = ?args.roles, "serving");
     output::line(&format!("listening on {address}"))?;
+    let worker_id = args.worker_id.unwrap_or_else(default_worker_id);
     let config = Config {
-        ingest,
-        sources,
-        worker_id: args.worker_id.unwrap_or_else(default_worker_id),
+        index: ingest.map(|ingest| IndexRole { ingest, sources, worker_id }),
+        search: args.roles.contains(&Role::Search).then(|| Shelf::new(store, SHELF_BYTES_MAX)),
         drain_max: Duration::from_secs(args.drain_timeout),
     };
     let shutdown = async move {

@@ -1,5 +1,7 @@
 //! `walindexer.v1.SearchService`, and what was found in the words of the proto.
 
+pub mod fetch;
+
 use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::time::Instant;
@@ -10,8 +12,8 @@ use tracing::warn;
 
 use super::convert::micros;
 use super::status;
-use crate::archive::Shelf;
-use crate::ids::LogId;
+use crate::archive::{Shelf, StoredRecord};
+use crate::ids::{LogId, TopicPartition};
 use crate::index::{Order, Query};
 use crate::proto::v1;
 use crate::proto::v1::search_service_server::SearchService;
@@ -67,11 +69,10 @@ impl SearchService for Reader {
         Ok(Response::new(stream::iter(messages).boxed()))
     }
 
-    async fn fetch(
-        &self,
-        _request: Request<v1::FetchRequest>,
-    ) -> Result<Response<Self::FetchStream>, Status> {
-        Err(Status::unimplemented("Fetch is not served by this release: Search answers records by offset"))
+    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        let request = fetch::request(request.into_inner())?;
+        let messages = fetch::messages(&self.shelf, request).await?;
+        Ok(Response::new(messages.boxed()))
     }
 
     async fn list_bundles(
@@ -141,23 +142,27 @@ fn filter(filter: v1::RecordFilter) -> Filter {
     }
 }
 
-/// A record on the wire. Header names that are not UTF-8 are shown with replacement characters: the proto knows only text.
+/// A record that was found, on the wire.
 pub fn record(found: &Found) -> v1::Record {
-    let record = &found.record;
+    v1::Record { score: found.score, ..record_of(&found.partition, &found.log_id, &found.record) }
+}
+
+/// A record on the wire. Header names that are not UTF-8 are shown with replacement characters: the proto knows only text.
+fn record_of(partition: &TopicPartition, log_id: &LogId, record: &StoredRecord) -> v1::Record {
     let headers = record.headers.iter().map(|(name, value)| v1::Header {
         name: String::from_utf8_lossy(name).into_owned(),
         value: value.clone(),
     });
     v1::Record {
-        topic: found.partition.topic().to_owned(),
-        partition: found.partition.partition(),
+        topic: partition.topic().to_owned(),
+        partition: partition.partition(),
         offset: record.offset,
         timestamp_ms: record.timestamp_ms,
         key: record.key.clone(),
         value: record.value.clone(),
         headers: headers.collect(),
-        score: found.score,
-        log_id: found.log_id.as_str().to_owned(),
+        score: None,
+        log_id: log_id.as_str().to_owned(),
     }
 }
 

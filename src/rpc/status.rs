@@ -5,7 +5,7 @@
 
 mod read;
 
-pub use read::{invalid, of_query, of_search, of_store};
+pub use read::{invalid, of_fetch, of_partition, of_query, of_search, of_store};
 
 use std::collections::HashMap;
 use std::error::Error;

@@ -83,6 +83,8 @@ pub(super) struct Canonical {
     pub(super) base_offset: i64,
     pub(super) count: u64,
     pub(super) gather: Gather,
+    /// Where in the frame the producer's own batch of magic 2 lies, if it was kept. It is whole, and its checksum holds.
+    pub(super) original: Option<Range<usize>>,
 }
 
 /// Decodes the canonical record that `data` of `frame` is. All its offsets must lie in `range`.
@@ -109,13 +111,18 @@ pub(super) fn decode(
     // releases knew fewer of them, and wrote none of those they did not know.
     let _compressed_records_wire_bytes = rest.option("its compressed section")?;
     let _original_v1_wire_format = rest.option("its original message set")?;
-    if let Some(batch) = rest.option("its original batch")? {
+    let original = rest.option("its original batch")?;
+    if let Some(batch) = original {
         kafka::check_whole(batch).map_err(|part| Fault::BadOriginal { part })?;
     }
+    let original = original.map(|batch| {
+        let Span { start, len } = rest.span(batch);
+        start as usize..start as usize + len as usize
+    });
     if rest.len() > 0 {
         return Err(Fault::LeftOver { bytes: rest.len() as u64 });
     }
-    Ok(Canonical { base_offset: head.base_offset, count, gather })
+    Ok(Canonical { base_offset: head.base_offset, count, gather, original })
 }
 
 fn decode_record(

@@ -158,8 +158,28 @@ pub(super) fn claimed_records(frame: &[u8]) -> Option<u64> {
         .and_then(|count| u64::try_from(count).ok())
 }
 
+/// The offsets of a V2 frame that is all there, but not verified.
+pub(super) fn v2_range(frame: &[u8]) -> Option<OffsetRange> {
+    let trailer = body(frame).ok()?.trailer;
+    let at = |place| i64::from_le_bytes(le(frame, place));
+    let range = (trailer.len() == V2_TRAILER_BYTES).then(|| (at(trailer.start), at(trailer.start + 8)));
+    range.and_then(|(base, last)| OffsetRange::new(base, last)).filter(|range| range.first() >= 0)
+}
+
+/// The offset of a V1 frame that is all there, but not verified.
+pub(super) fn v1_range(frame: &[u8]) -> Option<OffsetRange> {
+    let offset = i64::from_le_bytes(le(frame, 8));
+    OffsetRange::new(offset, offset).filter(|_| offset >= 0)
+}
+
 /// Decodes a V2 frame. `frame` is as long as its length field says: splitting saw to that.
 pub(super) fn decode_v2(frame: &Bytes, decoded_bytes_max: usize) -> Result<DecodedFrame, Fault> {
+    let (range, canonical) = open_v2(frame, decoded_bytes_max)?;
+    Ok(canonical.gather.finish(range, frame.clone()))
+}
+
+/// Verifies a V2 frame: its offsets, and what its data hold.
+pub(super) fn open_v2(frame: &Bytes, decoded_bytes_max: usize) -> Result<(OffsetRange, Canonical), Fault> {
     check_crc(frame)?;
     let Body { data, trailer, .. } = body(frame)?;
     match trailer.len() {
@@ -172,8 +192,8 @@ pub(super) fn decode_v2(frame: &Bytes, decoded_bytes_max: usize) -> Result<Decod
     let last = i64::from_le_bytes(le(frame, trailer.start + 8));
     let count = i32::from_le_bytes(le(frame, trailer.start + 16));
     let range = OffsetRange::new(base, last).filter(|_| base >= 0).ok_or(Fault::BadOffsets { base, last })?;
-    let Canonical { base_offset, count: inside, gather } =
-        canonical::decode(frame, data, range, decoded_bytes_max)?;
+    let canonical = canonical::decode(frame, data, range, decoded_bytes_max)?;
+    let Canonical { base_offset, count: inside, .. } = canonical;
     if base_offset != base {
         return Err(Fault::HeadDisagrees { field: "base offset", head: base, inside: base_offset });
     }
@@ -184,7 +204,7 @@ pub(super) fn decode_v2(frame: &Bytes, decoded_bytes_max: usize) -> Result<Decod
             inside: inside as i64,
         });
     }
-    Ok(gather.finish(range, frame.clone()))
+    Ok((range, canonical))
 }
 
 /// Decodes a V1 frame, which is one record. `frame` is as long as its length field says: splitting saw to that.

@@ -78,11 +78,16 @@ pub(super) fn head(bytes: &[u8]) -> Result<Head, Fault> {
 /// The offsets of a batch whose head is all there.
 pub(super) fn range(bytes: &[u8]) -> Result<OffsetRange, Fault> {
     let base = base_offset(bytes);
-    let last_delta = i32::from_be_bytes(be(bytes, 23));
-    base.checked_add(last_delta.into())
+    let last_delta = last_delta(bytes);
+    base.checked_add(last_delta)
         .and_then(|last| OffsetRange::new(base, last))
         .filter(|_| base >= 0)
-        .ok_or(Fault::BadOffsets { base, last: last_delta.into() })
+        .ok_or(Fault::BadOffsets { base, last: last_delta })
+}
+
+/// How far the last offset of a batch, whose head is all there, is from its first.
+pub(super) fn last_delta(bytes: &[u8]) -> i64 {
+    i32::from_be_bytes(be(bytes, 23)).into()
 }
 
 /// Whether the bytes from attributes to end are those that the batch's CRC-32C was made of.
@@ -147,7 +152,7 @@ pub(super) fn decode(bytes: &Bytes, decoded_bytes_max: usize) -> Result<DecodedF
     let batch = Batch {
         codec,
         base_offset: range.first(),
-        last_delta: i64::from(i32::from_be_bytes(be(bytes, 23))),
+        last_delta: last_delta(bytes),
         // Compaction may put a delete horizon here (attribute bit 6, KIP-534): it rewrites the records' times relative to
         // that, so that their sum is their time all the same.
         base_timestamp: i64::from_be_bytes(be(bytes, 27)),

@@ -3,11 +3,13 @@
 use object_store::PutPayload;
 
 use super::error::{Operation, StoreError};
+use super::key::KeyPrefix;
 use super::put::Answer;
 use super::{Store, join_url, retry};
 
 /// The probe's name below the store's root: two segments, so no bundle's key. It stays: a name is never freed.
 const KEY: &str = "wal-indexer-probe/create-only";
+const FOLDER: &str = "wal-indexer-probe";
 
 /// What lies there.
 const TEXT: &str = "A wal-indexer worker creates this object when it starts, twice, to see that the second try is refused.\n";
@@ -45,6 +47,11 @@ impl Store {
             Some(found) if found.crc32c == crc32c::crc32c(TEXT.as_bytes()) => Ok(()),
             _ => Err(ProbeError::Differs { url }),
         }
+    }
+
+    /// For those who only read: whether the store can be listed. Lists where the probe lies, which is little.
+    pub async fn probe_listing(&self) -> Result<(), StoreError> {
+        self.list(&KeyPrefix::topic(FOLDER)).await.map(|_| ())
     }
 
     async fn create_probe(&self, url: &str) -> Result<Answer, StoreError> {

@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 use url::Url;
 use wal_indexer::ingest::{Ingest, IngestError, Patience, Request};
 use wal_indexer::proto::v1::{self, IndexSegmentRequest, IndexSegmentResponse};
-use wal_indexer::server::{self, Config};
+use wal_indexer::server::{self, Config, IndexRole};
 use wal_indexer::store::{SourceRoots, Store};
 
 use crate::receipts::{Segment, already_existed, check, ingest, keys, keys_of, memory};
@@ -350,12 +350,12 @@ async fn a_caller_that_never_sends_its_header_is_told_in_time() {
     let patience = Patience { silence: Duration::from_millis(200), ..Patience::default() };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
-    let config = Config {
+    let role = IndexRole {
         ingest: Ingest { patience, ..ingest(memory()) },
         sources: SourceRoots::new(&[]).expect("none"),
         worker_id: "here".to_owned(),
-        drain_max: Duration::ZERO,
     };
+    let config = Config { index: Some(role), search: None, drain_max: Duration::ZERO };
     let serving = tokio::spawn(server::run(listener, config, std::future::pending()));
     let mut client = Client::connect(endpoint).await.expect("it listens");
     let (_messages, never) = mpsc::channel::<IndexSegmentRequest>(0);

@@ -9,6 +9,7 @@ mod concurrency;
 mod corruption;
 mod crooked;
 mod faults;
+mod fetch;
 mod fixtures;
 mod generated;
 mod hostile;

@@ -7,15 +7,16 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::Code;
+use wal_indexer::archive::Shelf;
 use wal_indexer::client::Connection;
 use wal_indexer::proto::v1;
 use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
 use wal_indexer::restore::restore;
 use wal_indexer::server::{self, Config};
-use wal_indexer::store::{BundleKey, KeyPrefix, SourceRoots};
+use wal_indexer::store::{BundleKey, KeyPrefix};
 use wal_indexer::verify::verify;
 
-use crate::written::{ExpectedRecord, Written, expected, fixture, fixture_path, fixtures};
+use crate::written::{ExpectedRecord, Written, expected, expected_of, fixture, fixture_path, fixtures};
 
 #[tokio::test]
 async fn every_fixture_is_restored_verified_and_searched_as_it_was() {
@@ -37,13 +38,7 @@ async fn every_fixture_is_restored_verified_and_searched_as_it_was() {
         let outcome = verify(written.store(), &listed, true, |_| {}).await.expect(&name);
         assert_eq!((outcome.findings, outcome.segments_whole), (vec![], 1), "{name}");
 
-        let mut wanted: BTreeMap<(&str, i32), Vec<ExpectedRecord>> = BTreeMap::new();
-        for (nth, (topic, partition, file)) in partitions.into_iter().enumerate() {
-            let is_v1 = name.starts_with("chronik/v1") && nth == 0;
-            let records = expected(&file).into_iter();
-            let records = records.map(|record| if is_v1 { record.through_v1() } else { record });
-            wanted.entry((topic, partition)).or_default().extend(records);
-        }
+        let mut wanted = expected_of(&name, &partitions);
         let searches = serve(&written, async |address| {
             let mut client = Connection::connect(&address).await.expect("a worker");
             let mut found = BTreeMap::new();
@@ -60,13 +55,12 @@ async fn every_fixture_is_restored_verified_and_searched_as_it_was() {
 }
 
 /// Asks a worker that serves this store.
-async fn serve<T>(written: &Written, asks: impl AsyncFnOnce(String) -> T) -> T {
+pub async fn serve<T>(written: &Written, asks: impl AsyncFnOnce(String) -> T) -> T {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let config = Config {
-        ingest: written.ingest.clone(),
-        sources: SourceRoots::new(&[]).expect("no roots"),
-        worker_id: "test".to_owned(),
+        index: None,
+        search: Some(Shelf::new(written.store().clone(), 64 << 20)),
         drain_max: Duration::from_secs(5),
     };
     let (stop, stopped) = oneshot::channel::<()>();
@@ -95,7 +89,7 @@ async fn all_records(client: &mut Connection, topic: &str, partition: i32) -> Ve
     records
 }
 
-fn from_wire(record: v1::Record) -> ExpectedRecord {
+pub fn from_wire(record: v1::Record) -> ExpectedRecord {
     let bytes = |bytes: bytes::Bytes| bytes.to_vec();
     ExpectedRecord {
         offset: record.offset,
@@ -222,7 +216,7 @@ async fn the_verbs_read_what_was_written_and_their_exit_codes_say_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_worker_lists_bundles_and_refuses_what_it_does_not_serve() {
+async fn a_worker_lists_bundles_and_refuses_what_names_no_topic() {
     let (written, name) = (Written::new(), "chronik/v2-three-partitions.wal");
     let receipt = written.put(name, &fixture(name)).await;
     let (listed, no_topic, fetched) = serve(&written, async |address| {
@@ -238,7 +232,7 @@ async fn a_worker_lists_bundles_and_refuses_what_it_does_not_serve() {
         }
         let no_topic = client.search(v1::SearchRequest::default()).await.map(|_| ());
         let fetched = client.fetch(v1::FetchRequest::default()).await.map(|_| ());
-        (listed, no_topic.expect_err("no topic"), fetched.expect_err("not served"))
+        (listed, no_topic.expect_err("no topic"), fetched.expect_err("no topic"))
     })
     .await;
     assert_eq!(listed.len(), 3);
@@ -252,7 +246,7 @@ async fn a_worker_lists_bundles_and_refuses_what_it_does_not_serve() {
         assert_eq!((bundle.base_offset, bundle.last_offset), (one.range.first(), one.range.last()));
     }
     assert_eq!((no_topic.code(), no_topic.message()), (Code::InvalidArgument, "a topic is needed"));
-    assert_eq!(fetched.code(), Code::Unimplemented);
+    assert_eq!((fetched.code(), fetched.message()), (Code::InvalidArgument, "the topic is empty"));
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "client",
             "cpu",
             "export",
+            "fetch",
             "generate",
             "ids",
             "index",
@@ -46,12 +47,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "rpc",
         &[
-            "archive", "budget", "ids", "index", "ingest", "proto", "registry", "search", "segment", "stats",
-            "store", "wording",
+            "archive", "budget", "fetch", "ids", "index", "ingest", "proto", "registry", "search", "segment",
+            "stats", "store", "wording",
         ],
     ),
     ("ingest", &["archive", "budget", "bundle", "cpu", "ids", "index", "segment", "stats", "store"]),
     ("search", &["archive", "bundle", "ids", "index", "registry", "store"]),
+    ("fetch", &["archive", "bundle", "ids", "registry", "segment", "store"]),
     ("verify", &["archive", "bundle", "ids", "index", "record", "restore", "segment", "store"]),
     ("restore", &["archive", "bundle", "partial", "store", "wording"]),
     ("export", &["archive", "bundle", "index", "partial"]),

@@ -1,5 +1,6 @@
 //! Bundles to read: the fixtures, stored by the write path itself, in a directory.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -15,7 +16,7 @@ use wal_indexer::cpu::Cpu;
 use wal_indexer::index::Settings;
 use wal_indexer::ingest::{Ingest, Patience, Receipt, Request, RequestParts, TornTail};
 use wal_indexer::stats::Stats;
-use wal_indexer::store::{BundleKey, Store};
+use wal_indexer::store::{BundleKey, KeyPrefix, Store};
 
 /// A directory with a store in it, and room for files beside it.
 pub struct Written {
@@ -40,6 +41,11 @@ impl Written {
 
     /// Indexes a segment; frames that do not say whose they are belong to `orders`/3.
     pub async fn put(&self, name: &str, source: &Bytes) -> Receipt {
+        self.put_as(name, source, "").await
+    }
+
+    /// The same, as a part of the log with this id.
+    pub async fn put_as(&self, name: &str, source: &Bytes, log_id: &str) -> Receipt {
         let is_named = name.contains("chronik/v2");
         let parts = RequestParts {
             segment_id: name.to_owned(),
@@ -47,6 +53,7 @@ impl Written {
             partition: (!is_named).then_some(3),
             size_bytes: source.len() as u64,
             torn_tail: TornTail::Keep,
+            log_id: log_id.to_owned(),
             ..RequestParts::default()
         };
         let chunks: Vec<_> = source.chunks(1_000).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
@@ -56,6 +63,12 @@ impl Written {
 
     pub fn store(&self) -> &Store {
         &self.ingest.store
+    }
+
+    /// The keys of all bundles, in order.
+    pub async fn keys(&self) -> Vec<String> {
+        let listed = self.store().list(&KeyPrefix::all()).await.expect("a listing");
+        listed.iter().map(|one| one.key.to_string()).collect()
     }
 
     /// Where a bundle's bytes are.
@@ -109,10 +122,10 @@ pub fn fixture(name: &str) -> Bytes {
 }
 
 /// A topic, a partition, and the file that says what is in it.
-pub type Part = (&'static str, i32, String);
+pub type Part<'a> = (&'a str, i32, String);
 
 /// Every fixture, and its parts.
-pub fn fixtures() -> Vec<(String, Vec<Part>)> {
+pub fn fixtures() -> Vec<(String, Vec<Part<'static>>)> {
     let mut names = Vec::new();
     for (folder, extension) in [("chronik", ".wal"), ("kafka", ".log")] {
         for entry in std::fs::read_dir(fixture_path(folder)).expect("the fixtures are there") {
@@ -128,7 +141,7 @@ pub fn fixtures() -> Vec<(String, Vec<Part>)> {
 }
 
 /// As the fixtures' README says.
-fn partitions(stem: &str) -> Vec<Part> {
+fn partitions(stem: &str) -> Vec<Part<'static>> {
     let of = |topic, partition, name: &str| (topic, partition, format!("kafka/{name}.expected.json"));
     match stem {
         "empty" => vec![],
@@ -148,6 +161,18 @@ pub fn expected(name: &str) -> Vec<ExpectedRecord> {
     let expected: Value = serde_json::from_slice(&fixture(name)).expect("JSON");
     let records = expected["records"].as_array().expect("records");
     records.iter().map(ExpectedRecord::new).collect()
+}
+
+/// What a fixture holds, by topic and partition, in the order of its parts.
+pub fn expected_of<'a>(name: &str, parts: &[Part<'a>]) -> BTreeMap<(&'a str, i32), Vec<ExpectedRecord>> {
+    let mut wanted: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (nth, (topic, partition, file)) in parts.iter().enumerate() {
+        let is_v1 = name.starts_with("chronik/v1") && nth == 0;
+        let records = expected(file).into_iter();
+        let records = records.map(|record| if is_v1 { record.through_v1() } else { record });
+        wanted.entry((*topic, *partition)).or_default().extend(records);
+    }
+    wanted
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

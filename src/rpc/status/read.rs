@@ -5,6 +5,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::{DOMAIN, RETRY_STORE, Verdict};
 use crate::archive::{ArchiveError, ArchiveErrorKind};
+use crate::fetch::FetchError;
+use crate::ids::TopicPartitionError;
 use crate::index::QueryError;
 use crate::search::SearchError;
 use crate::store::{StoreError, StoreErrorKind};
@@ -22,6 +24,24 @@ pub fn of_search(error: &SearchError) -> Status {
         SearchError::Archive(error) => archive_verdict(error),
     };
     verdict.into_status(error)
+}
+
+/// What a caller of `Fetch` is told.
+pub fn of_fetch(error: &FetchError) -> Status {
+    let verdict = match error {
+        FetchError::NegativeOffset { .. } => Verdict::new(Code::InvalidArgument, "NEGATIVE_OFFSET"),
+        FetchError::List(error) => store_verdict(error),
+        FetchError::Archive(error) => archive_verdict(error),
+        FetchError::NoBatch { bundle, offset, .. } => {
+            Verdict::new(Code::FailedPrecondition, "NO_KAFKA_BATCH").at("bundle", bundle).at("offset", offset)
+        }
+    };
+    verdict.into_status(error)
+}
+
+/// What a caller is told whose topic and partition name nothing.
+pub fn of_partition(error: &TopicPartitionError) -> Status {
+    Verdict::new(Code::InvalidArgument, "NO_PARTITION").into_status(error)
 }
 
 /// What a caller is told whose query does not read.

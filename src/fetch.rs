@@ -1,0 +1,104 @@
+//! The consumer's read path: a partition's records from an offset on, once the broker's own copy is gone.
+//!
+//! A LIST names the bundles of the partition, and one log is chosen. Its blocks are read in the order of their first offsets, wherever
+//! they lie: what is found waits in a window until no block that is left can hold anything that comes before it. So records come in the
+//! order of their offsets, each offset once, also where frames are out of order, segments were sent again, or replicas overlap. Where
+//! bundles hold different records for one offset, all are answered, and the conflict is reported.
+//!
+//! An answer is right or an error: a bundle that cannot be read fails the fetch, by its name. It may be shorter than was asked for;
+//! `next_offset` says where to go on.
+//!
+//! Knows nothing of gRPC or the command line, nor of the write path.
+
+mod answer;
+mod block;
+mod log;
+mod plan;
+mod task;
+mod window;
+
+use crate::archive::{ArchiveError, Shelf, StoredRecord};
+use crate::ids::{LogId, TopicPartition};
+use crate::segment::{KafkaBatch, NoBatch};
+use crate::store::StoreError;
+
+pub use answer::{CONFLICTS_MAX, Conflict, Fetch};
+pub use window::WINDOW_BYTES_MAX;
+
+/// What a consumer asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Topic and partition.
+    pub partition: TopicPartition,
+    /// The incarnation of the log; `None`: the newest, which is the one with the latest time of a record, then with the
+    /// greatest offset.
+    pub log_id: Option<LogId>,
+    /// Where to begin; not negative.
+    pub offset: i64,
+    /// How many records to answer, at most. Offsets with a conflict are not split, and batches are not: one of these at least is answered.
+    pub max_records: u64,
+    /// How many bytes to answer, at most: of batches as they are; of keys, values and headers, and
+    /// `size_of::<StoredRecord>()` for each record. The first record or batch is answered whatever it takes.
+    pub max_bytes: u64,
+    /// As what.
+    pub form: Form,
+}
+
+/// What is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Data records, decoded.
+    Records,
+    /// The producers' own batches, control batches among them: those that end at the asked offset or behind it. The first may begin in
+    /// front of it, as in Kafka's own fetch.
+    KafkaBatches,
+}
+
+/// A part of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A record.
+    Record(StoredRecord),
+    /// A batch.
+    Batch(KafkaBatch),
+}
+
+/// Why there is no answer, or no more of it.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Offsets count from zero.
+    #[error("the offset {offset} is negative")]
+    NegativeOffset {
+        /// What was asked for.
+        offset: i64,
+    },
+    /// The store cannot be listed.
+    #[error(transparent)]
+    List(#[from] StoreError),
+    /// A bundle cannot be read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The producer's batch is asked for and was not kept. Nothing is encoded anew: the records can be had as records.
+    #[error("{bundle}: no kafka batch at offset {offset}: {why}")]
+    NoBatch {
+        /// The bundle.
+        bundle: String,
+        /// The frame's first offset.
+        offset: i64,
+        /// Why not.
+        why: NoBatch,
+    },
+}
+
+/// Begins a fetch: lists the partition's bundles and chooses the log. Nothing is read before [`Fetch::next`] is called; whoever drops
+/// a fetch ends it.
+pub async fn fetch(shelf: &Shelf, request: &Request) -> Result<Fetch, FetchError> {
+    if request.offset < 0 {
+        return Err(FetchError::NegativeOffset { offset: request.offset });
+    }
+    let log = log::find(shelf.store(), request).await?;
+    Ok(Fetch::new(shelf.clone(), request, log))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! The answer, piece by piece.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::block;
+use super::log::Log;
+use super::plan::Plan;
+use super::task::Task;
+use super::window::{Room, Version, Window};
+use super::{FetchError, Form, Item, Request};
+use crate::archive::{ArchiveError, Fault, Shelf, Traffic, TrafficCounter};
+use crate::ids::{LogId, OffsetRange};
+
+/// An answer ends where it has so many conflicts, so that the list of them stays short.
+pub const CONFLICTS_MAX: usize = 256;
+
+/// Blocks in work: one is read while another is decoded.
+const BLOCKS_AT_ONCE: usize = 2;
+
+/// The log holds different things for one offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The offset; of batches that overlap, the first that they share.
+    pub offset: i64,
+    /// The bundles; one, where its own frames contradict one another.
+    pub bundles: Vec<String>,
+}
+
+/// A fetch under way.
+#[derive(Debug)]
+pub struct Fetch {
+    log_id: Option<LogId>,
+    from: i64,
+    form: Form,
+    /// The last offset that any bundle of the log covers.
+    log_end: Option<i64>,
+    plan: Plan,
+    reading: VecDeque<Reading>,
+    window: Window,
+    /// Where the next fetch goes on, by what was answered.
+    answered_to: i64,
+    is_done: bool,
+    last_batch: Option<(OffsetRange, Arc<str>)>,
+    conflicts: Vec<Conflict>,
+    traffic: TrafficCounter,
+}
+
+/// A block that is being read.
+#[derive(Debug)]
+struct Reading {
+    bundle: String,
+    first_offset: i64,
+    expected: Room,
+    window: Task<Result<Window, ArchiveError>>,
+}
+
+impl Fetch {
+    pub(super) fn new(shelf: Shelf, request: &Request, log: Option<Log>) -> Self {
+        let room = Room { records: request.max_records, bytes: request.max_bytes };
+        let traffic = TrafficCounter::default();
+        let log_end = log.as_ref().and_then(Log::last_offset);
+        let (log_id, bundles) = log.map(|log| (log.log_id, log.bundles)).unzip();
+        Self {
+            log_id,
+            from: request.offset,
+            form: request.form,
+            log_end,
+            plan: Plan::new(shelf, traffic.clone(), request.offset, bundles.unwrap_or_default()),
+            reading: VecDeque::new(),
+            window: Window::new(request.offset, room),
+            answered_to: request.offset,
+            is_done: false,
+            last_batch: None,
+            conflicts: Vec::new(),
+            traffic,
+        }
+    }
+
+    /// The log that is read; `None` where nothing of it is stored.
+    pub fn log_id(&self) -> Option<&LogId> {
+        self.log_id.as_ref()
+    }
+
+    /// The next items, at least one; `None` after the last. After an error there are no more.
+    pub async fn next(&mut self) -> Result<Option<Vec<Item>>, FetchError> {
+        while !self.is_done {
+            let answered = self.take();
+            if !answered.is_empty() {
+                return Ok(Some(answered));
+            }
+            if self.window.is_done(self.next_to_come()) {
+                return self.end();
+            }
+            self.read_ahead().await?;
+            let Some(reading) = self.reading.front_mut() else { continue };
+            let read = (&mut reading.window).await;
+            let panicked = |_| ArchiveError::new(reading.bundle.as_str(), Fault::Panicked);
+            let read = read.map_err(panicked).flatten();
+            // Not sooner: whoever stops waiting may call again.
+            self.reading.pop_front();
+            self.window.merge(read?);
+        }
+        Ok(None)
+    }
+
+    /// Where to go on after the last item: behind it, or, where the log has been read to its end, behind the last offset that it
+    /// covers; never before what was asked for.
+    pub fn next_offset(&self) -> i64 {
+        self.answered_to
+    }
+
+    /// Offsets for which different items were answered.
+    pub fn conflicts(&self) -> &[Conflict] {
+        &self.conflicts
+    }
+
+    /// What was read from the store so far; the LIST counts as one request.
+    pub fn traffic(&self) -> Traffic {
+        let mut traffic = Traffic { requests: 1, bytes: 0 };
+        traffic += self.traffic.total();
+        traffic
+    }
+
+    /// Nothing that comes before this offset is still to be found.
+    fn next_to_come(&self) -> Option<i64> {
+        let reading = self.reading.front().map(|reading| reading.first_offset);
+        reading.into_iter().chain(self.plan.next_offset()).min()
+    }
+
+    /// Starts to read what is likely to be needed.
+    async fn read_ahead(&mut self) -> Result<(), FetchError> {
+        while self.reading.len() < BLOCKS_AT_ONCE && self.needs_more() {
+            let Some(planned) = self.plan.next().await? else { break };
+            self.reading.push_back(Reading {
+                bundle: planned.archive.name(),
+                first_offset: planned.offsets.first(),
+                expected: planned.expected(self.from),
+                window: Task::spawn(block::read(planned, self.form, self.window.bounds())),
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether the blocks that are being read will not do. One always is.
+    fn needs_more(&self) -> bool {
+        let mut expected = Room::default();
+        self.reading.iter().for_each(|reading| expected += reading.expected);
+        let left = self.window.room_left();
+        self.reading.is_empty() || (expected.records < left.records && expected.bytes < left.bytes)
+    }
+
+    /// What nothing can come before any more.
+    fn take(&mut self) -> Vec<Item> {
+        let mut items = Vec::new();
+        for (offset, versions) in self.window.take_before(self.next_to_come()) {
+            if self.conflicts.len() >= CONFLICTS_MAX {
+                self.is_done = true;
+                break;
+            }
+            self.compare(offset, &versions);
+            self.answered_to = offset.saturating_add(1);
+            items.extend(versions.into_iter().map(|version| version.item));
+        }
+        items
+    }
+
+    fn compare(&mut self, offset: i64, versions: &[Version]) {
+        match self.form {
+            Form::Records if versions.len() > 1 => {
+                let bundles = versions.iter().map(|version| &*version.bundle);
+                self.conflicts.push(Conflict::new(offset, bundles));
+            }
+            Form::Records => {}
+            Form::KafkaBatches => versions.iter().for_each(|version| self.compare_batch(version)),
+        }
+    }
+
+    /// Batches come in the order of their last offsets: one that overlaps any before it overlaps the one before it.
+    fn compare_batch(&mut self, version: &Version) {
+        let Item::Batch(batch) = &version.item else { return };
+        let before = self.last_batch.replace((batch.range, Arc::clone(&version.bundle)));
+        if let Some((before, bundle)) = before.filter(|(before, _)| before.overlaps(&batch.range)) {
+            let offset = before.first().max(batch.range.first());
+            self.conflicts.push(Conflict::new(offset, [&*bundle, &*version.bundle].into_iter()));
+        }
+    }
+
+    /// Nothing more is answered.
+    fn end(&mut self) -> Result<Option<Vec<Item>>, FetchError> {
+        let is_read_to_its_end = self.window.end().is_none() && self.next_to_come().is_none();
+        self.is_done = true;
+        self.reading.clear();
+        if is_read_to_its_end {
+            let behind = self.log_end.map_or(self.from, |last| last.saturating_add(1));
+            self.answered_to = self.answered_to.max(behind);
+        }
+        match self.window.missing() {
+            // What comes before it is answered first.
+            Some(missing) if self.answered_to == self.from => Err(FetchError::NoBatch {
+                bundle: missing.bundle.to_string(),
+                offset: missing.offset,
+                why: missing.why,
+            }),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Conflict {
+    fn new<'a>(offset: i64, bundles: impl Iterator<Item = &'a str>) -> Self {
+        let mut bundles: Vec<_> = bundles.map(str::to_owned).collect();
+        bundles.dedup();
+        Self { offset, bundles }
+    }
+}

@@ -1,0 +1,101 @@
+//! Which block is read next: that with the lowest first offset, in whichever bundle it lies. A bundle is opened when its turn comes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+
+use super::window::Room;
+use crate::archive::{Archive, ArchiveError, Shelf, TrafficCounter};
+use crate::bundle::BlockEntry;
+use crate::ids::OffsetRange;
+use crate::store::Listed;
+
+/// How many bundles are opened at a time, where so many overlap.
+const OPENS_AT_ONCE: usize = 8;
+
+/// The blocks that may hold what is asked for, in the order of their first offsets.
+#[derive(Debug)]
+pub(super) struct Plan {
+    shelf: Shelf,
+    traffic: TrafficCounter,
+    from: i64,
+    unopened: VecDeque<Listed>,
+    opened: u64,
+    /// By first offset; then in the order of the bundles and of their blocks, so that the same answer comes every time.
+    blocks: BTreeMap<(i64, u64, usize), Arc<Archive>>,
+}
+
+/// A block to read.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub archive: Arc<Archive>,
+    pub entry: BlockEntry,
+    pub offsets: OffsetRange,
+}
+
+impl Plan {
+    /// `bundles` are in the order of their first offsets.
+    pub fn new(shelf: Shelf, traffic: TrafficCounter, from: i64, bundles: Vec<Listed>) -> Self {
+        let unopened = bundles.into_iter().filter(|one| one.key.range().last() >= from).collect();
+        Self { shelf, traffic, from, unopened, opened: 0, blocks: BTreeMap::new() }
+    }
+
+    /// No block that is left holds anything in front of this; `None`: none is left.
+    pub fn next_offset(&self) -> Option<i64> {
+        let opened = self.blocks.first_key_value().map(|((first, ..), _)| *first);
+        opened.into_iter().chain(self.next_unopened()).min()
+    }
+
+    fn next_unopened(&self) -> Option<i64> {
+        self.unopened.front().map(|one| one.key.range().first())
+    }
+
+    /// The next block.
+    pub async fn next(&mut self) -> Result<Option<Planned>, ArchiveError> {
+        while let Some(first) = self.next_unopened().filter(|first| self.next_offset() == Some(*first)) {
+            self.open_up_to(first).await?;
+        }
+        while let Some(((_, _, at), archive)) = self.blocks.pop_first() {
+            let entry = archive.blocks().entries().get(at).cloned();
+            if let Some(entry) = entry
+                && let Some(offsets) = entry.offsets
+            {
+                return Ok(Some(Planned { archive, entry, offsets }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Opens the next bundles, side by side: those that begin at `first`, or before what is wanted.
+    async fn open_up_to(&mut self, first: i64) -> Result<(), ArchiveError> {
+        let now = first.max(self.from);
+        let count = self.unopened.iter().take_while(|one| one.key.range().first() <= now).count();
+        let opens = self.unopened.iter().take(count.min(OPENS_AT_ONCE));
+        let opened = try_join_all(opens.map(|listed| self.shelf.open(listed, &self.traffic))).await?;
+        self.unopened.drain(..opened.len());
+        for archive in opened {
+            self.add(Arc::new(archive));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, archive: Arc<Archive>) {
+        for (at, entry) in archive.blocks().entries().iter().enumerate() {
+            if let Some(offsets) = entry.offsets.filter(|offsets| offsets.last() >= self.from) {
+                self.blocks.insert((offsets.first(), self.opened, at), Arc::clone(&archive));
+            }
+        }
+        self.opened += 1;
+    }
+}
+
+impl Planned {
+    /// What it may be expected to hold from an offset on, if its records are spread evenly.
+    pub fn expected(&self, from: i64) -> Room {
+        let count = |from: i64| self.offsets.last().abs_diff(from).saturating_add(1);
+        let share = count(from.max(self.offsets.first())) as f64 / count(self.offsets.first()) as f64;
+        let of = |whole: u64| (whole as f64 * share) as u64;
+        Room { records: of(self.entry.records), bytes: of(self.entry.plain_len.into()) }
+    }
+}

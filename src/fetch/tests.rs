@@ -1,0 +1,227 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::{NonZeroU32, NonZeroU64};
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::seq::{IteratorRandom, SliceRandom};
+use rand::{RngExt, SeedableRng};
+
+use super::*;
+use crate::archive::testing::{pack, put_new, store};
+use crate::generate::{Format, Size, Spec, generate};
+use crate::segment::{Frame, Splitter};
+use crate::store::Store;
+
+fn orders() -> TopicPartition {
+    TopicPartition::new("orders", 3).expect("a partition")
+}
+
+fn request(offset: i64, form: Form) -> Request {
+    let (max_records, max_bytes) = (u64::MAX, u64::MAX);
+    Request { partition: orders(), log_id: None, offset, max_records, max_bytes, form }
+}
+
+fn shelf(store: &Store) -> Shelf {
+    Shelf::new(store.clone(), 64 << 20)
+}
+
+/// A whole answer.
+#[derive(Debug)]
+struct Answer {
+    items: Vec<Item>,
+    next_offset: i64,
+    conflicts: Vec<Conflict>,
+}
+
+impl Answer {
+    fn offsets(&self) -> Vec<i64> {
+        self.items.iter().map(Item::last_offset).collect()
+    }
+}
+
+async fn answer(store: &Store, request: &Request) -> Result<Answer, FetchError> {
+    let mut fetch = fetch(&shelf(store), request).await?;
+    let mut items = Vec::new();
+    while let Some(more) = fetch.next().await? {
+        assert!(!more.is_empty());
+        items.extend(more);
+    }
+    Ok(Answer { items, next_offset: fetch.next_offset(), conflicts: fetch.conflicts().to_vec() })
+}
+
+fn frames(source: &Bytes) -> Vec<Frame> {
+    let (mut frames, mut splitter) = (Vec::new(), Splitter::new(source.len() as u64, None));
+    splitter.push(source.clone(), &mut frames).expect("frames");
+    frames
+}
+
+fn records(frame: &Frame) -> Vec<StoredRecord> {
+    let decoded = frame.decode(1 << 30).expect("records");
+    decoded.records.iter().map(|record| StoredRecord::new(&record)).collect()
+}
+
+fn segment(frames: &[Frame]) -> Bytes {
+    frames.iter().map(|frame| &frame.bytes[..]).collect::<Vec<_>>().concat().into()
+}
+
+/// Frames of `orders`/3 in offset order, with gaps between them.
+fn generated(format: Format, seed: u64, base_offset: i64, batch_records: u32) -> Vec<Frame> {
+    let spec = Spec {
+        format,
+        size: Size::Records(60),
+        seed,
+        base_offset,
+        partition: orders(),
+        batch_records: NonZeroU32::new(batch_records).expect("not zero"),
+        gap_every: NonZeroU64::new(7),
+        ..Spec::default()
+    };
+    let mut bytes = Vec::new();
+    generate(&spec, &mut bytes).expect("in memory");
+    frames(&bytes.into())
+}
+
+/// A log as it may lie in a store after a bad day, and what a plain reader makes of it.
+#[derive(Default)]
+struct Model {
+    /// By offset, all the different ones.
+    records: BTreeMap<i64, BTreeSet<String>>,
+    /// Last offset, first offset, bytes: all the different ones.
+    batches: BTreeSet<(i64, i64, Bytes)>,
+    end: i64,
+}
+
+impl Model {
+    fn add(&mut self, frame: &Frame) {
+        for record in records(frame) {
+            self.records.entry(record.offset).or_default().insert(format!("{record:?}"));
+        }
+        let batch = frame.kafka_batch(1 << 30).expect("sound").expect("a batch");
+        self.batches.insert((batch.range.last(), batch.range.first(), batch.bytes));
+        self.end = self.end.max(batch.range.last() + 1);
+    }
+
+    /// Reads from `offset` to the end, page by page, and holds every page against what it must be.
+    async fn check(&self, store: &Store, offset: i64, rng: &mut StdRng, form: Form, name: &str) {
+        let mut next = offset;
+        let mut found = Vec::new();
+        loop {
+            let max_records = if rng.random() { rng.random_range(1..40) } else { u64::MAX };
+            let max_bytes = if rng.random() { rng.random_range(1..20_000) } else { u64::MAX };
+            let page = Request { max_records, max_bytes, ..request(next, form) };
+            let answer = answer(store, &page).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+            let Some(last) = answer.items.last() else {
+                assert_eq!(answer.next_offset, next.max(self.end), "{name}: {page:?}");
+                break;
+            };
+            let is_last_page = answer.next_offset == self.end && last.last_offset() + 1 != self.end;
+            assert!(is_last_page || answer.next_offset == last.last_offset() + 1, "{name}: {page:?}");
+            assert!(answer.offsets().is_sorted(), "{name}");
+            assert!(answer.offsets()[0] >= next, "{name}");
+            let one_offset = answer.offsets().iter().all(|offset| *offset == answer.offsets()[0]);
+            assert!(within(&answer.items, &page) || one_offset, "{name}: {page:?}");
+            let conflicts: BTreeSet<_> = answer.conflicts.iter().map(|conflict| conflict.offset).collect();
+            assert_eq!(conflicts, conflicts_of(&answer.items), "{name}: {page:?}");
+            next = answer.next_offset;
+            found.extend(answer.items);
+        }
+        let distinct: BTreeSet<_> = found.iter().map(|item| format!("{item:?}")).collect();
+        assert_eq!(distinct.len(), found.len(), "{name}: each once");
+        let found: Vec<_> = found.iter().map(Item::last_offset).zip(&found).collect();
+        match form {
+            Form::Records => {
+                let wanted = self.records.range(offset..);
+                let wanted: Vec<_> = wanted
+                    .flat_map(|(offset, all)| all.iter().map(move |one| (*offset, one.clone())))
+                    .collect();
+                let mut found: Vec<_> = found
+                    .iter()
+                    .map(|(offset, item)| match item {
+                        Item::Record(record) => (*offset, format!("{record:?}")),
+                        Item::Batch(_) => panic!("{name}: a batch"),
+                    })
+                    .collect();
+                // Versions of one offset come in the order of the bundles.
+                found.sort();
+                assert_eq!(found, wanted, "{name}");
+            }
+            Form::KafkaBatches => {
+                let wanted: Vec<_> =
+                    self.batches.iter().filter(|(last, ..)| *last >= offset).cloned().collect();
+                let mut found: Vec<_> = found
+                    .iter()
+                    .map(|(last, item)| match item {
+                        Item::Batch(batch) => (*last, batch.range.first(), batch.bytes.clone()),
+                        Item::Record(_) => panic!("{name}: a record"),
+                    })
+                    .collect();
+                found.sort();
+                assert_eq!(found, wanted, "{name}");
+            }
+        }
+    }
+}
+
+fn within(items: &[Item], page: &Request) -> bool {
+    let (mut records, mut bytes) = (0, 0);
+    for item in items {
+        match item {
+            Item::Record(record) => (records, bytes) = (records + 1, bytes + record.mem_usage() as u64),
+            Item::Batch(batch) => {
+                (records, bytes) = (records + batch.records, bytes + batch.bytes.len() as u64)
+            }
+        }
+    }
+    records <= page.max_records && bytes <= page.max_bytes
+}
+
+/// Offsets that two of the items share.
+fn conflicts_of(items: &[Item]) -> BTreeSet<i64> {
+    let range = |item: &Item| match item {
+        Item::Record(record) => (record.offset, record.offset),
+        Item::Batch(batch) => (batch.range.first(), batch.range.last()),
+    };
+    let pairs = items.iter().map(range).zip(items.iter().skip(1).map(range));
+    pairs.filter(|(a, b)| a.0 <= b.1 && b.0 <= a.1).map(|(a, b)| a.0.max(b.0)).collect()
+}
+
+#[tokio::test]
+async fn whatever_overlaps_every_offset_is_answered_once_and_in_order() {
+    let mut rng = StdRng::seed_from_u64(7);
+    for round in 0..40 {
+        let name = format!("round {round}");
+        let (store, mut model) = (store(), Model::default());
+        let is_chronik = round % 2 == 0;
+        let format = if is_chronik { Format::ChronikV2 } else { Format::Kafka };
+        let base = rng.random_range(0..50);
+        let mut pools = vec![generated(format, 1, base, rng.random_range(1..9))];
+        // Every third log has been written twice, differently.
+        if round % 3 == 0 {
+            pools.push(generated(format, 2, base + rng.random_range(0..30), rng.random_range(1..9)));
+        }
+        for _ in 0..rng.random_range(1..6) {
+            let pool = pools.iter().choose(&mut rng).expect("a pool");
+            let first = rng.random_range(0..pool.len());
+            let mut chosen = pool[first..rng.random_range(first..=pool.len())].to_vec();
+            chosen.retain(|_| rng.random_ratio(9, 10));
+            if is_chronik {
+                chosen.shuffle(&mut rng);
+            }
+            let source = segment(&chosen);
+            for packed in pack(&source, "") {
+                if store.head(&packed.key).await.is_err() {
+                    put_new(&store, &packed.key, &packed.object()).await;
+                }
+            }
+            chosen.iter().for_each(|frame| model.add(frame));
+        }
+        for form in [Form::Records, Form::KafkaBatches] {
+            let offsets = [0, base, rng.random_range(0..120), model.end, model.end + 5];
+            for offset in offsets {
+                model
+                    .check(&store, offset, &mut rng, form, &format!("{name}, {form:?}, from {offset}"))
+                    .await;
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! `Fetch` on the wire: an answer becomes messages that any client takes.
+
+use std::collections::VecDeque;
+
+use futures::{Stream, stream};
+use tonic::Status;
+use tracing::warn;
+
+use super::{MESSAGE_BYTES, record_of};
+use crate::archive::Shelf;
+use crate::fetch::{self, Conflict, Fetch, FetchError, Form, Item, Request};
+use crate::ids::{LogId, TopicPartition};
+use crate::proto::v1;
+use crate::proto::v1::fetch_request::FetchForm;
+use crate::rpc::status;
+use crate::wording;
+
+/// How many records are answered where the request does not say.
+pub const MAX_RECORDS_DEFAULT: u64 = 1_000;
+
+/// How many bytes are answered where the request does not say.
+pub const MAX_BYTES_DEFAULT: u64 = 1 << 20;
+
+/// Reads a request. Unknown values are errors: a newer caller must not be misunderstood in silence.
+pub fn request(request: v1::FetchRequest) -> Result<Request, Status> {
+    let form = match FetchForm::try_from(request.form) {
+        Ok(FetchForm::Unspecified | FetchForm::Records) => Form::Records,
+        Ok(FetchForm::KafkaBatches) => Form::KafkaBatches,
+        Err(_) => {
+            let line = format!("form has the unknown value {}", request.form);
+            return Err(status::invalid("UNKNOWN_VALUE", line));
+        }
+    };
+    let partition = TopicPartition::new(request.topic, request.partition);
+    let or_default = |value: u64, default: u64| if value == 0 { default } else { value };
+    Ok(Request {
+        partition: partition.map_err(|error| status::of_partition(&error))?,
+        log_id: request.log_id.as_deref().map(LogId::new),
+        offset: request.offset,
+        max_records: or_default(request.max_records.into(), MAX_RECORDS_DEFAULT),
+        max_bytes: or_default(request.max_bytes, MAX_BYTES_DEFAULT),
+        form,
+    })
+}
+
+/// The answer's messages, as they come: of about [`MESSAGE_BYTES`] each, or of one record or batch. The last one has no items: it
+/// says where to go on.
+pub async fn messages(
+    shelf: &Shelf,
+    request: Request,
+) -> Result<impl Stream<Item = Result<v1::FetchResponse, Status>> + Send + use<>, Status> {
+    let fetch = fetch::fetch(shelf, &request).await.map_err(|error| refused(&error))?;
+    let answer = Some(Answer { fetch, partition: request.partition, waiting: VecDeque::new() });
+    Ok(stream::unfold(answer, async |answer| {
+        let mut answer = answer?;
+        match answer.message().await {
+            Ok(Some(message)) => Some((Ok(message), Some(answer))),
+            Ok(None) => Some((Ok(answer.last_message()), None)),
+            Err(error) => Some((Err(refused(&error)), None)),
+        }
+    }))
+}
+
+fn refused(error: &FetchError) -> Status {
+    let status = status::of_fetch(error);
+    warn!(code = wording::code_name(status.code()), error = status.message(), "fetch failed");
+    status
+}
+
+/// An answer under way.
+struct Answer {
+    fetch: Fetch,
+    partition: TopicPartition,
+    waiting: VecDeque<Item>,
+}
+
+impl Answer {
+    /// The next message that has items.
+    async fn message(&mut self) -> Result<Option<v1::FetchResponse>, FetchError> {
+        if self.waiting.is_empty() {
+            self.waiting.extend(self.fetch.next().await?.unwrap_or_default());
+        }
+        let (mut message, log_id) = (self.empty_message(), self.fetch.log_id().cloned());
+        let (mut bytes, mut batches) = (0, Vec::new());
+        while let Some(item) =
+            self.waiting.pop_front_if(|item| bytes == 0 || bytes + size(item) <= MESSAGE_BYTES)
+        {
+            bytes += size(&item);
+            match item {
+                Item::Record(record) => {
+                    let records = log_id.iter().map(|log_id| record_of(&self.partition, log_id, &record));
+                    message.records.extend(records);
+                }
+                Item::Batch(batch) => batches.push(batch.bytes),
+            }
+        }
+        // One batch goes as it is; it may be large.
+        message.kafka_batches = match batches.len() {
+            1 => batches.remove(0),
+            _ => batches.concat().into(),
+        };
+        Ok((bytes > 0).then_some(message))
+    }
+
+    fn last_message(&self) -> v1::FetchResponse {
+        let message = self.empty_message();
+        let conflicts = self.fetch.conflicts().iter();
+        let conflicts = conflicts.map(|conflict| self.conflict(conflict, &message.log_id)).collect();
+        v1::FetchResponse { next_offset: Some(self.fetch.next_offset()), conflicts, ..message }
+    }
+
+    fn empty_message(&self) -> v1::FetchResponse {
+        let log_id = self.fetch.log_id().map(|log_id| log_id.as_str().to_owned());
+        v1::FetchResponse { log_id: log_id.unwrap_or_default(), ..v1::FetchResponse::default() }
+    }
+
+    fn conflict(&self, conflict: &Conflict, log_id: &str) -> v1::Conflict {
+        let Conflict { offset, bundles } = conflict;
+        warn!(partition = %self.partition, log_id, offset, ?bundles, "bundles hold different records for one offset");
+        v1::Conflict {
+            topic: self.partition.topic().to_owned(),
+            partition: self.partition.partition(),
+            log_id: log_id.to_owned(),
+            offset: *offset,
+            bundle_keys: bundles.clone(),
+        }
+    }
+}
+
+fn size(item: &Item) -> usize {
+    match item {
+        Item::Record(record) => record.mem_usage(),
+        Item::Batch(batch) => batch.bytes.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn what_a_newer_caller_means_is_not_guessed() {
+        let asked = v1::FetchRequest { topic: "t".into(), form: 77, ..v1::FetchRequest::default() };
+        assert_eq!(request(asked).map_err(|status| status.code()), Err(Code::InvalidArgument));
+    }
+
+    #[test]
+    fn what_is_not_said_has_the_defaults_that_the_proto_names() {
+        let asked = v1::FetchRequest { topic: "t".into(), ..v1::FetchRequest::default() };
+        let read = request(asked).expect("a request");
+        assert_eq!((read.max_records, read.max_bytes, read.form), (1_000, 1 << 20, Form::Records));
+        assert_eq!(read.log_id, None);
+    }
+}

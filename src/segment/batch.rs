@@ -1,0 +1,81 @@
+//! The producer's own Kafka batch, out of a frame: what a consumer can be given without anything being encoded anew.
+
+use bytes::{Bytes, BytesMut};
+
+use super::{Encoding, Fault, Frame, SegmentError, chronik, kafka};
+use crate::ids::OffsetRange;
+
+/// A Kafka record batch of magic 2, whole, its checksum verified. Its records are not: they may be compressed still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaBatch {
+    /// The offsets that it covers.
+    pub range: OffsetRange,
+    /// How many records its head claims, control records among them.
+    pub records: u64,
+    /// All its bytes.
+    pub bytes: Bytes,
+}
+
+/// Why there is no batch to be had from a sound frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoBatch {
+    /// A record of its own.
+    #[error("a chronik wal v1 record is no batch")]
+    SingleRecord,
+    /// The broker kept the records only.
+    #[error("the broker did not keep the producer's batch")]
+    NotKept,
+    /// The batch in it would give its records other offsets than the log does.
+    #[error("the producer's batch spans {batch} offsets, the frame {frame}")]
+    OtherSpan {
+        /// How many offsets the batch covers.
+        batch: i64,
+        /// How many the frame covers.
+        frame: i64,
+    },
+}
+
+impl Frame {
+    /// The producer's batch: the frame itself, or what a Chronik frame keeps of it. Its bytes are the producer's but for the base offset,
+    /// which the log assigns and no checksum covers: a producer writes 0 there.
+    ///
+    /// # Errors
+    /// Corrupt bytes, and [`Fault::TooLarge`] as for [`Frame::decode`]; the inner one where the frame is sound and has no batch.
+    pub fn kafka_batch(&self, decoded_bytes_max: usize) -> Result<Result<KafkaBatch, NoBatch>, SegmentError> {
+        let batch = match self.encoding {
+            Encoding::ChronikV1 => chronik::check_crc(&self.bytes).map(|()| Err(NoBatch::SingleRecord)),
+            Encoding::ChronikV2 => original(&self.bytes, decoded_bytes_max),
+            Encoding::KafkaBatch => kafka::check_crc(&self.bytes)
+                .and_then(|()| kafka::range(&self.bytes))
+                .map(|range| Ok(batch_of(range, self.bytes.clone()))),
+        };
+        batch.map_err(|fault| SegmentError::new(self.position, self.ordinal, fault))
+    }
+}
+
+fn batch_of(range: OffsetRange, bytes: Bytes) -> KafkaBatch {
+    KafkaBatch { range, records: kafka::claimed_records(&bytes).unwrap_or_default(), bytes }
+}
+
+fn original(frame: &Bytes, decoded_bytes_max: usize) -> Result<Result<KafkaBatch, NoBatch>, Fault> {
+    let (range, canonical) = chronik::open_v2(frame, decoded_bytes_max)?;
+    let Some(original) = canonical.original else { return Ok(Err(NoBatch::NotKept)) };
+    let bytes = frame.slice(original);
+    let (batch, frame) =
+        (kafka::last_delta(&bytes).saturating_add(1), (range.last() - range.first()).saturating_add(1));
+    if batch != frame {
+        return Ok(Err(NoBatch::OtherSpan { batch, frame }));
+    }
+    Ok(Ok(batch_of(range, at_base(bytes, range.first()))))
+}
+
+/// The batch with this base offset.
+fn at_base(batch: Bytes, base: i64) -> Bytes {
+    let base = base.to_be_bytes();
+    if batch.starts_with(&base) {
+        return batch;
+    }
+    let mut patched = BytesMut::from(&batch[..]);
+    patched[..base.len()].copy_from_slice(&base);
+    patched.freeze()
+}
