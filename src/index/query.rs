@@ -50,7 +50,6 @@
 
 pub(super) mod compile;
 mod ends;
-#[allow(dead_code)] // the reader by parts comes next
 pub(super) mod needs;
 mod parse;
 pub(super) mod prefix;

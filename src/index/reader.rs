@@ -35,6 +35,9 @@ pub enum ReadError {
     /// Tantivy failed in the middle of a search: damaged files.
     #[error("the index cannot be searched")]
     Search(#[source] Box<TantivyError>),
+    /// A part of the files cannot be read.
+    #[error("a part of the index cannot be read")]
+    Parts(#[source] std::io::Error),
     /// The query has too many words for an index with so many paths.
     #[error("the query is too broad for an index with {paths} paths: name a field")]
     TooBroad {
@@ -117,12 +120,7 @@ impl IndexReader {
     pub fn open(files: Vec<(String, Bytes)>, catalog: &FieldCatalog) -> Result<Self, ReadError> {
         let failed = |source| ReadError::Open(Box::new(source));
         let index = tantivy::Index::open(Files::new(files)).map_err(failed)?;
-        let schemas = [false, true].map(|positions| (schema::build(positions), positions));
-        let (fields, positions) = schemas
-            .into_iter()
-            .find(|((schema, _), _)| *schema == index.schema())
-            .map(|((_, fields), positions)| (fields, positions))
-            .ok_or(ReadError::Schema)?;
+        let (fields, positions) = schema::of(&index.schema()).ok_or(ReadError::Schema)?;
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into().map_err(failed)?;
         Ok(Self { searcher: reader.searcher(), fields, catalog: catalog.clone(), positions })
     }

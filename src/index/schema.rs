@@ -82,6 +82,14 @@ pub(super) fn build(positions: bool) -> (Schema, Fields) {
     (schema.build(), Fields { key, header, value, text })
 }
 
+/// The fields of a schema that this program writes, and whether words know their place in it; `None` if it is none of those.
+pub(super) fn of(schema: &Schema) -> Option<(Fields, bool)> {
+    [false, true].into_iter().find_map(|positions| {
+        let (known, fields) = build(positions);
+        (known == *schema).then_some((fields, positions))
+    })
+}
+
 /// Settings that spawn no thread. The document store cannot be left out; without stored fields it takes five bytes a document.
 pub(super) fn settings() -> IndexSettings {
     IndexSettings {

@@ -23,8 +23,9 @@ const TERMS_MAX: usize = 1 << 18;
 pub(in crate::index) struct Compiled {
     pub query: Box<dyn TantivyQuery>,
     /// What it reads.
-    #[allow(dead_code)]
     pub needs: Needs,
+    /// Counts what its prefixes stand for.
+    pub looked: Looked,
     /// Whether a phrase was taken as its words in any order.
     pub phrases_as_words: bool,
 }
@@ -43,7 +44,8 @@ impl Query {
         let looked = Looked::default();
         let mut compiler = Compiler { fields, catalog, positions, looked, terms: 0, phrases_as_words: false };
         let Part { query, needs } = compiler.node(&self.root)?;
-        Ok(Compiled { query, needs, phrases_as_words: compiler.phrases_as_words })
+        let Compiler { looked, phrases_as_words, .. } = compiler;
+        Ok(Compiled { query, needs, looked, phrases_as_words })
     }
 }
 

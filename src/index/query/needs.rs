@@ -40,8 +40,15 @@ impl Needs {
         }
     }
 
+    /// All terms, prefixes and columns.
+    pub fn all(&self) -> Vec<&Self> {
+        let mut all = Vec::new();
+        self.visit(&|_| true, &mut |need| all.push(need));
+        all
+    }
+
     /// Shows `each` all terms, prefixes and columns, but for those that cannot matter, since what they belong to cannot match.
-    pub fn visit(&self, found: &impl Fn(&Self) -> bool, each: &mut impl FnMut(&Self)) {
+    pub fn visit<'a>(&'a self, found: &impl Fn(&Self) -> bool, each: &mut impl FnMut(&'a Self)) {
         match self {
             Self::Nothing | Self::Never => {}
             Self::Not(needs) => needs.visit(found, each),

@@ -38,6 +38,11 @@ pub(in crate::index) struct OpenEnd {
 #[error("prefixes stand for more than {PREFIX_TERMS_MAX} words")]
 struct TooManyTerms;
 
+/// What a search fails with whose prefixes stand for too many terms.
+pub(in crate::index) fn too_broad() -> TantivyError {
+    TantivyError::IoError(Arc::new(io::Error::other(TooManyTerms)))
+}
+
 /// Whether a search failed because its prefixes stand for too many terms.
 pub(in crate::index) fn is_too_broad(error: &TantivyError) -> bool {
     matches!(error, TantivyError::IoError(error) if error.get_ref().is_some_and(|cause| cause.is::<TooManyTerms>()))
@@ -53,10 +58,12 @@ impl Looked {
         let mut looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let all = looked.entry(segment).or_default();
         *all += terms;
-        match *all > PREFIX_TERMS_MAX {
-            true => Err(TantivyError::IoError(Arc::new(io::Error::other(TooManyTerms)))),
-            false => Ok(()),
-        }
+        if *all > PREFIX_TERMS_MAX { Err(too_broad()) } else { Ok(()) }
+    }
+
+    /// A segment is searched anew.
+    pub fn forget(&self, segment: SegmentId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&segment);
     }
 }
 
@@ -133,7 +140,7 @@ impl OpenEnd {
 }
 
 /// What comes right behind all that start with `prefix`; `None`: nothing does.
-fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
+pub(in crate::index) fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
     let mut behind = prefix[..=last].to_vec();
     behind[last] += 1;

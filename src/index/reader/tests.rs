@@ -1,12 +1,31 @@
+use super::super::leaf::tests::ByParts;
 use super::super::query::Query;
 use super::super::testing::{TestRecord, batch, index, valued};
-use super::super::{IndexBuilder, TopicSettings, assemble};
+use super::super::{Index, IndexBuilder, TopicSettings, assemble};
 use super::*;
 use crate::record::RecordBatch;
 
-fn opened(batches: &[RecordBatch], settings: TopicSettings) -> IndexReader {
-    let index = index(batches, settings);
-    IndexReader::open(index.files, &index.fields).unwrap()
+/// An index read whole, and the same by parts: both must find the same.
+struct Both {
+    whole: IndexReader,
+    parts: ByParts,
+}
+
+impl std::ops::Deref for Both {
+    type Target = IndexReader;
+
+    fn deref(&self) -> &IndexReader {
+        &self.whole
+    }
+}
+
+fn both(index: Index) -> Both {
+    let parts = ByParts::open(&index);
+    Both { whole: IndexReader::open(index.files, &index.fields).unwrap(), parts }
+}
+
+fn opened(batches: &[RecordBatch], settings: TopicSettings) -> Both {
+    both(index(batches, settings))
 }
 
 fn words() -> TopicSettings {
@@ -17,8 +36,8 @@ fn positions() -> TopicSettings {
     TopicSettings { positions: true, ..TopicSettings::default() }
 }
 
-fn ordinals(reader: &IndexReader, query: &str) -> Vec<u64> {
-    let query = Query::parse(query).unwrap();
+fn ordinals(reader: &Both, text: &str) -> Vec<u64> {
+    let query = Query::parse(text).unwrap();
     let hits = reader.search(&query, &Bounds::default(), Order::OldestFirst, 1_000).unwrap();
     assert_eq!(hits.matched, hits.hits.len() as u64);
     assert_eq!(reader.search(&query, &Bounds::default(), Order::ByScore, 0).unwrap().matched, hits.matched);
@@ -28,6 +47,7 @@ fn ordinals(reader: &IndexReader, query: &str) -> Vec<u64> {
     let mut ordinals: Vec<_> = hits.hits.iter().map(|hit| hit.ordinal).collect();
     ordinals.sort();
     assert_eq!(by_score, ordinals);
+    assert_eq!(reader.parts.ordinals(text), ordinals, "{text}");
     ordinals
 }
 
@@ -205,7 +225,7 @@ fn a_path_may_change_its_type_from_one_tantivy_segment_to_the_next() {
             builder.finish().unwrap()
         });
     let index = assemble(parts.to_vec(), &[3; 32], &settings).unwrap();
-    let reader = IndexReader::open(index.files, &index.fields).unwrap();
+    let reader = both(index);
     assert_eq!(ordinals(&reader, "n:7"), [0, 2]);
     assert_eq!(ordinals(&reader, "n:7.5"), [1]);
     assert_eq!(ordinals(&reader, "n:>=7"), [0, 1, 3]);
@@ -565,7 +585,7 @@ fn the_order_of_records_is_kept_over_parts_and_tantivy_segments() {
     });
     let index = assemble(parts.collect(), &[9; 32], &settings).unwrap();
     assert!(index.segments.len() > 3);
-    let reader = IndexReader::open(index.files, &index.fields).unwrap();
+    let reader = both(index);
     assert_eq!(reader.documents(), 60_000);
     assert_eq!(ordinals(&reader, "x0y0"), [0]);
     assert_eq!(ordinals(&reader, "x1y19999"), [39_999]);

@@ -1,0 +1,390 @@
+//! An index that lies elsewhere, searched by parts: leaf by leaf, each leaf one Tantivy segment.
+//!
+//! Nothing here waits. A [`Leaf`] is asked, and answers, or says that something is [`Step::Missing`]; what that is it knows, and how many
+//! bytes it will take, and [`Leaf::fetch`] gets it. Then it is asked again. What a search needs is known before much is read ([`Needs`]), so
+//! two or three rounds do, and all of a round is fetched together.
+
+mod held;
+mod touch;
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use held::{Held, Names, Part};
+use tantivy::columnar::Column;
+use tantivy::query::{Bm25StatisticsProvider, EnableScoring, Weight};
+use tantivy::schema::{Field, Schema};
+use tantivy::{DocId, DocSet, Score, Searcher, SegmentReader, TERMINATED, TantivyError, Term};
+use touch::Touched;
+
+use super::catalog::FieldCatalog;
+use super::directory::ReadOnly;
+use super::parts::IndexParts;
+use super::query::Query;
+use super::query::compile::Compiled;
+use super::query::needs::Needs;
+use super::query::prefix;
+use super::reader::{Bounds, Hit, ReadError};
+use super::schema::{self, Fields, names};
+
+/// What of an index is read before it is known which part of it matters: `meta.json`.
+const OUTLINE_BYTES: u64 = 1 << 20;
+
+/// A term of a query in memory: itself, what it needs, and, while a leaf is searched, Tantivy's weight of it with its table of 1 KiB.
+const TERM_BYTES: u64 = 512;
+const WEIGHT_BYTES: u64 = 1_536;
+
+/// A term's cursor: a block of documents and one of frequencies, decoded, and what else Tantivy keeps of it.
+const CURSOR_BYTES: u64 = 2_560;
+
+/// Which leaves an index has.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    parts: Arc<dyn IndexParts>,
+    names: Arc<Names>,
+    fields: Fields,
+    schema: Schema,
+    positions: bool,
+    leaves: Arc<[LeafFacts]>,
+}
+
+/// A leaf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeafFacts {
+    /// The ordinal of its first record.
+    pub first_ordinal: u64,
+    /// How many records it has.
+    pub documents: u32,
+}
+
+/// A query, made for one index.
+#[derive(Clone)]
+pub struct Plan {
+    compiled: Arc<Compiled>,
+    scored: bool,
+}
+
+/// A record's ordinal, and how well it matches, where that decides the order.
+pub type Scored = (u64, Option<f32>);
+
+/// How far a leaf came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<T> {
+    /// To the end.
+    Done(T),
+    /// Until it found that something is not there: [`Leaf::fetch`] it.
+    Missing,
+}
+
+impl Outline {
+    /// Reads the index's own description of itself.
+    pub async fn open(parts: Arc<dyn IndexParts>) -> Result<Self, ReadError> {
+        let names = Arc::new(held::names(&*parts));
+        let held = Held::new(Arc::clone(&parts), Arc::clone(&names), OUTLINE_BYTES);
+        loop {
+            let opened = tantivy::Index::open(ReadOnly(held.clone()));
+            let missing = held.missing();
+            if missing.is_empty() {
+                let index = opened.map_err(open_error)?;
+                return Self::of(index, parts, names);
+            }
+            held.fetch(missing).await.map_err(ReadError::Parts)?;
+        }
+    }
+
+    fn of(index: tantivy::Index, parts: Arc<dyn IndexParts>, names: Arc<Names>) -> Result<Self, ReadError> {
+        let (fields, positions) = schema::of(&index.schema()).ok_or(ReadError::Schema)?;
+        let metas = index.searchable_segment_metas().map_err(open_error)?;
+        let mut first_ordinal = 0;
+        let leaves = metas.iter().map(|meta| {
+            let documents = meta.max_doc();
+            let leaf = LeafFacts { first_ordinal, documents };
+            first_ordinal += u64::from(documents);
+            leaf
+        });
+        let leaves = leaves.collect();
+        Ok(Self { parts, names, fields, schema: index.schema(), positions, leaves })
+    }
+
+    /// The leaves, in the order of their records.
+    pub fn leaves(&self) -> &[LeafFacts] {
+        &self.leaves
+    }
+
+    /// How many records the index holds.
+    pub fn documents(&self) -> u64 {
+        self.leaves.iter().map(|leaf| u64::from(leaf.documents)).sum()
+    }
+
+    /// Makes a query ready for this index.
+    pub fn plan(&self, query: &Query, catalog: &FieldCatalog, scored: bool) -> Result<Plan, ReadError> {
+        let compiled = query
+            .compile(&self.fields, catalog, self.positions)
+            .map_err(|_| ReadError::TooBroad { paths: catalog.values().count() })?;
+        Ok(Plan { compiled: Arc::new(compiled), scored })
+    }
+
+    /// A leaf, of which nothing is held yet, and which may hold `room_bytes` of what is at hand.
+    pub fn leaf(&self, number: usize, plan: &Plan, room_bytes: u64) -> Leaf {
+        let facts = self.leaves[number].clone();
+        let held = Held::new(Arc::clone(&self.parts), Arc::clone(&self.names), room_bytes);
+        Leaf {
+            held,
+            number,
+            facts,
+            schema: self.schema.clone(),
+            plan: plan.clone(),
+            opened: None,
+            missing: Vec::new(),
+            cursors: 0,
+        }
+    }
+}
+
+impl Plan {
+    /// Whether a phrase is taken as its words in any order.
+    pub fn phrases_as_words(&self) -> bool {
+        self.compiled.phrases_as_words
+    }
+
+    /// What it takes in memory, in bytes.
+    pub fn mem_usage(&self) -> u64 {
+        self.compiled.needs.all().len() as u64 * TERM_BYTES
+    }
+}
+
+/// A search of one leaf.
+pub struct Leaf {
+    held: Held,
+    number: usize,
+    facts: LeafFacts,
+    schema: Schema,
+    plan: Plan,
+    opened: Option<SegmentReader>,
+    missing: Vec<Part>,
+    /// Terms that have postings here.
+    cursors: usize,
+}
+
+impl Leaf {
+    /// What it takes in memory when what is missing has been fetched, in bytes.
+    pub fn needed_bytes(&self) -> u64 {
+        let missing: u64 = self.missing.iter().map(|(_, range)| range.end - range.start).sum();
+        let set_bytes = u64::from(self.facts.documents.div_ceil(8));
+        let parts = self.plan.compiled.needs.all().into_iter().map(|need| match need {
+            Needs::Term { .. } => WEIGHT_BYTES,
+            _ => set_bytes,
+        });
+        self.held.bytes() + missing + parts.sum::<u64>() + self.cursors as u64 * CURSOR_BYTES
+    }
+
+    /// From now on so much may be held.
+    pub fn set_room(&self, room_bytes: u64) {
+        self.held.set_room(room_bytes);
+    }
+
+    /// Fetches what was missing. The error is that of the parts.
+    pub async fn fetch(&mut self) -> io::Result<()> {
+        self.held.fetch(std::mem::take(&mut self.missing)).await
+    }
+
+    /// How many records match.
+    pub fn count(&mut self, ended: &dyn Fn() -> bool) -> Result<Step<u64>, ReadError> {
+        self.attempt(true, 0, |segment, weight| {
+            if matches!(segment.needs(), Needs::Term { .. } | Needs::Nothing | Needs::Never) {
+                return Ok(u64::from(weight.count(segment.reader)?));
+            }
+            let mut count = 0;
+            segment.each(weight, false, &mut |_, _| {
+                count += 1;
+                until(ended())
+            })?;
+            Ok(count)
+        })
+    }
+
+    /// The ordinals and scores of the records that match, unless they are more than `count_max`: then `None`.
+    pub fn few(&mut self, count_max: usize) -> Result<Step<Option<Vec<Scored>>>, ReadError> {
+        let first_ordinal = self.facts.first_ordinal;
+        let scored = self.plan.scored;
+        self.attempt(false, Some(Vec::new()), |segment, weight| {
+            let mut few = Vec::new();
+            segment.each(weight, scored, &mut |doc, score| {
+                few.push((first_ordinal + u64::from(doc), score));
+                until(few.len() > count_max)
+            })?;
+            Ok((few.len() <= count_max).then_some(few))
+        })
+    }
+
+    /// What the columns of offsets and times have in bytes, whether they are held or not.
+    pub fn columns_bytes(&mut self) -> Result<Step<u64>, ReadError> {
+        self.attempt(false, 0, |segment, _| {
+            let fields = segment.reader.fast_fields();
+            let sizes = [names::OFFSET, names::TIMESTAMP].map(|name| fields.column_num_bytes(name));
+            sizes.into_iter().map(|size| Ok(size?.get_bytes())).sum()
+        })
+    }
+
+    /// Shows `each` the records within `bounds` that match, in the order of their ordinals, until it has enough. Where something is missing
+    /// none were shown.
+    pub fn each(
+        &mut self,
+        bounds: &Bounds,
+        each: &mut dyn FnMut(Hit) -> ControlFlow<()>,
+    ) -> Result<Step<()>, ReadError> {
+        let first_ordinal = self.facts.first_ordinal;
+        let (scored, held) = (self.plan.scored, self.held.clone());
+        self.attempt(false, (), |segment, weight| {
+            for name in [names::OFFSET, names::TIMESTAMP] {
+                touch::columns(segment.reader, name)
+                    .or_else(|e| if held.has_missing() { Ok(()) } else { Err(e) })?;
+            }
+            let fields = segment.reader.fast_fields();
+            let offsets: Column<i64> = fields.i64(names::OFFSET)?;
+            let times: Column<i64> = fields.i64(names::TIMESTAMP)?;
+            segment.each(weight, scored, &mut |doc, score| {
+                // Every record has an offset; a damaged column must not look like a match.
+                let Some(offset) = offsets.first(doc) else { return ControlFlow::Continue(()) };
+                let timestamp_ms = times.first(doc);
+                if !bounds.contain(offset, timestamp_ms) {
+                    return ControlFlow::Continue(());
+                }
+                each(Hit { ordinal: first_ordinal + u64::from(doc), offset, timestamp_ms, score })
+            })
+        })
+    }
+
+    /// Opens the leaf, touches what the query needs, and does the work, as far as what is held allows.
+    /// Where no record can match that is `nothing`.
+    fn attempt<T>(
+        &mut self,
+        count: bool,
+        nothing: T,
+        work: impl FnOnce(&Segment<'_>, &dyn Weight) -> tantivy::Result<T>,
+    ) -> Result<Step<T>, ReadError> {
+        let done = self.try_to(count, work);
+        self.missing = self.held.missing();
+        match done {
+            _ if !self.missing.is_empty() => Ok(Step::Missing),
+            Ok(done) => Ok(Step::Done(done.unwrap_or(nothing))),
+            Err(error) if prefix::is_too_broad(&error) => Err(ReadError::PrefixTooBroad),
+            Err(error) => Err(ReadError::Search(Box::new(error))),
+        }
+    }
+
+    fn try_to<T>(
+        &mut self,
+        count: bool,
+        work: impl FnOnce(&Segment<'_>, &dyn Weight) -> tantivy::Result<T>,
+    ) -> tantivy::Result<Option<T>> {
+        let reader = match self.opened.take() {
+            Some(reader) => reader,
+            None => self.open()?,
+        };
+        let (held, plan) = (self.held.clone(), self.plan.clone());
+        let noted = || held.has_missing();
+        let touched = touch::touch(&reader, &plan.compiled.needs, plan.scored, count, &noted);
+        let reader = self.opened.insert(reader);
+        match touched? {
+            Touched::Impossible => return Ok(None),
+            Touched::Terms(terms) => self.cursors = terms,
+        }
+        if self.held.has_missing() {
+            return Ok(None);
+        }
+        plan.compiled.looked.forget(reader.segment_id());
+        let segment = Segment { reader, plan: &plan };
+        let weight = segment.weight(&self.schema)?;
+        work(&segment, &*weight).map(Some)
+    }
+
+    fn open(&self) -> tantivy::Result<SegmentReader> {
+        let index = tantivy::Index::open(ReadOnly(self.held.clone()))?;
+        let segments = index.searchable_segments()?;
+        let segment = segments.get(self.number).filter(|one| one.meta().max_doc() == self.facts.documents);
+        let changed = || TantivyError::SystemError("the index has other segments than before".to_owned());
+        SegmentReader::open(segment.ok_or_else(changed)?)
+    }
+}
+
+/// Goes on until something is over.
+fn until(over: bool) -> ControlFlow<()> {
+    if over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+/// An opened leaf and what is asked of it.
+struct Segment<'a> {
+    reader: &'a SegmentReader,
+    plan: &'a Plan,
+}
+
+impl Segment<'_> {
+    fn needs(&self) -> &Needs {
+        &self.plan.compiled.needs
+    }
+
+    fn weight(&self, schema: &Schema) -> tantivy::Result<Box<dyn Weight>> {
+        let query = &self.plan.compiled.query;
+        if !self.plan.scored {
+            return query.weight(EnableScoring::disabled_from_schema(schema));
+        }
+        // Tantivy wants a searcher, and asks it for nothing where the numbers come from elsewhere.
+        let nowhere: Searcher = tantivy::Index::create_in_ram(schema.clone()).reader()?.searcher();
+        query.weight(EnableScoring::enabled_from_statistics_provider(self, &nowhere))
+    }
+
+    /// Shows `each` the documents that match, ascending.
+    fn each(
+        &self,
+        weight: &dyn Weight,
+        scored: bool,
+        each: &mut dyn FnMut(DocId, Option<Score>) -> ControlFlow<()>,
+    ) -> tantivy::Result<()> {
+        let mut scorer = weight.scorer(self.reader, 1.0)?;
+        let mut doc = scorer.doc();
+        while doc != TERMINATED {
+            let score = scored.then(|| scorer.score());
+            if each(doc, score).is_break() {
+                break;
+            }
+            doc = scorer.advance();
+        }
+        Ok(())
+    }
+}
+
+/// How rare a word is, is counted leaf by leaf.
+impl Bm25StatisticsProvider for Segment<'_> {
+    fn total_num_tokens(&self, field: Field) -> tantivy::Result<u64> {
+        Ok(self.reader.inverted_index(field)?.total_num_tokens())
+    }
+
+    fn total_num_docs(&self) -> tantivy::Result<u64> {
+        Ok(u64::from(self.reader.max_doc()))
+    }
+
+    fn doc_freq(&self, term: &Term) -> tantivy::Result<u64> {
+        Ok(u64::from(self.reader.inverted_index(term.field())?.doc_freq(term)?))
+    }
+}
+
+fn open_error(error: TantivyError) -> ReadError {
+    ReadError::Open(Box::new(error))
+}
+
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plan").field("needs", &self.compiled.needs).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Leaf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leaf").field("facts", &self.facts).field("held", &self.held).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

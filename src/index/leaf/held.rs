@@ -1,0 +1,170 @@
+//! What is held of an index's files.
+//!
+//! A read of what is not held fails, and is noted: whoever searches then has it fetched, and searches again. So Tantivy, which reads
+//! synchronously, never waits, and what it takes in memory is known before it is read.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tantivy::HasLen;
+use tantivy::directory::{FileHandle, OwnedBytes};
+
+use super::super::directory::Files;
+use super::super::parts::IndexParts;
+
+/// A range of a file, by the file's number.
+pub(super) type Part = (usize, Range<u64>);
+
+/// The numbers and lengths of an index's files, by name.
+pub(super) type Names = HashMap<PathBuf, (usize, u64)>;
+
+/// What is held. Clones share it.
+#[derive(Clone)]
+pub(super) struct Held {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    parts: Arc<dyn IndexParts>,
+    names: Arc<Names>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By the file's number and the range's start.
+    ranges: BTreeMap<(usize, u64), OwnedBytes>,
+    held_bytes: u64,
+    /// What may be held without asking.
+    room_bytes: u64,
+    missing: Vec<Part>,
+}
+
+pub(super) fn names(parts: &dyn IndexParts) -> Names {
+    let files = parts.files().into_iter().enumerate();
+    files.map(|(number, (name, len))| (PathBuf::from(name), (number, len))).collect()
+}
+
+impl Held {
+    /// Holds nothing yet, and up to `room_bytes` of what is at hand without asking.
+    pub fn new(parts: Arc<dyn IndexParts>, names: Arc<Names>, room_bytes: u64) -> Self {
+        let state = Mutex::new(State { room_bytes, ..State::default() });
+        Self { shared: Arc::new(Shared { parts, names, state }) }
+    }
+
+    /// What was looked for in vain, each range once.
+    pub fn missing(&self) -> Vec<Part> {
+        let mut missing = std::mem::take(&mut self.shared.state().missing);
+        missing.sort_by_key(|(file, range)| (*file, range.start, range.end));
+        missing.dedup();
+        missing
+    }
+
+    /// Whether something was looked for in vain.
+    pub fn has_missing(&self) -> bool {
+        !self.shared.state().missing.is_empty()
+    }
+
+    /// What is held, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.shared.state().held_bytes
+    }
+
+    /// From now on so much may be held.
+    pub fn set_room(&self, room_bytes: u64) {
+        self.shared.state().room_bytes = room_bytes;
+    }
+
+    /// Fetches what was missing, and holds it.
+    pub async fn fetch(&self, missing: Vec<Part>) -> io::Result<()> {
+        let fetched = self.shared.parts.read_many(missing.clone()).await?;
+        let mut state = self.shared.state();
+        for ((file, range), bytes) in missing.into_iter().zip(fetched) {
+            state.hold(file, range.start, &bytes);
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self, file: usize, range: Range<u64>) -> io::Result<OwnedBytes> {
+        if range.is_empty() {
+            return Ok(OwnedBytes::empty());
+        }
+        let mut state = self.state();
+        if let Some(held) = state.find(file, &range) {
+            return Ok(held);
+        }
+        if state.held_bytes + (range.end - range.start) <= state.room_bytes
+            && let Some(bytes) = self.parts.at_hand(file, range.clone())
+        {
+            return Ok(state.hold(file, range.start, &bytes));
+        }
+        state.missing.push((file, range));
+        Err(io::Error::new(io::ErrorKind::WouldBlock, "not held yet"))
+    }
+}
+
+impl State {
+    fn find(&self, file: usize, range: &Range<u64>) -> Option<OwnedBytes> {
+        let ((_, start), held) = self.ranges.range((file, 0)..=(file, range.start)).next_back()?;
+        let from = (range.start - start) as usize;
+        let to = (range.end - start) as usize;
+        (to <= held.len()).then(|| held.slice(from..to))
+    }
+
+    /// Tantivy wants owners of a stable address, and that `Bytes` is one it cannot know: so the bytes are copied.
+    fn hold(&mut self, file: usize, start: u64, bytes: &Bytes) -> OwnedBytes {
+        let held = OwnedBytes::new(bytes.to_vec());
+        self.held_bytes += held.len() as u64;
+        self.ranges.insert((file, start), held.clone());
+        held
+    }
+}
+
+/// One file.
+struct HeldFile {
+    held: Held,
+    number: usize,
+    len: usize,
+}
+
+impl HasLen for HeldFile {
+    fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl FileHandle for HeldFile {
+    fn read_bytes(&self, range: Range<usize>) -> io::Result<OwnedBytes> {
+        self.held.shared.read(self.number, range.start as u64..range.end as u64)
+    }
+}
+
+impl fmt::Debug for HeldFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeldFile").field("number", &self.number).field("len", &self.len).finish()
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}
+
+impl Files for Held {
+    fn file(&self, path: &Path) -> Option<Arc<dyn FileHandle>> {
+        let &(number, len) = self.shared.names.get(path)?;
+        Some(Arc::new(HeldFile { held: self.clone(), number, len: len as usize }))
+    }
+}

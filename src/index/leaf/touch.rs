@@ -1,0 +1,157 @@
+//! Touching all that a query will read of a leaf, so that what is not held is noted at once, and fetched together.
+
+use std::collections::HashMap;
+use std::io;
+
+use tantivy::postings::TermInfo;
+use tantivy::schema::{Field, IndexRecordOption};
+use tantivy::{SegmentReader, Term};
+
+use super::super::query::PREFIX_TERMS_MAX;
+use super::super::query::needs::Needs;
+use super::super::query::prefix::{behind, too_broad};
+
+/// What became of a look at a leaf.
+pub(super) enum Touched {
+    /// No record can match, and nothing else is to be read.
+    Impossible,
+    /// All that is known of is held, unless something was noted as missing. So many terms and prefixes are there.
+    Terms(usize),
+}
+
+/// What a leaf has of the terms and prefixes of a query; of a prefix all terms as one, since their postings lie side by side.
+#[derive(Default)]
+struct Known<'a> {
+    terms: HashMap<&'a Term, Option<TermInfo>>,
+    prefixes: HashMap<(Field, &'a [u8]), (TermInfo, usize)>,
+    /// How many terms all prefixes stand for.
+    prefix_terms: usize,
+}
+
+/// Looks up all terms, then touches the postings and columns of those parts of the query that can match. With `count`, a query that
+/// is one term is answered by its dictionary. Where something is `noted` as missing, an error says no more than that.
+pub(super) fn touch(
+    reader: &SegmentReader,
+    needs: &Needs,
+    scored: bool,
+    count: bool,
+    noted: &dyn Fn() -> bool,
+) -> tantivy::Result<Touched> {
+    let mut known = Known::default();
+    let mut failed = None;
+    for need in needs.all() {
+        failed = failed.or(known.look_up(reader, need).err().filter(|_| !noted()));
+    }
+    match failed {
+        Some(error) => return Err(error),
+        None if noted() => return Ok(Touched::Terms(0)),
+        None => {}
+    }
+    if !needs.possible(&|need| known.has(need)) {
+        return Ok(Touched::Impossible);
+    }
+    if count && matches!(needs, Needs::Term { .. }) {
+        return Ok(Touched::Terms(1));
+    }
+    let (mut cursors, mut failed) = (0, None);
+    needs.visit(&|need| known.has(need), &mut |need| {
+        cursors += usize::from(!matches!(need, Needs::Column(_)) && known.has(need));
+        let touched = known.touch(reader, need, scored);
+        failed = failed.take().or(touched.err().filter(|_| !noted()));
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(Touched::Terms(cursors)),
+    }
+}
+
+impl<'a> Known<'a> {
+    fn look_up(&mut self, reader: &SegmentReader, need: &'a Needs) -> tantivy::Result<()> {
+        match need {
+            Needs::Term { term, .. } => {
+                let info = reader.inverted_index(term.field())?.get_term_info(term)?;
+                self.terms.insert(term, info);
+            }
+            Needs::Prefix { field, bytes, .. } => {
+                if let Some((all, terms)) = starting_with(reader, *field, bytes)? {
+                    self.prefix_terms += terms;
+                    if self.prefix_terms > PREFIX_TERMS_MAX {
+                        return Err(too_broad());
+                    }
+                    self.prefixes.insert((*field, bytes), (all, terms));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn has(&self, need: &Needs) -> bool {
+        match need {
+            Needs::Term { term, .. } => self.terms.get(term).is_some_and(Option::is_some),
+            Needs::Prefix { field, bytes, .. } => self.prefixes.contains_key(&(*field, bytes.as_slice())),
+            _ => true,
+        }
+    }
+
+    /// Reads what a part of the query reads.
+    fn touch(&self, reader: &SegmentReader, need: &Needs, scored: bool) -> tantivy::Result<()> {
+        match need {
+            Needs::Term { term, positions } => match self.terms.get(term) {
+                // All records have the term: then its postings are only read for scores.
+                Some(Some(info)) if info.doc_freq == reader.max_doc() && !scored && !positions => Ok(()),
+                Some(Some(info)) => postings(reader, term.field(), info, *positions),
+                _ => Ok(()),
+            },
+            Needs::Prefix { field, bytes, positions } => {
+                match self.prefixes.get(&(*field, bytes.as_slice())) {
+                    Some((info, _)) => postings(reader, *field, info, *positions),
+                    None => Ok(()),
+                }
+            }
+            Needs::Column(name) => columns(reader, name),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The terms that start so, as one, and how many they are.
+fn starting_with(
+    reader: &SegmentReader,
+    field: Field,
+    bytes: &[u8],
+) -> tantivy::Result<Option<(TermInfo, usize)>> {
+    let index = reader.inverted_index(field)?;
+    let mut terms = index.terms().range().ge(bytes).limit(PREFIX_TERMS_MAX as u64 + 1);
+    if let Some(end) = behind(bytes) {
+        terms = terms.lt(end);
+    }
+    let mut terms = terms.without_keys().into_stream()?;
+    let mut found: Option<(TermInfo, usize)> = None;
+    while terms.advance() {
+        let info = terms.value();
+        match &mut found {
+            Some((all, count)) => {
+                all.postings_range.end = info.postings_range.end;
+                all.positions_range.end = info.positions_range.end;
+                *count += 1;
+            }
+            None => found = Some((info.clone(), 1)),
+        }
+    }
+    Ok(found)
+}
+
+fn postings(reader: &SegmentReader, field: Field, info: &TermInfo, positions: bool) -> tantivy::Result<()> {
+    let option =
+        if positions { IndexRecordOption::WithFreqsAndPositions } else { IndexRecordOption::WithFreqs };
+    reader.inverted_index(field)?.read_postings_from_terminfo(info, option)?;
+    Ok(())
+}
+
+/// Reads the columns of this name, all of them even where the first cannot be read.
+pub(super) fn columns(reader: &SegmentReader, name: &str) -> tantivy::Result<()> {
+    let handles = reader.fast_fields().dynamic_column_handles(name)?;
+    let read = handles.iter().map(|handle| handle.file_slice().read_bytes().map(|_| ()));
+    Ok(read.fold(Ok(()), io::Result::and)?)
+}
