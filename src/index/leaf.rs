@@ -148,9 +148,9 @@ impl Plan {
         self.compiled.phrases_as_words
     }
 
-    /// What it takes in memory, in bytes.
-    pub fn mem_usage(&self) -> u64 {
-        self.compiled.needs.all().len() as u64 * TERM_BYTES
+    /// What the plan of a query takes in memory at most, in bytes, for an index with these paths.
+    pub fn mem_usage_max(query: &Query, catalog: &FieldCatalog) -> u64 {
+        (query.terms_max(catalog.values().count()) as u64).saturating_mul(TERM_BYTES)
     }
 }
 

@@ -69,7 +69,7 @@ pub enum Order {
     /// By timestamp, then offset, the latest first. Records without a timestamp come after all others.
     #[default]
     NewestFirst,
-    /// The reverse.
+    /// By timestamp, then offset, the earliest first. Records without a timestamp come after all others here too.
     OldestFirst,
     /// Those with the rarest words first; of equals, the newest.
     ByScore,
@@ -106,7 +106,9 @@ impl Order {
         let age = |hit: &Hit| (hit.timestamp_ms, hit.offset, hit.ordinal);
         match self {
             Self::NewestFirst => age(b).cmp(&age(a)),
-            Self::OldestFirst => age(a).cmp(&age(b)),
+            Self::OldestFirst => {
+                a.timestamp_ms.is_none().cmp(&b.timestamp_ms.is_none()).then_with(|| age(a).cmp(&age(b)))
+            }
             Self::ByScore => {
                 b.score.unwrap_or(0.0).total_cmp(&a.score.unwrap_or(0.0)).then_with(|| age(b).cmp(&age(a)))
             }

@@ -6,6 +6,8 @@
 use tantivy::Term;
 use tantivy::schema::Field;
 
+use super::{Node, Query, Sought};
+
 /// What is read, and how it decides whether a record matches. It may only err towards reading more.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::index) enum Needs {
@@ -26,6 +28,35 @@ pub(in crate::index) enum Needs {
     Any(Vec<Needs>),
     /// A record matches where it does not match this.
     Not(Box<Needs>),
+}
+
+impl Query {
+    /// How many terms, prefixes and columns it becomes at most, for an index with so many paths.
+    pub(in crate::index) fn terms_max(&self, paths: usize) -> usize {
+        self.root.terms_max(paths)
+    }
+}
+
+impl Node {
+    fn terms_max(&self, paths: usize) -> usize {
+        // Beside its words, a text may stand for a number, a boolean or a date.
+        let at_one_place = |sought: &Sought| sought.words.len() + 3;
+        match self {
+            Self::Anywhere(sought) => at_one_place(sought).saturating_mul(paths + 1),
+            Self::At(_, sought) | Self::Text(sought) => at_one_place(sought),
+            Self::Present(_) => paths.saturating_mul(4),
+            Self::And(nodes) | Self::Or(nodes) => {
+                nodes.iter().fold(0, |all, node| node.terms_max(paths).saturating_add(all))
+            }
+            Self::Not(node) => node.terms_max(paths),
+            Self::All
+            | Self::Key(_)
+            | Self::Header(..)
+            | Self::Offset(_)
+            | Self::Timestamp(_)
+            | Self::Range(..) => 1,
+        }
+    }
 }
 
 impl Needs {

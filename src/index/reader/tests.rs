@@ -524,7 +524,7 @@ fn offsets_and_timestamps_are_ranges_and_bounds() {
         );
         hits.hits.iter().map(|hit| hit.offset).collect::<Vec<_>>()
     };
-    assert_eq!(search(Bounds::default()), [3, 7, 5, i64::MAX]);
+    assert_eq!(search(Bounds::default()), [7, 5, i64::MAX, 3]);
     assert_eq!(search(Bounds { min_offset: Some(5), max_offset: Some(7), ..Bounds::default() }), [7, 5]);
     assert_eq!(search(Bounds { min_timestamp_ms: Some(i64::MIN), ..Bounds::default() }), [7, 5, i64::MAX]);
     assert_eq!(search(Bounds { max_timestamp_ms: Some(1_000), ..Bounds::default() }), [7, 5]);
