@@ -10,6 +10,7 @@ mod end;
 mod error;
 mod index;
 mod judge;
+mod memory;
 mod parts;
 mod read;
 mod records;

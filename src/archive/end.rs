@@ -14,11 +14,16 @@ pub(super) struct End {
     bytes: Bytes,
 }
 
+/// How much of a bundle's end is read first: what is read to open it grows with it, to a thousandth of its size or so.
+fn first_read_bytes(size_bytes: u64) -> u64 {
+    (size_bytes / 512).clamp(TAIL_BYTES, 16 * TAIL_BYTES)
+}
+
 impl End {
     /// Reads once, or twice where the end is longer than most.
     pub async fn read(source: &Source) -> Result<Self, ArchiveError> {
         let size_bytes = source.size_bytes();
-        let mut position = size_bytes.saturating_sub(TAIL_BYTES);
+        let mut position = size_bytes.saturating_sub(first_read_bytes(size_bytes));
         loop {
             let bytes = source.read(position..size_bytes).await?;
             match Footer::open(&bytes, size_bytes).map_err(|error| source.error(error))? {

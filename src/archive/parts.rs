@@ -1,34 +1,36 @@
 //! A bundle's index, file by file and range by range; each byte checked.
 
+mod chunked;
+
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use chunked::Chunked;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
 
 use super::error::{ArchiveError, ArchiveErrorKind, Fault};
+use super::memory::Part;
 use super::read::Archive;
-use crate::bundle::{CHUNK_BYTES, Hot, Member};
+use crate::bundle::Member;
 use crate::index::IndexParts;
 
 impl Archive {
     /// The files of its index, to be read by range. Where the bundle has a hot part, reads are widened to the chunks that have
-    /// checksums; else each file is read whole when something of it is asked for, and kept as long as what is returned here: small
+    /// checksums; else each file is read whole when something of it is asked for, and held as long as what is returned here: small
     /// bundles have all of it at hand, those of the first version have checksums of whole files only.
     ///
     /// Errors have the [`ArchiveError`] as their source.
     pub fn index_parts(&self) -> Arc<dyn IndexParts> {
         let files = Files { archive: self.clone() };
-        match self.opened().hot {
-            Some(_) => Arc::new(Chunked { files }),
-            None => Arc::new(Whole {
-                held: self.footer().index_files().map(|_| OnceCell::new()).collect(),
-                files,
-            }),
+        if self.opened().hot.is_some() {
+            return Arc::new(Chunked::new(files));
         }
+        let held = self.footer().index_files().map(|_| OnceCell::new()).collect();
+        Arc::new(Whole { files, held })
     }
 }
 
@@ -45,16 +47,13 @@ impl Files {
 
     /// The file of this number, which has all of `range`.
     fn member(&self, file: usize, range: &Range<u64>) -> Result<&Member, ArchiveError> {
-        let found = self.archive.footer().index_files().nth(file);
-        let (name, len) =
-            found.map_or((format!("file {file}"), 0), |(_, file)| (file.name.clone(), file.len));
-        match found.filter(|(_, member)| range.start <= range.end && range.end <= member.len) {
-            Some((_, member)) => Ok(member),
-            None => {
-                let (start, end) = (range.start, range.end);
-                Err(self.archive.error(Fault::Beyond { file: name, len, start, end }))
-            }
+        let found = self.archive.footer().index_file(file);
+        if let Some(member) = found.filter(|member| range.start <= range.end && range.end <= member.len) {
+            return Ok(member);
         }
+        let (file, len) =
+            found.map_or((format!("file {file}"), 0), |member| (member.name.clone(), member.len));
+        Err(self.archive.error(Fault::Beyond { file, len, start: range.start, end: range.end }))
     }
 }
 
@@ -67,9 +66,14 @@ struct Whole {
 
 impl Whole {
     async fn part(&self, file: usize, range: Range<u64>) -> Result<Bytes, ArchiveError> {
-        let member = self.files.member(file, &range)?;
-        let bytes = self.held[file].get_or_try_init(|| self.files.archive.member(member)).await?;
-        Ok(bytes.slice(range.start as usize..range.end as usize))
+        let (member, archive) = (self.files.member(file, &range)?, &self.files.archive);
+        let read = || async {
+            match archive.kept().filter(|_| !archive.has_all()) {
+                Some(kept) => kept.part(Part::Chunk { file, chunk: 0 }, archive.member(member)).await,
+                None => archive.member(member).await,
+            }
+        };
+        Ok(slice(self.held[file].get_or_try_init(read).await?, &range))
     }
 }
 
@@ -81,45 +85,21 @@ impl IndexParts for Whole {
     fn read(&self, file: usize, range: Range<u64>) -> BoxFuture<'_, io::Result<Bytes>> {
         async move { self.part(file, range).await.map_err(io_error) }.boxed()
     }
-}
 
-/// Files that have a checksum for each chunk.
-#[derive(Debug)]
-struct Chunked {
-    files: Files,
-}
-
-impl Chunked {
-    async fn part(&self, file: usize, range: Range<u64>) -> Result<Bytes, ArchiveError> {
-        let (member, archive) = (self.files.member(file, &range)?, &self.files.archive);
-        let Some(hot) = &archive.opened().hot else { return Ok(Bytes::new()) };
-        if range.is_empty() {
-            return Ok(Bytes::new());
+    fn at_hand(&self, file: usize, range: Range<u64>) -> Option<Bytes> {
+        let member = self.files.member(file, &range).ok()?;
+        if let Some(bytes) = self.held[file].get() {
+            return Some(slice(bytes, &range));
         }
-        if let Some(bytes) = hot.at_hand(file, &range) {
-            return Ok(bytes);
-        }
-        let first = range.start / CHUNK_BYTES;
-        let wide = first * CHUNK_BYTES..range.end.next_multiple_of(CHUNK_BYTES).min(member.len);
-        let bytes = archive.read(member.position + wide.start..member.position + wide.end).await?;
-        self.check(hot, file, first, &bytes)?;
-        Ok(bytes.slice((range.start - wide.start) as usize..(range.end - wide.start) as usize))
-    }
-
-    fn check(&self, hot: &Hot, file: usize, first: u64, bytes: &[u8]) -> Result<(), ArchiveError> {
-        let archive = &self.files.archive;
-        hot.check_chunks(archive.footer(), file, first, bytes).map_err(|error| archive.error(error))
+        // Of small bundles only, so that the checksum takes no time.
+        let bytes = self.files.archive.in_memory(&member.range())?;
+        member.check(&bytes).ok()?;
+        Some(slice(&bytes, &range))
     }
 }
 
-impl IndexParts for Chunked {
-    fn files(&self) -> Vec<(String, u64)> {
-        self.files.list()
-    }
-
-    fn read(&self, file: usize, range: Range<u64>) -> BoxFuture<'_, io::Result<Bytes>> {
-        async move { self.part(file, range).await.map_err(io_error) }.boxed()
-    }
+fn slice(bytes: &Bytes, range: &Range<u64>) -> Bytes {
+    bytes.slice(range.start as usize..range.end as usize)
 }
 
 /// The error as Tantivy hands it through.

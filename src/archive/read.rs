@@ -8,20 +8,27 @@ use futures::future::try_join_all;
 
 use super::end::End;
 use super::error::{ArchiveError, Fault};
+use super::memory::{Kept, Part};
 use super::records::{StoredRecord, pick};
 use super::source::{Source, Traffic, blocking};
-use crate::bundle::{BlockEntry, BlockError, BlockIndex, Disagreement, Footer, Hot, Manifest, Member};
+use crate::bundle::{
+    BlockEntry, BlockError, BlockIndex, Disagreement, Footer, Hot, HotError, Manifest, Member,
+};
 use crate::ids::{LogId, OffsetRange, TopicPartition};
 use crate::store::{BundleKey, KeyHash};
 
 /// Hashing this much, in bytes, would hold up a thread of the runtime.
-const LARGE_BYTES: usize = 1 << 20;
+pub(super) const LARGE_BYTES: usize = 1 << 20;
+
+/// What a manifest takes in memory, in times of its JSON, at most.
+const MANIFEST_USAGE: usize = 2;
 
 /// An open bundle: what it says of itself and where everything in it lies. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Archive {
     source: Source,
     opened: Arc<Opened>,
+    kept: Option<Kept>,
 }
 
 /// What was read to open a bundle; checked.
@@ -35,23 +42,21 @@ pub(super) struct Opened {
     pub hot: Option<Hot>,
     /// The object, where the first read gave all of it.
     whole: Option<Bytes>,
+    mem_usage: usize,
 }
 
 impl Archive {
     /// Reads footer, manifest and the blocks' table, and holds them against one another and the key. Takes one read; another one
     /// where what stands at the end is longer than the first; and in bundles of the first version one for the manifest.
     pub async fn open(source: Source) -> Result<Self, ArchiveError> {
-        let end = End::read(&source).await?;
-        let manifest = match end.footer.hot() {
-            Some(_) => None,
-            None => Some(end.member(&source, end.footer.manifest()).await?),
-        };
-        let large = end.len() + manifest.as_ref().map_or(0, Bytes::len) > LARGE_BYTES;
-        let key = source.key().cloned();
-        let parse = move || Opened::parse(end, manifest, key.as_ref());
-        let opened = if large { blocking(parse).await.and_then(|opened| opened) } else { parse() };
-        let opened = opened.map_err(|fault| source.error(fault))?;
-        Ok(Self { source, opened: Arc::new(opened) })
+        let opened = Arc::new(Opened::read(&source).await?);
+        Ok(Self { source, opened, kept: None })
+    }
+
+    /// The same, where it is not kept; and what is read of it from now on is kept.
+    pub(super) async fn open_kept(source: Source, kept: Kept) -> Result<Self, ArchiveError> {
+        let opened = kept.opened(async { Ok(Arc::new(Opened::read(&source).await?)) }).await?;
+        Ok(Self { source, opened, kept: Some(kept) })
     }
 
     /// Where it is read from.
@@ -94,16 +99,32 @@ impl Archive {
         &self.opened.blocks
     }
 
-    pub(super) fn opened(&self) -> &Opened {
+    pub(super) fn opened(&self) -> &Arc<Opened> {
         &self.opened
+    }
+
+    /// What of it is kept; `None` for those who trust nothing that they have not read themselves.
+    pub(super) fn kept(&self) -> Option<&Kept> {
+        self.kept.as_ref()
+    }
+
+    /// Whether nothing more of it has to be read.
+    pub(super) fn has_all(&self) -> bool {
+        self.opened.whole.is_some()
     }
 
     /// All bytes of `range`, unchecked, or an error.
     pub(super) async fn read(&self, range: Range<u64>) -> Result<Bytes, ArchiveError> {
-        match self.opened.whole.as_ref().filter(|whole| range.end <= whole.len() as u64) {
-            Some(whole) => Ok(whole.slice(range.start as usize..range.end as usize)),
+        match self.in_memory(&range) {
+            Some(bytes) => Ok(bytes),
             None => self.source.read(range).await,
         }
+    }
+
+    /// All bytes of `range`, unchecked, where the first read gave them.
+    pub(super) fn in_memory(&self, range: &Range<u64>) -> Option<Bytes> {
+        let whole = self.opened.whole.as_ref().filter(|whole| range.end <= whole.len() as u64)?;
+        Some(whole.slice(range.start as usize..range.end as usize))
     }
 
     /// A member's bytes, checked.
@@ -147,6 +168,13 @@ impl Archive {
 
     /// A block of [`Archive::blocks`], checked and opened.
     pub async fn block(&self, entry: &BlockEntry) -> Result<Bytes, ArchiveError> {
+        match &self.kept {
+            Some(kept) => kept.part(Part::Block { position: entry.position }, self.read_block(entry)).await,
+            None => self.read_block(entry).await,
+        }
+    }
+
+    async fn read_block(&self, entry: &BlockEntry) -> Result<Bytes, ArchiveError> {
         let outside = || {
             let (position, expected) = (entry.position, entry.compressed_len);
             self.source.error(BlockError::Length { position, expected, given: 0 })
@@ -160,14 +188,42 @@ impl Archive {
 }
 
 impl Opened {
+    async fn read(source: &Source) -> Result<Self, ArchiveError> {
+        let end = End::read(source).await?;
+        let manifest = match end.footer.hot() {
+            Some(_) => None,
+            None => Some(end.member(source, end.footer.manifest()).await?),
+        };
+        let large = end.len() + manifest.as_ref().map_or(0, Bytes::len) > LARGE_BYTES;
+        let key = source.key().cloned();
+        let parse = move || Self::parse(end, manifest, key.as_ref());
+        let opened = if large { blocking(parse).await.and_then(|opened| opened) } else { parse() };
+        opened.map_err(|fault| source.error(fault))
+    }
+
+    /// Checks a chunk of the index: of which file, and which of its chunks.
+    pub fn check_chunk(&self, file: usize, chunk: u64, bytes: &[u8]) -> Result<(), Fault> {
+        match &self.hot {
+            Some(hot) => Ok(hot.check_chunk(&self.footer, file, chunk, bytes)?),
+            None => Err(HotError::Absent.into()),
+        }
+    }
+
+    /// Bytes in memory.
+    pub fn mem_usage(&self) -> usize {
+        self.mem_usage
+    }
+
     /// `manifest` is given where it is not in the hot part.
     fn parse(end: End, manifest: Option<Bytes>, key: Option<&BundleKey>) -> Result<Self, Fault> {
         let footer = &end.footer;
         let hot = end.hot().map(|bytes| hot_of(footer, &bytes)).transpose()?;
-        let manifest = hot.as_ref().map(Hot::manifest).or(manifest.as_ref());
-        let manifest = Manifest::parse(manifest.map_or(&[][..], |bytes| bytes))?;
+        let manifest_bytes = hot.as_ref().map(Hot::manifest).or(manifest.as_ref());
+        let manifest_bytes = manifest_bytes.map_or(&[][..], |bytes| bytes);
+        let manifest = Manifest::parse(manifest_bytes)?;
         manifest.is_of_version(footer.version())?;
-        let block_index = end.block_index();
+        // Its own bytes, since the table keeps them and must not keep the rest.
+        let block_index = Bytes::copy_from_slice(&end.block_index());
         footer.block_index().check(&block_index)?;
         let blocks = BlockIndex::parse(&block_index)?;
         let (stated, found) = (footer.records().len.into(), blocks.compressed_bytes().into());
@@ -175,14 +231,21 @@ impl Opened {
             return Err(Disagreement { what: "the length of records.zst", stated, found }.into());
         }
         manifest.agrees_with(&blocks)?;
+        let whole = end.whole();
+        let mem_usage = size_of::<Self>()
+            + footer.mem_usage()
+            + MANIFEST_USAGE * manifest_bytes.len()
+            + blocks.mem_usage()
+            + block_index.len()
+            + hot.as_ref().map_or(0, Hot::mem_usage)
+            + whole.as_ref().map_or(0, Bytes::len);
         let partition = TopicPartition::new(manifest.topic.as_str(), manifest.partition)
             .map_err(|_| Fault::Unusable { what: "topic and partition" })?;
         let log_id = LogId::new(&manifest.log_id);
         if let Some(key) = key {
             agrees_with_key(&manifest, &partition, &log_id, key)?;
         }
-        let whole = end.whole();
-        Ok(Self { footer: end.footer, manifest, partition, log_id, blocks, hot, whole })
+        Ok(Self { footer: end.footer, manifest, partition, log_id, blocks, hot, whole, mem_usage })
     }
 }
 

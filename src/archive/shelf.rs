@@ -1,20 +1,26 @@
 //! Bundles that are read again and again: what was read of them once is kept, up to a bound.
 
+use std::sync::Arc;
+
 use super::error::ArchiveError;
+use super::memory::{Kept, Memory};
 use super::read::Archive;
 use super::source::{Source, TrafficCounter};
 use crate::store::{Listed, Store};
 
 /// A store's bundles for readers. Clones share what is kept.
+///
+/// Only for those who answer from bundles: whoever judges one reads it anew, with [`Archive::open`].
 #[derive(Clone, Debug)]
 pub struct Shelf {
     store: Store,
+    memory: Arc<Memory>,
 }
 
 impl Shelf {
     /// Keeps up to `bytes_max` of what is read.
-    pub fn new(store: Store, _bytes_max: u64) -> Self {
-        Self { store }
+    pub fn new(store: Store, bytes_max: u64) -> Self {
+        Self { store, memory: Arc::new(Memory::new(bytes_max)) }
     }
 
     /// Where the bundles are.
@@ -22,8 +28,14 @@ impl Shelf {
         &self.store
     }
 
-    /// Opens a bundle that a LIST found. What is read for it, and later from it, is added to `counter`.
+    /// How many bytes are kept.
+    pub fn bytes(&self) -> u64 {
+        self.memory.bytes()
+    }
+
+    /// Opens a bundle that a LIST found. What is read for it, and later from it, is added to `counter`; what is kept is not read.
     pub async fn open(&self, listed: &Listed, counter: &TrafficCounter) -> Result<Archive, ArchiveError> {
-        Archive::open(Source::listed(&self.store, listed).counted_by(counter)).await
+        let source = Source::listed(&self.store, listed).counted_by(counter);
+        Archive::open_kept(source, Kept::new(&self.memory, listed)).await
     }
 }

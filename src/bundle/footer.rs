@@ -326,6 +326,11 @@ impl Footer {
         if same && same_len { Ok(()) } else { Err("the footer does not follow the last member") }
     }
 
+    /// Bytes in memory.
+    pub fn mem_usage(&self) -> usize {
+        self.members.iter().map(|member| size_of::<Member>() + member.name.len()).sum()
+    }
+
     /// Body and trailer, as they stand from the footer offset to the tar's end.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = encode_members(&self.members);
@@ -369,6 +374,11 @@ impl Footer {
     pub fn index_files(&self) -> impl ExactSizeIterator<Item = (&str, &Member)> {
         let files = &self.members[1..self.members.len() - self.behind_index()];
         files.iter().map(|member| (member.name.strip_prefix(INDEX_PREFIX).unwrap_or(&member.name), member))
+    }
+
+    /// The index's file of this number, in the order of [`Footer::index_files`].
+    pub fn index_file(&self, number: usize) -> Option<&Member> {
+        self.members[1..self.members.len() - self.behind_index()].get(number)
     }
 
     /// `records.zst`.

@@ -197,18 +197,15 @@ impl Hot {
             .then(|| held.bytes.slice(start as usize..end as usize))
     }
 
-    /// Checks bytes of the `file`th file of the index, which are its chunks from the `first`th on.
-    pub fn check_chunks(
+    /// Checks a chunk of the index: of which file, and which of its chunks.
+    pub fn check_chunk(
         &self,
         footer: &Footer,
         file: usize,
-        first: u64,
+        chunk: u64,
         bytes: &[u8],
     ) -> Result<(), HotError> {
-        for (chunk, bytes) in (first..).zip(bytes.chunks(CHUNK_BYTES as usize)) {
-            self.check_sum(footer, file, chunk, crc32c::crc32c(bytes))?;
-        }
-        Ok(())
+        self.check_sum(footer, file, chunk, crc32c::crc32c(bytes))
     }
 
     fn check_sum(&self, footer: &Footer, file: usize, chunk: u64, computed: u32) -> Result<(), HotError> {
@@ -229,8 +226,8 @@ impl Hot {
 
 /// Name of an index file's member, and where in the object a byte of it lies.
 fn place(footer: &Footer, file: usize, at: u64) -> (String, u64) {
-    match footer.index_files().nth(file) {
-        Some((_, member)) => (member.name.clone(), member.position + at),
+    match footer.index_file(file) {
+        Some(member) => (member.name.clone(), member.position + at),
         None => (format!("file {file}"), at),
     }
 }

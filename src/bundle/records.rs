@@ -403,6 +403,11 @@ impl BlockIndex {
         out
     }
 
+    /// Bytes in memory, beside those that it was read from.
+    pub fn mem_usage(&self) -> usize {
+        self.entries.len() * size_of::<BlockEntry>()
+    }
+
     pub(super) fn into_entries(self) -> std::vec::IntoIter<BlockEntry> {
         self.entries.into_iter()
     }

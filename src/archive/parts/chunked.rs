@@ -1,0 +1,218 @@
+//! Files that have a checksum for each chunk: what is read of them is whole chunks, in as few requests as is sensible.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+
+use super::super::error::{ArchiveError, Fault};
+use super::super::memory::{Looked, Part, Turn};
+use super::super::read::LARGE_BYTES;
+use super::{Files, io_error, slice};
+use crate::bundle::CHUNK_BYTES;
+use crate::index::IndexParts;
+
+/// What lies apart by no more than this comes in one request, in bytes: to read past it takes less time than to ask again.
+const GAP_BYTES_MAX: u64 = 64 * 1024;
+
+/// One request asks for no more than this, in bytes: two side by side are faster.
+const RUN_BYTES_MAX: u64 = 4 << 20;
+
+/// How many requests are under way for one read.
+const RUNS_AT_ONCE: usize = 8;
+
+/// A chunk of a file, by their numbers: in this order they lie in the object.
+type Chunk = (usize, u64);
+
+/// Chunks that are read with one request, the first and the last among them; and where they lie in the object.
+struct Run<'a> {
+    range: Range<u64>,
+    chunks: Vec<(Chunk, Range<u64>, Option<Turn<'a>>)>,
+}
+
+/// Files in chunks.
+#[derive(Debug)]
+pub(super) struct Chunked {
+    files: Files,
+}
+
+impl Chunked {
+    pub fn new(files: Files) -> Self {
+        Self { files }
+    }
+
+    /// Ranges, in the order given.
+    async fn parts(&self, wanted: &[(usize, Range<u64>)]) -> Result<Vec<Bytes>, ArchiveError> {
+        let mut chunks = BTreeSet::new();
+        for (file, range) in wanted {
+            self.files.member(*file, range)?;
+            if self.hot(*file, range).is_none() {
+                chunks.extend(chunks_of(range).map(|chunk| (*file, chunk)));
+            }
+        }
+        let chunks = self.chunks(chunks).await?;
+        let part = |(file, range): &(usize, Range<u64>)| match self.hot(*file, range) {
+            Some(bytes) => Some(bytes),
+            None => join(range, |chunk| chunks.get(&(*file, chunk)).cloned()),
+        };
+        let parts: Option<Vec<Bytes>> = wanted.iter().map(part).collect();
+        // All that were asked for are there.
+        parts.ok_or_else(|| self.files.archive.error(Fault::Panicked))
+    }
+
+    /// What the hot part has, and what is nothing.
+    fn hot(&self, file: usize, range: &Range<u64>) -> Option<Bytes> {
+        if range.is_empty() {
+            return Some(Bytes::new());
+        }
+        self.files.archive.opened().hot.as_ref()?.at_hand(file, range)
+    }
+
+    /// Chunks, checked: those that are kept, those that nobody reads, and those that others read meanwhile, in this order.
+    async fn chunks(&self, mut missing: BTreeSet<Chunk>) -> Result<BTreeMap<Chunk, Bytes>, ArchiveError> {
+        let mut found = BTreeMap::new();
+        let Some(kept) = self.files.archive.kept() else {
+            self.read(missing.into_iter().map(|chunk| (chunk, None)), &mut found).await?;
+            return Ok(found);
+        };
+        while !missing.is_empty() {
+            let (mut ours, mut others) = (Vec::new(), Vec::new());
+            for chunk in std::mem::take(&mut missing) {
+                match kept.look(part(chunk)) {
+                    Looked::Kept(bytes) => drop(found.insert(chunk, bytes)),
+                    Looked::Ours(turn) => ours.push((chunk, Some(turn))),
+                    Looked::Others => others.push(chunk),
+                }
+            }
+            self.read(ours.into_iter(), &mut found).await?;
+            for chunk in others {
+                match kept.wait(part(chunk)).await {
+                    Some(bytes) => drop(found.insert(chunk, bytes)),
+                    None => drop(missing.insert(chunk)),
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads chunks, which ascend, with as few requests as is sensible.
+    async fn read<'a>(
+        &self,
+        chunks: impl Iterator<Item = (Chunk, Option<Turn<'a>>)>,
+        found: &mut BTreeMap<Chunk, Bytes>,
+    ) -> Result<(), ArchiveError> {
+        let mut runs: Vec<Run<'a>> = Vec::new();
+        for (chunk, turn) in chunks {
+            let range = self.place(chunk)?;
+            match runs.last_mut().filter(|run| run.takes(&range)) {
+                Some(run) => {
+                    run.range.end = range.end;
+                    run.chunks.push((chunk, range, turn));
+                }
+                None => runs.push(Run { range: range.clone(), chunks: vec![(chunk, range, turn)] }),
+            }
+        }
+        let reads: Vec<_> = runs.into_iter().map(|run| self.read_run(run)).collect();
+        let mut reads = stream::iter(reads).buffer_unordered(RUNS_AT_ONCE);
+        while let Some(chunks) = reads.try_next().await? {
+            found.extend(chunks);
+        }
+        Ok(())
+    }
+
+    /// Where a chunk lies in the object.
+    fn place(&self, (file, chunk): Chunk) -> Result<Range<u64>, ArchiveError> {
+        let start = chunk * CHUNK_BYTES;
+        let member = self.files.member(file, &(start..start))?;
+        Ok(member.position + start..member.position + member.len.min(start + CHUNK_BYTES))
+    }
+
+    async fn read_run(&self, run: Run<'_>) -> Result<Vec<(Chunk, Bytes)>, ArchiveError> {
+        let archive = &self.files.archive;
+        let bytes = archive.read(run.range.clone()).await?;
+        let cut =
+            |range: &Range<u64>| slice(&bytes, &(range.start - run.range.start..range.end - run.range.start));
+        // A copy of each, since what is kept of many must not hold what was read for one.
+        let copies = run.chunks.iter().map(|(chunk, range, _)| (*chunk, cut(range))).collect::<Vec<_>>();
+        let opened = Arc::clone(archive.opened());
+        let check = move || {
+            let check = |(chunk, bytes): (Chunk, Bytes)| {
+                opened.check_chunk(chunk.0, chunk.1, &bytes)?;
+                Ok((chunk, Bytes::copy_from_slice(&bytes)))
+            };
+            copies.into_iter().map(check).collect::<Result<Vec<_>, Fault>>()
+        };
+        let checked = if bytes.len() < LARGE_BYTES { check() } else { archive.blocking(check).await? };
+        let checked = checked.map_err(|fault| archive.error(fault))?;
+        for ((_, _, turn), (_, bytes)) in run.chunks.into_iter().zip(&checked) {
+            if let Some(turn) = turn {
+                turn.keep(bytes.clone());
+            }
+        }
+        Ok(checked)
+    }
+}
+
+impl Run<'_> {
+    fn takes(&self, range: &Range<u64>) -> bool {
+        range.start - self.range.end <= GAP_BYTES_MAX && range.end - self.range.start <= RUN_BYTES_MAX
+    }
+}
+
+fn part((file, chunk): Chunk) -> Part {
+    Part::Chunk { file, chunk }
+}
+
+/// The chunks that have bytes of `range`, which has some.
+fn chunks_of(range: &Range<u64>) -> Range<u64> {
+    range.start / CHUNK_BYTES..range.end.div_ceil(CHUNK_BYTES)
+}
+
+/// Puts a range together from its chunks; a range within one is no copy.
+fn join(range: &Range<u64>, chunk: impl Fn(u64) -> Option<Bytes>) -> Option<Bytes> {
+    let chunks = chunks_of(range);
+    let first = chunks.start * CHUNK_BYTES;
+    let within = range.start - first..range.end - first;
+    if chunks.end - chunks.start == 1 {
+        return Some(slice(&chunk(chunks.start)?, &within));
+    }
+    let mut joined = BytesMut::with_capacity((within.end - within.start) as usize);
+    for number in chunks {
+        let bytes = chunk(number)?;
+        let position = number * CHUNK_BYTES;
+        let start = range.start.saturating_sub(position);
+        joined.extend_from_slice(&slice(&bytes, &(start..(range.end - position).min(bytes.len() as u64))));
+    }
+    Some(joined.freeze())
+}
+
+impl IndexParts for Chunked {
+    fn files(&self) -> Vec<(String, u64)> {
+        self.files.list()
+    }
+
+    fn read(&self, file: usize, range: Range<u64>) -> BoxFuture<'_, io::Result<Bytes>> {
+        async move {
+            let mut parts = self.parts(&[(file, range)]).await.map_err(io_error)?;
+            Ok(parts.pop().unwrap_or_default())
+        }
+        .boxed()
+    }
+
+    fn read_many(&self, ranges: Vec<(usize, Range<u64>)>) -> BoxFuture<'_, io::Result<Vec<Bytes>>> {
+        async move { self.parts(&ranges).await.map_err(io_error) }.boxed()
+    }
+
+    fn at_hand(&self, file: usize, range: Range<u64>) -> Option<Bytes> {
+        self.files.member(file, &range).ok()?;
+        if let Some(bytes) = self.hot(file, &range) {
+            return Some(bytes);
+        }
+        let kept = self.files.archive.kept()?;
+        join(&range, |chunk| kept.get(part((file, chunk))))
+    }
+}
