@@ -50,6 +50,7 @@
 
 pub(super) mod compile;
 mod ends;
+mod excluded;
 pub(super) mod needs;
 mod parse;
 pub(super) mod prefix;

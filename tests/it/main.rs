@@ -19,6 +19,7 @@ mod lost_answers;
 mod operator;
 mod processes;
 mod python;
+mod queries;
 mod read_back;
 mod receipts;
 mod requests;

@@ -11,6 +11,7 @@ use tantivy::schema::IndexRecordOption;
 use super::super::catalog::{FieldCatalog, FieldTypes};
 use super::super::json::Number;
 use super::super::schema::{Fields, names};
+use super::excluded::Excluded;
 use super::needs::Needs;
 use super::prefix::{Looked, OpenEnd, PrefixQuery};
 use super::range::{Limits, RangeQuery, Span};
@@ -299,9 +300,12 @@ fn all() -> Part {
 
 /// Clauses of which all hold: none of them is optional.
 fn both(clauses: Vec<(Occur, Part)>) -> Part {
-    let clauses = clauses.into_iter().map(|(occur, part)| {
-        let needs = if occur == Occur::MustNot { Needs::Not(Box::new(part.needs)) } else { part.needs };
-        ((occur, part.query), needs)
+    type Clause = ((Occur, Box<dyn TantivyQuery>), Needs);
+    let clauses = clauses.into_iter().map(|(occur, Part { query, needs })| -> Clause {
+        match occur {
+            Occur::MustNot => ((occur, Box::new(Excluded(query))), Needs::Not(Box::new(needs))),
+            _ => ((occur, query), needs),
+        }
     });
     let (clauses, needs) = clauses.unzip();
     Part { query: Box::new(BooleanQuery::new(clauses)), needs: Needs::All(needs) }
