@@ -116,7 +116,7 @@ pub(super) fn index_files() -> Vec<(String, Bytes)> {
 pub(super) fn hot_ranges(files: &[(String, Bytes)]) -> Result<Vec<Vec<Range<u64>>>, AssembleError> {
     let ranges = |(_, bytes): &(String, Bytes)| {
         let len = bytes.len() as u64;
-        [0..len.min(5), len / 2..len / 2 + len / 20].into_iter().filter(|range| !range.is_empty()).collect()
+        [0..len.min(5), len / 2..len / 2 + len / 500].into_iter().filter(|range| !range.is_empty()).collect()
     };
     Ok(files.iter().map(ranges).collect())
 }
@@ -139,4 +139,23 @@ pub(super) fn footer_of(object: &Bytes) -> Footer {
         Opened::Footer(footer) => footer,
         Opened::NeedFrom(position) => panic!("asks for more from {position}, but has everything"),
     }
+}
+
+/// An object of these members, right by its checksums, of parts that `assemble` might refuse to put together.
+pub(super) fn forge(version: u32, parts: &[(String, Vec<u8>)]) -> Bytes {
+    let (mut out, mut members) = (Vec::new(), Vec::new());
+    for (name, data) in parts {
+        out.extend(layout::tar_header(name, data.len() as u64));
+        let (position, len, crc32c) = (out.len() as u64, data.len() as u64, crc32c::crc32c(data));
+        members.push(Member { name: name.clone(), position, len, crc32c });
+        out.extend(data);
+        out.resize(out.len().next_multiple_of(512), 0);
+    }
+    let footer = Footer::new(version, members);
+    let (header, _, zeros) = footer.own_header();
+    out.extend(header);
+    out.resize(out.len() + zeros as usize, 0);
+    out.extend(footer.encode());
+    out.resize(out.len() + 1_024, 0);
+    out.into()
 }

@@ -1,5 +1,6 @@
 use super::super::sample::{
-    blocks_of, bundle_of, footer_of, frames, hot_ranges, index_files, log_lines, manifest_of, two_slices,
+    blocks_of, bundle_of, footer_of, forge, frames, hot_ranges, index_files, log_lines, manifest_of,
+    two_slices,
 };
 use super::super::{
     BLOCK_PLAIN_BYTES, BlockWriter, Built, FORMAT_VERSION, FrameFacts, IndexSegmentFacts, assemble,
@@ -133,21 +134,7 @@ fn forged(change: impl FnOnce(&mut Vec<(String, Vec<u8>)>)) -> Bytes {
         .map(|member| (member.name.clone(), member.within(0, &object).expect("it is there").to_vec()))
         .collect();
     change(&mut parts);
-    let (mut out, mut members) = (Vec::new(), Vec::new());
-    for (name, data) in parts {
-        out.extend(layout::tar_header(&name, data.len() as u64));
-        let (position, len, crc32c) = (out.len() as u64, data.len() as u64, crc32c::crc32c(&data));
-        members.push(super::super::Member { name, position, len, crc32c });
-        out.extend(data);
-        out.resize(out.len().next_multiple_of(512), 0);
-    }
-    let footer = Footer::new(FORMAT_VERSION, members);
-    let (header, _, zeros) = footer.own_header();
-    out.extend(header);
-    out.resize(out.len() + zeros as usize, 0);
-    out.extend(footer.encode());
-    out.resize(out.len() + 1_024, 0);
-    out.into()
+    forge(FORMAT_VERSION, &parts)
 }
 
 #[test]
