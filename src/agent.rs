@@ -113,13 +113,13 @@ impl<W: SealedSegments> Agent<W> {
     /// Looks after the segments until `shutdown`. Then nothing new is begun; what is on its way may still arrive, for
     /// [`Settings::drain_max`], and is settled; the rest stays where it is.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Summary {
-        metrics::watched(&self.name);
+        metrics::agent::watched(&self.name);
         run::Run::new(self).until(shutdown).await
     }
 
     /// Looks at the segments once, and sends what is ready to be sent, up to [`Settings::max_segments_per_run`].
     pub async fn run_once(self, shutdown: impl Future<Output = ()>) -> Summary {
-        metrics::watched(&self.name);
+        metrics::agent::watched(&self.name);
         run::Run::new(self).once(shutdown).await
     }
 }

@@ -11,6 +11,7 @@ mod health;
 mod index;
 mod inspect;
 mod ls;
+mod metrics;
 mod output;
 mod pipeline;
 mod progress;

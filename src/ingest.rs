@@ -26,6 +26,7 @@ use crate::budget::Budget;
 use crate::cpu::Cpu;
 use crate::ids::{LogId, OffsetRange, SegmentFormat, SegmentId, TopicPartition};
 use crate::index::Settings;
+use crate::metrics;
 use crate::stats::{Phase, Stats};
 use crate::store::{BundleKey, KeyHash, Store};
 
@@ -187,6 +188,11 @@ impl Ingest {
     fn count(&self, receipt: &Receipt) {
         let (already, took) = (receipt.already_existed(), receipt.timings.total);
         self.stats.segment_acknowledged(receipt.bytes_read, receipt.records(), already, took);
+        receipt
+            .timings
+            .phases()
+            .into_iter()
+            .for_each(|(phase, took)| metrics::worker::phase_took(phase, took));
         for one in &receipt.partitions {
             let created = (!one.stored.already_existed()).then(|| one.stored.size_bytes());
             let topic = one.partition.topic();

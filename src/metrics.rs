@@ -1,218 +1,31 @@
-//! What the broker's side measures: one named function for each measurement.
+//! What this process measures: one named function for each measurement.
 //!
 //! Measurements go to OpenTelemetry's global meter: without one that somebody has set up before the first measurement, they
-//! cost next to nothing and go nowhere. Knows nothing of who measures, and of how measurements are read.
+//! cost next to nothing and go nowhere. Names follow Prometheus' conventions: they end in their unit, and what only grows gets
+//! `_total` where it is served. Knows nothing of who measures, and of how measurements are read.
 
-use std::collections::BTreeMap;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+pub mod agent;
+pub mod client;
+pub mod process;
+pub mod store;
+pub mod worker;
 
-use opentelemetry::metrics::{AsyncInstrument, Counter, Meter};
-use opentelemetry::{KeyValue, global};
+use opentelemetry::global;
+use opentelemetry::metrics::{Counter, Histogram, Meter};
 
-/// What of a WAL directory is on disk, and what of it is in no store yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backlog {
-    /// When the directory was last listed.
-    pub listed_at: Instant,
-    /// Segments without a receipt, rejected ones among them, but none that an operator has decided to skip.
-    pub segments: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Bytes of all sealed segments on disk, with a receipt or without.
-    pub sealed_bytes: u64,
-    /// Segments that workers refused for good and that nobody has decided to skip.
-    pub rejected: u64,
-    /// Segments that an operator has decided to skip.
-    pub skipped: u64,
-    /// Since when the oldest segment without a receipt waits; `None` where there is none.
-    pub oldest: Option<Waiting>,
+/// Upper bounds in seconds: from a call that finds its answer in memory to a large segment on a slow store.
+const SECONDS: [f64; 16] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
+
+fn meter() -> Meter {
+    global::meter("wal-indexer")
 }
 
-/// Since when a segment waits: the greater of both ages counts, because a file's clock may be off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// When it was last written to, by the clock of whoever keeps it.
-    pub changed_at: SystemTime,
-    /// When it was first seen.
-    pub seen_at: Instant,
+fn counter(meter: &Meter, name: &'static str, about: &'static str) -> Counter<u64> {
+    meter.u64_counter(name).with_description(about).build()
 }
 
-impl Waiting {
-    /// Whoever of two has waited longer by either clock.
-    pub fn longer(self, other: Self) -> Self {
-        Self { changed_at: self.changed_at.min(other.changed_at), seen_at: self.seen_at.min(other.seen_at) }
-    }
-
-    fn age_seconds(&self) -> f64 {
-        let by_the_file = self.changed_at.elapsed().unwrap_or_default();
-        by_the_file.max(self.seen_at.elapsed()).as_secs_f64()
-    }
-}
-
-/// A WAL directory is watched from now on: its counters start from zero, rather than from their first event.
-pub fn watched(wal_dir: &str) {
-    let counters = &*COUNTERS;
-    let dir = [directory(wal_dir)];
-    for counter in [
-        &counters.acknowledged_segments,
-        &counters.acknowledged_bytes,
-        &counters.acknowledged_records,
-        &counters.deleted_segments,
-        &counters.vanished_segments,
-        &counters.mismatches,
-        &counters.failed_deletions,
-        &counters.failed_listings,
-    ] {
-        counter.add(0, &dir);
-    }
-}
-
-/// This is what is in a directory now.
-pub fn backlog(wal_dir: &str, backlog: Backlog) {
-    LazyLock::force(&COUNTERS);
-    backlogs().insert(wal_dir.to_owned(), backlog);
-}
-
-/// A directory could not be listed; its [`Backlog`] stays what it was, and grows old.
-pub fn listing_failed(wal_dir: &str) {
-    COUNTERS.failed_listings.add(1, &[directory(wal_dir)]);
-}
-
-/// A segment of a directory is stored.
-pub fn acknowledged(wal_dir: &str, bytes: u64, records: u64) {
-    let dir = [directory(wal_dir)];
-    COUNTERS.acknowledged_segments.add(1, &dir);
-    COUNTERS.acknowledged_bytes.add(bytes, &dir);
-    COUNTERS.acknowledged_records.add(records, &dir);
-}
-
-/// A segment of a directory was deleted on its receipt.
-pub fn deleted(wal_dir: &str) {
-    COUNTERS.deleted_segments.add(1, &[directory(wal_dir)]);
-}
-
-/// Segments of a directory are no longer there, and nobody has a receipt for them.
-pub fn vanished(wal_dir: &str, segments: u64) {
-    COUNTERS.vanished_segments.add(segments, &[directory(wal_dir)]);
-}
-
-/// A segment of a directory is stored, and could not be deleted.
-pub fn deletion_failed(wal_dir: &str) {
-    COUNTERS.failed_deletions.add(1, &[directory(wal_dir)]);
-}
-
-/// A worker refused a segment for good; `reason` is the error's stable one, or the code's name.
-pub fn rejected(wal_dir: &str, reason: &str) {
-    COUNTERS.rejections.add(1, &[directory(wal_dir), KeyValue::new("reason", reason.to_owned())]);
-}
-
-/// A worker refused this client, or something that must be set right first; `reason` is the error's stable one, or the code's name.
-pub fn refused(wal_dir: &str, reason: &str) {
-    COUNTERS.refusals.add(1, &[directory(wal_dir), KeyValue::new("reason", reason.to_owned())]);
-}
-
-/// A receipt is not about the bytes that are there: nothing was deleted, and somebody should look.
-pub fn mismatched(wal_dir: &str) {
-    COUNTERS.mismatches.add(1, &[directory(wal_dir)]);
-}
-
-/// An attempt to send a segment failed and another one follows; `reason` is the error's stable one, or the code's name.
-pub fn retried(reason: &str) {
-    COUNTERS.retries.add(1, &[KeyValue::new("reason", reason.to_owned())]);
-}
-
-/// The addresses behind a name could not be looked up; those known stay.
-pub fn lookup_failed(host: &str) {
-    COUNTERS.failed_lookups.add(1, &[KeyValue::new("host", host.to_owned())]);
-}
-
-struct Counters {
-    acknowledged_segments: Counter<u64>,
-    acknowledged_bytes: Counter<u64>,
-    acknowledged_records: Counter<u64>,
-    deleted_segments: Counter<u64>,
-    vanished_segments: Counter<u64>,
-    failed_deletions: Counter<u64>,
-    rejections: Counter<u64>,
-    refusals: Counter<u64>,
-    mismatches: Counter<u64>,
-    failed_listings: Counter<u64>,
-    retries: Counter<u64>,
-    failed_lookups: Counter<u64>,
-}
-
-static COUNTERS: LazyLock<Counters> = LazyLock::new(|| {
-    let meter = global::meter("wal-indexer");
-    gauges(&meter);
-    let counter =
-        |name: &'static str, about: &'static str| meter.u64_counter(name).with_description(about).build();
-    Counters {
-        acknowledged_segments: counter("wal_indexer_agent_acknowledged_segments", "Segments stored"),
-        acknowledged_bytes: counter("wal_indexer_agent_acknowledged_bytes", "Bytes of segments stored"),
-        acknowledged_records: counter("wal_indexer_agent_acknowledged_records", "Records stored"),
-        deleted_segments: counter("wal_indexer_agent_deleted_segments", "Segments deleted on their receipts"),
-        vanished_segments: counter(
-            "wal_indexer_agent_vanished_segments",
-            "Segments that went before they were stored",
-        ),
-        failed_deletions: counter(
-            "wal_indexer_agent_failed_deletions",
-            "Attempts to delete stored segments that failed",
-        ),
-        rejections: counter("wal_indexer_agent_rejections", "Segments that workers refused for good"),
-        refusals: counter("wal_indexer_agent_refusals", "Refusals for what must be set right first"),
-        mismatches: counter(
-            "wal_indexer_agent_mismatches",
-            "Receipts for other bytes than those that are there",
-        ),
-        failed_listings: counter("wal_indexer_agent_failed_listings", "Directories that could not be listed"),
-        retries: counter("wal_indexer_client_retries", "Attempts that failed and were made again"),
-        failed_lookups: counter("wal_indexer_client_failed_lookups", "Names that could not be looked up"),
-    }
-});
-
-static BACKLOGS: Mutex<BTreeMap<String, Backlog>> = Mutex::new(BTreeMap::new());
-
-fn backlogs() -> MutexGuard<'static, BTreeMap<String, Backlog>> {
-    BACKLOGS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What is there now, computed when somebody asks.
-fn gauges(meter: &Meter) {
-    let count = |name: &'static str, about: &'static str, value: fn(&Backlog) -> u64| {
-        meter.u64_observable_gauge(name).with_description(about).with_callback(observe(value)).build();
-    };
-    count("wal_indexer_agent_backlog_segments", "Segments without a receipt", |it| it.segments);
-    count("wal_indexer_agent_backlog_bytes", "Bytes of segments without a receipt", |it| it.bytes);
-    count("wal_indexer_agent_sealed_bytes", "Bytes of all sealed segments on disk", |it| it.sealed_bytes);
-    count("wal_indexer_agent_rejected_segments", "Segments that stay until somebody decides", |it| {
-        it.rejected
-    });
-    count("wal_indexer_agent_skipped_segments", "Segments that somebody decided to skip", |it| it.skipped);
-
-    let age = |name: &'static str, about: &'static str, value: fn(&Backlog) -> f64| {
-        meter.f64_observable_gauge(name).with_description(about).with_callback(observe(value)).build();
-    };
-    age("wal_indexer_agent_oldest_unsent_age_seconds", "Age of the oldest segment without a receipt", |it| {
-        it.oldest.as_ref().map_or(0.0, Waiting::age_seconds)
-    });
-    age("wal_indexer_agent_listing_age_seconds", "Time since the directory was last listed", |it| {
-        it.listed_at.elapsed().as_secs_f64()
-    });
-}
-
-fn observe<T>(value: fn(&Backlog) -> T) -> impl Fn(&dyn AsyncInstrument<T>) + Send + Sync + 'static
-where
-    T: 'static,
-{
-    move |observer| {
-        for (wal_dir, backlog) in &*backlogs() {
-            observer.observe(value(backlog), &[directory(wal_dir)]);
-        }
-    }
-}
-
-fn directory(wal_dir: &str) -> KeyValue {
-    KeyValue::new("wal_dir", wal_dir.to_owned())
+fn durations(meter: &Meter, name: &'static str, about: &'static str) -> Histogram<f64> {
+    let bounds = SECONDS.to_vec();
+    meter.f64_histogram(name).with_description(about).with_boundaries(bounds).build()
 }

@@ -1,4 +1,6 @@
-//! The listener and what stands in front of the services: limits, health, reflection, drain. Knows nothing of stages.
+//! The listener and what stands in front of the services: limits, counts, health, reflection, drain. Knows nothing of stages.
+
+mod calls;
 
 use std::future::{Future, ready};
 use std::io;
@@ -16,6 +18,7 @@ use tracing::info;
 
 use crate::archive::Shelf;
 use crate::ingest::Ingest;
+use crate::metrics;
 use crate::proto::DESCRIPTORS;
 use crate::proto::v1::indexer_service_server::IndexerServiceServer;
 use crate::proto::v1::search_service_server::SearchServiceServer;
@@ -86,6 +89,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let draining = Arc::new(AtomicBool::new(false));
+    metrics::worker::draining(false);
     let (health, health_service) = tonic_health::server::health_reporter();
     let Config { index, search, drain_max } = config;
     let (indexes, searches) = (index.is_some(), search.is_some());
@@ -111,6 +115,7 @@ pub async fn run(
         shutdown.await;
         // First no new work, then word of it: a client that asks in between is told, not served.
         draining.store(true, Ordering::Release);
+        metrics::worker::draining(true);
         if indexes {
             health.set_not_serving::<IndexerServiceServer<Indexer>>().await;
         }
@@ -127,6 +132,8 @@ pub async fn run(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(Some(FRAME_BYTES_MAX))
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        // Outside of all others, so that what they refuse is counted, too.
+        .layer(calls::Counted)
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)

@@ -1,5 +1,5 @@
-//! What this worker has done since it started, and what it is doing now: one named function per measurement.
-//! Knows nothing of where the numbers are shown.
+//! What this worker has done since it started, and what it is doing now: one named function per measurement. What is counted
+//! here goes to `metrics` as well, so that `GetStats` and Prometheus say the same. Knows nothing of where the numbers are shown.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use crate::ids::SegmentId;
+use crate::metrics;
 
 /// Counts of one process; cheap to clone.
 #[derive(Clone, Debug)]
@@ -181,6 +182,7 @@ impl Stats {
 
     /// A segment was acknowledged after `took`; `already` where no object had to be created for it.
     pub fn segment_acknowledged(&self, bytes_read: u64, records: u64, already: bool, took: Duration) {
+        metrics::worker::acknowledged(bytes_read, records, already);
         let mut inner = self.lock();
         inner.totals.segments += 1;
         inner.totals.segments_already_indexed += u64::from(already);
@@ -198,6 +200,7 @@ impl Stats {
         records: u64,
         created_bytes: Option<u64>,
     ) {
+        created_bytes.into_iter().for_each(metrics::worker::bundle_created);
         let mut inner = self.lock();
         let written = created_bytes.unwrap_or(0);
         inner.totals.bundles_created += u64::from(created_bytes.is_some());
@@ -224,7 +227,7 @@ impl Stats {
             totals: inner.totals,
             rejected: inner.rejected.clone(),
             topics: inner.topics.clone(),
-            jobs: inner.jobs.values().map(|job| job.view()).collect(),
+            jobs: inner.jobs(),
             latency: Latency {
                 count: inner.latency_us.len(),
                 p50_us: inner.latency_us.value_at_quantile(0.50),
@@ -235,6 +238,11 @@ impl Stats {
         }
     }
 
+    /// Requests in flight, oldest first.
+    pub fn jobs(&self) -> Vec<JobView> {
+        self.lock().jobs()
+    }
+
     /// Since the process started.
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
@@ -243,6 +251,12 @@ impl Stats {
     /// Counters stay readable when a thread that held them panicked: each is valid by itself.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn jobs(&self) -> Vec<JobView> {
+        self.jobs.values().map(|job| job.view()).collect()
     }
 }
 

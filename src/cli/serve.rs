@@ -8,9 +8,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use url::Url;
 
+use super::metrics::{Collected, MetricsArgs};
 use super::{CliError, Exit, output, pipeline, runtime};
 use crate::archive::Shelf;
+use crate::ingest::Ingest;
+use crate::metrics;
 use crate::server::{self, Config, IndexRole};
+use crate::stats::Phase;
 use crate::store::SourceRoots;
 
 /// What is kept in memory of the bundles that are read.
@@ -47,6 +51,9 @@ pub struct Args {
     worker_id: Option<String>,
 
     #[command(flatten)]
+    metrics: MetricsArgs,
+
+    #[command(flatten)]
     pipeline: pipeline::PipelineArgs,
 }
 
@@ -76,6 +83,7 @@ async fn serve(args: Args) -> Result<(), CliError> {
         signal(SignalKind::terminate()).map_err(|error| failed("cannot handle SIGTERM", &error))?;
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(|error| failed("cannot handle SIGINT", &error))?;
+    let metrics = args.metrics.collect().await?;
     let (store, ingest) = if args.roles.contains(&Role::Index) {
         let ingest = args.pipeline.start().await?;
         (ingest.store.clone(), Some(ingest))
@@ -89,6 +97,10 @@ async fn serve(args: Args) -> Result<(), CliError> {
     info!(%address, store = store.url(), roles = ?args.roles, "serving");
     output::line(&format!("listening on {address}"))?;
     let worker_id = args.worker_id.unwrap_or_else(default_worker_id);
+    if let Some(ingest) = &ingest {
+        measure(ingest);
+    }
+    metrics.map(Collected::serve).transpose()?;
     let config = Config {
         index: ingest.map(|ingest| IndexRole { ingest, sources, worker_id }),
         search: args.roles.contains(&Role::Search).then(|| Shelf::new(store, SHELF_BYTES_MAX)),
@@ -101,6 +113,24 @@ async fn serve(args: Args) -> Result<(), CliError> {
         }
     };
     server::run(listener, config, shutdown).await.map_err(|error| failed("cannot serve", &error))
+}
+
+/// Shows how the write path stands, whenever somebody asks.
+fn measure(ingest: &Ingest) {
+    let (budget, stats) = (ingest.budget.clone(), ingest.stats.clone());
+    metrics::worker::started(move || {
+        let (memory, jobs) = (budget.usage(), stats.jobs());
+        let in_phase = |phase| jobs.iter().filter(|job| job.phase == phase).count() as u64;
+        metrics::worker::State {
+            budget_bytes: memory.total_bytes,
+            reserved_bytes: memory.reserved_bytes,
+            waiting_requests: memory.waiting_requests,
+            waiting_bytes: memory.waiting_bytes,
+            building_segments: in_phase(Phase::Building),
+            uploading_segments: in_phase(Phase::Uploading),
+            backlog_bytes: jobs.iter().map(|job| job.bytes_total.saturating_sub(job.bytes_done)).sum(),
+        }
+    });
 }
 
 fn default_worker_id() -> String {

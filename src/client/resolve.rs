@@ -65,7 +65,7 @@ impl Watch {
             Err(_) => Err(format!("no answer within {LOOKUP_MAX:?}")),
         };
         if looked.is_err() {
-            metrics::lookup_failed(&self.host);
+            metrics::client::lookup_failed(&self.host);
         }
         match &looked {
             looked if *looked == self.last => {}

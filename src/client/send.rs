@@ -148,7 +148,7 @@ impl<'a, P: Payload> Sending<'a, P> {
             Cooling::Asked(pause) => debug!(segment, attempt, why, ?pause, %refusal, "no receipt yet"),
             Cooling::Growing | Cooling::Longest => warn!(segment, attempt, why, %refusal, "no receipt yet"),
         }
-        metrics::retried(why);
+        metrics::client::retried(why);
         picked.failed(cooling);
         *self.failed.entry(picked.address).or_default() += 1;
         self.last = Some(refusal);

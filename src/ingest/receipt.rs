@@ -77,6 +77,13 @@ pub struct Timings {
     pub total: Duration,
 }
 
+impl Timings {
+    /// The stages with their names, in order.
+    pub fn phases(&self) -> [(&'static str, Duration); 4] {
+        [("admit", self.admit), ("receive", self.receive), ("build", self.build), ("upload", self.upload)]
+    }
+}
+
 impl Receipt {
     pub(super) fn new(segment_id: SegmentId, source: Source, partitions: Vec<IndexedPartition>) -> Self {
         Self {

@@ -15,6 +15,7 @@ use super::status;
 use crate::archive::{Shelf, StoredRecord};
 use crate::ids::{LogId, TopicPartition};
 use crate::index::{Order, Query};
+use crate::metrics;
 use crate::proto::v1;
 use crate::proto::v1::search_service_server::SearchService;
 use crate::registry::{self, Filter};
@@ -59,6 +60,8 @@ impl SearchService for Reader {
             warn!(error = wording::chain(&error), "search failed");
             status::of_search(&error)
         })?;
+        let traffic = &answer.summary.traffic;
+        metrics::worker::fetched("Search", traffic.requests, traffic.bytes);
         for conflict in &answer.summary.conflicts {
             let search::Conflict { partition, log_id, offset, bundles } = conflict;
             warn!(%partition, %log_id, offset, ?bundles, "bundles hold different records for one offset");

@@ -33,15 +33,22 @@ pub enum Operation {
     Sync,
 }
 
-impl fmt::Display for Operation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Operation {
+    /// Its name, for people and for measurements.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Put => "put",
             Self::Get => "get",
             Self::Head => "head",
             Self::List => "list",
             Self::Sync => "sync",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -63,6 +70,21 @@ pub enum StoreErrorKind {
     Corrupt,
     /// No store of the kind can do what is asked of it: trying again does not help.
     Refused,
+}
+
+impl StoreErrorKind {
+    /// Its name, for measurements.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Denied => "denied",
+            Self::Unavailable => "unavailable",
+            Self::TimedOut => "timed_out",
+            Self::Changed => "changed",
+            Self::Corrupt => "corrupt",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 /// Why, as far as it can be said without repeating what a store answered.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::error::{Cause, Operation, StoreError};
+use crate::metrics;
 
 /// How long a store may take, and how often it is asked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,10 +121,13 @@ pub(super) async fn attempt<T>(
     request: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
     pace.wait().await;
+    let began = Instant::now();
     let outcome = match timeout(limit, request).await {
         Ok(outcome) => outcome,
         Err(_) => Err(StoreError::new(operation, url, Cause::NoAnswer(limit))),
     };
+    let kind = outcome.as_ref().err().map_or("ok", |error| error.kind().name());
+    metrics::store::asked(operation.name(), kind, began.elapsed());
     match &outcome {
         Err(error) if error.is_slow_down() => pace.refused(patience),
         Err(_) => {}

@@ -16,6 +16,7 @@ mod hostile;
 mod kill;
 mod lessons;
 mod lost_answers;
+mod metrics;
 mod operator;
 mod processes;
 mod python;

@@ -1,8 +1,7 @@
 //! The agent as a process of its own, and WAL directories for it.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
@@ -12,6 +11,7 @@ use tempfile::TempDir;
 use wal_indexer::generate::{Format, Size, Spec, generate};
 use wal_indexer::ids::TopicPartition;
 
+use crate::metrics::Scrape;
 use crate::worker::command;
 
 /// Longer than anything here takes, on any machine.
@@ -75,14 +75,8 @@ impl Sidecar {
     }
 
     /// All measurements, as Prometheus would fetch them.
-    pub fn metrics(&self) -> String {
-        let mut stream = TcpStream::connect(&self.metrics).expect("it listens");
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.metrics)
-            .expect("it takes a request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-        answer
+    pub fn metrics(&self) -> Scrape {
+        Scrape::of(&self.metrics)
     }
 
     /// Where it serves them: an HTTP server that is no worker.
@@ -92,14 +86,7 @@ impl Sidecar {
 
     /// The sum of all measurements of this name, without `wal_indexer_`; `None` where there is none.
     pub fn metric(&self, name: &str) -> Option<f64> {
-        let text = self.metrics();
-        let of_name = text.lines().filter_map(|line| {
-            let rest = line.strip_prefix("wal_indexer_")?.strip_prefix(name)?;
-            let value =
-                rest.strip_prefix('{').map_or(Some(rest), |labels| Some(labels.rsplit_once('}')?.1))?;
-            value.strip_prefix(' ')?.parse::<f64>().ok()
-        });
-        of_name.reduce(|sum, value| sum + value)
+        self.metrics().sum(&format!("wal_indexer_{name}"), &[])
     }
 
     /// Waits until something is so.

@@ -19,6 +19,8 @@ use wal_indexer::proto::v1::indexer_service_client::IndexerServiceClient;
 use wal_indexer::proto::v1::segment_header::Source;
 use wal_indexer::proto::v1::{self, IndexSegmentRequest, IndexSegmentResponse, SegmentHeader};
 
+use crate::metrics::Scrape;
+
 /// The client as it is generated, with the limit of 4 MiB on replies that it comes with.
 pub type Client = IndexerServiceClient<Channel>;
 
@@ -26,6 +28,7 @@ pub type Client = IndexerServiceClient<Channel>;
 pub struct Worker {
     process: Child,
     address: String,
+    metrics: Option<String>,
     root: TempDir,
 }
 
@@ -93,13 +96,22 @@ impl Worker {
             .stderr(log)
             .spawn()
             .expect("the program starts");
-        let mut line = String::new();
-        let stdout = process.stdout.take().expect("it is piped");
-        BufReader::new(stdout).read_line(&mut line).expect("a line");
-        let address = line.trim_end().strip_prefix("listening on ").map(str::to_owned);
-        let log = || fs::read_to_string(root.path().join("log")).unwrap_or_default();
-        let address = address.unwrap_or_else(|| panic!("the worker said {line:?}\n{}", log()));
-        Self { process, address, root }
+        let mut stdout = BufReader::new(process.stdout.take().expect("it is piped"));
+        let mut told = |what: &str| {
+            let mut line = String::new();
+            stdout.read_line(&mut line).expect("a line");
+            let address = line.trim_end().strip_prefix(what).map(str::to_owned);
+            let log = || fs::read_to_string(root.path().join("log")).unwrap_or_default();
+            address.unwrap_or_else(|| panic!("the worker said {line:?}\n{}", log()))
+        };
+        let address = told("listening on ");
+        let metrics = flags.contains(&"--metrics-listen").then(|| told("metrics on "));
+        Self { process, address, metrics, root }
+    }
+
+    /// What it measures; it must have been started with `--metrics-listen`.
+    pub fn scrape(&self) -> Scrape {
+        Scrape::of(self.metrics.as_deref().expect("it was told to serve them"))
     }
 
     pub fn address(&self) -> &str {

@@ -10,6 +10,7 @@ use super::{MESSAGE_BYTES, record_of};
 use crate::archive::Shelf;
 use crate::fetch::{self, Conflict, Fetch, FetchError, Form, Item, Request};
 use crate::ids::{LogId, TopicPartition};
+use crate::metrics;
 use crate::proto::v1;
 use crate::proto::v1::fetch_request::FetchForm;
 use crate::rpc::status;
@@ -72,6 +73,14 @@ struct Answer {
     fetch: Fetch,
     partition: TopicPartition,
     waiting: VecDeque<Item>,
+}
+
+impl Drop for Answer {
+    /// Also where it is not wanted any more.
+    fn drop(&mut self) {
+        let traffic = self.fetch.traffic();
+        metrics::worker::fetched("Fetch", traffic.requests, traffic.bytes);
+    }
 }
 
 impl Answer {

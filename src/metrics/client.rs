@@ -1,0 +1,37 @@
+//! Sending segments to workers.
+
+use std::sync::LazyLock;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Counter;
+
+/// An attempt to send a segment failed and another one follows; `reason` is the error's stable one, or the code's name.
+pub fn retried(reason: &str) {
+    COUNTERS.retries.add(1, &[KeyValue::new("reason", reason.to_owned())]);
+}
+
+/// The addresses behind a name could not be looked up; those known stay.
+pub fn lookup_failed(host: &str) {
+    COUNTERS.failed_lookups.add(1, &[KeyValue::new("host", host.to_owned())]);
+}
+
+struct Counters {
+    retries: Counter<u64>,
+    failed_lookups: Counter<u64>,
+}
+
+static COUNTERS: LazyLock<Counters> = LazyLock::new(|| {
+    let meter = super::meter();
+    Counters {
+        retries: super::counter(
+            &meter,
+            "wal_indexer_client_retries",
+            "Attempts that failed and were made again",
+        ),
+        failed_lookups: super::counter(
+            &meter,
+            "wal_indexer_client_failed_lookups",
+            "Names that could not be looked up",
+        ),
+    }
+});

@@ -1,0 +1,174 @@
+//! Counts calls as they end, whatever they call and whoever answers: by method, code and reason.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use http_body::{Body, Frame, SizeHint};
+use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+use tower::{Layer, Service};
+
+use crate::metrics;
+use crate::wording;
+
+/// What is called here. Anybody may ask for any path: others are counted together, so that a stranger cannot fill a
+/// monitoring system with names.
+const METHODS: [(&str, &[&str]); 3] = [
+    ("walindexer.v1.IndexerService", &["IndexSegment", "GetStats", "Health"]),
+    ("walindexer.v1.SearchService", &["Search", "Fetch", "ListBundles"]),
+    ("grpc.health.v1.Health", &["Check", "List", "Watch"]),
+];
+
+fn method(path: &str) -> &'static str {
+    let called = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    let known = called.and_then(|(service, method)| {
+        let (_, methods) = METHODS.iter().find(|(name, _)| *name == service)?;
+        methods.iter().find(|name| **name == method)
+    });
+    known.copied().unwrap_or("other")
+}
+
+/// The layer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted;
+
+impl<S> Layer<S> for Counted {
+    type Service = Counting<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Counting(inner)
+    }
+}
+
+/// A service whose calls are counted.
+#[derive(Clone, Debug)]
+pub(super) struct Counting<S>(S);
+
+impl<S, B, A> Service<Request<B>> for Counting<S>
+where
+    S: Service<Request<B>, Response = Response<A>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Answer<A>>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let mut call = Call { method: method(request.uri().path()), began: Instant::now(), ended: false };
+        let answer = self.0.call(request);
+        Box::pin(async move {
+            let (head, body) = answer.await?.into_parts();
+            // An error says so at once; anything else at its end.
+            call.look_at(&head.headers);
+            Ok(Response::from_parts(head, Answer { body, call }))
+        })
+    }
+}
+
+/// An answer on its way.
+#[derive(Debug)]
+pub(super) struct Answer<A> {
+    body: A,
+    call: Call,
+}
+
+impl<A: Body + Unpin> Body for Answer<A> {
+    type Data = A::Data;
+    type Error = A::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<A::Data>, A::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(trailers) = frame.trailers_ref()
+        {
+            self.call.look_at(trailers);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A call that is not counted yet. Dropped before its end, it was cancelled: its caller hung up, or its time was over.
+#[derive(Debug)]
+struct Call {
+    method: &'static str,
+    began: Instant,
+    ended: bool,
+}
+
+impl Call {
+    /// Counts it where these headers tell how it ended.
+    fn look_at(&mut self, headers: &HeaderMap) {
+        if let Some(status) = Status::from_header_map(headers) {
+            let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
+            self.end(status.code(), reason);
+        }
+    }
+
+    fn end(&mut self, code: Code, reason: String) {
+        self.ended = true;
+        metrics::worker::answered(self.method, wording::code_name(code), reason, self.began.elapsed());
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(Code::Cancelled, String::new());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The methods of a proto file, as paths.
+    fn paths(proto: &str) -> Vec<String> {
+        let mut service = "";
+        let lines = proto.lines().filter_map(|line| {
+            let words: Vec<_> = line.split([' ', '(']).filter(|word| !word.is_empty()).collect();
+            match words.as_slice() {
+                ["service", name, ..] => service = name,
+                ["rpc", name, ..] => return Some(format!("/walindexer.v1.{service}/{name}")),
+                _ => {}
+            }
+            None
+        });
+        lines.collect()
+    }
+
+    #[test]
+    fn every_method_of_ours_is_counted_by_its_name() {
+        let indexer = paths(include_str!("../../proto/walindexer/v1/indexer.proto"));
+        let search = paths(include_str!("../../proto/walindexer/v1/search.proto"));
+        assert_eq!((indexer.len(), search.len()), (3, 3));
+        for path in indexer.iter().chain(&search) {
+            assert_eq!(Some(method(path)), path.rsplit('/').next());
+        }
+    }
+
+    #[test]
+    fn a_stranger_makes_no_names() {
+        for path in ["", "/", "/x", "/a/b", "/walindexer.v1.IndexerService/Drop", "walindexer.v1.X/Search"] {
+            assert_eq!(method(path), "other", "{path}");
+        }
+    }
+}
