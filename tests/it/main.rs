@@ -33,6 +33,7 @@ mod storefaults;
 mod stores;
 mod tidy;
 mod truth;
+mod versions;
 mod wal_dirs;
 mod wire;
 mod worker;

@@ -209,35 +209,61 @@ fn bundles_of_every_shape_are_sound() {
     assert_eq!(Footer::open(tail, object.len() as u64), Ok(Opened::NeedFrom(many.footer_offset)));
 }
 
-static VERSION_1: &[u8] = include_bytes!("../../../tests/fixtures/bundle/version-1.tar");
+/// What earlier builds wrote, and what they wrote it of.
+static OLD: [(&str, &[u8], u32, i64); 3] = [
+    ("version-1.tar", include_bytes!("../../../tests/fixtures/bundle/version-1.tar"), 1, 7),
+    ("version-2.tar", include_bytes!("../../../tests/fixtures/bundle/version-2.tar"), 2, 7),
+    ("version-2-hot.tar", include_bytes!("../../../tests/fixtures/bundle/version-2-hot.tar"), 2, 159),
+];
 
 #[test]
-fn a_bundle_of_the_first_version_is_read_for_ever() {
-    let object = Bytes::from_static(VERSION_1);
-    let verified = verify(&object).expect("sound");
-    let manifest = &verified.manifest;
-    assert_eq!((manifest.format_version, manifest.topic.as_str(), manifest.partition), (1, "orders", 3));
-    assert_eq!((manifest.base_offset, manifest.last_offset, manifest.record_count), (7, 7, 1));
-    let [entry] = verified.blocks.entries() else { panic!("one block") };
-    let range = verified.footer.block_range(entry).expect("within records.zst");
-    let plain = entry.open(&object[range.start as usize..range.end as usize]).expect("it opens");
-    assert_eq!(plain, &include_bytes!("../../../tests/fixtures/kafka/one-record.log")[..]);
+fn bundles_of_all_versions_are_read_for_ever() {
+    for (name, object, version, last_offset) in OLD {
+        let object = Bytes::from_static(object);
+        let verified = verify(&object).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (manifest, footer) = (&verified.manifest, &verified.footer);
+        assert_eq!((manifest.format_version, footer.version()), (version, version), "{name}");
+        assert_eq!(footer.hot().is_some(), name == "version-2-hot.tar");
+        assert_eq!((manifest.topic.as_str(), manifest.partition), ("orders", 3), "{name}");
+        assert_eq!((manifest.last_offset, manifest.log_id.as_str()), (last_offset, "0"), "{name}");
+        let mut source = Vec::new();
+        for entry in verified.blocks.entries() {
+            let range = footer.block_range(entry).expect("within records.zst");
+            source.extend(entry.open(&object[range.start as usize..range.end as usize]).expect("it opens"));
+        }
+        assert_eq!(crc32c::crc32c(&source), manifest.segment.crc32c, "{name}");
+        let one_record = &include_bytes!("../../../tests/fixtures/kafka/one-record.log")[..];
+        assert!(last_offset != 7 || source == one_record, "{name}");
+    }
+}
+
+/// The bytes that a command of the page prints some of: a bundle, or what its hot part opens to.
+fn printed_by(command: &str) -> Bytes {
+    let (_, object, ..) = OLD.iter().find(|(name, ..)| command.contains(name)).expect(command);
+    let object = Bytes::from_static(object);
+    if !command.contains("hot.zst") {
+        return object;
+    }
+    let hot = footer_of(&object).hot().and_then(|hot| hot.within(0, &object)).expect("a hot part");
+    zstd::stream::decode_all(&hot[..]).expect("a zstd frame").into()
 }
 
 #[test]
-fn the_format_s_page_shows_bytes_of_the_fixture() {
+fn the_format_s_page_shows_bytes_of_the_fixtures() {
     let page = include_str!("../../../docs/bundle-format.md");
-    let mut shown = 0;
+    let (mut shown, mut command) = (0, "");
     for line in page.lines().filter_map(|line| line.strip_prefix("    ")) {
+        command = line.strip_prefix("$ ").unwrap_or(command);
         // As xxd prints: position, colon, up to eight groups of hexadecimal digits, two spaces, the bytes as
         // text.
         let Some((position, rest)) = line.split_once(": ") else { continue };
         let Ok(position) = usize::from_str_radix(position, 16) else { continue };
         let digits: String = rest.split("  ").next().unwrap_or_default().split(' ').collect();
+        let bytes = printed_by(command);
         let found: String =
-            VERSION_1[position..position + digits.len() / 2].iter().map(|b| format!("{b:02x}")).collect();
+            bytes[position..position + digits.len() / 2].iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(digits, found, "{line}");
         shown += digits.len() / 2;
     }
-    assert_eq!(shown, 32 + 64 + 66 + 93 + 64);
+    assert_eq!(shown, 32 + 64 + 66 + 93 + 64 + 16 + 32 + 40);
 }
