@@ -6,6 +6,7 @@ mod demo;
 mod endpoint;
 mod error;
 mod export;
+mod fetch;
 mod generate;
 mod health;
 mod index;
@@ -14,6 +15,7 @@ mod ls;
 mod metrics;
 mod output;
 mod pipeline;
+mod place;
 mod progress;
 mod restore;
 mod search;
@@ -84,10 +86,12 @@ enum Command {
     Generate(generate::Args),
     /// Restore a segment, byte for byte, from its bundles.
     Restore(restore::RestoreArgs),
-    /// List bundles.
+    /// List what is stored.
     Ls(ls::LsArgs),
     /// Find records: newest first, one a line.
     Search(search::SearchArgs),
+    /// Read a partition from an offset on, as a consumer does.
+    Fetch(fetch::FetchArgs),
     /// Show what is in a segment file or a bundle.
     Inspect(inspect::InspectArgs),
     /// Write a bundle's index and manifest as a tar.gz.
@@ -115,6 +119,7 @@ pub fn main() -> ExitCode {
         Command::Restore(args) => restore::run(&args),
         Command::Ls(args) => ls::run(&args),
         Command::Search(args) => search::run(&args),
+        Command::Fetch(args) => fetch::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Verify(args) => verify::run(&args),

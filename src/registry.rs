@@ -1,5 +1,7 @@
 //! Which bundles there are: a LIST is the registry, and what keys say is enough to choose by. None is opened.
 
+use std::collections::BTreeMap;
+
 use crate::ids::{LogId, OffsetRange, TopicPartition};
 use crate::store::{BundleKey, KeyHash, KeyPrefix, Listed, Store, StoreError};
 
@@ -42,6 +44,110 @@ pub async fn find(store: &Store, filter: &Filter) -> Result<Selected, StoreError
     Ok(Selected { bundles, pruned })
 }
 
+/// What a LIST says of one log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Topic and partition.
+    pub partition: TopicPartition,
+    /// Its incarnation.
+    pub log_id: LogId,
+    /// How many bundles it has.
+    pub bundles: u64,
+    /// Their bytes.
+    pub size_bytes: u64,
+    /// From the first offset that one covers to the last.
+    pub range: OffsetRange,
+    /// The earliest and the latest time; `None` where no key says one.
+    pub times_ms: Option<(i64, i64)>,
+    /// Offsets in between that no bundle covers, ascending. What lies within a bundle its manifest says.
+    pub gaps: Vec<Gap>,
+    /// Offsets that a bundle and an earlier one cover both, by the order of their first offsets.
+    pub overlaps: Vec<Overlap>,
+}
+
+/// Offsets that no bundle covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Which.
+    pub range: OffsetRange,
+    /// The bundle in front of it.
+    pub before: BundleKey,
+    /// The bundle behind it.
+    pub behind: BundleKey,
+}
+
+/// Offsets that two bundles cover.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlap {
+    /// Which.
+    pub range: OffsetRange,
+    /// The one that begins first.
+    pub first: BundleKey,
+    /// The other.
+    pub second: BundleKey,
+}
+
+/// Sums bundles up by log, in the order of partition and log id.
+pub fn logs(bundles: &[Listed]) -> Vec<Log> {
+    let mut by_log: BTreeMap<_, Vec<&Listed>> = BTreeMap::new();
+    for one in bundles {
+        by_log.entry((one.key.partition(), one.key.log_id())).or_default().push(one);
+    }
+    by_log.into_values().filter_map(Log::of).collect()
+}
+
+impl Log {
+    /// `bundles` are those of one log.
+    fn of(mut bundles: Vec<&Listed>) -> Option<Self> {
+        bundles.sort_by_key(|one| (one.key.range(), one.key.hash()));
+        // The bundle that reaches furthest so far.
+        let mut furthest = &bundles.first()?.key;
+        let mut log = Self {
+            partition: furthest.partition().clone(),
+            log_id: furthest.log_id().clone(),
+            bundles: 0,
+            size_bytes: 0,
+            range: furthest.range(),
+            times_ms: None,
+            gaps: Vec::new(),
+            overlaps: Vec::new(),
+        };
+        for (nth, Listed { key, size_bytes, .. }) in bundles.iter().enumerate() {
+            log.bundles += 1;
+            log.size_bytes += size_bytes;
+            let times = log.times_ms.into_iter().chain(key.times_ms());
+            log.times_ms = times.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+            if nth > 0 {
+                log.compare(furthest, key);
+            }
+            log.range = log.range.cover(&key.range());
+            if key.range().last() > furthest.range().last() {
+                furthest = key;
+            }
+        }
+        Some(log)
+    }
+
+    fn compare(&mut self, furthest: &BundleKey, next: &BundleKey) {
+        let (end, start) = (furthest.range().last(), next.range().first());
+        // Offsets are not negative, and one below another has a next one.
+        if end < start {
+            self.gaps.extend(OffsetRange::new(end + 1, start - 1).map(|range| Gap {
+                range,
+                before: furthest.clone(),
+                behind: next.clone(),
+            }));
+        } else {
+            let shared = OffsetRange::new(start, end.min(next.range().last()));
+            self.overlaps.extend(shared.map(|range| Overlap {
+                range,
+                first: furthest.clone(),
+                second: next.clone(),
+            }));
+        }
+    }
+}
+
 impl Filter {
     fn prefix(&self) -> KeyPrefix {
         let Some(topic) = &self.topic else { return KeyPrefix::all() };
@@ -76,11 +182,45 @@ mod tests {
     use super::*;
 
     fn key(base: i64, times: Option<(i64, i64)>) -> BundleKey {
+        key_of("a", base, base + 9, times)
+    }
+
+    fn key_of(log_id: &str, base: i64, last: i64, times: Option<(i64, i64)>) -> BundleKey {
         let partition = TopicPartition::new("t", 2).expect("a partition");
-        let log_id = LogId::new("a");
+        let log_id = LogId::new(log_id);
         let hash = KeyHash::new(&[7; 32], &log_id, &partition).hash16();
-        let range = OffsetRange::new(base, base + 9).expect("a range");
+        let range = OffsetRange::new(base, last).expect("a range");
         BundleKey::new(partition, log_id, range, times, hash).expect("a key")
+    }
+
+    #[test]
+    fn a_log_has_gaps_where_no_bundle_and_overlaps_where_two_cover_an_offset() {
+        let keys = [
+            key_of("a", 0, 9, Some((50, 60))),
+            key_of("a", 10, 39, None),
+            // Within the one before it: the next is held against that, not against this.
+            key_of("a", 12, 14, Some((40, 45))),
+            key_of("a", 38, 49, Some((70, 80))),
+            key_of("a", 60, 69, Some((90, 95))),
+            key_of("b", 5, 5, None),
+        ];
+        let listed: Vec<_> =
+            keys.iter().rev().map(|key| Listed { key: key.clone(), size_bytes: 10, e_tag: None }).collect();
+        let logs = logs(&listed);
+        assert_eq!(logs.iter().map(|log| log.log_id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        let (a, b) = (&logs[0], &logs[1]);
+        assert_eq!((a.bundles, a.size_bytes, a.times_ms), (5, 50, Some((40, 95))));
+        assert_eq!((a.range.first(), a.range.last()), (0, 69));
+        let range = |first, last| OffsetRange::new(first, last).expect("a range");
+        let gap = Gap { range: range(50, 59), before: keys[3].clone(), behind: keys[4].clone() };
+        assert_eq!(a.gaps, [gap]);
+        let overlap = |range, first: usize, second: usize| Overlap {
+            range,
+            first: keys[first].clone(),
+            second: keys[second].clone(),
+        };
+        assert_eq!(a.overlaps, [overlap(range(12, 14), 1, 2), overlap(range(38, 39), 1, 3)]);
+        assert_eq!((b.bundles, b.times_ms, b.gaps.len(), b.overlaps.len()), (1, None, 0, 0));
     }
 
     #[test]

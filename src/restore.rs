@@ -184,6 +184,11 @@ impl Plan {
         &self.segment
     }
 
+    /// How many bytes of the store are read to write it.
+    pub fn compressed_bytes(&self) -> u64 {
+        self.archives.iter().map(|archive| archive.blocks().compressed_bytes()).sum()
+    }
+
     /// Writes the segment to `file` and reads it back to check its hash. `path` is what errors call it.
     pub async fn write(
         &self,

@@ -7,9 +7,11 @@
 //! What is wrong with a bundle is a [`Finding`]; an error means that nothing can be said.
 
 mod check;
+mod pace;
 mod probe;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::archive::{Archive, ArchiveError, ArchiveErrorKind, Source, open_index, walk};
@@ -18,6 +20,7 @@ use crate::restore::{self, Plan, RestoreError};
 use crate::store::{Listed, Store};
 
 use check::Check;
+use pace::Pace;
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +57,27 @@ pub struct Outcome {
     pub segments_partly: u64,
 }
 
+/// What became of a segment.
+enum Segment {
+    Whole,
+    /// Not all of its bundles were at hand.
+    Partly,
+    Broken(Finding),
+}
+
+impl Outcome {
+    fn add(&mut self, segment: Segment, progress: &impl Fn(Progress<'_>)) {
+        match segment {
+            Segment::Whole => self.segments_whole += 1,
+            Segment::Partly => self.segments_partly += 1,
+            Segment::Broken(finding) => {
+                progress(Progress::Segment(&finding));
+                self.findings.push(finding);
+            }
+        }
+    }
+}
+
 /// Why nothing can be said.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
@@ -65,36 +89,70 @@ pub enum VerifyError {
     Restore(#[from] RestoreError),
 }
 
-/// Looks at each of these bundles. With `all` they are all that the store has, and a segment's missing bundle is a finding. `progress`
-/// hears how many bytes more were checked.
+/// How to look at bundles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scrub {
+    /// The bundles are all that the store has: then a segment's missing bundle is a finding.
+    pub all: bool,
+    /// How many bytes are read of them in a second, at most; `None`: as many as can be. Segments of several partitions are read a second
+    /// time, to put them together.
+    pub bytes_per_second: Option<NonZeroU64>,
+}
+
+/// What is heard on the way.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress<'a> {
+    /// So many bytes more were checked.
+    Bytes(u64),
+    /// A bundle was looked at, and this is wrong with it.
+    Bundle(&'a Checked, &'a [Finding]),
+    /// The segment of a bundle cannot be put together again.
+    Segment(&'a Finding),
+}
+
+/// Looks at each of these bundles; one that is wrong does not keep it from the next.
 pub async fn verify(
     store: &Store,
     bundles: &[Listed],
-    all: bool,
-    progress: impl Fn(u64),
+    scrub: Scrub,
+    progress: impl Fn(Progress<'_>),
 ) -> Result<Outcome, VerifyError> {
-    let mut outcome = Outcome::default();
+    let (mut outcome, pace) = (Outcome::default(), Pace::new(scrub.bytes_per_second));
     let mut segments: BTreeMap<([u8; 32], LogId), Vec<Arc<Archive>>> = BTreeMap::new();
+    let read = async |bytes| {
+        progress(Progress::Bytes(bytes));
+        pace.wait(bytes).await;
+    };
     for listed in bundles {
         let bundle = listed.key.to_string();
-        match verify_bundle(store, listed, &progress).await {
+        let (checked, wrong) = match verify_bundle(store, listed, &pace, &read).await {
             Ok((archive, checked, wrong)) => {
-                outcome.bundles.push(checked);
-                let findings = wrong.into_iter().map(|what| Finding { bundle: bundle.clone(), what });
-                outcome.findings.extend(findings);
-                let segment = (archive.manifest().segment.sha256, archive.log_id().clone());
-                segments.entry(segment).or_default().push(Arc::new(archive));
+                if archive.manifest().segment.partitions == 1 {
+                    // It is all of its segment.
+                    let segment = verify_segment(vec![Arc::new(archive)], scrub.all, &pace).await?;
+                    outcome.add(segment, &progress);
+                } else {
+                    let segment = (archive.manifest().segment.sha256, archive.log_id().clone());
+                    segments.entry(segment).or_default().push(Arc::new(archive));
+                }
+                (checked, wrong)
             }
             Err(error) if is_finding(&error) => {
-                let (size_bytes, what) = (listed.size_bytes, error.fault().to_string());
-                outcome.bundles.push(Checked { bundle: bundle.clone(), size_bytes, ..Checked::default() });
-                outcome.findings.push(Finding { bundle, what });
+                let (bundle, size_bytes) = (bundle.clone(), listed.size_bytes);
+                let checked = Checked { bundle, size_bytes, ..Checked::default() };
+                (checked, vec![error.fault().to_string()])
             }
             Err(error) => return Err(error.into()),
-        }
+        };
+        let findings: Vec<_> =
+            wrong.into_iter().map(|what| Finding { bundle: bundle.clone(), what }).collect();
+        progress(Progress::Bundle(&checked, &findings));
+        outcome.bundles.push(checked);
+        outcome.findings.extend(findings);
     }
     for archives in segments.into_values().flat_map(sets) {
-        verify_segment(archives, all, &mut outcome).await?;
+        let segment = verify_segment(archives, scrub.all, &pace).await?;
+        outcome.add(segment, &progress);
     }
     Ok(outcome)
 }
@@ -110,11 +168,14 @@ fn is_finding(error: &ArchiveError) -> bool {
 async fn verify_bundle(
     store: &Store,
     listed: &Listed,
-    progress: &impl Fn(u64),
+    pace: &Pace,
+    read: &impl AsyncFn(u64),
 ) -> Result<(Archive, Checked, Vec<String>), ArchiveError> {
     let archive = Archive::open(Source::listed(store, listed)).await?;
     let check = Check::new(&archive, open_index(&archive).await?);
-    let (_, check) = walk(archive.source(), check, progress).await?;
+    // The index is read by itself first.
+    pace.wait(archive.traffic().bytes).await;
+    let (_, check) = walk(archive.source(), check, read).await?;
     let concluded = archive.blocking(move || check.conclude()).await?;
     let concluded = concluded.map_err(|fault| archive.error(fault))?;
     let checked = Checked {
@@ -140,22 +201,21 @@ fn sets(archives: Vec<Arc<Archive>>) -> Vec<Vec<Arc<Archive>>> {
 }
 
 /// Puts a segment together again, if all of it is there. That of one partition was hashed on the way.
-async fn verify_segment(
-    archives: Vec<Arc<Archive>>,
-    all: bool,
-    outcome: &mut Outcome,
-) -> Result<(), VerifyError> {
+async fn verify_segment(archives: Vec<Arc<Archive>>, all: bool, pace: &Pace) -> Result<Segment, VerifyError> {
     let bundle = archives[0].name();
     let written = match Plan::new(archives) {
         Ok(plan) if plan.segment().partitions == 1 => Ok(()),
-        Ok(plan) => restore::rehearse(&plan).await,
+        Ok(plan) => {
+            pace.wait(plan.compressed_bytes()).await;
+            restore::rehearse(&plan).await
+        }
         Err(error) => Err(error),
     };
     match written {
-        Ok(()) => outcome.segments_whole += 1,
-        Err(RestoreError::Missing { .. }) if !all => outcome.segments_partly += 1,
-        Err(RestoreError::Archive(error)) if !is_finding(&error) => return Err(error.into()),
-        Err(error @ (RestoreError::Write { .. } | RestoreError::Panicked)) => return Err(error.into()),
+        Ok(()) => Ok(Segment::Whole),
+        Err(RestoreError::Missing { .. }) if !all => Ok(Segment::Partly),
+        Err(RestoreError::Archive(error)) if !is_finding(&error) => Err(error.into()),
+        Err(error @ (RestoreError::Write { .. } | RestoreError::Panicked)) => Err(error.into()),
         Err(
             error @ (RestoreError::NoBundles
             | RestoreError::Archive(_)
@@ -168,10 +228,9 @@ async fn verify_segment(
             | RestoreError::HashDiffers { .. }),
         ) => {
             let what = format!("its segment cannot be restored: {error}");
-            outcome.findings.push(Finding { bundle, what });
+            Ok(Segment::Broken(Finding { bundle, what }))
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

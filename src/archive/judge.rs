@@ -16,7 +16,7 @@ use crate::store::{Existing, Refused};
 /// they must be those of `blocks`, from the same places. Returns where its footer starts.
 pub async fn judge(existing: Existing, built: &Manifest, blocks: &Blocks) -> Result<u64, Refused> {
     let source = Source::existing(existing);
-    let (verified, found) = walk(&source, SourceHash::default(), |_| {}).await.map_err(refused)?;
+    let (verified, found) = walk(&source, SourceHash::default(), async |_| {}).await.map_err(refused)?;
     let foreign = |reason: String| Refused::Foreign { reason };
     if let Some(what) = difference(&verified.manifest, built) {
         return Err(foreign(format!("its manifest says otherwise of the {what}")));

@@ -19,11 +19,11 @@ pub trait Visit: Send + 'static {
 }
 
 /// Reads all of a bundle, in order and in bounded memory: two chunks, the blocks' table, and one block. `progress` hears how many
-/// bytes more were checked.
+/// bytes more were checked, and may take its time: so much later the next are read.
 pub async fn walk<V: Visit>(
     source: &Source,
     mut visit: V,
-    progress: impl Fn(u64),
+    progress: impl AsyncFn(u64),
 ) -> Result<(Verified, V), ArchiveError> {
     let failed = |fault: Fault| source.error(fault);
     let end = End::read(source).await?;
@@ -42,7 +42,7 @@ pub async fn walk<V: Visit>(
         let len = chunk.len() as u64;
         let work = move || advance(verifier, visit, chunk);
         (verifier, visit) = blocking(work).await.and_then(|done| done).map_err(failed)?;
-        progress(len);
+        progress(len).await;
     }
     let verified = blocking(move || verifier.finish().map_err(Fault::from)).await.and_then(|done| done);
     Ok((verified.map_err(failed)?, visit))

@@ -1,15 +1,21 @@
-//! `ls`: which bundles there are.
+//! `ls`: which logs and bundles there are.
 
-use super::store::{StoreArgs, exit_of_store};
+use futures::TryStreamExt;
+
+use super::place::{Place, PlaceArgs};
+use super::store::exit_of_store;
 use super::text::one_line;
-use super::{CliError, output, runtime};
+use super::{CliError, Exit, endpoint, output, runtime};
 use crate::ids::LogId;
 use crate::proto::v1;
-use crate::registry::{self, Filter};
+use crate::registry::{self, Filter, Log};
 use crate::rpc::search::listed;
-use crate::store::Store;
+use crate::store::Listed;
 
-/// List bundles.
+/// How many gaps of a log are shown; all are counted.
+const GAPS_SHOWN_MAX: usize = 3;
+
+/// List what is stored: topics, partitions and their logs, or their bundles.
 #[derive(Debug, clap::Args)]
 pub struct LsArgs {
     /// Only those of this topic.
@@ -24,41 +30,114 @@ pub struct LsArgs {
     #[arg(long, env = "WAL_INDEXER_LOG_ID", value_name = "ID")]
     log_id: Option<String>,
 
-    /// Only those of the segment with this SHA-256.
+    /// Only the bundles of the segment with this SHA-256.
     #[arg(long, env = "WAL_INDEXER_SEGMENT", value_name = "HEX", value_parser = sha256)]
     segment: Option<[u8; 32]>,
 
-    /// Print protobuf messages as JSON, one a line.
+    /// Show every bundle, not the sums of their logs.
+    #[arg(long, env = "WAL_INDEXER_BUNDLES")]
+    bundles: bool,
+
+    /// Print bundles as protobuf messages in JSON, one a line.
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
 
     #[command(flatten)]
-    store: StoreArgs,
+    place: PlaceArgs,
 }
 
 /// Lists and prints.
 pub fn run(args: &LsArgs) -> Result<(), CliError> {
-    let store = args.store.open()?;
-    let filter = Filter {
-        topic: args.topic.clone(),
-        partition: args.partition,
-        log_id: args.log_id.as_deref().map(LogId::new),
-        segment_sha256: args.segment,
-        ..Filter::default()
-    };
-    let found = runtime()?.block_on(registry::find(&store, &filter));
-    let found = found.map_err(|error| CliError::new(exit_of_store(&error), "cannot list", &error))?;
-    let bundles: Vec<_> = found.bundles.iter().map(|one| listed(&store, one)).collect();
-    print(args, &store, &bundles)
-}
-
-fn print(args: &LsArgs, store: &Store, bundles: &[v1::ListBundlesResponse]) -> Result<(), CliError> {
+    let place = args.place.open()?;
+    let bundles = runtime()?.block_on(list(args, &place))?;
     if args.json {
         return bundles.iter().try_for_each(output::json_line);
     }
     if bundles.is_empty() {
-        return output::line(&format!("no bundles in {}", store.url()));
+        return output::line(&format!("no bundles in {}", place.name()));
     }
+    if args.bundles || args.segment.is_some() {
+        return print_bundles(&bundles);
+    }
+    print_logs(&registry::logs(&bundles.iter().map(from_wire).collect::<Result<Vec<_>, _>>()?))
+}
+
+impl LsArgs {
+    fn filter(&self) -> Filter {
+        Filter {
+            topic: self.topic.clone(),
+            partition: self.partition,
+            log_id: self.log_id.as_deref().map(LogId::new),
+            segment_sha256: self.segment,
+            ..Filter::default()
+        }
+    }
+
+    fn request(&self) -> v1::ListBundlesRequest {
+        let filter = v1::RecordFilter {
+            topic: self.topic.clone().unwrap_or_default(),
+            partition: self.partition,
+            log_id: self.log_id.clone(),
+            ..v1::RecordFilter::default()
+        };
+        let segment_sha256 = self.segment.map(|hash| hash.to_vec().into());
+        v1::ListBundlesRequest { filter: Some(filter), segment_sha256 }
+    }
+}
+
+async fn list(args: &LsArgs, place: &Place) -> Result<Vec<v1::ListBundlesResponse>, CliError> {
+    match place {
+        Place::Store(shelf) => {
+            let found = registry::find(shelf.store(), &args.filter()).await;
+            let found = found.map_err(|error| CliError::new(exit_of_store(&error), "cannot list", &error))?;
+            Ok(found.bundles.iter().map(|one| listed(shelf.store(), one)).collect())
+        }
+        Place::Worker(address) => {
+            let asked = endpoint::ask(address, async |client| client.list_bundles(args.request()).await);
+            let failed = |status| CliError::status(address, &status);
+            asked.await?.try_collect().await.map_err(failed)
+        }
+    }
+}
+
+/// The bundle as it stands in a LIST: its key says all but its size.
+fn from_wire(message: &v1::ListBundlesResponse) -> Result<Listed, CliError> {
+    let bundle = message.bundle.clone().unwrap_or_default();
+    let key = bundle.key.parse().map_err(|error| CliError::new(Exit::Failed, &bundle.key, &error))?;
+    Ok(Listed { key, size_bytes: bundle.size_bytes, e_tag: Some(bundle.e_tag) })
+}
+
+fn print_logs(logs: &[Log]) -> Result<(), CliError> {
+    let header = ["partition", "log", "bundles", "offsets", "from", "to", "size", "not covered"];
+    let mut table = output::table(&header, &[2, 6]);
+    for log in logs {
+        let (from, to) = log.times_ms.unzip();
+        table.add_row([
+            one_line(&log.partition.to_string()).into_owned(),
+            one_line(log.log_id.as_str()).into_owned(),
+            log.bundles.to_string(),
+            format!("{}..{}", log.range.first(), log.range.last()),
+            output::time_ms(from),
+            output::time_ms(to),
+            output::bytes(log.size_bytes),
+            gaps(log),
+        ]);
+    }
+    output::line(&table.trim_fmt())
+}
+
+fn gaps(log: &Log) -> String {
+    let shown = log.gaps.iter().take(GAPS_SHOWN_MAX);
+    let mut words: Vec<_> = shown.map(|gap| format!("{}..{}", gap.range.first(), gap.range.last())).collect();
+    match log.gaps.len() {
+        0 => words.push("-".to_owned()),
+        count if count > GAPS_SHOWN_MAX => words.push(format!("and {} more", count - GAPS_SHOWN_MAX)),
+        _ => {}
+    }
+    words.join(", ")
+}
+
+fn print_bundles(bundles: &[v1::ListBundlesResponse]) -> Result<(), CliError> {
     let mut table = output::table(&["partition", "log", "offsets", "from", "to", "size", "key"], &[5]);
     for one in bundles {
         let bundle = one.bundle.clone().unwrap_or_default();

@@ -1,13 +1,18 @@
 //! `verify`: whether stored bundles still are what their receipts said.
 
+use std::cell::Cell;
+use std::num::NonZeroU64;
+
+use bytesize::ByteSize;
 use futures::future::try_join_all;
 use serde::Serialize;
 
 use super::store::{self, StoreArgs, exit_of_archive, exit_of_store};
+use super::text::one_line;
 use super::{CliError, Exit, output, runtime};
-use crate::registry::{self, Filter};
+use crate::registry::{self, Filter, Log};
 use crate::store::{BundleKey, Listed, Store, StoreError};
-use crate::verify::{self, Outcome, VerifyError};
+use crate::verify::{self, Checked, Finding, Outcome, Progress, Scrub, VerifyError};
 
 /// Check every byte, count and record of stored bundles.
 #[derive(Debug, clap::Args)]
@@ -20,7 +25,11 @@ pub struct VerifyArgs {
     #[arg(long, env = "WAL_INDEXER_ALL", conflicts_with = "keys")]
     all: bool,
 
-    /// Print what was found as JSON, one object a line: first each bundle, then what is wrong.
+    /// Read at most so many bytes in a second, to leave the store to others: 50MiB.
+    #[arg(long, env = "WAL_INDEXER_RATE", value_name = "SIZE", value_parser = rate)]
+    rate: Option<NonZeroU64>,
+
+    /// Print JSON, one object a line: each bundle, and behind it what is wrong with it; then segments, gaps and overlaps.
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
 
@@ -45,22 +54,49 @@ struct FindingLine<'a> {
     finding: &'a str,
 }
 
-/// Verifies and prints; exits with 3 where anything is wrong.
+/// Offsets that no bundle of a log covers, or that two do.
+#[derive(Serialize)]
+struct BordersLine<'a> {
+    what: &'a str,
+    topic: &'a str,
+    partition: i32,
+    log_id: &'a str,
+    first_offset: i64,
+    last_offset: i64,
+    bundles: [String; 2],
+}
+
+/// Verifies and prints; exits with 3 where anything is wrong. Gaps and overlaps between bundles are told, and are not wrong by themselves:
+/// compaction makes the ones, replicas make the others.
 pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
     let store = args.store.open()?;
-    let outcome = runtime()?.block_on(async {
+    let (listed, outcome) = runtime()?.block_on(async {
         let listed = list(&store, args);
         let listed =
             listed.await.map_err(|error| CliError::new(exit_of_store(&error), "cannot verify", &error))?;
         let bar = output::progress(listed.iter().map(|one| one.size_bytes).sum(), "verifying");
-        let outcome = verify::verify(&store, &listed, args.all, |bytes| bar.inc(bytes)).await;
+        let scrub = Scrub { all: args.all, bytes_per_second: args.rate };
+        let printed = Cell::new(Ok(()));
+        let print = |line: &dyn Fn() -> Result<(), CliError>| {
+            printed.set(printed.replace(Ok(())).and_then(|()| bar.suspend(line)));
+        };
+        let outcome = verify::verify(&store, &listed, scrub, |progress| match progress {
+            Progress::Bytes(bytes) => bar.inc(bytes),
+            Progress::Bundle(checked, findings) => print(&|| print_bundle(args.json, checked, findings)),
+            Progress::Segment(finding) => print(&|| print_finding(args.json, finding)),
+        });
+        let outcome = outcome.await;
         bar.finish_and_clear();
-        outcome.map_err(|error| CliError::new(exit(&error), "cannot verify", &error))
+        printed.into_inner()?;
+        outcome
+            .map(|outcome| (listed, outcome))
+            .map_err(|error| CliError::new(exit(&error), "cannot verify", &error))
     })?;
-    if args.json {
-        print_json(&outcome)?
-    } else {
-        print(&outcome)?
+    if args.all {
+        registry::logs(&listed).iter().try_for_each(|log| print_borders(args.json, log))?;
+    }
+    if !args.json {
+        print_summary(&outcome)?;
     }
     match outcome.findings.len() {
         0 => Ok(()),
@@ -76,40 +112,60 @@ async fn list(store: &Store, args: &VerifyArgs) -> Result<Vec<Listed>, StoreErro
     try_join_all(args.keys.iter().map(|key| store.head(key))).await
 }
 
-fn print_json(outcome: &Outcome) -> Result<(), CliError> {
-    for one in &outcome.bundles {
-        let ok = !outcome.findings.iter().any(|finding| finding.bundle == one.bundle);
-        let (bundle, size_bytes) = (one.bundle.as_str(), one.size_bytes);
-        output::json_line(&BundleLine { bundle, size_bytes, records: one.records, terms: one.terms, ok })?;
+fn print_bundle(json: bool, checked: &Checked, findings: &[Finding]) -> Result<(), CliError> {
+    let Checked { bundle, size_bytes, records, terms } = checked;
+    let ok = findings.is_empty();
+    if json {
+        let line = BundleLine { bundle, size_bytes: *size_bytes, records: *records, terms: *terms, ok };
+        output::json_line(&line)?;
+    } else {
+        let (mark, size) = (if ok { "ok" } else { "WRONG" }, output::bytes(*size_bytes));
+        output::line(&format!("{mark:<5} {size:>10} {records:>9} records {terms:>9} terms found  {bundle}"))?;
     }
-    let mut findings = outcome.findings.iter();
-    findings.try_for_each(|one| output::json_line(&FindingLine { bundle: &one.bundle, finding: &one.what }))
+    findings.iter().try_for_each(|finding| print_finding(json, finding))
 }
 
-fn print(outcome: &Outcome) -> Result<(), CliError> {
-    let mut table = output::table(&["", "size", "records", "terms found", "key"], &[1, 2, 3]);
-    for one in &outcome.bundles {
-        let wrong = outcome.findings.iter().any(|finding| finding.bundle == one.bundle);
-        table.add_row([
-            if wrong { "WRONG" } else { "ok" }.to_owned(),
-            output::bytes(one.size_bytes),
-            one.records.to_string(),
-            one.terms.to_string(),
-            one.bundle.clone(),
-        ]);
+fn print_finding(json: bool, Finding { bundle, what }: &Finding) -> Result<(), CliError> {
+    match json {
+        true => output::json_line(&FindingLine { bundle, finding: what }),
+        false => output::line(&format!("{bundle}: {what}")),
     }
-    if !outcome.bundles.is_empty() {
-        output::line(&table.trim_fmt())?;
+}
+
+fn print_borders(json: bool, log: &Log) -> Result<(), CliError> {
+    let gaps = log.gaps.iter().map(|gap| ("gap", gap.range, [&gap.before, &gap.behind]));
+    let overlaps = log.overlaps.iter().map(|one| ("overlap", one.range, [&one.first, &one.second]));
+    for (what, range, bundles) in gaps.chain(overlaps) {
+        let (partition, log_id) = (&log.partition, log.log_id.as_str());
+        let (first_offset, last_offset) = (range.first(), range.last());
+        let bundles = bundles.map(BundleKey::to_string);
+        if json {
+            let (topic, partition) = (partition.topic(), partition.partition());
+            let line = BordersLine { what, topic, partition, log_id, first_offset, last_offset, bundles };
+            output::json_line(&line)?;
+        } else {
+            let ([a, b], name) = (bundles, one_line(&partition.to_string()).into_owned());
+            let log_id = one_line(log_id);
+            output::line(&format!(
+                "{what}: {name} log {log_id}, offsets {first_offset}..{last_offset}: {a} and {b}"
+            ))?;
+        }
     }
-    for finding in &outcome.findings {
-        output::line(&format!("{}: {}", finding.bundle, finding.what))?;
-    }
+    Ok(())
+}
+
+fn print_summary(outcome: &Outcome) -> Result<(), CliError> {
     let (whole, partly) = (outcome.segments_whole, outcome.segments_partly);
     output::line(&format!(
         "{} bundles, {} findings; {whole} segments restorable, {partly} not all of whose bundles were looked at",
         outcome.bundles.len(),
         outcome.findings.len()
     ))
+}
+
+fn rate(text: &str) -> Result<NonZeroU64, String> {
+    let size: ByteSize = text.parse()?;
+    NonZeroU64::new(size.as_u64()).ok_or_else(|| "nothing can be read at this rate".to_owned())
 }
 
 fn exit(error: &VerifyError) -> Exit {

@@ -17,6 +17,9 @@ use crate::proto::v1::indexer_service_client::IndexerServiceClient;
 use crate::proto::v1::search_service_client::SearchServiceClient;
 use crate::proto::v1::segment_header::Source;
 
+/// The largest message of an answer, in bytes. A record or a batch is never cut, and may open to 256 MiB.
+const ANSWER_BYTES_MAX: usize = 320 << 20;
+
 /// Why a worker gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectionError {
@@ -56,7 +59,7 @@ impl Connection {
         let failed = |source| ConnectionError::Connect { endpoint: endpoint.to_owned(), source };
         let channel =
             Endpoint::from_shared(endpoint.to_owned()).map_err(failed)?.connect().await.map_err(failed)?;
-        let search = SearchServiceClient::new(channel.clone()).max_decoding_message_size(REPLY_BYTES_MAX);
+        let search = SearchServiceClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
         let indexer = IndexerServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
         Ok(Self { indexer, search })
     }
@@ -94,6 +97,22 @@ impl Connection {
         request: v1::SearchRequest,
     ) -> Result<Streaming<v1::SearchResponse>, ConnectionError> {
         Ok(self.search.search(request).await?.into_inner())
+    }
+
+    /// A partition from an offset on, as the worker sends it; the last message says where to go on.
+    pub async fn fetch(
+        &mut self,
+        request: v1::FetchRequest,
+    ) -> Result<Streaming<v1::FetchResponse>, ConnectionError> {
+        Ok(self.search.fetch(request).await?.into_inner())
+    }
+
+    /// The bundles that may hold what is asked for.
+    pub async fn list_bundles(
+        &mut self,
+        request: v1::ListBundlesRequest,
+    ) -> Result<Streaming<v1::ListBundlesResponse>, ConnectionError> {
+        Ok(self.search.list_bundles(request).await?.into_inner())
     }
 
     /// Whether the worker can take work.

@@ -225,3 +225,100 @@ async fn whatever_overlaps_every_offset_is_answered_once_and_in_order() {
         }
     }
 }
+
+async fn put(store: &Store, source: &Bytes) {
+    for packed in pack(source, "") {
+        put_new(store, &packed.key, &packed.object()).await;
+    }
+}
+
+/// A segment of `orders`/3 with blocks of some 100 KiB.
+fn large_segment() -> Bytes {
+    let mut bytes = Vec::new();
+    let spec = Spec { size: Size::Bytes(4 << 20), partition: orders(), ..Spec::default() };
+    generate(&spec, &mut bytes).expect("in memory");
+    bytes.into()
+}
+
+#[tokio::test]
+async fn only_the_blocks_that_are_needed_are_read() {
+    let (store, source) = (store(), large_segment());
+    put(&store, &source).await;
+    let read = async |offset, max_records, max_bytes| {
+        let request = Request { max_records, max_bytes, ..request(offset, Form::Records) };
+        let mut fetch = fetch(&shelf(&store), &request).await.expect("a listing");
+        let mut count = 0;
+        while let Some(items) = fetch.next().await.expect("an answer") {
+            count += items.len() as u64;
+        }
+        (count, fetch.traffic())
+    };
+    let (nothing, opening) = read(1 << 40, 10, u64::MAX).await;
+    assert_eq!((nothing, opening.requests), (0, 1), "what no key covers is not opened");
+    let (few, one_block) = read(5_000, 10, u64::MAX).await;
+    let (one, _) = read(5_000, u64::MAX, 1).await;
+    assert_eq!((few, one), (10, 1));
+    let (all, whole) = read(0, u64::MAX, u64::MAX).await;
+    assert!(all > 10_000 && whole.bytes > 5 * one_block.bytes, "{whole:?} {one_block:?}");
+    // The LIST, the bundle's end, what of its head did not come with it, and one block.
+    assert!(one_block.requests <= 4, "{one_block:?}");
+}
+
+#[tokio::test]
+async fn whoever_stops_waiting_for_the_next_items_may_ask_again() {
+    let (store, source) = (store(), large_segment());
+    put(&store, &source).await;
+    let request = request(0, Form::Records);
+    let whole = answer(&store, &request).await.expect("an answer");
+    let mut fetch = fetch(&shelf(&store), &request).await.expect("a listing");
+    let (mut offsets, mut dropped) = (Vec::new(), 0);
+    loop {
+        // Every other wait is given up after the first look.
+        let looked = futures::poll!(Box::pin(fetch.next()));
+        let items = match looked {
+            std::task::Poll::Ready(items) => items,
+            std::task::Poll::Pending => {
+                dropped += 1;
+                fetch.next().await
+            }
+        };
+        let Some(items) = items.expect("an answer") else { break };
+        offsets.extend(items.iter().map(Item::last_offset));
+    }
+    assert!(dropped > 5, "{dropped}");
+    assert_eq!(offsets, whole.offsets());
+    assert_eq!(fetch.next_offset(), whole.next_offset);
+}
+
+#[tokio::test]
+async fn batches_are_answered_up_to_one_that_was_not_kept_and_there_is_the_error() {
+    let store = store();
+    put(&store, &segment(&generated(Format::ChronikV2, 1, 0, 5))).await;
+    let kept = answer(&store, &request(0, Form::KafkaBatches)).await.expect("an answer");
+    put(&store, &segment(&generated(Format::ChronikV1, 1, kept.next_offset, 5))).await;
+    let again = answer(&store, &request(0, Form::KafkaBatches)).await.expect("an answer");
+    assert_eq!((again.items, again.next_offset), (kept.items, kept.next_offset));
+    match answer(&store, &request(kept.next_offset, Form::KafkaBatches)).await {
+        Err(FetchError::NoBatch { offset, why, .. }) => {
+            assert_eq!((offset, why), (kept.next_offset, NoBatch::SingleRecord));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(answer(&store, &request(kept.next_offset, Form::Records)).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_answer_ends_where_its_list_of_conflicts_is_full_and_the_next_goes_on_there() {
+    let store = store();
+    for seed in [1, 2] {
+        let mut bytes = Vec::new();
+        let spec = Spec { size: Size::Records(400), seed, partition: orders(), ..Spec::default() };
+        generate(&spec, &mut bytes).expect("in memory");
+        put(&store, &bytes.into()).await;
+    }
+    let first = answer(&store, &request(0, Form::Records)).await.expect("an answer");
+    assert_eq!((first.conflicts.len(), first.items.len()), (CONFLICTS_MAX, 2 * CONFLICTS_MAX));
+    assert_eq!(first.next_offset, CONFLICTS_MAX as i64);
+    let second = answer(&store, &request(first.next_offset, Form::Records)).await.expect("an answer");
+    assert_eq!((second.items.len(), second.next_offset), (2 * (400 - CONFLICTS_MAX), 400));
+}

@@ -187,3 +187,45 @@ impl Item {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::ids::OffsetRange;
+    use crate::segment::KafkaBatch;
+
+    fn batch(offset: i64, bytes: &Bytes) -> Version {
+        let range = OffsetRange::new(offset, offset).expect("a range");
+        let item = Item::Batch(KafkaBatch { range, records: 1, bytes: bytes.clone() });
+        Version { item, bundle: "a".into() }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_however_much_is_asked_for() {
+        let bytes = Bytes::from(vec![0; WINDOW_BYTES_MAX as usize / 2]);
+        let mut window = Window::new(0, Room { records: u64::MAX, bytes: u64::MAX });
+        for offset in [7, 3, 9, 5, 1] {
+            window.add(batch(offset, &bytes));
+        }
+        assert_eq!(window.end(), Some(5), "two fit");
+        assert_eq!(window.take_before(None).into_keys().collect::<Vec<_>>(), [1, 3]);
+        assert!(window.is_done(Some(5)) && !window.is_done(Some(4)));
+    }
+
+    #[test]
+    fn the_first_is_kept_whatever_it_takes_and_what_differs_from_it_too() {
+        let mut window = Window::new(2, Room { records: 1, bytes: 10 });
+        window.add(batch(1, &Bytes::from_static(b"before what is asked for")));
+        window.add(batch(5, &Bytes::from_static(b"a large one")));
+        window.add(batch(4, &Bytes::from_static(b"one that comes first")));
+        window.add(batch(4, &Bytes::from_static(b"another one for the same offset")));
+        window.add(batch(4, &Bytes::from_static(b"one that comes first")));
+        let taken = window.take_before(None);
+        assert_eq!(taken.values().map(Vec::len).collect::<Vec<_>>(), [2]);
+        assert_eq!((taken.into_keys().next(), window.end()), (Some(4), Some(5)));
+        window.add(batch(4, &Bytes::from_static(b"")));
+        assert!(window.take_before(None).is_empty(), "nothing fits behind it");
+    }
+}

@@ -74,8 +74,8 @@ impl SearchService for Reader {
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
         let request = fetch::request(request.into_inner())?;
-        let messages = fetch::messages(&self.shelf, request).await?;
-        Ok(Response::new(messages.boxed()))
+        let messages = fetch::messages(&self.shelf, request).await.inspect_err(fetch::log_refusal)?;
+        Ok(Response::new(messages.inspect(fetch::log).boxed()))
     }
 
     async fn list_bundles(

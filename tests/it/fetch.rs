@@ -1,9 +1,12 @@
 //! The consumer's read path, from outside: over gRPC, from bundles that the write path made.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 use bytes::{Buf, Bytes};
 use prost::Message;
+use serde_json::Value;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use wal_indexer::archive::Shelf;
@@ -14,7 +17,7 @@ use wal_indexer::proto::v1::fetch_request::FetchForm;
 use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
 
 use crate::read_back::{from_wire, serve};
-use crate::worker::Refusal;
+use crate::worker::{Refusal, Worker, command};
 use crate::written::{ExpectedRecord, Written, expected_of, fixture, fixtures};
 
 type Client = SearchServiceClient<Channel>;
@@ -418,4 +421,122 @@ async fn a_bundle_that_is_missing_cut_or_damaged_is_an_error_that_names_it() {
         }
     };
     assert!(error.to_string().starts_with(&keys[1]) && error.to_string().contains("not found"), "{error}");
+}
+
+#[tokio::test]
+async fn the_verb_prints_records_and_where_to_go_on_and_writes_batches() {
+    let written = Written::new();
+    let log = fixture("kafka/none.log");
+    written.put("kafka/none.log", &log).await;
+    let fetch = |arguments: &[&str]| {
+        let place = ["fetch", "--topic", "orders", "--partition", "3"];
+        written.run(&[&place[..], arguments].concat())
+    };
+    let ran = fetch(&["--offset", "95"]);
+    let starts: Vec<_> = ran.out.lines().map(|line| line.split(' ').nth(1).expect("a place")).collect();
+    assert_eq!(starts, ["orders/3@95", "orders/3@96", "orders/3@97", "orders/3@98", "orders/3@99"]);
+    assert!(ran.err.ends_with("next offset: 100\n"), "{ran:?}");
+
+    let lines = fetch(&["--max-records", "2", "--json"]).json();
+    assert_eq!((lines[1]["offset"].as_str(), lines[2]["nextOffset"].as_str()), (Some("1"), Some("2")));
+    assert_eq!((lines.len(), lines[2]["logId"].as_str()), (3, Some("0")));
+
+    let out = written.path("batches");
+    let out = out.to_str().expect("UTF-8");
+    let ran = fetch(&["--kafka-batches", "--out", out]);
+    assert!(ran.code == 0 && ran.err.ends_with("next offset: 100\n"), "{ran:?}");
+    assert_eq!(std::fs::read(out).expect("a file"), log);
+    std::fs::remove_file(out).expect("it is there");
+
+    written.put_as("chronik/v1.wal", &fixture("chronik/v1.wal"), "v1").await;
+    for (code, arguments) in [
+        (1, &["--kafka-batches", "--out", out, "--log-id", "v1"][..]),
+        (2, &["--kafka-batches"]),
+        (2, &["--offset", "-1"]),
+        (2, &["--max-records", "0"]),
+        (5, &["--endpoint", "http://127.0.0.1:1"]),
+    ] {
+        let ran = fetch(arguments);
+        assert!(ran.code == code && ran.err.starts_with("error: "), "{arguments:?}: {ran:?}");
+    }
+    assert!(!std::path::Path::new(out).exists(), "what is not whole has not its name");
+}
+
+#[tokio::test]
+async fn the_verb_follows_what_is_stored_later() {
+    let written = Written::new();
+    written.put("kafka/none.log", &fixture("kafka/none.log")).await;
+    let following = ["fetch", "--topic", "orders", "--partition", "3", "--follow", "--offset", "98"];
+    let mut process = command(following)
+        .env("WAL_INDEXER_STORE", written.store().url())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
+    let mut offset = || -> i64 {
+        let line = lines.next().expect("it goes on").expect("UTF-8");
+        let place = line.split(' ').nth(1).and_then(|place| place.strip_prefix("orders/3@"));
+        place.and_then(|offset| offset.parse().ok()).unwrap_or_else(|| panic!("{line}"))
+    };
+    assert_eq!([offset(), offset()], [98, 99]);
+    written.put("kafka/gzip.log", &fixture("kafka/gzip.log")).await;
+    assert_eq!([offset(), offset()], [1_000, 1_001]);
+    process.kill().expect("it is ours");
+    process.wait().expect("it ends");
+}
+
+#[tokio::test]
+async fn ls_sums_up_logs_and_says_which_offsets_no_bundle_covers() {
+    let (written, segments) = (Written::new(), segments(3, Format::Kafka));
+    put_all(&written, &segments).await;
+    let ends: Vec<_> = segments.iter().map(|one| records_of(std::slice::from_ref(one))).collect();
+    let last = |nth: usize| *ends[nth].keys().next_back().expect("records");
+    let gap = |nth| format!("{}..{}", last(nth) + 1, last(nth) + 17);
+    let out = written.run(&["ls"]).out;
+    let line = out.lines().nth(1).expect("a log");
+    let words: Vec<_> = line.split_whitespace().collect();
+    assert_eq!(words[..4], ["orders/3", "0", "3", &format!("0..{}", last(2))], "{out}");
+    assert!(line.trim_end().ends_with(&format!("{}, {}", gap(0), gap(1))), "{out}");
+    assert_eq!(written.run(&["ls", "--bundles"]).out.lines().count(), 4);
+
+    let bundles = written.run(&["ls", "--json"]).json();
+    let worker = Worker::start_on(written.store().url(), &[], &["--roles", "search"]);
+    let endpoint = worker.endpoint();
+    assert_eq!(written.run(&["ls", "--json", "--endpoint", &endpoint]).json(), bundles);
+    assert_eq!(written.run(&["ls", "--endpoint", &endpoint]).out, out);
+    let asked = ["fetch", "--topic", "orders", "--partition", "3", "--json"];
+    let here = written.run(&asked).json();
+    assert_eq!(written.run(&[&asked[..], &["--endpoint", &endpoint]].concat()).json(), here);
+}
+
+#[tokio::test]
+async fn a_scrub_goes_on_behind_a_corrupt_bundle_and_tells_gaps_and_overlaps() {
+    let (written, segments) = (Written::new(), segments(3, Format::Kafka));
+    put_all(&written, &segments).await;
+    // A replica's, which sealed earlier.
+    written.put("replica", &split(&segments[2])[..4].concat().into()).await;
+    let keys = written.keys().await;
+    let clean = written.run(&["verify", "--all", "--rate", "1GiB", "--json"]).json();
+    let borders = |lines: &[Value]| -> Vec<Value> {
+        lines.iter().filter(|line| line.get("what").is_some()).cloned().collect()
+    };
+    let told = borders(&clean);
+    let words: Vec<_> = told.iter().map(|line| line["what"].as_str().expect("a word")).collect();
+    assert_eq!(words, ["gap", "gap", "overlap"]);
+    assert_eq!(told[0]["bundles"], serde_json::json!([keys[0], keys[1]]));
+    assert_eq!(told[2]["bundles"], serde_json::json!([keys[2], keys[3]]));
+
+    let broken = written.path("store").join(&keys[1]);
+    let mut bytes = std::fs::read(&broken).expect("a bundle");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&broken, bytes).expect("a file");
+    let ran = written.run(&["verify", "--all"]);
+    assert_eq!(ran.code, 3, "{ran:?}");
+    for (key, mark) in [(&keys[0], "ok"), (&keys[1], "WRONG"), (&keys[2], "ok"), (&keys[3], "ok")] {
+        let is_told = |line: &&str| line.starts_with(mark) && line.ends_with(key.as_str());
+        assert_eq!(ran.out.lines().filter(is_told).count(), 1, "{key}: {ran:?}");
+    }
+    assert!(ran.out.lines().any(|line| line.starts_with("overlap: orders/3 log 0, offsets ")), "{ran:?}");
+    assert_eq!(written.run(&["verify", "--all", "--rate", "0"]).code, 2);
 }

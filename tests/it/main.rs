@@ -25,6 +25,7 @@ mod read_back;
 mod receipts;
 mod requests;
 mod resident;
+mod roles;
 mod scale;
 mod servers;
 mod sidecar;

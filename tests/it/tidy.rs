@@ -24,6 +24,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "ingest",
             "inspect",
             "metrics",
+            "partial",
             "proto",
             "registry",
             "restore",

@@ -50,22 +50,34 @@ pub async fn messages(
     shelf: &Shelf,
     request: Request,
 ) -> Result<impl Stream<Item = Result<v1::FetchResponse, Status>> + Send + use<>, Status> {
-    let fetch = fetch::fetch(shelf, &request).await.map_err(|error| refused(&error))?;
+    let fetch = fetch::fetch(shelf, &request).await.map_err(|error| status::of_fetch(&error))?;
     let answer = Some(Answer { fetch, partition: request.partition, waiting: VecDeque::new() });
     Ok(stream::unfold(answer, async |answer| {
         let mut answer = answer?;
         match answer.message().await {
             Ok(Some(message)) => Some((Ok(message), Some(answer))),
             Ok(None) => Some((Ok(answer.last_message()), None)),
-            Err(error) => Some((Err(refused(&error)), None)),
+            Err(error) => Some((Err(status::of_fetch(&error)), None)),
         }
     }))
 }
 
-fn refused(error: &FetchError) -> Status {
-    let status = status::of_fetch(error);
+/// What an operator should know of a message that is sent.
+pub fn log(message: &Result<v1::FetchResponse, Status>) {
+    match message {
+        Ok(message) => message.conflicts.iter().for_each(log_conflict),
+        Err(status) => log_refusal(status),
+    }
+}
+
+/// Why a fetch has no answer.
+pub fn log_refusal(status: &Status) {
     warn!(code = wording::code_name(status.code()), error = status.message(), "fetch failed");
-    status
+}
+
+fn log_conflict(conflict: &v1::Conflict) {
+    let v1::Conflict { topic, partition, log_id, offset, bundle_keys } = conflict;
+    warn!(topic, partition, log_id, offset, ?bundle_keys, "bundles hold different records for one offset");
 }
 
 /// An answer under way.
@@ -124,14 +136,12 @@ impl Answer {
     }
 
     fn conflict(&self, conflict: &Conflict, log_id: &str) -> v1::Conflict {
-        let Conflict { offset, bundles } = conflict;
-        warn!(partition = %self.partition, log_id, offset, ?bundles, "bundles hold different records for one offset");
         v1::Conflict {
             topic: self.partition.topic().to_owned(),
             partition: self.partition.partition(),
             log_id: log_id.to_owned(),
-            offset: *offset,
-            bundle_keys: bundles.clone(),
+            offset: conflict.offset,
+            bundle_keys: conflict.bundles.clone(),
         }
     }
 }

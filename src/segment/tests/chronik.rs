@@ -324,3 +324,27 @@ fn v1_parts_that_do_not_fit_are_refused_by_name() {
     check_reason("BAD_RECORD", &frame(&header(1, &[0xff], 2, b"ok")));
     check_reason("BAD_OFFSETS", &v1(-1, 0, &[null, empty.clone(), empty].concat()));
 }
+
+#[test]
+fn the_producers_own_batch_gets_the_base_offset_that_the_log_gave_it_and_nothing_else_changes() {
+    let frame = |original: Option<&[u8]>| {
+        let options = [option(None), option(None), option(original)].concat();
+        let records = [entry(100, 0, None, None), entry(101, 0, None, None)].concat();
+        let head = CanonicalHead { count: 2, ..CanonicalHead::default() };
+        let bytes = v2(&canonical(head, &records, &options), &v2_trailer(100, 101, 2));
+        let mut frames = Vec::new();
+        Splitter::new(bytes.len() as u64, None).push(bytes.into(), &mut frames).expect("a frame");
+        frames.remove(0)
+    };
+    let records = [record(0, 0, None, None), record(0, 1, None, None)].concat();
+    let sent = batch(BatchHead { base_offset: 0, last_delta: 1, count: 2, ..BatchHead::default() }, &records);
+    let kept = frame(Some(&sent)).kafka_batch(1 << 20).expect("sound").expect("it was kept");
+    assert_eq!((kept.range.first(), kept.range.last(), kept.records), (100, 101, 2));
+    assert_eq!(kept.bytes[..8], 100_i64.to_be_bytes());
+    assert_eq!(kept.bytes[8..], sent[8..]);
+
+    assert_eq!(frame(None).kafka_batch(1 << 20).expect("sound"), Err(NoBatch::NotKept));
+    let longer = batch(BatchHead { last_delta: 2, count: 2, ..BatchHead::default() }, &records);
+    let other = frame(Some(&longer)).kafka_batch(1 << 20).expect("sound");
+    assert_eq!(other, Err(NoBatch::OtherSpan { batch: 3, frame: 2 }));
+}

@@ -1,0 +1,185 @@
+//! `fetch`: a partition's records, or batches, from an offset on.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tonic::Status;
+use tracing::warn;
+
+use super::place::{Place, PlaceArgs};
+use super::{CliError, Exit, endpoint, output, runtime, text};
+use crate::partial::Partial;
+use crate::proto::v1;
+use crate::proto::v1::fetch_request::FetchForm;
+use crate::rpc::search::fetch as rpc;
+
+/// How long `--follow` waits before it asks again, where nothing new was there.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+
+/// Read a partition from an offset on, as a consumer does: in offset order, each offset once.
+///
+/// What there is can be read page by page: the offset to go on from is printed to standard error, or, with --json, as the last line.
+#[derive(Debug, clap::Args)]
+pub struct FetchArgs {
+    /// The topic.
+    #[arg(long, env = "WAL_INDEXER_TOPIC", value_name = "TOPIC")]
+    topic: String,
+
+    /// The partition.
+    #[arg(long, env = "WAL_INDEXER_PARTITION", value_name = "N")]
+    partition: i32,
+
+    /// Where to begin.
+    #[arg(long, env = "WAL_INDEXER_OFFSET", value_name = "OFFSET", default_value_t = 0,
+        value_parser = clap::value_parser!(i64).range(0..))]
+    offset: i64,
+
+    /// How many records to read, at most.
+    #[arg(long, env = "WAL_INDEXER_MAX_RECORDS", value_name = "N", default_value_t = rpc::MAX_RECORDS_DEFAULT as u32,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    max_records: u32,
+
+    /// How many bytes to read, at most; the first record or batch comes whatever its size.
+    #[arg(long, env = "WAL_INDEXER_MAX_BYTES", value_name = "SIZE", default_value = "1MiB")]
+    max_bytes: bytesize::ByteSize,
+
+    /// The incarnation of the log. Default: the one with the latest record.
+    #[arg(long, env = "WAL_INDEXER_LOG_ID", value_name = "ID")]
+    log_id: Option<String>,
+
+    /// Write the producers' own batches, as they were, to --out.
+    #[arg(long, env = "WAL_INDEXER_KAFKA_BATCHES", requires = "out")]
+    kafka_batches: bool,
+
+    /// The file that batches are written to.
+    #[arg(long, env = "WAL_INDEXER_OUT", value_name = "FILE", requires = "kafka_batches")]
+    out: Option<PathBuf>,
+
+    /// Go on, page after page, and wait for what is stored later. Ends with the process.
+    #[arg(long, env = "WAL_INDEXER_FOLLOW", conflicts_with = "kafka_batches")]
+    follow: bool,
+
+    /// Print records as protobuf JSON, one a line, and last the rest of the answer: nextOffset, logId, conflicts.
+    #[arg(long, env = "WAL_INDEXER_JSON")]
+    json: bool,
+
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// Reads and prints.
+pub fn run(args: &FetchArgs) -> Result<(), CliError> {
+    let place = args.place.open()?;
+    runtime()?.block_on(async {
+        match &args.out {
+            Some(out) => write_batches(args, &place, out).await,
+            None => print_records(args, &place).await,
+        }
+    })
+}
+
+impl FetchArgs {
+    fn request(&self) -> v1::FetchRequest {
+        let form = if self.kafka_batches { FetchForm::KafkaBatches } else { FetchForm::Records };
+        v1::FetchRequest {
+            topic: self.topic.clone(),
+            partition: self.partition,
+            offset: self.offset,
+            max_records: self.max_records,
+            max_bytes: self.max_bytes.as_u64().max(1),
+            form: form.into(),
+            log_id: self.log_id.clone(),
+        }
+    }
+
+    /// What is said when all is answered.
+    fn conclude(&self, last: &v1::FetchResponse) -> Result<(), CliError> {
+        for v1::Conflict { offset, bundle_keys, .. } in &last.conflicts {
+            warn!(offset, ?bundle_keys, "bundles hold different records for one offset");
+        }
+        if self.json {
+            return output::json_line(last);
+        }
+        eprintln!("next offset: {}", last.next_offset());
+        Ok(())
+    }
+}
+
+async fn print_records(args: &FetchArgs, place: &Place) -> Result<(), CliError> {
+    let mut request = args.request();
+    loop {
+        let mut records = 0;
+        let last = page(place, &request, |message| {
+            records += message.records.len();
+            message.records.iter().try_for_each(|record| print(args, record))
+        });
+        let last = last.await?;
+        if !args.follow {
+            return args.conclude(&last);
+        }
+        request.offset = last.next_offset();
+        // The log that it began with, whatever comes later.
+        request.log_id = request.log_id.or(Some(last.log_id).filter(|log_id| !log_id.is_empty()));
+        if records == 0 {
+            tokio::time::sleep(FOLLOW_EVERY).await;
+        }
+    }
+}
+
+fn print(args: &FetchArgs, record: &v1::Record) -> Result<(), CliError> {
+    if args.json {
+        return output::json_line(record);
+    }
+    let (time, topic) = (output::time_ms(record.timestamp_ms), text::one_line(&record.topic));
+    let value = text::value(record.value.as_deref());
+    output::line(&format!("{time} {topic}/{}@{} {value}", record.partition, record.offset))
+}
+
+async fn write_batches(args: &FetchArgs, place: &Place, out: &Path) -> Result<(), CliError> {
+    let failed = |error| CliError::new(Exit::Failed, &format!("cannot write {}", out.display()), &error);
+    let partial = Partial::create(out).map_err(failed)?;
+    let (file, request): (Arc<File>, _) = (partial.file(), args.request());
+    let write = |message: &v1::FetchResponse| (&*file).write_all(&message.kafka_batches).map_err(failed);
+    let last = page(place, &request, write).await?;
+    partial.keep().map_err(failed)?;
+    args.conclude(&last)
+}
+
+/// One answer: hands on each message but the last, which is returned.
+async fn page(
+    place: &Place,
+    request: &v1::FetchRequest,
+    mut each: impl FnMut(&v1::FetchResponse) -> Result<(), CliError>,
+) -> Result<v1::FetchResponse, CliError> {
+    let failed = |status: Status| CliError::status(place.name(), &status);
+    let mut messages = ask(place, request.clone()).await?;
+    while let Some(message) = messages.next().await {
+        let message = message.map_err(failed)?;
+        if message.next_offset.is_some() {
+            return Ok(message);
+        }
+        each(&message)?;
+    }
+    Err(CliError::because(Exit::Again, format!("{}: the answer was cut off", place.name())))
+}
+
+async fn ask(
+    place: &Place,
+    request: v1::FetchRequest,
+) -> Result<BoxStream<'static, Result<v1::FetchResponse, Status>>, CliError> {
+    match place {
+        Place::Worker(address) => {
+            Ok(endpoint::ask(address, async |client| client.fetch(request).await).await?.boxed())
+        }
+        Place::Store(shelf) => {
+            let failed = |status| CliError::status(place.name(), &status);
+            let request = rpc::request(request).map_err(failed)?;
+            Ok(rpc::messages(shelf, request).await.map_err(failed)?.boxed())
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The flags that say where to read: a store, in this process, or a worker that has one.
+
+use url::Url;
+
+use super::{CliError, Exit, store};
+use crate::archive::Shelf;
+
+/// What is kept in memory of the bundles that a verb reads.
+const SHELF_BYTES_MAX: u64 = 64 << 20;
+
+/// Where to read.
+#[derive(Debug, clap::Args)]
+pub struct PlaceArgs {
+    /// Where the bundles are, to read them in this process.
+    #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL", required_unless_present = "endpoint")]
+    store: Option<Url>,
+
+    /// Ask this worker instead, such as http://127.0.0.1:7070.
+    #[arg(long, env = "WAL_INDEXER_ENDPOINT", value_name = "URL")]
+    endpoint: Option<String>,
+}
+
+/// Where to read.
+#[derive(Debug)]
+pub enum Place {
+    /// A store.
+    Store(Shelf),
+    /// A worker's address.
+    Worker(String),
+}
+
+impl PlaceArgs {
+    /// Opens the store, if it is one.
+    pub fn open(&self) -> Result<Place, CliError> {
+        match (&self.endpoint, &self.store) {
+            (Some(endpoint), _) => Ok(Place::Worker(endpoint.clone())),
+            (None, Some(url)) => Ok(Place::Store(Shelf::new(store::open(url)?, SHELF_BYTES_MAX))),
+            (None, None) => Err(CliError::because(Exit::Usage, "--store or --endpoint is needed")),
+        }
+    }
+}
+
+impl Place {
+    /// What messages call it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Store(shelf) => shelf.store().url(),
+            Self::Worker(address) => address,
+        }
+    }
+}

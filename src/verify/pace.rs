@@ -1,0 +1,51 @@
+//! Reading at no more than a rate, so that a scrub leaves the store to others.
+
+use std::num::NonZeroU64;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+/// Holds up whoever reads. What was not read while the store was slow is not made up for.
+pub(super) struct Pace {
+    bytes_per_second: Option<NonZeroU64>,
+    /// When the bytes that were read so far may have been.
+    due: Mutex<Instant>,
+}
+
+impl Pace {
+    /// `None`: as fast as it goes.
+    pub fn new(bytes_per_second: Option<NonZeroU64>) -> Self {
+        Self { bytes_per_second, due: Mutex::new(Instant::now()) }
+    }
+
+    /// Waits until so many bytes more may have been read.
+    pub async fn wait(&self, bytes: u64) {
+        if let Some(due) = self.due_after(bytes, Instant::now()) {
+            sleep_until(due).await;
+        }
+    }
+
+    fn due_after(&self, bytes: u64, now: Instant) -> Option<Instant> {
+        let rate = self.bytes_per_second?;
+        let mut due = self.due.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *due = now.max(*due) + Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
+        Some(*due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_take_their_time_and_lost_time_is_not_made_up_for() {
+        let pace = Pace::new(NonZeroU64::new(100));
+        let began = Instant::now();
+        let after = |seconds| began + Duration::from_secs(seconds);
+        assert_eq!(pace.due_after(50, began), Some(began + Duration::from_millis(500)));
+        assert_eq!(pace.due_after(150, began), Some(after(2)));
+        assert_eq!(pace.due_after(100, after(60)), Some(after(61)));
+        assert_eq!(Pace::new(None).due_after(u64::MAX, began), None);
+    }
+}
