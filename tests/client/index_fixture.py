@@ -59,6 +59,8 @@ def compile_protos():
     sys.path.insert(0, out.name)
     messages = importlib.import_module("walindexer.v1.indexer_pb2")
     stubs = importlib.import_module("walindexer.v1.indexer_pb2_grpc")
+    # For whoever asks for it by name later.
+    importlib.import_module("walindexer.v1.search_pb2_grpc")
     out.cleanup()
     return messages, stubs
 

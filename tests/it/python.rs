@@ -4,22 +4,41 @@ use std::process::Command;
 
 use crate::worker::Worker;
 
-#[test]
-#[ignore = "needs Python with grpcio; make test runs it"]
-fn a_python_client_that_knows_only_the_protos_indexes_every_fixture() {
+/// Runs a script of `tests/client` against a worker of its own; returns what it said.
+fn run(script: &str) -> String {
     let python = std::env::var("WAL_INDEXER_TEST_PYTHON")
         .expect("WAL_INDEXER_TEST_PYTHON names a Python with tests/client/requirements.txt installed");
     let worker = Worker::start();
     let output = Command::new(python)
-        .args(["tests/client/all_fixtures.py", worker.address()])
+        .args([script, worker.address()])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("Python starts");
-    let said = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+/// How many Kafka fixtures there are.
+fn logs() -> usize {
     let fixtures = std::fs::read_dir("tests/fixtures/kafka").expect("the fixtures are there");
-    let logs = fixtures
-        .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().extension() == Some("log".as_ref())));
+    let is_log = |path: std::path::PathBuf| path.extension() == Some("log".as_ref());
+    fixtures.filter(|entry| entry.as_ref().is_ok_and(|entry| is_log(entry.path()))).count()
+}
+
+#[test]
+#[ignore = "needs Python with grpcio; make test runs it"]
+fn a_python_client_that_knows_only_the_protos_indexes_every_fixture() {
+    let said = run("tests/client/all_fixtures.py");
     let mentioned = said.matches(".log").count();
-    assert!(mentioned >= logs.count(), "only {mentioned} Kafka fixtures were sent:\n{said}");
+    assert!(mentioned >= logs(), "only {mentioned} Kafka fixtures were sent:\n{said}");
+}
+
+#[test]
+#[ignore = "needs Python with grpcio and kafka-python; make test runs it"]
+fn kafka_python_decodes_what_is_fetched_of_every_fixture_with_valid_checksums() {
+    let said = run("tests/client/fetch_fixtures.py");
+    let decoded = said.lines().filter(|line| line.ends_with("with valid checksums")).count();
+    // All Kafka fixtures but the empty one, and most of Chronik's.
+    assert!(decoded > logs() + 5, "only {decoded} were decoded:\n{said}");
 }
