@@ -173,6 +173,27 @@ MUTATIONS = {
     "30": ("Work in hand is dropped at once.", "kill::lesson_30_sigterm", [
         ("src/server.rs", "Ok(()) => tokio::time::sleep(drain_max).await,", 'Ok(()) => tokio::time::sleep(if crate::mutant("30") { Duration::ZERO } else { drain_max }).await,'),
     ]),
+    "10-fetch": ("What was read before is answered again.", "fetch::lesson_10", [
+        ("src/fetch/window.rs", "if versions.iter().any(|other| other.item == version.item) {", 'if !crate::mutant("10-fetch") && versions.iter().any(|other| other.item == version.item) {'),
+    ]),
+    "fetch-order": ("A block's records are answered as soon as it is read.", "fetch::lesson_10", [
+        ("src/fetch/answer.rs", "self.window.take_before(self.next_to_come())", 'self.window.take_before(self.next_to_come().filter(|_| !crate::mutant("fetch-order")))'),
+    ]),
+    "fetch-next": ("The next page begins one record late.", "fetch::following_next_offset", [
+        ("src/fetch/answer.rs", "self.answered_to = offset.saturating_add(1);", 'self.answered_to = offset.saturating_add(if crate::mutant("fetch-next") { 2 } else { 1 });'),
+    ]),
+    "fetch-end": ("A log's end is where its last record is.", "fetch::from_every_offset_of_every_fixture_exactly", [
+        ("src/fetch/answer.rs", "if is_read_to_its_end {", 'if is_read_to_its_end && !crate::mutant("fetch-end") {'),
+    ]),
+    "fetch-hole": ("A block that cannot be read is passed over.", "fetch::a_bundle_that_is_missing", [
+        ("src/fetch/answer.rs", "self.window.merge(read?);", """if crate::mutant("fetch-hole") && read.is_err() {
+                continue;
+            }
+            self.window.merge(read?);"""),
+    ]),
+    "fetch-base": ("A batch that begins before the offset is left out.", "fetch::from_every_offset_of_every_fixture_the_producers", [
+        ("src/fetch/block.rs", "if range.is_some_and(|range| !window.takes_some(range.first(), range.last())) {", 'if range.is_some_and(|range| !window.takes_some(range.first(), if crate::mutant("fetch-base") { range.first() } else { range.last() })) {'),
+    ]),
     "torn": ("Torn bytes are counted and not kept.", "concurrency::a_segment_with_its_torn_tail", [
         ("src/ingest/slice.rs", "            self.blocks.add(position, &bytes, *facts)?;", """            if facts.range.is_some() || !crate::mutant("torn") {
                 self.blocks.add(position, &bytes, *facts)?;

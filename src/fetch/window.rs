@@ -9,7 +9,7 @@ use crate::segment::NoBatch;
 
 /// What waits at most until it can be answered, in bytes, however much is asked for: where frames lie far out of order, answers are
 /// shorter.
-pub const WINDOW_BYTES_MAX: u64 = 32 << 20;
+pub const WINDOW_BYTES_MAX: u64 = 8 << 20;
 
 /// Records and bytes: how many there are, or how many more there may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

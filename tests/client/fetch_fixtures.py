@@ -10,6 +10,7 @@ import argparse
 import base64
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ import index_fixture
 from index_fixture import TIMEOUT_SECONDS, Mismatch, check
 
 FIXTURES = all_fixtures.FIXTURES
+# What a quoted term of a query can hold as it is.
+PLAIN = re.compile(rb"[\w.-]+")
 
 
 def fixtures():
@@ -107,7 +110,8 @@ def check_records(reader, wanted):
         found, _, _ = reader.fetch(offset, max_records=1_000_000, max_bytes=1 << 30)
         check(f"records from {offset}", found, [record for record in wanted if record[0] >= offset])
     check("records that Search counts", reader.count(""), len(wanted))
-    keys = {record[2] for record in wanted if record[2] and record[2].isalnum()}
+    keys = {record[2] for record in wanted if record[2] and PLAIN.fullmatch(record[2])}
+    check("keys to look for", len(keys), index_fixture.Must("one at least", lambda count: count > 0))
     for key in keys:
         same = sum(record[2] == key for record in wanted)
         check(f"records that Search finds by key {key}", reader.count(f'key:"{key.decode()}"'), same)
