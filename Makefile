@@ -20,6 +20,8 @@ test: tools ## Everything that CI checks
 	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
 	$(TESTS) $(CARGO) test --locked --quiet -- --include-ignored --skip ::long_
+	$(VENV)/bin/python tests/manifests.py
+	tests/image.sh
 	./target/debug/wal-indexer demo
 
 test-long: tools ## What takes minutes: large segments, every byte and every cut

@@ -257,28 +257,42 @@ async fn callers_that_hang_up_are_counted_as_cancelled() {
     assert_eq!(stats(&mut worker.client().await).await.rejected.get("CANCELLED"), Some(&1));
 }
 
-/// A worker that has met all sorts of things, and an agent beside it.
-async fn busy_processes(wal: &Wal) -> (Worker, Sidecar) {
+/// What a worker says that has met all sorts of things.
+async fn of_a_busy_worker() -> Scrape {
     let worker = Worker::start_with(&MEASURED);
     some_work(&worker).await;
-    wal.add_all("orders", 0, 1..=3);
-    let bad = wal.path().join(name("orders", 0, 2));
+    until(&worker, "all answered", |scrape| scrape.worker("fetched_bytes_total") > Some(0.0))
+}
+
+/// What agents say: one with a segment that is damaged, one whose worker is none, one without a worker.
+async fn of_busy_agents() -> [Scrape; 3] {
+    let (worker, wals) = (Worker::start(), [Wal::new(), Wal::new(), Wal::new()]);
+    for wal in &wals {
+        wal.add_all("orders", 0, 1..=3);
+    }
+    let bad = wals[0].path().join(name("orders", 0, 2));
     let mut bytes = std::fs::read(&bad).expect("it is there");
     bytes[200] ^= 1;
     std::fs::write(&bad, bytes).expect("written");
-    // Nobody listens on the other address: what is sent there is sent again.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
-    let agent = Sidecar::start(wal.path(), &[format!("http://{nobody}"), worker.endpoint()], &[]);
-    agent.until("one rejected", |agent| agent.metric("agent_rejected_segments") == Some(1.0));
-    (worker, agent)
+    let sends = Sidecar::start(wals[0].path(), &[worker.endpoint()], &[]);
+    let refused = Sidecar::start(wals[1].path(), &[sends.metrics_endpoint()], &[]);
+    let alone = Sidecar::start(wals[2].path(), &[format!("http://{nobody}")], &[]);
+    for (agent, name) in [
+        (&sends, "agent_rejections_total"),
+        (&refused, "agent_refusals_total"),
+        (&alone, "client_retries_total"),
+    ] {
+        agent.until(name, |agent| agent.metric(name) > Some(0.0));
+    }
+    [sends, refused, alone].map(|agent| agent.metrics())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs promtool (tests/install-servers.sh); make test runs it"]
 async fn promtool_finds_nothing_to_say_about_the_names() {
-    let wal = Wal::new();
-    let (worker, agent) = busy_processes(&wal).await;
-    for scrape in [worker.scrape(), agent.metrics()] {
+    let [sends, refused, alone] = of_busy_agents().await;
+    for scrape in [of_a_busy_worker().await, sends, refused, alone] {
         let promtool = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/promtool");
         let mut check = Command::new(promtool)
             .args(["check", "metrics"])
@@ -307,14 +321,21 @@ fn names_in(text: &str) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_documents_name_each_measurement_and_none_that_is_not_there() {
-    let wal = Wal::new();
-    let (worker, agent) = busy_processes(&wal).await;
-    let measured = worker.scrape().families();
+async fn documents_rules_and_dashboard_name_what_is_measured() {
+    let measured = of_a_busy_worker().await.families();
+    let agents: BTreeSet<_> = of_busy_agents().await.iter().flat_map(Scrape::families).collect();
     let named = names_in(&text("docs/operations.md"));
     assert_eq!(named.symmetric_difference(&measured).collect::<Vec<_>>(), [""; 0]);
     let manual = text("docs/agent.md");
-    for name in agent.metrics().families() {
+    let all: BTreeSet<_> = measured.union(&agents).collect();
+    for place in ["rules.yaml", "dashboard.json", "prometheus-adapter.yaml"] {
+        for asked in names_in(&text(&format!("deploy/monitoring/{place}"))) {
+            let family = ["_bucket", "_count", "_sum"].iter().find_map(|part| asked.strip_suffix(part));
+            let is_there = |name: &str| all.contains(&name.to_owned());
+            assert!(is_there(&asked) || family.is_some_and(is_there), "{place} asks for {asked}");
+        }
+    }
+    for name in agents {
         let short = name.trim_start_matches("wal_indexer_agent_");
         assert!(
             named.contains(&name) || manual.contains(short) || manual.contains("_segments_total"),

@@ -1,0 +1,310 @@
+#!/usr/bin/env python3
+"""Renders what is below deploy/ and holds it against Kubernetes' schemas, against the program, and against itself. Offline.
+
+Takes the program as an argument (default: target/debug/wal-indexer). Kinds that Kubernetes does not know (ServiceMonitor, PodMonitor,
+PrometheusRule) are held against the schemas below: what of them we use, and nothing that we do not.
+"""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+
+import jsonschema
+import kubernetes_validate
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DEPLOY = ROOT / "deploy"
+KUBECTL = pathlib.Path(sys.executable).parent / "kubectl"
+PROMTOOL = ROOT / "target/tools/promtool"
+PROGRAM = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "target/debug/wal-indexer").resolve()
+
+# What workers take beside their budget: half as much again, or so (docs/operations.md, "What a worker needs").
+LIMIT_TO_BUDGET_MIN = 1.5
+
+
+def thing(required, **properties):
+    """A schema for an object with these members and no others."""
+    return {"type": "object", "required": required, "properties": properties, "additionalProperties": False}
+
+
+STRING = {"type": "string", "minLength": 1}
+DURATION = {"type": "string", "pattern": r"^[0-9]+(ms|s|m|h)$"}
+STRINGS = {"type": "object", "additionalProperties": STRING}
+SELECTOR = thing(["matchLabels"], matchLabels=STRINGS)
+ENDPOINTS = {"type": "array", "minItems": 1, "items": thing(["port"], port=STRING, interval=DURATION)}
+ANNOTATIONS = thing(["summary", "runbook_url"], summary=STRING, runbook_url=STRING)
+LABELS = thing(["severity"], severity={"enum": ["warning", "critical"]})
+ALERT = thing(["alert", "expr", "labels", "annotations"],
+              alert={"type": "string", "pattern": "^WalIndexer[A-Za-z]+$"}, expr=STRING, labels=LABELS,
+              annotations=ANNOTATIONS, **{"for": DURATION})
+GROUP = thing(["name", "rules"], name=STRING, rules={"type": "array", "minItems": 1, "items": ALERT})
+SPECS = {
+    "ServiceMonitor": thing(["selector", "endpoints"], selector=SELECTOR, endpoints=ENDPOINTS),
+    "PodMonitor": thing(["selector", "podMetricsEndpoints"], selector=SELECTOR, podMetricsEndpoints=ENDPOINTS,
+                        namespaceSelector=thing(["any"], any={"const": True})),
+    "PrometheusRule": thing(["groups"], groups={"type": "array", "minItems": 1, "items": GROUP}),
+}
+
+failures = []
+
+
+def check(holds, what):
+    if not holds:
+        failures.append(what)
+
+
+def render(directory):
+    rendered = subprocess.run([KUBECTL, "kustomize", directory], capture_output=True, text=True)
+    check(rendered.returncode == 0, f"{directory.relative_to(ROOT)}: {rendered.stderr.strip()}")
+    return [document for document in yaml.safe_load_all(rendered.stdout) if document]
+
+
+def named(documents, kind, name=None):
+    found = [one for one in documents if one["kind"] == kind and name in (None, one["metadata"]["name"])]
+    return found[0] if found else None
+
+
+def check_schema(place, document):
+    kind = document["kind"]
+    try:
+        if document["apiVersion"] == "monitoring.coreos.com/v1":
+            jsonschema.validate(document["spec"], SPECS[kind])
+        else:
+            kubernetes_validate.validate(document, "1.37", strict=True)
+    except (kubernetes_validate.ValidationError, jsonschema.ValidationError, KeyError) as error:
+        failures.append(f"{place}: {kind}: {error}")
+
+
+def containers(documents):
+    """Each pod's template with each of its containers that runs this program."""
+    for document in documents:
+        if document["kind"] in ("Deployment", "StatefulSet"):
+            pod = document["spec"]["template"]
+            for container in pod["spec"]["containers"]:
+                if container["image"].split(":")[0] == "wal-indexer":
+                    yield document, pod, container
+
+
+def values(container, documents):
+    """The container's variables, with those of config maps that are generated beside it. What is not told by value is None."""
+    told = {}
+    for source in container.get("envFrom", []):
+        config = named(documents, "ConfigMap", source.get("configMapRef", {}).get("name", "-"))
+        told |= config["data"] if config else {}
+    return told | {one["name"]: one.get("value") for one in container["env"]}
+
+
+def size(text):
+    """Bytes of `2Gi` (Kubernetes) or `1GiB` (the program)."""
+    number, unit = re.fullmatch(r"(\d+)([KMG]i)B?", text).groups()
+    return int(number) << {"Ki": 10, "Mi": 20, "Gi": 30}[unit]
+
+
+def variables(verb):
+    """The variables that a verb reads, by its own word."""
+    told = subprocess.run([PROGRAM, verb, "--help"], capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"env: (WAL_INDEXER_[A-Z_]+)", told))
+
+
+def check_container(place, document, pod, container, documents):
+    verb, told = container["args"][0], values(container, documents)
+    known, ours = variables(verb), {name for name in told if name.startswith("WAL_INDEXER_")}
+    check(ours <= known, f"{place}: `{verb}` reads no {sorted(ours - known)}")
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+    check(container["image"] == f"wal-indexer:{version}", f"{place}: {container['image']} is not {version}")
+
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    listens = {int(told[name].rsplit(":")[-1]) for name in told if name.endswith("LISTEN")}
+    check(listens == set(ports.values()), f"{place}: listens on {listens}, names {ports}")
+
+    # What Kubernetes calls "restricted", and a root that cannot be written to.
+    both = pod["spec"]["securityContext"] | container["securityContext"]
+    check(both.get("runAsNonRoot") is True and both.get("runAsUser", 0) > 0, f"{place}: runs as root")
+    check(both.get("readOnlyRootFilesystem") is True, f"{place}: its root can be written to")
+    check(both.get("allowPrivilegeEscalation") is False, f"{place}: may get more rights")
+    check(both.get("capabilities") == {"drop": ["ALL"]}, f"{place}: has capabilities")
+    check(both.get("seccompProfile") == {"type": "RuntimeDefault"}, f"{place}: may make any system call")
+    check(pod["spec"]["automountServiceAccountToken"] is False, f"{place}: has a token for the cluster")
+
+    # A little more: what is left after the drain timeout is dropped, and its callers are told.
+    drain, grace = int(told.get("WAL_INDEXER_DRAIN_TIMEOUT", 30)), pod["spec"]["terminationGracePeriodSeconds"]
+    check(grace >= drain + 5, f"{place}: killed after {grace} s, with {drain} s to drain")
+
+
+def check_worker(place, documents):
+    document, pod, container = next(containers(documents))
+    told, resources = values(container, documents), container["resources"]
+    check("WAL_INDEXER_STORE" in told, f"{place}: no store")
+    budget, limit = size(told["WAL_INDEXER_MEMORY_BUDGET"]), size(resources["limits"]["memory"])
+    check(resources["requests"]["memory"] == resources["limits"]["memory"], f"{place}: asks for less than it takes")
+    check(limit >= LIMIT_TO_BUDGET_MIN * budget, f"{place}: a budget of {budget} in {limit}")
+    port = next(port["containerPort"] for port in container["ports"] if port["name"] == "grpc")
+    check(container["livenessProbe"]["grpc"] == {"port": port}, f"{place}: liveness is the service ``")
+    readiness = container["readinessProbe"]["grpc"]
+    proto = (ROOT / "proto/walindexer/v1/indexer.proto").read_text()
+    package, service = re.search(r"package ([\w.]+);", proto)[1], re.search(r"service (\w+) ", proto)[1]
+    check(readiness == {"port": port, "service": f"{package}.{service}"}, f"{place}: readiness asks {readiness}")
+
+    mine = {"app.kubernetes.io/name": "wal-indexer"}
+    labels = pod["metadata"]["labels"]
+    for kind, path in [("Deployment", ["selector", "matchLabels"]), ("Service", ["selector"]),
+                       ("PodDisruptionBudget", ["selector", "matchLabels"]),
+                       ("NetworkPolicy", ["podSelector", "matchLabels"])]:
+        selected = named(documents, kind)["spec"]
+        for name in path:
+            selected = selected.get(name, {})
+        check(selected == mine and mine.items() <= labels.items(), f"{place}: {kind} selects {selected}")
+    service = named(documents, "Service")["spec"]
+    check(service["clusterIP"] == "None", f"{place}: the service is not headless")
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    check({port["targetPort"]: port["port"] for port in service["ports"]} == ports, f"{place}: the service's ports")
+    policy = named(documents, "NetworkPolicy")["spec"]
+    open_ports = {port["port"] for rule in policy["ingress"] for port in rule["ports"]}
+    check(open_ports == set(ports), f"{place}: the policy opens {open_ports}")
+    claims = [one["persistentVolumeClaim"]["claimName"] for one in pod["spec"].get("volumes", [])]
+    for claim in claims:
+        check(named(documents, "PersistentVolumeClaim", claim), f"{place}: no claim {claim}")
+    mounts = [one["mountPath"] for one in container.get("volumeMounts", [])]
+    if told["WAL_INDEXER_STORE"].startswith("file://"):
+        # Below the mount: a file system's own lost+found is nobody's bundle.
+        kept = any(told["WAL_INDEXER_STORE"].startswith(f"file://{path}/") for path in mounts)
+        check(kept, f"{place}: the store is not on the volume")
+
+
+def check_agent(place, documents, workers):
+    document, pod, container = next(containers(documents))
+    told = values(container, documents)
+    policy = named(workers, "NetworkPolicy")["spec"]
+    clients = policy["ingress"][0]["from"][0]["podSelector"]["matchLabels"]
+    check(clients.items() <= pod["metadata"]["labels"].items(), f"{place}: the workers' policy keeps it out")
+    monitor = named(workers, "PodMonitor")["spec"]
+    check(monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items(), f"{place}: not scraped")
+    ports = {port["name"] for port in container["ports"]}
+    check({one["port"] for one in monitor["podMetricsEndpoints"]} <= ports, f"{place}: not scraped")
+    service = named(workers, "Service")
+    port = service["spec"]["ports"][0]["port"]
+    host = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc"
+    check(told["WAL_INDEXER_ENDPOINT"] == f"http://{host}:{port}", f"{place}: {told['WAL_INDEXER_ENDPOINT']}")
+    mounts = [one["mountPath"] for one in container["volumeMounts"]]
+    check(told["WAL_INDEXER_WAL_DIR"] in mounts, f"{place}: nothing is mounted at its WAL directory")
+
+
+def check_autoscaler(place, documents, adapter):
+    scaler = named(documents, "HorizontalPodAutoscaler")["spec"]
+    check(named(documents, scaler["scaleTargetRef"]["kind"], scaler["scaleTargetRef"]["name"]), f"{place}: no target")
+    check("replicas" not in named(documents, "Deployment")["spec"], f"{place}: two say how many there are")
+    served = {
+        "Pods": [rule["seriesQuery"].split("{")[0] for rule in adapter["rules"]["custom"]],
+        "External": [rule["seriesQuery"].split("{")[0] for rule in adapter["rules"]["external"]],
+    }
+    for metric in scaler["metrics"]:
+        name = metric[metric["type"].lower()]["metric"]["name"]
+        check(name in served[metric["type"]], f"{place}: the adapter serves no {name}")
+
+
+def check_image(worker):
+    lines = (ROOT / "Dockerfile").read_text()
+    _, pod, container = worker
+    user = f"{pod['spec']['securityContext']['runAsUser']}:{pod['spec']['securityContext']['runAsGroup']}"
+    check(re.search(r"^USER (.*)$", lines, re.M)[1] == user, "Dockerfile: another user than the manifests'")
+    check(f":{user}:" in (DEPLOY / "rootfs.sh").read_text(), "deploy/rootfs.sh: the user has no name")
+    exposed = set(map(int, re.search(r"^EXPOSE (.*)$", lines, re.M)[1].split()))
+    check(exposed == {port["containerPort"] for port in container["ports"]}, f"Dockerfile: exposes {exposed}")
+    toolchain = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["rust-version"]
+    check(f"FROM rust:{toolchain}-" in lines, f"Dockerfile: is not built with Rust {toolchain}")
+    check(set(re.findall(r"WAL_INDEXER_[A-Z_]+", lines)) <= variables("serve"), "Dockerfile: sets what nobody reads")
+
+
+def promtool(*arguments):
+    run = subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True)
+    check(run.returncode == 0, f"promtool {' '.join(map(str, arguments[:2]))}: {run.stdout}{run.stderr}")
+
+
+def check_rules(rules, dashboard):
+    alerts = [rule for group in rules["groups"] for rule in group["rules"]]
+    tested = {one["alertname"] for test in yaml.safe_load((ROOT / "tests/rules.yaml").read_text())["tests"]
+              for one in test["alert_rule_test"] if one["exp_alerts"]}
+    entries = re.findall(r"^## (WalIndexer\w+)$", (ROOT / "docs/runbook.md").read_text(), re.M)
+    names = [alert["alert"] for alert in alerts]
+    check(sorted(entries) == sorted(names), f"docs/runbook.md: {set(entries) ^ set(names)}")
+    check(tested == set(names), f"tests/rules.yaml: {tested ^ set(names)}")
+    for alert in alerts:
+        check(alert["annotations"]["runbook_url"].endswith(f"/docs/runbook.md#{alert['alert'].lower()}"), alert["alert"])
+    with tempfile.TemporaryDirectory() as directory:
+        whole = pathlib.Path(directory, "rules.yaml")
+        whole.write_text(yaml.safe_dump(rules))
+        promtool("check", "rules", whole)
+        # Tests would have to repeat the texts.
+        for alert in alerts:
+            del alert["annotations"]
+        pathlib.Path(directory, "wal-indexer.rules.yaml").write_text(yaml.safe_dump(rules))
+        tests = pathlib.Path(directory, "tests.yaml")
+        tests.write_text((ROOT / "tests/rules.yaml").read_text())
+        promtool("test", "rules", tests)
+        # The dashboard's questions are read as rules.
+        panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+        asked = [target["expr"] for panel in panels for target in panel["targets"]]
+        asked = [re.sub(r"\$__rate_interval", "5m", expr).replace("$namespace", ".*") for expr in asked]
+        records = [{"record": f"asked:{n}", "expr": expr} for n, expr in enumerate(asked)]
+        whole.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": records}]}))
+        promtool("check", "rules", whole)
+
+
+def check_dashboard(dashboard):
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    check(len(ids) == len(set(ids)), "the dashboard: two panels have one id")
+    taken = set()
+    for panel in dashboard["panels"]:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        check(not cells & taken and at["x"] + at["w"] <= 24, f"the dashboard: {panel['title']} lies over another panel")
+        taken |= cells
+        check(panel["type"] == "row" or panel["targets"], f"the dashboard: {panel['title']} asks nothing")
+    known = {variable["name"] for variable in dashboard["templating"]["list"]} | {"__rate_interval", "__all"}
+    used = set(re.findall(r"\$\{?(\w+)", json.dumps(dashboard)))
+    check(used <= known, f"the dashboard: {used - known}")
+
+
+def main():
+    overlays = {path.name: render(path) for path in sorted((DEPLOY / "overlays").iterdir())}
+    check(set(overlays) == {"broker", "local-disk", "s3"}, f"overlays: {sorted(overlays)}")
+    adapter = yaml.safe_load((DEPLOY / "monitoring/prometheus-adapter.yaml").read_text())
+    # A component is rendered where somebody uses it.
+    with tempfile.TemporaryDirectory(dir=ROOT / "target") as directory:
+        by_agents = {"resources": ["../../deploy/overlays/s3"], "components": ["../../deploy/scale-by-agents"]}
+        pathlib.Path(directory, "kustomization.yaml").write_text(yaml.safe_dump(by_agents))
+        overlays["s3 with agents"] = render(pathlib.Path(directory))
+    if failures:
+        return
+    for place, documents in overlays.items():
+        for document in documents:
+            check_schema(place, document)
+        for document, pod, container in containers(documents):
+            check_container(place, document, pod, container, documents)
+    for place in ("local-disk", "s3", "s3 with agents"):
+        check_worker(place, overlays[place])
+    check_agent("broker", overlays["broker"], overlays["s3"])
+    check_autoscaler("s3", overlays["s3"], adapter)
+    check_autoscaler("s3 with agents", overlays["s3 with agents"], adapter)
+    check(len(named(overlays["s3 with agents"], "HorizontalPodAutoscaler")["spec"]["metrics"]) == 2, "scale-by-agents")
+    check(named(overlays["local-disk"], "HorizontalPodAutoscaler") is None, "local-disk: one disk, one worker")
+    monitor = named(overlays["s3"], "ServiceMonitor")["spec"]
+    scraped = named(overlays["s3"], "Service")
+    check(monitor["selector"]["matchLabels"].items() <= scraped["metadata"]["labels"].items(), "s3: not scraped")
+    check({one["port"] for one in monitor["endpoints"]} <= {one["name"] for one in scraped["spec"]["ports"]}, "s3: ports")
+    check_image(next(containers(overlays["s3"])))
+    shown = json.loads(named(overlays["s3"], "ConfigMap", "wal-indexer-dashboard")["data"]["wal-indexer.json"])
+    check_dashboard(shown)
+    check_rules(named(overlays["s3"], "PrometheusRule")["spec"], shown)
+    if not failures:
+        print(f"{sum(map(len, overlays.values()))} objects in {len(overlays)} renderings are as they should be")
+
+
+main()
+if failures:
+    sys.exit("\n".join(["tests/manifests.py:", *failures]))
