@@ -1,29 +1,34 @@
 //! `search`: records that match a query.
 
+mod caret;
+mod follow;
 mod highlight;
+mod histogram;
+mod source;
 mod when;
 
 use std::io::IsTerminal;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use clap::ValueEnum;
 use tracing::warn;
 use url::Url;
 
-use super::store::{self, exit_of_archive, exit_of_store};
-use super::{CliError, Exit, endpoint, output, runtime, text};
-use crate::archive::{ArchiveErrorKind, Shelf};
+use super::{CliError, Exit, output, runtime, text};
 use crate::index::Query;
 use crate::proto::v1;
 use crate::proto::v1::search_request::Order;
-use crate::rpc::search as rpc;
-use crate::search::{self, SearchError};
+use crate::search;
 
+use follow::Follow;
 use highlight::Highlighter;
+use histogram::{COLUMNS_DEFAULT, Histogram, Times};
+use source::Source;
 
 /// Find records: newest first, one a line.
 ///
-/// A query is words, "phrases", path:word, path:>100, path:[a TO b], key:x, header.name:x, offset:7, timestamp:>=2024-05-01, with AND,
-/// OR, NOT and brackets. An empty one finds all records.
+/// A query is words, "phrases", prefixes*, path:word, path:>100, path:[a TO b], path:(a OR b), path:*, key:x, header.name:x, offset:7,
+/// timestamp:>=2024-05-01, with AND, OR, NOT or -, and brackets. An empty one finds all records. docs/search.md has more.
 #[derive(Debug, clap::Args)]
 pub struct SearchArgs {
     /// What to look for.
@@ -63,15 +68,27 @@ pub struct SearchArgs {
         value_parser = clap::value_parser!(u32).range(1..=search::LIMIT_MAX as i64))]
     limit: u32,
 
-    /// Show the oldest first.
-    #[arg(long, env = "WAL_INDEXER_OLDEST_FIRST")]
+    /// Which come first. By score: those with the rarest words.
+    #[arg(long, env = "WAL_INDEXER_ORDER", default_value = "newest", value_name = "ORDER")]
+    order: OrderArg,
+
+    /// The same as --order oldest.
+    #[arg(long, env = "WAL_INDEXER_OLDEST_FIRST", conflicts_with = "order")]
     oldest_first: bool,
 
     /// Only say how many records match.
     #[arg(long, env = "WAL_INDEXER_COUNT")]
     count: bool,
 
-    /// Print records as protobuf JSON, one a line; with --count, the summary.
+    /// Draw how many records match over time; where no terminal shows it, a line for each step.
+    #[arg(long, env = "WAL_INDEXER_HISTOGRAM", conflicts_with = "count")]
+    histogram: bool,
+
+    /// Show what arrives, until it is stopped: from now on, or from --since.
+    #[arg(long, env = "WAL_INDEXER_FOLLOW", conflicts_with_all = ["count", "histogram", "limit", "order", "oldest_first"])]
+    follow: bool,
+
+    /// Print records as protobuf JSON, one a line; with --count and --histogram, the summary.
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
 
@@ -84,24 +101,76 @@ pub struct SearchArgs {
     endpoint: Option<String>,
 }
 
+/// In which order records are shown.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OrderArg {
+    /// The latest first.
+    Newest,
+    /// The earliest first.
+    Oldest,
+    /// Those that match best first.
+    Score,
+}
+
 /// Searches and prints.
 pub fn run(args: &SearchArgs) -> Result<(), CliError> {
-    Query::parse(&args.query).map_err(|error| CliError::flag("QUERY", &error))?;
-    let printer =
-        Printer { args, highlighter: Highlighter::new(&args.query, std::io::stdout().is_terminal()) };
-    let summary = runtime()?.block_on(async {
-        match (&args.endpoint, &args.store) {
-            (Some(endpoint), _) => ask(endpoint, args.request(), &printer).await,
-            (None, Some(url)) => search_here(url, args.request(), &printer).await,
-            (None, None) => Err(CliError::because(Exit::Usage, "--store or --endpoint is needed")),
+    let query = Query::parse(&args.query)
+        .map_err(|error| CliError::because(Exit::Usage, caret::point_at(&args.query, &error)))?;
+    let printer = Printer { args, highlighter: Highlighter::new(query, std::io::stdout().is_terminal()) };
+    runtime()?.block_on(async {
+        let mut source = Source::open(args.endpoint.as_deref(), args.store.as_ref()).await?;
+        if args.follow {
+            tokio::select! {
+                ended = follow(args, &mut source, &printer) => ended,
+                interrupted = tokio::signal::ctrl_c() => {
+                    interrupted.map_err(|error| CliError::new(Exit::Failed, "cannot handle SIGINT", &error))
+                }
+            }
+        } else if args.histogram {
+            draw(args, &mut source, &printer).await
+        } else {
+            let summary = source.search(args.request(), |record| printer.record(&record)).await?;
+            warn_of_conflicts(&summary);
+            printer.summary(&summary)
         }
-    })?;
+    })
+}
+
+async fn follow(args: &SearchArgs, source: &mut Source, printer: &Printer<'_>) -> Result<(), CliError> {
+    let mut follow = Follow::new(args.filter(), args.query.clone());
+    if args.since.is_none() {
+        follow.skip(source).await?;
+    }
+    follow.run(source, &mut |record| printer.record(record)).await
+}
+
+/// Counts the matches by time, and draws them.
+async fn draw(args: &SearchArgs, source: &mut Source, printer: &Printer<'_>) -> Result<(), CliError> {
+    let Some(times) = args.times(source).await? else {
+        return output::line("no records with a time");
+    };
+    let columns = terminal_size::terminal_size().map_or(COLUMNS_DEFAULT, |(width, _)| usize::from(width.0));
+    // Room for counts below a million: more of them make the bars no wider than the terminal.
+    let step = times.step(columns.saturating_sub(histogram::label_columns(999_999)));
+    let request = v1::SearchRequest { count_only: true, bucket_ms: Some(step), ..args.request() };
+    let summary = source.search(request, |_| Ok(())).await?;
+    warn_of_conflicts(&summary);
+    if args.json {
+        return output::json_line(&summary);
+    }
+    let counts = summary.buckets.iter().map(|bucket| (bucket.from_ms, bucket.matched));
+    let histogram = Histogram::new(times, step, counts);
+    if !std::io::stdout().is_terminal() {
+        return histogram.lines().iter().try_for_each(|line| output::line(line));
+    }
+    histogram.draw(columns).iter().try_for_each(|line| output::line(line))?;
+    output::line(&format!("{} records match; a bar is {}", summary.matched, histogram.step_in_words()))?;
     printer.summary(&summary)
 }
 
 impl SearchArgs {
-    fn request(&self) -> v1::SearchRequest {
-        let filter = v1::RecordFilter {
+    fn filter(&self) -> v1::RecordFilter {
+        v1::RecordFilter {
             topic: self.topic.clone(),
             partition: self.partition,
             min_offset: self.min_offset,
@@ -109,10 +178,18 @@ impl SearchArgs {
             min_timestamp_ms: self.since,
             max_timestamp_ms: self.until,
             log_id: self.log_id.clone(),
+        }
+    }
+
+    fn request(&self) -> v1::SearchRequest {
+        let order = match self.order {
+            _ if self.oldest_first => Order::OldestFirst,
+            OrderArg::Newest => Order::NewestFirst,
+            OrderArg::Oldest => Order::OldestFirst,
+            OrderArg::Score => Order::ByScore,
         };
-        let order = if self.oldest_first { Order::OldestFirst } else { Order::NewestFirst };
         v1::SearchRequest {
-            filter: Some(filter),
+            filter: Some(self.filter()),
             query: self.query.clone(),
             limit: self.limit,
             order: order.into(),
@@ -120,60 +197,35 @@ impl SearchArgs {
             bucket_ms: None,
         }
     }
+
+    /// From when to when matches may be: as it was asked for, and as the bundles have it. `None`: nothing there has a time.
+    async fn times(&self, source: &mut Source) -> Result<Option<Times>, CliError> {
+        let bundles = source.bundles(&self.filter()).await?;
+        let each = || bundles.iter().filter_map(|one| one.bundle.as_ref());
+        let min = each().filter_map(|bundle| bundle.min_timestamp_ms).min();
+        let max = each().filter_map(|bundle| bundle.max_timestamp_ms).max();
+        Ok(min.zip(max).map(|(min, max)| {
+            let from = self.since.map_or(min, |since| since.max(min));
+            Times { from, to: self.until.map_or(max, |until| until.min(max)).max(from) }
+        }))
+    }
 }
 
-/// Searches the store in this process.
-async fn search_here(
-    url: &Url,
-    request: v1::SearchRequest,
-    printer: &Printer<'_>,
-) -> Result<v1::SearchSummary, CliError> {
-    let began = Instant::now();
-    let store = store::open(url)?;
-    let request =
-        rpc::search_request(request).map_err(|status| CliError::status("cannot search", &status))?;
-    let answer = search::search(&Shelf::new(store, 64 << 20), &request)
-        .await
-        .map_err(|error| CliError::new(exit(&error), "cannot search", &error))?;
-    for conflict in &answer.summary.conflicts {
-        let search::Conflict { partition, log_id, offset, bundles } = conflict;
-        warn!(%partition, %log_id, offset, ?bundles, "bundles hold different records for one offset");
+/// Says which bundles contradict each other.
+fn warn_of_conflicts(summary: &v1::SearchSummary) {
+    for conflict in &summary.conflicts {
+        let v1::Conflict { topic, partition, log_id, offset, bundle_keys } = conflict;
+        warn!(
+            topic,
+            partition,
+            log_id,
+            offset,
+            bundles = bundle_keys.join(" "),
+            "bundles hold different records for one offset"
+        );
     }
-    if answer.summary.phrases_as_words {
+    if summary.phrases_as_words {
         warn!("the index does not know the places of words: phrases were looked for as words in any order");
-    }
-    answer.records.iter().try_for_each(|found| printer.record(&rpc::record(found)))?;
-    Ok(rpc::summary(&answer.summary, began))
-}
-
-/// Asks a worker, and prints what it finds as it comes.
-async fn ask(
-    address: &str,
-    request: v1::SearchRequest,
-    printer: &Printer<'_>,
-) -> Result<v1::SearchSummary, CliError> {
-    let mut answers = endpoint::ask(address, async |client| client.search(request).await).await?;
-    let mut summary = None;
-    loop {
-        let answer = answers.message().await.map_err(|status| CliError::status(address, &status))?;
-        let Some(answer) = answer else { break };
-        answer.records.iter().try_for_each(|record| printer.record(record))?;
-        summary = answer.summary.or(summary);
-    }
-    summary.ok_or_else(|| CliError::because(Exit::Again, format!("{address}: the answer was cut off")))
-}
-
-fn exit(error: &SearchError) -> Exit {
-    match error {
-        SearchError::NoTopic
-        | SearchError::LimitTooLarge { .. }
-        | SearchError::TooBroad { .. }
-        | SearchError::PrefixTooBroad { .. }
-        | SearchError::AnswerTooLarge => Exit::Usage,
-        SearchError::List(error) => exit_of_store(error),
-        // It was listed: what is not there is lost.
-        SearchError::Archive(error) if error.kind() == ArchiveErrorKind::NotFound => Exit::Corrupt,
-        SearchError::Archive(error) => exit_of_archive(error),
     }
 }
 
@@ -189,7 +241,7 @@ impl Printer<'_> {
             return output::json_line(record);
         }
         let time = output::time_ms(record.timestamp_ms);
-        let value = self.highlighter.mark(&text::value(record.value.as_deref()));
+        let value = self.highlighter.value(record.value.as_deref());
         let topic = text::one_line(&record.topic);
         output::line(&format!("{time} {topic}/{}@{} {value}", record.partition, record.offset))
     }
@@ -202,15 +254,24 @@ impl Printer<'_> {
             };
         }
         if std::io::stderr().is_terminal() {
-            let v1::SearchSummary { matched, bundles_searched, bundles_pruned, .. } = summary;
-            let (read, took) =
-                (output::bytes(summary.bytes_fetched), Duration::from_micros(summary.total_us));
-            eprintln!(
-                "{matched} records match; {bundles_searched} bundles searched, {bundles_pruned} passed over; {read} in {} requests, {}",
-                summary.requests_to_store,
-                output::duration(took)
-            );
+            eprintln!("{}", in_words(summary));
         }
         Ok(())
     }
+}
+
+/// What it took, and whether there may be more.
+fn in_words(summary: &v1::SearchSummary) -> String {
+    let v1::SearchSummary { matched, bundles_searched, bundles_left, bundles_pruned, .. } = summary;
+    let (read, took) = (output::bytes(summary.bytes_fetched), Duration::from_micros(summary.total_us));
+    let (requests, took) = (summary.requests_to_store, output::duration(took));
+    let least = if *bundles_left > 0 { "at least " } else { "" };
+    let left = match bundles_left {
+        0 => String::new(),
+        left => format!(", {left} not opened: more may match, --count counts all"),
+    };
+    format!(
+        "{least}{matched} records match; {bundles_searched} bundles searched, {bundles_pruned} passed over{left}; \
+         {read} in {requests} requests, {took}"
+    )
 }

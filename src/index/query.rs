@@ -51,6 +51,7 @@
 pub(super) mod compile;
 mod ends;
 mod excluded;
+mod marks;
 pub(super) mod needs;
 mod parse;
 pub(super) mod prefix;

@@ -1,71 +1,67 @@
-//! Shows where a record matches: the query's words, in bold, on a terminal.
+//! Shows where a record matches: what the query looks for, in bold, on a terminal.
 
-/// Marks words of a query in text.
+use crate::cli::text;
+use crate::index::Query;
+
+/// Marks in values what a query looks for.
 #[derive(Debug)]
 pub struct Highlighter {
-    /// In lower case; empty where nothing is to be marked.
-    words: Vec<String>,
+    /// None where nothing is to be marked.
+    query: Option<Query>,
 }
 
 const BOLD: &str = "\x1b[1;31m";
 const PLAIN: &str = "\x1b[0m";
 
 impl Highlighter {
-    /// For the words of `query`, if `colors` may be used. Names before a colon and operators are none.
-    pub fn new(query: &str, colors: bool) -> Self {
-        let mut words = Vec::new();
-        for part in query.split(|c: char| c.is_whitespace() || "()[]{}\"".contains(c)).filter(|_| colors) {
-            let sought = part.rsplit(':').next().unwrap_or(part);
-            if !["AND", "OR", "NOT", "TO"].contains(&sought) {
-                words.extend(
-                    pieces(sought).filter(|(_, is_word)| *is_word).map(|(word, _)| word.to_lowercase()),
-                );
-            }
-        }
-        Self { words }
+    /// For `query`, if `colors` may be used.
+    pub fn new(query: Query, colors: bool) -> Self {
+        Self { query: colors.then_some(query) }
     }
 
-    /// `text` with the words marked.
-    pub fn mark(&self, text: &str) -> String {
-        if self.words.is_empty() {
-            return text.to_owned();
+    /// A value on one line, as [`text::value`] writes it, with what is looked for marked.
+    pub fn value(&self, value: Option<&[u8]>) -> String {
+        let readable = value.and_then(|value| str::from_utf8(value).ok());
+        let (Some(query), Some(readable)) = (&self.query, readable) else { return text::value(value) };
+        let (mut line, mut at) = (String::with_capacity(readable.len()), 0);
+        for mark in query.marks(readable) {
+            line.push_str(&text::one_line(&readable[at..mark.start]));
+            let marked = text::one_line(&readable[mark.clone()]);
+            line.extend([BOLD, &marked, PLAIN]);
+            at = mark.end;
         }
-        let marked = pieces(text).map(|(piece, is_word)| {
-            let found = is_word && self.words.contains(&piece.to_lowercase());
-            if found { format!("{BOLD}{piece}{PLAIN}") } else { piece.to_owned() }
-        });
-        marked.collect()
+        line.push_str(&text::one_line(&readable[at..]));
+        line
     }
-}
-
-/// Words, and what is between them.
-fn pieces(text: &str) -> impl Iterator<Item = (&str, bool)> {
-    let mut left = text;
-    std::iter::from_fn(move || {
-        let is_word = left.chars().next()?.is_alphanumeric();
-        let end = left.find(|c: char| c.is_alphanumeric() != is_word).unwrap_or(left.len());
-        let (piece, rest) = left.split_at(end);
-        left = rest;
-        Some((piece, is_word))
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn marked(query: &str, value: &[u8], colors: bool) -> String {
+        let line = Highlighter::new(Query::parse(query).unwrap(), colors).value(Some(value));
+        line.replace(BOLD, "<").replace(PLAIN, ">")
+    }
+
     #[test]
-    fn whole_words_of_the_query_are_marked_whatever_their_case() {
-        let highlighter = Highlighter::new("level:Error AND (\"conn reset\" OR user-30)", true);
-        let text = "{\"level\":\"ERROR\"} conn errors; USER 30 AND ärger";
-        let marked = highlighter.mark(text);
-        let bold: Vec<_> = marked.split(BOLD).skip(1).map(|part| part.split(PLAIN).next().unwrap()).collect();
-        assert_eq!(bold, ["ERROR", "conn", "USER", "30"]);
-        assert_eq!(marked.replace(BOLD, "").replace(PLAIN, ""), text);
+    fn what_is_looked_for_is_marked_and_nothing_else_changes() {
+        let log = br#"{"level":"ERROR","text":"conn errors"}"#;
+        let expected = r#"{"level":"<ERROR>","text":"<conn> errors"}"#;
+        assert_eq!(marked("level:Error AND (conn OR x)", log, true), expected);
+        assert_eq!(marked("conn", b"not UTF-8: conn \xff", true), "not UTF-8: conn \\xff");
+        assert_eq!(Highlighter::new(Query::all(), true).value(None), "(null)");
+    }
+
+    #[test]
+    fn a_terminal_gets_no_orders_but_the_marks() {
+        let hostile = "a\x1b[2Jb \u{202e}conn\x07\u{9b}31m conn";
+        let line = marked("conn 2Jb 31m", hostile.as_bytes(), true);
+        assert_eq!(line, "a\\u{1b}[<2Jb> \\u{202e}<conn>\\u{7}\\u{9b}<31m> <conn>");
     }
 
     #[test]
     fn nothing_is_marked_where_no_terminal_shows_it() {
-        assert_eq!(Highlighter::new("a", false).mark("a b"), "a b");
+        assert_eq!(marked("a", b"a b", false), "a b");
     }
 }

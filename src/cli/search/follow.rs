@@ -1,0 +1,143 @@
+//! Records as they arrive: with each look at the store's LIST, those of the bundles that are new.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use roaring::RoaringTreemap;
+use tracing::warn;
+
+use super::source::Source;
+use crate::cli::{CliError, Exit};
+use crate::proto::v1;
+use crate::proto::v1::search_request::Order;
+
+/// How long it waits before it looks again.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How many records are asked for at once.
+const RECORDS_MAX: u32 = 5_000;
+
+/// A log: topic, partition, incarnation.
+type Log = (String, i32, String);
+
+/// What has been looked at and shown.
+pub struct Follow {
+    filter: v1::RecordFilter,
+    query: String,
+    bundles: HashSet<String>,
+    /// The offsets of the records that were shown: bundles may overlap.
+    shown: BTreeMap<Log, RoaringTreemap>,
+}
+
+impl Follow {
+    /// Follows what `filter` and `query` say.
+    pub fn new(filter: v1::RecordFilter, query: String) -> Self {
+        Self { filter, query, bundles: HashSet::new(), shown: BTreeMap::new() }
+    }
+
+    /// Passes over what is there already.
+    pub async fn skip(&mut self, source: &mut Source) -> Result<(), CliError> {
+        let listed = source.bundles(&self.filter).await?;
+        self.bundles.extend(listed.into_iter().map(key));
+        Ok(())
+    }
+
+    /// Shows what arrives, until it fails for good.
+    pub async fn run(
+        &mut self,
+        source: &mut Source,
+        each: &mut impl FnMut(&v1::Record) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        loop {
+            match self.look(source, each).await {
+                // Bundles that were not shown to their end are looked at again.
+                Err(error) if error.exit() == Exit::Again => warn!(error = error.line(), "looking again"),
+                looked => looked?,
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Shows the records of bundles that are new, the oldest bundle first.
+    async fn look(
+        &mut self,
+        source: &mut Source,
+        each: &mut impl FnMut(&v1::Record) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let mut listed = source.bundles(&self.filter).await?;
+        listed.retain(|one| !self.bundles.contains(&key(one.clone())));
+        listed.sort_by_key(|one| {
+            let bundle = one.bundle.as_ref();
+            bundle.map(|bundle| (bundle.min_timestamp_ms, bundle.base_offset, bundle.key.clone()))
+        });
+        for one in listed {
+            self.show(source, &one, each).await?;
+            self.bundles.insert(key(one));
+        }
+        Ok(())
+    }
+
+    /// Shows a bundle's records. Where they are too many for one answer, each half of its offsets is asked for apart.
+    async fn show(
+        &mut self,
+        source: &mut Source,
+        one: &v1::ListBundlesResponse,
+        each: &mut impl FnMut(&v1::Record) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let Some(bundle) = &one.bundle else { return Ok(()) };
+        let min = self.filter.min_offset.map_or(bundle.base_offset, |min| min.max(bundle.base_offset));
+        let max = self.filter.max_offset.map_or(bundle.last_offset, |max| max.min(bundle.last_offset));
+        let log = (one.topic.clone(), one.partition, one.log_id.clone());
+        let mut ranges = vec![(min, max)];
+        while let Some((min, max)) = ranges.pop() {
+            if min > max {
+                continue;
+            }
+            let mut records = Vec::new();
+            let request = self.request(&log, min, max);
+            let summary = source.search(request, |record| {
+                records.push(record);
+                Ok(())
+            });
+            let summary = summary.await?;
+            let is_whole = records.len() < RECORDS_MAX as usize && summary.bundles_left == 0;
+            if !is_whole && min < max {
+                let middle = min + (max - min) / 2;
+                ranges.extend([(middle + 1, max), (min, middle)]);
+                continue;
+            }
+            super::warn_of_conflicts(&summary);
+            let shown = self.shown.entry(log.clone()).or_default();
+            // Different records for one offset come in one answer.
+            let is_new = |record: &&v1::Record| !shown.contains(record.offset.cast_unsigned());
+            let new: Vec<_> = records.iter().filter(is_new).collect();
+            for record in new {
+                shown.insert(record.offset.cast_unsigned());
+                each(record)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn request(&self, (topic, partition, log_id): &Log, min: i64, max: i64) -> v1::SearchRequest {
+        let filter = v1::RecordFilter {
+            topic: topic.clone(),
+            partition: Some(*partition),
+            log_id: Some(log_id.clone()),
+            min_offset: Some(min),
+            max_offset: Some(max),
+            ..self.filter.clone()
+        };
+        v1::SearchRequest {
+            filter: Some(filter),
+            query: self.query.clone(),
+            limit: RECORDS_MAX,
+            order: Order::OldestFirst.into(),
+            ..v1::SearchRequest::default()
+        }
+    }
+}
+
+fn key(one: v1::ListBundlesResponse) -> String {
+    one.bundle.map(|bundle| bundle.key).unwrap_or_default()
+}

@@ -1,0 +1,201 @@
+//! Matches over time, drawn.
+
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use crate::cli::output;
+
+/// What a terminal has where it does not say.
+pub const COLUMNS_DEFAULT: usize = 80;
+
+/// How high the bars are, in lines.
+const ROWS: usize = 8;
+
+/// Parts of a character's height.
+const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// Widths of buckets that people count in, in milliseconds.
+const STEPS: [u64; 32] = [
+    1,
+    2,
+    5,
+    10,
+    20,
+    50,
+    100,
+    200,
+    500,
+    SECOND,
+    2 * SECOND,
+    5 * SECOND,
+    10 * SECOND,
+    15 * SECOND,
+    30 * SECOND,
+    MINUTE,
+    2 * MINUTE,
+    5 * MINUTE,
+    10 * MINUTE,
+    15 * MINUTE,
+    30 * MINUTE,
+    HOUR,
+    2 * HOUR,
+    3 * HOUR,
+    6 * HOUR,
+    12 * HOUR,
+    DAY,
+    2 * DAY,
+    7 * DAY,
+    14 * DAY,
+    30 * DAY,
+    90 * DAY,
+];
+
+/// Times in milliseconds since the Unix epoch, ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    pub from: i64,
+    pub to: i64,
+}
+
+impl Times {
+    /// The narrowest step by which these times are no more than `buckets_max` buckets.
+    pub fn step(self, buckets_max: usize) -> u64 {
+        let fits = |step: &u64| self.buckets(*step) <= buckets_max.max(1) as u64;
+        let years = std::iter::successors(Some(360 * DAY), |step| step.checked_mul(2));
+        STEPS.into_iter().chain(years).find(fits).unwrap_or(u64::MAX)
+    }
+
+    /// In how many buckets these times lie.
+    fn buckets(self, step: u64) -> u64 {
+        let bucket = |ms: i64| i128::from(ms).div_euclid(i128::from(step));
+        u64::try_from(bucket(self.to) - bucket(self.from) + 1).unwrap_or(u64::MAX)
+    }
+}
+
+/// Counts by time.
+#[derive(Debug)]
+pub struct Histogram {
+    /// Each bucket's count, empty ones too.
+    counts: Vec<u64>,
+    /// When the first bucket starts.
+    from: i64,
+    step: u64,
+}
+
+impl Histogram {
+    /// `counts` says where buckets begin and what they hold; those that it does not name are empty.
+    pub fn new(times: Times, step: u64, counts: impl IntoIterator<Item = (i64, u64)>) -> Self {
+        let from = i128::from(times.from).div_euclid(i128::from(step)) * i128::from(step);
+        let from = i64::try_from(from).unwrap_or(i64::MIN);
+        let mut all = vec![0; times.buckets(step) as usize];
+        for (bucket_from, count) in counts {
+            // What lies outside was stored while the others were counted.
+            let nth = u64::try_from(i128::from(bucket_from) - i128::from(from)).map(|ms| ms / step);
+            if let Some(bucket) = nth.ok().and_then(|nth| all.get_mut(nth as usize)) {
+                *bucket += count;
+            }
+        }
+        Self { counts: all, from, step }
+    }
+
+    /// A bucket a line: its time and its count, without empty ones.
+    pub fn lines(&self) -> Vec<String> {
+        let buckets = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        buckets.map(|(nth, count)| format!("{} {count}", output::time_ms(Some(self.start(nth))))).collect()
+    }
+
+    /// Bars side by side, within so many columns.
+    pub fn draw(&self, columns: usize) -> Vec<String> {
+        let most = self.counts.iter().copied().max().unwrap_or(0);
+        let margin = label_columns(most);
+        let room = columns.saturating_sub(margin).max(1);
+        // Each bar as wide as fits, so that few buckets fill the terminal too; wide ones with a gap.
+        let bar = (room / self.counts.len().max(1)).clamp(1, 12);
+        let gap = usize::from(bar > 2);
+        let mut lines = Vec::new();
+        for row in (0..ROWS).rev() {
+            let label = match row {
+                row if row == ROWS - 1 => most.to_string(),
+                0 => "0".to_owned(),
+                _ => String::new(),
+            };
+            let mut line = format!("{label:>width$} ", width = margin - 1);
+            for count in &self.counts {
+                line.extend(std::iter::repeat_n(EIGHTHS[eighths(*count, most, row)], bar - gap));
+                line.extend(std::iter::repeat_n(' ', gap));
+            }
+            lines.push(line.trim_end().to_owned());
+        }
+        lines.push(format!("{}{}", " ".repeat(margin), self.axis(bar, room)).trim_end().to_owned());
+        lines
+    }
+
+    /// The times under the bars, as many as there is room for: the first with its day, the others too where it is another.
+    fn axis(&self, bar: usize, room: usize) -> String {
+        let (mut line, mut day) = (String::new(), String::new());
+        for nth in 0..self.counts.len() {
+            let at = nth * bar;
+            let free = if line.is_empty() { 0 } else { line.chars().count() + 2 };
+            let (date, clock) = self.labels(nth);
+            let label = if date == day { clock } else { format!("{date} {clock}") };
+            if at >= free && at + label.trim_end().chars().count() <= room {
+                line.push_str(&" ".repeat(at - line.chars().count()));
+                line.push_str(label.trim_end());
+                day = date;
+            }
+        }
+        line
+    }
+
+    /// Day and time of a bucket, no finer than buckets are.
+    fn labels(&self, nth: usize) -> (String, String) {
+        let start = i128::from(self.start(nth)) * 1_000_000;
+        let Ok(start) = OffsetDateTime::from_unix_timestamp_nanos(start) else {
+            return (String::new(), self.start(nth).to_string());
+        };
+        let day = start.format(format_description!("[year]-[month]-[day]")).unwrap_or_default();
+        let clock = match self.step {
+            DAY.. => Ok(String::new()),
+            MINUTE.. => start.format(format_description!("[hour]:[minute]")),
+            SECOND.. => start.format(format_description!("[hour]:[minute]:[second]")),
+            _ => start.format(format_description!("[hour]:[minute]:[second].[subsecond digits:3]")),
+        };
+        (day, clock.unwrap_or_default())
+    }
+
+    fn start(&self, nth: usize) -> i64 {
+        self.from.saturating_add(i64::try_from(nth as u64 * self.step).unwrap_or(i64::MAX))
+    }
+
+    /// How wide a bucket is, in words.
+    pub fn step_in_words(&self) -> String {
+        let units =
+            [("day", DAY), ("hour", HOUR), ("minute", MINUTE), ("second", SECOND), ("millisecond", 1)];
+        let (name, unit) =
+            units.into_iter().find(|(_, unit)| self.step.is_multiple_of(*unit)).unwrap_or(units[4]);
+        match self.step / unit {
+            1 => name.to_owned(),
+            many => format!("{many} {name}s"),
+        }
+    }
+}
+
+/// What the counts beside the bars take.
+pub fn label_columns(most: u64) -> usize {
+    most.to_string().len() + 1
+}
+
+/// How full a character in this row is; what is not zero is seen.
+fn eighths(count: u64, most: u64, row: usize) -> usize {
+    let full = (EIGHTHS.len() - 1) * ROWS;
+    let height = (u128::from(count) * full as u128).div_ceil(u128::from(most.max(1))) as usize;
+    height.saturating_sub(row * (EIGHTHS.len() - 1)).min(EIGHTHS.len() - 1)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! Who is asked: a worker, or the store, through what a worker would do.
+
+use futures::{Stream, StreamExt};
+use tonic::{Code, Request, Status};
+use tracing::instrument::WithSubscriber;
+use tracing::subscriber::NoSubscriber;
+use url::Url;
+
+use crate::archive::Shelf;
+use crate::cli::{CliError, Exit, store};
+use crate::client::{Connection, ConnectionError};
+use crate::proto::v1;
+use crate::proto::v1::search_service_server::SearchService;
+use crate::rpc::search::Reader;
+
+/// What is kept in memory of the bundles that are read.
+const SHELF_BYTES_MAX: u64 = 64 << 20;
+
+/// Answers searches.
+pub enum Source {
+    /// A worker: how it was called, and the connection to it.
+    Worker(String, Box<Connection>),
+    /// The store, in this process.
+    Here(Reader),
+}
+
+impl Source {
+    /// Connects to the worker, or opens the store.
+    pub async fn open(endpoint: Option<&str>, store: Option<&Url>) -> Result<Self, CliError> {
+        match (endpoint, store) {
+            (Some(endpoint), _) => {
+                let connected = Connection::connect(endpoint).await;
+                let connection = connected.map_err(|error| connection_error(endpoint, error))?;
+                Ok(Self::Worker(endpoint.to_owned(), Box::new(connection)))
+            }
+            (None, Some(url)) => Ok(Self::Here(Reader::new(Shelf::new(store::open(url)?, SHELF_BYTES_MAX)))),
+            (None, None) => Err(CliError::because(Exit::Usage, "--store or --endpoint is needed")),
+        }
+    }
+
+    /// Searches, shows `each` record as it comes, and returns the summary.
+    pub async fn search(
+        &mut self,
+        request: v1::SearchRequest,
+        mut each: impl FnMut(v1::Record) -> Result<(), CliError>,
+    ) -> Result<v1::SearchSummary, CliError> {
+        let mut summary = None;
+        let mut take = |answer: v1::SearchResponse| {
+            summary = answer.summary.or(summary.take());
+            answer.records.into_iter().try_for_each(&mut each)
+        };
+        match self {
+            Self::Worker(endpoint, client) => {
+                let answers = client.search(request).await;
+                let answers = answers.map_err(|error| connection_error(endpoint, error))?;
+                drain(endpoint, answers, &mut take).await?;
+            }
+            Self::Here(reader) => {
+                // It would log what is printed here anyway.
+                let answers = reader.search(Request::new(request)).with_subscriber(NoSubscriber::default());
+                let answers = answers.await.map_err(|status| status_error("cannot search", &status))?;
+                drain("cannot search", answers.into_inner(), &mut take).await?;
+            }
+        }
+        summary.ok_or_else(|| CliError::because(Exit::Again, "the answer was cut off"))
+    }
+
+    /// The bundles that come into question.
+    pub async fn bundles(
+        &mut self,
+        filter: &v1::RecordFilter,
+    ) -> Result<Vec<v1::ListBundlesResponse>, CliError> {
+        let request = v1::ListBundlesRequest { filter: Some(filter.clone()), segment_sha256: None };
+        let mut bundles = Vec::new();
+        let mut take = |bundle| {
+            bundles.push(bundle);
+            Ok(())
+        };
+        match self {
+            Self::Worker(endpoint, client) => {
+                let listed = client.list_bundles(request).await;
+                let listed = listed.map_err(|error| connection_error(endpoint, error))?;
+                drain(endpoint, listed, &mut take).await?;
+            }
+            Self::Here(reader) => {
+                let listed =
+                    reader.list_bundles(Request::new(request)).with_subscriber(NoSubscriber::default());
+                let listed = listed.await.map_err(|status| status_error("cannot list", &status))?;
+                drain("cannot list", listed.into_inner(), &mut take).await?;
+            }
+        }
+        Ok(bundles)
+    }
+}
+
+async fn drain<T>(
+    what: &str,
+    mut messages: impl Stream<Item = Result<T, Status>> + Unpin,
+    take: &mut impl FnMut(T) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    while let Some(message) = messages.next().with_subscriber(NoSubscriber::default()).await {
+        take(message.map_err(|status| status_error(what, &status))?)?;
+    }
+    Ok(())
+}
+
+fn connection_error(endpoint: &str, error: ConnectionError) -> CliError {
+    match error {
+        ConnectionError::Status(status) => status_error(endpoint, &status),
+        ConnectionError::Connect { .. } => CliError::new(Exit::Again, "no worker", &error),
+        ConnectionError::File(_) => CliError::new(Exit::Failed, endpoint, &error),
+    }
+}
+
+/// What is asked stands on the command line: where it cannot be answered, that is what is wrong.
+fn status_error(what: &str, status: &Status) -> CliError {
+    match status.code() {
+        Code::InvalidArgument => CliError::because(Exit::Usage, format!("{what}: {}", status.message())),
+        _ => CliError::status(what, status),
+    }
+}
