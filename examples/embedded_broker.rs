@@ -25,6 +25,7 @@ use wal_indexer::cpu::Cpu;
 use wal_indexer::generate::{Size, Spec, generate};
 use wal_indexer::ids::{LogId, SegmentFormat, TopicPartition};
 use wal_indexer::ingest::{self, Ingest};
+use wal_indexer::search::{self, Searcher};
 use wal_indexer::server;
 use wal_indexer::stats::Stats;
 use wal_indexer::store::{KeyPrefix, SourceRoots, Store};
@@ -197,6 +198,7 @@ async fn start_worker(store: &Path) -> Result<String, Box<dyn Error>> {
     store.probe().await?;
     println!("bundles go to {url}{}", KeyPrefix::topic("orders").as_str());
     let shelf = Shelf::new(store.clone(), 64 << 20);
+    let searcher = Searcher::new(shelf, search::MEMORY_BYTES_DEFAULT, search::TIME_MAX_DEFAULT);
     let role = server::IndexRole {
         ingest: Ingest {
             store,
@@ -209,7 +211,8 @@ async fn start_worker(store: &Path) -> Result<String, Box<dyn Error>> {
         sources: SourceRoots::default(),
         worker_id: "embedded".to_owned(),
     };
-    let config = server::Config { index: Some(role), search: Some(shelf), drain_max: Duration::from_secs(5) };
+    let config =
+        server::Config { index: Some(role), search: Some(searcher), drain_max: Duration::from_secs(5) };
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(server::run(listener, config, std::future::pending()));

@@ -32,7 +32,7 @@ pub use assemble::{Index, IndexSegment, META_FILE, assemble};
 pub use builder::{IndexBuilder, IndexPart};
 pub use catalog::{FieldCatalog, FieldTypes, Unsearchable};
 pub use hot::hot_ranges;
-pub use leaf::{Leaf, LeafFacts, Outline, Plan, Scored, Step};
+pub use leaf::{Leaf, LeafFacts, Opening, Outline, Plan, Scored, Step};
 pub use parts::IndexParts;
 pub use query::{PREFIX_TERMS_MAX, Query, QueryError, QueryProblem};
 pub use reader::{Bounds, Hit, Hits, IndexReader, Order, ReadError};

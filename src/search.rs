@@ -1,35 +1,83 @@
 //! The read story: a query becomes records.
 //!
-//! A LIST names the bundles, their keys say which of them come into question, and of each of those the index says which records
-//! match. The best are taken, and read from their blocks. Where bundles overlap, as those of two replicas do, each offset of a log is
-//! answered once, unless the bundles hold different records for it: then all of them are answered, and the conflict is reported.
+//! A LIST names the bundles, and their keys say which of them come into question and in which order. Those that promise most are opened
+//! first, a few at a time; of each index only what the query needs is read ([`Leaf`](crate::index::Leaf)); and when as many records are
+//! found as are asked for, and no other bundle can hold one that comes before them, that is enough. The records are then read from their
+//! blocks, piece by piece. Where bundles overlap, as those of two replicas do, each offset of a log counts and is answered once, unless the
+//! bundles hold different records for it: then all of them are answered, and the conflict is reported.
 //!
-//! An answer is whole or an error: a bundle that cannot be read fails the search, by its name.
+//! An answer is whole or an error: a bundle that cannot be read fails the search, by its name. All searches of a process share a bounded
+//! memory ([`Searcher`]), and each of them has an end.
 //!
 //! Knows nothing of gRPC or the command line, nor of the write path.
 
-mod candidates;
-mod hits;
+mod best;
+mod bundle;
+mod course;
+mod hunt;
+mod leaf;
+mod repeats;
+mod room;
 mod take;
+mod tally;
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use tokio::time::{Instant, timeout_at};
 
-use crate::archive::{ArchiveError, Shelf, StoredRecord, Traffic, TrafficCounter};
+use crate::archive::{Archive, ArchiveError, Fault, Shelf, StoredRecord, Traffic};
+use crate::bundle::{BlockEntry, TAIL_BYTES};
 use crate::ids::{LogId, TopicPartition};
-use crate::index::{Order, PREFIX_TERMS_MAX, Query};
-use crate::registry::{self, Filter};
-use crate::store::StoreError;
+use crate::index::{Order, PREFIX_TERMS_MAX, Query, ReadError};
+use crate::registry::{self, Filter, Selected};
+use crate::store::{Listed, StoreError};
+
+use bundle::{Bundle, search_bundle};
+use course::{Span, work_through};
+use hunt::{EndsIt, Hunt};
+use repeats::Repeats;
+use room::Room;
+pub use take::Piece;
+use take::Taking;
+use tally::{Counts, Owner};
 
 /// The most records that one search answers.
 pub const LIMIT_MAX: usize = 100_000;
 
-/// The most bytes of keys, values and headers that one search answers.
-pub const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// The most buckets of time that matches are counted in.
+pub const BUCKETS_MAX: usize = 10_000;
 
-/// How many bundles are searched at a time; the index of each is in memory.
-const BUNDLES_AT_ONCE: usize = 4;
+/// The most offsets that are reported for having different records. Beyond that the records are answered all the same.
+pub const CONFLICTS_MAX: usize = 1_000;
+
+/// What the searches of a process may take in memory, in bytes, where nothing else is said.
+pub const MEMORY_BYTES_DEFAULT: u64 = 128 << 20;
+
+/// How long a search may take, where nothing else is said.
+pub const TIME_MAX_DEFAULT: Duration = Duration::from_secs(30);
+
+/// How many bundles are searched at a time.
+const BUNDLES_AT_ONCE: usize = 8;
+
+/// How many blocks of records are read at a time.
+const BLOCKS_AT_ONCE: usize = 8;
+
+/// What a search takes while it lasts, in bytes: itself, and messages on their way to a caller who is slow to take them;
+const SEARCH_BYTES: u64 = 768 << 10;
+/// for each record that it may answer: its place among the hits, and what is remembered of it when it has been answered;
+const HIT_BYTES: u64 = 256;
+/// for each bundle that comes into question;
+const LISTED_BYTES: u64 = 512;
+/// for each bundle that is open: its table of blocks, its manifest, and the hot part of its index, which grow with it;
+const OPENED_BYTES: u64 = 64 << 10;
+const OPENED_SHARE: u64 = 64;
+/// and the query, made for this bundle. Larger plans are paid for by themselves.
+const PLAN_BYTES: u64 = 32 << 10;
+/// What is not foreseen is taken in steps.
+const EXTRA_STEP_BYTES: u64 = 64 << 10;
 
 /// What is looked for.
 #[derive(Clone, Debug)]
@@ -71,17 +119,17 @@ pub struct Found {
 /// What a search found and took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// How many records match, answered or not. An offset that several bundles hold counts once for each time it has there.
+    /// How many records match, answered or not, as far as bundles were searched: an offset of a log counts once.
     pub matched: u64,
     /// How many bundles were opened.
     pub bundles_searched: u64,
-    /// How many were not, since there was enough without them that comes first. Then more records may match.
+    /// How many were not searched, or not to their end, since there was enough without them that comes first. Then more records may match.
     pub bundles_left: u64,
     /// How many bundles of the topic could not hold what was looked for.
     pub bundles_pruned: u64,
     /// What was read from the store; the LIST counts as one request.
     pub traffic: Traffic,
-    /// Offsets for which different records were answered.
+    /// Offsets for which different records were answered, at most [`CONFLICTS_MAX`].
     pub conflicts: Vec<Conflict>,
     /// Whether a phrase was looked for as its words in any order, since an index does not know their places.
     pub phrases_as_words: bool,
@@ -128,9 +176,31 @@ pub enum SearchError {
         /// The bundle.
         bundle: String,
     },
-    /// The records are too large to be answered at once.
-    #[error("the records have more than {ANSWER_BYTES_MAX} bytes: ask for fewer")]
-    AnswerTooLarge,
+    /// More buckets than are answered.
+    #[error("the matches are in more than {BUCKETS_MAX} buckets of time: ask for wider ones")]
+    TooManyBuckets,
+    /// The search would take more memory than there is for all of them.
+    #[error(
+        "the search needs {needed_bytes} bytes at once, and there are {there_are_bytes} for all searches: ask for less"
+    )]
+    TooLarge {
+        /// What it needs.
+        needed_bytes: u64,
+        /// What there is.
+        there_are_bytes: u64,
+    },
+    /// Other searches hold the memory.
+    #[error("other searches hold the {wanted_bytes} bytes that it needs now")]
+    NoRoom {
+        /// What it needs.
+        wanted_bytes: u64,
+    },
+    /// It took longer than it may.
+    #[error("the search has taken the {} ms that it may", time_max.as_millis())]
+    OutOfTime {
+        /// What it may take.
+        time_max: Duration,
+    },
     /// The store cannot be listed.
     #[error(transparent)]
     List(#[from] StoreError),
@@ -139,39 +209,182 @@ pub enum SearchError {
     Archive(#[from] ArchiveError),
 }
 
-/// Searches a topic.
+/// Answers searches; clones share the memory that these may take.
+#[derive(Clone, Debug)]
+pub struct Searcher {
+    shelf: Shelf,
+    room: Room,
+    time_max: Duration,
+}
+
+/// An answer as it is read.
+#[derive(Debug)]
+pub struct Answers {
+    taking: Taking,
+    summary: Summary,
+    hunt: Arc<Hunt>,
+    due: Due,
+    _ends_it: EndsIt,
+}
+
+/// When a search has to be over.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    at: Instant,
+    time_max: Duration,
+}
+
+impl Due {
+    async fn bound<T>(self, work: impl Future<Output = Result<T, SearchError>>) -> Result<T, SearchError> {
+        let time_max = self.time_max;
+        timeout_at(self.at, work).await.unwrap_or(Err(SearchError::OutOfTime { time_max }))
+    }
+}
+
+impl Searcher {
+    /// Searches the bundles of `shelf`. All searches together take up to `memory_bytes`, beside what the shelf keeps, and each of them up to
+    /// `time_max` until its last record has been taken.
+    pub fn new(shelf: Shelf, memory_bytes: u64, time_max: Duration) -> Self {
+        Self { shelf, room: Room::new(memory_bytes), time_max }
+    }
+
+    /// The bundles.
+    pub fn shelf(&self) -> &Shelf {
+        &self.shelf
+    }
+
+    /// Searches a topic. `time_max` is what the caller has.
+    pub async fn search(&self, request: Request, time_max: Option<Duration>) -> Result<Answers, SearchError> {
+        let time_max = time_max.map_or(self.time_max, |callers| callers.min(self.time_max));
+        let due = Due { at: Instant::now() + time_max, time_max };
+        due.bound(self.find(request, due)).await
+    }
+
+    async fn find(&self, request: Request, due: Due) -> Result<Answers, SearchError> {
+        if request.filter.topic.is_none() {
+            return Err(SearchError::NoTopic);
+        }
+        if request.limit > LIMIT_MAX {
+            return Err(SearchError::LimitTooLarge { limit: request.limit });
+        }
+        // A listing in its turn, too; what it found is paid for with the rest.
+        let listing = self.room.reserve(SEARCH_BYTES).await?;
+        let selected = registry::find(self.shelf.store(), &request.filter).await?;
+        drop(listing);
+        let Selected { bundles, pruned } = selected;
+        let (lasting_bytes, at_once) = self.lasting_bytes(&request, &bundles);
+        let lasting = self.room.reserve(lasting_bytes).await?;
+        let hunt = Arc::new(Hunt::new(self.shelf.clone(), self.room.clone(), request, lasting));
+        let ends_it = EndsIt(hunt.ended.clone());
+        let bundles = in_question(bundles, hunt.request.order);
+        let (opened, unfinished) = (AtomicU64::new(0), AtomicU64::new(0));
+        let mut by_promise = bundles.clone();
+        by_promise.sort_by_key(|bundle| bundle.first_place);
+        let left = work_through(
+            by_promise,
+            at_once,
+            hunt.needs_all(),
+            |bundle| hunt.may_keep(&bundle.first_place),
+            async |bundle| {
+                opened.fetch_add(1, Ordering::Relaxed);
+                if search_bundle(&hunt, bundle).await? {
+                    unfinished.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(())
+            },
+        );
+        let left = left.await? as u64;
+        let (Counts { matched, buckets }, found) = hunt.take_found().finish()?;
+        let summary = Summary {
+            matched,
+            bundles_searched: opened.into_inner(),
+            bundles_left: left + unfinished.into_inner(),
+            bundles_pruned: pruned,
+            phrases_as_words: hunt.phrases_as_words.load(Ordering::Relaxed),
+            buckets,
+            ..Summary::default()
+        };
+        Ok(Answers {
+            taking: Taking::new(Arc::clone(&hunt), bundles, found),
+            summary,
+            hunt,
+            due,
+            _ends_it: ends_it,
+        })
+    }
+
+    /// What a search takes while it lasts, in bytes, and how many bundles it then has open at a time.
+    fn lasting_bytes(&self, request: &Request, bundles: &[Listed]) -> (u64, usize) {
+        let largest = bundles.iter().map(|listed| listed.size_bytes).max().unwrap_or(0);
+        let opened_bytes = OPENED_BYTES + PLAN_BYTES + largest / OPENED_SHARE;
+        let buckets = if request.bucket_ms.is_some() { BUCKETS_MAX as u64 } else { 0 };
+        let places = request.limit as u64 + buckets;
+        let at_least = SEARCH_BYTES + places * HIT_BYTES + bundles.len() as u64 * LISTED_BYTES;
+        // One search is not to take more than a quarter for bundles that it has open.
+        let at_once = (self.room.lasting_bytes() / 4 / opened_bytes).clamp(1, BUNDLES_AT_ONCE as u64);
+        let at_once = at_once.min(bundles.len().max(1) as u64);
+        (at_least + at_once * opened_bytes, at_once as usize)
+    }
+}
+
+impl Answers {
+    /// The next records; `None` when there are no more.
+    pub async fn next(&mut self) -> Result<Option<Piece>, SearchError> {
+        self.due.bound(self.taking.next()).await
+    }
+
+    /// What was found, and what it took so far: all of it when [`Answers::next`] has returned `None`.
+    pub fn summary(&self) -> Summary {
+        let mut traffic = Traffic { requests: 1, bytes: 0 };
+        traffic += self.hunt.traffic.total();
+        Summary { traffic, conflicts: self.taking.conflicts(), ..self.summary.clone() }
+    }
+}
+
+/// Searches a topic by itself, and keeps all of the answer.
 pub async fn search(shelf: &Shelf, request: &Request) -> Result<Answer, SearchError> {
-    if request.filter.topic.is_none() {
-        return Err(SearchError::NoTopic);
+    let searcher = Searcher::new(shelf.clone(), MEMORY_BYTES_DEFAULT, Duration::from_secs(3_600));
+    let mut answers = searcher.search(request.clone(), None).await?;
+    let mut records = Vec::new();
+    while let Some(piece) = answers.next().await? {
+        records.extend(piece.records);
     }
-    if request.limit > LIMIT_MAX {
-        return Err(SearchError::LimitTooLarge { limit: request.limit });
+    Ok(Answer { records, summary: answers.summary() })
+}
+
+/// The bundles by number, in the order of their keys.
+fn in_question(listed: Vec<Listed>, order: Order) -> Vec<Bundle> {
+    let (logs, repeats) = repeats::of_logs(&listed);
+    let bundles = listed.into_iter().zip(logs).enumerate().map(|(number, (listed, log))| Bundle {
+        first_place: Span::of_key(&listed.key).first_place(order, log),
+        owner: Owner {
+            log,
+            bundle: number as u32,
+            repeats: Repeats::Within(Arc::clone(&repeats[log as usize])),
+        },
+        listed: Arc::new(listed),
+    });
+    bundles.collect()
+}
+
+/// The block of a record that the index found.
+fn block_of(archive: &Archive, ordinal: u64) -> Result<&BlockEntry, SearchError> {
+    let entry = archive.blocks().by_ordinal(ordinal);
+    Ok(entry.ok_or_else(|| archive.error(Fault::IndexDisagrees { ordinal }))?)
+}
+
+/// An error of a bundle's index by the bundle's name.
+fn read_error(archive: &Archive, error: ReadError) -> SearchError {
+    match error {
+        ReadError::TooBroad { paths } => SearchError::TooBroad { bundle: archive.name(), paths },
+        ReadError::PrefixTooBroad => SearchError::PrefixTooBroad { bundle: archive.name() },
+        // The parts' reader has named the bundle and the place.
+        ReadError::Parts(error) => match error.downcast::<ArchiveError>() {
+            Ok(error) => error.into(),
+            Err(error) => archive.error(error).into(),
+        },
+        error => archive.error(error).into(),
     }
-    let selected = registry::find(shelf.store(), &request.filter).await?;
-    let traffic = TrafficCounter::default();
-    let bundles = hits::with_overlaps(selected.bundles);
-    let searched = bundles.len() as u64;
-    let mut searches = stream::iter(bundles)
-        .map(|bundle| hits::search_bundle(shelf, bundle, request, &traffic))
-        .buffered(BUNDLES_AT_ONCE);
-    let mut found = Vec::new();
-    while let Some(bundle) = searches.try_next().await? {
-        found.push(bundle);
-        candidates::prune(&mut found, request.order, request.limit);
-    }
-    let mut summary = Summary {
-        bundles_searched: searched,
-        bundles_pruned: selected.pruned,
-        phrases_as_words: found.iter().any(|bundle| bundle.phrases_as_words),
-        ..Summary::default()
-    };
-    let candidates = candidates::merge(&found, request.order);
-    summary.matched = candidates.matched;
-    let taken = take::take(&found, candidates.hits, request.limit, ANSWER_BYTES_MAX).await?;
-    summary.traffic = Traffic { requests: 1, bytes: 0 };
-    summary.traffic += traffic.total();
-    summary.conflicts = taken.conflicts;
-    Ok(Answer { records: taken.records, summary })
 }
 
 #[cfg(test)]

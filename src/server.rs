@@ -16,7 +16,6 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tracing::info;
 
-use crate::archive::Shelf;
 use crate::ingest::Ingest;
 use crate::metrics;
 use crate::proto::DESCRIPTORS;
@@ -24,6 +23,7 @@ use crate::proto::v1::indexer_service_server::IndexerServiceServer;
 use crate::proto::v1::search_service_server::SearchServiceServer;
 use crate::rpc::Indexer;
 use crate::rpc::search::Reader;
+use crate::search::Searcher;
 use crate::store::SourceRoots;
 
 /// A chunk of 4 MiB and what protobuf puts around it.
@@ -53,8 +53,8 @@ const STREAMS_MAX: u32 = 64;
 pub struct Config {
     /// What serving `IndexerService` takes.
     pub index: Option<IndexRole>,
-    /// What serving `SearchService` takes: the bundles to read.
-    pub search: Option<Shelf>,
+    /// What serving `SearchService` takes: the bundles to read, and what searches may take.
+    pub search: Option<Searcher>,
     /// How long work in hand may take after the signal to stop.
     pub drain_max: Duration,
 }
@@ -108,7 +108,7 @@ pub async fn run(
         let indexer = Indexer::new(role.ingest, role.sources, role.worker_id, Arc::clone(&draining));
         IndexerServiceServer::new(indexer).max_decoding_message_size(MESSAGE_BYTES_MAX)
     });
-    let reader = search.map(|shelf| SearchServiceServer::new(Reader::new(shelf)));
+    let reader = search.map(|searcher| SearchServiceServer::new(Reader::new(searcher)));
 
     let (stopping, stopped) = oneshot::channel();
     let signal = async move {

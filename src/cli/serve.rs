@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use clap::ValueEnum;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,12 +14,10 @@ use super::{CliError, Exit, output, pipeline, runtime};
 use crate::archive::Shelf;
 use crate::ingest::Ingest;
 use crate::metrics;
+use crate::search::Searcher;
 use crate::server::{self, Config, IndexRole};
 use crate::stats::Phase;
-use crate::store::SourceRoots;
-
-/// What is kept in memory of the bundles that are read.
-const SHELF_BYTES_MAX: u64 = 64 << 20;
+use crate::store::{SourceRoots, Store};
 
 /// Serve IndexSegment and friends over gRPC.
 #[derive(Debug, clap::Args)]
@@ -51,10 +50,37 @@ pub struct Args {
     worker_id: Option<String>,
 
     #[command(flatten)]
+    search: SearchLimits,
+
+    #[command(flatten)]
     metrics: MetricsArgs,
 
     #[command(flatten)]
     pipeline: pipeline::PipelineArgs,
+}
+
+/// What searches may take.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct SearchLimits {
+    /// Memory that all searches together may take, beside --memory-budget and --search-cache.
+    #[arg(long, env = "WAL_INDEXER_SEARCH_MEMORY", default_value = "128MiB", value_name = "SIZE")]
+    search_memory: ByteSize,
+
+    /// Memory in which what was read of bundles is kept, so that it need not be read again.
+    #[arg(long, env = "WAL_INDEXER_SEARCH_CACHE", default_value = "64MiB", value_name = "SIZE")]
+    search_cache: ByteSize,
+
+    /// How long a search may take, in seconds, until its last record has been taken. A caller may want it sooner.
+    #[arg(long, env = "WAL_INDEXER_SEARCH_TIMEOUT", default_value_t = 30, value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    search_timeout: u64,
+}
+
+impl SearchLimits {
+    fn searcher(self, store: Store) -> Searcher {
+        let shelf = Shelf::new(store, self.search_cache.as_u64());
+        Searcher::new(shelf, self.search_memory.as_u64(), Duration::from_secs(self.search_timeout))
+    }
 }
 
 /// A part of what a worker can do.
@@ -103,7 +129,7 @@ async fn serve(args: Args) -> Result<(), CliError> {
     metrics.map(Collected::serve).transpose()?;
     let config = Config {
         index: ingest.map(|ingest| IndexRole { ingest, sources, worker_id }),
-        search: args.roles.contains(&Role::Search).then(|| Shelf::new(store, SHELF_BYTES_MAX)),
+        search: args.roles.contains(&Role::Search).then(|| args.search.searcher(store)),
         drain_max: Duration::from_secs(args.drain_timeout),
     };
     let shutdown = async move {

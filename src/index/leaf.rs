@@ -1,7 +1,7 @@
 //! An index that lies elsewhere, searched by parts: leaf by leaf, each leaf one Tantivy segment.
 //!
 //! Nothing here waits. A [`Leaf`] is asked, and answers, or says that something is [`Step::Missing`]; what that is it knows, and how many
-//! bytes it will take, and [`Leaf::fetch`] gets it. Then it is asked again. What a search needs is known before much is read ([`Needs`]), so
+//! bytes it will take, and [`Leaf::fetch`] is the future that gets it. Then it is asked again. What a search needs is known before much is read ([`Needs`]), so
 //! two or three rounds do, and all of a round is fetched together.
 
 mod held;
@@ -11,6 +11,8 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 use held::{Held, Names, Part};
 use tantivy::columnar::Column;
 use tantivy::query::{Bm25StatisticsProvider, EnableScoring, Weight};
@@ -77,22 +79,41 @@ pub enum Step<T> {
     Missing,
 }
 
-impl Outline {
-    /// Reads the index's own description of itself.
-    pub async fn open(parts: Arc<dyn IndexParts>) -> Result<Self, ReadError> {
+/// An outline to be.
+#[derive(Debug)]
+pub struct Opening {
+    held: Held,
+    parts: Arc<dyn IndexParts>,
+    names: Arc<Names>,
+    missing: Vec<Part>,
+}
+
+impl Opening {
+    /// Nothing is read yet.
+    pub fn new(parts: Arc<dyn IndexParts>) -> Self {
         let names = Arc::new(held::names(&*parts));
         let held = Held::new(Arc::clone(&parts), Arc::clone(&names), OUTLINE_BYTES);
-        loop {
-            let opened = tantivy::Index::open(ReadOnly(held.clone()));
-            let missing = held.missing();
-            if missing.is_empty() {
-                let index = opened.map_err(open_error)?;
-                return Self::of(index, parts, names);
-            }
-            held.fetch(missing).await.map_err(ReadError::Parts)?;
-        }
+        Self { held, parts, names, missing: Vec::new() }
     }
 
+    /// Reads the index's own description of itself.
+    pub fn open(&mut self) -> Result<Step<Outline>, ReadError> {
+        let opened = tantivy::Index::open(ReadOnly(self.held.clone()));
+        self.missing = self.held.missing();
+        if !self.missing.is_empty() {
+            return Ok(Step::Missing);
+        }
+        let index = opened.map_err(open_error)?;
+        Outline::of(index, Arc::clone(&self.parts), Arc::clone(&self.names)).map(Step::Done)
+    }
+
+    /// Fetches what was missing. The error is that of the parts.
+    pub fn fetch(&mut self) -> BoxFuture<'_, io::Result<()>> {
+        self.held.fetch(std::mem::take(&mut self.missing))
+    }
+}
+
+impl Outline {
     fn of(index: tantivy::Index, parts: Arc<dyn IndexParts>, names: Arc<Names>) -> Result<Self, ReadError> {
         let (fields, positions) = schema::of(&index.schema()).ok_or(ReadError::Schema)?;
         let metas = index.searchable_segment_metas().map_err(open_error)?;
@@ -143,6 +164,11 @@ impl Outline {
 }
 
 impl Plan {
+    /// Whether the index has nothing of what would have to be there.
+    pub fn is_impossible(&self) -> bool {
+        !self.compiled.needs.possible(&|_| true)
+    }
+
     /// Whether a phrase is taken as its words in any order.
     pub fn phrases_as_words(&self) -> bool {
         self.compiled.phrases_as_words
@@ -171,22 +197,30 @@ impl Leaf {
     /// What it takes in memory when what is missing has been fetched, in bytes.
     pub fn needed_bytes(&self) -> u64 {
         let missing: u64 = self.missing.iter().map(|(_, range)| range.end - range.start).sum();
+        self.held.bytes() + missing + self.working_bytes()
+    }
+
+    /// What it takes beside what it holds of the files.
+    fn working_bytes(&self) -> u64 {
         let set_bytes = u64::from(self.facts.documents.div_ceil(8));
         let parts = self.plan.compiled.needs.all().into_iter().map(|need| match need {
             Needs::Term { .. } => WEIGHT_BYTES,
             _ => set_bytes,
         });
-        self.held.bytes() + missing + parts.sum::<u64>() + self.cursors as u64 * CURSOR_BYTES
+        parts.sum::<u64>() + self.cursors as u64 * CURSOR_BYTES
     }
 
-    /// From now on so much may be held.
-    pub fn set_room(&self, room_bytes: u64) {
-        self.held.set_room(room_bytes);
+    /// From now on it may take so much, and hold what is at hand without asking.
+    pub fn set_room(&self, bytes: u64) {
+        self.held.set_room(bytes.saturating_sub(self.working_bytes()));
     }
 
     /// Fetches what was missing. The error is that of the parts.
-    pub async fn fetch(&mut self) -> io::Result<()> {
-        self.held.fetch(std::mem::take(&mut self.missing)).await
+    pub fn fetch(&mut self) -> BoxFuture<'_, io::Result<()>> {
+        match self.missing.is_empty() {
+            true => ready(Ok(())).boxed(),
+            false => self.held.fetch(std::mem::take(&mut self.missing)),
+        }
     }
 
     /// How many records match.

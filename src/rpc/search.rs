@@ -1,6 +1,7 @@
 //! `walindexer.v1.SearchService`, and what was found in the words of the proto.
 
 pub mod fetch;
+pub mod find;
 
 use std::num::NonZeroU64;
 use std::pin::Pin;
@@ -15,11 +16,10 @@ use super::status;
 use crate::archive::{Shelf, StoredRecord};
 use crate::ids::{LogId, TopicPartition};
 use crate::index::{Order, Query};
-use crate::metrics;
 use crate::proto::v1;
 use crate::proto::v1::search_service_server::SearchService;
 use crate::registry::{self, Filter};
-use crate::search::{self, Found, Summary};
+use crate::search::{self, Found, Searcher, Summary};
 use crate::store::{Listed, Store};
 use crate::wording;
 
@@ -34,13 +34,17 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// Answers what a store holds.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    shelf: Shelf,
+    searcher: Searcher,
 }
 
 impl Reader {
-    /// `shelf` is of the store that the workers write to.
-    pub fn new(shelf: Shelf) -> Self {
-        Self { shelf }
+    /// `searcher` is of the store that the workers write to.
+    pub fn new(searcher: Searcher) -> Self {
+        Self { searcher }
+    }
+
+    fn shelf(&self) -> &Shelf {
+        self.searcher.shelf()
     }
 }
 
@@ -54,27 +58,15 @@ impl SearchService for Reader {
         &self,
         request: Request<v1::SearchRequest>,
     ) -> Result<Response<Self::SearchStream>, Status> {
-        let began = Instant::now();
+        let time_max = find::time_max(request.metadata());
         let request = search_request(request.into_inner())?;
-        let answer = search::search(&self.shelf, &request).await.map_err(|error| {
-            warn!(error = wording::chain(&error), "search failed");
-            status::of_search(&error)
-        })?;
-        let traffic = &answer.summary.traffic;
-        metrics::worker::fetched("Search", traffic.requests, traffic.bytes);
-        for conflict in &answer.summary.conflicts {
-            let search::Conflict { partition, log_id, offset, bundles } = conflict;
-            warn!(%partition, %log_id, offset, ?bundles, "bundles hold different records for one offset");
-        }
-        let summary = summary(&answer.summary, began);
-        let last = v1::SearchResponse { records: Vec::new(), summary: Some(summary) };
-        let messages = in_messages(answer.records).chain([last]).map(Ok);
-        Ok(Response::new(stream::iter(messages).boxed()))
+        let messages = find::messages(&self.searcher, request, time_max).await?;
+        Ok(Response::new(messages.boxed()))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
         let request = fetch::request(request.into_inner())?;
-        let messages = fetch::messages(&self.shelf, request).await.inspect_err(fetch::log_refusal)?;
+        let messages = fetch::messages(self.shelf(), request).await.inspect_err(fetch::log_refusal)?;
         Ok(Response::new(messages.inspect(fetch::log).boxed()))
     }
 
@@ -83,11 +75,11 @@ impl SearchService for Reader {
         request: Request<v1::ListBundlesRequest>,
     ) -> Result<Response<Self::ListBundlesStream>, Status> {
         let filter = list_filter(request.into_inner())?;
-        let found = registry::find(self.shelf.store(), &filter).await.map_err(|error| {
+        let found = registry::find(self.shelf().store(), &filter).await.map_err(|error| {
             warn!(error = wording::chain(&error), "listing failed");
             status::of_store(&error)
         })?;
-        let store = self.shelf.store().clone();
+        let store = self.shelf().store().clone();
         let bundles = found.bundles.into_iter().map(move |one| Ok(listed(&store, &one)));
         Ok(Response::new(stream::iter(bundles).boxed()))
     }
@@ -219,21 +211,6 @@ fn conflict(conflict: &search::Conflict) -> v1::Conflict {
         offset: conflict.offset,
         bundle_keys: conflict.bundles.clone(),
     }
-}
-
-/// Records in messages of about [`MESSAGE_BYTES`], each with one record at least.
-fn in_messages(records: Vec<Found>) -> impl Iterator<Item = v1::SearchResponse> {
-    let mut records = records.into_iter().peekable();
-    std::iter::from_fn(move || {
-        let (mut message, mut bytes) = (v1::SearchResponse::default(), 0);
-        while bytes < MESSAGE_BYTES
-            && let Some(found) = records.next()
-        {
-            bytes += found.record.mem_usage();
-            message.records.push(record(&found));
-        }
-        (!message.records.is_empty()).then_some(message)
-    })
 }
 
 #[cfg(test)]

@@ -1,137 +1,225 @@
-//! From candidates to records: each read from its block, and each offset of a log answered once.
+//! From hits to records: read from their blocks a piece at a time, and each offset of a log answered once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use sha2::{Digest, Sha256};
 
-use super::candidates::Candidate;
-use super::hits::BundleHits;
-use super::{Conflict, Found, SearchError};
-use crate::archive::{Fault, StoredRecord};
+use super::best::{Copy, Found as Candidate};
+use super::bundle::Bundle;
+use super::hunt::Hunt;
+use super::room::Share;
+use super::{BLOCKS_AT_ONCE, CONFLICTS_MAX, Conflict, Found, SearchError, block_of};
+use crate::archive::{Archive, Fault, StoredRecord};
 use crate::bundle::BlockEntry;
-use crate::ids::{LogId, TopicPartition};
+use crate::store::BundleKey;
 
-/// How many blocks are read at a time.
-const BLOCKS_AT_ONCE: usize = 8;
+/// A piece of the answer needs no more blocks than open to so much, in bytes, unless one alone does.
+const PIECE_BLOCKS_BYTES: u64 = 8 << 20;
 
-/// How many candidates are read before it is looked at which of them are the same.
-const CANDIDATES_AT_ONCE: usize = 10_000;
+/// How many places make up a piece at most.
+const PIECE_PLACES: usize = 1_024;
 
-/// The records to answer.
-#[derive(Default)]
-pub(super) struct Taken {
+/// A part of an answer, and the memory that it takes for as long as it is there.
+#[derive(Debug)]
+pub struct Piece {
+    /// The next records, in order.
     pub records: Vec<Found>,
-    pub conflicts: Vec<Conflict>,
+    _share: Share,
 }
 
-/// What was answered so far, by offset.
-type Answered<'a> = HashMap<(&'a TopicPartition, &'a LogId, i64), Vec<Answer>>;
-
-/// A record that was answered, and the bundle that it came from.
-struct Answer {
-    record: StoredRecord,
-    bundle: usize,
+/// The candidates that are left, and what has been answered.
+#[derive(Debug)]
+pub(super) struct Taking {
+    hunt: Arc<Hunt>,
+    bundles: Vec<Bundle>,
+    left: VecDeque<Candidate>,
+    answered: usize,
+    /// The records answered for each offset that may come again: what they are, and whose.
+    repeated: HashMap<(u32, i64), Vec<(Fingerprint, u32)>>,
 }
 
-/// Reads the first `limit` records, going on where some turn out to be the same as others. More than `bytes_max` are neither
-/// answered nor held at once.
-pub(super) async fn take(
-    found: &[BundleHits],
-    candidates: Vec<Candidate>,
-    limit: usize,
-    bytes_max: usize,
-) -> Result<Taken, SearchError> {
-    let (mut taken, mut answered, mut bytes) = (Taken::default(), Answered::new(), 0);
-    let mut left = candidates.as_slice();
-    while taken.records.len() < limit && !left.is_empty() {
-        let count = left.len().min(limit - taken.records.len()).min(CANDIDATES_AT_ONCE);
-        let (next, rest) = left.split_at(count);
-        left = rest;
-        for (candidate, record) in next.iter().zip(read(found, next, bytes_max).await?) {
-            let archive = &found[candidate.bundle].archive;
-            let offset = (archive.partition(), archive.log_id(), record.offset);
-            let same_offset: &mut Vec<Answer> = answered.entry(offset).or_default();
-            if same_offset.iter().any(|answer| answer.record == record) {
-                continue;
+/// What a record is told from others by.
+type Fingerprint = [u8; 16];
+
+/// The blocks that a piece is read from, by bundle and position; the ordinals wanted of each.
+type Blocks = BTreeMap<(u32, u64), (BlockEntry, Vec<u64>)>;
+
+impl Taking {
+    pub fn new(hunt: Arc<Hunt>, bundles: Vec<Bundle>, found: Vec<Candidate>) -> Self {
+        Self { hunt, bundles, left: found.into(), answered: 0, repeated: HashMap::new() }
+    }
+
+    /// The next records; `None` when there are as many as were asked for, or no more.
+    pub async fn next(&mut self) -> Result<Option<Piece>, SearchError> {
+        loop {
+            let wanted = self.hunt.request.limit - self.answered;
+            if wanted == 0 || self.left.is_empty() {
+                return Ok(None);
             }
-            bytes += record.mem_usage();
-            if bytes > bytes_max {
-                return Err(SearchError::AnswerTooLarge);
+            let (candidates, archives, blocks) = self.next_blocks(wanted.min(PIECE_PLACES)).await?;
+            let mut share = self.hunt.room.share();
+            let sizes = blocks
+                .values()
+                .map(|(entry, _)| 2 * u64::from(entry.plain_len) + u64::from(entry.compressed_len));
+            share.grow_to(sizes.sum(), || {}).await?;
+            let records = read(&archives, blocks).await?;
+            let records = self.answer(&candidates, &archives, records, wanted)?;
+            if !records.is_empty() {
+                return Ok(Some(Piece { records, _share: share }));
             }
-            taken.records.push(Found {
-                partition: archive.partition().clone(),
-                log_id: archive.log_id().clone(),
-                record: record.clone(),
-                score: candidate.hit.score,
-            });
-            same_offset.push(Answer { record, bundle: candidate.bundle });
         }
     }
-    taken.conflicts = conflicts(found, answered);
-    Ok(taken)
+
+    /// The next candidates, the bundles that hold them, opened, and the blocks in which they are.
+    async fn next_blocks(
+        &mut self,
+        places: usize,
+    ) -> Result<(Vec<Candidate>, HashMap<u32, Archive>, Blocks), SearchError> {
+        let (mut candidates, mut archives, mut blocks) = (Vec::new(), HashMap::new(), Blocks::new());
+        let mut blocks_bytes = 0;
+        while candidates.len() < places
+            && let Some(next) = self.left.front()
+        {
+            let mut new = Vec::new();
+            for copy in &next.copies {
+                let archive = self.open(copy, &mut archives).await?;
+                let entry = block_of(archive, copy.ordinal)?;
+                if !blocks.contains_key(&(copy.bundle, entry.position)) {
+                    new.push(((copy.bundle, entry.position), entry.clone()));
+                }
+            }
+            let new_bytes: u64 = new.iter().map(|(_, entry)| u64::from(entry.plain_len)).sum();
+            if !candidates.is_empty() && blocks_bytes + new_bytes > PIECE_BLOCKS_BYTES {
+                break;
+            }
+            blocks_bytes += new_bytes;
+            blocks.extend(new.into_iter().map(|(place, entry)| (place, (entry, Vec::new()))));
+            for copy in &next.copies {
+                let entry = block_of(&archives[&copy.bundle], copy.ordinal)?;
+                if let Some((_, ordinals)) = blocks.get_mut(&(copy.bundle, entry.position)) {
+                    ordinals.push(copy.ordinal);
+                }
+            }
+            candidates.extend(self.left.pop_front());
+        }
+        Ok((candidates, archives, blocks))
+    }
+
+    /// Opened bundles are kept by the shelf, not here: a search may find its hits in thousands.
+    async fn open<'a>(
+        &self,
+        copy: &Copy,
+        archives: &'a mut HashMap<u32, Archive>,
+    ) -> Result<&'a Archive, SearchError> {
+        match archives.entry(copy.bundle) {
+            std::collections::hash_map::Entry::Occupied(opened) => Ok(opened.into_mut()),
+            std::collections::hash_map::Entry::Vacant(place) => {
+                let listed = &self.bundles[copy.bundle as usize].listed;
+                Ok(place.insert(self.hunt.shelf.open(listed, &self.hunt.traffic).await?))
+            }
+        }
+    }
+
+    /// The records of the candidates, in their order, but for those that were answered before.
+    fn answer(
+        &mut self,
+        candidates: &[Candidate],
+        archives: &HashMap<u32, Archive>,
+        mut records: HashMap<(u32, u64), StoredRecord>,
+        wanted: usize,
+    ) -> Result<Vec<Found>, SearchError> {
+        let mut answered = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            for copy in &candidate.copies {
+                let archive = &archives[&copy.bundle];
+                let record = records.remove(&(copy.bundle, copy.ordinal));
+                let record = record.filter(|record| record.offset == candidate.offset);
+                let record =
+                    record.ok_or_else(|| archive.error(Fault::IndexDisagrees { ordinal: copy.ordinal }))?;
+                let is_new = !candidate.repeats || self.note(candidate, copy.bundle, &record);
+                if is_new && answered.len() < wanted {
+                    answered.push(Found {
+                        partition: archive.partition().clone(),
+                        log_id: archive.log_id().clone(),
+                        record,
+                        score: copy.score,
+                    });
+                }
+            }
+        }
+        self.answered += answered.len();
+        Ok(answered)
+    }
+
+    /// Whether a record has not been answered yet.
+    fn note(&mut self, candidate: &Candidate, bundle: u32, record: &StoredRecord) -> bool {
+        let known = self.repeated.entry((candidate.log, candidate.offset)).or_default();
+        let fingerprint = fingerprint(record);
+        let is_new = known.iter().all(|(answered, _)| *answered != fingerprint);
+        if is_new {
+            known.push((fingerprint, bundle));
+        }
+        is_new
+    }
+
+    /// Offsets for which different records were answered, the first [`CONFLICTS_MAX`] of them.
+    pub fn conflicts(&self) -> Vec<Conflict> {
+        let several = self.repeated.iter().filter(|(_, answered)| answered.len() > 1);
+        let conflict = |(&(_, offset), answered): (&(u32, i64), &Vec<(Fingerprint, u32)>)| {
+            let key = |bundle: u32| -> &BundleKey { &self.bundles[bundle as usize].listed.key };
+            let mut seen = HashSet::new();
+            let names = answered.iter().filter(|(_, bundle)| seen.insert(*bundle));
+            let first = key(answered[0].1);
+            Conflict {
+                partition: first.partition().clone(),
+                log_id: first.log_id().clone(),
+                offset,
+                bundles: names.map(|(_, bundle)| key(*bundle).to_string()).collect(),
+            }
+        };
+        let mut names: Vec<_> = several.collect();
+        names.sort_unstable_by_key(|(name, _)| **name);
+        names.truncate(CONFLICTS_MAX);
+        names.into_iter().map(conflict).collect()
+    }
 }
 
-fn conflicts(found: &[BundleHits], answered: Answered<'_>) -> Vec<Conflict> {
-    let several = answered.into_iter().filter(|(_, answers)| answers.len() > 1);
-    let mut conflicts: Vec<Conflict> = several
-        .map(|((partition, log_id, offset), answers)| Conflict {
-            partition: partition.clone(),
-            log_id: log_id.clone(),
-            offset,
-            bundles: answers.iter().map(|answer| found[answer.bundle].archive.name()).collect(),
-        })
-        .collect();
-    conflicts.sort_by(|a, b| (&a.partition, &a.log_id, a.offset).cmp(&(&b.partition, &b.log_id, b.offset)));
-    conflicts
+fn fingerprint(record: &StoredRecord) -> Fingerprint {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: Option<&[u8]>| {
+        hash.update([u8::from(bytes.is_some())]);
+        hash.update((bytes.map_or(0, <[u8]>::len) as u64).to_le_bytes());
+        hash.update(bytes.unwrap_or_default());
+    };
+    part(record.timestamp_ms.map(i64::to_le_bytes).as_ref().map(<[u8; 8]>::as_slice));
+    part(record.key.as_deref());
+    part(record.value.as_deref());
+    for (name, value) in &record.headers {
+        part(Some(name));
+        part(value.as_deref());
+    }
+    let hash: [u8; 32] = hash.finalize().into();
+    let mut fingerprint = Fingerprint::default();
+    fingerprint.copy_from_slice(&hash[..16]);
+    fingerprint
 }
 
-/// Reads the records of `candidates`, in their order, up to `bytes_max` bytes of them. Each block is read once.
+/// Reads the records that are wanted of each block.
 async fn read(
-    found: &[BundleHits],
-    candidates: &[Candidate],
-    bytes_max: usize,
-) -> Result<Vec<StoredRecord>, SearchError> {
-    // By bundle and by the block's position in it; the ordinals wanted of each block ascend.
-    let mut blocks: BTreeMap<(usize, u64), (BlockEntry, Vec<u64>)> = BTreeMap::new();
-    for Candidate { bundle, hit } in candidates {
-        let archive = &found[*bundle].archive;
-        let entry = archive.blocks().by_ordinal(hit.ordinal);
-        let entry = entry.ok_or_else(|| archive.error(Fault::IndexDisagrees { ordinal: hit.ordinal }))?;
-        blocks
-            .entry((*bundle, entry.position))
-            .or_insert_with(|| (entry.clone(), Vec::new()))
-            .1
-            .push(hit.ordinal);
-    }
-    let mut reads = Vec::with_capacity(blocks.len());
-    for ((bundle, _), (entry, mut ordinals)) in blocks {
+    archives: &HashMap<u32, Archive>,
+    blocks: Blocks,
+) -> Result<HashMap<(u32, u64), StoredRecord>, SearchError> {
+    let reads = blocks.into_iter().map(|((bundle, _), (entry, mut ordinals))| async move {
         ordinals.sort_unstable();
-        reads.push(read_block(found, bundle, entry, ordinals));
-    }
-    let mut records: HashMap<(usize, u64), StoredRecord> = HashMap::with_capacity(candidates.len());
+        let records = archives[&bundle].records(&entry, ordinals).await?;
+        Ok::<_, SearchError>(records.into_iter().map(move |(ordinal, record)| ((bundle, ordinal), record)))
+    });
     let mut reads = stream::iter(reads).buffer_unordered(BLOCKS_AT_ONCE);
-    let mut bytes = 0;
+    let mut records = HashMap::new();
     while let Some(read) = reads.try_next().await? {
-        bytes += read.iter().map(|(_, record)| record.mem_usage()).sum::<usize>();
-        if bytes > bytes_max {
-            return Err(SearchError::AnswerTooLarge);
-        }
         records.extend(read);
     }
-    let in_order = candidates.iter().map(|Candidate { bundle, hit }| {
-        let archive = &found[*bundle].archive;
-        let record = records.remove(&(*bundle, hit.ordinal)).filter(|record| record.offset == hit.offset);
-        Ok(record.ok_or_else(|| archive.error(Fault::IndexDisagrees { ordinal: hit.ordinal }))?)
-    });
-    in_order.collect()
-}
-
-async fn read_block(
-    found: &[BundleHits],
-    bundle: usize,
-    entry: BlockEntry,
-    ordinals: Vec<u64>,
-) -> Result<Vec<((usize, u64), StoredRecord)>, SearchError> {
-    let records = found[bundle].archive.records(&entry, ordinals).await?;
-    Ok(records.into_iter().map(|(ordinal, record)| ((bundle, ordinal), record)).collect())
+    Ok(records)
 }

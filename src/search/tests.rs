@@ -1,11 +1,10 @@
 use std::collections::HashSet;
-use std::num::NonZeroU32;
+use std::num::NonZeroU64;
 
 use bytes::Bytes;
 
 use super::*;
 use crate::archive::testing::{Packed, fixture, fixtures, pack, put_new, put_segment, store};
-use crate::generate::{Size, Spec, generate};
 use crate::segment::Splitter;
 use crate::store::Store;
 
@@ -68,63 +67,6 @@ async fn every_record_of_every_fixture_comes_back_as_it_was() {
 }
 
 #[tokio::test]
-async fn records_that_are_too_large_to_be_answered_are_not_all_read_first() {
-    let (store, mut source) = (store(), Vec::new());
-    let spec = Spec { size: Size::Records(200), batch_records: NonZeroU32::MIN, ..Spec::default() };
-    generate(&spec, &mut source).expect("in memory");
-    put_segment(&store, &source.into()).await;
-    let request = request("orders", "");
-    let bundles = registry::find(&store, &request.filter).await.expect("a list").bundles;
-    let bundle = hits::with_overlaps(bundles).remove(0);
-    let found = [hits::search_bundle(&shelf(&store), bundle, &request, &TrafficCounter::default())
-        .await
-        .expect("hits")];
-    let before = found[0].archive.traffic().requests;
-    let hits = candidates::merge(&found, request.order).hits;
-    assert_eq!(hits.len(), 200);
-    let taken = take::take(&found, hits, 200, 5_000).await;
-    assert!(matches!(taken, Err(SearchError::AnswerTooLarge)));
-    let (read, blocks) =
-        (found[0].archive.traffic().requests - before, found[0].archive.blocks().entries().len() as u64);
-    assert!(read < blocks / 2, "{read} of {blocks} blocks were read");
-}
-
-#[tokio::test]
-async fn of_many_bundles_no_more_hits_are_kept_than_can_be_answered() {
-    let (store, limit) = (store(), 20);
-    for nth in 0..8 {
-        let mut source = Vec::new();
-        let (size, base_offset) = (Size::Records(50), 1_000 * nth);
-        generate(&Spec { size, base_offset, seed: nth as u64, ..Spec::default() }, &mut source)
-            .expect("in memory");
-        put_segment(&store, &source.into()).await;
-    }
-    let all = find(&store, &request("orders", "")).await;
-    assert_eq!(all.records.len(), 400);
-    for order in [Order::OldestFirst, Order::NewestFirst] {
-        let request = Request { limit, order, ..request("orders", "") };
-        let bundles = registry::find(&store, &request.filter).await.expect("a list").bundles;
-        let mut found = Vec::new();
-        for bundle in hits::with_overlaps(bundles) {
-            found.push(
-                hits::search_bundle(&shelf(&store), bundle, &request, &TrafficCounter::default())
-                    .await
-                    .expect("hits"),
-            );
-            candidates::prune(&mut found, order, limit);
-            assert!(found.iter().map(|one| one.hits.hits.len()).sum::<usize>() <= 2 * limit);
-        }
-        let answer = find(&store, &request).await;
-        let first: Vec<_> = match order {
-            Order::OldestFirst => all.records.iter().take(limit).collect(),
-            _ => all.records.iter().rev().take(limit).collect(),
-        };
-        assert_eq!(answer.records.iter().collect::<Vec<_>>(), first);
-        assert_eq!(answer.summary.matched, 400);
-    }
-}
-
-#[tokio::test]
 async fn newest_come_first_and_the_limit_cuts() {
     let store = store();
     put_segment(&store, &fixture("kafka/times-unordered.log")).await;
@@ -172,8 +114,15 @@ async fn where_replicas_overlap_each_offset_is_answered_once() {
         let answer = find(&store, &Request { limit, ..request("orders", "") }).await;
         let offsets: Vec<_> = answer.records.iter().map(|found| found.record.offset).collect();
         assert_eq!(offsets, (0..limit.min(100) as i64).collect::<Vec<_>>());
-        assert_eq!((answer.summary.matched, answer.summary.bundles_searched), (100, 2));
+        assert_eq!(answer.summary.matched, if answer.summary.bundles_left == 0 { 100 } else { 50 });
         assert_eq!(answer.summary.conflicts, []);
+    }
+    for (bucket_ms, order) in [(None, Order::NewestFirst), (NonZeroU64::new(1), Order::ByScore)] {
+        let counted = Request { limit: 0, bucket_ms, order, ..request("orders", "") };
+        let summary = find(&store, &counted).await.summary;
+        assert_eq!((summary.matched, summary.bundles_searched, summary.bundles_left), (100, 2, 0));
+        let in_buckets: u64 = summary.buckets.iter().map(|(_, matched)| matched).sum();
+        assert_eq!(in_buckets, if bucket_ms.is_some() { 100 } else { 0 });
     }
 }
 

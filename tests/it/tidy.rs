@@ -44,7 +44,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client", &["ids", "metrics", "proto", "segment", "wording"]),
     ("telemetry", &["metrics"]),
     ("metrics", &[]),
-    ("server", &["archive", "ingest", "metrics", "proto", "rpc", "store", "wording"]),
+    ("server", &["ingest", "metrics", "proto", "rpc", "search", "store", "wording"]),
     (
         "rpc",
         &[
@@ -56,7 +56,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "ingest",
         &["archive", "budget", "bundle", "cpu", "ids", "index", "metrics", "segment", "stats", "store"],
     ),
-    ("search", &["archive", "bundle", "ids", "index", "registry", "store"]),
+    ("search", &["archive", "budget", "bundle", "ids", "index", "registry", "store"]),
     ("fetch", &["archive", "bundle", "ids", "registry", "segment", "store"]),
     ("verify", &["archive", "bundle", "ids", "index", "record", "restore", "segment", "store"]),
     ("restore", &["archive", "bundle", "partial", "store", "wording"]),

@@ -11,10 +11,12 @@ use bytes::Bytes;
 use futures::stream;
 use serde_json::Value;
 use url::Url;
+use wal_indexer::archive::Shelf;
 use wal_indexer::budget::Budget;
 use wal_indexer::cpu::Cpu;
 use wal_indexer::index::Settings;
 use wal_indexer::ingest::{Ingest, Patience, Receipt, Request, RequestParts, TornTail};
+use wal_indexer::search::{self, Searcher};
 use wal_indexer::stats::Stats;
 use wal_indexer::store::{BundleKey, KeyPrefix, Store};
 
@@ -63,6 +65,12 @@ impl Written {
 
     pub fn store(&self) -> &Store {
         &self.ingest.store
+    }
+
+    /// Searches of what is stored.
+    pub fn searcher(&self) -> Searcher {
+        let shelf = Shelf::new(self.store().clone(), 64 << 20);
+        Searcher::new(shelf, search::MEMORY_BYTES_DEFAULT, search::TIME_MAX_DEFAULT)
     }
 
     /// The keys of all bundles, in order.

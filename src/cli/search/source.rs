@@ -1,5 +1,7 @@
 //! Who is asked: a worker, or the store, through what a worker would do.
 
+use std::time::Duration;
+
 use futures::{Stream, StreamExt};
 use tonic::{Code, Request, Status};
 use tracing::instrument::WithSubscriber;
@@ -12,9 +14,13 @@ use crate::client::{Connection, ConnectionError};
 use crate::proto::v1;
 use crate::proto::v1::search_service_server::SearchService;
 use crate::rpc::search::Reader;
+use crate::search::{MEMORY_BYTES_DEFAULT, Searcher};
 
 /// What is kept in memory of the bundles that are read.
 const SHELF_BYTES_MAX: u64 = 64 << 20;
+
+/// Whoever waits at a terminal stops waiting by himself.
+const TIME_MAX: Duration = Duration::from_secs(86_400);
 
 /// Answers searches.
 pub enum Source {
@@ -33,7 +39,10 @@ impl Source {
                 let connection = connected.map_err(|error| connection_error(endpoint, error))?;
                 Ok(Self::Worker(endpoint.to_owned(), Box::new(connection)))
             }
-            (None, Some(url)) => Ok(Self::Here(Reader::new(Shelf::new(store::open(url)?, SHELF_BYTES_MAX)))),
+            (None, Some(url)) => {
+                let shelf = Shelf::new(store::open(url)?, SHELF_BYTES_MAX);
+                Ok(Self::Here(Reader::new(Searcher::new(shelf, MEMORY_BYTES_DEFAULT, TIME_MAX))))
+            }
             (None, None) => Err(CliError::because(Exit::Usage, "--store or --endpoint is needed")),
         }
     }

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, TryFutureExt};
 use tantivy::HasLen;
 use tantivy::directory::{FileHandle, OwnedBytes};
 
@@ -81,13 +83,15 @@ impl Held {
     }
 
     /// Fetches what was missing, and holds it.
-    pub async fn fetch(&self, missing: Vec<Part>) -> io::Result<()> {
-        let fetched = self.shared.parts.read_many(missing.clone()).await?;
-        let mut state = self.shared.state();
-        for ((file, range), bytes) in missing.into_iter().zip(fetched) {
-            state.hold(file, range.start, &bytes);
-        }
-        Ok(())
+    pub fn fetch(&self, missing: Vec<Part>) -> BoxFuture<'_, io::Result<()>> {
+        let fetched = self.shared.parts.read_many(missing.clone());
+        let hold = |fetched: Vec<Bytes>| {
+            let mut state = self.shared.state();
+            for ((file, range), bytes) in missing.into_iter().zip(fetched) {
+                state.hold(file, range.start, &bytes);
+            }
+        };
+        fetched.map_ok(hold).boxed()
     }
 }
 

@@ -71,7 +71,13 @@ impl ByParts {
             broken: Mutex::default(),
             at_hand: AtomicBool::default(),
         });
-        let outline = block_on(Outline::open(asked.clone())).unwrap();
+        let mut opening = Opening::new(asked.clone());
+        let outline = loop {
+            match opening.open().unwrap() {
+                Step::Done(outline) => break outline,
+                Step::Missing => block_on(opening.fetch()).unwrap(),
+            }
+        };
         Self { asked, outline, catalog: index.fields.clone() }
     }
 

@@ -19,7 +19,12 @@ pub fn of_search(error: &SearchError) -> Status {
         SearchError::TooBroad { bundle, .. } | SearchError::PrefixTooBroad { bundle } => {
             Verdict::new(Code::InvalidArgument, "QUERY_TOO_BROAD").at("bundle", bundle)
         }
-        SearchError::AnswerTooLarge => Verdict::new(Code::InvalidArgument, "ANSWER_TOO_LARGE"),
+        SearchError::TooManyBuckets => Verdict::new(Code::InvalidArgument, "TOO_MANY_BUCKETS"),
+        SearchError::TooLarge { .. } => Verdict::new(Code::InvalidArgument, "SEARCH_TOO_LARGE"),
+        SearchError::NoRoom { .. } => {
+            Verdict::new(Code::ResourceExhausted, "NO_ROOM").retry_after(RETRY_STORE)
+        }
+        SearchError::OutOfTime { .. } => Verdict::new(Code::DeadlineExceeded, "OUT_OF_TIME"),
         SearchError::List(error) => store_verdict(error),
         SearchError::Archive(error) => archive_verdict(error),
     };

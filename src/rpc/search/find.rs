@@ -1,0 +1,137 @@
+//! `Search` on the wire: an answer becomes messages as it is read.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use futures::{Stream, stream};
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+use tracing::warn;
+
+use super::{MESSAGE_BYTES, record, summary};
+use crate::metrics;
+use crate::proto::v1;
+use crate::rpc::status;
+use crate::search::{self, Answers, Piece, SearchError, Searcher};
+use crate::wording;
+
+/// The answer's messages: of about [`MESSAGE_BYTES`] each, or of one record. The last one has the summary. What can be known to fail
+/// before the first of them fails the call.
+pub async fn messages(
+    searcher: &Searcher,
+    request: search::Request,
+    time_max: Option<Duration>,
+) -> Result<impl Stream<Item = Result<v1::SearchResponse, Status>> + Send + use<>, Status> {
+    let began = Instant::now();
+    let answers = searcher.search(request, time_max).await.map_err(|error| refused(&error))?;
+    let mut answer = Answer { answers, began, piece: None, records: VecDeque::new() };
+    let first = answer.message().await.map_err(|error| refused(&error))?;
+    Ok(stream::unfold((Some(answer), first), async |(answer, first)| {
+        let mut answer = answer?;
+        if let Some(first) = first {
+            return Some((Ok(first), (Some(answer), None)));
+        }
+        match answer.message().await {
+            Ok(Some(message)) => Some((Ok(message), (Some(answer), None))),
+            Ok(None) => Some((Ok(answer.last_message()), (None, None))),
+            Err(error) => Some((Err(refused(&error)), (None, None))),
+        }
+    }))
+}
+
+fn refused(error: &SearchError) -> Status {
+    warn!(error = wording::chain(error), "search failed");
+    status::of_search(error)
+}
+
+/// An answer under way.
+struct Answer {
+    answers: Answers,
+    began: Instant,
+    /// What the records below take; given back when they are on their way, unless they are larger than a message.
+    piece: Option<Piece>,
+    records: VecDeque<v1::Record>,
+}
+
+impl Drop for Answer {
+    /// Also where it is not wanted any more.
+    fn drop(&mut self) {
+        let traffic = self.answers.summary().traffic;
+        metrics::worker::fetched("Search", traffic.requests, traffic.bytes);
+    }
+}
+
+impl Answer {
+    /// The next message that has records.
+    async fn message(&mut self) -> Result<Option<v1::SearchResponse>, SearchError> {
+        if self.records.is_empty() {
+            self.piece = None;
+            let Some(mut piece) = self.answers.next().await? else { return Ok(None) };
+            self.records.extend(piece.records.drain(..).map(|found| record(&found)));
+            self.piece = Some(piece);
+        }
+        let (mut message, mut bytes) = (v1::SearchResponse::default(), 0);
+        while bytes < MESSAGE_BYTES
+            && let Some(record) = self.records.pop_front()
+        {
+            bytes += prost::Message::encoded_len(&record);
+            message.records.push(record);
+        }
+        if self.records.is_empty() && bytes <= 2 * MESSAGE_BYTES {
+            // What a search takes as long as it lasts has room for one message.
+            self.piece = None;
+        }
+        Ok(Some(message))
+    }
+
+    fn last_message(&self) -> v1::SearchResponse {
+        let found = self.answers.summary();
+        for conflict in &found.conflicts {
+            let search::Conflict { partition, log_id, offset, bundles } = conflict;
+            warn!(%partition, %log_id, offset, ?bundles, "bundles hold different records for one offset");
+        }
+        v1::SearchResponse { records: Vec::new(), summary: Some(summary(&found, self.began)) }
+    }
+}
+
+/// How long a caller waits, as it says in `grpc-timeout` (gRPC over HTTP2, "Requests"): up to eight digits and a unit.
+pub fn time_max(metadata: &MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let count: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    match unit {
+        "H" => Some(Duration::from_secs(count * 3_600)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callers_time_is_read_in_each_unit() {
+        for (text, expected) in [
+            ("2H", Some(Duration::from_secs(7_200))),
+            ("3M", Some(Duration::from_secs(180))),
+            ("4S", Some(Duration::from_secs(4))),
+            ("500m", Some(Duration::from_millis(500))),
+            ("99999999u", Some(Duration::from_micros(99_999_999))),
+            ("1n", Some(Duration::from_nanos(1))),
+            ("100000000S", None),
+            ("5", None),
+            ("S", None),
+            ("", None),
+            ("-1S", None),
+        ] {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", text.parse().expect("ASCII"));
+            assert_eq!(time_max(&metadata), expected, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The first hits in the order asked for, and no more of them than are to be answered.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
+use crate::index::{Hit, Order};
+
+/// Where a hit stands in the order: the least comes first. Hits of one log, offset and time stand at one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    score: Reverse<u32>,
+    no_time: bool,
+    /// Time and offset, ascending or descending.
+    time: u64,
+    offset: u64,
+    log: u32,
+}
+
+/// Where a hit was found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Copy {
+    /// The bundle's number.
+    pub bundle: u32,
+    /// The record's, in the bundle.
+    pub ordinal: u64,
+    pub score: Option<f32>,
+}
+
+/// What was found at a place. Replicas hold copies of one record; they may also hold different ones.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Found {
+    pub log: u32,
+    pub offset: i64,
+    pub timestamp_ms: Option<i64>,
+    /// Whether the offset may be found at other places too.
+    pub repeats: bool,
+    pub copies: Vec<Copy>,
+}
+
+/// The best places.
+#[derive(Debug)]
+pub(super) struct Best {
+    order: Order,
+    limit: usize,
+    places: BTreeMap<Place, Found>,
+    /// By score, where offsets repeat: where a hit stands already, since its copy may score differently.
+    scored: HashMap<(u32, i64, Option<i64>), Place>,
+    copies: usize,
+}
+
+impl Place {
+    pub fn new(order: Order, log: u32, hit: &Hit) -> Self {
+        let time = ascending(hit.timestamp_ms.unwrap_or(i64::MIN));
+        let (time, offset) = match order {
+            Order::OldestFirst => (time, ascending(hit.offset)),
+            Order::NewestFirst | Order::ByScore => (!time, !ascending(hit.offset)),
+        };
+        let score = match order {
+            Order::ByScore => hit.score.unwrap_or(0.0).max(0.0).to_bits(),
+            _ => 0,
+        };
+        Self { score: Reverse(score), no_time: hit.timestamp_ms.is_none(), time, offset, log }
+    }
+}
+
+/// The bits of a number, so that greater ones are greater.
+fn ascending(number: i64) -> u64 {
+    (number as u64) ^ (1 << 63)
+}
+
+impl Best {
+    pub fn new(order: Order, limit: usize) -> Self {
+        Self { order, limit, places: BTreeMap::new(), scored: HashMap::new(), copies: 0 }
+    }
+
+    /// The last place that is kept, where no worse one would be.
+    pub fn last(&self) -> Option<&Place> {
+        let full = self.places.len() >= self.limit;
+        self.places.last_key_value().filter(|_| full).map(|(place, _)| place)
+    }
+
+    /// Whether a place would be kept.
+    pub fn keeps(&self, place: &Place) -> bool {
+        self.limit > 0 && self.last().is_none_or(|last| place <= last)
+    }
+
+    /// How many hits are kept beside the first of each place.
+    pub fn extra_copies(&self) -> usize {
+        self.copies - self.places.len()
+    }
+
+    /// Keeps a hit, if it is among the best.
+    pub fn offer(&mut self, log: u32, bundle: u32, repeats: bool, hit: &Hit) {
+        let place = Place::new(self.order, log, hit);
+        if !self.keeps(&place) {
+            return;
+        }
+        let copy = Copy { bundle, ordinal: hit.ordinal, score: hit.score };
+        let (offset, timestamp_ms) = (hit.offset, hit.timestamp_ms);
+        self.put(place, Found { log, offset, timestamp_ms, repeats, copies: vec![copy] });
+    }
+
+    /// Takes in what others found.
+    pub fn merge(&mut self, other: Self) {
+        for (place, found) in other.places {
+            if !self.keeps(&place) {
+                break;
+            }
+            self.put(place, found);
+        }
+    }
+
+    fn put(&mut self, place: Place, mut found: Found) {
+        self.copies += found.copies.len();
+        let place = self.common_place(place, &mut found);
+        match self.places.get_mut(&place) {
+            Some(here) => here.copies.append(&mut found.copies),
+            None => {
+                self.places.insert(place, found);
+            }
+        }
+        while self.places.len() > self.limit {
+            if let Some((_, dropped)) = self.places.pop_last() {
+                self.copies -= dropped.copies.len();
+                self.scored.remove(&(dropped.log, dropped.offset, dropped.timestamp_ms));
+            }
+        }
+    }
+
+    /// By score, copies of a record stand where the best of them does.
+    fn common_place(&mut self, place: Place, found: &mut Found) -> Place {
+        if self.order != Order::ByScore || !found.repeats {
+            return place;
+        }
+        let name = (found.log, found.offset, found.timestamp_ms);
+        let best = self.scored.get(&name).map_or(place, |before| place.min(*before));
+        if let Some(before) = self.scored.insert(name, best)
+            && before != best
+            && let Some(mut copies) = self.places.remove(&before)
+        {
+            found.copies.append(&mut copies.copies);
+        }
+        best
+    }
+
+    /// All that is kept, the first first.
+    pub fn into_found(self) -> impl Iterator<Item = Found> {
+        self.places.into_values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hit(ordinal: u64, offset: i64, timestamp_ms: Option<i64>, score: f32) -> Hit {
+        Hit { ordinal, offset, timestamp_ms, score: Some(score) }
+    }
+
+    fn offsets(order: Order, limit: usize, hits: &[Hit]) -> Vec<i64> {
+        let mut best = Best::new(order, limit);
+        hits.iter().for_each(|hit| best.offer(0, 0, true, hit));
+        best.into_found().map(|found| found.offset).collect()
+    }
+
+    #[test]
+    fn places_are_in_the_indexs_own_order() {
+        let hits = [
+            hit(0, 5, Some(i64::MIN), 0.5),
+            hit(1, 4, Some(-1), 2.0),
+            hit(2, 3, Some(0), 2.0),
+            hit(3, 2, Some(i64::MAX), 0.0),
+            hit(4, 1, None, 9.0),
+            hit(5, i64::MAX, Some(0), 1.0),
+        ];
+        for order in [Order::NewestFirst, Order::OldestFirst, Order::ByScore] {
+            let mut sorted = hits.to_vec();
+            sorted.sort_by(|a, b| order.compare(a, b));
+            for limit in [0, 1, 3, 6, 9] {
+                let expected: Vec<i64> = sorted.iter().take(limit).map(|hit| hit.offset).collect();
+                assert_eq!(offsets(order, limit, &hits), expected, "{order:?}, {limit}");
+            }
+        }
+    }
+
+    #[test]
+    fn copies_share_a_place_however_they_score_and_take_none_from_others() {
+        for order in [Order::NewestFirst, Order::ByScore] {
+            let mut best = Best::new(order, 2);
+            for (bundle, score) in [(0, 1.0), (1, 3.0), (2, 2.0)] {
+                best.offer(0, bundle, true, &hit(7, 50, Some(5), score));
+            }
+            best.offer(0, 0, true, &hit(8, 40, Some(4), 0.5));
+            best.offer(0, 0, true, &hit(9, 30, Some(3), 0.1));
+            assert_eq!(best.extra_copies(), 2);
+            let found: Vec<_> = best.into_found().map(|found| (found.offset, found.copies.len())).collect();
+            assert_eq!(found, [(50, 3), (40, 1)], "{order:?}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! One bundle, searched: opened, and the leaves of its index looked at that may hold what is asked for.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::best::Place;
+use super::course::{Span, work_through};
+use super::hunt::Hunt;
+use super::leaf::{Task, search_leaf};
+use super::repeats::Repeats;
+use super::tally::Owner;
+use super::{PLAN_BYTES, SearchError, TAIL_BYTES, read_error};
+use crate::archive::{Archive, Fault, catalog};
+use crate::index::{FieldCatalog, Opening, Outline, Plan, ReadError, Step};
+use crate::store::Listed;
+
+/// How many leaves of a bundle are searched at a time.
+const LEAVES_AT_ONCE: usize = 4;
+
+/// A bundle that comes into question.
+#[derive(Clone, Debug)]
+pub(super) struct Bundle {
+    pub listed: Arc<Listed>,
+    pub owner: Owner,
+    /// No record of it stands before this place.
+    pub first_place: Place,
+}
+
+/// Searches a bundle; returns whether some of its leaves were left, since there was enough without them.
+pub(super) async fn search_bundle(hunt: &Hunt, bundle: Bundle) -> Result<bool, SearchError> {
+    let archive = hunt.shelf.open(&bundle.listed, &hunt.traffic).await?;
+    let manifest = archive.manifest();
+    if manifest.record_count == 0 {
+        return Ok(false);
+    }
+    // Without checksums of their parts, as in bundles of the first version, an index's files are read whole: one bundle at a time.
+    let is_whole = archive.footer().hot().is_none() && bundle.listed.size_bytes > TAIL_BYTES;
+    let _alone = if is_whole { Some(hunt.room.alone().await) } else { None };
+    let outline = outline(&archive).await.map_err(|error| read_error(&archive, error))?;
+    let (stated, found) = (manifest.record_count, outline.documents());
+    if stated != found {
+        return Err(archive.error(Fault::Documents { stated, found }).into());
+    }
+    let catalog = catalog(manifest);
+    let plan_bytes = Plan::mem_usage_max(&hunt.request.query, &catalog);
+    let _large_plan =
+        if plan_bytes > PLAN_BYTES { Some(hunt.room.reserve_now(plan_bytes).await?) } else { None };
+    let plan = plan(hunt, &archive, &outline, catalog).await?;
+    if plan.phrases_as_words() {
+        hunt.phrases_as_words.store(true, Ordering::Relaxed);
+    }
+    if plan.is_impossible() {
+        return Ok(false);
+    }
+    let mut owner = bundle.owner;
+    if repeats_offsets(&archive) {
+        owner.repeats = Repeats::All;
+    }
+    let left = search_leaves(hunt, &archive, outline, plan, owner).await?;
+    Ok(left > 0)
+}
+
+async fn outline(archive: &Archive) -> Result<Outline, ReadError> {
+    let mut opening = Opening::new(archive.index_parts());
+    loop {
+        match opening.open()? {
+            Step::Done(outline) => return Ok(outline),
+            Step::Missing => opening.fetch().await.map_err(ReadError::Parts)?,
+        }
+    }
+}
+
+async fn plan(
+    hunt: &Hunt,
+    archive: &Archive,
+    outline: &Outline,
+    catalog: FieldCatalog,
+) -> Result<Plan, SearchError> {
+    let (query, outline) = (hunt.request.query.clone(), outline.clone());
+    let scored = hunt.is_scored();
+    let planned = hunt.room.run(move || outline.plan(&query, &catalog, scored)).await;
+    planned.map_err(|fault| archive.error(fault))?.map_err(|error| read_error(archive, error))
+}
+
+async fn search_leaves(
+    hunt: &Hunt,
+    archive: &Archive,
+    outline: Outline,
+    plan: Plan,
+    owner: Owner,
+) -> Result<usize, SearchError> {
+    let filter = &hunt.request.filter;
+    let spans = outline.leaves().iter().map(|leaf| Span::of_leaf(leaf, archive.blocks().entries()));
+    let mut leaves: Vec<(Place, usize, Span)> = spans
+        .enumerate()
+        .filter(|(_, span)| span.may_hold(filter))
+        .map(|(number, span)| (span.first_place(hunt.request.order, owner.log), number, span))
+        .collect();
+    leaves.sort_unstable_by_key(|(place, number, _)| (*place, *number));
+    let outline = Arc::new(outline);
+    let task = |number, span: Span| Task {
+        archive: archive.clone(),
+        outline: Arc::clone(&outline),
+        plan: plan.clone(),
+        number,
+        counts_alone: hunt.asks_for_all() && !span.repeats(&owner.repeats),
+        owner: owner.clone(),
+    };
+    work_through(
+        leaves,
+        LEAVES_AT_ONCE,
+        hunt.needs_all(),
+        |(place, ..)| hunt.may_keep(place),
+        |(_, number, span)| search_leaf(hunt, task(number, span)),
+    )
+    .await
+}
+
+/// Frames of one segment can overlap: then it holds more records than it has offsets with records.
+fn repeats_offsets(archive: &Archive) -> bool {
+    let manifest = archive.manifest();
+    let offsets = i128::from(manifest.last_offset) - i128::from(manifest.base_offset) + 1;
+    let gaps: i128 =
+        manifest.gaps.iter().map(|gap| i128::from(gap.last()) - i128::from(gap.first()) + 1).sum();
+    i128::from(manifest.record_count) > offsets - gaps
+}

@@ -1,0 +1,163 @@
+//! In which order bundles, and leaves of their indexes, are looked at, and when that is enough.
+
+use std::future::Future;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+
+use super::SearchError;
+use super::best::Place;
+use super::repeats::Repeats;
+use crate::bundle::BlockEntry;
+use crate::ids::OffsetRange;
+use crate::index::{Hit, LeafFacts, Order};
+use crate::registry::Filter;
+use crate::store::BundleKey;
+
+/// What is known of some records before they are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    offsets: Option<OffsetRange>,
+    /// The least and the greatest time; `None`: nothing is known of them.
+    times_ms: Option<(i64, i64)>,
+}
+
+impl Span {
+    pub fn of_key(key: &BundleKey) -> Self {
+        Self { offsets: Some(key.range()), times_ms: key.times_ms() }
+    }
+
+    /// Of the blocks that hold a leaf's records.
+    pub fn of_leaf(leaf: &LeafFacts, blocks: &[BlockEntry]) -> Self {
+        let (first, behind) = (leaf.first_ordinal, leaf.first_ordinal + u64::from(leaf.documents));
+        let from = blocks.partition_point(|block| block.ordinals().end <= first);
+        let blocks = blocks[from..].iter().take_while(|block| block.first_ordinal < behind);
+        let blocks = blocks.filter(|block| block.records > 0);
+        let offsets = blocks.clone().filter_map(|block| block.offsets).reduce(|a, b| a.cover(&b));
+        let times = blocks.filter_map(|block| block.times).reduce(|a, b| a.cover(&b));
+        Self { offsets, times_ms: times.map(|times| (times.min_ms, times.max_ms)) }
+    }
+
+    /// Whether one of the records may be asked for. A record without a time is in no range of times.
+    pub fn may_hold(&self, filter: &Filter) -> bool {
+        let offsets =
+            OffsetRange::new(filter.min_offset.unwrap_or(i64::MIN), filter.max_offset.unwrap_or(i64::MAX));
+        let in_time = self.times_ms.is_none_or(|(min, max)| {
+            filter.min_timestamp_ms.is_none_or(|from| from <= max)
+                && filter.max_timestamp_ms.is_none_or(|to| min <= to)
+        });
+        let in_offsets = |wanted: OffsetRange| self.offsets.is_none_or(|offsets| offsets.overlaps(&wanted));
+        offsets.is_some_and(in_offsets) && in_time
+    }
+
+    /// Whether any of the records may be found elsewhere too.
+    pub fn repeats(&self, repeats: &Repeats) -> bool {
+        self.offsets.is_none_or(|offsets| repeats.any_in(offsets))
+    }
+
+    /// No record of these can stand before this place: for an order by time.
+    pub fn first_place(&self, order: Order, log: u32) -> Place {
+        let hit = |time: Option<i64>, offset: Option<i64>, unknown: i64| Hit {
+            ordinal: 0,
+            offset: offset.unwrap_or(unknown),
+            timestamp_ms: Some(time.unwrap_or(unknown)),
+            score: Some(f32::MAX),
+        };
+        let hit = match order {
+            Order::OldestFirst => {
+                hit(self.times_ms.map(|times| times.0), self.offsets.map(|range| range.first()), i64::MIN)
+            }
+            Order::NewestFirst | Order::ByScore => {
+                hit(self.times_ms.map(|times| times.1), self.offsets.map(|range| range.last()), i64::MAX)
+            }
+        };
+        Place::new(order, log, &hit)
+    }
+}
+
+/// Works through items, which come in the order of what they promise, as long as the next one is `worth` it; returns how many were left.
+/// Several are worked on at a time: one at first, unless `all` of them have to be, and twice as many each time that one has been done
+/// and was not enough.
+pub(super) async fn work_through<T, F: Future<Output = Result<(), SearchError>>>(
+    items: Vec<T>,
+    at_once_max: usize,
+    all: bool,
+    worth: impl Fn(&T) -> bool,
+    work: impl Fn(T) -> F,
+) -> Result<usize, SearchError> {
+    let mut items = items.into_iter().peekable();
+    let mut at_once = if all { at_once_max } else { 1 };
+    let mut running = FuturesUnordered::new();
+    loop {
+        while running.len() < at_once
+            && let Some(item) = items.next_if(|item| all || worth(item))
+        {
+            running.push(work(item));
+        }
+        match running.next().await {
+            Some(done) => done?,
+            None => return Ok(items.count()),
+        }
+        at_once = (at_once * 2).min(at_once_max);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_more_is_begun_than_is_worth_it() {
+        let begun = Cell::new(0);
+        let work = |_| {
+            begun.set(begun.get() + 1);
+            async { Ok(()) }
+        };
+        let left = work_through((0..100).collect(), 8, false, |item| *item < 1, work).await;
+        assert_eq!((left.expect("no error"), begun.take()), (99, 1));
+        let left = work_through((0..100).collect(), 8, false, |item| *item < 40, work).await;
+        assert_eq!((left.expect("no error"), begun.take()), (60, 40));
+        let left = work_through((0..100).collect(), 8, true, |_| false, work).await;
+        assert_eq!((left.expect("no error"), begun.take()), (0, 100));
+    }
+
+    #[tokio::test]
+    async fn one_is_worked_on_at_first_and_then_more() {
+        let (running, most) = (Cell::new(0), Cell::new(Vec::new()));
+        let work = |_: usize| async {
+            running.set(running.get() + 1);
+            let mut seen = most.take();
+            seen.push(running.get());
+            most.set(seen);
+            tokio::task::yield_now().await;
+            running.set(running.get() - 1);
+            Ok(())
+        };
+        let left = work_through((0..20).collect(), 4, false, |_| true, work).await;
+        assert_eq!(left.expect("no error"), 0);
+        let seen = most.take();
+        assert_eq!((seen[0], seen.iter().max()), (1, Some(&4)));
+    }
+
+    #[test]
+    fn a_span_without_times_may_hold_all_and_promises_most() {
+        let unknown = Span { offsets: OffsetRange::new(5, 9), times_ms: None };
+        let known = Span { offsets: OffsetRange::new(5, 9), times_ms: Some((10, 20)) };
+        let filter = |from, to| Filter { min_timestamp_ms: from, max_timestamp_ms: to, ..Filter::default() };
+        for (from, to, holds) in
+            [(Some(20), None, true), (Some(21), None, false), (None, Some(10), true), (None, Some(9), false)]
+        {
+            assert_eq!(known.may_hold(&filter(from, to)), holds);
+            assert!(unknown.may_hold(&filter(from, to)));
+        }
+        for (min, max, holds) in [(9, 9, true), (10, 99, false), (0, 4, false), (9, 5, false)] {
+            let filter = Filter { min_offset: Some(min), max_offset: Some(max), ..Filter::default() };
+            assert_eq!((known.may_hold(&filter), unknown.may_hold(&filter)), (holds, holds), "{min} {max}");
+        }
+        for order in [Order::NewestFirst, Order::OldestFirst] {
+            assert!(unknown.first_place(order, 0) < known.first_place(order, 0));
+        }
+    }
+}

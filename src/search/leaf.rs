@@ -1,0 +1,191 @@
+//! One leaf of a bundle's index, searched within a share of the memory.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::hunt::Hunt;
+use super::room::Share;
+use super::tally::{Owner, Tally};
+use super::{BLOCKS_AT_ONCE, HIT_BYTES, SearchError};
+use crate::archive::{Archive, Fault};
+use crate::bundle::BlockEntry;
+use crate::index::{Hit, Leaf, Outline, Plan, ReadError, Scored, Step};
+
+/// What an opened leaf has beside what it is asked for: the ends of its files and the indexes of its dictionaries, mostly.
+const OPENED_BYTES: u64 = 64 << 10;
+
+/// Up to so many hits it is considered to read their records for their times, instead of the column of all times.
+const FEW_HITS: usize = 256;
+
+/// After so many hits it is looked at what they have come to.
+const HITS_BETWEEN_CHECKS: u32 = 4_096;
+
+/// A leaf to be searched.
+#[derive(Clone, Debug)]
+pub(super) struct Task {
+    pub archive: Archive,
+    pub outline: Arc<Outline>,
+    pub plan: Plan,
+    pub owner: Owner,
+    /// Which of the outline's leaves.
+    pub number: usize,
+    /// Whether none of its offsets is held elsewhere, and all of them are asked for: then matches can be counted without looking at them.
+    pub counts_alone: bool,
+}
+
+/// Searches a leaf, and adds what it finds to the tally.
+pub(super) async fn search_leaf(hunt: &Hunt, task: Task) -> Result<(), SearchError> {
+    let documents = task.outline.leaves()[task.number].documents as usize;
+    let kept_bytes = hunt.request.limit.min(documents) as u64 * HIT_BYTES;
+    let counted_bytes = if task.counts_alone { 0 } else { documents as u64 * 2 };
+    let mut search = Search {
+        leaf: None,
+        share: hunt.room.share(),
+        kept_bytes: kept_bytes + counted_bytes,
+        most_bytes: 0,
+        hunt,
+        task,
+    };
+    let found = search.run().await?;
+    hunt.take_in(found)
+}
+
+struct Search<'a> {
+    hunt: &'a Hunt,
+    task: Task,
+    leaf: Option<Leaf>,
+    share: Share,
+    /// What is found takes.
+    kept_bytes: u64,
+    /// The most that the leaf was known to need.
+    most_bytes: u64,
+}
+
+impl Search<'_> {
+    async fn run(&mut self) -> Result<Tally, SearchError> {
+        let mut found = self.hunt.empty_tally();
+        if self.hunt.counts_only() && self.task.counts_alone {
+            let ended = self.hunt.ended.clone();
+            let count = self.ask(move |leaf| leaf.count(&|| ended.is_set())).await?;
+            found.count(count);
+            return Ok(found);
+        }
+        if let Some(few) = self.ask(|leaf| leaf.few(FEW_HITS)).await? {
+            if few.is_empty() {
+                return Ok(found);
+            }
+            let columns_bytes = self.ask(Leaf::columns_bytes).await?;
+            let blocks = blocks_of(&self.task.archive, &few)?;
+            let blocks_bytes: u64 = blocks.values().map(|(entry, _)| u64::from(entry.compressed_len)).sum();
+            if blocks_bytes <= columns_bytes {
+                return self.read_blocks(&few, blocks).await;
+            }
+        }
+        self.read_columns().await
+    }
+
+    /// Asks the leaf, and gets for it what it lacks, until it has answered.
+    async fn ask<T: Send + 'static>(
+        &mut self,
+        ask: impl Fn(&mut Leaf) -> Result<Step<T>, ReadError> + Clone + Send + 'static,
+    ) -> Result<T, SearchError> {
+        loop {
+            let mut leaf = self.leaf.take().unwrap_or_else(|| self.new_leaf());
+            self.most_bytes = self.most_bytes.max(leaf.needed_bytes() + OPENED_BYTES);
+            let mut held = Some(leaf);
+            self.share.grow_to(self.kept_bytes + self.most_bytes, || held = None).await?;
+            leaf = held.unwrap_or_else(|| self.new_leaf());
+            leaf.fetch().await.map_err(|error| self.failed(ReadError::Parts(error)))?;
+            leaf.set_room(self.most_bytes);
+            let ask = ask.clone();
+            let asked = self.hunt.room.run(move || {
+                let answer = ask(&mut leaf);
+                (leaf, answer)
+            });
+            let (leaf, answer) = asked.await.map_err(|fault| self.task.archive.error(fault))?;
+            self.leaf = Some(leaf);
+            if let Step::Done(done) = answer.map_err(|error| self.failed(error))? {
+                return Ok(done);
+            }
+        }
+    }
+
+    fn new_leaf(&self) -> Leaf {
+        self.task.outline.leaf(self.task.number, &self.task.plan, 0)
+    }
+
+    fn failed(&self, error: ReadError) -> SearchError {
+        super::read_error(&self.task.archive, error)
+    }
+
+    /// Offsets and times of all matches from the index's columns.
+    async fn read_columns(&mut self) -> Result<Tally, SearchError> {
+        let bounds = self.hunt.bounds();
+        let (empty, owner) = (self.hunt.blank(), self.task.owner.clone());
+        let ended = self.hunt.ended.clone();
+        let found = self.ask(move |leaf| {
+            let (mut found, mut hits) = (empty.tally(), 0_u32);
+            let step = leaf.each(&bounds, &mut |hit| {
+                found.add(&owner, &hit);
+                hits += 1;
+                if ended.is_set() || hits.is_multiple_of(HITS_BETWEEN_CHECKS) && found.check().is_err() {
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
+            })?;
+            Ok(match step {
+                Step::Done(()) => Step::Done(found),
+                Step::Missing => Step::Missing,
+            })
+        });
+        found.await
+    }
+
+    /// Offsets and times of a few matches from their records, which take less to read than the columns of all of them; and who wants the
+    /// records finds their blocks read.
+    async fn read_blocks(&mut self, few: &[Scored], blocks: Blocks) -> Result<Tally, SearchError> {
+        self.leaf = None;
+        let sizes = blocks
+            .values()
+            .map(|(entry, _)| 2 * u64::from(entry.plain_len) + u64::from(entry.compressed_len));
+        let blocks_bytes = sizes.sum::<u64>();
+        self.share.grow_to(self.kept_bytes + blocks_bytes, || {}).await?;
+        let archive = &self.task.archive;
+        let reads = blocks.into_values().map(|(entry, ordinals)| async move {
+            let records = archive.records(&entry, ordinals).await?;
+            Ok::<_, SearchError>(
+                records.into_iter().map(|(ordinal, record)| (ordinal, record.offset, record.timestamp_ms)),
+            )
+        });
+        let mut reads = stream::iter(reads).buffer_unordered(BLOCKS_AT_ONCE);
+        let mut known = BTreeMap::new();
+        while let Some(records) = reads.try_next().await? {
+            known.extend(records.map(|(ordinal, offset, timestamp_ms)| (ordinal, (offset, timestamp_ms))));
+        }
+        let (mut found, bounds) = (self.hunt.empty_tally(), self.hunt.bounds());
+        for (ordinal, score) in few.iter().copied() {
+            let record = known.get(&ordinal).copied();
+            let (offset, timestamp_ms) =
+                record.ok_or_else(|| archive.error(Fault::IndexDisagrees { ordinal }))?;
+            if bounds.contain(offset, timestamp_ms) {
+                found.add(&self.task.owner, &Hit { ordinal, offset, timestamp_ms, score });
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Blocks by their positions, and the ordinals that are wanted of each.
+type Blocks = BTreeMap<u64, (BlockEntry, Vec<u64>)>;
+
+fn blocks_of(archive: &Archive, hits: &[Scored]) -> Result<Blocks, SearchError> {
+    let mut blocks = Blocks::new();
+    for (ordinal, _) in hits {
+        let entry = super::block_of(archive, *ordinal)?;
+        blocks.entry(entry.position).or_insert_with(|| (entry.clone(), Vec::new())).1.push(*ordinal);
+    }
+    Ok(blocks)
+}

@@ -1,0 +1,125 @@
+//! The memory and the threads that all searches of a process share.
+//!
+//! What lasts as long as a search (its list of bundles, what it opened, the hits that it keeps) is reserved when it begins, first come
+//! first served. What is needed for a while (a leaf of an index, blocks of records) is taken by [`Turn`]s: whoever holds one waits for no
+//! other, so that each comes round.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::SearchError;
+use crate::archive::Fault;
+use crate::budget::{Budget, BudgetError, Reservation, Turn};
+
+/// How much of the memory is for what lasts: the rest is for turns.
+const LASTING_SHARE: f64 = 0.375;
+
+/// Memory and threads; clones share them.
+#[derive(Clone, Debug)]
+pub(super) struct Room {
+    budget: Budget,
+    turns_bytes: u64,
+    threads: Arc<Semaphore>,
+    alone: Arc<Semaphore>,
+}
+
+impl Room {
+    pub fn new(memory_bytes: u64) -> Self {
+        let lasting_bytes = (memory_bytes as f64 * LASTING_SHARE) as u64;
+        let turns_bytes = memory_bytes - lasting_bytes;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            budget: Budget::with_turns(lasting_bytes, turns_bytes),
+            turns_bytes,
+            threads: Arc::new(Semaphore::new(threads)),
+            alone: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// What there is for what lasts, in bytes.
+    pub fn lasting_bytes(&self) -> u64 {
+        self.budget.usage().total_bytes
+    }
+
+    /// Reserves what lasts. Waits for it: a search has a deadline of its own.
+    pub async fn reserve(&self, bytes: u64) -> Result<Reservation, SearchError> {
+        Ok(self.budget.reserve(bytes, Duration::MAX).await?)
+    }
+
+    /// The same at once, or not at all.
+    pub async fn reserve_now(&self, bytes: u64) -> Result<Reservation, SearchError> {
+        Ok(self.budget.reserve(bytes, Duration::ZERO).await?)
+    }
+
+    /// For what cannot be bounded: one at a time.
+    pub async fn alone(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.alone).acquire_owned().await.ok()
+    }
+
+    /// A share of what is there for a while; none of it yet.
+    pub fn share(&self) -> Share {
+        Share { room: self.clone(), turns: Vec::new(), bytes: 0 }
+    }
+
+    /// Runs work that takes its time, on as many threads as there are cores. Its thread is free again when the work ends, also where
+    /// nobody waits for it any more.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Fault> {
+        // Never closed.
+        let permit = Arc::clone(&self.threads).acquire_owned().await.ok();
+        let done = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work()
+        });
+        done.await.map_err(|_| Fault::Panicked)
+    }
+}
+
+/// What a piece of work may take for a while.
+#[derive(Debug)]
+pub(super) struct Share {
+    room: Room,
+    turns: Vec<Turn>,
+    bytes: u64,
+}
+
+impl Share {
+    /// So many bytes from now on. Where they are not there at once, all is dropped and given back before it is waited for more: nobody
+    /// waits with a share in hand.
+    pub async fn grow_to(&mut self, bytes: u64, drop_all: impl FnOnce()) -> Result<(), SearchError> {
+        let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else {
+            return Ok(());
+        };
+        if bytes > self.room.turns_bytes {
+            return Err(SearchError::TooLarge {
+                needed_bytes: bytes,
+                there_are_bytes: self.room.turns_bytes,
+            });
+        }
+        if let Some(turn) = self.room.budget.turn_now(more) {
+            self.turns.push(turn);
+            self.bytes = bytes;
+            return Ok(());
+        }
+        drop_all();
+        self.turns.clear();
+        self.turns.push(self.room.budget.turn(bytes).await);
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+impl From<BudgetError> for SearchError {
+    fn from(error: BudgetError) -> Self {
+        match error {
+            BudgetError::NeverFits { wanted_bytes, budget_bytes } => {
+                Self::TooLarge { needed_bytes: wanted_bytes, there_are_bytes: budget_bytes }
+            }
+            BudgetError::NoRoom { wanted_bytes, .. } => Self::NoRoom { wanted_bytes },
+        }
+    }
+}

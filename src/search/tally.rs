@@ -1,0 +1,210 @@
+//! What was found so far: how many records, in which buckets of time, and the best of them.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+
+use roaring::RoaringTreemap;
+
+use super::best::{Best, Copy, Found, Place};
+use super::repeats::Repeats;
+use super::{BUCKETS_MAX, SearchError};
+use crate::index::{Hit, Order};
+
+/// Counts matches, and keeps the best.
+#[derive(Debug)]
+pub(super) struct Tally {
+    pub best: Best,
+    bucket_ms: Option<NonZeroU64>,
+    /// Of offsets that only one bundle holds.
+    matched: u64,
+    buckets: BTreeMap<i64, u64>,
+    /// The offsets that several may hold, by log and bucket.
+    repeated: BTreeMap<u32, BTreeMap<Option<i64>, RoaringTreemap>>,
+}
+
+/// Whose a hit is.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    pub log: u32,
+    pub bundle: u32,
+    pub repeats: Repeats,
+}
+
+/// Numbers of matches.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub matched: u64,
+    /// Where each bucket begins, and its matches; ascending, none of them empty.
+    pub buckets: Vec<(i64, u64)>,
+}
+
+impl Tally {
+    pub fn new(order: Order, limit: usize, bucket_ms: Option<NonZeroU64>) -> Self {
+        Self {
+            best: Best::new(order, limit),
+            bucket_ms,
+            matched: 0,
+            buckets: BTreeMap::new(),
+            repeated: BTreeMap::new(),
+        }
+    }
+
+    /// Counts matches of which no more is known, since nobody else holds them.
+    pub fn count(&mut self, matched: u64) {
+        self.matched += matched;
+    }
+
+    pub fn add(&mut self, owner: &Owner, hit: &Hit) {
+        let bucket = self.bucket_ms.zip(hit.timestamp_ms).map(|(width, time)| bucket(width, time));
+        let repeats = owner.repeats.contain(hit.offset);
+        if repeats {
+            let log = self.repeated.entry(owner.log).or_default();
+            // Offsets are not negative, but those of a hostile segment: as bits they are numbers like others.
+            log.entry(bucket).or_default().insert(hit.offset as u64);
+        } else {
+            self.matched += 1;
+            if let Some(bucket) = bucket {
+                *self.buckets.entry(bucket).or_default() += 1;
+            }
+        }
+        self.best.offer(owner.log, owner.bundle, repeats, hit);
+    }
+
+    /// Takes in what others found. An offset that both found counts once.
+    pub fn merge(&mut self, other: Self) {
+        self.matched += other.matched;
+        for (bucket, matched) in other.buckets {
+            *self.buckets.entry(bucket).or_default() += matched;
+        }
+        for (log, buckets) in other.repeated {
+            let log = self.repeated.entry(log).or_default();
+            for (bucket, offsets) in buckets {
+                *log.entry(bucket).or_default() |= offsets;
+            }
+        }
+        self.best.merge(other.best);
+    }
+
+    /// Whether a place could be among those that are answered.
+    pub fn may_keep(&self, place: &Place) -> bool {
+        self.best.keeps(place)
+    }
+
+    /// There is an end to buckets.
+    pub fn check(&self) -> Result<(), SearchError> {
+        let repeated = self.repeated.values().map(BTreeMap::len).max().unwrap_or(0);
+        match self.buckets.len().max(repeated.saturating_sub(1)) > BUCKETS_MAX {
+            true => Err(SearchError::TooManyBuckets),
+            false => Ok(()),
+        }
+    }
+
+    /// What it takes in memory beside one hit for each place, about, in bytes: offsets that repeat, and further copies.
+    pub fn extra_bytes(&self) -> u64 {
+        let offsets = self.repeated.values().flatten();
+        let offsets: u64 = offsets.map(|(_, offsets)| offsets.serialized_size() as u64 + 128).sum();
+        offsets + self.best.extra_copies() as u64 * size_of::<Copy>() as u64
+    }
+
+    /// The numbers, and the best. Where bundles hold different records for an offset, at different times, it counts in the earliest bucket.
+    pub fn finish(mut self) -> Result<(Counts, Vec<Found>), SearchError> {
+        for buckets in self.repeated.values() {
+            let mut counted = RoaringTreemap::new();
+            // An offset without a time is in no bucket, unless another record of it has one.
+            let timed = buckets.iter().filter_map(|(bucket, offsets)| Some(((*bucket)?, offsets)));
+            for (bucket, offsets) in timed {
+                let before = counted.len();
+                counted |= offsets;
+                let new = counted.len() - before;
+                if new > 0 {
+                    *self.buckets.entry(bucket).or_default() += new;
+                }
+            }
+            if let Some(offsets) = buckets.get(&None) {
+                counted |= offsets;
+            }
+            self.matched += counted.len();
+        }
+        self.check()?;
+        let counts = Counts { matched: self.matched, buckets: self.buckets.into_iter().collect() };
+        if counts.buckets.len() > BUCKETS_MAX {
+            return Err(SearchError::TooManyBuckets);
+        }
+        Ok((counts, self.best.into_found().collect()))
+    }
+}
+
+/// Where the bucket begins that a time is in.
+fn bucket(width: NonZeroU64, time_ms: i64) -> i64 {
+    let width = i128::from(width.get());
+    let from = i128::from(time_ms).div_euclid(width) * width;
+    // The first bucket of all may begin before there are numbers for it.
+    i64::try_from(from).unwrap_or(i64::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(log: u32, bundle: u32, repeats: Repeats) -> Owner {
+        Owner { log, bundle, repeats }
+    }
+
+    fn hit(offset: i64, timestamp_ms: Option<i64>) -> Hit {
+        Hit { ordinal: 0, offset, timestamp_ms, score: None }
+    }
+
+    #[test]
+    fn an_offset_of_a_log_counts_once_and_in_the_earliest_bucket() {
+        let mut tallies = [0, 1].map(|_| Tally::new(Order::NewestFirst, 2, NonZeroU64::new(10)));
+        let alone = Repeats::Within([].into());
+        for (tally, bundle, log, repeats, hits) in [
+            (0, 0, 0, Repeats::All, &[(1, Some(5)), (2, Some(25)), (3, None), (1, Some(5))][..]),
+            (1, 1, 0, Repeats::All, &[(1, Some(5)), (2, Some(15)), (3, Some(31)), (4, None)]),
+            (1, 2, 1, Repeats::All, &[(1, Some(-1))]),
+            (0, 3, 2, alone, &[(1, Some(5)), (1, Some(7))]),
+        ] {
+            let owner = owner(log, bundle, repeats);
+            hits.iter().for_each(|(offset, time)| tallies[tally].add(&owner, &hit(*offset, *time)));
+        }
+        let [mut one, other] = tallies;
+        one.merge(other);
+        one.count(100);
+        let (counts, best) = one.finish().expect("few buckets");
+        assert_eq!(counts, Counts { matched: 107, buckets: vec![(-10, 1), (0, 3), (10, 1), (30, 1)] });
+        assert_eq!(
+            best.iter().map(|found| (found.offset, found.timestamp_ms)).collect::<Vec<_>>(),
+            [(3, Some(31)), (2, Some(25))]
+        );
+    }
+
+    #[test]
+    fn buckets_begin_at_multiples_of_their_width() {
+        for (width, time, from) in [
+            (10, 0, 0),
+            (10, 9, 0),
+            (10, -1, -10),
+            (10, -10, -10),
+            (u64::MAX, 5, 0),
+            (u64::MAX, -5, i64::MIN),
+            (3, i64::MIN, i64::MIN),
+            (1, i64::MAX, i64::MAX),
+        ] {
+            assert_eq!(bucket(NonZeroU64::new(width).expect("not zero"), time), from, "{width}, {time}");
+        }
+    }
+
+    #[test]
+    fn more_buckets_than_are_answered_are_an_error() {
+        for repeats in [Repeats::All, Repeats::Within([].into())] {
+            let mut tally = Tally::new(Order::NewestFirst, 0, NonZeroU64::new(1));
+            let owner = owner(0, 0, repeats);
+            let mut add = |count: usize| {
+                (0..count as i64).for_each(|n| tally.add(&owner, &hit(n, Some(n))));
+                tally.check().is_ok()
+            };
+            assert!(add(BUCKETS_MAX));
+            assert!(!add(BUCKETS_MAX + 2));
+        }
+    }
+}
