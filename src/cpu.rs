@@ -1,16 +1,18 @@
 //! The threads that decode, index and compress: as many as there are cores, and never the runtime's own, so that a
 //! long build stalls no connection. Knows nothing of what it runs.
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::{io, thread};
 
 use tokio::sync::oneshot;
 
-/// A pool of threads for CPU work; cheap to clone.
+/// A pool of threads for CPU work; cheap to clone. They end with the last clone, once what is queued has been looked at.
 #[derive(Clone, Debug)]
 pub struct Cpu {
-    pool: Arc<rayon::ThreadPool>,
+    pool: Arc<Pool>,
 }
 
 /// Why a piece of work has no result.
@@ -24,24 +26,48 @@ pub struct Panicked;
 pub struct StartError {
     threads: usize,
     #[source]
-    source: rayon::ThreadPoolBuildError,
+    source: io::Error,
+}
+
+type Work = Box<dyn FnOnce() + Send>;
+
+#[derive(Debug)]
+struct Pool {
+    queue: Arc<Queue>,
+    threads: usize,
+}
+
+/// Work in the order in which it came. A thread without work sleeps at once: one that looks for some again and again takes the core from
+/// whoever is about to bring it.
+#[derive(Default)]
+struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    work: VecDeque<Work>,
+    closed: bool,
 }
 
 impl Cpu {
     /// Starts `threads` threads.
     pub fn start(threads: NonZeroUsize) -> Result<Self, StartError> {
         let threads = threads.get();
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|n| format!("cpu-{n}"))
-            .build()
-            .map_err(|source| StartError { threads, source })?;
+        // Closes the queue when dropped, also where not all threads can be started.
+        let pool = Pool { queue: Arc::default(), threads };
+        for n in 0..threads {
+            let queue = Arc::clone(&pool.queue);
+            let thread = thread::Builder::new().name(format!("cpu-{n}"));
+            thread.spawn(move || queue.work_off()).map_err(|source| StartError { threads, source })?;
+        }
         Ok(Self { pool: Arc::new(pool) })
     }
 
     /// How many threads there are.
     pub fn threads(&self) -> usize {
-        self.pool.current_num_threads()
+        self.pool.threads
     }
 
     /// Runs `work` on one of the threads, first come first served. Work whose caller has gone before its turn is not
@@ -52,13 +78,13 @@ impl Cpu {
         F: FnOnce() -> T + Send + 'static,
     {
         let (reply, result) = oneshot::channel();
-        self.pool.spawn_fifo(move || {
+        self.pool.queue.push(Box::new(move || {
             if reply.is_closed() {
                 return;
             }
             // A failed send means that the caller has gone; what it asked for is dropped with it.
             let _ = reply.send(catch_unwind(AssertUnwindSafe(work)));
-        });
+        }));
         match result.await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(_)) | Err(_) => Err(Panicked),
@@ -66,14 +92,121 @@ impl Cpu {
     }
 }
 
+impl Queue {
+    fn push(&self, work: Work) {
+        self.lock().work.push_back(work);
+        self.changed.notify_one();
+    }
+
+    fn work_off(&self) {
+        while let Some(work) = self.next() {
+            // What is left of it may panic when it is dropped; the thread stays.
+            let _ = catch_unwind(AssertUnwindSafe(work));
+        }
+    }
+
+    /// Waits for work; `None` when no more can come.
+    fn next(&self) -> Option<Work> {
+        let mut state = self.lock();
+        loop {
+            match state.work.pop_front() {
+                Some(work) => return Some(work),
+                None if state.closed => return None,
+                None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").field("waiting", &self.lock().work.len()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.queue.lock().closed = true;
+        self.queue.changed.notify_all();
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    /// Panics when it is dropped.
+    struct Thorn;
+
+    impl Drop for Thorn {
+        fn drop(&mut self) {
+            panic!("as the test wants it");
+        }
+    }
 
     #[tokio::test]
     async fn a_panic_ends_the_work_and_not_the_pool() {
         let cpu = Cpu::start(NonZeroUsize::MIN).expect("one thread starts");
         assert_eq!(cpu.run(|| panic!("as the test wants it")).await, Err::<(), _>(Panicked));
         assert_eq!(cpu.run(|| 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn a_result_that_nobody_waits_for_may_panic_when_it_is_dropped() {
+        let cpu = Cpu::start(NonZeroUsize::MIN).expect("one thread starts");
+        let (begun, has_begun) = oneshot::channel();
+        let (release, released) = std::sync::mpsc::channel();
+        let mut given_up = Box::pin(cpu.run(move || {
+            let _ = begun.send(());
+            let _ = released.recv();
+            Thorn
+        }));
+        tokio::select! {
+            _ = &mut given_up => panic!("it is not released yet"),
+            begun = has_begun => begun.expect("it begins"),
+        }
+        drop(given_up);
+        release.send(()).expect("it waits");
+        assert_eq!(cpu.run(|| 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn work_is_done_in_the_order_in_which_it_came_and_not_begun_for_those_who_have_gone() {
+        let cpu = Cpu::start(NonZeroUsize::MIN).expect("one thread starts");
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let done = Arc::new(Mutex::new(Vec::new()));
+        let note = |n| {
+            let (cpu, done) = (cpu.clone(), Arc::clone(&done));
+            Box::pin(async move { cpu.run(move || done.lock().expect("no panic").push(n)).await })
+        };
+        let mut first = Box::pin(cpu.run(move || released.recv()));
+        let mut others = [note(1), note(2), note(3)];
+        let short = Duration::from_millis(1);
+        assert!(tokio::time::timeout(short, &mut first).await.is_err(), "it waits");
+        for other in &mut others {
+            assert!(tokio::time::timeout(short, other).await.is_err(), "it waits for the first");
+        }
+        let [one, two, three] = others;
+        drop(two);
+        drop(release);
+        let _ = first.await;
+        assert_eq!((three.await, one.await), (Ok(()), Ok(())));
+        assert_eq!(*done.lock().expect("no panic"), [1, 3]);
+    }
+
+    #[test]
+    fn the_threads_end_with_the_pool() {
+        let cpu = Cpu::start(NonZeroUsize::new(3).expect("three")).expect("three threads start");
+        let queue = Arc::downgrade(&cpu.pool.queue);
+        drop(cpu);
+        while queue.strong_count() > 0 {
+            thread::yield_now();
+        }
     }
 }
