@@ -1,5 +1,6 @@
 //! One zstd context for many blocks, and the proof that each block opens again.
 
+use std::cell::RefCell;
 use std::io;
 
 use bytes::Bytes;
@@ -29,14 +30,14 @@ const LONG_DISTANCE_FROM_BYTES: usize = BLOCK_PLAIN_BYTES + 1;
 /// Buffers that a large frame has blown up beyond this are let go.
 const BUFFER_BYTES_MAX: usize = 4 * BLOCK_PLAIN_BYTES;
 
-/// What a context that has opened a block needs, beside its buffers.
-const OPENING_CONTEXT_BYTES: usize = 160 * 1024;
+thread_local! {
+    /// What opens blocks, for as long as its thread lives: a small slice would pay for it as much as for opening its one block.
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
 
 /// Compresses blocks one after the other. Its memory stays: reuse it.
 pub(super) struct BlockCompressor {
     compressor: Compressor<'static>,
-    /// Made with the first block: a segment of many partitions has many compressors that wait for theirs.
-    decompressor: Option<Decompressor<'static>>,
     compressed: Vec<u8>,
     opened: Vec<u8>,
     context_bytes: usize,
@@ -51,7 +52,7 @@ impl BlockCompressor {
         // The index holds a CRC-32C of each compressed block.
         compressor.set_parameter(CParameter::ChecksumFlag(false))?;
         let context_bytes = compressor.context_mut().sizeof();
-        Ok(Self { compressor, decompressor: None, compressed: Vec::new(), opened: Vec::new(), context_bytes })
+        Ok(Self { compressor, compressed: Vec::new(), opened: Vec::new(), context_bytes })
     }
 
     /// Compresses one block, opens it again, and compares: what is handed back is known to hold `plain`. The
@@ -64,11 +65,7 @@ impl BlockCompressor {
         self.compressor.compress_to_buffer(plain, &mut self.compressed)?;
         self.opened.clear();
         self.opened.try_reserve(plain.len())?;
-        let decompressor = match &mut self.decompressor {
-            Some(decompressor) => decompressor,
-            none => none.insert(Decompressor::new()?),
-        };
-        decompressor.decompress_to_buffer(&self.compressed, &mut self.opened)?;
+        open(&self.compressed, &mut self.opened)?;
         if self.opened != plain {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -76,7 +73,7 @@ impl BlockCompressor {
             ));
         }
         let block = Bytes::copy_from_slice(&self.compressed);
-        self.context_bytes = self.compressor.context_mut().sizeof() + OPENING_CONTEXT_BYTES;
+        self.context_bytes = self.compressor.context_mut().sizeof();
         for buffer in [&mut self.compressed, &mut self.opened] {
             if buffer.capacity() > BUFFER_BYTES_MAX {
                 *buffer = Vec::new();
@@ -88,6 +85,17 @@ impl BlockCompressor {
     pub(super) fn mem_usage(&self) -> usize {
         self.context_bytes + self.compressed.capacity() + self.opened.capacity()
     }
+}
+
+/// Opens a block into what room `opened` has.
+fn open(compressed: &[u8], opened: &mut Vec<u8>) -> io::Result<()> {
+    DECOMPRESSOR.with_borrow_mut(|kept| {
+        let decompressor = match kept {
+            Some(decompressor) => decompressor,
+            none => none.insert(Decompressor::new()?),
+        };
+        decompressor.decompress_to_buffer(compressed, opened).map(|_| ())
+    })
 }
 
 #[cfg(test)]

@@ -69,7 +69,11 @@ where
     }
     incoming.expect_end()?;
     let ended = Instant::now();
-    let (mut source, tail) = match cpu.run(move || incoming.finish()).await? {
+    let finished = match incoming.is_split() {
+        true => incoming.finish(),
+        false => cpu.run(move || incoming.finish()).await?,
+    };
+    let (mut source, tail) = match finished {
         Ok(finished) => finished,
         Err(error) => return Err(dealer.blame(IngestError::Segment(error)).await),
     };
@@ -190,6 +194,11 @@ impl Incoming {
     fn refuse_torn(&self) -> Option<IngestError> {
         let position = self.splitter.torn_at().filter(|_| self.torn_tail == TornTail::Refuse)?;
         Some(IngestError::Torn { position })
+    }
+
+    /// Whether nothing is left to look at: then to finish is no work for a CPU thread.
+    fn is_split(&self) -> bool {
+        self.splitter.mem_usage() == 0
     }
 
     fn finish(self) -> Result<(Source, Tail), SegmentError> {

@@ -18,8 +18,9 @@ use super::error::IngestError;
 use super::meter::{Meter, Share};
 use super::slice::{self, Packed, Packer, Piece, Read, Reader, SLICE_BYTES, Slice};
 
-/// Frames go to a slice's builder in runs that open to about this much: a thread hop for each would cost more than it brings.
-const RUN_BYTES: u64 = 512 << 10;
+/// Frames go to a slice's builder in runs that open to about this much: a thread hop for each would cost more than it brings. What is
+/// less than one run is built in one go.
+const RUN_BYTES: u64 = 1 << 20;
 
 /// Source bytes after which every open slice ends, whatever it holds: a segment of a thousand partitions then never has a
 /// thousand builders, nor all of its bytes, in memory. Like the slices' own size this depends on the source alone.

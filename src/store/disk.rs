@@ -50,11 +50,28 @@ impl Version {
     }
 }
 
+/// A file that is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Durable {
+    pub size_bytes: u64,
+    /// As `object_store` makes it of a file: inode, time of change and size.
+    pub e_tag: String,
+    /// What had to be synced, in that order.
+    pub synced: Vec<PathBuf>,
+}
+
+fn e_tag_of(file: &Metadata) -> String {
+    let changed = file.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let micros = changed.unwrap_or_default().as_micros();
+    format!("\"{:x}-{micros:x}-{:x}\"", file.ino(), file.len())
+}
+
 impl Synced {
-    /// Makes `file` and each directory from its own up to `root` durable. Returns what had to be synced, in that order.
-    pub(super) fn sync_up_to(&self, root: &Path, file: &Path, came: Came) -> io::Result<Vec<PathBuf>> {
+    /// Makes `file` and each directory from its own up to `root` durable.
+    pub(super) fn sync_up_to(&self, root: &Path, file: &Path, came: Came) -> io::Result<Durable> {
         let mut synced = Vec::new();
         let opened = File::open(file)?;
+        let metadata = opened.metadata()?;
         if came != Came::WithSync {
             opened.sync_all()?;
             synced.push(file.to_path_buf());
@@ -66,7 +83,7 @@ impl Synced {
                 synced.push(current.to_path_buf());
             }
             if current == root {
-                return Ok(synced);
+                return Ok(Durable { size_bytes: metadata.len(), e_tag: e_tag_of(&metadata), synced });
             }
             directory = current.parent();
         }
@@ -136,7 +153,7 @@ mod tests {
     fn every_directory_up_to_the_root_is_synced_and_none_above_it() {
         let dir = tempfile::tempdir().unwrap();
         let (root, file, above) = file_below(dir.path());
-        let synced = Synced::default().sync_up_to(&root, &file, Came::Somehow).unwrap();
+        let synced = Synced::default().sync_up_to(&root, &file, Came::Somehow).unwrap().synced;
         assert_eq!((&synced[0], &synced[1..]), (&file, &above[..]));
     }
 
@@ -145,7 +162,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (root, file, above) = file_below(dir.path());
         let synced = Synced::default().sync_up_to(&root, &file, Came::WithSync).unwrap();
-        assert_eq!(synced, above[1..]);
+        assert_eq!((&*synced.synced, synced.size_bytes), (&above[1..], 5));
     }
 
     #[test]
@@ -153,7 +170,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (root, file, above) = file_below(dir.path());
         let synced = Synced::default();
-        let dirs = || synced.sync_up_to(&root, &file, Came::Somehow).unwrap()[1..].to_vec();
+        let dirs = || synced.sync_up_to(&root, &file, Came::Somehow).unwrap().synced[1..].to_vec();
         assert_eq!((dirs(), dirs()), (above.to_vec(), above.to_vec()), "they changed a moment ago");
         std::thread::sleep(CHANGE_TIME_STEP_MAX + Duration::from_millis(50));
         assert_eq!((dirs(), dirs()), (above.to_vec(), vec![]));

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use object_store::{Error as ObjectError, GetOptions, PutMode, PutOptions, PutPayload};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::disk::Came;
+use super::disk::{Came, Durable};
 use super::error::{Cause, Operation, StoreError, StoreErrorKind};
 use super::key::BundleKey;
 use super::url::{Location, Scheme};
@@ -374,8 +374,10 @@ impl Store {
         url: &str,
         e_tag: Option<String>,
     ) -> Result<Option<Confirmed>, PutError> {
-        if !matches!(*self.location, Location::File(_) | Location::Bucket { scheme: Scheme::S3, .. }) {
-            return self.confirm_by_reading(key, object, url).await;
+        match *self.location {
+            Location::File(_) => return self.confirm_file(key, object, url, e_tag).await,
+            Location::Bucket { scheme: Scheme::S3, .. } => {}
+            _ => return self.confirm_by_reading(key, object, url).await,
         }
         let head = match self.head(key).await {
             Ok(head) => head,
@@ -386,9 +388,32 @@ impl Store {
         if head.size_bytes != object.size_bytes || !same_tag {
             return self.confirm_by_reading(key, object, url).await;
         }
-        self.sync(key, url, Came::WithSync).await?;
         let found = Found { size_bytes: head.size_bytes, crc32c: object.crc32c, e_tag: e_tag.or(head.e_tag) };
         Ok(Some(Confirmed { found, existed: false }))
+    }
+
+    /// The same for a file: the one that is made durable is the one that is looked at.
+    async fn confirm_file(
+        &self,
+        key: &BundleKey,
+        object: &NewObject,
+        url: &str,
+        e_tag: Option<String>,
+    ) -> Result<Option<Confirmed>, PutError> {
+        let as_sent =
+            |file: &Durable| file.size_bytes == object.size_bytes && e_tag.as_ref() == Some(&file.e_tag);
+        match self.sync(key, url, Came::WithSync).await {
+            Ok(Some(file)) if as_sent(&file) => {
+                let found = Found { size_bytes: file.size_bytes, crc32c: object.crc32c, e_tag };
+                Ok(Some(Confirmed { found, existed: false }))
+            }
+            // Another file, or none: it is looked at as what anybody may have made.
+            Ok(_) => self.confirm_by_reading(key, object, url).await,
+            Err(PutError::Store { source, .. }) if source.kind() == StoreErrorKind::NotFound => {
+                self.confirm_by_reading(key, object, url).await
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn confirm_by_reading(
@@ -471,13 +496,13 @@ impl Store {
     }
 
     /// On the local file system: makes the object and its name durable. Elsewhere the store's answer says that they are.
-    async fn sync(&self, key: &BundleKey, url: &str, came: Came) -> Result<(), PutError> {
-        let Location::File(root) = &*self.location else { return Ok(()) };
+    async fn sync(&self, key: &BundleKey, url: &str, came: Came) -> Result<Option<Durable>, PutError> {
+        let Location::File(root) = &*self.location else { return Ok(None) };
         let (root, file) = (root.clone(), root.join(key.to_string()));
         let known = Arc::clone(&self.synced);
         let synced = tokio::task::spawn_blocking(move || known.sync_up_to(&root, &file, came)).await;
         let cause = match synced {
-            Ok(Ok(_)) => return Ok(()),
+            Ok(Ok(durable)) => return Ok(Some(durable)),
             Ok(Err(error)) => Cause::Io { kind: error.kind(), os_error: error.raw_os_error() },
             Err(_) => Cause::Client("file system"),
         };

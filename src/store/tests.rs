@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::disk::{Came, Synced};
 use super::*;
 use crate::ids::{LogId, OffsetRange, TopicPartition};
 
@@ -77,6 +78,19 @@ async fn a_listing_knows_borders_of_segments_and_the_order_of_offsets() {
     assert_eq!(bases, [3, 20, 100]);
     assert_eq!(store.list(&KeyPrefix::all()).await.unwrap().len(), 5);
     assert_eq!(store.list(&KeyPrefix::topic("none")).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_file_is_known_by_the_tag_that_its_put_was_answered_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&format!("file://{}", dir.path().display()));
+    let key = key("topic", 0);
+    let stored = put(&store, &key, &object(b"bytes")).await.unwrap().stored;
+    let Location::File(root) = &*store.location else { panic!("a file store") };
+    let file = Synced::default().sync_up_to(root, &root.join(key.to_string()), Came::WithSync).unwrap();
+    // Where these differ, each object would be read back: `object_store` makes its tags otherwise now.
+    assert_eq!(Some(&*file.e_tag), stored.e_tag());
+    assert_eq!(store.head(&key).await.unwrap().e_tag.as_deref(), stored.e_tag());
 }
 
 #[tokio::test]
