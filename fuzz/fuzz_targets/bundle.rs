@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used)]
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
@@ -20,6 +21,7 @@ fuzz_target!(|data: &[u8]| {
     read_whole(&object);
     read_whole(&forge(&members_of(data)));
     write_and_read(&data[..data.len().min(1_024)]);
+    read_hot(&data[..data.len().min(64)]);
 });
 
 /// Every reader on its own, with bytes that are no bundle's.
@@ -179,7 +181,11 @@ fn forge(members: &[(String, Vec<u8>)]) -> Bytes {
     put_header(&mut object, "footer", footer_len);
     let size = object.len() + footer_len + 1_024;
     object.resize(size - 1_024 - 32 - list.len(), 0);
-    let mut trailer = b"WIBUNDLE\x02\0\0\0".to_vec();
+    // Only the first version has large objects without a hot part.
+    let hot = members.iter().any(|(name, _)| name == "hot.zst");
+    let version: u32 = if hot || size as u64 <= TAIL_BYTES { FORMAT_VERSION } else { 1 };
+    let mut trailer = b"WIBUNDLE".to_vec();
+    trailer.extend(version.to_le_bytes());
     trailer.extend((list.len() as u32).to_le_bytes());
     trailer.extend((size as u64).to_le_bytes());
     trailer.extend(crc32c::crc32c(&list).to_le_bytes());
@@ -202,6 +208,23 @@ fn put_header(object: &mut Vec<u8>, name: &str, len: usize) {
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     header[148..156].copy_from_slice(format!("{sum:07o}\0").as_bytes());
     object.extend(header);
+}
+
+/// A large bundle whose hot part says what `data` makes of it, right by all checksums. The members say otherwise, so that it is refused.
+fn read_hot(data: &[u8]) {
+    static SOUND: LazyLock<Vec<(String, Vec<u8>)>> =
+        LazyLock::new(|| members_of(include_bytes!("../../tests/fixtures/bundle/version-2-hot.tar")));
+    let mut members = SOUND.clone();
+    let (_, hot) = members.iter_mut().find(|(name, _)| name == "hot.zst").expect("a hot part");
+    let sound = zstd::stream::decode_all(&hot[..]).expect("a zstd frame");
+    let mut changed = sound.clone();
+    for change in data.chunks_exact(3) {
+        let at = usize::from(u16::from_le_bytes([change[0], change[1]])) % changed.len();
+        changed[at] ^= change[2];
+    }
+    *hot = zstd::bulk::compress(&changed, 1).expect("in memory");
+    let read = verify(&forge(&members));
+    assert_eq!(read.is_ok(), changed == sound, "{:?}", read.err());
 }
 
 /// Every other 700 bytes of each file.
@@ -291,7 +314,9 @@ fn write_and_read(data: &[u8]) {
         },
         records: RecordsFacts::of(&slices),
     };
-    let files = vec![("a.idx".to_owned(), Bytes::copy_from_slice(data))];
+    // Every other one has a hot part.
+    let repeats = if torn & 2 == 0 { 1 } else { 70_000 / data.len() + 1 };
+    let files = vec![("a.idx".to_owned(), Bytes::from(data.repeat(repeats)))];
     let built = assemble(&manifest, files, slices, |files| Ok::<_, AssembleError>(hot_ranges(files)))
         .expect("a bundle");
     let object: Bytes = built.parts.concat().into();
