@@ -223,6 +223,15 @@ MUTATIONS = {
     }
     if let Some(what) = difference("""),
     ]),
+    "sums": ("A chunk of an index is taken as it comes.", "parts::a_changed_byte_of_an_index", [
+        ("src/bundle/hot.rs", "        if stated == Some(computed) {", '        if crate::mutant("sums") || stated == Some(computed) {'),
+    ]),
+    "kept": ("What is kept of a bundle is kept for its first chunk.", "parts::what_is_kept_is_what", [
+        ("src/archive/parts/chunked.rs", "    Part::Chunk { file, chunk }", '    Part::Chunk { file, chunk: if crate::mutant("kept") { 0 } else { chunk } }'),
+    ]),
+    "newer": ("A later version of the format is read as if it were this one.", "versions::bundles_of_a_later_version", [
+        ("src/bundle/footer.rs", "            1..=FORMAT_VERSION => {}\n", '            1..=FORMAT_VERSION => {}\n            _ if crate::mutant("newer") => {}\n'),
+    ]),
     "leak": ("Memory is not given back.", "kill::a_caller_that_hangs_up", [
         ("src/ingest.rs", "        let meter = Meter::new(reservation);", """        let meter = Meter::new(reservation);
         if crate::mutant("leak") {

@@ -118,6 +118,9 @@ pub enum Cause {
     /// A precondition did not hold: the object has another ETag than it had.
     #[error("the object changed while it was read")]
     Changed,
+    /// The object ends before the range that was asked for: it is not the one that was listed.
+    #[error("the object ends before the range that was asked for")]
+    Ended,
     /// Fewer or more bytes than the object has.
     #[error("{got} bytes where {expected} were expected")]
     Length {
@@ -224,7 +227,7 @@ impl StoreError {
                 _ => Unavailable,
             },
             Cause::Changed => Changed,
-            Cause::Length { .. } | Cause::Checksum { .. } => Corrupt,
+            Cause::Ended | Cause::Length { .. } | Cause::Checksum { .. } => Corrupt,
             Cause::TooLarge { .. } | Cause::Unsupported | Cause::InvalidName => Refused,
         }
     }
@@ -260,6 +263,8 @@ impl StoreError {
     }
 }
 
+const RANGE_NOT_SATISFIABLE: u16 = 416;
+
 const NOT_CONNECTED: &str = "no connection";
 
 impl Cause {
@@ -282,7 +287,7 @@ impl Cause {
             if let Some(io) = current.downcast_ref::<io::Error>() {
                 return Self::Io { kind: io.kind(), os_error: io.raw_os_error() };
             }
-            if let Some(cause) = Self::from_status_text(current) {
+            if let Some(cause) = Self::from_text(current) {
                 return cause;
             }
             link = current.source();
@@ -296,13 +301,18 @@ impl Cause {
         }
     }
 
-    /// The client keeps the type that holds an answer's status to itself; its text is what there is to go by. A test
-    /// holds this against a server, so that a release that words it otherwise is noticed.
-    fn from_status_text(error: &(dyn StdError + 'static)) -> Option<Self> {
+    /// The client keeps the types that hold an answer's status, or a range that is none, to itself; their text is what there is to go
+    /// by. Tests hold this against a server and a disk, so that a release that words it otherwise is noticed.
+    fn from_text(error: &(dyn StdError + 'static)) -> Option<Self> {
         let text = error.to_string();
+        if text.starts_with("Wanted range starting at ") {
+            return Some(Self::Ended);
+        }
         if let Some(rest) = text.strip_prefix("Server returned non-2xx status code: ") {
-            let status = rest.get(..3)?.parse().ok()?;
-            return Some(Self::Status { status, code: code(rest) });
+            return Some(match rest.get(..3)?.parse().ok()? {
+                RANGE_NOT_SATISFIABLE => Self::Ended,
+                status => Self::Status { status, code: code(rest) },
+            });
         }
         let body = text.strip_prefix("Server returned error response: ")?;
         Some(Self::Status { status: 200, code: code(body) })

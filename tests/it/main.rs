@@ -18,6 +18,7 @@ mod lessons;
 mod lost_answers;
 mod metrics;
 mod operator;
+mod parts;
 mod processes;
 mod python;
 mod queries;

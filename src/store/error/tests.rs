@@ -35,6 +35,7 @@ async fn what_a_server_says_becomes_what_to_do_next() {
         ("401 Unauthorized", "", status(401, None), StoreErrorKind::Denied),
         ("404 Not Found", "<Code>NoSuchBucket</Code>", Cause::NotFound, StoreErrorKind::NotFound),
         ("411 Length Required", "", status(411, None), StoreErrorKind::Denied),
+        ("416 Range Not Satisfiable", "<Code>InvalidRange</Code>", Cause::Ended, StoreErrorKind::Corrupt),
     ] {
         let error = put(&answer(line, body)).await.unwrap_err();
         assert_eq!((error.cause(), error.kind()), (&cause, kind), "{line}");
@@ -102,4 +103,20 @@ fn errors_of_the_operating_system_say_whether_they_pass() {
     let full = Cause::Io { kind: io::ErrorKind::StorageFull, os_error: Some(28) };
     let message = StoreError::new(Operation::Put, "file:///x", full).to_string();
     assert_eq!(message, "put file:///x: no storage space (os error 28)");
+}
+
+#[tokio::test]
+async fn an_object_that_ends_too_early_is_corrupt_and_not_out_of_reach() {
+    let key = "t/0/0/00000000000000000000-00000000000000000000_00000000000000000000-00000000000000000000_0000000000000000.tar";
+    let directory = tempfile::tempdir().expect("a directory");
+    let disk = Url::from_directory_path(directory.path()).expect("a url");
+    for url in [disk, Url::parse("memory:").expect("a url")] {
+        let store = Store::open(&url).expect("a store");
+        store.create(key, "0123456789".into(), key).await.expect("created");
+        let key = key.parse().expect("a key");
+        for (range, cause) in [(10..11, Cause::Ended), (8..12, Cause::Length { expected: 4, got: 2 })] {
+            let error = store.get_range(&key, range).await.expect_err("it has ten bytes");
+            assert_eq!((error.cause(), error.kind()), (&cause, StoreErrorKind::Corrupt), "{url}");
+        }
+    }
 }
