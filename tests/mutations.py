@@ -194,6 +194,27 @@ MUTATIONS = {
     "fetch-base": ("A batch that begins before the offset is left out.", "fetch::from_every_offset_of_every_fixture_the_producers", [
         ("src/fetch/block.rs", "if range.is_some_and(|range| !window.takes_some(range.first(), range.last())) {", 'if range.is_some_and(|range| !window.takes_some(range.first(), if crate::mutant("fetch-base") { range.first() } else { range.last() })) {'),
     ]),
+    "query-not": ("What must not match is left out of the query.", "queries::queries_of_every_fixture", [
+        ("src/index/query/compile.rs", "            Occur::MustNot => (", """            Occur::MustNot if crate::mutant("query-not") => {
+                ((Occur::Should, Box::new(EmptyQuery)), Needs::Nothing)
+            }
+            Occur::MustNot => ("""),
+    ]),
+    "query-end": ("A range holds its end, whatever bracket closes it.", "queries::queries_of_every_fixture", [
+        ("src/index/query/parse.rs", "Bound::Included(end) if !is_included =>", 'Bound::Included(end) if !is_included && !crate::mutant("query-end") =>'),
+    ]),
+    "query-prefix": ("A prefix stands for twenty words.", "queries::queries_of_every_fixture", [
+        ("src/index/query/prefix.rs", "        while terms.advance() {", '        while terms.advance() && !(crate::mutant("query-prefix") && uncounted == 20) {'),
+    ]),
+    "query-phrase": ("The places of words do not matter.", "queries::so_they_do", [
+        ("src/index/query/compile.rs", "let in_order = self.positions ||", 'let in_order = (self.positions && !crate::mutant("query-phrase")) ||'),
+    ]),
+    "query-excluded": ("Tantivy excludes a phrase as it would.", "queries::so_they_do", [
+        ("src/index/query/compile.rs", "((occur, Box::new(Excluded(query))), ", '((occur, if crate::mutant("query-excluded") { query } else { Box::new(Excluded(query)) }), '),
+    ]),
+    "query-follow": ("What was shown is shown again with each bundle that holds it.", "queries::command::what_is_followed", [
+        ("src/cli/search/follow.rs", "!shown.contains(record.offset.cast_unsigned())", '(crate::mutant("query-follow") || !shown.contains(record.offset.cast_unsigned()))'),
+    ]),
     "torn": ("Torn bytes are counted and not kept.", "concurrency::a_segment_with_its_torn_tail", [
         ("src/ingest/slice.rs", "            self.blocks.add(position, &bytes, *facts)?;", """            if facts.range.is_some() || !crate::mutant("torn") {
                 self.blocks.add(position, &bytes, *facts)?;

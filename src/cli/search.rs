@@ -127,7 +127,7 @@ pub fn run(args: &SearchArgs) -> Result<(), CliError> {
                 }
             }
         } else if args.histogram {
-            draw(args, &mut source, &printer).await
+            draw(args, &mut source).await
         } else {
             let summary = source.search(args.request(), |record| printer.record(&record)).await?;
             warn_of_conflicts(&summary);
@@ -145,7 +145,7 @@ async fn follow(args: &SearchArgs, source: &mut Source, printer: &Printer<'_>) -
 }
 
 /// Counts the matches by time, and draws them.
-async fn draw(args: &SearchArgs, source: &mut Source, printer: &Printer<'_>) -> Result<(), CliError> {
+async fn draw(args: &SearchArgs, source: &mut Source) -> Result<(), CliError> {
     let Some(times) = args.times(source).await? else {
         return output::line("no records with a time");
     };
@@ -164,8 +164,7 @@ async fn draw(args: &SearchArgs, source: &mut Source, printer: &Printer<'_>) -> 
         return histogram.lines().iter().try_for_each(|line| output::line(line));
     }
     histogram.draw(columns).iter().try_for_each(|line| output::line(line))?;
-    output::line(&format!("{} records match; a bar is {}", summary.matched, histogram.step_in_words()))?;
-    printer.summary(&summary)
+    output::line(&format!("{} records match; a bar is {}", summary.matched, histogram.step_in_words()))
 }
 
 impl SearchArgs {

@@ -159,6 +159,22 @@ fn names_and_values_may_hold_anything_that_is_escaped() {
 }
 
 #[test]
+fn every_query_of_the_users_page_reads() {
+    let page = include_str!("../../../docs/search.md");
+    let table = page.split("## ").find(|part| part.starts_with("The language")).unwrap();
+    let column = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let queries: Vec<&str> = column.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert!(queries.len() > 30, "{queries:?}");
+    // What stands for any number.
+    let ends = [">=", "<", "<=", "[10 TO 20}", "[10 TO *]"];
+    for query in queries {
+        let query = if ends.contains(&query) { format!("n:{query}5") } else { query.to_owned() };
+        let query = query.replace("}5", "}").replace("]5", "]");
+        assert!(Query::parse(&query).is_ok(), "{query}");
+    }
+}
+
+#[test]
 fn no_text_panics() {
     let pieces = [
         "a",
