@@ -64,6 +64,34 @@ async fn orders_counts_and_errors_are_the_same_whoever_is_asked() {
     }
 }
 
+#[tokio::test]
+async fn a_histogram_counts_all_that_match_by_time() {
+    let worker = Worker::start();
+    let (bytes, held) = generated(1, 0, 400);
+    send(&worker, "", Some(("logs", 0)), &bytes).await;
+    let store = crate::worker::file_url(&worker.store());
+    for place in [["--endpoint", &worker.endpoint()], ["--store", &store]] {
+        let search = |arguments: &[&str]| {
+            let (code, out, err) = output(&[&["search", "--topic", "logs"], &place[..], arguments].concat());
+            assert_eq!(code, 0, "{err}");
+            out
+        };
+        // Four seconds of records, in a terminal's eighty columns.
+        let drawn = search(&["*", "--histogram"]);
+        let counts = drawn.lines().map(|line| line.split_once(' ').expect("two columns").1);
+        assert_eq!(counts.map(|count| count.parse::<usize>().expect("a count")).sum::<usize>(), held.len());
+        assert!((30..=80).contains(&drawn.lines().count()), "{drawn}");
+        assert!(drawn.starts_with("2025-10-09T08:53:20"), "{drawn}");
+        let summary = search(&["level:error", "--histogram", "--json"]);
+        let summary: serde_json::Value = serde_json::from_str(&summary).expect("JSON");
+        let buckets = summary["buckets"].as_array().expect("buckets").iter();
+        let counted = buckets
+            .map(|bucket| bucket["matched"].as_str().expect("a count").parse::<u64>().expect("a number"));
+        assert_eq!(summary["matched"].as_str(), Some(counted.sum::<u64>().to_string().as_str()), "{summary}");
+        assert_eq!(search(&["*", "--histogram", "--min-offset", "1000"]), "no records with a time\n");
+    }
+}
+
 /// A `search --follow` that runs; ends with the value.
 struct Following {
     process: Child,
