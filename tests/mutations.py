@@ -213,7 +213,7 @@ MUTATIONS = {
         ("src/index/query/compile.rs", "((occur, Box::new(Excluded(query))), ", '((occur, if crate::mutant("query-excluded") { query } else { Box::new(Excluded(query)) }), '),
     ]),
     "query-follow": ("What was shown is shown again with each bundle that holds it.", "queries::command::what_is_followed", [
-        ("src/cli/search/follow.rs", "!shown.contains(record.offset.cast_unsigned())", '(crate::mutant("query-follow") || !shown.contains(record.offset.cast_unsigned()))'),
+        ("src/cli/search/follow.rs", "!shown.contains(record.offset.cast_unsigned())", 'crate::mutant("query-follow") || !shown.contains(record.offset.cast_unsigned())'),
     ]),
     "torn": ("Torn bytes are counted and not kept.", "concurrency::a_segment_with_its_torn_tail", [
         ("src/ingest/slice.rs", "            self.blocks.add(position, &bytes, *facts)?;", """            if facts.range.is_some() || !crate::mutant("torn") {
