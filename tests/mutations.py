@@ -96,7 +96,7 @@ MUTATIONS = {
         let found = self.topics.iter()"""),
     ]),
     "08": ("Every partition has a builder of its own from its first frame on, until the segment ends.", "lessons::lesson_08", [
-        ("src/ingest/slices.rs", "open.pending_bytes >= RUN_BYTES {", 'open.pending_bytes >= RUN_BYTES || crate::mutant("08") {'),
+        ("src/ingest/slices.rs", "open.pending.opened_bytes >= RUN_BYTES {", 'open.pending.opened_bytes >= RUN_BYTES || crate::mutant("08") {'),
         ("src/ingest/slices.rs", "builders_max: 2 * threads,", 'builders_max: if crate::mutant("08") { 10_000 } else { 2 * threads },'),
     ]),
     "09": ("CPU work runs where it is awaited.", "lessons::lesson_09", [
@@ -145,7 +145,7 @@ MUTATIONS = {
         }"""),
     ]),
     "21": ("A slice of a single piece is none.", "lessons::lesson_21_empty lessons::lesson_21_the_first", [
-        ("src/ingest/slices.rs", ".filter(|open| open.bytes > 0)", '.filter(|open| open.bytes > 0 && !(crate::mutant("21") && open.feed.is_none() && open.pending.len() == 1))'),
+        ("src/ingest/slices.rs", ".filter(|open| open.opened_bytes > 0)", '.filter(|open| open.opened_bytes > 0 && !(crate::mutant("21") && open.feed.is_none() && open.pending.pieces.len() == 1))'),
     ]),
     "22": ("The second PUT wins.", "lessons::lesson_22 lost_answers::lesson_22 storefaults::lesson_25_a_put_that_was_given_up", [
         ("src/store/put.rs", CREATE, 'let options = PutOptions { mode: if crate::mutant("22") { PutMode::Overwrite } else { PutMode::Create },'),
@@ -221,13 +221,22 @@ MUTATIONS = {
             }"""),
     ]),
     "sync": ("What cannot be synced is receipted all the same.", "lost_answers::on_a_file_system", [
-        ("src/store/put.rs", "let Location::File(root) = &*self.location else { return Ok(()) };", """let Location::File(root) = &*self.location else { return Ok(()) };
+        ("src/store/put.rs", "let Location::File(root) = &*self.location else { return Ok(None) };", """let Location::File(root) = &*self.location else { return Ok(None) };
         if crate::mutant("sync") {
-            return Ok(());
+            return Ok(None);
         }"""),
     ]),
     "threads": ("Slices are as long as there are threads to build them.", "concurrency::a_bundle_of_several_slices", [
         ("src/ingest/slices.rs", "if open.opened_bytes >= SLICE_BYTES {", 'if open.opened_bytes >= SLICE_BYTES / (if crate::mutant("threads") { self.workshop.cpu.threads() as u64 } else { 1 }) {'),
+    ]),
+    "postings": ("A key or header is found in the first record that has it.", "read_back::every_fixture", [
+        ("src/index/inverted.rs", "} else if !is_new && entry.last_doc != doc {", '} else if !is_new && entry.last_doc != doc && !crate::mutant("postings") {'),
+    ]),
+    "words": ("A word is found in the first record that has it.", "queries::so_they_do_where_words_know_their_places", [
+        ("src/index/inverted.rs", "            if found.position != NO_POSITION {", '            if found.position != NO_POSITION && !is_new && crate::mutant("words") {\n            } else if found.position != NO_POSITION {'),
+    ]),
+    "order": ("Terms are sorted by their first eight bytes.", "concurrency::a_bundle_is_the_same", [
+        ("src/index/inverted/order.rs", "    for same in keys.chunk_by_mut(|a, b| a.0 == b.0).filter(|same| same.len() > 1) {", '    for same in keys.chunk_by_mut(|a, b| a.0 == b.0).filter(|same| same.len() > 1 && !crate::mutant("order")) {'),
     ]),
     "random-names": ("Tantivy names its segments, at random.", "concurrency::a_bundle_is_the_same", [
         ("src/index/assemble.rs", "            let name = segment_name(seed, index.segments.len());", """            let name = segment_name(seed, index.segments.len());
