@@ -28,3 +28,29 @@ impl<T> Drop for Task<T> {
         self.0.abort();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_ends_with_whoever_waits_for_it() {
+        let held = Arc::new(());
+        let also_held = Arc::clone(&held);
+        let task = Task::spawn(async move {
+            std::future::pending::<()>().await;
+            drop(also_held);
+        });
+        tokio::task::yield_now().await;
+        drop(task);
+        let ended = async {
+            while Arc::strong_count(&held) > 1 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), ended).await.expect("it lets go of what it holds");
+    }
+}

@@ -18,7 +18,7 @@ use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
 
 use crate::read_back::{from_wire, serve};
 use crate::worker::{Refusal, Worker, command};
-use crate::written::{ExpectedRecord, Written, expected_of, fixture, fixtures};
+use crate::written::{ExpectedRecord, Written, blocks_at, expected_of, fixture, fixtures};
 
 type Client = SearchServiceClient<Channel>;
 
@@ -380,9 +380,8 @@ async fn a_bundle_that_is_missing_cut_or_damaged_is_an_error_that_names_it() {
     let keys = written.keys().await;
     let broken = written.path("store").join(&keys[1]);
     let sound = std::fs::read(&broken).expect("a bundle");
-    let records = sound.windows(4).rposition(|bytes| bytes == [0x28, 0xb5, 0x2f, 0xfd]).expect("a block");
     let mut flipped = sound.clone();
-    flipped[records + 60] ^= 1;
+    flipped[blocks_at(&sound) + 60] ^= 1;
     for bytes in [flipped, sound[..sound.len() - 700].to_vec(), Vec::new()] {
         std::fs::write(&broken, bytes).expect("a file");
         asking(&written, async |mut client| {

@@ -121,6 +121,12 @@ impl Ran {
     }
 }
 
+/// Where the first block begins in a bundle's bytes: behind the tar header that names `records.zst`.
+pub fn blocks_at(object: &[u8]) -> usize {
+    let header = object.windows(11).position(|bytes| bytes == b"records.zst").expect("a member");
+    header + 512
+}
+
 pub fn fixture_path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
