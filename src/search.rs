@@ -31,7 +31,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::archive::{Archive, ArchiveError, Fault, Shelf, StoredRecord, Traffic};
 use crate::bundle::{BlockEntry, TAIL_BYTES};
 use crate::ids::{LogId, TopicPartition};
-use crate::index::{Order, PREFIX_TERMS_MAX, Query, ReadError};
+use crate::index::{Order, PREFIX_TERMS_MAX, Plan, Query, ReadError};
 use crate::registry::{self, Filter, Selected};
 use crate::store::{Listed, StoreError};
 
@@ -74,8 +74,8 @@ const LISTED_BYTES: u64 = 512;
 /// for each bundle that is open: its table of blocks, its manifest, and the hot part of its index, which grow with it;
 const OPENED_BYTES: u64 = 64 << 10;
 const OPENED_SHARE: u64 = 64;
-/// and the query, made for this bundle. Larger plans are paid for by themselves.
-const PLAN_BYTES: u64 = 32 << 10;
+/// and the query, made for this bundle, as long as its values have no more paths than this. Larger plans are paid for by themselves.
+const PATHS_USUAL: usize = 64;
 /// What is not foreseen is taken in steps.
 const EXTRA_STEP_BYTES: u64 = 64 << 10;
 
@@ -285,6 +285,7 @@ impl Searcher {
             at_once,
             hunt.needs_all(),
             |bundle| hunt.may_keep(&bundle.first_place),
+            |done| hunt.to_go(done),
             async |bundle| {
                 opened.fetch_add(1, Ordering::Relaxed);
                 if search_bundle(&hunt, bundle).await? {
@@ -316,7 +317,8 @@ impl Searcher {
     /// What a search takes while it lasts, in bytes, and how many bundles it then has open at a time.
     fn lasting_bytes(&self, request: &Request, bundles: &[Listed]) -> (u64, usize) {
         let largest = bundles.iter().map(|listed| listed.size_bytes).max().unwrap_or(0);
-        let opened_bytes = OPENED_BYTES + PLAN_BYTES + largest / OPENED_SHARE;
+        let plan_bytes = Plan::mem_usage_max(&request.query, PATHS_USUAL);
+        let opened_bytes = OPENED_BYTES + plan_bytes + largest / OPENED_SHARE;
         let buckets = if request.bucket_ms.is_some() { BUCKETS_MAX as u64 } else { 0 };
         let places = request.limit as u64 + buckets;
         let at_least = SEARCH_BYTES + places * HIT_BYTES + bundles.len() as u64 * LISTED_BYTES;

@@ -174,9 +174,9 @@ impl Plan {
         self.compiled.phrases_as_words
     }
 
-    /// What the plan of a query takes in memory at most, in bytes, for an index with these paths.
-    pub fn mem_usage_max(query: &Query, catalog: &FieldCatalog) -> u64 {
-        (query.terms_max(catalog.values().count()) as u64).saturating_mul(TERM_BYTES)
+    /// What the plan of a query takes in memory at most, in bytes, for an index with so many paths.
+    pub fn mem_usage_max(query: &Query, paths: usize) -> u64 {
+        (query.terms_max(paths) as u64).saturating_mul(TERM_BYTES)
     }
 }
 

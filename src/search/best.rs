@@ -84,6 +84,11 @@ impl Best {
         self.limit > 0 && self.last().is_none_or(|last| place <= last)
     }
 
+    /// How many places are kept.
+    pub fn places(&self) -> usize {
+        self.places.len()
+    }
+
     /// How many hits are kept beside the first of each place.
     pub fn extra_copies(&self) -> usize {
         self.copies - self.places.len()

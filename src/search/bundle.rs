@@ -9,7 +9,7 @@ use super::hunt::Hunt;
 use super::leaf::{Task, search_leaf};
 use super::repeats::Repeats;
 use super::tally::Owner;
-use super::{PLAN_BYTES, SearchError, TAIL_BYTES, read_error};
+use super::{PATHS_USUAL, SearchError, TAIL_BYTES, read_error};
 use crate::archive::{Archive, Fault, catalog};
 use crate::index::{FieldCatalog, Opening, Outline, Plan, ReadError, Step};
 use crate::store::Listed;
@@ -42,9 +42,14 @@ pub(super) async fn search_bundle(hunt: &Hunt, bundle: Bundle) -> Result<bool, S
         return Err(archive.error(Fault::Documents { stated, found }).into());
     }
     let catalog = catalog(manifest);
-    let plan_bytes = Plan::mem_usage_max(&hunt.request.query, &catalog);
-    let _large_plan =
-        if plan_bytes > PLAN_BYTES { Some(hunt.room.reserve_now(plan_bytes).await?) } else { None };
+    // Room for usual ones was set aside.
+    let paths = catalog.values().count();
+    let _large_plan = if paths > PATHS_USUAL {
+        let plan_bytes = Plan::mem_usage_max(&hunt.request.query, paths);
+        Some(hunt.room.reserve_now(plan_bytes).await?)
+    } else {
+        None
+    };
     let plan = plan(hunt, &archive, &outline, catalog).await?;
     if plan.phrases_as_words() {
         hunt.phrases_as_words.store(true, Ordering::Relaxed);
@@ -111,6 +116,7 @@ async fn search_leaves(
         LEAVES_AT_ONCE,
         hunt.needs_all(),
         |(place, ..)| hunt.may_keep(place),
+        |_| usize::MAX,
         |(_, number, span)| search_leaf(hunt, task(number, span)),
     )
     .await

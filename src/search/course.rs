@@ -76,18 +76,19 @@ impl Span {
 }
 
 /// Works through items, which come in the order of what they promise, as long as the next one is `worth` it; returns how many were left.
-/// Several are worked on at a time: one at first, unless `all` of them have to be, and twice as many each time that one has been done
-/// and was not enough.
+/// Several are worked on at a time: one at first, unless `all` of them have to be, and up to twice as many each time that one has been
+/// done and was not enough, but no more than are likely `to_go` after so many.
 pub(super) async fn work_through<T, F: Future<Output = Result<(), SearchError>>>(
     items: Vec<T>,
     at_once_max: usize,
     all: bool,
     worth: impl Fn(&T) -> bool,
+    to_go: impl Fn(usize) -> usize,
     work: impl Fn(T) -> F,
 ) -> Result<usize, SearchError> {
     let mut items = items.into_iter().peekable();
     let mut at_once = if all { at_once_max } else { 1 };
-    let mut running = FuturesUnordered::new();
+    let (mut running, mut ended) = (FuturesUnordered::new(), 0);
     loop {
         while running.len() < at_once
             && let Some(item) = items.next_if(|item| all || worth(item))
@@ -98,7 +99,8 @@ pub(super) async fn work_through<T, F: Future<Output = Result<(), SearchError>>>
             Some(done) => done?,
             None => return Ok(items.count()),
         }
-        at_once = (at_once * 2).min(at_once_max);
+        ended += 1;
+        at_once = if all { at_once_max } else { (at_once * 2).min(at_once_max).min(to_go(ended)).max(1) };
     }
 }
 
@@ -115,11 +117,11 @@ mod tests {
             begun.set(begun.get() + 1);
             async { Ok(()) }
         };
-        let left = work_through((0..100).collect(), 8, false, |item| *item < 1, work).await;
+        let left = work_through((0..100).collect(), 8, false, |item| *item < 1, |_| 9, work).await;
         assert_eq!((left.expect("no error"), begun.take()), (99, 1));
-        let left = work_through((0..100).collect(), 8, false, |item| *item < 40, work).await;
+        let left = work_through((0..100).collect(), 8, false, |item| *item < 40, |_| 9, work).await;
         assert_eq!((left.expect("no error"), begun.take()), (60, 40));
-        let left = work_through((0..100).collect(), 8, true, |_| false, work).await;
+        let left = work_through((0..100).collect(), 8, true, |_| false, |_| 1, work).await;
         assert_eq!((left.expect("no error"), begun.take()), (0, 100));
     }
 
@@ -135,7 +137,7 @@ mod tests {
             running.set(running.get() - 1);
             Ok(())
         };
-        let left = work_through((0..20).collect(), 4, false, |_| true, work).await;
+        let left = work_through((0..20).collect(), 4, false, |_| true, |_| 9, work).await;
         assert_eq!(left.expect("no error"), 0);
         let seen = most.take();
         assert_eq!((seen[0], seen.iter().max()), (1, Some(&4)));

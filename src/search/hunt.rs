@@ -122,6 +122,13 @@ impl Hunt {
         self.needs_all() || self.found().may_keep(place)
     }
 
+    /// How many more bundles may be needed, if they hold as much as those that were searched.
+    pub fn to_go(&self, searched: usize) -> usize {
+        let found = self.found().best.places();
+        let wanted = self.request.limit.saturating_sub(found);
+        wanted.saturating_mul(searched).checked_div(found).map_or(usize::MAX, |more| more + 1)
+    }
+
     /// Adds what a leaf found.
     pub fn take_in(&self, leaf: Tally) -> Result<(), SearchError> {
         let mut found = self.found();

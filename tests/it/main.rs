@@ -23,6 +23,7 @@ mod processes;
 mod python;
 mod queries;
 mod read_back;
+mod reading;
 mod receipts;
 mod requests;
 mod resident;
