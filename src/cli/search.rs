@@ -120,12 +120,13 @@ pub fn run(args: &SearchArgs) -> Result<(), CliError> {
     runtime()?.block_on(async {
         let mut source = Source::open(args.endpoint.as_deref(), args.store.as_ref()).await?;
         if args.follow {
-            tokio::select! {
-                ended = follow(args, &mut source, &printer) => ended,
-                interrupted = tokio::signal::ctrl_c() => {
-                    interrupted.map_err(|error| CliError::new(Exit::Failed, "cannot handle SIGINT", &error))
+            // Beside it: a reader that has stopped reading holds up the lines, and must not hold up the end.
+            tokio::spawn(async {
+                if tokio::signal::ctrl_c().await.is_ok() {
+                    std::process::exit(0);
                 }
-            }
+            });
+            follow(args, &mut source, &printer).await
         } else if args.histogram {
             draw(args, &mut source).await
         } else {

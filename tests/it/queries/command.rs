@@ -150,6 +150,12 @@ async fn what_is_followed_comes_once_and_in_order_and_the_end_is_a_good_one() {
         assert_eq!(one.offsets(40), (300..340).collect::<Vec<_>>());
     }
     assert_eq!(held.len(), 40);
+    // Nor does it come later, in front of what is new.
+    let (third, _) = generated(4, 340, 5);
+    send(&worker, "", Some(("logs", 0)), &third).await;
+    for one in &mut following {
+        assert_eq!(one.offsets(5), (340..345).collect::<Vec<_>>());
+    }
     for one in &mut following {
         let pid = one.process.id().to_string();
         assert!(Command::new("kill").args(["-s", "INT", &pid]).status().expect("kill runs").success());
