@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quick_cache::sync::{Cache, DefaultLifecycle, GuardResult, PlaceholderGuard};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use tokio::time::timeout;
 
 use super::read::Opened;
 use crate::store::Listed;
@@ -24,6 +25,10 @@ const USUAL_BYTES: u64 = 8 * 1024;
 
 /// A bound is divided among so many, each with a lock of its own: no entry can be larger than its part.
 const SHARDS: usize = 4;
+
+/// How long somebody else's read is waited for. It may be one that nobody goes on with for the moment: a task that has several under way
+/// goes on with them only while it waits for them, and must never wait for itself.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Which object: the key that a LIST gave, and what would tell another object of that key. Cheap to clone and to compare.
 #[derive(Clone, Debug)]
@@ -124,7 +129,16 @@ impl Kept {
         &self,
         open: impl Future<Output = Result<Arc<Opened>, E>>,
     ) -> Result<Arc<Opened>, E> {
-        self.memory.opened.get_or_insert_async(&self.bundle, open).await
+        match timeout(PATIENCE, self.memory.opened.get_value_or_guard_async(&self.bundle)).await {
+            Ok(Ok(opened)) => Ok(opened),
+            Ok(Err(turn)) => {
+                let opened = open.await?;
+                // Fails only where somebody has taken the entry out, which nobody does.
+                let _ = turn.insert(Arc::clone(&opened));
+                Ok(opened)
+            }
+            Err(_) => open.await,
+        }
     }
 
     /// A part: kept, or read by the first who asks while the others wait. What is read must own no more than it shows.
@@ -133,7 +147,15 @@ impl Kept {
         part: Part,
         read: impl Future<Output = Result<Bytes, E>>,
     ) -> Result<Bytes, E> {
-        self.memory.parts.get_or_insert_async(&(self.bundle.clone(), part), read).await
+        match self.wait(part).await {
+            Looked::Kept(bytes) => Ok(bytes),
+            Looked::Ours(turn) => {
+                let bytes = read.await?;
+                turn.keep(bytes.clone());
+                Ok(bytes)
+            }
+            Looked::Others => read.await,
+        }
     }
 
     /// Whether a part is kept now.
@@ -145,9 +167,15 @@ impl Kept {
         }
     }
 
-    /// Waits while somebody else reads a part; `None` where they failed. Whoever has a turn must not wait: others may wait for that.
-    pub async fn wait(&self, part: Part) -> Option<Bytes> {
-        self.memory.parts.get_value_or_guard_async(&(self.bundle.clone(), part)).await.ok()
+    /// Waits while somebody else reads a part; it is [`Looked::Others`] where that takes long. Whoever has a turn must not wait: others
+    /// may wait for that.
+    pub async fn wait(&self, part: Part) -> Looked<'_> {
+        let name = (self.bundle.clone(), part);
+        match timeout(PATIENCE, self.memory.parts.get_value_or_guard_async(&name)).await {
+            Ok(Ok(bytes)) => Looked::Kept(bytes),
+            Ok(Err(turn)) => Looked::Ours(Turn(turn)),
+            Err(_) => Looked::Others,
+        }
     }
 
     /// What is kept of a part.

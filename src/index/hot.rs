@@ -109,3 +109,6 @@ impl fmt::Debug for Observed {
         f.debug_set().entries(self.files.keys()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

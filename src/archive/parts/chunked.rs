@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -89,10 +90,17 @@ impl Chunked {
                 }
             }
             self.read(ours.into_iter(), &mut found).await?;
-            for chunk in others {
+            let mut others = others.into_iter();
+            while let Some(chunk) = others.next() {
                 match kept.wait(part(chunk)).await {
-                    Some(bytes) => drop(found.insert(chunk, bytes)),
-                    None => drop(missing.insert(chunk)),
+                    Looked::Kept(bytes) => drop(found.insert(chunk, bytes)),
+                    // They failed: it is looked for once more, with all others that are missing.
+                    Looked::Ours(_) => drop(missing.insert(chunk)),
+                    // Neither it nor the rest of them is waited for any longer.
+                    Looked::Others => {
+                        let rest = iter::once(chunk).chain(others.by_ref()).map(|chunk| (chunk, None));
+                        self.read(rest, &mut found).await?;
+                    }
                 }
             }
         }

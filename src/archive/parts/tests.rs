@@ -4,6 +4,7 @@ use futures::future::{join_all, try_join_all};
 use url::Url;
 
 use super::super::Shelf;
+use super::super::memory::Looked;
 use super::super::source::{Source, Traffic, TrafficCounter};
 use super::super::testing::{Packed, pack, put_new, store};
 use super::*;
@@ -222,13 +223,14 @@ async fn who_waits_for_a_read_that_fails_or_is_given_up_reads_for_himself() {
     let counter = TrafficCounter::default();
     let archive = shelf.open(&listed, &counter).await.expect("a bundle");
     let (parts, (file, len)) = (archive.index_parts(), longest(&archive));
-    // The first is polled until it waits for the disk, and dropped.
-    let mut given_up = parts.read(file, 0..len);
-    assert!(futures::poll!(&mut given_up).is_pending());
+    let kept = archive.kept().expect("it is on a shelf");
+    let Looked::Ours(turn) = kept.look(Part::Chunk { file, chunk: 1 }) else { panic!("nobody has read it") };
     let mut waiting = parts.read(file, 0..len);
     assert!(futures::poll!(&mut waiting).is_pending());
-    drop(given_up);
-    waiting.await.expect("read by the second");
+    let mut another = parts.read(file, 0..len);
+    assert!(futures::poll!(&mut another).is_pending());
+    drop(turn);
+    assert_eq!(waiting.await.expect("read at last"), another.await.expect("the same"));
     // The object is gone: all who ask hear it.
     let (_, shelf, listed) = shelved(&packed, 64 << 20).await;
     let counter = TrafficCounter::default();
@@ -237,6 +239,25 @@ async fn who_waits_for_a_read_that_fails_or_is_given_up_reads_for_himself() {
         assert_eq!(error.expect_err("gone").kind(), ArchiveErrorKind::NotFound);
     }
     drop(directory);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_ever_for_a_read_that_somebody_has_begun() {
+    let packed = packed(3_000);
+    let (_directory, shelf, listed) = shelved(&packed, 64 << 20).await;
+    let archive = shelf.open(&listed, &TrafficCounter::default()).await.expect("a bundle");
+    let (parts, (file, len)) = (archive.index_parts(), longest(&archive));
+    let (kept, entry) = (archive.kept().expect("on a shelf"), &archive.blocks().entries()[0]);
+    let begun = [
+        Part::Chunk { file, chunk: 1 },
+        Part::Chunk { file, chunk: 2 },
+        Part::Chunk { file, chunk: 5 },
+        Part::Block { position: entry.position },
+    ]
+    .map(|part| kept.look(part));
+    parts.read(file, 0..len).await.expect("read all the same");
+    archive.block(entry).await.expect("read all the same");
+    assert!(begun.iter().all(|looked| matches!(looked, Looked::Ours(_))));
 }
 
 #[tokio::test]
