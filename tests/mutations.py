@@ -173,6 +173,12 @@ MUTATIONS = {
     "30": ("Work in hand is dropped at once.", "kill::lesson_30_sigterm", [
         ("src/server.rs", "Ok(()) => tokio::time::sleep(drain_max).await,", 'Ok(()) => tokio::time::sleep(if crate::mutant("30") { Duration::ZERO } else { drain_max }).await,'),
     ]),
+    "07-search": ("What the index of an uploaded bundle finds is passed over.", "reading::lesson_07", [
+        ("src/search/leaf.rs", "if few.is_empty() {", 'if few.is_empty() || crate::mutant("07-search") {'),
+    ]),
+    "10-search": ("Matches count and are answered as if no other bundle held them.", "reading::lesson_10", [
+        ("src/search/tally.rs", "let repeats = owner.repeats.contain(hit.offset);", 'let repeats = !crate::mutant("10-search") && owner.repeats.contain(hit.offset);'),
+    ]),
     "10-fetch": ("What was read before is answered again.", "fetch::lesson_10", [
         ("src/fetch/window.rs", "if versions.iter().any(|other| other.item == version.item) {", 'if !crate::mutant("10-fetch") && versions.iter().any(|other| other.item == version.item) {'),
     ]),
