@@ -399,7 +399,7 @@ async fn long_a_hundred_searches_of_a_large_bundle_stay_within_their_memory() {
 #[ignore = "minutes; make test-long runs it"]
 async fn long_a_rare_word_reads_less_than_three_percent_of_a_bundle_of_100_mb() {
     let worker = Worker::start_with(&["--search-cache", "0"]);
-    let reply = make(spec(Format::Kafka, Codec::None, Size::Bytes(520 * MB))).index(&worker).await;
+    let reply = make(spec(Format::Kafka, Codec::None, Size::Bytes(200 * MB))).index(&worker).await;
     let bundle = reply.partitions[0].bundle.as_ref().expect("a bundle");
     assert!(bundle.size_bytes >= 100 * MB, "{}", bundle.size_bytes);
     let mut client = Connection::connect(&worker.endpoint()).await.expect("a worker");
