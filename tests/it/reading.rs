@@ -420,7 +420,7 @@ async fn long_a_rare_word_reads_less_than_three_percent_of_a_bundle_of_100_mb() 
         (records, summary.expect("a summary"))
     };
     // A word of one record: its trace, or whatever in it nothing else has.
-    let (sample, _) = search("offset:777777", 1).await;
+    let (sample, _) = search("offset:77777", 1).await;
     let text = String::from_utf8_lossy(sample[0].value.as_deref().expect("a value")).into_owned();
     let mut words: Vec<&str> =
         text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| w.len() > 5).collect();
