@@ -16,6 +16,9 @@ mod reference;
 mod report;
 mod sample;
 mod segments;
+#[allow(dead_code)] // The tests need more of it.
+#[path = "../../tests/it/servers.rs"]
+mod servers;
 mod worker;
 
 use std::error::Error;

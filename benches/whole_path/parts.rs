@@ -6,6 +6,7 @@ mod corpora;
 mod flat;
 mod latency;
 mod memory;
+mod reading;
 mod size;
 mod small;
 mod speed;
@@ -34,6 +35,8 @@ pub enum Part {
     Memory,
     /// Goal 8: many small segments.
     Small,
+    /// Searches and fetches from S3, and beside indexing.
+    Reading,
     /// Figures of all formats and codecs.
     Codecs,
     /// Figures of real text.
@@ -51,6 +54,7 @@ impl Part {
             Self::Size => size::run(setup, report),
             Self::Memory => memory::run(setup, report),
             Self::Small => small::run(setup, report),
+            Self::Reading => reading::run(setup, report),
             Self::Codecs => codecs::run(setup, report),
             Self::Corpora => corpora::run(setup, report),
         }

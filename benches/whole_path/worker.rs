@@ -36,6 +36,7 @@ pub struct Worker {
     child: Child,
     store: PathBuf,
     runtime: Runtime,
+    address: String,
     client: IndexerServiceClient<Channel>,
     /// Rounds so far: each goes under a log id of its own, so that each object is new.
     rounds: usize,
@@ -49,6 +50,8 @@ pub struct Options<'a> {
     pub cpu: Option<usize>,
     /// More flags of `wal-indexer serve`.
     pub flags: &'a [&'a str],
+    /// A store that is not a directory of its own, and the variables that lead there.
+    pub store: Option<(&'a Url, &'a [(&'a str, &'a str)])>,
 }
 
 /// What a round stored.
@@ -106,10 +109,15 @@ impl Worker {
                 command
             }
         };
+        let (place, variables) = match options.store {
+            Some((place, variables)) => (place.to_string(), variables),
+            None => (url(&store)?, &[][..]),
+        };
         let mut child = command
             .args(["--log", "error", "serve", "--listen", "127.0.0.1:0"])
-            .args(["--store", &url(&store)?, "--source-root", &url(&directory)?])
+            .args(["--store", &place, "--source-root", &url(&directory)?])
             .args(options.flags)
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .spawn()?;
         let mut line = String::new();
@@ -118,8 +126,9 @@ impl Worker {
             line.trim().strip_prefix("listening on ").ok_or("the worker does not say where it listens")?;
         // A thread of its own: it answers the worker's pings while the other contenders run.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let client = runtime.block_on(IndexerServiceClient::connect(format!("http://{address}")))?;
-        Ok(Self { child, store, runtime, client, rounds: 0, stored_bytes: 0 })
+        let address = format!("http://{address}");
+        let client = runtime.block_on(IndexerServiceClient::connect(address.clone()))?;
+        Ok(Self { child, store, runtime, address, client, rounds: 0, stored_bytes: 0 })
     }
 
     /// Sends segments, which must differ, over gRPC, so many at once, and waits for all receipts.
@@ -191,6 +200,11 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Where it listens, as a URL.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// Its process.

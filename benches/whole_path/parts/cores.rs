@@ -71,8 +71,8 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
 fn workers(setup: &Setup, segment: &Segment) -> Result<[Vec<Took>; 4], Box<dyn Error>> {
     let file = Scratch::write(&setup.directory, "segment", &segment.bytes)?;
     let mut workers = [
-        Worker::start_with(&setup.directory, &Options { cpu: Some(0), flags: &[] })?,
-        Worker::start_with(&setup.directory, &Options { cpu: None, flags: &["--threads", "1"] })?,
+        Worker::start_with(&setup.directory, &Options { cpu: Some(0), ..Options::default() })?,
+        Worker::start_with(&setup.directory, &Options { flags: &["--threads", "1"], ..Options::default() })?,
         Worker::start(&setup.directory)?,
     ];
     let mut times = [const { Vec::new() }; 4];

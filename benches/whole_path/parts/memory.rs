@@ -73,7 +73,7 @@ fn four_at_once(setup: &Setup, report: &mut Report, table: &mut Table) -> Result
     for case in [Case::chronik(Codec::None), Case::kafka(Codec::None)] {
         let segments = Segment::logs(case, setup.large_megabytes * 1_000_000, 4)?;
         for (flag, budget) in BUDGETS {
-            let options = Options { cpu: None, flags: &["--memory-budget", flag] };
+            let options = Options { flags: &["--memory-budget", flag], ..Options::default() };
             let mut worker = Worker::start_with(&setup.directory, &options)?;
             let sent = worker.send(segments.iter().map(|segment| segment.bytes.clone()), segments.len());
             let peak = worker.process().peak_rss_bytes()?;

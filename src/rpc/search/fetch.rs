@@ -44,7 +44,7 @@ pub fn request(request: v1::FetchRequest) -> Result<Request, Status> {
     })
 }
 
-/// The answer's messages, as they come: of about [`MESSAGE_BYTES`] each, or of one record or batch. The last one has no items: it
+/// The answer's messages, as they come: of about 512 KiB each, or of one record or batch. The last one has no items: it
 /// says where to go on.
 pub async fn messages(
     shelf: &Shelf,

@@ -15,7 +15,7 @@ use crate::rpc::status;
 use crate::search::{self, Answers, Piece, SearchError, Searcher};
 use crate::wording;
 
-/// The answer's messages: of about [`MESSAGE_BYTES`] each, or of one record. The last one has the summary. What can be known to fail
+/// The answer's messages: of about 512 KiB each, or of one record. The last one has the summary. What can be known to fail
 /// before the first of them fails the call.
 pub async fn messages(
     searcher: &Searcher,
