@@ -6,12 +6,13 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use bytes::Bytes;
-use files::Files;
+use files::InMemory;
 use tantivy::columnar::Column;
 use tantivy::query::{EnableScoring, Weight};
 use tantivy::{DocId, ReloadPolicy, Score, Searcher, SegmentReader, TantivyError};
 
 use super::catalog::FieldCatalog;
+use super::directory::ReadOnly;
 use super::query::{PREFIX_TERMS_MAX, Query, prefix};
 use super::schema::{self, Fields, names};
 
@@ -121,7 +122,7 @@ impl IndexReader {
     /// only owner of its bytes is not copied.
     pub fn open(files: Vec<(String, Bytes)>, catalog: &FieldCatalog) -> Result<Self, ReadError> {
         let failed = |source| ReadError::Open(Box::new(source));
-        let index = tantivy::Index::open(Files::new(files)).map_err(failed)?;
+        let index = tantivy::Index::open(ReadOnly(InMemory::new(files))).map_err(failed)?;
         let (fields, positions) = schema::of(&index.schema()).ok_or(ReadError::Schema)?;
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into().map_err(failed)?;
         Ok(Self { searcher: reader.searcher(), fields, catalog: catalog.clone(), positions })
