@@ -15,9 +15,17 @@ pub struct Partial {
 }
 
 impl Partial {
-    /// Creates a file of a name of its own in the directory of `out`.
+    /// Creates a file of a name of its own in the directory of `out`, or of what `out` links to. A device, a pipe or a directory is
+    /// refused: it would be replaced, not written to.
     pub fn create(out: &Path) -> io::Result<Self> {
-        let name = out.file_name().filter(|_| !out.is_dir()).ok_or(io::ErrorKind::IsADirectory)?;
+        let out = &match fs::metadata(out) {
+            Ok(there) if there.is_file() => fs::canonicalize(out)?,
+            Ok(there) if there.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => out.to_owned(),
+            Err(error) => return Err(error),
+        };
+        let name = out.file_name().ok_or(io::ErrorKind::IsADirectory)?;
         let mut number = 0;
         loop {
             let partial = format!(".{}.{}-{number}.partial", name.to_string_lossy(), std::process::id());
@@ -57,4 +65,31 @@ impl Drop for Partial {
 
 fn directory(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_regular_file_is_not_replaced_and_a_link_stays_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| dir.path().join(name);
+        let _socket = UnixListener::bind(path("socket")).expect("a socket");
+        let refused = Partial::create(&path("socket")).expect_err("no file");
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(Partial::create(dir.path()).expect_err("no file").kind(), io::ErrorKind::IsADirectory);
+
+        fs::write(path("target"), "before").expect("a file");
+        symlink("target", path("link")).expect("a link");
+        let partial = Partial::create(&path("link")).expect("a file");
+        (&*partial.file()).write_all(b"after").expect("written");
+        partial.keep().expect("kept");
+        assert_eq!(fs::read(path("target")).expect("a file"), b"after");
+        assert!(fs::symlink_metadata(path("link")).expect("it is there").is_symlink());
+    }
 }

@@ -75,7 +75,7 @@ const LISTED_BYTES: u64 = 512;
 const OPENED_BYTES: u64 = 64 << 10;
 const OPENED_SHARE: u64 = 64;
 /// and the query, made for this bundle, as long as its values have no more paths than this. Larger plans are paid for by themselves.
-const PATHS_USUAL: usize = 64;
+const PATHS_USUAL: usize = 16;
 /// What is not foreseen is taken in steps.
 const EXTRA_STEP_BYTES: u64 = 64 << 10;
 
@@ -181,7 +181,7 @@ pub enum SearchError {
     TooManyBuckets,
     /// The search would take more memory than there is for all of them.
     #[error(
-        "the search needs {needed_bytes} bytes at once, and there are {there_are_bytes} for all searches: ask for less"
+        "the search needs {needed_bytes} bytes at once, and there are {there_are_bytes} for all searches: ask for fewer words or records"
     )]
     TooLarge {
         /// What it needs.
@@ -273,45 +273,23 @@ impl Searcher {
         drop(listing);
         let Selected { bundles, pruned } = selected;
         let (lasting_bytes, at_once) = self.lasting_bytes(&request, &bundles);
-        let lasting = self.room.reserve(lasting_bytes).await?;
-        let hunt = Arc::new(Hunt::new(self.shelf.clone(), self.room.clone(), request, lasting));
-        let ends_it = EndsIt(hunt.ended.clone());
-        let bundles = in_question(bundles, hunt.request.order);
-        let (opened, unfinished) = (AtomicU64::new(0), AtomicU64::new(0));
-        let mut by_promise = bundles.clone();
-        by_promise.sort_by_key(|bundle| bundle.first_place);
-        let left = work_through(
-            by_promise,
-            at_once,
-            hunt.needs_all(),
-            |bundle| hunt.may_keep(&bundle.first_place),
-            |done| hunt.to_go(done),
-            async |bundle| {
-                opened.fetch_add(1, Ordering::Relaxed);
-                if search_bundle(&hunt, bundle).await? {
-                    unfinished.fetch_add(1, Ordering::Relaxed);
+        let bundles = in_question(bundles, request.order);
+        let mut unforeseen_bytes = 0;
+        loop {
+            let lasting = self.room.reserve(lasting_bytes + unforeseen_bytes).await?;
+            let (shelf, room) = (self.shelf.clone(), self.room.clone());
+            let hunt = Arc::new(Hunt::new(shelf, room, request.clone(), lasting, unforeseen_bytes));
+            match hunt_through(&hunt, bundles.clone(), at_once, pruned, due).await {
+                // Others hold what it lacks. It gives back what it holds, and waits for its turn with all that it will need, as far as
+                // it can tell: each time twice as much, if there is.
+                Err(SearchError::NoRoom { .. }) => {
+                    let there_are = self.room.lasting_bytes().saturating_sub(lasting_bytes);
+                    let needed_bytes = hunt.unforeseen_bytes();
+                    unforeseen_bytes = (2 * needed_bytes).min(there_are.max(needed_bytes));
                 }
-                Ok(())
-            },
-        );
-        let left = left.await? as u64;
-        let (Counts { matched, buckets }, found) = hunt.take_found().finish()?;
-        let summary = Summary {
-            matched,
-            bundles_searched: opened.into_inner(),
-            bundles_left: left + unfinished.into_inner(),
-            bundles_pruned: pruned,
-            phrases_as_words: hunt.phrases_as_words.load(Ordering::Relaxed),
-            buckets,
-            ..Summary::default()
-        };
-        Ok(Answers {
-            taking: Taking::new(Arc::clone(&hunt), bundles, found),
-            summary,
-            hunt,
-            due,
-            _ends_it: ends_it,
-        })
+                ended => return ended,
+            }
+        }
     }
 
     /// What a search takes while it lasts, in bytes, and how many bundles it then has open at a time.
@@ -327,6 +305,52 @@ impl Searcher {
         let at_once = at_once.min(bundles.len().max(1) as u64);
         (at_least + at_once * opened_bytes, at_once as usize)
     }
+}
+
+/// Goes through the bundles for one search.
+async fn hunt_through(
+    hunt: &Arc<Hunt>,
+    bundles: Vec<Bundle>,
+    at_once: usize,
+    pruned: u64,
+    due: Due,
+) -> Result<Answers, SearchError> {
+    let ends_it = EndsIt(hunt.ended.clone());
+    let (opened, unfinished) = (AtomicU64::new(0), AtomicU64::new(0));
+    let mut by_promise = bundles.clone();
+    by_promise.sort_by_key(|bundle| bundle.first_place);
+    let left = work_through(
+        by_promise,
+        at_once,
+        hunt.needs_all(),
+        |bundle| hunt.may_keep(&bundle.first_place),
+        |done| hunt.to_go(done),
+        async |bundle| {
+            opened.fetch_add(1, Ordering::Relaxed);
+            if search_bundle(hunt, bundle).await? {
+                unfinished.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        },
+    );
+    let left = left.await? as u64;
+    let (Counts { matched, buckets }, found) = hunt.take_found().finish()?;
+    let summary = Summary {
+        matched,
+        bundles_searched: opened.into_inner(),
+        bundles_left: left + unfinished.into_inner(),
+        bundles_pruned: pruned,
+        phrases_as_words: hunt.phrases_as_words.load(Ordering::Relaxed),
+        buckets,
+        ..Summary::default()
+    };
+    Ok(Answers {
+        taking: Taking::new(Arc::clone(hunt), bundles, found),
+        summary,
+        hunt: Arc::clone(hunt),
+        due,
+        _ends_it: ends_it,
+    })
 }
 
 impl Answers {

@@ -111,14 +111,26 @@ impl FetchArgs {
 }
 
 async fn print_records(args: &FetchArgs, place: &Place) -> Result<(), CliError> {
-    let mut request = args.request();
+    let (mut request, mut has_begun) = (args.request(), false);
     loop {
-        let mut records = 0;
+        let (mut records, mut answered_to) = (0, request.offset);
         let last = page(place, &request, |message| {
             records += message.records.len();
-            message.records.iter().try_for_each(|record| print(args, record))
+            message.records.iter().try_for_each(|record| {
+                answered_to = record.offset.saturating_add(1);
+                print(args, record)
+            })
         });
-        let last = last.await?;
+        let last = match last.await {
+            Err(error) if args.follow && has_begun && error.exit() == Exit::Again => {
+                warn!(error = error.line(), "looking again");
+                request.offset = answered_to;
+                tokio::time::sleep(FOLLOW_EVERY).await;
+                continue;
+            }
+            last => last?,
+        };
+        has_begun = true;
         if !args.follow {
             return args.conclude(&last);
         }

@@ -253,7 +253,9 @@ impl Printer<'_> {
                 false => output::line(&summary.matched.to_string()),
             };
         }
-        if std::io::stderr().is_terminal() {
+        // Whoever reads lines from a pipe is to know that there are more of them.
+        let is_cut = summary.bundles_left > 0 || summary.matched > u64::from(self.args.limit);
+        if is_cut || std::io::stderr().is_terminal() {
             eprintln!("{}", in_words(summary));
         }
         Ok(())

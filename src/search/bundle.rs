@@ -46,7 +46,7 @@ pub(super) async fn search_bundle(hunt: &Hunt, bundle: Bundle) -> Result<bool, S
     let paths = catalog.values().count();
     let _large_plan = if paths > PATHS_USUAL {
         let plan_bytes = Plan::mem_usage_max(&hunt.request.query, paths);
-        Some(hunt.room.reserve_now(plan_bytes).await?)
+        Some(hunt.hold_plan(plan_bytes)?)
     } else {
         None
     };

@@ -22,8 +22,46 @@ pub(super) struct Hunt {
     pub ended: Ended,
     pub phrases_as_words: AtomicBool,
     found: Mutex<Tally>,
-    /// What it takes as long as it lasts; what of that is for hits at one place and offsets that repeat, beside the room of the limit.
-    lasting: Mutex<(Reservation, u64)>,
+    lasting: Mutex<Lasting>,
+}
+
+/// What a search takes as long as it lasts.
+#[derive(Debug)]
+struct Lasting {
+    reservation: Reservation,
+    /// What of that is for what could not be foreseen, in bytes,
+    unforeseen_bytes: u64,
+    /// and is taken: by hits at one place and offsets that repeat, beside the room of the limit;
+    repeats_bytes: u64,
+    /// and by the query, made for bundles with very many paths.
+    plans_bytes: u64,
+}
+
+/// Room for a plan, given back with this.
+#[derive(Debug)]
+pub(super) struct PlanRoom<'a> {
+    hunt: &'a Hunt,
+    bytes: u64,
+}
+
+impl Drop for PlanRoom<'_> {
+    fn drop(&mut self) {
+        self.hunt.lasting().plans_bytes -= self.bytes;
+    }
+}
+
+impl Lasting {
+    /// Sees to it that there is room for all that is taken. Nothing is waited for: see [`Hunt::unforeseen_bytes`].
+    fn suffice(&mut self) -> Result<(), SearchError> {
+        let taken = self.repeats_bytes + self.plans_bytes;
+        if let Some(more) = taken.checked_sub(self.unforeseen_bytes).filter(|more| *more > 0) {
+            // In steps, so that not each leaf asks.
+            let more = more.max(super::EXTRA_STEP_BYTES);
+            self.reservation.grow(more)?;
+            self.unforeseen_bytes += more;
+        }
+        Ok(())
+    }
 }
 
 /// Whether nobody waits for a search any more: then work for it ends by itself.
@@ -65,7 +103,14 @@ impl Blank {
 }
 
 impl Hunt {
-    pub fn new(shelf: Shelf, room: Room, request: Request, lasting: Reservation) -> Self {
+    /// `lasting` is reserved for it, `unforeseen_bytes` of that for what nobody can know before.
+    pub fn new(
+        shelf: Shelf,
+        room: Room,
+        request: Request,
+        lasting: Reservation,
+        unforeseen_bytes: u64,
+    ) -> Self {
         let found = Blank::of(&request).tally();
         Self {
             shelf,
@@ -75,7 +120,12 @@ impl Hunt {
             ended: Ended::default(),
             phrases_as_words: AtomicBool::new(false),
             found: Mutex::new(found),
-            lasting: Mutex::new((lasting, 0)),
+            lasting: Mutex::new(Lasting {
+                reservation: lasting,
+                unforeseen_bytes,
+                repeats_bytes: 0,
+                plans_bytes: 0,
+            }),
         }
     }
 
@@ -134,22 +184,30 @@ impl Hunt {
         let mut found = self.found();
         found.merge(leaf);
         found.check()?;
-        let extra_bytes = found.extra_bytes();
+        let repeats_bytes = found.extra_bytes();
         drop(found);
-        self.hold(extra_bytes)
+        let mut lasting = self.lasting();
+        lasting.repeats_bytes = lasting.repeats_bytes.max(repeats_bytes);
+        lasting.suffice()
     }
 
-    /// More copies and repeated offsets than there was room set aside for take more of it, or end the search.
-    fn hold(&self, extra_bytes: u64) -> Result<(), SearchError> {
-        let mut lasting = self.lasting.lock().unwrap_or_else(PoisonError::into_inner);
-        let (reservation, held) = &mut *lasting;
-        if let Some(more) = extra_bytes.checked_sub(*held).filter(|more| *more > 0) {
-            // In steps, so that not each leaf asks.
-            let more = more.max(super::EXTRA_STEP_BYTES);
-            reservation.grow(more)?;
-            *held += more;
-        }
-        Ok(())
+    /// Takes room for a plan.
+    pub fn hold_plan(&self, bytes: u64) -> Result<PlanRoom<'_>, SearchError> {
+        self.lasting().plans_bytes += bytes;
+        let held = PlanRoom { hunt: self, bytes };
+        self.lasting().suffice()?;
+        Ok(held)
+    }
+
+    /// What was needed so far and could not be foreseen. A search that lacks room for it ends, and begins again with so much reserved:
+    /// whoever holds room waits for none.
+    pub fn unforeseen_bytes(&self) -> u64 {
+        let lasting = self.lasting();
+        lasting.unforeseen_bytes.max(lasting.repeats_bytes + lasting.plans_bytes)
+    }
+
+    fn lasting(&self) -> MutexGuard<'_, Lasting> {
+        self.lasting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was found; nothing is, afterwards.

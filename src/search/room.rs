@@ -48,11 +48,6 @@ impl Room {
         Ok(self.budget.reserve(bytes, Duration::MAX).await?)
     }
 
-    /// The same at once, or not at all.
-    pub async fn reserve_now(&self, bytes: u64) -> Result<Reservation, SearchError> {
-        Ok(self.budget.reserve(bytes, Duration::ZERO).await?)
-    }
-
     /// For what cannot be bounded: one at a time.
     pub async fn alone(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.alone).acquire_owned().await.ok()

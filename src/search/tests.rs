@@ -208,3 +208,26 @@ async fn a_topic_that_nobody_wrote_has_no_records() {
     let answer = find(&store, &request("order", "")).await;
     assert_eq!((answer.records.len(), answer.summary.bundles_searched), (0, 0));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn searches_that_need_more_than_was_foreseen_wait_for_their_turn() {
+    let (store, source) = (store(), fixture("kafka/none.log"));
+    // The first batch has 3,960 bytes.
+    put_replicas(&store, &source, &source.slice(3_960..)).await;
+    // Room for one search, and not for what the offsets that repeat take beside it in each.
+    let searcher = Searcher::new(shelf(&store), 6 << 20, Duration::from_secs(60));
+    let searches = (0..40).map(|_| {
+        let searcher = searcher.clone();
+        tokio::spawn(async move {
+            let mut answers = searcher.search(request("orders", "*"), None).await?;
+            let mut records = 0;
+            while let Some(piece) = answers.next().await? {
+                records += piece.records.len();
+            }
+            Ok::<_, SearchError>(records)
+        })
+    });
+    for search in searches.collect::<Vec<_>>() {
+        assert_eq!(search.await.expect("no panic").expect("an answer"), 100);
+    }
+}
