@@ -33,8 +33,10 @@ struct Lasting {
     unforeseen_bytes: u64,
     /// and is taken: by hits at one place and offsets that repeat, beside the room of the limit;
     repeats_bytes: u64,
-    /// and by the query, made for bundles with very many paths.
+    /// and by the query, made for bundles with many paths.
     plans_bytes: u64,
+    /// The most that was taken or asked for at once.
+    needed_bytes: u64,
 }
 
 /// Room for a plan, given back with this.
@@ -54,6 +56,7 @@ impl Lasting {
     /// Sees to it that there is room for all that is taken. Nothing is waited for: see [`Hunt::unforeseen_bytes`].
     fn suffice(&mut self) -> Result<(), SearchError> {
         let taken = self.repeats_bytes + self.plans_bytes;
+        self.needed_bytes = self.needed_bytes.max(taken);
         if let Some(more) = taken.checked_sub(self.unforeseen_bytes).filter(|more| *more > 0) {
             // In steps, so that not each leaf asks.
             let more = more.max(super::EXTRA_STEP_BYTES);
@@ -125,6 +128,7 @@ impl Hunt {
                 unforeseen_bytes,
                 repeats_bytes: 0,
                 plans_bytes: 0,
+                needed_bytes: 0,
             }),
         }
     }
@@ -199,11 +203,10 @@ impl Hunt {
         Ok(held)
     }
 
-    /// What was needed so far and could not be foreseen. A search that lacks room for it ends, and begins again with so much reserved:
+    /// The most that was needed at once and could not be foreseen. A search that lacks room for it ends, and begins again with so much reserved:
     /// whoever holds room waits for none.
     pub fn unforeseen_bytes(&self) -> u64 {
-        let lasting = self.lasting();
-        lasting.unforeseen_bytes.max(lasting.repeats_bytes + lasting.plans_bytes)
+        self.lasting().needed_bytes
     }
 
     fn lasting(&self) -> MutexGuard<'_, Lasting> {
