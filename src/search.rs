@@ -284,7 +284,7 @@ impl Searcher {
                 // it can tell: each time twice as much, if there is.
                 Err(SearchError::NoRoom { .. }) => {
                     let there_are = self.room.lasting_bytes().saturating_sub(lasting_bytes);
-                    let needed_bytes = hunt.unforeseen_bytes();
+                    let needed_bytes = hunt.needed_bytes();
                     unforeseen_bytes = (2 * needed_bytes).min(there_are.max(needed_bytes));
                 }
                 ended => return ended,

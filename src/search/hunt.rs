@@ -53,7 +53,7 @@ impl Drop for PlanRoom<'_> {
 }
 
 impl Lasting {
-    /// Sees to it that there is room for all that is taken. Nothing is waited for: see [`Hunt::unforeseen_bytes`].
+    /// Sees to it that there is room for all that is taken. Nothing is waited for: see [`Hunt::needed_bytes`].
     fn suffice(&mut self) -> Result<(), SearchError> {
         let taken = self.repeats_bytes + self.plans_bytes;
         self.needed_bytes = self.needed_bytes.max(taken);
@@ -205,7 +205,7 @@ impl Hunt {
 
     /// The most that was needed at once and could not be foreseen. A search that lacks room for it ends, and begins again with so much reserved:
     /// whoever holds room waits for none.
-    pub fn unforeseen_bytes(&self) -> u64 {
+    pub fn needed_bytes(&self) -> u64 {
         self.lasting().needed_bytes
     }
 
