@@ -89,7 +89,6 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let draining = Arc::new(AtomicBool::new(false));
-    metrics::worker::draining(false);
     let (health, health_service) = tonic_health::server::health_reporter();
     let Config { index, search, drain_max } = config;
     let (indexes, searches) = (index.is_some(), search.is_some());

@@ -126,6 +126,8 @@ async fn serve(args: Args) -> Result<(), CliError> {
     if let Some(ingest) = &ingest {
         measure(ingest);
     }
+    // Before the first scrape, so that an alert never sees it absent.
+    metrics::worker::draining(false);
     metrics.map(Collected::serve).transpose()?;
     let config = Config {
         index: ingest.map(|ingest| IndexRole { ingest, sources, worker_id }),
