@@ -1,5 +1,6 @@
 //! The services on the wire: proto in, domain call, proto out. Knows nothing of Tantivy or keys.
 
+pub mod caller;
 pub mod convert;
 pub mod search;
 pub mod status;
