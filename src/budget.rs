@@ -1,18 +1,34 @@
 //! The process-wide byte budget: whoever wants memory for a segment reserves it first, waits in order, and gets it or
 //! an error. Received bytes, the index under construction, record blocks and uploads all count. Knows nothing of them.
 //!
+//! First come first served holds for each claimant by itself; between claimants it goes by turns, and while somebody else waits, nobody
+//! gets more than half ([`queue`]).
+//!
 //! A part of it can be set aside for short work that already holds other memory and must wait for more ([`Budget::turn`]): whoever
 //! holds a part of that waits for nothing else, so that it always comes round.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+mod queue;
+#[cfg(test)]
+mod tests;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
-/// What one permit of the semaphore stands for. Semaphores hand out at most `u32::MAX` permits at once: 16 TiB.
+use crate::ids::Claimant;
+
+use queue::{Queue, Unserved};
+
+/// What one permit for turns stands for. Semaphores hand out at most `u32::MAX` permits at once: 16 TiB.
 const UNIT_BYTES: u64 = 4 * 1024;
+
+/// Requests that may wait at a time where nothing else is said.
+const WAITING_MAX: usize = 4 << 10;
+
+/// How often a request that waits looks whether it may have more than half by now: nobody tells it that the others stay away.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Bytes that all requests of a process share; cheap to clone.
 #[derive(Clone, Debug)]
@@ -22,14 +38,15 @@ pub struct Budget {
 
 #[derive(Debug)]
 struct Shared {
-    units: Arc<Semaphore>,
+    queue: Mutex<Queue<Waiter>>,
     total_bytes: u64,
     /// What is set aside for turns.
     turns: Arc<Semaphore>,
     turns_bytes: u64,
-    waiting_requests: AtomicU64,
-    waiting_bytes: AtomicU64,
 }
+
+/// How a request that waits is told what comes of it. What is sent to one that has gone is dropped, and so given back.
+type Waiter = oneshot::Sender<Result<Reservation, Unserved>>;
 
 /// Why bytes were not reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +66,16 @@ pub enum BudgetError {
         wanted_bytes: u64,
         /// What there is in all.
         budget_bytes: u64,
+        /// When there may be, by what has been given back lately and what waits.
+        retry_after: Duration,
+    },
+    /// As many wait for memory as may, and none of them for a claimant with more of the places.
+    #[error("{waiting_max} requests wait for memory already")]
+    TooManyWait {
+        /// How many may wait.
+        waiting_max: usize,
+        /// When fewer may.
+        retry_after: Duration,
     },
 }
 
@@ -66,33 +93,55 @@ pub struct BudgetUse {
 }
 
 impl Budget {
-    /// A budget of `total_bytes`, rounded down to 4 KiB, at least that.
+    /// A budget of `total_bytes`, at least one.
     pub fn new(total_bytes: u64) -> Self {
         Self::with_turns(total_bytes, 0)
     }
 
     /// The same, and `turns_bytes` beside them that are only handed out as turns.
     pub fn with_turns(total_bytes: u64, turns_bytes: u64) -> Self {
-        let units = (total_bytes / UNIT_BYTES).clamp(1, u64::from(u32::MAX));
+        Self::with_waiting_max(total_bytes, turns_bytes, WAITING_MAX)
+    }
+
+    /// The same, where no more than `waiting_max` requests may wait at a time.
+    pub fn with_waiting_max(total_bytes: u64, turns_bytes: u64, waiting_max: usize) -> Self {
+        let total_bytes = total_bytes.max(1);
         let turns = (turns_bytes / UNIT_BYTES).min(u64::from(u32::MAX));
         Self {
             shared: Arc::new(Shared {
-                units: Arc::new(Semaphore::new(units as usize)),
-                total_bytes: units * UNIT_BYTES,
+                queue: Mutex::new(Queue::new(total_bytes, waiting_max)),
+                total_bytes,
                 turns: Arc::new(Semaphore::new(turns as usize)),
                 turns_bytes: turns * UNIT_BYTES,
-                waiting_requests: AtomicU64::new(0),
-                waiting_bytes: AtomicU64::new(0),
             }),
         }
     }
 
-    /// Reserves `bytes`, first come first served, waiting for up to `wait_max`.
-    pub async fn reserve(&self, bytes: u64, wait_max: Duration) -> Result<Reservation, BudgetError> {
-        let units = self.units_for(bytes, bytes)?;
-        let _waiting = Waiting::enter(&self.shared, bytes);
-        match timeout(wait_max, self.shared.units.clone().acquire_many_owned(units)).await {
-            Ok(Ok(permit)) => Ok(Reservation { budget: self.clone(), permit }),
+    /// Reserves `bytes` for `claimant`, in turn, waiting for up to `wait_max`.
+    pub async fn reserve(
+        &self,
+        claimant: &Claimant,
+        bytes: u64,
+        wait_max: Duration,
+    ) -> Result<Reservation, BudgetError> {
+        self.check_fits(bytes)?;
+        let (waiter, mut told) = oneshot::channel();
+        let id = self.change(|queue, now| queue.ask(claimant, bytes, waiter, now));
+        let waiting = Waiting { budget: self, claimant, id };
+        let served = async {
+            loop {
+                match timeout(LOOK_AGAIN, &mut told).await {
+                    Ok(told) => break told,
+                    Err(_) => self.change(|_, _| ()),
+                }
+            }
+        };
+        let served = timeout(wait_max, served).await;
+        drop(waiting);
+        match served {
+            Ok(Ok(Ok(reservation))) => Ok(reservation),
+            Ok(Ok(Err(Unserved::TooManyWait))) => Err(self.too_many_wait()),
+            // The queue drops nobody without a word.
             Ok(Err(_)) | Err(_) => Err(self.no_room(bytes)),
         }
     }
@@ -121,48 +170,65 @@ impl Budget {
 
     /// How it stands now.
     pub fn usage(&self) -> BudgetUse {
-        let free = self.shared.units.available_permits() as u64 * UNIT_BYTES;
-        BudgetUse {
+        self.with(|queue| BudgetUse {
             total_bytes: self.shared.total_bytes,
-            reserved_bytes: self.shared.total_bytes - free,
-            waiting_requests: self.shared.waiting_requests.load(Ordering::Relaxed),
-            waiting_bytes: self.shared.waiting_bytes.load(Ordering::Relaxed),
-        }
+            reserved_bytes: queue.held_bytes(),
+            waiting_requests: queue.waiting() as u64,
+            waiting_bytes: queue.waiting_bytes(),
+        })
     }
 
     /// `in_all` is what the caller would hold afterwards.
-    fn units_for(&self, bytes: u64, in_all: u64) -> Result<u32, BudgetError> {
+    fn check_fits(&self, in_all: u64) -> Result<(), BudgetError> {
         let budget_bytes = self.shared.total_bytes;
-        let never_fits = BudgetError::NeverFits { wanted_bytes: in_all, budget_bytes };
-        if in_all > budget_bytes {
-            return Err(never_fits);
+        match in_all > budget_bytes {
+            true => Err(BudgetError::NeverFits { wanted_bytes: in_all, budget_bytes }),
+            false => Ok(()),
         }
-        u32::try_from(bytes.div_ceil(UNIT_BYTES)).map_err(|_| never_fits)
     }
 
     fn no_room(&self, wanted_bytes: u64) -> BudgetError {
-        BudgetError::NoRoom { wanted_bytes, budget_bytes: self.shared.total_bytes }
+        let retry_after = self.with(|queue| queue.retry_after(wanted_bytes, Instant::now()));
+        BudgetError::NoRoom { wanted_bytes, budget_bytes: self.shared.total_bytes, retry_after }
+    }
+
+    fn too_many_wait(&self) -> BudgetError {
+        let (waiting_max, retry_after) =
+            self.with(|queue| (queue.waiting_max(), queue.retry_after(0, Instant::now())));
+        BudgetError::TooManyWait { waiting_max, retry_after }
+    }
+
+    /// Changes the queue, then serves those whose turn that makes it. They are told when the queue is free again, since whoever has
+    /// gone gives back at once what it is sent.
+    fn change<T>(&self, act: impl FnOnce(&mut Queue<Waiter>, Instant) -> T) -> T {
+        let now = Instant::now();
+        let (changed, served) = self.with(|queue| (act(queue, now), queue.serve(now)));
+        for one in served.granted {
+            let reservation = Reservation { budget: self.clone(), claimant: one.claimant, bytes: one.bytes };
+            let _ = one.waiter.send(Ok(reservation));
+        }
+        for waiter in served.turned_away {
+            let _ = waiter.send(Err(Unserved::TooManyWait));
+        }
+        changed
+    }
+
+    /// The queue stays as it should be whatever panics: each change of it is whole.
+    fn with<T>(&self, act: impl FnOnce(&mut Queue<Waiter>) -> T) -> T {
+        act(&mut self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Counts a request as waiting for as long as it lives, also when its future is dropped.
+/// A request in the queue, which it leaves when this is dropped, also where its future is.
 struct Waiting<'a> {
-    shared: &'a Shared,
-    bytes: u64,
-}
-
-impl<'a> Waiting<'a> {
-    fn enter(shared: &'a Shared, bytes: u64) -> Self {
-        shared.waiting_requests.fetch_add(1, Ordering::Relaxed);
-        shared.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        Self { shared, bytes }
-    }
+    budget: &'a Budget,
+    claimant: &'a Claimant,
+    id: u64,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.shared.waiting_requests.fetch_sub(1, Ordering::Relaxed);
-        self.shared.waiting_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.budget.change(|queue, now| queue.leave(self.claimant, self.id, now));
     }
 }
 
@@ -184,13 +250,14 @@ impl Turn {
 #[derive(Debug)]
 pub struct Reservation {
     budget: Budget,
-    permit: OwnedSemaphorePermit,
+    claimant: Claimant,
+    bytes: u64,
 }
 
 impl Reservation {
     /// What is held, in bytes.
     pub fn bytes(&self) -> u64 {
-        self.permit.num_permits() as u64 * UNIT_BYTES
+        self.bytes
     }
 
     /// What it is a part of.
@@ -198,82 +265,29 @@ impl Reservation {
         &self.budget
     }
 
-    /// Takes `more` bytes at once or not at all: a request that already holds memory must not wait for others that do.
+    /// Takes `more` bytes at once or not at all: a request that already holds memory must not wait for others that do. It goes before
+    /// those that hold none yet, since only its end gives them some.
     pub fn grow(&mut self, more: u64) -> Result<(), BudgetError> {
-        let units = self.budget.units_for(more, self.bytes() + more)?;
-        match self.budget.shared.units.clone().try_acquire_many_owned(units) {
-            Ok(permit) => {
-                self.permit.merge(permit);
-                Ok(())
-            }
-            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => Err(self.budget.no_room(more)),
+        self.budget.check_fits(self.bytes.saturating_add(more))?;
+        let now = Instant::now();
+        let grown = self.budget.with(|queue| queue.grow(&self.claimant, self.bytes, more, now));
+        match grown {
+            true => self.bytes += more,
+            false => return Err(self.budget.no_room(more)),
         }
+        Ok(())
     }
 
     /// Gives back what exceeds `keep` bytes.
     pub fn shrink_to(&mut self, keep: u64) {
-        let surplus = self.permit.num_permits().saturating_sub(keep.div_ceil(UNIT_BYTES) as usize);
-        drop(self.permit.split(surplus));
+        let surplus = self.bytes.saturating_sub(keep);
+        self.bytes -= surplus;
+        self.budget.change(|queue, now| queue.give_back(&self.claimant, surplus, now));
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MIB: u64 = 1 << 20;
-
-    #[tokio::test]
-    async fn what_can_never_fit_is_refused_at_once_and_for_good() {
-        let budget = Budget::new(MIB);
-        let error = budget.reserve(MIB + 1, Duration::MAX).await.expect_err("too much");
-        assert_eq!(error, BudgetError::NeverFits { wanted_bytes: MIB + 1, budget_bytes: MIB });
-    }
-
-    #[tokio::test]
-    async fn a_request_waits_for_room_and_gets_it_when_another_ends() {
-        let budget = Budget::new(MIB);
-        let first = budget.reserve(MIB, Duration::ZERO).await.expect("the budget is free");
-        assert!(matches!(budget.reserve(1, Duration::from_millis(5)).await, Err(BudgetError::NoRoom { .. })));
-        let waiting = tokio::spawn({
-            let budget = budget.clone();
-            async move { budget.reserve(MIB, Duration::from_secs(60)).await.map(|r| r.bytes()) }
-        });
-        while budget.usage().waiting_requests == 0 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(budget.usage().waiting_bytes, MIB);
-        drop(first);
-        assert_eq!(waiting.await.expect("no panic"), Ok(MIB));
-        assert_eq!(budget.usage().reserved_bytes, 0);
-        assert_eq!(budget.usage().waiting_requests, 0);
-    }
-
-    #[tokio::test]
-    async fn turns_come_round_whatever_is_reserved_and_take_nothing_of_it() {
-        let budget = Budget::with_turns(MIB, 4 * MIB);
-        let _all = budget.reserve(MIB, Duration::ZERO).await.expect("free");
-        let (one, other) = (budget.turn(MIB).await, budget.turn(3 * MIB).await);
-        assert_eq!((one.bytes(), other.bytes()), (MIB, 3 * MIB));
-        assert!(budget.turn_now(1).is_none());
-        let mut third = Box::pin(budget.turn(9 * MIB));
-        assert!(timeout(Duration::from_millis(5), &mut third).await.is_err(), "nothing is left");
-        drop((one, other));
-        assert_eq!(third.await.bytes(), 4 * MIB, "all there is");
-        assert_eq!(Budget::new(MIB).turn(MIB).await.bytes(), 0, "nothing is set aside");
-    }
-
-    #[tokio::test]
-    async fn a_reservation_grows_at_once_or_not_at_all_and_shrinks() {
-        let budget = Budget::new(4 * MIB);
-        let mut one = budget.reserve(MIB, Duration::ZERO).await.expect("free");
-        let other = budget.reserve(2 * MIB, Duration::ZERO).await.expect("free");
-        one.grow(MIB).expect("one MiB is left");
-        assert!(matches!(one.grow(1), Err(BudgetError::NoRoom { .. })));
-        drop(other);
-        assert!(matches!(one.grow(3 * MIB), Err(BudgetError::NeverFits { .. })));
-        one.grow(2 * MIB).expect("the other has gone");
-        one.shrink_to(MIB);
-        assert_eq!((one.bytes(), budget.usage().reserved_bytes), (MIB, MIB));
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.shrink_to(0);
     }
 }

@@ -1,18 +1,25 @@
 //! The threads that decode, index and compress: as many as there are cores, and never the runtime's own, so that a
-//! long build stalls no connection. Knows nothing of what it runs.
+//! long build stalls no connection. Claimants take turns by the time that their work takes. Knows nothing of what it runs.
 
-use std::collections::VecDeque;
+mod queue;
+
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use tokio::sync::oneshot;
+
+use crate::ids::Claimant;
+
+use queue::Queues;
 
 /// A pool of threads for CPU work; cheap to clone. They end with the last clone, once what is queued has been looked at.
 #[derive(Clone, Debug)]
 pub struct Cpu {
     pool: Arc<Pool>,
+    claimant: Claimant,
 }
 
 /// Why a piece of work has no result.
@@ -37,7 +44,7 @@ struct Pool {
     threads: usize,
 }
 
-/// Work in the order in which it came. A thread without work sleeps at once: one that looks for some again and again takes the core from
+/// Work by claimant, of each in the order in which it came. A thread without work sleeps at once: one that looks for some again and again takes the core from
 /// whoever is about to bring it.
 #[derive(Default)]
 struct Queue {
@@ -47,7 +54,7 @@ struct Queue {
 
 #[derive(Default)]
 struct State {
-    work: VecDeque<Work>,
+    work: Queues<Work>,
     closed: bool,
 }
 
@@ -62,7 +69,12 @@ impl Cpu {
             let thread = thread::Builder::new().name(format!("cpu-{n}"));
             thread.spawn(move || queue.work_off()).map_err(|source| StartError { threads, source })?;
         }
-        Ok(Self { pool: Arc::new(pool) })
+        Ok(Self { pool: Arc::new(pool), claimant: Claimant::default() })
+    }
+
+    /// The same threads; what is run there is `claimant`'s.
+    pub fn for_claimant(&self, claimant: &Claimant) -> Self {
+        Self { pool: Arc::clone(&self.pool), claimant: claimant.clone() }
     }
 
     /// How many threads there are.
@@ -70,7 +82,7 @@ impl Cpu {
         self.pool.threads
     }
 
-    /// Runs `work` on one of the threads, first come first served. Work whose caller has gone before its turn is not
+    /// Runs `work` on one of the threads: of a claimant's, first come is first served. Work whose caller has gone before its turn is not
     /// started; a panic inside it ends nothing but this piece of work.
     pub async fn run<T, F>(&self, work: F) -> Result<T, Panicked>
     where
@@ -78,13 +90,14 @@ impl Cpu {
         F: FnOnce() -> T + Send + 'static,
     {
         let (reply, result) = oneshot::channel();
-        self.pool.queue.push(Box::new(move || {
+        let work = Box::new(move || {
             if reply.is_closed() {
                 return;
             }
             // A failed send means that the caller has gone; what it asked for is dropped with it.
             let _ = reply.send(catch_unwind(AssertUnwindSafe(work)));
-        }));
+        });
+        self.pool.queue.push(&self.claimant, work);
         match result.await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(_)) | Err(_) => Err(Panicked),
@@ -93,23 +106,29 @@ impl Cpu {
 }
 
 impl Queue {
-    fn push(&self, work: Work) {
-        self.lock().work.push_back(work);
+    fn push(&self, claimant: &Claimant, work: Work) {
+        self.lock().work.push(claimant, work);
         self.changed.notify_one();
     }
 
     fn work_off(&self) {
-        while let Some(work) = self.next() {
+        let mut done = None;
+        while let Some((claimant, work)) = self.next(done.take()) {
+            let began = Instant::now();
             // What is left of it may panic when it is dropped; the thread stays.
             let _ = catch_unwind(AssertUnwindSafe(work));
+            done = Some((claimant, began.elapsed()));
         }
     }
 
-    /// Waits for work; `None` when no more can come.
-    fn next(&self) -> Option<Work> {
+    /// Waits for work; `None` when no more can come. `done` is what the last piece was.
+    fn next(&self, done: Option<(Claimant, Duration)>) -> Option<(Claimant, Work)> {
         let mut state = self.lock();
+        if let Some((claimant, took)) = done {
+            state.work.done(&claimant, took);
+        }
         loop {
-            match state.work.pop_front() {
+            match state.work.pop() {
                 Some(work) => return Some(work),
                 None if state.closed => return None,
                 None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),

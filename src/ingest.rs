@@ -24,7 +24,7 @@ use futures::Stream;
 
 use crate::budget::Budget;
 use crate::cpu::Cpu;
-use crate::ids::{LogId, OffsetRange, SegmentFormat, SegmentId, TopicPartition};
+use crate::ids::{Claimant, LogId, OffsetRange, SegmentFormat, SegmentId, TopicPartition};
 use crate::index::Settings;
 use crate::metrics;
 use crate::stats::{Phase, Stats};
@@ -47,6 +47,12 @@ const PROCESS_BYTES: u64 = 24 << 20;
 /// 32 MiB of JSON logs takes about this.
 const FINISHING_BYTES_PER_THREAD: u64 = 32 << 20;
 const FINISHING_PART_MAX: u64 = 8;
+
+/// What one that waits for memory may have sent already: HTTP/2 takes its first bytes before anybody asks for them. Not more wait than
+/// make an eighth of the budget, but a few in any case.
+const WAITING_BYTES: u64 = 2 << 20;
+const WAITING_PART_MAX: u64 = 8;
+const WAITING_MIN: u64 = 32;
 
 /// What every request needs beside its bytes: the compressor's and decoder's buffers, and a builder's first tables.
 const REQUEST_BASE_BYTES: u64 = 12 << 20;
@@ -76,6 +82,7 @@ pub struct Request {
     size_bytes: u64,
     crc32c: Option<u32>,
     torn_tail: TornTail,
+    claimant: Claimant,
 }
 
 /// What a caller says of its segment, before any of it is checked.
@@ -124,7 +131,9 @@ impl Default for Patience {
 pub fn budget(process_bytes: u64, threads: usize) -> Budget {
     let finishing = FINISHING_BYTES_PER_THREAD.saturating_mul(threads as u64);
     let finishing = finishing.min(process_bytes / FINISHING_PART_MAX);
-    Budget::with_turns(process_bytes.saturating_sub(PROCESS_BYTES + finishing), finishing)
+    let waiting_max = (process_bytes / WAITING_PART_MAX / WAITING_BYTES).max(WAITING_MIN);
+    let budget_bytes = process_bytes.saturating_sub(PROCESS_BYTES + finishing);
+    Budget::with_waiting_max(budget_bytes, finishing, usize::try_from(waiting_max).unwrap_or(usize::MAX))
 }
 
 /// The write path of one process; cheap to clone.
@@ -153,13 +162,16 @@ impl Ingest {
         let began = Instant::now();
         let job = Arc::new(self.stats.job_started(&request.segment_id, request.size_bytes));
 
-        let reservation = self.budget.reserve(request.memory_estimate(), self.patience.admission).await?;
+        let reservation = self
+            .budget
+            .reserve(&request.claimant, request.memory_estimate(), self.patience.admission)
+            .await?;
         let admitted = Instant::now();
         let meter = Meter::new(reservation);
 
         job.enter(Phase::Building);
         let workshop = Workshop {
-            cpu: self.cpu.clone(),
+            cpu: self.cpu.for_claimant(&request.claimant),
             settings: Arc::clone(&self.settings),
             meter: meter.clone(),
             segment_bytes: request.size_bytes,
@@ -218,7 +230,24 @@ impl Request {
         let any_range = OffsetRange::new(0, 0).expect("zero is not after zero");
         BundleKey::new(named.clone(), log_id.clone(), any_range, None, any_hash)?;
         let fallback = (topic.is_some() && partition.is_some()).then_some(named);
-        Ok(Self { segment_id, format, topic, partition, fallback, log_id, size_bytes, crc32c, torn_tail })
+        let claimant = Claimant::default();
+        Ok(Self {
+            segment_id,
+            format,
+            topic,
+            partition,
+            fallback,
+            log_id,
+            size_bytes,
+            crc32c,
+            torn_tail,
+            claimant,
+        })
+    }
+
+    /// The same for somebody who shares memory and threads with others.
+    pub fn claimed_by(self, claimant: Claimant) -> Self {
+        Self { claimant, ..self }
     }
 
     /// The caller's name for the segment.

@@ -14,11 +14,14 @@ use futures::{Stream, StreamExt, stream};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{Instrument, Span, info, info_span, warn};
 
+use crate::ids::Claimant;
 use crate::ingest::{self, Ingest, IngestError, ReadError, Receipt, RequestError};
 use crate::proto::v1;
 use crate::proto::v1::indexer_service_server::IndexerService;
 use crate::store::SourceRoots;
 use crate::wording;
+
+use caller::Caller;
 
 /// How long a health check waits for the store.
 const STORE_CHECK_MAX: Duration = Duration::from_secs(2);
@@ -41,7 +44,11 @@ impl Indexer {
         Self { ingest, sources, worker_id, draining }
     }
 
-    async fn index(&self, mut messages: Streaming<v1::IndexSegmentRequest>) -> Result<Receipt, IngestError> {
+    async fn index(
+        &self,
+        mut messages: Streaming<v1::IndexSegmentRequest>,
+        claimant: Claimant,
+    ) -> Result<Receipt, IngestError> {
         let silence = self.ingest.patience.silence;
         let first = tokio::time::timeout(silence, messages.message()).await;
         let first = first.map_err(|_| IngestError::Silent { after: silence })?;
@@ -58,13 +65,14 @@ impl Indexer {
             None => Err(RequestError::SourceMissing.into()),
             Some(v1::segment_header::Source::Inline(inline)) => {
                 let parts = convert::request_parts(&header, inline.size_bytes)?;
-                let request = ingest::Request::new(parts)?;
+                let request = ingest::Request::new(parts)?.claimed_by(claimant);
                 self.ingest.run(request, chunks(messages)).await
             }
             Some(v1::segment_header::Source::Object(object)) => {
                 let source =
                     self.sources.open(&object.url, object.size_bytes).await.map_err(ReadError::from)?;
-                let request = ingest::Request::new(convert::request_parts(&header, source.size_bytes())?)?;
+                let parts = convert::request_parts(&header, source.size_bytes())?;
+                let request = ingest::Request::new(parts)?.claimed_by(claimant);
                 let bytes = source.read().map(|chunk| chunk.map_err(ReadError::from));
                 self.ingest.run(request, Box::pin(bytes)).await
             }
@@ -135,7 +143,8 @@ impl IndexerService for Indexer {
             return Err(status::draining());
         }
         let span = info_span!("index_segment", segment_id = tracing::field::Empty);
-        let result = self.index(request.into_inner()).instrument(span.clone()).await;
+        let claimant = Caller::of(&request).claimant();
+        let result = self.index(request.into_inner(), claimant).instrument(span.clone()).await;
         match result {
             Ok(receipt) => {
                 outcome.ended = true;

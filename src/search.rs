@@ -30,7 +30,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::archive::{Archive, ArchiveError, Fault, Shelf, StoredRecord, Traffic};
 use crate::bundle::{BlockEntry, TAIL_BYTES};
-use crate::ids::{LogId, TopicPartition};
+use crate::ids::{Claimant, LogId, TopicPartition};
 use crate::index::{Order, PREFIX_TERMS_MAX, Plan, Query, ReadError};
 use crate::registry::{self, Filter, Selected};
 use crate::store::{Listed, StoreError};
@@ -190,10 +190,10 @@ pub enum SearchError {
         there_are_bytes: u64,
     },
     /// Other searches hold the memory.
-    #[error("other searches hold the {wanted_bytes} bytes that it needs now")]
+    #[error("other searches hold the memory that it needs now")]
     NoRoom {
-        /// What it needs.
-        wanted_bytes: u64,
+        /// When there may be some.
+        retry_after: Duration,
     },
     /// It took longer than it may.
     #[error("the search has taken the {} ms that it may", time_max.as_millis())]
@@ -251,6 +251,11 @@ impl Searcher {
     /// The bundles.
     pub fn shelf(&self) -> &Shelf {
         &self.shelf
+    }
+
+    /// The same for somebody who shares the memory with others.
+    pub fn for_claimant(&self, claimant: Claimant) -> Self {
+        Self { room: self.room.clone().for_claimant(claimant), ..self.clone() }
     }
 
     /// Searches a topic. `time_max` is what the caller has.

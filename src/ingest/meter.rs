@@ -139,11 +139,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::ids::Claimant;
 
     const MIB: u64 = 1 << 20;
 
     async fn meter_of(budget: &Budget, bytes: u64) -> Meter {
-        Meter::new(budget.reserve(bytes, Duration::ZERO).await.expect("there is room"))
+        Meter::new(budget.reserve(&Claimant::default(), bytes, Duration::ZERO).await.expect("there is room"))
     }
 
     #[tokio::test]

@@ -64,10 +64,11 @@ pub(super) async fn pack(
         },
         source: source.clone(),
     });
+    let cpu = ingest.cpu.for_claimant(&request.claimant);
     let packs = partitions.into_iter().map(|(partition, slices)| {
         let (origin, request) = (Arc::clone(&origin), request.clone());
         let settings = Arc::clone(&ingest.settings);
-        ingest.cpu.run(move || {
+        cpu.run(move || {
             let settings = settings.for_topic(partition.topic());
             pack_partition(&request, &origin, partition, slices, &settings)
         })

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tonic::Request;
 
+use crate::ids::Claimant;
+
 /// Whoever shares with nobody else what is shared out by caller: whoever shows one token, or one host where no token is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Caller {
@@ -23,5 +25,14 @@ impl Caller {
             return caller.clone();
         }
         request.remote_addr().map_or(Self::Unknown, |address| Self::Host(address.ip().to_canonical()))
+    }
+
+    /// Whose share its calls take. A token may be called like a host.
+    pub fn claimant(&self) -> Claimant {
+        match self {
+            Self::Named(name) => Claimant::new(format!("token {name}")),
+            Self::Host(address) => Claimant::new(format!("host {address}")),
+            Self::Unknown => Claimant::default(),
+        }
     }
 }

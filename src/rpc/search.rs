@@ -11,6 +11,7 @@ use futures::{Stream, StreamExt, stream};
 use tonic::{Request, Response, Status};
 use tracing::warn;
 
+use super::caller::Caller;
 use super::convert::micros;
 use super::status;
 use crate::archive::{Shelf, StoredRecord};
@@ -59,8 +60,9 @@ impl SearchService for Reader {
         request: Request<v1::SearchRequest>,
     ) -> Result<Response<Self::SearchStream>, Status> {
         let time_max = find::time_max(request.metadata());
+        let searcher = self.searcher.for_claimant(Caller::of(&request).claimant());
         let request = search_request(request.into_inner())?;
-        let messages = find::messages(&self.searcher, request, time_max).await?;
+        let messages = find::messages(&searcher, request, time_max).await?;
         Ok(Response::new(messages.boxed()))
     }
 

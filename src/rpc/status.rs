@@ -9,6 +9,7 @@ pub use read::{invalid, of_fetch, of_partition, of_query, of_search, of_store};
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -22,9 +23,6 @@ use crate::wording::chain;
 
 /// The domain of every reason.
 pub const DOMAIN: &str = "wal-indexer";
-
-/// When to come back after "no room now".
-const RETRY_NO_ROOM: Duration = Duration::from_secs(2);
 
 /// When to come back after "the store is away".
 const RETRY_STORE: Duration = Duration::from_secs(5);
@@ -46,6 +44,13 @@ impl Verdict {
     fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
         self
+    }
+
+    /// The same for what many may be told at once: up to a quarter later, by chance, so that not all come back at once. Each
+    /// `RandomState` has other keys.
+    fn retry_about(self, delay: Duration) -> Self {
+        let chance = RandomState::new().build_hasher().finish() % 1_000;
+        self.retry_after(delay + delay.mul_f64(chance as f64 / 4_000.0))
     }
 
     fn at(mut self, name: &'static str, value: impl ToString) -> Self {
@@ -124,8 +129,11 @@ fn budget_verdict(error: &BudgetError) -> Verdict {
                 .at("wanted_bytes", wanted_bytes)
                 .at("budget_bytes", budget_bytes)
         }
-        BudgetError::NoRoom { .. } => {
-            Verdict::new(Code::ResourceExhausted, "NO_ROOM").retry_after(RETRY_NO_ROOM)
+        BudgetError::NoRoom { retry_after, .. } => {
+            Verdict::new(Code::ResourceExhausted, "NO_ROOM").retry_about(*retry_after)
+        }
+        BudgetError::TooManyWait { retry_after, .. } => {
+            Verdict::new(Code::ResourceExhausted, "TOO_MANY_WAIT").retry_about(*retry_after)
         }
     }
 }

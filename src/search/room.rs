@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::SearchError;
 use crate::archive::Fault;
 use crate::budget::{Budget, BudgetError, Reservation, Turn};
+use crate::ids::Claimant;
 
 /// How much of the memory is for what lasts: the rest is for turns.
 const LASTING_SHARE: f64 = 0.375;
@@ -23,6 +24,7 @@ pub(super) struct Room {
     turns_bytes: u64,
     threads: Arc<Semaphore>,
     alone: Arc<Semaphore>,
+    claimant: Claimant,
 }
 
 impl Room {
@@ -35,7 +37,13 @@ impl Room {
             turns_bytes,
             threads: Arc::new(Semaphore::new(threads)),
             alone: Arc::new(Semaphore::new(1)),
+            claimant: Claimant::default(),
         }
+    }
+
+    /// The same room; what is reserved there is `claimant`'s.
+    pub fn for_claimant(self, claimant: Claimant) -> Self {
+        Self { claimant, ..self }
     }
 
     /// What there is for what lasts, in bytes.
@@ -45,7 +53,7 @@ impl Room {
 
     /// Reserves what lasts. Waits for it: a search has a deadline of its own.
     pub async fn reserve(&self, bytes: u64) -> Result<Reservation, SearchError> {
-        Ok(self.budget.reserve(bytes, Duration::MAX).await?)
+        Ok(self.budget.reserve(&self.claimant, bytes, Duration::MAX).await?)
     }
 
     /// For what cannot be bounded: one at a time.
@@ -114,7 +122,9 @@ impl From<BudgetError> for SearchError {
             BudgetError::NeverFits { wanted_bytes, budget_bytes } => {
                 Self::TooLarge { needed_bytes: wanted_bytes, there_are_bytes: budget_bytes }
             }
-            BudgetError::NoRoom { wanted_bytes, .. } => Self::NoRoom { wanted_bytes },
+            BudgetError::NoRoom { retry_after, .. } | BudgetError::TooManyWait { retry_after, .. } => {
+                Self::NoRoom { retry_after }
+            }
         }
     }
 }

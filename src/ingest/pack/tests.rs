@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use super::*;
 use crate::budget::Budget;
 use crate::generate::{Size, Spec, generate};
-use crate::ids::SegmentId;
+use crate::ids::{Claimant, SegmentId};
 use crate::index::TopicSettings;
 use crate::ingest::RequestParts;
 use crate::ingest::meter::Meter;
@@ -29,7 +29,9 @@ async fn the_gaps_of_a_compacted_log_are_counted_with_the_bundle_that_lists_them
     };
     let mut frames = Vec::new();
     Splitter::new(source.bytes_read, None).push(bytes.into(), &mut frames).expect("frames");
-    let meter = Meter::new(Budget::new(1 << 30).reserve(1, Duration::ZERO).await.expect("room"));
+    let meter = Meter::new(
+        Budget::new(1 << 30).reserve(&Claimant::default(), 1, Duration::ZERO).await.expect("room"),
+    );
     let job = Arc::new(Stats::default().job_started(&SegmentId::new("a").expect("short"), source.bytes_read));
     let settings = TopicSettings::default();
     let (mut reader, mut packer) = slice::begin(&settings, &meter, &job).expect("a beginning");

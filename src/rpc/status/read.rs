@@ -21,8 +21,8 @@ pub fn of_search(error: &SearchError) -> Status {
         }
         SearchError::TooManyBuckets => Verdict::new(Code::InvalidArgument, "TOO_MANY_BUCKETS"),
         SearchError::TooLarge { .. } => Verdict::new(Code::InvalidArgument, "SEARCH_TOO_LARGE"),
-        SearchError::NoRoom { .. } => {
-            Verdict::new(Code::ResourceExhausted, "NO_ROOM").retry_after(RETRY_STORE)
+        SearchError::NoRoom { retry_after } => {
+            Verdict::new(Code::ResourceExhausted, "NO_ROOM").retry_about(*retry_after)
         }
         SearchError::OutOfTime { .. } => Verdict::new(Code::DeadlineExceeded, "OUT_OF_TIME"),
         SearchError::List(error) => store_verdict(error),

@@ -1,0 +1,114 @@
+//! Whose work is next: that of the claimant whose work has taken the least time. Runs nothing, and knows no clock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::ids::Claimant;
+
+/// Work by claimant.
+#[derive(Debug)]
+pub(super) struct Queues<W> {
+    by_claimant: BTreeMap<Claimant, Queue<W>>,
+    /// Where a claimant begins that has nothing here, so that it has neither a debt nor savings: what the last one had that was next.
+    floor: Duration,
+}
+
+#[derive(Debug)]
+struct Queue<W> {
+    waiting: VecDeque<W>,
+    running: usize,
+    took: Duration,
+}
+
+impl<W> Default for Queues<W> {
+    fn default() -> Self {
+        Self { by_claimant: BTreeMap::new(), floor: Duration::ZERO }
+    }
+}
+
+impl<W> Queues<W> {
+    pub(super) fn push(&mut self, claimant: &Claimant, work: W) {
+        if let Some(queue) = self.by_claimant.get_mut(claimant) {
+            queue.waiting.push_back(work);
+            return;
+        }
+        let queue = Queue { waiting: VecDeque::from([work]), running: 0, took: self.floor };
+        self.by_claimant.insert(claimant.clone(), queue);
+    }
+
+    /// The next piece, and whose it is: to be told when it is done.
+    pub(super) fn pop(&mut self) -> Option<(Claimant, W)> {
+        let waiting = self.by_claimant.iter_mut().filter(|(_, queue)| !queue.waiting.is_empty());
+        let (claimant, queue) = waiting.min_by_key(|(_, queue)| (queue.took, queue.running))?;
+        let work = queue.waiting.pop_front()?;
+        queue.running += 1;
+        self.floor = self.floor.max(queue.took);
+        Some((claimant.clone(), work))
+    }
+
+    /// A piece of `claimant`'s took so long.
+    pub(super) fn done(&mut self, claimant: &Claimant, took: Duration) {
+        let Some(queue) = self.by_claimant.get_mut(claimant) else { return };
+        queue.running -= 1;
+        queue.took += took;
+        // Whoever comes and goes is remembered until the others have had as much.
+        let floor = self.floor;
+        self.by_claimant.retain(|_, queue| !queue.is_idle() || queue.took > floor);
+        if self.by_claimant.values().all(Queue::is_idle) {
+            self.by_claimant.clear();
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_claimant.values().map(|queue| queue.waiting.len()).sum()
+    }
+}
+
+impl<W> Queue<W> {
+    fn is_idle(&self) -> bool {
+        self.running == 0 && self.waiting.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(queues: &mut Queues<u32>, millis: u64) -> u32 {
+        let (claimant, work) = queues.pop().expect("something waits");
+        queues.done(&claimant, Duration::from_millis(millis));
+        work
+    }
+
+    #[test]
+    fn whoever_has_much_to_do_does_not_keep_others_waiting() {
+        let (mut queues, [greedy, other]) = (Queues::default(), ["a", "b"].map(Claimant::new));
+        (0..100).for_each(|n| queues.push(&greedy, n));
+        assert_eq!([0; 3].map(|_| take(&mut queues, 10)), [0, 1, 2]);
+        queues.push(&other, 1_000);
+        queues.push(&other, 1_001);
+        queues.push(&other, 1_002);
+        // The other one comes without savings, and then has as much time as the greedy one.
+        assert_eq!(take(&mut queues, 10), 1_000);
+        let next = [0; 5].map(|_| take(&mut queues, 5));
+        assert_eq!(next.iter().filter(|n| **n >= 1_000).count(), 2, "{next:?}");
+        assert_eq!(queues.len(), 94);
+    }
+
+    #[test]
+    fn long_work_is_paid_for_with_turns() {
+        let (mut queues, [long, short]) = (Queues::default(), ["a", "b"].map(Claimant::new));
+        for n in 0..100 {
+            queues.push(&long, n);
+            queues.push(&short, 1_000 + n);
+        }
+        let mut longs = 0;
+        for _ in 0..66 {
+            let (claimant, _) = queues.pop().expect("something waits");
+            let is_long = claimant == long;
+            longs += u32::from(is_long);
+            queues.done(&claimant, Duration::from_millis(if is_long { 10 } else { 1 }));
+        }
+        assert_eq!(longs, 6, "of 66, where one takes as long as ten");
+    }
+}
