@@ -268,7 +268,26 @@ MUTATIONS = {
     "newer": ("A later version of the format is read as if it were this one.", "versions::bundles_of_a_later_version", [
         ("src/bundle/footer.rs", "            1..=FORMAT_VERSION => {}\n", '            1..=FORMAT_VERSION => {}\n            _ if crate::mutant("newer") => {}\n'),
     ]),
-    "leak": ("Memory is not given back.", "kill::a_caller_that_hangs_up", [
+    "19": ("Whatever its size, a segment counts as one that is small.", "lessons::lesson_19_work lessons::lesson_19_a_segment", [
+        ("src/ingest.rs", "        REQUEST_BASE_BYTES + self", """        if crate::mutant("19") {
+            return REQUEST_BASE_BYTES;
+        }
+        REQUEST_BASE_BYTES + self"""),
+    ]),
+    "19-again": ("A segment that can never fit is one for which there is no room now.", "lessons::lesson_19_a_segment", [
+        ("src/rpc/status.rs", "Verdict::new(Code::InvalidArgument, \"LARGER_THAN_BUDGET\")", 'Verdict::new(if crate::mutant("19-again") { Code::ResourceExhausted } else { Code::InvalidArgument }, "LARGER_THAN_BUDGET")'),
+    ]),
+    "descriptor": ("Each call leaves a descriptor open.", "leaks::a_caller_that_hangs_up leaks::readers_that_hang_up", [
+        ("src/rpc.rs", "        let mut outcome = Outcome {", """        if crate::mutant("descriptor") {
+            std::mem::forget(std::fs::File::open("/proc/self/stat"));
+        }
+        let mut outcome = Outcome {"""),
+        ("src/rpc/search.rs", "        let request = fetch::request(", """        if crate::mutant("descriptor") {
+            std::mem::forget(std::fs::File::open("/proc/self/stat"));
+        }
+        let request = fetch::request("""),
+    ]),
+    "leak": ("Memory is not given back.", "kill::a_caller_that_hangs_up leaks::a_caller_that_hangs_up leaks::a_crowd", [
         ("src/ingest.rs", "        let meter = Meter::new(reservation);", """        let meter = Meter::new(reservation);
         if crate::mutant("leak") {
             std::mem::forget(meter.clone());

@@ -26,14 +26,14 @@ use crate::worker::{self, Client, Worker, chunk, file_url};
 const SOON: Duration = Duration::from_secs(60);
 
 /// A segment that is being sent: the test decides what comes when.
-struct Sending {
+pub struct Sending {
     messages: mpsc::Sender<IndexSegmentRequest>,
-    reply: JoinHandle<Result<IndexSegmentResponse, Status>>,
+    pub reply: JoinHandle<Result<IndexSegmentResponse, Status>>,
 }
 
 impl Sending {
     /// Sends the header only.
-    async fn begin(mut client: Client, segment: &Segment) -> Self {
+    pub async fn begin(mut client: Client, segment: &Segment) -> Self {
         let (mut messages, receiver) = mpsc::channel(0);
         let reply = tokio::spawn(async move { Ok(client.index_segment(receiver).await?.into_inner()) });
         let header = worker::inline(segment.bytes.len() as u64, segment.told);
@@ -41,24 +41,24 @@ impl Sending {
         Self { messages, reply }
     }
 
-    async fn bytes(&mut self, bytes: &[u8]) {
+    pub async fn bytes(&mut self, bytes: &[u8]) {
         for piece in bytes.chunks(256 << 10) {
             self.messages.send(chunk(piece.to_vec())).await.expect("the call goes on");
         }
     }
 
     /// Says that this was all.
-    fn close(&mut self) {
+    pub fn close(&mut self) {
         self.messages.close_channel();
     }
 
-    async fn end(mut self) -> Result<IndexSegmentResponse, Status> {
+    pub async fn end(mut self) -> Result<IndexSegmentResponse, Status> {
         self.close();
         tokio::time::timeout(SOON, self.reply).await.expect("an answer in time").expect("no panic")
     }
 }
 
-async fn send(worker: &Worker, segment: &Segment) -> Result<IndexSegmentResponse, Status> {
+pub async fn send(worker: &Worker, segment: &Segment) -> Result<IndexSegmentResponse, Status> {
     let header = worker::inline(segment.bytes.len() as u64, segment.told);
     worker::send_inline(&mut worker.client().await, header, &segment.bytes, 256 << 10).await
 }
@@ -68,7 +68,10 @@ async fn stats(client: &mut Client) -> v1::GetStatsResponse {
 }
 
 /// Asks for the statistics until they are as wanted.
-async fn until(client: &mut Client, wanted: impl Fn(&v1::GetStatsResponse) -> bool) -> v1::GetStatsResponse {
+pub async fn until(
+    client: &mut Client,
+    wanted: impl Fn(&v1::GetStatsResponse) -> bool,
+) -> v1::GetStatsResponse {
     let deadline = Instant::now() + SOON;
     loop {
         let stats = stats(client).await;
@@ -80,7 +83,7 @@ async fn until(client: &mut Client, wanted: impl Fn(&v1::GetStatsResponse) -> bo
     }
 }
 
-fn reserved(stats: &v1::GetStatsResponse) -> u64 {
+pub fn reserved(stats: &v1::GetStatsResponse) -> u64 {
     stats.memory.as_ref().expect("memory").reserved_bytes
 }
 

@@ -7,15 +7,19 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::stream;
+use tokio::sync::Notify;
 use tonic::Code;
 use wal_indexer::archive::{Archive, Source, open_index};
+use wal_indexer::budget::Budget;
 use wal_indexer::generate::kafka::{self, BatchHead, HEAD_BYTES};
 use wal_indexer::generate::{Codec, Size, Spec};
 use wal_indexer::index::{Bounds, IndexBuilder, IndexReader, Order, Query, Settings, TopicSettings};
-use wal_indexer::ingest::{Ingest, IngestError};
+use wal_indexer::ingest::{Ingest, IngestError, Request};
 use wal_indexer::proto::v1::{self, IndexSegmentResponse};
 use wal_indexer::record::{RecordBatch, RecordSpans};
-use wal_indexer::rpc::status;
+use wal_indexer::rpc::{convert, status};
+use wal_indexer::stats::Phase;
 use wal_indexer::store::BundleKey;
 
 use crate::faults::{Fault, Faults};
@@ -23,6 +27,7 @@ use crate::receipts::{
     Segment, TOLD, already_existed, check, generated, ingest, ingest_with, keys, keys_of, lasting, memory,
     send,
 };
+use crate::sidecar::{Sidecar, Wal, name, segment_of};
 use crate::truth::{self, Fixture};
 use crate::worker::{self, Worker};
 
@@ -261,7 +266,7 @@ async fn lesson_08_a_segment_of_many_partitions_needs_no_writer_for_each_at_once
     let mut bytes = Vec::new();
     wal_indexer::generate::generate(&spec, &mut bytes).expect("a segment");
     let segment = Segment::new(bytes, None);
-    let budget = wal_indexer::budget::Budget::new(96 << 20);
+    let budget = Budget::new(96 << 20);
     let ingest = Ingest { budget, ..ingest(memory()) };
     let reply = send(&ingest, &segment, 64 << 10).await.expect("it fits");
     assert_eq!(reply.partitions.len(), partitions as usize);
@@ -393,6 +398,86 @@ async fn lesson_18_a_bundle_is_uploaded_from_where_it_was_built_and_nothing_else
     assert!(parts.len() > 24, "the blocks are sent as they are, not copied into one buffer: {}", parts.len());
     // The object itself, and some slack in its buffers; neither the segment nor a copy.
     assert!(reserved >= object_bytes / 2 && reserved < object_bytes * 5 / 4, "{reserved} for {object_bytes}");
+}
+
+/// A segment whose header has come and whose bytes come later, once there is word.
+async fn announce(ingest: &Ingest, segment: &Segment, word: &Notify) -> IndexSegmentResponse {
+    let request = Request::new(segment.parts()).expect("a request");
+    let bytes = stream::once(async {
+        word.notified().await;
+        Ok(segment.bytes.clone())
+    });
+    convert::receipt(&ingest.run(request, Box::pin(bytes)).await.expect("a receipt"))
+}
+
+/// How many segments are let in at once, by what they announce; then all of them come.
+async fn let_in(segments: &[Segment]) -> usize {
+    let ingest = Ingest { budget: Budget::new(LESSON_19_BUDGET), ..ingest(memory()) };
+    let word = Notify::new();
+    let sending = segments.iter().map(|segment| announce(&ingest, segment, &word));
+    let sending = futures::future::join_all(sending);
+    let looking = async {
+        let usage = || ingest.budget.usage();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while ingest.stats.jobs().len() < segments.len() || usage().waiting_requests == 0 {
+            assert!(Instant::now() < deadline, "{:?}", usage());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let jobs = ingest.stats.jobs();
+        let (inside, outside): (Vec<_>, Vec<_>) = jobs.iter().partition(|job| job.phase == Phase::Building);
+        let announced: u64 = inside.iter().map(|job| job.bytes_total).sum();
+        assert!(usage().reserved_bytes >= announced, "{announced} bytes announced, {:?}", usage());
+        assert!(usage().reserved_bytes <= usage().total_bytes, "{:?}", usage());
+        assert_eq!(outside.len() as u64, usage().waiting_requests);
+        // All that are in, and each that is let in later.
+        while !ingest.stats.jobs().is_empty() {
+            word.notify_waiters();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        inside.len()
+    };
+    let (replies, inside) = futures::future::join(sending, looking).await;
+    for (reply, segment) in replies.iter().zip(segments) {
+        check(&ingest.store, reply, &segment.bytes).await;
+    }
+    assert_eq!(ingest.budget.usage().reserved_bytes, 0);
+    inside
+}
+
+const LESSON_19_BUDGET: u64 = 96 << 20;
+
+#[tokio::test]
+async fn lesson_19_work_is_admitted_by_its_bytes_whatever_its_number() {
+    let small = |nth: i64| Segment::opaque(&[1_000], 10_000 + nth);
+    let smalls: Vec<_> = (0..12).map(small).collect();
+    let larges: Vec<_> = (0..3).map(|nth| Segment::opaque(&[1 << 20; 36], 100 * nth)).collect();
+    let mixed: Vec<_> = larges[..1].iter().chain(&smalls).cloned().collect();
+    let [of_smalls, of_larges, of_both] =
+        [let_in(&smalls).await, let_in(&larges).await, let_in(&mixed).await];
+    assert_eq!(of_larges, 1, "two of them do not fit");
+    assert!(of_smalls > 4, "{of_smalls} small ones");
+    assert!(of_both > 1 && of_both < of_smalls / 2 + 1, "{of_both} with a large one, {of_smalls} without");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lesson_19_a_segment_that_can_never_fit_is_set_aside_with_a_note_and_not_tried_for_ever() {
+    let worker = Worker::start_with(&["--memory-budget", "48MiB", "--threads", "1"]);
+    let wal = Wal::new();
+    wal.add_all("orders", 0, 1..=4);
+    let large = wal.path().join(name("orders", 0, 2));
+    fs::write(&large, segment_of("orders", 0, 2, 60_000)).expect("written");
+    let agent = Sidecar::start(wal.path(), &[worker.endpoint()], &[]);
+    agent.until("two receipts", |agent| agent.metric("agent_acknowledged_segments_total") == Some(2.0));
+    agent.until("one set aside", |agent| agent.metric("agent_rejected_segments") == Some(1.0));
+    let note = fs::read_to_string(large.with_extension("log.rejected.json")).expect("a note");
+    assert!(note.contains("LARGER_THAN_BUDGET"), "{note}");
+    // Rounds go on, a tenth of a second each; none of them tries it again.
+    wal.add("orders", 0, 5);
+    agent.until("one more", |agent| agent.metric("agent_acknowledged_segments_total") == Some(3.0));
+    assert_eq!(agent.metric("agent_rejections_total"), Some(1.0));
+    let stats = worker.client().await.get_stats(v1::GetStatsRequest {}).await.expect("it answers");
+    assert_eq!(stats.into_inner().rejected.values().sum::<u64>(), 1, "it was sent once");
+    assert_eq!(wal.ids("orders", 0), [2, 3, 4, 5], "it stays, and what is behind it");
 }
 
 #[tokio::test]
