@@ -170,8 +170,11 @@ MUTATIONS = {
     "28": ("Only the one that was refused slows down.", "lost_answers::lesson_28", [
         ("src/store/retry.rs", "Err(error) if error.is_slow_down() => pace.refused(patience),", 'Err(error) if error.is_slow_down() && !crate::mutant("28") => pace.refused(patience),'),
     ]),
-    "30": ("Work in hand is dropped at once.", "kill::lesson_30_sigterm", [
+    "30": ("Work in hand is dropped at once.", "kill::lesson_30_sigterm rollout::lesson_30_workers_are_restarted", [
         ("src/server.rs", "Ok(()) => tokio::time::sleep(drain_max).await,", 'Ok(()) => tokio::time::sleep(if crate::mutant("30") { Duration::ZERO } else { drain_max }).await,'),
+    ]),
+    "30-code": ("A worker that drains says that something must be set right first.", "rollout::lesson_30_workers_are_restarted", [
+        ("src/rpc/status.rs", 'Status::with_error_details(Code::Unavailable, "this worker is draining"', 'Status::with_error_details(if crate::mutant("30-code") { Code::FailedPrecondition } else { Code::Unavailable }, "this worker is draining"'),
     ]),
     "07-search": ("What the index of an uploaded bundle finds is passed over.", "reading::lesson_07", [
         ("src/search/leaf.rs", "if few.is_empty() {", 'if few.is_empty() || crate::mutant("07-search") {'),
@@ -268,7 +271,7 @@ MUTATIONS = {
     "newer": ("A later version of the format is read as if it were this one.", "versions::bundles_of_a_later_version", [
         ("src/bundle/footer.rs", "            1..=FORMAT_VERSION => {}\n", '            1..=FORMAT_VERSION => {}\n            _ if crate::mutant("newer") => {}\n'),
     ]),
-    "19": ("Whatever its size, a segment counts as one that is small.", "lessons::lesson_19_work lessons::lesson_19_a_segment", [
+    "19": ("Whatever its size, a segment counts as one that is small.", "lessons::lesson_19_work", [
         ("src/ingest.rs", "        REQUEST_BASE_BYTES + self", """        if crate::mutant("19") {
             return REQUEST_BASE_BYTES;
         }

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::Write;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -114,6 +115,7 @@ impl fmt::Display for Log {
 /// A broker that writes on a thread of its own.
 pub struct Broker {
     log: Arc<Mutex<Log>>,
+    is_over: Arc<AtomicBool>,
     writing: Option<JoinHandle<()>>,
 }
 
@@ -121,8 +123,10 @@ impl Broker {
     /// Starts to write Chronik segments below this directory.
     pub fn start(directory: &Path, plan: Plan) -> Self {
         let log = Arc::<Mutex<Log>>::default();
+        let is_over = Arc::<AtomicBool>::default();
         let mut writer = Writer::new(directory, plan, Arc::clone(&log));
-        Self { log, writing: Some(std::thread::spawn(move || writer.run())) }
+        let stop = Arc::clone(&is_over);
+        Self { log, is_over, writing: Some(std::thread::spawn(move || writer.run(&stop))) }
     }
 
     /// Has written all of it when it returns.
@@ -139,6 +143,12 @@ impl Broker {
     /// For somebody else who needs to look at it.
     pub fn shared_log(&self) -> Arc<Mutex<Log>> {
         Arc::clone(&self.log)
+    }
+
+    /// Writes no more, however much was planned.
+    pub fn stop(&mut self) {
+        self.is_over.store(true, Relaxed);
+        self.finish();
     }
 
     /// Waits until all is written.
@@ -179,8 +189,11 @@ impl Writer {
         Self { directory: directory.to_owned(), plan, dice, logs, lanes, log }
     }
 
-    fn run(&mut self) {
+    fn run(&mut self, is_over: &AtomicBool) {
         for _ in 0..self.plan.batches {
+            if is_over.load(Relaxed) {
+                return;
+            }
             self.turn();
             std::thread::sleep(self.plan.pause);
         }

@@ -30,6 +30,7 @@ mod receipts;
 mod requests;
 mod resident;
 mod roles;
+mod rollout;
 mod scale;
 mod servers;
 mod sidecar;

@@ -43,6 +43,24 @@ impl Process {
         true
     }
 
+    /// Tells it to stop: SIGTERM.
+    pub fn terminate(&self) {
+        let told = Command::new("kill").args(["-s", "TERM", &self.pid().to_string()]).status();
+        assert!(told.expect("kill runs").success());
+    }
+
+    /// Waits for its end, which must come soon.
+    pub fn end(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + SOON;
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{} goes on", self.name);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Whether it has ended by itself.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().expect("it is ours")?;
@@ -78,7 +96,8 @@ impl Process {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
-    fn log(&self) -> String {
+    /// All that it wrote.
+    pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 

@@ -18,10 +18,10 @@ use crate::servers::ports_to_come_back_to;
 use crate::worker::{command, file_url, program};
 
 /// What workers are called together, in the agent's own `/etc/hosts`.
-const NAME: &str = "workers.test";
+pub const NAME: &str = "workers.test";
 
 /// Where the workers listen, on one port, as pods do behind a headless service.
-const HOSTS: [&str; 4] = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"];
+pub const HOSTS: [&str; 4] = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"];
 
 /// How long a run may take without getting on.
 const STUCK: Duration = Duration::from_secs(60);
@@ -158,7 +158,7 @@ impl Scale {
 }
 
 /// An agent that sees another `/etc/hosts` than everybody else.
-fn agent(hosts: &Path, wal: &Path, port: u16) -> impl Fn() -> Command + Send + use<> {
+pub fn agent(hosts: &Path, wal: &Path, port: u16) -> impl Fn() -> Command + Send + use<> {
     let (hosts, wal) = (hosts.to_owned(), wal.to_owned());
     move || {
         let mut agent = Command::new("unshare");
