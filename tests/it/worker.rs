@@ -75,19 +75,37 @@ impl Worker {
             fs::create_dir(root.path().join(name)).expect("a directory");
         }
         let store = file_url(&root.path().join("store"));
-        Self::launch(root, &store, &[], flags)
+        Self::launch(root, command::<&str>([]), &store, &[], flags)
+    }
+
+    /// As a program that is given this program's command line.
+    pub fn start_by(mut launcher: Command, flags: &[&str]) -> Self {
+        let root = TempDir::with_prefix("wal-indexer-it-").expect("a directory");
+        for name in ["store", "sources"] {
+            fs::create_dir(root.path().join(name)).expect("a directory");
+        }
+        let store = file_url(&root.path().join("store"));
+        launcher.arg(program());
+        Self::launch(root, launcher, &store, &[], flags)
     }
 
     /// On a store that it shares with others, and with these variables in its environment.
     pub fn start_on(store: &str, variables: &[(&str, &str)], flags: &[&str]) -> Self {
         let root = TempDir::with_prefix("wal-indexer-it-").expect("a directory");
         fs::create_dir(root.path().join("sources")).expect("a directory");
-        Self::launch(root, store, variables, flags)
+        Self::launch(root, command::<&str>([]), store, variables, flags)
     }
 
-    fn launch(root: TempDir, store: &str, variables: &[(&str, &str)], flags: &[&str]) -> Self {
+    fn launch(
+        root: TempDir,
+        mut command: Command,
+        store: &str,
+        variables: &[(&str, &str)],
+        flags: &[&str],
+    ) -> Self {
         let log = File::create(root.path().join("log")).expect("a file");
-        let mut process = command(["serve", "--listen", "127.0.0.1:0"])
+        let mut process = command
+            .args(["serve", "--listen", "127.0.0.1:0"])
             .envs(variables.iter().copied())
             .args(["--store", store])
             .args(["--source-root", &file_url(&root.path().join("sources"))])
@@ -124,6 +142,13 @@ impl Worker {
 
     pub async fn channel(&self) -> Channel {
         Endpoint::from_shared(self.endpoint()).expect("an address").connect().await.expect("it listens")
+    }
+
+    /// From an address of this host's: for the worker, another host.
+    pub fn client_from(&self, host: &str) -> impl Future<Output = Client> + use<> {
+        let endpoint = Endpoint::from_shared(self.endpoint()).expect("an address");
+        let endpoint = endpoint.local_address(Some(host.parse().expect("an address")));
+        async move { IndexerServiceClient::new(endpoint.connect().await.expect("it listens")) }
     }
 
     pub async fn client(&self) -> Client {

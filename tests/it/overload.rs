@@ -1,0 +1,155 @@
+//! Far more work than there is memory for, in a cgroup that kills whoever takes more than it may: nobody is killed, every call ends well or
+//! is told when to come back, and in the end all segments are through.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::future::join_all;
+use futures::stream;
+use tonic::Code;
+use tonic_types::StatusExt;
+use wal_indexer::generate::{Size, Spec, generate};
+use wal_indexer::proto::v1::{IndexSegmentResponse, SegmentHeader};
+
+use crate::worker::{Client, Worker, chunk, header, inline, resident_bytes};
+
+/// How many segments are sent at once.
+const SEGMENTS: usize = 64;
+
+/// A memory cgroup of its own. Removed with the value, which must not outlive its processes.
+struct Cgroup {
+    path: PathBuf,
+    is_v1: bool,
+}
+
+impl Cgroup {
+    fn new(limit_bytes: u64) -> Self {
+        let (v1, v2) = (Path::new("/sys/fs/cgroup/memory"), Path::new("/sys/fs/cgroup"));
+        let is_v1 = v1.is_dir();
+        let parent = if is_v1 { v1 } else { v2 };
+        if !is_v1 {
+            fs::write(v2.join("cgroup.subtree_control"), "+memory").expect("root may hand memory out");
+        }
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("wal-indexer-it-{}-{}", std::process::id(), MADE.fetch_add(1, SeqCst));
+        let path = parent.join(name);
+        fs::create_dir(&path).expect("root may make one");
+        let limit = if is_v1 { "memory.limit_in_bytes" } else { "memory.max" };
+        fs::write(path.join(limit), limit_bytes.to_string()).expect("a limit");
+        Self { path, is_v1 }
+    }
+
+    /// A shell that goes into it and becomes what it is given.
+    fn launcher(&self) -> Command {
+        let mut shell = Command::new("sh");
+        let script = r#"echo $$ > "$0/cgroup.procs" && exec "$@""#;
+        shell.args(["-c", script]).arg(&self.path);
+        shell
+    }
+
+    /// How many processes it has killed.
+    fn kills(&self) -> u64 {
+        let file = if self.is_v1 { "memory.oom_control" } else { "memory.events" };
+        let text = fs::read_to_string(self.path.join(file)).expect("it is there");
+        let line = text.lines().find_map(|line| line.strip_prefix("oom_kill ")).expect("it counts them");
+        line.parse().expect("a number")
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // It is empty a moment after its last process has ended.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.path).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Sends a segment until it is taken, and waits as long as it is told to. Returns how often that was, too.
+async fn send(mut client: Client, first: SegmentHeader, bytes: Bytes) -> (IndexSegmentResponse, u32) {
+    for refused in 0.. {
+        let (bytes, len) = (bytes.clone(), bytes.len());
+        let chunks = (0..len).step_by(1 << 20).map(move |at| chunk(bytes.slice(at..len.min(at + (1 << 20)))));
+        let messages = stream::iter([header(first.clone())].into_iter().chain(chunks));
+        match client.index_segment(messages).await {
+            Ok(reply) => return (reply.into_inner(), refused),
+            Err(status) => {
+                assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+                let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
+                tokio::time::sleep(retry.expect("it says when to come back")).await;
+            }
+        }
+    }
+    unreachable!("it counts for long")
+}
+
+/// What was resident every so often, in MiB, until `ends`.
+async fn watch(worker: &Worker, ends: impl Future<Output = ()>) -> Vec<(Duration, u64)> {
+    let (began, mut seen) = (Instant::now(), Vec::new());
+    tokio::pin!(ends);
+    loop {
+        seen.push((began.elapsed(), resident_bytes(worker.pid()) >> 20));
+        tokio::select! {
+            () = &mut ends => return seen,
+            () = tokio::time::sleep(Duration::from_millis(250)) => {}
+        }
+    }
+}
+
+/// Rows of a table: about twenty moments, and how much was resident then.
+fn print(seen: &[(Duration, u64)]) {
+    println!("| after | resident |\n|---|---|");
+    for moments in seen.chunks(seen.len().div_ceil(20)) {
+        let most = moments.iter().map(|(_, mib)| mib).max().expect("one at least");
+        println!("| {:.0} s | {most} MiB |", moments[0].0.as_secs_f64());
+    }
+}
+
+async fn check(segment_bytes: u64, budget_mib: u64, limit_mib: u64) {
+    let cgroup = Cgroup::new(limit_mib << 20);
+    let worker = Worker::start_by(cgroup.launcher(), &["--memory-budget", &format!("{budget_mib}MiB")]);
+    let mut bytes = Vec::new();
+    generate(&Spec { size: Size::Bytes(segment_bytes), ..Spec::default() }, &mut bytes).expect("in memory");
+    let bytes = Bytes::from(bytes);
+    // The log's incarnation is part of the key: each is a segment of its own. Each has a connection of its own, too.
+    let sends = (0..SEGMENTS).map(|nth| {
+        let first = inline(bytes.len() as u64, Some(("logs", 0)));
+        let (first, bytes) = (SegmentHeader { log_id: nth.to_string(), ..first }, bytes.clone());
+        async { send(worker.client().await, first, bytes).await }
+    });
+    let (mut receipts, began) = (Vec::new(), Instant::now());
+    let seen = watch(&worker, async { receipts = join_all(sends).await }).await;
+    let took = began.elapsed();
+    let (refused, peak) =
+        (receipts.iter().map(|(_, refused)| refused).sum::<u32>(), worker.peak_resident_bytes());
+    println!(
+        "{SEGMENTS} of {} MB at once, {budget_mib} MiB in a cgroup of {limit_mib} MiB: {took:.1?}, told to wait {refused} \
+         times, peak {} MiB",
+        segment_bytes / 1_000_000,
+        peak >> 20
+    );
+    print(&seen);
+    assert_eq!(cgroup.kills(), 0, "nobody is killed");
+    assert!(receipts.iter().all(|(reply, _)| reply.bytes_read == bytes.len() as u64));
+    assert_eq!(worker.keys().len(), SEGMENTS, "each is stored");
+    assert!(peak <= limit_mib << 20, "{} MiB", peak >> 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root and cgroups; make test runs it"]
+async fn sixty_four_segments_at_once_go_through_a_worker_with_room_for_a_few() {
+    check(2_000_000, 96, 144).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root and cgroups, and takes minutes; make test-long runs it"]
+async fn long_sixty_four_segments_of_50_mb_at_once_go_through_a_worker_with_512_mib() {
+    check(50_000_000, 512, 768).await;
+}
