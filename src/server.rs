@@ -1,6 +1,7 @@
 //! The listener and what stands in front of the services: limits, counts, health, reflection, drain. Knows nothing of stages.
 
 mod calls;
+mod ending;
 
 use std::future::{Future, ready};
 use std::io;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
@@ -47,6 +48,9 @@ const SILENT_CONNECTIONS_MAX: usize = 16 << 10;
 /// as a message: this bounds them.
 const STREAMS_MAX: u32 = 64;
 
+/// How long callers have to take the word that a drain is over for them.
+const LAST_WORD_MAX: Duration = Duration::from_secs(2);
+
 /// What a server needs beside its listener. A role that it does not have is not served at all: its calls are UNIMPLEMENTED, and its
 /// health is NOT_FOUND.
 #[derive(Debug)]
@@ -82,7 +86,7 @@ pub enum ServeError {
 }
 
 /// Serves until `shutdown` is ready, then finishes the work in hand, for up to `drain_max`. Work that is still in hand
-/// then is dropped: its callers get no receipt and keep their copies.
+/// then is dropped: its callers are told so, get no receipt, and keep their copies.
 pub async fn run(
     listener: TcpListener,
     config: Config,
@@ -110,6 +114,7 @@ pub async fn run(
     let reader = search.map(|searcher| SearchServiceServer::new(Reader::new(searcher)));
 
     let (stopping, stopped) = oneshot::channel();
+    let (end_calls, over) = watch::channel(false);
     let signal = async move {
         shutdown.await;
         // First no new work, then word of it: a client that asks in between is told, not served.
@@ -133,6 +138,7 @@ pub async fn run(
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         // Outside of all others, so that what they refuse is counted, too.
         .layer(calls::Counted)
+        .layer(ending::Ending::new(over))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
@@ -144,11 +150,14 @@ pub async fn run(
             Ok(()) => tokio::time::sleep(drain_max).await,
             Err(_) => std::future::pending().await,
         }
+        info!("drain timeout: work still in hand ends without a receipt");
+        end_calls.send_replace(true);
+        tokio::time::sleep(LAST_WORD_MAX).await;
     };
     tokio::select! {
         served = serving => Ok(served?),
         () = drain_is_over => {
-            info!("drain timeout: work still in hand is dropped without a receipt");
+            info!("callers that do not listen are cut off");
             Ok(())
         }
     }

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 use url::Url;
 use wal_indexer::ingest::{Ingest, IngestError, Patience, Request};
 use wal_indexer::proto::v1::{self, IndexSegmentRequest, IndexSegmentResponse};
@@ -20,7 +21,7 @@ use wal_indexer::store::{SourceRoots, Store};
 
 use crate::receipts::{Segment, already_existed, check, ingest, keys, keys_of, memory};
 use crate::servers::{Server, s3_settings};
-use crate::worker::{self, Client, Worker, chunk, file_url};
+use crate::worker::{self, Client, Refusal, Worker, chunk, file_url};
 
 /// How long anything here may take before it counts as stuck.
 const SOON: Duration = Duration::from_secs(60);
@@ -300,7 +301,11 @@ async fn lesson_30_work_that_outlasts_the_drain_is_dropped_with_an_error_and_the
     let ended = worker.ended();
     assert_eq!(ended.code(), Some(0));
     let reply = tokio::time::timeout(SOON, sending.reply).await.expect("an answer").expect("no panic");
-    reply.expect_err("no receipt");
+    let status = reply.expect_err("no receipt");
+    // An answer, and not a connection that breaks: the caller knows that another worker will do.
+    let refusal = Refusal::of(&status);
+    assert_eq!((refusal.code, &*refusal.reason), (Code::Unavailable, "DRAINING"));
+    assert!(status.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()), "{status:?}");
     assert_eq!(worker.keys(), Vec::<String>::new());
 }
 

@@ -8,6 +8,7 @@ mod client;
 mod concurrency;
 mod corruption;
 mod crooked;
+mod drain;
 mod faults;
 mod fetch;
 mod fixtures;

@@ -1,0 +1,123 @@
+//! What a drain does not wait for any longer: every call that is still in hand is answered UNAVAILABLE, and dropped with all that it
+//! holds. A connection that is cut tells its caller nothing, not even whether to go elsewhere.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http_body::{Body, Frame, SizeHint};
+use tokio::sync::watch;
+use tonic::Status;
+use tonic::codegen::http::{HeaderMap, Request, Response};
+use tower::{Layer, Service};
+
+use crate::rpc::status;
+
+type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The layer. Calls end when `over` turns true.
+#[derive(Clone, Debug)]
+pub(super) struct Ending {
+    over: watch::Receiver<bool>,
+}
+
+impl Ending {
+    pub(super) fn new(over: watch::Receiver<bool>) -> Self {
+        Self { over }
+    }
+
+    fn is_over(&self) -> Over {
+        let mut over = self.over.clone();
+        Box::pin(async move {
+            if over.wait_for(|over| *over).await.is_err() {
+                // Nobody is left who could end it.
+                std::future::pending().await
+            }
+        })
+    }
+}
+
+impl<S> Layer<S> for Ending {
+    type Service = Ended<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Ended { inner, ending: self.clone() }
+    }
+}
+
+/// A service whose calls end.
+#[derive(Clone, Debug)]
+pub(super) struct Ended<S> {
+    inner: S,
+    ending: Ending,
+}
+
+impl<S, B, A> Service<Request<B>> for Ended<S>
+where
+    S: Service<Request<B>, Response = Response<A>>,
+    S::Future: Send + 'static,
+    A: Default,
+{
+    type Response = Response<Answer<A>>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (answer, mut over) = (self.inner.call(request), self.ending.is_over());
+        Box::pin(async move {
+            let response = tokio::select! {
+                biased;
+                answer = answer => answer?,
+                () = &mut over => status::draining().into_http(),
+            };
+            Ok(response.map(|body| Answer { body: Some(body), over }))
+        })
+    }
+}
+
+/// An answer on its way.
+pub(super) struct Answer<A> {
+    /// Until it has ended.
+    body: Option<A>,
+    over: Over,
+}
+
+impl<A: Body + Unpin> Body for Answer<A> {
+    type Data = A::Data;
+    type Error = A::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<A::Data>, A::Error>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        if body.is_end_stream() || self.over.as_mut().poll(cx).is_pending() {
+            let Some(body) = &mut self.body else { return Poll::Ready(None) };
+            let frame = ready!(Pin::new(body).poll_frame(cx));
+            // The rest of an answer that has ended is nobody's to cut.
+            if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
+                self.body = None;
+            }
+            return Poll::Ready(frame);
+        }
+        self.body = None;
+        Poll::Ready(last_word(&status::draining()).map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map(Body::size_hint).unwrap_or_default()
+    }
+}
+
+/// A status as the end of an answer that has begun. `None` where it does not fit into headers, which this one does.
+fn last_word(status: &Status) -> Option<HeaderMap> {
+    let mut trailers = HeaderMap::new();
+    status.add_header(&mut trailers).ok().map(|()| trailers)
+}
