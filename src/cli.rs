@@ -5,6 +5,7 @@ mod agent;
 mod demo;
 mod endpoint;
 mod error;
+mod expire;
 mod export;
 mod fetch;
 mod generate;
@@ -25,6 +26,7 @@ mod stats;
 mod store;
 mod text;
 mod verify;
+mod when;
 
 use std::process::ExitCode;
 
@@ -98,6 +100,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Check every byte, count and record of stored bundles.
     Verify(verify::VerifyArgs),
+    /// Delete what is too old, whole bundles at a time: shown first, deleted with --delete.
+    Expire(expire::ExpireArgs),
     /// What a worker has done and is doing.
     Stats(stats::Args),
     /// Whether a worker can take work.
@@ -123,6 +127,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Expire(args) => expire::run(&args),
         Command::Stats(args) => stats::run(args),
         Command::Health(args) => health::run(args),
     };

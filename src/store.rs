@@ -20,6 +20,7 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore};
 
+mod delete;
 mod disk;
 mod error;
 #[cfg(test)]
@@ -32,6 +33,7 @@ mod retry;
 mod source;
 mod url;
 
+pub use delete::Deleted;
 pub use error::{Cause, Operation, StoreError, StoreErrorKind};
 pub use key::{
     BundleKey, ENCODED_BYTES_MAX, Hash16, KeyError, KeyHash, KeyPrefix, ParseKeyError, check_log_id,

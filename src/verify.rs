@@ -7,7 +7,6 @@
 //! What is wrong with a bundle is a [`Finding`]; an error means that nothing can be said.
 
 mod check;
-mod pace;
 mod probe;
 
 use std::collections::BTreeMap;
@@ -16,11 +15,11 @@ use std::sync::Arc;
 
 use crate::archive::{Archive, ArchiveError, ArchiveErrorKind, Source, open_index, walk};
 use crate::ids::LogId;
+use crate::pace::Pace;
 use crate::restore::{self, Plan, RestoreError};
 use crate::store::{Listed, Store};
 
 use check::Check;
-use pace::Pace;
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -224,6 +224,27 @@ MUTATIONS = {
     "query-follow": ("What was shown is shown again with each bundle that holds it.", "queries::command::what_is_followed", [
         ("src/cli/search/follow.rs", "!shown.contains(record.offset.cast_unsigned())", 'crate::mutant("query-follow") || !shown.contains(record.offset.cast_unsigned())'),
     ]),
+    "expire-time": ("A bundle is as old as its first record.", "expire::only_bundles", [
+        ("src/expire.rs", "is_some_and(|(_, latest_ms)| latest_ms < limit_ms)", 'is_some_and(|(first_ms, latest_ms)| if crate::mutant("expire-time") { first_ms } else { latest_ms } < limit_ms)'),
+    ]),
+    "expire-offset": ("One bundle too many goes: the one that the line runs through.", "expire::only_bundles", [
+        ("src/expire.rs", "Self::BelowOffset(limit) => key.range().last() < limit,", 'Self::BelowOffset(limit) => (if crate::mutant("expire-offset") { key.range().first() } else { key.range().last() }) < limit,'),
+    ]),
+    "expire-untimed": ("A bundle whose key says no times is older than any time.", "expire::bundles_without_times", [
+        ("src/expire.rs", "Self::BeforeMs(limit_ms) => key", 'Self::BeforeMs(_) if crate::mutant("expire-untimed") && key.times_ms().is_none() => true,\n            Self::BeforeMs(limit_ms) => key'),
+    ]),
+    "expire-name": ("A name that is nearly a key is taken for one.", "expire::only_bundles", [
+        ("src/store/key.rs", "        if canonical != key {", '        if canonical != key && !crate::mutant("expire-name") {'),
+    ]),
+    "expire-order": ("The newest goes first.", "expire::a_bundle_that_cannot_be_deleted", [
+        ("src/expire.rs", "            bundles.sort_by(|a, b| a.key.cmp(&b.key));", '            bundles.sort_by(|a, b| if crate::mutant("expire-order") { b.key.cmp(&a.key) } else { a.key.cmp(&b.key) });'),
+    ]),
+    "expire-on": ("A failure is passed over, and the next bundle goes.", "expire::a_bundle_that_cannot_be_deleted", [
+        ("src/expire.rs", "                    outcome.failures.push(error);\n                    break;", '                    outcome.failures.push(error);\n                    if !crate::mutant("expire-on") {\n                        break;\n                    }'),
+    ]),
+    "expire-dry": ("What would go goes.", "expire::only_bundles expire::what_to_delete_is_said", [
+        ("src/cli/expire.rs", "    let outcome = match args.delete {", '    let outcome = match args.delete || crate::mutant("expire-dry") {'),
+    ]),
     "torn": ("Torn bytes are counted and not kept.", "concurrency::a_segment_with_its_torn_tail", [
         ("src/ingest/slice.rs", "            self.blocks.add(position, &bytes, *facts)?;", """            if facts.range.is_some() || !crate::mutant("torn") {
                 self.blocks.add(position, &bytes, *facts)?;

@@ -5,7 +5,6 @@ mod follow;
 mod highlight;
 mod histogram;
 mod source;
-mod when;
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use clap::ValueEnum;
 use tracing::warn;
 use url::Url;
 
-use super::{CliError, Exit, output, runtime, text};
+use super::{CliError, Exit, output, runtime, text, when};
 use crate::index::Query;
 use crate::proto::v1;
 use crate::proto::v1::search_request::Order;

@@ -25,6 +25,10 @@ pub struct VerifyArgs {
     #[arg(long, env = "WAL_INDEXER_ALL", conflicts_with = "keys")]
     all: bool,
 
+    /// Bundles were expired: a segment that has not all of its bundles any more is counted, and is not wrong.
+    #[arg(long, env = "WAL_INDEXER_EXPIRED", requires = "all")]
+    expired: bool,
+
     /// Read at most so many bytes in a second, to leave the store to others: 50MiB.
     #[arg(long, env = "WAL_INDEXER_RATE", value_name = "SIZE", value_parser = rate)]
     rate: Option<NonZeroU64>,
@@ -75,7 +79,7 @@ pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
         let listed =
             listed.await.map_err(|error| CliError::new(exit_of_store(&error), "cannot verify", &error))?;
         let bar = output::progress(listed.iter().map(|one| one.size_bytes).sum(), "verifying");
-        let scrub = Scrub { all: args.all, bytes_per_second: args.rate };
+        let scrub = Scrub { all: args.all && !args.expired, bytes_per_second: args.rate };
         let printed = Cell::new(Ok(()));
         let print = |line: &dyn Fn() -> Result<(), CliError>| {
             printed.set(printed.replace(Ok(())).and_then(|()| bar.suspend(line)));

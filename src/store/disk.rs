@@ -115,6 +115,11 @@ impl Synced {
     }
 }
 
+/// Makes a directory's entries durable.
+pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
 /// Creates `root` with all above it where it is missing, durably, and returns it without links.
 pub(super) fn create_root(root: &Path) -> io::Result<PathBuf> {
     let mut missing = Vec::new();
@@ -127,11 +132,11 @@ pub(super) fn create_root(root: &Path) -> io::Result<PathBuf> {
     // A new directory is an entry in the one above it.
     for directory in missing {
         if let Some(parent) = directory.parent() {
-            File::open(parent)?.sync_all()?;
+            sync_directory(parent)?;
         }
     }
     let root = fs::canonicalize(root)?;
-    File::open(&root)?.sync_all()?;
+    sync_directory(&root)?;
     Ok(root)
 }
 

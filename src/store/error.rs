@@ -31,6 +31,8 @@ pub enum Operation {
     List,
     /// Making a file and its directories durable.
     Sync,
+    /// Removing an object.
+    Delete,
 }
 
 impl Operation {
@@ -42,6 +44,7 @@ impl Operation {
             Self::Head => "head",
             Self::List => "list",
             Self::Sync => "sync",
+            Self::Delete => "delete",
         }
     }
 }
@@ -216,6 +219,10 @@ impl StoreError {
             },
             Cause::Transport(_) | Cause::Client(_) => Unavailable,
             Cause::NoAnswer(_) => TimedOut,
+            // A directory, or what was written so far, went away while an object was made: there is none yet.
+            Cause::Io { kind: io::ErrorKind::NotFound, .. } if self.operation == Operation::Put => {
+                Unavailable
+            }
             Cause::Io { kind, .. } => match kind {
                 io::ErrorKind::NotFound => NotFound,
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Denied,

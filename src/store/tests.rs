@@ -155,3 +155,22 @@ async fn a_put_can_be_spawned() {
     let stored = tokio::spawn(async move { put(&store, &key("t", 0), &object(b"bytes")).await });
     assert_eq!(stored.await.unwrap().unwrap().stored.attempts(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_that_a_deletion_takes_away_under_a_put_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&Url::from_directory_path(dir.path()).unwrap()).unwrap();
+    let store =
+        store.with_patience(Patience { pause_first: Duration::from_millis(1), ..Patience::default() });
+    let come_and_go = async |base: i64| {
+        for round in 0..100 {
+            let key = key("t", base);
+            let stored =
+                put(&store, &key, &object(b"bytes")).await.unwrap_or_else(|e| panic!("{round}: {e}"));
+            assert_eq!(stored.stored.size_bytes(), 5);
+            assert_eq!(store.delete(&key).await.unwrap(), Deleted::Now, "{round}");
+        }
+    };
+    tokio::join!(come_and_go(0), come_and_go(10), come_and_go(20));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "no empty directories are left");
+}

@@ -150,7 +150,9 @@ pub(super) fn client(
     settings: Settings<'_>,
 ) -> Result<Arc<dyn ObjectStore>, ClientError> {
     match location {
-        Location::File(root) => Ok(Arc::new(LocalFileSystem::new_with_prefix(root)?.with_fsync(true))),
+        Location::File(root) => Ok(Arc::new(
+            LocalFileSystem::new_with_prefix(root)?.with_fsync(true).with_automatic_cleanup(true),
+        )),
         Location::Memory { .. } => Ok(Arc::new(InMemory::new())),
         Location::Bucket { scheme: Scheme::S3, bucket, .. } => s3(bucket, settings),
         Location::Bucket { scheme: Scheme::Gcs, bucket, .. } => gcs(bucket, settings),
@@ -198,6 +200,8 @@ fn s3(bucket: &str, settings: Settings<'_>) -> Result<Arc<dyn ObjectStore>, Clie
         .with_unsigned_payload(false)
         .with_checksum_algorithm(Checksum::SHA256)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
+        // One object a request: its answer is the object's own, and every server knows it.
+        .with_disable_bulk_delete(true)
         .build()?;
     Ok(Arc::new(store))
 }

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use object_store::client::{HttpError, HttpErrorKind};
 use object_store::path::Path;
 use object_store::{
@@ -77,6 +78,7 @@ pub struct Faults {
 struct Plan {
     next_puts: VecDeque<Fault>,
     next_gets: VecDeque<Fault>,
+    next_deletes: VecDeque<Fault>,
     each_nth_put: Option<(u64, Fault)>,
     puts_until: Option<(Instant, Fault)>,
 }
@@ -101,6 +103,11 @@ impl Faults {
     /// The next GETs and HEADs go wrong so, in this order; those after them do not.
     pub fn next_gets(&self, faults: impl IntoIterator<Item = Fault>) {
         self.plan.lock().unwrap().next_gets.extend(faults);
+    }
+
+    /// The next deletions go wrong so, in this order; those after them do not.
+    pub fn next_deletes(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.plan.lock().unwrap().next_deletes.extend(faults);
     }
 
     /// Each nth PUT goes wrong so, for ever.
@@ -250,7 +257,11 @@ impl ObjectStore for Shared {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.0.inner.delete_stream(locations)
+        let fault = self.0.plan.lock().unwrap().next_deletes.pop_front();
+        match fault {
+            None | Some(Fault::None) => self.0.inner.delete_stream(locations),
+            Some(fault) => stream::once(async move { Err(answer(fault).await) }).boxed(),
+        }
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

@@ -9,6 +9,7 @@ mod concurrency;
 mod corruption;
 mod crooked;
 mod drain;
+mod expire;
 mod faults;
 mod fetch;
 mod fixtures;

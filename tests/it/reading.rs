@@ -25,10 +25,10 @@ use crate::sizes::{make, spec};
 use crate::worker::{Worker, resident_bytes};
 use crate::written::{Written, fixture};
 
-const BASE_MS: i64 = 1_760_000_000_000;
+pub const BASE_MS: i64 = 1_760_000_000_000;
 
 /// A segment of one batch of `orders`/3: records from this offset on, a millisecond apart, with this text in each value.
-fn lines(base: i64, count: i64, text: &str) -> Bytes {
+pub fn lines(base: i64, count: i64, text: &str) -> Bytes {
     let mut values = Vec::new();
     let records = (base..base + count).map(|offset| {
         let value = format!("{text} line {offset}");

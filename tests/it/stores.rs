@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use url::Url;
 use wal_indexer::ids::{LogId, OffsetRange, TopicPartition};
 use wal_indexer::store::{
-    BundleKey, Cause, Existing, KeyHash, KeyPrefix, NewObject, Put, PutError, RANGE_BYTES, Refused,
+    BundleKey, Cause, Deleted, Existing, KeyHash, KeyPrefix, NewObject, Put, PutError, RANGE_BYTES, Refused,
     SourceError, SourceRoots, Store, StoreErrorKind,
 };
 
@@ -56,6 +56,7 @@ async fn check(store: Store) {
     what_is_missing_or_past_the_end_is_an_error(&store).await;
     lost_answers_are_settled(&store).await;
     sources_are_pinned(&store).await;
+    what_is_deleted_is_gone_and_can_be_made_again(&store).await;
 }
 
 async fn names_of_all_sorts_come_back_from_a_listing(store: &Store) {
@@ -176,6 +177,22 @@ async fn sources_are_pinned(store: &Store) {
     let (parent, _) = store.url().rsplit_once('/').unwrap();
     let outside = roots.open(&format!("{parent}/another/object"), None).await.unwrap_err();
     assert_eq!(outside, SourceError::OutsideRoots);
+}
+
+async fn what_is_deleted_is_gone_and_can_be_made_again(store: &Store) {
+    let keys = [0, 1].map(|base| key("a%2Fb c", "gone", base));
+    for key in &keys {
+        put(store, key, &object(b"bytes")).await.unwrap();
+    }
+    assert_eq!(store.delete(&keys[0]).await.unwrap(), Deleted::Now);
+    assert_eq!(store.head(&keys[0]).await.unwrap_err().kind(), StoreErrorKind::NotFound);
+    // Some stores do not say that there was none.
+    store.delete(&keys[0]).await.unwrap();
+    let left = store.list(&KeyPrefix::topic("a%2Fb c")).await.unwrap();
+    assert_eq!(left.iter().map(|one| &one.key).collect::<Vec<_>>(), [&keys[1]]);
+    let again = put(store, &keys[0], &object(b"bytes")).await.unwrap().stored;
+    assert!(!again.already_existed());
+    assert_eq!(store.get(&keys[0], 5).await.unwrap(), "bytes");
 }
 
 #[tokio::test]

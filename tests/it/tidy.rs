@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "budget",
             "client",
             "cpu",
+            "expire",
             "export",
             "fetch",
             "generate",
@@ -58,7 +59,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("search", &["archive", "budget", "bundle", "ids", "index", "registry", "store"]),
     ("fetch", &["archive", "bundle", "ids", "registry", "segment", "store"]),
-    ("verify", &["archive", "bundle", "ids", "index", "record", "restore", "segment", "store"]),
+    ("verify", &["archive", "bundle", "ids", "index", "pace", "record", "restore", "segment", "store"]),
+    ("expire", &["ids", "pace", "registry", "store"]),
     ("restore", &["archive", "bundle", "partial", "store", "wording"]),
     ("export", &["archive", "bundle", "index", "partial"]),
     ("inspect", &["archive", "bundle", "ids", "segment", "wording"]),
@@ -72,6 +74,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("stats", &["ids", "metrics"]),
     ("budget", &["ids"]),
     ("cpu", &["ids"]),
+    ("pace", &[]),
     ("partial", &[]),
     ("record", &[]),
     ("ids", &[]),
@@ -286,6 +289,21 @@ fn files_stay_within_six_hundred_lines() {
             .map(|(lines, path)| format!("{path}: {lines}"))
             .collect(),
     );
+}
+
+#[test]
+fn only_an_operators_verb_deletes_from_a_store() {
+    let importers: Vec<_> =
+        MAY_IMPORT.iter().filter(|(_, may)| may.contains(&"expire")).map(|(name, _)| *name).collect();
+    assert_eq!(importers, ["cli"]);
+    let places = [("objects.delete", "src/store/delete.rs"), ("store.delete(", "src/expire.rs")];
+    let mut offences = Vec::new();
+    for file in files("src").iter().filter(|file| !file.is_test()) {
+        let elsewhere = |line: &str| places.iter().any(|(word, at)| line.contains(word) && file.path != *at);
+        let lines = file.code().filter(|(_, line)| elsewhere(line));
+        offences.extend(lines.map(|(number, line)| format!("{}:{number}: {line}", file.path)));
+    }
+    expect_none(offences);
 }
 
 #[test]

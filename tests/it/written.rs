@@ -108,6 +108,11 @@ pub struct Ran {
 }
 
 impl Ran {
+    /// Runs this to its end.
+    pub fn of(mut command: Command) -> Self {
+        Self::new(command.output().expect("the program runs"))
+    }
+
     fn new(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
         let code = output.status.code().expect("it was not killed");

@@ -1,4 +1,4 @@
-//! Reading at no more than a rate, so that a scrub leaves the store to others.
+//! Going no faster than a rate, so that what is done beside the work leaves the store to others. Does not know what is counted.
 
 use std::num::NonZeroU64;
 use std::sync::Mutex;
@@ -6,30 +6,31 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// Holds up whoever reads. What was not read while the store was slow is not made up for.
-pub(super) struct Pace {
-    bytes_per_second: Option<NonZeroU64>,
-    /// When the bytes that were read so far may have been.
+/// Holds up whoever goes too fast. What was not done while the store was slow is not made up for.
+#[derive(Debug)]
+pub struct Pace {
+    per_second: Option<NonZeroU64>,
+    /// When all that was done so far may have been.
     due: Mutex<Instant>,
 }
 
 impl Pace {
     /// `None`: as fast as it goes.
-    pub fn new(bytes_per_second: Option<NonZeroU64>) -> Self {
-        Self { bytes_per_second, due: Mutex::new(Instant::now()) }
+    pub fn new(per_second: Option<NonZeroU64>) -> Self {
+        Self { per_second, due: Mutex::new(Instant::now()) }
     }
 
-    /// Waits until so many bytes more may have been read.
-    pub async fn wait(&self, bytes: u64) {
-        if let Some(due) = self.due_after(bytes, Instant::now()) {
+    /// Waits until so many more may have been done.
+    pub async fn wait(&self, count: u64) {
+        if let Some(due) = self.due_after(count, Instant::now()) {
             sleep_until(due).await;
         }
     }
 
-    fn due_after(&self, bytes: u64, now: Instant) -> Option<Instant> {
-        let rate = self.bytes_per_second?;
+    fn due_after(&self, count: u64, now: Instant) -> Option<Instant> {
+        let rate = self.per_second?;
         let mut due = self.due.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        *due = now.max(*due) + Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
+        *due = now.max(*due) + Duration::from_secs_f64(count as f64 / rate.get() as f64);
         Some(*due)
     }
 }

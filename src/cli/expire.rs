@@ -1,0 +1,318 @@
+//! `expire`: retention and erasure. Shows what would go; deletes it only when told to.
+
+use std::io::{self, Write};
+use std::num::NonZeroU64;
+
+use serde::Serialize;
+
+use super::store::{StoreArgs, exit_of_store};
+use super::text::one_line;
+use super::{CliError, Exit, output, runtime, when};
+use crate::expire::{Limit, LogPlan, Outcome, Plan, Progress, Scope};
+use crate::ids::LogId;
+use crate::registry::{self, Log};
+use crate::store::{Deleted, Listed, Store};
+
+/// Delete the bundles of a topic that lie wholly before a time or an offset.
+///
+/// Without --delete nothing is touched: what would go is shown, and what would stay. A bundle goes only as a whole: one with a single record
+/// on this side of the line stays. What to delete is said on the command line alone: of these flags, only --store, --per-second and --json
+/// have variables.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("limit").required(true))]
+pub struct ExpireArgs {
+    /// Of this topic.
+    #[arg(long, value_name = "TOPIC")]
+    topic: String,
+
+    /// Only of this partition; may be given several times. Otherwise of all.
+    #[arg(long = "partition", value_name = "N")]
+    partitions: Vec<i32>,
+
+    /// Only of this incarnation of the log. Otherwise of all.
+    #[arg(long, value_name = "ID")]
+    log_id: Option<String>,
+
+    /// What is older: 2024-05-01, 2024-05-01T12:00:00Z, milliseconds since the epoch, or an age: 12h, 30d. A bundle counts by its latest record;
+    /// one whose records have no times stays.
+    #[arg(long, group = "limit", value_name = "TIME", value_parser = when::parse)]
+    before: Option<i64>,
+
+    /// What lies below this offset: a bundle counts by its last one.
+    #[arg(long, group = "limit", value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    offset: Option<i64>,
+
+    /// Delete it. There is no way back.
+    #[arg(long)]
+    delete: bool,
+
+    /// Delete at most so many bundles in a second, to leave the store to others.
+    #[arg(long, env = "WAL_INDEXER_PER_SECOND", value_name = "N")]
+    per_second: Option<NonZeroU64>,
+
+    /// Show every bundle that would go, not the sums of their logs.
+    #[arg(long)]
+    bundles: bool,
+
+    /// Print JSON, one object a line: each log (or bundle) of the plan, each deletion, then a summary.
+    #[arg(long, env = "WAL_INDEXER_JSON")]
+    json: bool,
+
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// What would go, and what would stay, of a log.
+#[derive(Serialize)]
+struct LogLine<'a> {
+    topic: &'a str,
+    partition: i32,
+    log_id: &'a str,
+    expired: Option<Sum>,
+    kept: Option<Sum>,
+    /// Of those that stay: keys without times.
+    kept_untimed: usize,
+    /// Of those that go: behind one that stays.
+    expired_behind_kept: usize,
+}
+
+#[derive(Serialize)]
+struct Sum {
+    bundles: u64,
+    size_bytes: u64,
+    first_offset: i64,
+    last_offset: i64,
+    min_timestamp_ms: Option<i64>,
+    max_timestamp_ms: Option<i64>,
+    first_key: String,
+    last_key: String,
+}
+
+/// A bundle of the plan.
+#[derive(Serialize)]
+struct BundleLine {
+    expires: String,
+    size_bytes: u64,
+}
+
+/// What became of a bundle.
+#[derive(Serialize)]
+struct DeletionLine {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deleted: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gone_before: Option<String>,
+    size_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct SummaryLine {
+    dry_run: bool,
+    expired_bundles: u64,
+    expired_bytes: u64,
+    deleted_bundles: u64,
+    deleted_bytes: u64,
+    gone_before: u64,
+    left_bundles: u64,
+}
+
+/// Plans, prints, and deletes where that is asked for. Fails where something is left that should have gone: the same again goes on there.
+pub fn run(args: &ExpireArgs) -> Result<(), CliError> {
+    let store = args.store.open()?;
+    let runtime = runtime()?;
+    let plan = runtime.block_on(Plan::new(&store, &args.scope(), args.limit()?));
+    let plan = plan.map_err(|error| CliError::new(exit_of_store(&error), "cannot list", &error))?;
+    args.print_plan(&plan, &store)?;
+    let outcome = match args.delete {
+        true => runtime.block_on(plan.apply(&store, args.per_second, |progress| args.tell(progress))),
+        false => Outcome::default(),
+    };
+    args.tell_summary(&plan, &outcome);
+    match outcome.failures.first() {
+        None => Ok(()),
+        Some(error) => {
+            let what = format!("incomplete: {} left", bundles(outcome.left));
+            Err(CliError::new(exit_of_store(error), &what, error))
+        }
+    }
+}
+
+impl ExpireArgs {
+    fn scope(&self) -> Scope {
+        Scope {
+            topic: self.topic.clone(),
+            partitions: self.partitions.clone(),
+            log_id: self.log_id.as_deref().map(LogId::new),
+        }
+    }
+
+    fn limit(&self) -> Result<Limit, CliError> {
+        match (self.before, self.offset) {
+            (Some(ms), _) => Ok(Limit::BeforeMs(ms)),
+            (None, Some(offset)) => Ok(Limit::BelowOffset(offset)),
+            (None, None) => Err(CliError::because(Exit::Usage, "--before or --offset is needed")),
+        }
+    }
+
+    /// The line that was drawn, in words.
+    fn words(&self) -> String {
+        match (self.before, self.offset) {
+            (Some(ms), _) => format!("before {}", output::time_ms(Some(ms))),
+            (None, offset) => format!("below offset {}", offset.unwrap_or_default()),
+        }
+    }
+
+    fn print_plan(&self, plan: &Plan, store: &Store) -> Result<(), CliError> {
+        if self.bundles {
+            let all = plan.logs.iter().flat_map(|log| &log.expired);
+            return all.into_iter().try_for_each(|one| self.print_bundle(one));
+        }
+        if self.json {
+            return plan.logs.iter().try_for_each(|log| output::json_line(&LogLine::of(log)));
+        }
+        if plan.logs.is_empty() {
+            return output::line(&format!("no such bundles in {}", store.url()));
+        }
+        print_table(plan)
+    }
+
+    fn print_bundle(&self, one: &Listed) -> Result<(), CliError> {
+        let (expires, size_bytes) = (one.key.to_string(), one.size_bytes);
+        match self.json {
+            true => output::json_line(&BundleLine { expires, size_bytes }),
+            false => output::line(&format!("{:>10}  {expires}", output::bytes(size_bytes))),
+        }
+    }
+
+    fn tell(&self, progress: Progress<'_>) {
+        let (one, deleted) = match progress {
+            Progress::Deleted(one, deleted) => (one, deleted),
+            Progress::Failed(_, error) => {
+                eprintln!("{error}");
+                return;
+            }
+        };
+        let (key, size_bytes) = (one.key.to_string(), one.size_bytes);
+        match (self.json, deleted) {
+            (false, Deleted::Now) => tell_line(&format!("deleted {key}")),
+            (false, Deleted::Before) => tell_line(&format!("was gone {key}")),
+            (true, Deleted::Now) => {
+                tell_json(&DeletionLine { deleted: Some(key), gone_before: None, size_bytes })
+            }
+            (true, Deleted::Before) => {
+                tell_json(&DeletionLine { deleted: None, gone_before: Some(key), size_bytes });
+            }
+        }
+    }
+
+    fn tell_summary(&self, plan: &Plan, outcome: &Outcome) {
+        let (expired_bundles, expired_bytes) = plan.expired();
+        let &Outcome { deleted, deleted_bytes, gone_before, left, .. } = outcome;
+        if self.json {
+            return tell_json(&SummaryLine {
+                dry_run: !self.delete,
+                expired_bundles,
+                expired_bytes,
+                deleted_bundles: deleted,
+                deleted_bytes,
+                gone_before,
+                left_bundles: left,
+            });
+        }
+        let size = output::bytes(if self.delete { deleted_bytes } else { expired_bytes });
+        let words = self.words();
+        tell_line(&match (self.delete, expired_bundles) {
+            (_, 0) => format!("nothing of {} lies wholly {words}", one_line(&self.topic)),
+            (false, count) => {
+                let count = bundles(count);
+                format!("{count}, {size}, wholly {words}; nothing was deleted: --delete does it")
+            }
+            (true, _) => format!("deleted: {}, {size}", bundles(deleted)),
+        });
+    }
+}
+
+/// A line on standard output. Whoever reads it may go: what is being deleted is deleted to its end, and the exit code tells how it went.
+fn tell_line(line: &str) {
+    let _ = writeln!(io::stdout().lock(), "{line}");
+}
+
+fn tell_json(value: &impl Serialize) {
+    if let Ok(line) = serde_json::to_string(value) {
+        tell_line(&line);
+    }
+}
+
+impl Sum {
+    fn of(bundles: &[Listed]) -> Option<Self> {
+        let log = sum(bundles)?;
+        let (min_timestamp_ms, max_timestamp_ms) = log.times_ms.unzip();
+        Some(Self {
+            bundles: log.bundles,
+            size_bytes: log.size_bytes,
+            first_offset: log.range.first(),
+            last_offset: log.range.last(),
+            min_timestamp_ms,
+            max_timestamp_ms,
+            first_key: bundles.first()?.key.to_string(),
+            last_key: bundles.last()?.key.to_string(),
+        })
+    }
+}
+
+impl<'a> LogLine<'a> {
+    fn of(log: &'a LogPlan) -> Self {
+        Self {
+            topic: log.partition.topic(),
+            partition: log.partition.partition(),
+            log_id: log.log_id.as_str(),
+            expired: Sum::of(&log.expired),
+            kept: Sum::of(&log.kept),
+            kept_untimed: log.untimed(),
+            expired_behind_kept: log.behind_kept(),
+        }
+    }
+}
+
+/// The bundles of one log, summed up.
+fn sum(bundles: &[Listed]) -> Option<Log> {
+    registry::logs(bundles).into_iter().next()
+}
+
+fn print_table(plan: &Plan) -> Result<(), CliError> {
+    let header = ["partition", "log", "go", "offsets", "from", "to", "size", "stay", "offsets", "notes"];
+    let mut table = output::table(&header, &[2, 6, 7]);
+    for log in &plan.logs {
+        let (go, stay) = (sum(&log.expired), sum(&log.kept));
+        let (from, to) = go.as_ref().and_then(|go| go.times_ms).unzip();
+        let offsets = |sum: &Option<Log>| {
+            let range = sum.as_ref().map(|sum| sum.range);
+            range.map_or("-".to_owned(), |range| format!("{}..{}", range.first(), range.last()))
+        };
+        table.add_row([
+            one_line(&log.partition.to_string()).into_owned(),
+            one_line(log.log_id.as_str()).into_owned(),
+            log.expired.len().to_string(),
+            offsets(&go),
+            output::time_ms(from),
+            output::time_ms(to),
+            output::bytes(go.as_ref().map_or(0, |go| go.size_bytes)),
+            log.kept.len().to_string(),
+            offsets(&stay),
+            notes(log),
+        ]);
+    }
+    output::line(&table.trim_fmt())
+}
+
+fn bundles(count: u64) -> String {
+    format!("{count} bundle{}", if count == 1 { "" } else { "s" })
+}
+
+/// What may surprise.
+fn notes(log: &LogPlan) -> String {
+    let notes =
+        [(log.untimed(), "stay, having no times"), (log.behind_kept(), "go from behind one that stays")];
+    let told = notes.into_iter().filter(|(count, _)| *count > 0);
+    told.map(|(count, what)| format!("{what}: {count}")).collect::<Vec<_>>().join("; ")
+}

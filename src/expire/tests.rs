@@ -1,0 +1,74 @@
+use std::cell::RefCell;
+
+use url::Url;
+
+use super::*;
+use crate::ids::OffsetRange;
+use crate::store::KeyHash;
+
+fn one(partition: i32, log_id: &str, offsets: (i64, i64), times: Option<(i64, i64)>) -> Listed {
+    let (partition, log_id) = (TopicPartition::new("t", partition).expect("a name"), LogId::new(log_id));
+    let hash = KeyHash::new(&[3; 32], &log_id, &partition).hash16();
+    let range = OffsetRange::new(offsets.0, offsets.1).expect("a range");
+    let key = BundleKey::new(partition, log_id, range, times, hash).expect("a key");
+    Listed { key, size_bytes: 10, e_tag: None }
+}
+
+fn ranges(bundles: &[Listed]) -> Vec<(i64, i64)> {
+    bundles.iter().map(|one| (one.key.range().first(), one.key.range().last())).collect()
+}
+
+#[test]
+fn a_bundle_is_past_a_limit_only_with_its_last_record() {
+    let key = one(0, "", (10, 19), Some((1_000, 2_000))).key;
+    for (is_past, limit) in [
+        (false, Limit::BeforeMs(1_500)),
+        (false, Limit::BeforeMs(2_000)),
+        (true, Limit::BeforeMs(2_001)),
+        (false, Limit::BelowOffset(15)),
+        (false, Limit::BelowOffset(19)),
+        (true, Limit::BelowOffset(20)),
+    ] {
+        assert_eq!(limit.is_past(&key), is_past, "{limit:?}");
+    }
+    let untimed = one(0, "", (10, 19), None).key;
+    assert!(!Limit::BeforeMs(i64::MAX).is_past(&untimed));
+    assert!(Limit::BelowOffset(20).is_past(&untimed));
+}
+
+#[test]
+fn a_plan_parts_each_log_by_itself_and_tells_what_may_surprise() {
+    let bundles = [
+        one(0, "b", (20, 29), Some((700, 800))),
+        one(0, "b", (0, 9), Some((100, 200))),
+        one(0, "b", (10, 19), Some((850, 900))),
+        one(0, "b", (30, 39), None),
+        one(0, "a", (0, 9), Some((100, 200))),
+        one(1, "a", (0, 9), Some((900, 1_000))),
+    ];
+    let plan = Plan::of(bundles.into_iter(), Limit::BeforeMs(801));
+    assert_eq!(plan.expired(), (3, 30));
+    let [a, b, other] = &plan.logs[..] else { panic!("{plan:?}") };
+    assert_eq!((ranges(&a.expired), ranges(&a.kept)), (vec![(0, 9)], vec![]));
+    assert_eq!(ranges(&b.expired), [(0, 9), (20, 29)], "the oldest first");
+    assert_eq!(ranges(&b.kept), [(10, 19), (30, 39)]);
+    assert_eq!((b.behind_kept(), b.untimed()), (1, 1));
+    assert_eq!((ranges(&other.expired), ranges(&other.kept)), (vec![], vec![(0, 9)]));
+    assert_eq!((a.behind_kept(), a.untimed(), other.behind_kept()), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn what_is_gone_already_counts_apart() {
+    // The local file system says that there was none; not every store does.
+    let dir = tempfile::tempdir().expect("a directory");
+    let url = Url::from_directory_path(dir.path()).expect("a URL");
+    let store = Store::open(&url).expect("a store");
+    let plan = Plan::of([one(0, "", (0, 9), None)].into_iter(), Limit::BelowOffset(10));
+    let heard = RefCell::new(Vec::new());
+    let outcome = plan.apply(&store, NonZeroU64::new(1_000), |progress| {
+        heard.borrow_mut().push(matches!(progress, Progress::Deleted(_, Deleted::Before)));
+    });
+    let outcome = outcome.await;
+    assert_eq!(heard.into_inner(), [true]);
+    assert_eq!(outcome, Outcome { gone_before: 1, ..Outcome::default() });
+}
