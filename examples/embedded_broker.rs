@@ -211,8 +211,12 @@ async fn start_worker(store: &Path) -> Result<String, Box<dyn Error>> {
         sources: SourceRoots::default(),
         worker_id: "embedded".to_owned(),
     };
-    let config =
-        server::Config { index: Some(role), search: Some(searcher), drain_max: Duration::from_secs(5) };
+    let config = server::Config {
+        index: Some(role),
+        search: Some(searcher),
+        entrance: server::Entrance::default(),
+        drain_max: Duration::from_secs(5),
+    };
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(server::run(listener, config, std::future::pending()));

@@ -21,6 +21,7 @@ mod progress;
 mod restore;
 mod search;
 mod seconds;
+mod security;
 mod serve;
 mod stats;
 mod store;

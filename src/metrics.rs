@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod client;
+pub mod listener;
 pub mod process;
 pub mod store;
 pub mod worker;

@@ -1,21 +1,35 @@
-//! The listener and what stands in front of the services: limits, counts, health, reflection, drain. Knows nothing of stages.
+//! The listener and what stands in front of the services: TLS, limits, counts, access, health, reflection, drain. Knows nothing of
+//! stages.
 
+mod access;
 mod calls;
+mod connection;
 mod ending;
+mod entrance;
+mod not_after;
+mod reload;
+mod tls;
+mod tokens;
 
-use std::future::{Future, ready};
-use std::io;
+use std::future::{Future, pending};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{oneshot, watch};
-use tokio::time::timeout;
-use tokio_stream::wrappers::TcpListenerStream;
+use futures::FutureExt;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tracing::info;
+
+pub use entrance::Entrance;
+pub use tls::{TlsError, TlsFile, TlsFiles, TlsProblem};
+pub use tokens::{LineError, TokensError};
+
+use access::Access;
+use connection::{Opening, serve_all};
 
 use crate::ingest::Ingest;
 use crate::metrics;
@@ -40,16 +54,18 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// ones bring nothing.
 const FRAME_BYTES_MAX: u32 = 64 << 10;
 
-/// How long a new connection may say nothing.
-const FIRST_WORD_MAX: Duration = Duration::from_secs(10);
-const SILENT_CONNECTIONS_MAX: usize = 16 << 10;
-
 /// Calls that one connection may have in flight. Their headers come before anything is admitted, and each may be as large
 /// as a message: this bounds them.
 const STREAMS_MAX: u32 = 64;
 
 /// How long callers have to take the word that a drain is over for them.
 const LAST_WORD_MAX: Duration = Duration::from_secs(2);
+
+/// What HTTP/2 takes in of a call's headers; what is more is refused by their number alone.
+const HEADERS_BYTES_MAX: u32 = 16 << 10;
+
+/// Each probe connects anew; what stays is none.
+const PROBES_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// What a server needs beside its listener. A role that it does not have is not served at all: its calls are UNIMPLEMENTED, and its
 /// health is NOT_FOUND.
@@ -59,6 +75,8 @@ pub struct Config {
     pub index: Option<IndexRole>,
     /// What serving `SearchService` takes: the bundles to read, and what searches may take.
     pub search: Option<Searcher>,
+    /// Who gets in.
+    pub entrance: Entrance,
     /// How long work in hand may take after the signal to stop.
     pub drain_max: Duration,
 }
@@ -80,9 +98,6 @@ pub enum ServeError {
     /// The descriptors of this build cannot be served.
     #[error("cannot serve reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The listener failed.
-    #[error("cannot serve")]
-    Transport(#[from] tonic::transport::Error),
 }
 
 /// Serves until `shutdown` is ready, then finishes the work in hand, for up to `drain_max`. Work that is still in hand
@@ -94,7 +109,7 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let draining = Arc::new(AtomicBool::new(false));
     let (health, health_service) = tonic_health::server::health_reporter();
-    let Config { index, search, drain_max } = config;
+    let Config { index, search, entrance, drain_max } = config;
     let (indexes, searches) = (index.is_some(), search.is_some());
     if indexes {
         health.set_serving::<IndexerServiceServer<Indexer>>().await;
@@ -113,9 +128,9 @@ pub async fn run(
     });
     let reader = search.map(|searcher| SearchServiceServer::new(Reader::new(searcher)));
 
-    let (stopping, stopped) = oneshot::channel();
+    let (stopping, stopped) = watch::channel(false);
     let (end_calls, over) = watch::channel(false);
-    let signal = async move {
+    let drain_is_over = async move {
         shutdown.await;
         // First no new work, then word of it: a client that asks in between is told, not served.
         draining.store(true, Ordering::Release);
@@ -127,53 +142,57 @@ pub async fn run(
             health.set_not_serving::<SearchServiceServer<Reader>>().await;
         }
         info!(drain_max_s = drain_max.as_secs(), "draining");
-        // Nobody listens any more where serving has failed by itself.
-        let _ = stopping.send(());
+        stopping.send_replace(true);
+        sleep(drain_max).await;
+        info!("drain timeout: work still in hand ends without a receipt");
+        end_calls.send_replace(true);
+        sleep(LAST_WORD_MAX).await;
     };
-    let serving = Server::builder()
+    let server = Server::builder()
         .max_concurrent_streams(Some(STREAMS_MAX))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(Some(FRAME_BYTES_MAX))
+        .http2_max_header_list_size(HEADERS_BYTES_MAX)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         // Outside of all others, so that what they refuse is counted, too.
         .layer(calls::Counted)
+        // Around what may take long, so that all of it hears.
         .layer(ending::Ending::new(over))
-        .add_service(health_service)
+        // Before anything of a body is read.
+        .layer(Access(entrance.tokens));
+    let mut routes = Routes::new(health_service.clone())
         .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .add_optional_service(reader)
-        .add_optional_service(indexer)
-        .serve_with_incoming_shutdown(speaking(listener), signal);
-    let drain_is_over = async {
-        match stopped.await {
-            Ok(()) => tokio::time::sleep(drain_max).await,
-            Err(_) => std::future::pending().await,
-        }
-        info!("drain timeout: work still in hand ends without a receipt");
-        end_calls.send_replace(true);
-        tokio::time::sleep(LAST_WORD_MAX).await;
-    };
-    tokio::select! {
-        served = serving => Ok(served?),
-        () = drain_is_over => {
-            info!("callers that do not listen are cut off");
-            Ok(())
-        }
+        .add_service(reflection().build_v1alpha()?);
+    if let Some(reader) = reader {
+        routes = routes.add_service(reader);
     }
+    if let Some(indexer) = indexer {
+        routes = routes.add_service(indexer);
+    }
+    let routes = routes.prepare();
+    let opening = Opening { tls: entrance.tls, age_max: entrance.connection_age_max };
+    let serving = serve_all(listener, opening, stopped, move |connection, retire| {
+        let served = server.clone().serve_with_incoming_shutdown(routes.clone(), connection.alone(), retire);
+        served.map(drop)
+    });
+    tokio::select! {
+        () = serving => {}
+        () = drain_is_over => info!("callers that do not listen are cut off"),
+        () = answer_probes(entrance.probes, Routes::new(health_service).prepare()) => {}
+    }
+    Ok(())
 }
 
-/// Connections that have begun to speak. One that has not (a port check, a balancer's spare) cannot be told to go away, and
-/// would hold up the end of the process for as long as a drain may take; here it goes with the listener.
-fn speaking(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
-    let first_words = TcpListenerStream::new(listener).map(|accepted| async {
-        let connection = accepted?;
-        connection.set_nodelay(true)?;
-        match timeout(FIRST_WORD_MAX, connection.peek(&mut [0])).await {
-            Ok(Ok(1..)) => Ok(Some(connection)),
-            Ok(Ok(0)) | Err(_) => Ok(None),
-            Ok(Err(error)) => Err(error),
-        }
-    });
-    first_words.buffer_unordered(SILENT_CONNECTIONS_MAX).filter_map(|spoke| ready(spoke.transpose()))
+/// To the end: a worker that drains says so. Never returns.
+async fn answer_probes(listener: Option<TcpListener>, health: Routes) {
+    let Some(listener) = listener else { return pending().await };
+    let server = Server::builder().max_concurrent_streams(Some(STREAMS_MAX));
+    let opening = Opening { tls: None, age_max: PROBES_AGE_MAX };
+    let (_going_on, stopped) = watch::channel(false);
+    serve_all(listener, opening, stopped, move |connection, retire| {
+        let served = server.clone().serve_with_incoming_shutdown(health.clone(), connection.alone(), retire);
+        served.map(drop)
+    })
+    .await;
 }

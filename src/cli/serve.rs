@@ -10,6 +10,7 @@ use tracing::info;
 use url::Url;
 
 use super::metrics::{Collected, MetricsArgs};
+use super::security::{self, EntranceArgs};
 use super::{CliError, Exit, output, pipeline, runtime};
 use crate::archive::Shelf;
 use crate::ingest::Ingest;
@@ -51,6 +52,9 @@ pub struct Args {
 
     #[command(flatten)]
     search: SearchLimits,
+
+    #[command(flatten)]
+    entrance: EntranceArgs,
 
     #[command(flatten)]
     metrics: MetricsArgs,
@@ -110,6 +114,7 @@ async fn serve(args: Args) -> Result<(), CliError> {
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(|error| failed("cannot handle SIGINT", &error))?;
     let metrics = args.metrics.collect().await?;
+    let entrance = args.entrance.open().await?;
     let (store, ingest) = if args.roles.contains(&Role::Index) {
         let ingest = args.pipeline.start().await?;
         (ingest.store.clone(), Some(ingest))
@@ -122,16 +127,19 @@ async fn serve(args: Args) -> Result<(), CliError> {
     let address = listener.local_addr().map_err(|error| failed("the listener has no address", &error))?;
     info!(%address, store = store.url(), roles = ?args.roles, "serving");
     output::line(&format!("listening on {address}"))?;
+    security::announce(&entrance, address.ip())?;
     let worker_id = args.worker_id.unwrap_or_else(default_worker_id);
     if let Some(ingest) = &ingest {
         measure(ingest);
     }
     // Before the first scrape, so that an alert never sees it absent.
     metrics::worker::draining(false);
+    metrics::listener::started();
     metrics.map(Collected::serve).transpose()?;
     let config = Config {
         index: ingest.map(|ingest| IndexRole { ingest, sources, worker_id }),
         search: args.roles.contains(&Role::Search).then(|| args.search.searcher(store)),
+        entrance,
         drain_max: Duration::from_secs(args.drain_timeout),
     };
     let shutdown = async move {

@@ -28,7 +28,11 @@ impl Verdict {
     /// By the code. What broke on the way here is nobody's verdict: then there is a cause, which none has that came by wire.
     pub(super) fn of(status: &Status) -> Self {
         if status.source().is_some() {
-            return Self::Again(Cooling::Growing);
+            return Self::Again(match status.code() {
+                // It was never sent: the worker has just retired the connection, and takes a new one.
+                Code::Cancelled => Cooling::Asked(Duration::ZERO),
+                _ => Cooling::Growing,
+            });
         }
         let asked = || match asked(status) {
             Some(pause) => Cooling::Asked(pause),
@@ -116,5 +120,14 @@ mod tests {
             assert_eq!(Verdict::of(&status), Verdict::Again(Cooling::Growing), "{code:?}");
             assert_eq!(Refusal::of(&status, "w").message, "h2 protocol error: connection reset");
         }
+    }
+
+    #[test]
+    fn a_connection_that_was_retired_is_no_fault_of_the_workers() {
+        let mut status = Status::cancelled("operation was canceled");
+        status.set_source(Arc::new(std::io::Error::other("connection closed")));
+        assert_eq!(Verdict::of(&status), Verdict::Again(Cooling::Asked(Duration::ZERO)));
+        // A worker that says so itself has a reason.
+        assert_eq!(Verdict::of(&Status::cancelled("")), Verdict::Again(Cooling::Growing));
     }
 }

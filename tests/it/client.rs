@@ -37,7 +37,7 @@ const PATIENCE: Patience = Patience {
 type Act = Box<dyn FnOnce() + Send>;
 
 /// A segment's bytes as somebody might give them.
-struct Given {
+pub struct Given {
     bytes: Bytes,
     /// What is said of their number.
     size_bytes: u64,
@@ -48,7 +48,7 @@ struct Given {
 }
 
 impl Given {
-    fn new(bytes: impl Into<Bytes>) -> Self {
+    pub fn new(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         Self { size_bytes: bytes.len() as u64, bytes, fails: false, hook: Mutex::default() }
     }
@@ -96,7 +96,7 @@ fn partition() -> TopicPartition {
     TopicPartition::new("logs", 0).expect("a name")
 }
 
-fn request() -> Request {
+pub fn request() -> Request {
     Request {
         segment_id: "logs/0/17".to_owned(),
         format: None,
@@ -108,7 +108,7 @@ fn request() -> Request {
 }
 
 /// Records of the partition, in Kafka batches.
-fn segment(records: u64) -> Bytes {
+pub fn segment(records: u64) -> Bytes {
     let spec = Spec { size: Size::Records(records), codec: Codec::Zstd, ..Spec::default() };
     let mut bytes = Vec::new();
     generate(&spec, &mut bytes).expect("a valid description");

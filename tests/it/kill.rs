@@ -16,7 +16,7 @@ use tonic_types::StatusExt;
 use url::Url;
 use wal_indexer::ingest::{Ingest, IngestError, Patience, Request};
 use wal_indexer::proto::v1::{self, IndexSegmentRequest, IndexSegmentResponse};
-use wal_indexer::server::{self, Config, IndexRole};
+use wal_indexer::server::{self, Config, Entrance, IndexRole};
 use wal_indexer::store::{SourceRoots, Store};
 
 use crate::receipts::{Segment, already_existed, check, ingest, keys, keys_of, memory};
@@ -363,7 +363,8 @@ async fn a_caller_that_never_sends_its_header_is_told_in_time() {
         sources: SourceRoots::new(&[]).expect("none"),
         worker_id: "here".to_owned(),
     };
-    let config = Config { index: Some(role), search: None, drain_max: Duration::ZERO };
+    let config =
+        Config { index: Some(role), search: None, entrance: Entrance::default(), drain_max: Duration::ZERO };
     let serving = tokio::spawn(server::run(listener, config, std::future::pending()));
     let mut client = Client::connect(endpoint).await.expect("it listens");
     let (_messages, never) = mpsc::channel::<IndexSegmentRequest>(0);

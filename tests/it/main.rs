@@ -2,6 +2,7 @@
 
 mod abuse;
 mod agent;
+mod authority;
 mod broker;
 mod chaos;
 mod client;
@@ -35,6 +36,7 @@ mod resident;
 mod roles;
 mod rollout;
 mod scale;
+mod security;
 mod servers;
 mod shares;
 mod sidecar;

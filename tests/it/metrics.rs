@@ -15,6 +15,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
 use wal_indexer::proto::v1::{self, GetStatsRequest, GetStatsResponse, IndexSegmentRequest};
 
+use crate::authority::Authority;
 use crate::sidecar::{Sidecar, Wal, name, segment, segment_of};
 use crate::worker::{Client, Worker, chunk, header, inline, send_inline};
 
@@ -264,6 +265,15 @@ async fn of_a_busy_worker() -> Scrape {
     until(&worker, "all answered", |scrape| scrape.worker("fetched_bytes_total") > Some(0.0))
 }
 
+/// What a worker says that asks for certificates and tokens, beside that.
+fn of_a_guarded_worker() -> Scrape {
+    let authority = Authority::new();
+    let pair = authority.sign("worker");
+    let flags = ["--tls-cert", pair.certificate.to_str().expect("UTF-8")];
+    let flags = [flags, ["--tls-key", pair.key.to_str().expect("UTF-8")], MEASURED];
+    Worker::start_with(flags.as_flattened()).scrape()
+}
+
 /// What agents say: one with a segment that is damaged, one whose worker is none, one without a worker.
 async fn of_busy_agents() -> [Scrape; 3] {
     let (worker, wals) = (Worker::start(), [Wal::new(), Wal::new(), Wal::new()]);
@@ -292,7 +302,7 @@ async fn of_busy_agents() -> [Scrape; 3] {
 #[ignore = "needs promtool (tests/install-servers.sh); make test runs it"]
 async fn promtool_finds_nothing_to_say_about_the_names() {
     let [sends, refused, alone] = of_busy_agents().await;
-    for scrape in [of_a_busy_worker().await, sends, refused, alone] {
+    for scrape in [of_a_busy_worker().await, of_a_guarded_worker(), sends, refused, alone] {
         let promtool = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/promtool");
         let mut check = Command::new(promtool)
             .args(["check", "metrics"])
@@ -322,7 +332,8 @@ fn names_in(text: &str) -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn documents_rules_and_dashboard_name_what_is_measured() {
-    let measured = of_a_busy_worker().await.families();
+    let mut measured = of_a_busy_worker().await.families();
+    measured.append(&mut of_a_guarded_worker().families());
     let agents: BTreeSet<_> = of_busy_agents().await.iter().flat_map(Scrape::families).collect();
     let named = names_in(&text("docs/operations.md"));
     assert_eq!(named.symmetric_difference(&measured).collect::<Vec<_>>(), [""; 0]);

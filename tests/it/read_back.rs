@@ -11,7 +11,7 @@ use wal_indexer::client::Connection;
 use wal_indexer::proto::v1;
 use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
 use wal_indexer::restore::restore;
-use wal_indexer::server::{self, Config};
+use wal_indexer::server::{self, Config, Entrance};
 use wal_indexer::store::{BundleKey, KeyPrefix};
 use wal_indexer::verify::{Scrub, verify};
 
@@ -60,7 +60,12 @@ async fn every_fixture_is_restored_verified_and_searched_as_it_was() {
 pub async fn serve<T>(written: &Written, asks: impl AsyncFnOnce(String) -> T) -> T {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let config = Config { index: None, search: Some(written.searcher()), drain_max: Duration::from_secs(5) };
+    let config = Config {
+        index: None,
+        search: Some(written.searcher()),
+        entrance: Entrance::default(),
+        drain_max: Duration::from_secs(5),
+    };
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(server::run(listener, config, async move { _ = stopped.await }));
     let answer = asks(format!("http://{address}")).await;

@@ -104,6 +104,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
             "src/cli/",
         ],
     ),
+    ("tokio_rustls", &["src/server/", "src/client/"]),
+    ("subtle", &["src/server/tokens.rs"]),
     ("opentelemetry", &["src/metrics.rs", "src/metrics/", "src/telemetry.rs"]),
     ("opentelemetry_sdk", &["src/telemetry.rs"]),
     ("opentelemetry_prometheus", &["src/telemetry.rs"]),

@@ -28,6 +28,7 @@ pub type Client = IndexerServiceClient<Channel>;
 pub struct Worker {
     process: Child,
     address: String,
+    health: Option<String>,
     metrics: Option<String>,
     root: TempDir,
 }
@@ -123,13 +124,19 @@ impl Worker {
             address.unwrap_or_else(|| panic!("the worker said {line:?}\n{}", log()))
         };
         let address = told("listening on ");
+        let health = flags.contains(&"--health-listen").then(|| told("health on "));
         let metrics = flags.contains(&"--metrics-listen").then(|| told("metrics on "));
-        Self { process, address, metrics, root }
+        Self { process, address, health, metrics, root }
     }
 
     /// What it measures; it must have been started with `--metrics-listen`.
     pub fn scrape(&self) -> Scrape {
         Scrape::of(self.metrics.as_deref().expect("it was told to serve them"))
+    }
+
+    /// Where it answers probes; it must have been started with `--health-listen`.
+    pub fn health(&self) -> &str {
+        self.health.as_deref().expect("it was told to answer them")
     }
 
     pub fn address(&self) -> &str {
@@ -200,6 +207,12 @@ impl Worker {
         keys.retain(|key| !key.starts_with("wal-indexer-probe/"));
         keys.sort();
         keys
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        let log = fs::read(self.root.path().join("log")).expect("a file");
+        String::from_utf8_lossy(&log).into_owned()
     }
 
     /// The most memory that the process ever had resident, in bytes.

@@ -1,0 +1,85 @@
+//! Flags for what a worker asks its callers for, and for what a caller shows to workers.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tracing::warn;
+
+use super::seconds::positive_seconds;
+use super::{CliError, Exit, output};
+use crate::server::{Entrance, TlsFile, TlsFiles};
+
+/// Who gets in.
+#[derive(Debug, clap::Args)]
+pub struct EntranceArgs {
+    /// A PEM file with the worker's certificate, and those between it and its authority. With it, the worker speaks TLS only. Read
+    /// again when it changes, as the other files are.
+    #[arg(long, env = "WAL_INDEXER_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// A PEM file with the certificate's private key.
+    #[arg(long, env = "WAL_INDEXER_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// A PEM file with the authorities that callers' certificates must come from. Default: callers need no certificate.
+    #[arg(long, env = "WAL_INDEXER_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
+
+    /// A file of the tokens that calls must carry, each a line `NAME ROLE[,ROLE] TOKEN`, with the roles index, search and stats.
+    /// Default: calls need none.
+    #[arg(long, env = "WAL_INDEXER_TOKENS", value_name = "FILE")]
+    tokens: Option<PathBuf>,
+
+    /// For how long a connection is used, in seconds, give or take a tenth. Calls in hand are finished.
+    #[arg(long, env = "WAL_INDEXER_MAX_CONNECTION_AGE", default_value = "1800", value_name = "SECONDS",
+        value_parser = positive_seconds)]
+    max_connection_age: Duration,
+
+    /// Where to serve grpc.health.v1 alone, without TLS and tokens, for probes that have neither. `health on HOST:PORT` on standard
+    /// output says where. Default: beside all else only.
+    #[arg(long, env = "WAL_INDEXER_HEALTH_LISTEN", value_name = "HOST:PORT")]
+    health_listen: Option<String>,
+}
+
+impl EntranceArgs {
+    /// Reads the files.
+    pub async fn open(self) -> Result<Entrance, CliError> {
+        let mut entrance = Entrance::default();
+        entrance.connection_age_max = self.max_connection_age;
+        if let (Some(certificate), Some(key)) = (self.tls_cert, self.tls_key) {
+            let files = TlsFiles { certificate, key, client_authorities: self.tls_client_ca };
+            let refused = |error: crate::server::TlsError| {
+                let flag = match error.file {
+                    TlsFile::Certificate => "--tls-cert",
+                    TlsFile::Key => "--tls-key",
+                    TlsFile::ClientAuthorities => "--tls-client-ca",
+                };
+                CliError::flag(flag, &error)
+            };
+            entrance = entrance.with_tls(files).await.map_err(refused)?;
+        }
+        if let Some(tokens) = self.tokens {
+            let opened = entrance.with_tokens(tokens).await;
+            entrance = opened.map_err(|error| CliError::flag("--tokens", &error))?;
+        }
+        if let Some(listen) = &self.health_listen {
+            let bound = TcpListener::bind(listen).await;
+            entrance.probes =
+                Some(bound.map_err(|error| CliError::flag(&format!("--health-listen {listen}"), &error))?);
+        }
+        Ok(entrance)
+    }
+}
+
+/// Says where probes are answered, and what should not be so.
+pub fn announce(entrance: &Entrance, listening: IpAddr) -> Result<(), CliError> {
+    if entrance.has_tokens() && !entrance.has_tls() && !listening.is_loopback() {
+        warn!("tokens come over lines that are not encrypted: see --tls-cert");
+    }
+    let Some(probes) = &entrance.probes else { return Ok(()) };
+    let address = probes.local_addr();
+    let address = address.map_err(|error| CliError::new(Exit::Failed, "--health-listen", &error))?;
+    output::line(&format!("health on {address}"))
+}

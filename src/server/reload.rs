@@ -1,0 +1,134 @@
+//! Files that may be replaced while the worker runs: read at the start, and again when their contents change. What no longer fits
+//! is not taken over. Knows nothing of what is in them.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use crate::metrics;
+use crate::wording::chain;
+
+/// How often to look. Contents, not times: Kubernetes replaces a mounted secret by turning a link, others write into the file.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// A value that files hold.
+pub(super) trait Held: Sized + Send + Sync + 'static {
+    /// What it is, in measurements and in the log.
+    const WHAT: &'static str;
+    /// Which files hold it.
+    type Files: Clone + Send + Sync + 'static;
+    /// Why they hold none. Must not repeat what is in them.
+    type Error: Error + Send + 'static;
+
+    /// Where the files are.
+    fn paths(files: &Self::Files) -> Vec<PathBuf>;
+
+    /// The `index`th file cannot be read.
+    fn unreadable(files: &Self::Files, index: usize, source: io::Error) -> Self::Error;
+
+    /// What is in them, in their order, as a value.
+    fn parse(files: &Self::Files, contents: &[Vec<u8>]) -> Result<Self, Self::Error>;
+}
+
+/// What files held when they last fitted; cheap to clone.
+pub(super) struct Followed<T> {
+    latest: watch::Receiver<Arc<T>>,
+    /// Ends with the last clone.
+    following: Arc<Following>,
+}
+
+struct Following(AbortHandle);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl<T> Clone for Followed<T> {
+    fn clone(&self) -> Self {
+        Self { latest: self.latest.clone(), following: Arc::clone(&self.following) }
+    }
+}
+
+/// Says nothing of what the files hold.
+impl<T> fmt::Debug for Followed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Followed").finish_non_exhaustive()
+    }
+}
+
+impl<T: Held> Followed<T> {
+    /// Reads the files for the first time, and goes on looking in the background.
+    pub(super) async fn start(files: T::Files) -> Result<Self, T::Error> {
+        let contents = contents::<T>(&files).await?;
+        let value = T::parse(&files, &contents)?;
+        metrics::listener::reload_failing(T::WHAT, false);
+        let (sender, latest) = watch::channel(Arc::new(value));
+        let following = tokio::spawn(follow(files, digest(&contents), sender)).abort_handle();
+        Ok(Self { latest, following: Arc::new(Following(following)) })
+    }
+
+    /// The value as it is now.
+    pub(super) fn now(&self) -> Arc<T> {
+        Arc::clone(&self.latest.borrow())
+    }
+}
+
+async fn contents<T: Held>(files: &T::Files) -> Result<Vec<Vec<u8>>, T::Error> {
+    let mut contents = Vec::new();
+    for (index, path) in T::paths(files).into_iter().enumerate() {
+        let read = tokio::fs::read(path).await;
+        contents.push(read.map_err(|source| T::unreadable(files, index, source))?);
+    }
+    Ok(contents)
+}
+
+/// Tells contents apart without keeping them.
+fn digest(contents: &[Vec<u8>]) -> [u8; 32] {
+    let each = contents.iter().map(Sha256::digest);
+    each.fold(Sha256::new(), |all, one| all.chain_update(one)).finalize().into()
+}
+
+/// Takes over what fits; of what does not, says so once.
+async fn follow<T: Held>(files: T::Files, first: [u8; 32], latest: watch::Sender<Arc<T>>) {
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut seen, mut complained) = (Some(first), false);
+    loop {
+        looks.tick().await;
+        let read = match contents::<T>(&files).await {
+            Ok(contents) if seen == Some(digest(&contents)) => continue,
+            Ok(contents) => {
+                seen = Some(digest(&contents));
+                T::parse(&files, &contents)
+            }
+            // Complained about once, and looked at again whatever comes next.
+            Err(_) if complained && seen.is_none() => continue,
+            Err(error) => {
+                seen = None;
+                Err(error)
+            }
+        };
+        complained = read.is_err();
+        metrics::listener::reload_failing(T::WHAT, complained);
+        match read {
+            Ok(value) => {
+                info!(what = T::WHAT, "taken over from its files");
+                latest.send_replace(Arc::new(value));
+            }
+            Err(error) => {
+                warn!(what = T::WHAT, error = chain(&error), "does not fit: the one before stays in use");
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The worker's certificate, and whose certificates it asks for: from files that may be renewed at any time. Knows nothing of
+//! connections.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+
+use super::not_after::not_after;
+use super::reload::{Followed, Held};
+use crate::metrics;
+
+/// All that is spoken behind TLS.
+const HTTP_2: &[u8] = b"h2";
+
+/// PEM files with what a worker shows, and asks for.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The worker's certificate and those between it and its authority, its own first.
+    pub certificate: PathBuf,
+    /// The certificate's private key.
+    pub key: PathBuf,
+    /// The authorities that callers' certificates must come from. Without one, callers need none.
+    pub client_authorities: Option<PathBuf>,
+}
+
+/// One of [`TlsFiles`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsFile {
+    /// The certificate.
+    Certificate,
+    /// Its key.
+    Key,
+    /// The callers' authorities.
+    ClientAuthorities,
+}
+
+/// Why files make no TLS. Nothing of what is in them is repeated.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", path.display())]
+pub struct TlsError {
+    /// Which file is to blame.
+    pub file: TlsFile,
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    #[source]
+    pub problem: TlsProblem,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsProblem {
+    /// It cannot be read.
+    #[error("cannot be read")]
+    Unreadable(#[source] io::Error),
+    /// It holds something else.
+    #[error("holds no certificate in PEM")]
+    NoCertificate,
+    /// It holds something else.
+    #[error("holds no private key in PEM")]
+    NoKey,
+    /// The key is of a kind that is not supported, or of another certificate.
+    #[error("does not go with the certificate")]
+    Key(#[source] rustls::Error),
+    /// A certificate of it cannot be an authority.
+    #[error("holds no authority's certificate")]
+    Authority(#[source] rustls::Error),
+}
+
+impl TlsFiles {
+    fn blame(&self, file: TlsFile, problem: TlsProblem) -> TlsError {
+        let path = match file {
+            TlsFile::Certificate => Some(&self.certificate),
+            TlsFile::Key => Some(&self.key),
+            TlsFile::ClientAuthorities => self.client_authorities.as_ref(),
+        };
+        TlsError { file, path: path.cloned().unwrap_or_default(), problem }
+    }
+}
+
+/// How connections are made safe at the moment.
+pub(super) struct Tls(Arc<ServerConfig>);
+
+impl Followed<Tls> {
+    /// For one connection: those that are open keep what they began with.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.now().0))
+    }
+}
+
+impl Held for Tls {
+    const WHAT: &'static str = "certificate";
+    type Files = TlsFiles;
+    type Error = TlsError;
+
+    fn paths(files: &TlsFiles) -> Vec<PathBuf> {
+        [&files.certificate, &files.key].into_iter().chain(&files.client_authorities).cloned().collect()
+    }
+
+    fn unreadable(files: &TlsFiles, index: usize, source: io::Error) -> TlsError {
+        let file = match index {
+            0 => TlsFile::Certificate,
+            1 => TlsFile::Key,
+            _ => TlsFile::ClientAuthorities,
+        };
+        files.blame(file, TlsProblem::Unreadable(source))
+    }
+
+    fn parse(files: &TlsFiles, contents: &[Vec<u8>]) -> Result<Self, TlsError> {
+        let pem = |index: usize| contents.get(index).map_or(&[][..], Vec::as_slice);
+        let chain = certificates(pem(0))
+            .ok_or_else(|| files.blame(TlsFile::Certificate, TlsProblem::NoCertificate))?;
+        let ends = chain.first().and_then(not_after);
+        let key = PrivateKeyDer::from_pem_slice(pem(1))
+            .map_err(|_| files.blame(TlsFile::Key, TlsProblem::NoKey))?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let refused =
+            |file, problem: fn(rustls::Error) -> TlsProblem| move |error| files.blame(file, problem(error));
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(refused(TlsFile::Key, TlsProblem::Key))?;
+        let builder = match files.client_authorities {
+            None => builder.with_no_client_auth(),
+            Some(_) => {
+                let file = TlsFile::ClientAuthorities;
+                let authorities =
+                    certificates(pem(2)).ok_or_else(|| files.blame(file, TlsProblem::NoCertificate))?;
+                let mut roots = RootCertStore::empty();
+                for authority in authorities {
+                    roots.add(authority).map_err(refused(file, TlsProblem::Authority))?;
+                }
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+                let unsuitable =
+                    |error: rustls::server::VerifierBuilderError| rustls::Error::General(error.to_string());
+                builder.with_client_cert_verifier(
+                    verifier.map_err(unsuitable).map_err(refused(file, TlsProblem::Authority))?,
+                )
+            }
+        };
+        let mut config =
+            builder.with_single_cert(chain, key).map_err(refused(TlsFile::Key, TlsProblem::Key))?;
+        config.alpn_protocols = vec![HTTP_2.to_vec()];
+        if let Some(ends) = ends {
+            metrics::listener::certificate_ends(ends.unix_timestamp());
+        }
+        Ok(Self(Arc::new(config)))
+    }
+}
+
+/// All of a file's; `None` where one of them does not read, or there is none.
+fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    let all = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().ok()?;
+    (!all.is_empty()).then_some(all)
+}

@@ -1,0 +1,287 @@
+//! Who may call what, by token: a file of names, roles and tokens. Knows nothing of the calls themselves.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+
+use super::reload::Held;
+
+/// A token is drawn, not thought up: what is shorter can be guessed.
+const TOKEN_BYTES_MIN: usize = 16;
+
+/// More makes each call slower, since each token is compared.
+const TOKENS_MAX: usize = 1_000;
+
+/// What a token opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// `IndexSegment`.
+    Index,
+    /// `SearchService`: whoever has it reads all records.
+    Search,
+    /// `GetStats` and `Health`.
+    Stats,
+}
+
+impl Role {
+    /// As files and errors call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Index => "index",
+            Self::Search => "search",
+            Self::Stats => "stats",
+        }
+    }
+
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+impl FromStr for Role {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::Index, Self::Search, Self::Stats].into_iter().find(|role| role.name() == text).ok_or(())
+    }
+}
+
+/// What the holder of a token is called, and may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Grant {
+    /// What it is called.
+    pub name: Arc<str>,
+    roles: u8,
+}
+
+impl Grant {
+    /// Whether its roles reach.
+    pub(super) fn has(&self, role: Role) -> bool {
+        self.roles & role.bit() != 0
+    }
+}
+
+/// All tokens: their hashes, so that nothing can show them.
+pub(super) struct Tokens(Vec<([u8; 32], Grant)>);
+
+impl Tokens {
+    /// Whose token it is. Takes as long for one that is nearly right as for any other, and wherever in the file it stands.
+    pub(super) fn grant(&self, token: &[u8]) -> Option<&Grant> {
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        let (mut found, mut at) = (Choice::from(0), 0u64);
+        for (number, (known, _)) in (0u64..).zip(&self.0) {
+            let same = known.ct_eq(&digest);
+            at.conditional_assign(&number, same);
+            found |= same;
+        }
+        let (_, grant) = self.0.get(usize::try_from(at).ok()?)?;
+        bool::from(found).then_some(grant)
+    }
+}
+
+/// Names only.
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(_, grant)| &grant.name)).finish()
+    }
+}
+
+/// Why a file of tokens is none. Says where, never what is there.
+#[derive(Debug, thiserror::Error)]
+pub enum TokensError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not text.
+    #[error("{} is no UTF-8", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Nobody could call anything.
+    #[error("{} holds no token", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no end to it.
+    #[error("{} holds more than {TOKENS_MAX} tokens", path.display())]
+    TooMany {
+        /// The file.
+        path: PathBuf,
+    },
+    /// One line of it does not read.
+    #[error("{}, line {line}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// Why not.
+        #[source]
+        source: LineError,
+    },
+}
+
+/// Why a line of a file of tokens does not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    /// There are not three words in it.
+    #[error("a line is NAME ROLE[,ROLE] TOKEN")]
+    NotThreeWords,
+    /// It says something else than a role.
+    #[error("roles are index, search and stats")]
+    UnknownRole,
+    /// It could be guessed.
+    #[error("a token has at least {TOKEN_BYTES_MIN} characters")]
+    TooShort,
+    /// It could not be sent in a header.
+    #[error("names and tokens are visible ASCII")]
+    NotVisible,
+    /// A line above has it, too: whose call is it?
+    #[error("the token is that of line {first}")]
+    Duplicate {
+        /// Counted from 1.
+        first: usize,
+    },
+}
+
+impl Held for Tokens {
+    const WHAT: &'static str = "tokens";
+    type Files = PathBuf;
+    type Error = TokensError;
+
+    fn paths(path: &PathBuf) -> Vec<PathBuf> {
+        vec![path.clone()]
+    }
+
+    fn unreadable(path: &PathBuf, _: usize, source: io::Error) -> TokensError {
+        TokensError::File { path: path.clone(), source }
+    }
+
+    fn parse(path: &PathBuf, contents: &[Vec<u8>]) -> Result<Self, TokensError> {
+        let path = || path.clone();
+        let text = std::str::from_utf8(contents.first().map_or(&[], Vec::as_slice));
+        let text = text.map_err(|_| TokensError::NotText { path: path() })?;
+        let mut tokens: Vec<([u8; 32], Grant)> = Vec::new();
+        let mut lines = Vec::new();
+        for (line, words) in (1..).zip(text.lines()) {
+            if words.trim().is_empty() || words.trim_start().starts_with('#') {
+                continue;
+            }
+            let refused = |source| TokensError::Line { path: path(), line, source };
+            let (digest, grant) = read_line(words).map_err(refused)?;
+            if let Some(at) = tokens.iter().position(|(known, _)| *known == digest) {
+                let first = lines.get(at).copied().unwrap_or_default();
+                return Err(refused(LineError::Duplicate { first }));
+            }
+            tokens.push((digest, grant));
+            lines.push(line);
+            if tokens.len() > TOKENS_MAX {
+                return Err(TokensError::TooMany { path: path() });
+            }
+        }
+        if tokens.is_empty() {
+            return Err(TokensError::Empty { path: path() });
+        }
+        Ok(Self(tokens))
+    }
+}
+
+fn read_line(line: &str) -> Result<([u8; 32], Grant), LineError> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    let [name, roles, token] = words.as_slice() else { return Err(LineError::NotThreeWords) };
+    if !name.bytes().chain(token.bytes()).all(|byte| byte.is_ascii_graphic()) {
+        return Err(LineError::NotVisible);
+    }
+    let roles = roles.split(',').try_fold(0, |roles, role| {
+        role.parse::<Role>().map(|role| roles | role.bit()).map_err(|()| LineError::UnknownRole)
+    })?;
+    if token.len() < TOKEN_BYTES_MIN {
+        return Err(LineError::TooShort);
+    }
+    Ok((Sha256::digest(token).into(), Grant { name: Arc::from(*name), roles }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    const TOKEN: &str = "hunter2-hunter2-hunter2";
+
+    fn read(text: &str) -> Result<Tokens, TokensError> {
+        Tokens::parse(&"tokens".into(), &[text.as_bytes().to_vec()])
+    }
+
+    #[track_caller]
+    fn refused(text: &str, expected: &str) {
+        let error = read(text).expect_err(expected);
+        let shown = format!("{error}: {:?} {error:?}", error.source().map(ToString::to_string));
+        assert!(shown.contains(expected), "{text}: {shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn a_token_opens_what_its_line_says() {
+        let text =
+            format!("# who\n\n agent index {TOKEN}-1 \nagent index {TOKEN}-2\nops search,stats {TOKEN}-3");
+        let tokens = read(&text).expect("they read");
+        for (token, name, roles) in [
+            ("-1", "agent", &[Role::Index][..]),
+            ("-2", "agent", &[Role::Index]),
+            ("-3", "ops", &[Role::Search, Role::Stats]),
+        ] {
+            let grant = tokens.grant(format!("{TOKEN}{token}").as_bytes()).expect("it is known");
+            assert_eq!(&*grant.name, name);
+            for role in [Role::Index, Role::Search, Role::Stats] {
+                assert_eq!(grant.has(role), roles.contains(&role), "{name}: {role:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_a_token() {
+        let tokens =
+            read(&format!("agent index {TOKEN}\nops stats another-one-of-them\n")).expect("they read");
+        for wrong in [
+            "",
+            "hunter2",
+            "hunter2-hunter2-hunter",
+            "hunter2-hunter2-hunter22",
+            "agent",
+            "HUNTER2-hunter2-hunter2",
+        ] {
+            assert_eq!(tokens.grant(wrong.as_bytes()), None, "{wrong}");
+        }
+        assert!(!format!("{tokens:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn lesson_20_what_does_not_read_is_refused_by_its_line_and_not_repeated() {
+        refused("", "no token");
+        refused("# hunter2\n\n", "no token");
+        refused(TOKEN, "line 1");
+        refused(&format!("agent {TOKEN}"), "NAME ROLE");
+        refused(&format!("agent index {TOKEN} more"), "NAME ROLE");
+        refused(&format!("#\nagent index,admin {TOKEN}"), "line 2");
+        refused(&format!("agent {TOKEN} index"), "roles are");
+        refused("agent index hunter2", "at least 16");
+        refused("agent index hunter2-hunter2-hünter2", "visible ASCII");
+        refused(&format!("a index {TOKEN}\n\nb stats {TOKEN}"), "that of line 1");
+        let error = Tokens::parse(&"tokens".into(), &[vec![0xff; 40]]).expect_err("it is no text");
+        assert!(matches!(error, TokensError::NotText { .. }), "{error:?}");
+    }
+}
