@@ -29,10 +29,12 @@ pub enum Fault {
     #[error(transparent)]
     Bundle(#[from] VerifyError),
     /// The bundle says of itself what its key does not say.
-    #[error("the manifest's {what} is not the key's")]
+    #[error("the manifest's {what} is not the key's; by what it says it belongs under {own_key}")]
     OtherThanItsKey {
         /// What differs.
         what: &'static str,
+        /// The key that its manifest makes.
+        own_key: String,
     },
     /// The bundle's fields are no topic and partition.
     #[error("the manifest's {what} cannot be")]

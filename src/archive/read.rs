@@ -289,7 +289,7 @@ fn agrees_with_key(
         ("segment hash", from_manifest.hash() != key.hash()),
     ];
     match differs.into_iter().find(|(_, differs)| *differs) {
-        Some((what, _)) => Err(Fault::OtherThanItsKey { what }),
+        Some((what, _)) => Err(Fault::OtherThanItsKey { what, own_key: from_manifest.to_string() }),
         None => Ok(()),
     }
 }

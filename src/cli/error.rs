@@ -53,6 +53,14 @@ impl CliError {
         Self { exit: exit_of(status.code()), line }
     }
 
+    /// The same, to a question: what is asked stands on the command line, and where it cannot be answered, that is what is wrong.
+    pub fn question(what: &str, status: &Status) -> Self {
+        match status.code() {
+            Code::InvalidArgument => Self::because(Exit::Usage, format!("{what}: {}", status.message())),
+            _ => Self::status(what, status),
+        }
+    }
+
     /// A segment was not indexed.
     pub fn ingest(what: &str, error: &IngestError) -> Self {
         Self::status(what, &of_ingest(error))

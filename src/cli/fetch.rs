@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tonic::Status;
@@ -27,11 +28,11 @@ const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, clap::Args)]
 pub struct FetchArgs {
     /// The topic.
-    #[arg(long, env = "WAL_INDEXER_TOPIC", value_name = "TOPIC")]
+    #[arg(long, env = "WAL_INDEXER_TOPIC", value_name = "TOPIC", value_parser = NonEmptyStringValueParser::new())]
     topic: String,
 
     /// The partition.
-    #[arg(long, env = "WAL_INDEXER_PARTITION", value_name = "N")]
+    #[arg(long, env = "WAL_INDEXER_PARTITION", value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     partition: i32,
 
     /// Where to begin.
@@ -102,6 +103,9 @@ impl FetchArgs {
         for v1::Conflict { offset, bundle_keys, .. } in &last.conflicts {
             warn!(offset, ?bundle_keys, "bundles hold different records for one offset");
         }
+        if last.log_id.is_empty() {
+            eprintln!("nothing is stored{}", text::of(Some(&self.topic), Some(self.partition)));
+        }
         if self.json {
             return output::json_line(last);
         }
@@ -168,7 +172,7 @@ async fn page(
     request: &v1::FetchRequest,
     mut each: impl FnMut(&v1::FetchResponse) -> Result<(), CliError>,
 ) -> Result<v1::FetchResponse, CliError> {
-    let failed = |status: Status| CliError::status(place.name(), &status);
+    let failed = |status: Status| CliError::question(place.name(), &status);
     let mut messages = ask(place, request.clone()).await?;
     while let Some(message) = messages.next().await {
         let message = message.map_err(failed)?;
@@ -189,7 +193,7 @@ async fn ask(
             Ok(endpoint::ask(address, async |client| client.fetch(request).await).await?.boxed())
         }
         Place::Store(shelf) => {
-            let failed = |status| CliError::status(place.name(), &status);
+            let failed = |status| CliError::question(place.name(), &status);
             let request = rpc::request(request).map_err(failed)?;
             Ok(rpc::messages(shelf, request).await.map_err(failed)?.boxed())
         }

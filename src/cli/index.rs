@@ -75,6 +75,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
 }
 
 async fn index_all(args: Args) -> Result<(), CliError> {
+    args.check()?;
     let ingest = args.pipeline.start().await?;
     let (mut receipts, mut failures) = (Vec::new(), Vec::new());
     for path in &args.paths {
@@ -95,6 +96,32 @@ async fn index_all(args: Args) -> Result<(), CliError> {
     Err(CliError::because(exit, last.line()))
 }
 
+impl Args {
+    /// What is said of all the files.
+    fn parts(&self) -> RequestParts {
+        RequestParts {
+            format: self.format.map(|format| match format {
+                Format::ChronikWal => SegmentFormat::ChronikWal,
+                Format::KafkaLog => SegmentFormat::KafkaLog,
+            }),
+            topic: self.topic.clone(),
+            partition: self.partition,
+            log_id: self.log_id.clone(),
+            torn_tail: match self.torn_tail {
+                Torn::Refuse => TornTail::Refuse,
+                Torn::Keep => TornTail::Keep,
+            },
+            ..RequestParts::default()
+        }
+    }
+
+    /// Names that make no key are the command line's fault, and no file's.
+    fn check(&self) -> Result<(), CliError> {
+        let request = Request::new(self.parts());
+        request.map(drop).map_err(|error| CliError::flag("--topic, --partition or --log-id", &error))
+    }
+}
+
 async fn index_file(ingest: &Ingest, args: &Args, path: &Path) -> Result<v1::IndexSegmentResponse, CliError> {
     let name = path.display().to_string();
     let unreadable = |error: std::io::Error| {
@@ -106,22 +133,8 @@ async fn index_file(ingest: &Ingest, args: &Args, path: &Path) -> Result<v1::Ind
     if !meta.is_file() {
         return Err(CliError::because(Exit::Failed, format!("{name}: not a file")));
     }
-    let parts = RequestParts {
-        segment_id: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
-        format: args.format.map(|format| match format {
-            Format::ChronikWal => SegmentFormat::ChronikWal,
-            Format::KafkaLog => SegmentFormat::KafkaLog,
-        }),
-        topic: args.topic.clone(),
-        partition: args.partition,
-        log_id: args.log_id.clone(),
-        size_bytes: meta.len(),
-        crc32c: None,
-        torn_tail: match args.torn_tail {
-            Torn::Refuse => TornTail::Refuse,
-            Torn::Keep => TornTail::Keep,
-        },
-    };
+    let segment_id = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let parts = RequestParts { segment_id, size_bytes: meta.len(), ..args.parts() };
     let request =
         Request::new(parts).map_err(|error| CliError::status(&name, &status::of_request(&error)))?;
     let bar = output::progress(meta.len(), &name);

@@ -1,10 +1,11 @@
 //! `ls`: which logs and bundles there are.
 
+use clap::builder::NonEmptyStringValueParser;
 use futures::TryStreamExt;
 
 use super::place::{Place, PlaceArgs};
 use super::store::exit_of_store;
-use super::text::one_line;
+use super::text::{of, one_line};
 use super::{CliError, Exit, endpoint, output, runtime};
 use crate::ids::LogId;
 use crate::proto::v1;
@@ -19,11 +20,11 @@ const GAPS_SHOWN_MAX: usize = 3;
 #[derive(Debug, clap::Args)]
 pub struct LsArgs {
     /// Only those of this topic.
-    #[arg(long, env = "WAL_INDEXER_TOPIC", value_name = "TOPIC")]
+    #[arg(long, env = "WAL_INDEXER_TOPIC", value_name = "TOPIC", value_parser = NonEmptyStringValueParser::new())]
     topic: Option<String>,
 
     /// Only those of this partition.
-    #[arg(long, env = "WAL_INDEXER_PARTITION", value_name = "N")]
+    #[arg(long, env = "WAL_INDEXER_PARTITION", value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     partition: Option<i32>,
 
     /// Only those of this incarnation of the log.
@@ -50,11 +51,13 @@ pub struct LsArgs {
 pub fn run(args: &LsArgs) -> Result<(), CliError> {
     let place = args.place.open()?;
     let bundles = runtime()?.block_on(list(args, &place))?;
+    if bundles.is_empty() {
+        // Beside the answer, which has no lines then.
+        eprintln!("no bundles{} in {}", of(args.topic.as_deref(), args.partition), place.name());
+        return Ok(());
+    }
     if args.json {
         return bundles.iter().try_for_each(output::json_line);
-    }
-    if bundles.is_empty() {
-        return output::line(&format!("no bundles in {}", place.name()));
     }
     if args.bundles || args.segment.is_some() {
         return print_bundles(&bundles);

@@ -10,6 +10,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use clap::builder::NonEmptyStringValueParser;
 use tracing::warn;
 use url::Url;
 
@@ -30,16 +31,16 @@ use source::Source;
 /// timestamp:>=2024-05-01, with AND, OR, NOT or -, and brackets. An empty one finds all records. docs/search.md has more.
 #[derive(Debug, clap::Args)]
 pub struct SearchArgs {
-    /// What to look for.
+    /// What to look for. What begins with a minus goes behind `--`, last: -- -level:info.
     #[arg(value_name = "QUERY", default_value = "")]
     query: String,
 
     /// Where to look.
-    #[arg(long, env = "WAL_INDEXER_TOPIC", value_name = "TOPIC")]
+    #[arg(long, env = "WAL_INDEXER_TOPIC", value_name = "TOPIC", value_parser = NonEmptyStringValueParser::new())]
     topic: String,
 
     /// Only this partition.
-    #[arg(long, env = "WAL_INDEXER_PARTITION", value_name = "N")]
+    #[arg(long, env = "WAL_INDEXER_PARTITION", value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     partition: Option<i32>,
 
     /// Only this incarnation of the log.
@@ -131,6 +132,7 @@ pub fn run(args: &SearchArgs) -> Result<(), CliError> {
         } else {
             let summary = source.search(args.request(), |record| printer.record(&record)).await?;
             warn_of_conflicts(&summary);
+            args.note_absence(&summary);
             printer.summary(&summary)
         }
     })
@@ -177,6 +179,13 @@ impl SearchArgs {
             min_timestamp_ms: self.since,
             max_timestamp_ms: self.until,
             log_id: self.log_id.clone(),
+        }
+    }
+
+    /// Says that there was nothing to search. That is no error: a topic's first segment may be on its way.
+    fn note_absence(&self, summary: &v1::SearchSummary) {
+        if summary.bundles_searched + summary.bundles_pruned + summary.bundles_left == 0 {
+            eprintln!("nothing is stored{}", text::of(Some(&self.topic), self.partition));
         }
     }
 

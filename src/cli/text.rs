@@ -23,6 +23,16 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
     line.into()
 }
 
+/// What was asked for, behind a sentence that says that there is none of it: ` of orders/3`.
+pub fn of(topic: Option<&str>, partition: Option<i32>) -> String {
+    match (topic.map(one_line), partition) {
+        (Some(topic), Some(partition)) => format!(" of {topic}/{partition}"),
+        (Some(topic), None) => format!(" of topic {topic}"),
+        (None, Some(partition)) => format!(" of partition {partition} of any topic"),
+        (None, None) => String::new(),
+    }
+}
+
 /// A key or a value on one line: what is not UTF-8 as `\xff`, null as `(null)`.
 pub fn value(bytes: Option<&[u8]>) -> String {
     let Some(bytes) = bytes else { return "(null)".to_owned() };

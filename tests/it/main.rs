@@ -6,6 +6,7 @@ mod authority;
 mod broker;
 mod chaos;
 mod client;
+mod commands;
 mod concurrency;
 mod corruption;
 mod crooked;

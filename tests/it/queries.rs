@@ -2,7 +2,7 @@
 
 mod command;
 mod compose;
-mod hostile;
+pub mod hostile;
 mod oracle;
 
 use std::collections::{BTreeMap, BTreeSet};

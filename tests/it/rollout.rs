@@ -149,9 +149,11 @@ impl Scene {
         }
     }
 
-    /// Tells a worker to stop, with work in hand, and waits for its end.
-    async fn stop(&mut self, nth: usize) {
+    /// Tells a worker to stop, with work in hand, and waits for its end. Where workers share a name, it leaves that as it is told,
+    /// and these are left: callers hear of either first.
+    async fn stop(&mut self, nth: usize, left: &[usize]) {
         self.has_work(nth).await;
+        self.call_together(left);
         let worker = &mut self.workers[nth];
         let before = worker.said("segment indexed");
         let began = Instant::now();
@@ -166,7 +168,7 @@ impl Scene {
         match self.replaced {
             Replaced::There => {
                 for nth in 0..3 {
-                    self.stop(nth).await;
+                    self.stop(nth, &[]).await;
                     self.start_worker(nth);
                 }
             }
@@ -177,17 +179,15 @@ impl Scene {
                     self.start_worker(free);
                     running.push(free);
                     self.call_together(&running);
-                    // A pod leaves its name when it is told to stop.
                     self.has_work(free).await;
                     running.retain(|nth| *nth != old);
-                    self.call_together(&running);
-                    self.stop(old).await;
+                    self.stop(old, &running).await;
                     free = old;
                 }
                 // As it was: the fourth goes last, and the third is back.
                 self.start_worker(free);
-                self.call_together(&[0, 1, 2]);
-                self.stop(3).await;
+                self.call_together(&[0, 1, 2, 3]);
+                self.stop(3, &[0, 1, 2]).await;
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use tonic::{Code, Request, Status};
+use tonic::{Request, Status};
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 use url::Url;
@@ -67,7 +67,7 @@ impl Source {
             Self::Here(reader) => {
                 // It would log what is printed here anyway.
                 let answers = reader.search(Request::new(request)).with_subscriber(NoSubscriber::default());
-                let answers = answers.await.map_err(|status| status_error("cannot search", &status))?;
+                let answers = answers.await.map_err(|status| CliError::question("cannot search", &status))?;
                 drain("cannot search", answers.into_inner(), &mut take).await?;
             }
         }
@@ -94,7 +94,7 @@ impl Source {
             Self::Here(reader) => {
                 let listed =
                     reader.list_bundles(Request::new(request)).with_subscriber(NoSubscriber::default());
-                let listed = listed.await.map_err(|status| status_error("cannot list", &status))?;
+                let listed = listed.await.map_err(|status| CliError::question("cannot list", &status))?;
                 drain("cannot list", listed.into_inner(), &mut take).await?;
             }
         }
@@ -108,23 +108,15 @@ async fn drain<T>(
     take: &mut impl FnMut(T) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
     while let Some(message) = messages.next().with_subscriber(NoSubscriber::default()).await {
-        take(message.map_err(|status| status_error(what, &status))?)?;
+        take(message.map_err(|status| CliError::question(what, &status))?)?;
     }
     Ok(())
 }
 
 fn connection_error(endpoint: &str, error: ConnectionError) -> CliError {
     match error {
-        ConnectionError::Status(status) => status_error(endpoint, &status),
+        ConnectionError::Status(status) => CliError::question(endpoint, &status),
         ConnectionError::Connect { .. } => CliError::new(Exit::Again, "no worker", &error),
         ConnectionError::File(_) => CliError::new(Exit::Failed, endpoint, &error),
-    }
-}
-
-/// What is asked stands on the command line: where it cannot be answered, that is what is wrong.
-fn status_error(what: &str, status: &Status) -> CliError {
-    match status.code() {
-        Code::InvalidArgument => CliError::because(Exit::Usage, format!("{what}: {}", status.message())),
-        _ => CliError::status(what, status),
     }
 }

@@ -223,7 +223,9 @@ impl Compiler<'_> {
         self.count(terms.len())?;
         let open = if sought.is_open { terms.pop() } else { None };
         let in_order = self.positions || sought.words.len() == 1;
-        self.phrases_as_words |= !in_order;
+        // A number or a date is one thing, although its text has several words: `5.0`, `2024-05-01T12:00:00Z`.
+        let is_phrase = sought.number.is_none() && sought.date.is_none();
+        self.phrases_as_words |= !in_order && is_phrase;
         match (open, terms.len()) {
             (None, 1) => found.parts.extend(terms.pop().map(part)),
             (None, _) if in_order => {

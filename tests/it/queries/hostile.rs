@@ -17,7 +17,7 @@ const PATHS: usize = 900;
 const ENDS_WITHIN: Duration = Duration::from_secs(300);
 
 /// Values as Chronik's V1 records: the simplest frame there is.
-fn segment(values: &[String]) -> Vec<u8> {
+pub fn segment(values: &[String]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (offset, value) in values.iter().enumerate() {
         let (key_len, value_len, headers) = (-1_i32, value.len() as i32, 0_i32);

@@ -1,0 +1,129 @@
+//! What verbs say where nothing is stored, where a name cannot be, and where a bundle lies under another key than its own.
+
+use std::fs;
+
+use crate::queries::hostile::segment as segment_of_values;
+use crate::worker::{Worker, command, file_url, inline, send_inline};
+use crate::written::fixture;
+
+/// Exit code, standard output, standard error.
+fn said(arguments: &[&str]) -> (i32, String, String) {
+    let output = command(arguments).output().expect("it starts");
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+    (output.status.code().expect("no signal"), text(&output.stdout), text(&output.stderr))
+}
+
+/// A worker that holds `orders/3`; and both places that hold it, as flags.
+async fn with_orders() -> (Worker, [[String; 2]; 2]) {
+    let worker = Worker::start();
+    let source = fixture("kafka/none.log");
+    let header = inline(source.len() as u64, Some(("orders", 3)));
+    send_inline(&mut worker.client().await, header, &source, 1 << 20).await.expect("a receipt");
+    let places =
+        [["--store".to_owned(), file_url(&worker.store())], ["--endpoint".to_owned(), worker.endpoint()]];
+    (worker, places)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_of_which_nothing_is_stored_is_an_empty_answer_and_a_word_about_it() {
+    let (_worker, places) = with_orders().await;
+    for place in &places {
+        let place = place.each_ref().map(String::as_str);
+        for (arguments, out, err) in [
+            (&["search", "x", "--topic", "none"][..], "", "nothing is stored of topic none\n"),
+            (&["search", "x", "--topic", "none", "--count"], "0\n", "nothing is stored of topic none\n"),
+            (
+                &["search", "x", "--topic", "orders", "--partition", "9"],
+                "",
+                "nothing is stored of orders/9\n",
+            ),
+            (
+                &["fetch", "--topic", "none", "--partition", "0"],
+                "",
+                "nothing is stored of none/0\nnext offset: 0\n",
+            ),
+            (&["ls", "--topic", "none"], "", "no bundles of topic none in "),
+            (&["ls", "--partition", "9", "--json"], "", "no bundles of partition 9 of any topic in "),
+        ] {
+            let (code, printed, told) = said(&[arguments, &place].concat());
+            assert_eq!((code, &*printed), (0, out), "{arguments:?} {place:?}: {told}");
+            assert!(told.starts_with(err), "{arguments:?} {place:?}: {told}");
+        }
+        // A word that is not there is no topic that is not there.
+        for arguments in [
+            &["search", "no-such-word", "--topic", "orders"][..],
+            &["search", "*", "--topic", "orders", "--min-offset", "1000"],
+            &["fetch", "--topic", "orders", "--partition", "3", "--offset", "1000"],
+        ] {
+            let (code, printed, told) = said(&[arguments, &place].concat());
+            assert_eq!((code, &*printed), (0, ""), "{told}");
+            assert!(!told.contains("nothing is stored"), "{arguments:?} {place:?}: {told}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_cannot_be_is_the_command_lines_fault() {
+    let (worker, places) = with_orders().await;
+    let file = worker.sources().join("a segment");
+    fs::write(&file, fixture("kafka/none.log")).expect("written");
+    let (file, long) = (file.to_str().expect("UTF-8"), "x".repeat(250));
+    let place = places[0].each_ref().map(String::as_str);
+    for (arguments, names) in [
+        (&["index", file, "--partition", "0", "--topic", ""][..], "--topic"),
+        (&["index", file, "--partition", "0", "--topic", &long], "--topic"),
+        (&["index", file, "--topic", "t", "--partition=-1"], "--partition"),
+        (&["index", file, "--topic", "t", "--partition", "0", "--log-id", &long], "--log-id"),
+        (&["search", "x", "--topic", ""], "--topic"),
+        (&["search", "x", "--topic", "t", "--partition=-1"], "--partition"),
+        (&["fetch", "--topic", "", "--partition", "0"], "--topic"),
+        (&["fetch", "--topic", "t", "--partition=-1"], "--partition"),
+        (&["ls", "--topic", ""], "--topic"),
+        (&["ls", "--partition=-1"], "--partition"),
+    ] {
+        let (code, printed, told) = said(&[arguments, &place].concat());
+        assert_eq!((code, &*printed), (2, ""), "{arguments:?}: {told}");
+        assert!(told.contains(names), "{arguments:?}: {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bundle_under_another_key_tells_its_own() {
+    let (worker, places) = with_orders().await;
+    let (key, store) = (worker.keys().remove(0), &places[0][1]);
+    let moved = key.replacen("orders/3/", "payments/4/", 1);
+    let path = |key: &str| worker.store().join(key);
+    fs::create_dir_all(path(&moved).parent().expect("a directory")).expect("a directory");
+    fs::rename(path(&key), path(&moved)).expect("renamed");
+    for arguments in [&["verify", "--all"][..], &["verify", &moved], &["inspect", &moved]] {
+        let (code, out, err) = said(&[arguments, &["--store", store]].concat());
+        assert_eq!(code, 3, "{arguments:?}: {out}{err}");
+        let own = format!("by what it says it belongs under {key}");
+        assert!(out.contains(&own) || err.contains(&own), "{arguments:?}: {out}{err}");
+    }
+    // Put there, it is sound.
+    fs::rename(path(&moved), path(&key)).expect("renamed");
+    assert_eq!(said(&["verify", "--all", "--store", store]).0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_and_dates_are_no_phrases_and_a_query_may_begin_with_a_minus() {
+    let worker = Worker::start();
+    let store = file_url(&worker.store());
+    let log = worker.sources().join("log");
+    let values =
+        [r#"{"n":5.0,"at":"2024-05-01T12:00:00Z","said":"a b"}"#, r#"{"n":7,"at":"2024-06-01T12:00:00Z"}"#];
+    fs::write(&log, segment_of_values(&values.map(str::to_owned))).expect("written");
+    let log = log.to_str().expect("UTF-8");
+    let (code, _, err) = said(&["index", log, "--topic", "t", "--partition", "0", "--store", &store]);
+    assert_eq!(code, 0, "{err}");
+    let search = |query: &[&str]| {
+        let (code, out, err) = said(&[&["search", "--topic", "t", "--store", &store], query].concat());
+        assert_eq!(code, 0, "{err}");
+        (out.lines().count(), err.contains("phrases were looked for as words"))
+    };
+    assert_eq!(search(&["n:5.0"]), (1, false));
+    assert_eq!(search(&["at:\"2024-05-01T12:00:00Z\""]), (1, false));
+    assert_eq!(search(&["said:\"b a\""]), (1, true), "here they were");
+    assert_eq!(search(&["--", "-n:7"]), (1, false));
+}
