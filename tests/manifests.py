@@ -26,6 +26,9 @@ PROGRAM = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "target/debu
 # What workers take beside their budget: half as much again, or so (docs/operations.md, "What a worker needs").
 LIMIT_TO_BUDGET_MIN = 1.5
 
+# The part of a limit that budgets may come to: the rest is for what none of them counts, fetches and connections.
+COUNTED_PART_MAX = 0.75
+
 
 def thing(required, **properties):
     """A schema for an object with these members and no others."""
@@ -83,8 +86,9 @@ def check_schema(place, document):
 def containers(documents):
     """Each pod's template with each of its containers that runs this program."""
     for document in documents:
-        if document["kind"] in ("Deployment", "StatefulSet"):
-            pod = document["spec"]["template"]
+        if document["kind"] in ("Deployment", "StatefulSet", "CronJob"):
+            spec = document["spec"]
+            pod = spec["jobTemplate"]["spec"]["template"] if document["kind"] == "CronJob" else spec["template"]
             for container in pod["spec"]["containers"]:
                 if container["image"].split(":")[0] == "wal-indexer":
                     yield document, pod, container
@@ -96,7 +100,7 @@ def values(container, documents):
     for source in container.get("envFrom", []):
         config = named(documents, "ConfigMap", source.get("configMapRef", {}).get("name", "-"))
         told |= config["data"] if config else {}
-    return told | {one["name"]: one.get("value") for one in container["env"]}
+    return told | {one["name"]: one.get("value") for one in container.get("env", [])}
 
 
 def size(text):
@@ -118,7 +122,7 @@ def check_container(place, document, pod, container, documents):
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
     check(container["image"] == f"wal-indexer:{version}", f"{place}: {container['image']} is not {version}")
 
-    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
     listens = {int(told[name].rsplit(":")[-1]) for name in told if name.endswith("LISTEN")}
     check(listens == set(ports.values()), f"{place}: listens on {listens}, names {ports}")
 
@@ -131,39 +135,52 @@ def check_container(place, document, pod, container, documents):
     check(both.get("seccompProfile") == {"type": "RuntimeDefault"}, f"{place}: may make any system call")
     check(pod["spec"]["automountServiceAccountToken"] is False, f"{place}: has a token for the cluster")
 
+    if document["kind"] == "CronJob":
+        return
     # A little more: what is left after the drain timeout is dropped, and its callers are told.
     drain, grace = int(told.get("WAL_INDEXER_DRAIN_TIMEOUT", 30)), pod["spec"]["terminationGracePeriodSeconds"]
     check(grace >= drain + 5, f"{place}: killed after {grace} s, with {drain} s to drain")
 
 
-def check_worker(place, documents):
-    document, pod, container = next(containers(documents))
+def of(documents, name):
+    """The pod's template and the container of the one with this name."""
+    return next((pod, container) for document, pod, container in containers(documents) if document["metadata"]["name"] == name)
+
+
+def check_worker(place, documents, name="wal-indexer", service="IndexerService"):
+    pod, container = of(documents, name)
     told, resources = values(container, documents), container["resources"]
     check("WAL_INDEXER_STORE" in told, f"{place}: no store")
-    budget, limit = size(told["WAL_INDEXER_MEMORY_BUDGET"]), size(resources["limits"]["memory"])
+    roles = told.get("WAL_INDEXER_ROLES", "index,search").split(",")
+    limit = size(resources["limits"]["memory"])
     check(resources["requests"]["memory"] == resources["limits"]["memory"], f"{place}: asks for less than it takes")
-    check(limit >= LIMIT_TO_BUDGET_MIN * budget, f"{place}: a budget of {budget} in {limit}")
+    counted = [size(told[f"WAL_INDEXER_{what}"]) for what in ("SEARCH_MEMORY", "SEARCH_CACHE")]
+    if "index" in roles:
+        budget = size(told["WAL_INDEXER_MEMORY_BUDGET"])
+        check(limit >= LIMIT_TO_BUDGET_MIN * budget, f"{place}: a budget of {budget} in {limit}")
+        counted.append(budget)
+    check(sum(counted) <= COUNTED_PART_MAX * limit, f"{place}: {name} counts on {sum(counted)} of {limit} bytes")
     port = next(port["containerPort"] for port in container["ports"] if port["name"] == "grpc")
     check(container["livenessProbe"]["grpc"] == {"port": port}, f"{place}: liveness is the service ``")
     readiness = container["readinessProbe"]["grpc"]
     proto = (ROOT / "proto/walindexer/v1/indexer.proto").read_text()
-    package, service = re.search(r"package ([\w.]+);", proto)[1], re.search(r"service (\w+) ", proto)[1]
+    package = re.search(r"package ([\w.]+);", proto)[1]
     check(readiness == {"port": port, "service": f"{package}.{service}"}, f"{place}: readiness asks {readiness}")
 
-    mine = {"app.kubernetes.io/name": "wal-indexer"}
+    mine = {"app.kubernetes.io/name": name}
     labels = pod["metadata"]["labels"]
     for kind, path in [("Deployment", ["selector", "matchLabels"]), ("Service", ["selector"]),
                        ("PodDisruptionBudget", ["selector", "matchLabels"]),
                        ("NetworkPolicy", ["podSelector", "matchLabels"])]:
-        selected = named(documents, kind)["spec"]
-        for name in path:
-            selected = selected.get(name, {})
+        selected = named(documents, kind, name)["spec"]
+        for part in path:
+            selected = selected.get(part, {})
         check(selected == mine and mine.items() <= labels.items(), f"{place}: {kind} selects {selected}")
-    service = named(documents, "Service")["spec"]
-    check(service["clusterIP"] == "None", f"{place}: the service is not headless")
+    called = named(documents, "Service", name)["spec"]
+    check(called["clusterIP"] == "None", f"{place}: the service is not headless")
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    check({port["targetPort"]: port["port"] for port in service["ports"]} == ports, f"{place}: the service's ports")
-    policy = named(documents, "NetworkPolicy")["spec"]
+    check({port["targetPort"]: port["port"] for port in called["ports"]} == ports, f"{place}: the service's ports")
+    policy = named(documents, "NetworkPolicy", name)["spec"]
     open_ports = {port["port"] for rule in policy["ingress"] for port in rule["ports"]}
     check(open_ports == set(ports), f"{place}: the policy opens {open_ports}")
     claims = [one["persistentVolumeClaim"]["claimName"] for one in pod["spec"].get("volumes", [])]
@@ -194,22 +211,93 @@ def check_agent(place, documents, workers):
     check(told["WAL_INDEXER_WAL_DIR"] in mounts, f"{place}: nothing is mounted at its WAL directory")
 
 
-def check_autoscaler(place, documents, adapter):
-    scaler = named(documents, "HorizontalPodAutoscaler")["spec"]
-    check(named(documents, scaler["scaleTargetRef"]["kind"], scaler["scaleTargetRef"]["name"]), f"{place}: no target")
-    check("replicas" not in named(documents, "Deployment")["spec"], f"{place}: two say how many there are")
+def check_autoscaler(place, documents, adapter, name="wal-indexer"):
+    scaler = named(documents, "HorizontalPodAutoscaler", name)["spec"]
+    target = named(documents, scaler["scaleTargetRef"]["kind"], scaler["scaleTargetRef"]["name"])
+    check(target and target["metadata"]["name"] == name, f"{place}: no target")
+    check("replicas" not in target["spec"], f"{place}: two say how many there are")
+    _, container = of(documents, name)
     served = {
         "Pods": [rule["seriesQuery"].split("{")[0] for rule in adapter["rules"]["custom"]],
         "External": [rule["seriesQuery"].split("{")[0] for rule in adapter["rules"]["external"]],
     }
     for metric in scaler["metrics"]:
+        if metric["type"] == "Resource":
+            # Of what is asked for: where nothing is, there is no percentage of it.
+            resource = metric["resource"]["name"]
+            check(resource in container["resources"]["requests"], f"{place}: asks for no {resource}")
+            continue
         name = metric[metric["type"].lower()]["metric"]["name"]
         check(name in served[metric["type"]], f"{place}: the adapter serves no {name}")
 
 
+def check_search_workers(place, documents):
+    check_worker(place, documents, "wal-indexer-search", "SearchService")
+    (_, indexes), (pod, searches) = of(documents, "wal-indexer"), of(documents, "wal-indexer-search")
+    roles = [values(one, documents).get("WAL_INDEXER_ROLES") for one in (indexes, searches)]
+    check(roles == ["index", "search"], f"{place}: roles {roles}")
+    secrets = [[source["secretRef"]["name"] for source in one["envFrom"] if "secretRef" in source]
+               for one in (indexes, searches)]
+    check(secrets[0] != secrets[1], f"{place}: searches have the credentials that can write")
+    service = named(documents, "Service", "wal-indexer-search")
+    monitor = named(documents, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
+    check(monitor.items() <= service["metadata"]["labels"].items(), f"{place}: searches are not scraped")
+    scrub = named(documents, "CronJob")
+    pod, container = of(documents, "wal-indexer-scrub")
+    check("WAL_INDEXER_STORE" in values(container, documents), f"{place}: nothing to scrub")
+    policy = named(documents, "NetworkPolicy", "wal-indexer-scrub")["spec"]["podSelector"]["matchLabels"]
+    check(policy.items() <= pod["metadata"]["labels"].items(), f"{place}: the policy is not the scrub's")
+    rules = scrub["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+    named_there = [rule["onExitCodes"]["containerName"] for rule in rules]
+    check(named_there == [container["name"]], f"{place}: exit codes of {named_there}")
+
+
+def targets(directory):
+    """What cargo would build there but for tests and examples: kinds and names of those whose files are there."""
+    command = ["cargo", "metadata", "--no-deps", "--offline", "--format-version", "1"]
+    told = subprocess.run(command, cwd=directory, capture_output=True, text=True)
+    if told.returncode != 0:
+        return {told.stderr}
+    found = [(one["kind"][0], one["name"]) for one in json.loads(told.stdout)["packages"][0]["targets"]
+             if pathlib.Path(one["src_path"]).exists()]
+    return {one for one in found if one[0] not in ("test", "example")}
+
+
+def check_dockerfile():
+    """That the image is what deploy/rootfs.sh makes, which tests/image.sh runs a worker in; and that it can be built from what is copied."""
+    text = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
+    lines = [line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#")]
+    starts = [n for n, (word, _) in enumerate(lines) if word == "FROM"]
+    build, image = lines[:starts[1]], lines[starts[1]:]
+    done = [(word, rest) for word, rest in image if word not in ("USER", "ENV", "EXPOSE", "ENTRYPOINT", "CMD")]
+    check(done == [("FROM", "scratch"), ("COPY", "--from=build /rootfs /")], f"Dockerfile: the image is not /rootfs: {done}")
+    runs = [rest for word, rest in build if word == "RUN"]
+    check(len(runs) == 2 and runs[0].startswith("apt-get ") and runs[1] == "deploy/rootfs.sh /rootfs",
+          f"Dockerfile: builds otherwise than deploy/rootfs.sh does: {runs}")
+    program = json.loads(dict(image)["ENTRYPOINT"])[0]
+    rootfs, tried = (DEPLOY / "rootfs.sh").read_text(), (ROOT / "tests/image.sh").read_text()
+    check(f'"$dir{program}"' in rootfs and f" {program})" in tried, f"{program} is not what is installed and tried")
+    check("deploy/rootfs.sh \"$root\"" in tried, "tests/image.sh: tries something else")
+    copied = [rest.split() for word, rest in build if word == "COPY"]
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    with tempfile.TemporaryDirectory() as directory:
+        for *sources, target in copied:
+            for source in sources:
+                check(source.split("/")[0] not in ignored, f".dockerignore: leaves out {source}")
+                to = pathlib.Path(directory, source if target == "./" else target)
+                to.parent.mkdir(parents=True, exist_ok=True)
+                to.symlink_to(ROOT / source)
+        # Offline, and without building: whether all is there that the manifest names.
+        there, all_of_them = targets(directory), targets(ROOT)
+        check(there == all_of_them, f"Dockerfile: does not copy {all_of_them - there}")
+        read = re.findall(r"rerun-if-changed=([\w./-]+)", (ROOT / "build.rs").read_text())
+        check(read and all(pathlib.Path(directory, path).exists() for path in read), f"Dockerfile: build.rs reads {read}")
+
+
 def check_image(worker):
+    check_dockerfile()
     lines = (ROOT / "Dockerfile").read_text()
-    _, pod, container = worker
+    pod, container = worker
     user = f"{pod['spec']['securityContext']['runAsUser']}:{pod['spec']['securityContext']['runAsGroup']}"
     check(re.search(r"^USER (.*)$", lines, re.M)[1] == user, "Dockerfile: another user than the manifests'")
     check(f":{user}:" in (DEPLOY / "rootfs.sh").read_text(), "deploy/rootfs.sh: the user has no name")
@@ -279,6 +367,11 @@ def main():
         by_agents = {"resources": ["../../deploy/overlays/s3"], "components": ["../../deploy/scale-by-agents"]}
         pathlib.Path(directory, "kustomization.yaml").write_text(yaml.safe_dump(by_agents))
         overlays["s3 with agents"] = render(pathlib.Path(directory))
+        images = [{"name": "wal-indexer", "newTag": tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]}]
+        searches = {"resources": ["../../deploy/overlays/s3"], "namespace": "wal-indexer", "images": images,
+                    "components": ["../../deploy/search-workers", "../../deploy/scrub"]}
+        pathlib.Path(directory, "kustomization.yaml").write_text(yaml.safe_dump(searches))
+        overlays["s3 with search workers"] = render(pathlib.Path(directory))
     if failures:
         return
     for place, documents in overlays.items():
@@ -286,8 +379,11 @@ def main():
             check_schema(place, document)
         for document, pod, container in containers(documents):
             check_container(place, document, pod, container, documents)
-    for place in ("local-disk", "s3", "s3 with agents"):
+    for place in ("local-disk", "s3", "s3 with agents", "s3 with search workers"):
         check_worker(place, overlays[place])
+    check_search_workers("s3 with search workers", overlays["s3 with search workers"])
+    check_autoscaler("s3 with search workers", overlays["s3 with search workers"], adapter)
+    check_autoscaler("s3 with search workers", overlays["s3 with search workers"], adapter, "wal-indexer-search")
     check_agent("broker", overlays["broker"], overlays["s3"])
     check_autoscaler("s3", overlays["s3"], adapter)
     check_autoscaler("s3 with agents", overlays["s3 with agents"], adapter)
@@ -297,7 +393,7 @@ def main():
     scraped = named(overlays["s3"], "Service")
     check(monitor["selector"]["matchLabels"].items() <= scraped["metadata"]["labels"].items(), "s3: not scraped")
     check({one["port"] for one in monitor["endpoints"]} <= {one["name"] for one in scraped["spec"]["ports"]}, "s3: ports")
-    check_image(next(containers(overlays["s3"])))
+    check_image(of(overlays["s3"], "wal-indexer"))
     shown = json.loads(named(overlays["s3"], "ConfigMap", "wal-indexer-dashboard")["data"]["wal-indexer.json"])
     check_dashboard(shown)
     check_rules(named(overlays["s3"], "PrometheusRule")["spec"], shown)
