@@ -12,8 +12,10 @@ mod generate;
 mod health;
 mod index;
 mod inspect;
+mod logging;
 mod ls;
 mod metrics;
+mod otlp;
 mod output;
 mod pipeline;
 mod place;
@@ -31,10 +33,13 @@ mod when;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use clap::{Parser, Subcommand};
 
 pub use error::{CliError, Exit};
+
+use logging::LogFormat;
+
+use crate::telemetry::{self, Otlp};
 
 /// Takes index building off a log broker's back: WAL segments in, searchable and restorable objects out.
 ///
@@ -65,14 +70,6 @@ struct Cli {
 
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -112,12 +109,14 @@ enum Command {
 /// Runs the program: parses the command line, does what it says, prints an error once.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = start_logging(&cli.log, cli.log_format) {
-        return error.report();
-    }
+    telemetry::propagate();
+    let otlp = match cli.start_watching() {
+        Ok(otlp) => otlp,
+        Err(error) => return error.report(),
+    };
     let result = match cli.command {
-        Command::Serve(args) => serve::run(args),
-        Command::Agent(args) => agent::run(*args),
+        Command::Serve(args) => serve::run(args, otlp.as_ref()),
+        Command::Agent(args) => agent::run(*args, otlp.as_ref()),
         Command::Index(args) => index::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Generate(args) => generate::run(args),
@@ -132,20 +131,24 @@ pub fn main() -> ExitCode {
         Command::Stats(args) => stats::run(args),
         Command::Health(args) => health::run(args),
     };
+    otlp.into_iter().for_each(Otlp::end);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
 }
 
-fn start_logging(filter: &str, format: LogFormat) -> Result<(), CliError> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| CliError::flag("--log", &error))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
+impl Cli {
+    /// Logs, and collects traces where somebody wants them.
+    fn start_watching(&self) -> Result<Option<Otlp>, CliError> {
+        let otlp = match &self.command {
+            Command::Serve(args) => args.otlp()?,
+            Command::Agent(args) => args.otlp()?,
+            _ => None,
+        };
+        logging::start(&self.log, self.log_format, otlp.as_ref())?;
+        Ok(otlp)
     }
-    Ok(())
 }
 
 /// The runtime that a verb's library call runs on; made here so that it is dropped outside of async code.

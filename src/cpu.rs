@@ -12,6 +12,7 @@ use std::{io, thread};
 use tokio::sync::oneshot;
 
 use crate::ids::Claimant;
+use crate::spans;
 
 use queue::Queues;
 
@@ -82,14 +83,15 @@ impl Cpu {
         self.pool.threads
     }
 
-    /// Runs `work` on one of the threads: of a claimant's, first come is first served. Work whose caller has gone before its turn is not
-    /// started; a panic inside it ends nothing but this piece of work.
+    /// Runs `work` on one of the threads, in the span that it comes from: of a claimant's, first come is first served. Work whose
+    /// caller has gone before its turn is not started; a panic inside it ends nothing but this piece of work.
     pub async fn run<T, F>(&self, work: F) -> Result<T, Panicked>
     where
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
         let (reply, result) = oneshot::channel();
+        let work = spans::carried(work);
         let work = Box::new(move || {
             if reply.is_closed() {
                 return;
@@ -193,6 +195,30 @@ mod tests {
         drop(given_up);
         release.send(()).expect("it waits");
         assert_eq!(cpu.run(|| 7).await, Ok(7));
+    }
+
+    /// Notes the names of threads that enter spans.
+    #[derive(Clone, Default)]
+    struct Entered(Arc<Mutex<Vec<String>>>);
+
+    impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Entered {
+        fn on_enter(&self, _: &tracing::span::Id, _: tracing_subscriber::layer::Context<'_, S>) {
+            let name = thread::current().name().unwrap_or_default().to_owned();
+            self.0.lock().expect("no panic").push(name);
+        }
+    }
+
+    #[test]
+    fn work_goes_on_in_the_span_that_it_comes_from() {
+        use tracing_subscriber::layer::SubscriberExt;
+        let entered = Entered::default();
+        let _on = tracing::subscriber::set_default(tracing_subscriber::registry().with(entered.clone()));
+        let cpu = Cpu::start(NonZeroUsize::MIN).expect("one thread starts");
+        let span = tracing::info_span!("a stage");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        span.in_scope(|| runtime.block_on(cpu.run(|| ()))).expect("no panic");
+        let entered = entered.0.lock().expect("no panic");
+        assert!(entered.contains(&"cpu-0".to_owned()), "{entered:?}");
     }
 
     #[tokio::test]

@@ -20,6 +20,7 @@ mod window;
 use crate::archive::{ArchiveError, Shelf, StoredRecord};
 use crate::ids::{LogId, TopicPartition};
 use crate::segment::{KafkaBatch, NoBatch};
+use crate::spans;
 use crate::store::StoreError;
 
 pub use answer::{CONFLICTS_MAX, Conflict, Fetch};
@@ -96,7 +97,13 @@ pub async fn fetch(shelf: &Shelf, request: &Request) -> Result<Fetch, FetchError
     if request.offset < 0 {
         return Err(FetchError::NegativeOffset { offset: request.offset });
     }
-    let log = log::find(shelf.store(), request).await?;
+    let planning = log::find(shelf.store(), request);
+    let log = spans::stage(spans::plan(), async {
+        let log = planning.await?;
+        spans::listed(log.as_ref().map_or(0, |log| log.bundles.len()));
+        Ok::<_, StoreError>(log)
+    });
+    let log = log.await?;
     Ok(Fetch::new(shelf.clone(), request, log))
 }
 

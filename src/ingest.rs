@@ -27,6 +27,7 @@ use crate::cpu::Cpu;
 use crate::ids::{Claimant, LogId, OffsetRange, SegmentFormat, SegmentId, TopicPartition};
 use crate::index::Settings;
 use crate::metrics;
+use crate::spans;
 use crate::stats::{Phase, Stats};
 use crate::store::{BundleKey, KeyHash, Store};
 
@@ -162,10 +163,9 @@ impl Ingest {
         let began = Instant::now();
         let job = Arc::new(self.stats.job_started(&request.segment_id, request.size_bytes));
 
-        let reservation = self
-            .budget
-            .reserve(&request.claimant, request.memory_estimate(), self.patience.admission)
-            .await?;
+        let (claimant, wanted) = (&request.claimant, request.memory_estimate());
+        let reserving = self.budget.reserve(claimant, wanted, self.patience.admission);
+        let reservation = spans::stage(spans::admit(request.size_bytes), reserving).await?;
         let admitted = Instant::now();
         let meter = Meter::new(reservation);
 
@@ -177,15 +177,19 @@ impl Ingest {
             segment_bytes: request.size_bytes,
             job: Arc::clone(&job),
         };
-        let received = receive::receive(&request, workshop, bytes, &self.patience).await?;
+        let receiving = receive::receive(&request, workshop, bytes, &self.patience);
+        let received = spans::stage(spans::receive(), receiving).await?;
         let ended = received.ended;
-        let (source, packed) = pack::pack(self, &request, received).await?;
+        let (source, packed) = spans::stage(spans::pack(), pack::pack(self, &request, received)).await?;
         meter.settle();
         let built = Instant::now();
 
         job.enter(Phase::Uploading);
         let partitions = upload::upload(&self.store, packed, self.patience.upload).await?;
+        let receipt_span = spans::receipt().entered();
         let mut receipt = Receipt::new(request.segment_id, source, partitions);
+        spans::took(receipt.bytes_read, receipt.records());
+        drop(receipt_span);
         receipt.timings = Timings {
             admit: admitted - began,
             receive: ended - admitted,

@@ -30,6 +30,7 @@ pub mod rpc;
 pub mod search;
 pub mod segment;
 pub mod server;
+pub mod spans;
 pub mod stats;
 pub mod store;
 pub mod telemetry;

@@ -33,6 +33,7 @@ use crate::bundle::{BlockEntry, TAIL_BYTES};
 use crate::ids::{Claimant, LogId, TopicPartition};
 use crate::index::{Order, PREFIX_TERMS_MAX, Plan, Query, ReadError};
 use crate::registry::{self, Filter, Selected};
+use crate::spans;
 use crate::store::{Listed, StoreError};
 
 use bundle::{Bundle, search_bundle};
@@ -274,7 +275,12 @@ impl Searcher {
         }
         // A listing in its turn, too; what it found is paid for with the rest.
         let listing = self.room.reserve(SEARCH_BYTES).await?;
-        let selected = registry::find(self.shelf.store(), &request.filter).await?;
+        let selected = spans::stage(spans::list(), async {
+            registry::find(self.shelf.store(), &request.filter)
+                .await
+                .inspect(|found| spans::listed(found.bundles.len()))
+        });
+        let selected = selected.await?;
         drop(listing);
         let Selected { bundles, pruned } = selected;
         let (lasting_bytes, at_once) = self.lasting_bytes(&request, &bundles);
@@ -332,7 +338,8 @@ async fn hunt_through(
         |done| hunt.to_go(done),
         async |bundle| {
             opened.fetch_add(1, Ordering::Relaxed);
-            if search_bundle(hunt, bundle).await? {
+            let span = spans::bundle(&bundle.listed.key, bundle.listed.size_bytes);
+            if spans::stage(span, search_bundle(hunt, bundle)).await? {
                 unfinished.fetch_add(1, Ordering::Relaxed);
             }
             Ok(())

@@ -1,4 +1,7 @@
-//! Measurements, for Prometheus to fetch: `/metrics` over HTTP. Knows nothing of what is measured.
+//! How traces and measurements leave this process: `/metrics` over HTTP for Prometheus to fetch, and [`Otlp`] to a collector, from one
+//! set of instruments. Knows nothing of what is measured or traced.
+
+mod otlp;
 
 use std::future::Future;
 use std::io;
@@ -10,8 +13,29 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
 use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
+
+pub use otlp::{Otlp, OtlpError, Settings};
+
+use crate::metrics;
+
+/// Why nothing can be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// Not for Prometheus.
+    #[error(transparent)]
+    Prometheus(#[from] OTelSdkError),
+    /// Not for a collector.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
+}
+
+/// From now on traces go on across processes, by W3C's headers.
+pub fn propagate() {
+    opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
+}
 
 /// Collects what this process measures.
 #[derive(Clone, Debug)]
@@ -20,9 +44,9 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// From now on measurements of the whole process come here. To be called before the first one: what was measured before is
-    /// lost, and so is what comes from the places that measured it.
-    pub fn install() -> Result<Self, OTelSdkError> {
+    /// From now on measurements of the whole process come here, and go to `otlp`. To be called before the first one: what was measured
+    /// before is lost, and so is what comes from the places that measured it.
+    pub fn install(otlp: Option<&Otlp>) -> Result<Self, InstallError> {
         let registry = Registry::new();
         let exporter = opentelemetry_prometheus::exporter()
             .with_registry(registry.clone())
@@ -31,7 +55,16 @@ impl Telemetry {
             .scope_info_enabled(false)
             .without_target_info()
             .build()?;
-        opentelemetry::global::set_meter_provider(SdkMeterProvider::builder().with_reader(exporter).build());
+        let mut meters = SdkMeterProvider::builder().with_reader(exporter);
+        if let Some(otlp) = otlp {
+            meters = meters.with_reader(otlp.reader()?).with_resource(otlp.resource());
+        }
+        let meters = meters.build();
+        otlp.into_iter().for_each(|otlp| otlp.watch(&meters));
+        opentelemetry::global::set_meter_provider(meters);
+        if otlp.is_some() {
+            metrics::process::collected();
+        }
         Ok(Self { registry })
     }
 
@@ -46,12 +79,12 @@ impl Telemetry {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
-        let routes = Router::new().route("/metrics", get(metrics)).with_state(self);
+        let routes = Router::new().route("/metrics", get(scrape)).with_state(self);
         axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
     }
 }
 
-async fn metrics(State(telemetry): State<Telemetry>) -> Response {
+async fn scrape(State(telemetry): State<Telemetry>) -> Response {
     match telemetry.text() {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

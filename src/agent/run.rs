@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, sleep_until, timeout_at};
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, warn};
 
 use super::event::{Event, Fate};
 use super::ledger::{Ledger, Now, Standing};
@@ -20,6 +20,7 @@ use super::{Agent, Summary};
 use crate::client::{Receipt, Refusal};
 use crate::ids::TopicPartition;
 use crate::metrics;
+use crate::spans::{self, Origin};
 use crate::wal::{SealedSegments, Segment, WalError};
 use crate::wording::{chain, hex};
 
@@ -44,8 +45,8 @@ pub(super) struct Run<W> {
     works: HashMap<Id, Work>,
     /// Partitions in which something may go.
     unsettled: BTreeSet<TopicPartition>,
-    /// Of what this process sent and has not deleted: how long it took.
-    took: HashMap<String, Duration>,
+    /// Of what this process sent and has not deleted: how it got there.
+    ways: HashMap<String, Way>,
     /// What is stored and could not be deleted, and why: each change is worth one line in the log.
     stuck: HashMap<String, String>,
     /// Counts the intervals. What fails in one is not tried again in it.
@@ -59,6 +60,14 @@ pub(super) struct Run<W> {
     summary: Summary,
 }
 
+/// How a segment got to its end.
+#[derive(Clone, Debug)]
+struct Way {
+    took: Duration,
+    /// The trace that it is in.
+    origin: Option<Origin>,
+}
+
 /// What a task is about.
 #[derive(Clone, Debug)]
 enum Work {
@@ -70,7 +79,7 @@ enum Work {
 /// How a task ended.
 enum Done {
     Listed { begun: Instant, listing: Result<Vec<Segment>, WalError> },
-    Sent { segment: Segment, took: Duration, outcome: Outcome },
+    Sent { segment: Segment, way: Way, outcome: Outcome },
     Settled { partition: TopicPartition, deleted: Vec<Deletion>, stop: Option<(Deletion, Stop)> },
 }
 
@@ -91,7 +100,7 @@ impl<W: SealedSegments> Run<W> {
             tasks: JoinSet::new(),
             works: HashMap::new(),
             unsettled: BTreeSet::new(),
-            took: HashMap::new(),
+            ways: HashMap::new(),
             stuck: HashMap::new(),
             round: 0,
             is_cut: false,
@@ -201,7 +210,7 @@ impl<W: SealedSegments> Run<W> {
     async fn take_done(&mut self, done: Done) {
         match done {
             Done::Listed { begun, listing } => self.take_listing(begun, listing),
-            Done::Sent { segment, took, outcome } => self.take_outcome(&segment, took, outcome).await,
+            Done::Sent { segment, way, outcome } => self.take_outcome(&segment, way, outcome).await,
             Done::Settled { partition, deleted, stop } => {
                 self.take_settled(partition, &deleted, stop).await;
             }
@@ -252,7 +261,7 @@ impl<W: SealedSegments> Run<W> {
                 self.miss(&listing);
                 self.ledger.take_listing(listing, begun, Now::read());
                 self.agent.checkpoint.retain(|name| self.ledger.holds(name));
-                self.took.retain(|name, _| self.ledger.holds(name));
+                self.ways.retain(|name, _| self.ledger.holds(name));
                 self.stuck.retain(|name, _| self.ledger.holds(name));
                 self.unsettled = self.ledger.partitions().map(|(partition, _)| partition.clone()).collect();
                 self.plan();
@@ -298,16 +307,20 @@ impl<W: SealedSegments> Run<W> {
         let Some(segment) = self.queue.pop_front() else { return };
         let (wal, client) = (Arc::clone(&self.agent.wal), self.agent.client.clone());
         let (work, keep_torn_tail) = (Work::Send(segment.clone()), self.agent.settings.keep_torn_tail);
-        self.spawn(work, async move {
+        let span = spans::segment(&segment.name, &segment.partition, segment.version.size_bytes);
+        let sending = async move {
             let begun = Instant::now();
             let outcome = send(wal, client, segment.clone(), keep_torn_tail).await;
             drop(slot);
-            Done::Sent { segment, took: begun.elapsed(), outcome }
-        });
+            spans::ended(outcome.name());
+            let way = Way { took: begun.elapsed(), origin: Origin::here() };
+            Done::Sent { segment, way, outcome }
+        };
+        self.spawn(work, sending.instrument(span));
     }
 
-    async fn take_outcome(&mut self, segment: &Segment, took: Duration, outcome: Outcome) {
-        let (name, wal_dir) = (&segment.name, Arc::clone(&self.agent.name));
+    async fn take_outcome(&mut self, segment: &Segment, way: Way, outcome: Outcome) {
+        let (name, wal_dir, took) = (&segment.name, Arc::clone(&self.agent.name), way.took);
         let is_lost = match outcome {
             Outcome::Stored(_) => false,
             Outcome::Gone => true,
@@ -318,7 +331,7 @@ impl<W: SealedSegments> Run<W> {
             self.tell_vanished(std::slice::from_ref(segment));
         }
         match outcome {
-            Outcome::Stored(receipt) => self.take_receipt(segment, took, receipt).await,
+            Outcome::Stored(receipt) => self.take_receipt(segment, way, receipt).await,
             Outcome::Rejected(refusal, noted) => self.take_rejection(segment, took, &refusal, &noted),
             Outcome::Refused(refusal) => {
                 metrics::agent::refused(&wal_dir, refusal.why());
@@ -364,14 +377,17 @@ impl<W: SealedSegments> Run<W> {
     }
 
     /// Remembers first, acts then.
-    async fn take_receipt(&mut self, segment: &Segment, took: Duration, receipt: Receipt) {
+    async fn take_receipt(&mut self, segment: &Segment, way: Way, receipt: Receipt) {
         self.summary.stored += 1;
         metrics::agent::acknowledged(&self.agent.name, receipt.digest().size_bytes, receipt.digest().records);
-        if let Err(error) = self.agent.checkpoint.remember(segment, receipt.clone()).await {
+        let remembering = self.agent.checkpoint.remember(segment, receipt.clone());
+        let remembered = spans::stage(spans::remember(way.origin.as_ref()), remembering).await;
+        if let Err(error) = remembered {
             // Nothing but time depends on it: after a restart the segment would be sent again.
             warn!(wal_dir = &*self.agent.name, segment = segment.name, %error, "the checkpoint cannot be written");
         }
-        self.took.insert(segment.name.clone(), took);
+        let took = way.took;
+        self.ways.insert(segment.name.clone(), way);
         self.unsettled.insert(segment.partition.clone());
         if let Some(fate) = self.fate_of_stored(segment) {
             self.tell(segment, Some(&receipt), Some(took), fate);
@@ -413,13 +429,17 @@ impl<W: SealedSegments> Run<W> {
             let deletions: Vec<_> = may_go
                 .iter()
                 .take(DELETIONS_MAX)
-                .map(|(segment, entry)| Deletion::new(segment, entry))
+                .map(|(segment, entry)| Deletion::new(segment, entry, self.origin(segment)))
                 .collect();
             if !deletions.is_empty() {
                 self.delete(partition, deletions);
                 room -= 1;
             }
         }
+    }
+
+    fn origin(&self, segment: &Segment) -> Option<Origin> {
+        self.ways.get(&segment.name)?.origin.clone()
     }
 
     fn delete(&mut self, partition: TopicPartition, deletions: Vec<Deletion>) {
@@ -441,7 +461,7 @@ impl<W: SealedSegments> Run<W> {
             metrics::agent::deleted(&self.agent.name);
             self.ledger.remove(segment);
             self.agent.checkpoint.forget(&segment.name);
-            let took = self.took.remove(&segment.name);
+            let took = self.ways.remove(&segment.name).map(|way| way.took);
             self.tell(segment, Some(receipt), took, Fate::Deleted);
         }
         match stop {
@@ -454,7 +474,7 @@ impl<W: SealedSegments> Run<W> {
 
     /// The next listing tries again what can be tried again.
     async fn take_stop(&mut self, deletion: &Deletion, stop: Stop) {
-        let Deletion { segment, receipt, is_to_be_read } = deletion;
+        let Deletion { segment, receipt, is_to_be_read, .. } = deletion;
         let (wal_dir, name) = (Arc::clone(&self.agent.name), &segment.name);
         match stop {
             Stop::Changed => {

@@ -25,6 +25,20 @@ pub(super) enum Outcome {
     Later(String),
 }
 
+impl Outcome {
+    /// In a word.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Stored(_) => "stored",
+            Self::Rejected(..) => "rejected",
+            Self::Refused(_) => "refused",
+            Self::Mismatch { .. } => "mismatch",
+            Self::Gone => "gone",
+            Self::Later(_) => "later",
+        }
+    }
+}
+
 /// Sends a segment, and notes it where no worker will take it.
 pub(super) async fn send<W: SealedSegments>(
     wal: Arc<W>,

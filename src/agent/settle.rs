@@ -3,10 +3,13 @@
 use std::io;
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::checkpoint::{Checkpoint, Entry};
 use super::ledger::{Ledger, Standing};
 use super::{SegmentBytes, Settings};
 use crate::client::{self, Digest, Receipt};
+use crate::spans::{self, Origin};
 use crate::wal::{SealedSegments, Segment, WalError};
 
 /// What may go of a partition, in this order and each only after the one before it has gone.
@@ -53,11 +56,14 @@ pub(super) struct Deletion {
     pub receipt: Receipt,
     /// Whether the bytes must be read again first, because an earlier process saw them last.
     pub is_to_be_read: bool,
+    /// The trace in which it was sent.
+    pub origin: Option<Origin>,
 }
 
 impl Deletion {
-    pub(super) fn new(segment: &Segment, entry: &Entry) -> Self {
-        Self { segment: segment.clone(), receipt: entry.receipt.clone(), is_to_be_read: !entry.is_own }
+    pub(super) fn new(segment: &Segment, entry: &Entry, origin: Option<Origin>) -> Self {
+        let (segment, receipt) = (segment.clone(), entry.receipt.clone());
+        Self { segment, receipt, is_to_be_read: !entry.is_own, origin }
     }
 }
 
@@ -70,6 +76,16 @@ pub(super) enum Stop {
     Different(Digest),
     /// It could not be read or deleted.
     Failed(WalError),
+}
+
+impl Stop {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Different(_) => "different",
+            Self::Failed(_) => "failed",
+        }
+    }
 }
 
 impl From<WalError> for Stop {
@@ -88,7 +104,14 @@ pub(super) async fn delete<W: SealedSegments>(
 ) -> (Vec<Deletion>, Option<(Deletion, Stop)>) {
     let mut deleted = Vec::new();
     for mut deletion in deletions {
-        match deletion.carry_out(wal).await {
+        let Deletion { segment, origin, .. } = &deletion;
+        let span = spans::delete(&segment.name, segment.version.size_bytes, origin.as_ref());
+        let carrying_out = async {
+            let ended = deletion.carry_out(wal).await;
+            spans::ended(ended.as_ref().err().map_or("deleted", Stop::name));
+            ended
+        };
+        match carrying_out.instrument(span).await {
             Ok(()) => deleted.push(deletion),
             Err(stop) => return (deleted, Some((deletion, stop))),
         }

@@ -14,6 +14,7 @@ use url::Url;
 
 use super::index::Torn;
 use super::metrics::{Collected, MetricsArgs};
+use super::otlp::{OtlpArgs, process_name};
 use super::progress::{Progress, When};
 use super::seconds::{positive_seconds, seconds};
 use super::{CliError, Exit, runtime};
@@ -22,6 +23,7 @@ use crate::client::{Client, Endpoint, EndpointError, Patience, Security};
 use crate::ids::LogId;
 use crate::store;
 use crate::store::KeyError;
+use crate::telemetry::Otlp;
 use crate::wal::dir::WalDir;
 use crate::wal::note::{self, NoteError};
 use crate::wording::hex;
@@ -49,6 +51,9 @@ pub struct Args {
 
     #[command(flatten)]
     metrics: MetricsArgs,
+
+    #[command(flatten)]
+    otlp: OtlpArgs,
 
     /// Whether to print a line for each segment on standard output, in place of log lines; `auto`: on terminals.
     #[arg(long, env = "WAL_INDEXER_PROGRESS", default_value = "auto", value_name = "WHEN")]
@@ -171,13 +176,13 @@ struct PaceArgs {
 }
 
 /// Writes a decision down, or looks after the directories until SIGTERM or SIGINT.
-pub fn run(args: Args) -> Result<(), CliError> {
+pub fn run(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     match args.decision {
         Some(Decision::Skip { paths }) => decide(&paths, note::skip),
         Some(Decision::Retry { paths }) => decide(&paths, note::retry),
         None => {
             let runtime = runtime()?;
-            let result = runtime.block_on(look_after(args));
+            let result = runtime.block_on(look_after(args, otlp));
             // What hangs in a system call must not hold up the end of the process.
             runtime.shutdown_timeout(Duration::from_secs(1));
             result
@@ -201,9 +206,9 @@ fn decide(paths: &[PathBuf], decision: fn(&Path) -> Result<(), NoteError>) -> Re
     Ok(())
 }
 
-async fn look_after(args: Args) -> Result<(), CliError> {
+async fn look_after(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     let failed = |what: &str, error: &dyn std::error::Error| CliError::new(Exit::Failed, what, error);
-    let metrics = args.metrics.collect().await?;
+    let metrics = args.metrics.collect(otlp).await?;
     let signals = Signals::listen()?;
     let progress = args.progress.is_wanted().then(|| Progress::start(args.wal.wal_dirs.len() > 1));
     let progress = progress.transpose().map_err(|error| failed("cannot start a thread", &error))?;
@@ -231,6 +236,14 @@ async fn look_after(args: Args) -> Result<(), CliError> {
 }
 
 impl Args {
+    /// Where traces and measurements go.
+    pub fn otlp(&self) -> Result<Option<Otlp>, CliError> {
+        match self.decision {
+            None => self.otlp.start("wal-indexer-agent", process_name()),
+            Some(_) => Ok(None),
+        }
+    }
+
     async fn agents(&self, progress: Option<&Progress>) -> Result<Vec<Agent<WalDir>>, CliError> {
         if self.wal.point_to.is_some() && self.wal.wal_dirs.len() > 1 {
             return Err(CliError::because(Exit::Usage, "--point-to goes with one --wal-dir only"));

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use super::{CliError, Exit, output};
 use crate::metrics;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Otlp, Telemetry};
 
 /// Where measurements are served.
 #[derive(Debug, clap::Args)]
@@ -24,15 +24,20 @@ pub struct Collected {
 }
 
 impl MetricsArgs {
-    /// Collects what is measured from now on: to be called before anything else is done.
-    pub async fn collect(&self) -> Result<Option<Collected>, CliError> {
-        let Some(listen) = &self.metrics_listen else { return Ok(None) };
-        let flag = |error| CliError::flag(&format!("--metrics-listen {listen}"), &error);
-        let listener = TcpListener::bind(listen).await.map_err(flag)?;
-        let telemetry = Telemetry::install()
+    /// Collects what is measured from now on, also for `otlp`: to be called before anything else is done.
+    pub async fn collect(&self, otlp: Option<&Otlp>) -> Result<Option<Collected>, CliError> {
+        let listener = match &self.metrics_listen {
+            Some(listen) => {
+                let flag = |error| CliError::flag(&format!("--metrics-listen {listen}"), &error);
+                Some(TcpListener::bind(listen).await.map_err(flag)?)
+            }
+            None if otlp.is_none() => return Ok(None),
+            None => None,
+        };
+        let telemetry = Telemetry::install(otlp)
             .map_err(|error| CliError::new(Exit::Failed, "cannot set up metrics", &error))?;
         metrics::process::started(env!("CARGO_PKG_VERSION"));
-        Ok(Some(Collected { telemetry, listener }))
+        Ok(listener.map(|listener| Collected { telemetry, listener }))
     }
 }
 

@@ -10,6 +10,7 @@ use tracing::info;
 use url::Url;
 
 use super::metrics::{Collected, MetricsArgs};
+use super::otlp::{OtlpArgs, process_name};
 use super::security::{self, EntranceArgs};
 use super::{CliError, Exit, output, pipeline, runtime};
 use crate::archive::Shelf;
@@ -19,6 +20,7 @@ use crate::search::Searcher;
 use crate::server::{self, Config, IndexRole};
 use crate::stats::Phase;
 use crate::store::{SourceRoots, Store};
+use crate::telemetry::Otlp;
 
 /// Serve IndexSegment and friends over gRPC.
 #[derive(Debug, clap::Args)]
@@ -60,6 +62,9 @@ pub struct Args {
     metrics: MetricsArgs,
 
     #[command(flatten)]
+    otlp: OtlpArgs,
+
+    #[command(flatten)]
     pipeline: pipeline::PipelineArgs,
 }
 
@@ -96,16 +101,27 @@ enum Role {
     Search,
 }
 
+impl Args {
+    /// Where traces and measurements go.
+    pub fn otlp(&self) -> Result<Option<Otlp>, CliError> {
+        self.otlp.start("wal-indexer", self.worker_id())
+    }
+
+    fn worker_id(&self) -> String {
+        self.worker_id.clone().unwrap_or_else(process_name)
+    }
+}
+
 /// Serves until SIGTERM or SIGINT.
-pub fn run(args: Args) -> Result<(), CliError> {
+pub fn run(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     let runtime = runtime()?;
-    let result = runtime.block_on(serve(args));
+    let result = runtime.block_on(serve(args, otlp));
     // Work that the drain left in hand must not hold up the end of the process: nobody waits for it any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
-async fn serve(args: Args) -> Result<(), CliError> {
+async fn serve(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     let failed = |what: &str, error: &dyn std::error::Error| CliError::new(Exit::Failed, what, error);
     let sources =
         SourceRoots::new(&args.source_roots).map_err(|error| CliError::flag("--source-root", &error))?;
@@ -113,7 +129,7 @@ async fn serve(args: Args) -> Result<(), CliError> {
         signal(SignalKind::terminate()).map_err(|error| failed("cannot handle SIGTERM", &error))?;
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(|error| failed("cannot handle SIGINT", &error))?;
-    let metrics = args.metrics.collect().await?;
+    let (metrics, worker_id) = (args.metrics.collect(otlp).await?, args.worker_id());
     let entrance = args.entrance.open().await?;
     let (store, ingest) = if args.roles.contains(&Role::Index) {
         let ingest = args.pipeline.start().await?;
@@ -128,7 +144,6 @@ async fn serve(args: Args) -> Result<(), CliError> {
     info!(%address, store = store.url(), roles = ?args.roles, "serving");
     output::line(&format!("listening on {address}"))?;
     security::announce(&entrance, address.ip())?;
-    let worker_id = args.worker_id.unwrap_or_else(default_worker_id);
     if let Some(ingest) = &ingest {
         measure(ingest);
     }
@@ -167,9 +182,4 @@ fn measure(ingest: &Ingest) {
             backlog_bytes: jobs.iter().map(|job| job.bytes_total.saturating_sub(job.bytes_done)).sum(),
         }
     });
-}
-
-fn default_worker_id() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}-{}", host.trim(), std::process::id())
 }

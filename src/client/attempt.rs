@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use futures::{Stream, stream};
 use tokio::sync::mpsc::{self, Receiver, Sender};
-use tonic::metadata::{Ascii, MetadataValue};
+use tonic::metadata::{Ascii, AsciiMetadataKey, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
+use tracing::Instrument;
 
 use super::reading::{Read, Reading};
 use super::{Payload, REPLY_BYTES_MAX, Request};
@@ -17,6 +18,8 @@ use crate::proto::v1;
 use crate::proto::v1::index_segment_request::Payload as Part;
 use crate::proto::v1::indexer_service_client::IndexerServiceClient;
 use crate::proto::v1::segment_header::Source;
+use crate::spans;
+use crate::wording::code_name;
 
 /// Workers stop by themselves so long after this side has given up: a word that they are no longer waited for may get lost.
 const WORKER_GRACE: Duration = Duration::from_secs(1);
@@ -94,7 +97,7 @@ impl<P: Payload> Attempt<'_, P> {
         let reading = Reading::start(self.payload, self.request.format).await?;
         let (messages, sent) = mpsc::channel(1);
         let mut call = pin!(client.index_segment(self.call(until_its_end(sent))));
-        let mut reading = pin!(send(reading, header, messages));
+        let mut reading = pin!(send(reading, header, messages).instrument(spans::read(size_bytes)));
         let (answer, read) = tokio::select! {
             biased;
             read = &mut reading => {
@@ -131,6 +134,11 @@ impl<P: Payload> Attempt<'_, P> {
         if let Some(authorization) = &self.authorization {
             call.metadata_mut().insert("authorization", authorization.clone());
         }
+        spans::send(|name, value| {
+            if let (Ok(name), Ok(value)) = (name.parse::<AsciiMetadataKey>(), value.parse()) {
+                call.metadata_mut().insert(name, value);
+            }
+        });
         call
     }
 }
@@ -183,6 +191,10 @@ fn outcome(
     answer: Result<Response<v1::IndexSegmentResponse>, Status>,
     read: Option<Read>,
 ) -> Result<(v1::IndexSegmentResponse, Read), Failure> {
+    match &answer {
+        Ok(_) => spans::answered("OK", None),
+        Err(status) => spans::answered(code_name(status.code()), Some(status.message())),
+    }
     match (answer, read) {
         (Ok(answer), Some(read)) => Ok((answer.into_inner(), read)),
         (Ok(answer), None) => Err(Failure::Early { bytes_read: answer.into_inner().bytes_read }),

@@ -10,6 +10,7 @@ use super::Payload;
 use super::receipt::Digest;
 use crate::ids::SegmentFormat;
 use crate::segment::Splitter;
+use crate::spans;
 
 /// What is read at once, and sent as one message.
 pub(super) const CHUNK_BYTES: usize = 512 << 10;
@@ -41,9 +42,12 @@ pub(super) struct Read {
 
 /// Reads all of `payload` and sends nothing.
 pub(super) async fn read_all(payload: &impl Payload, format: Option<SegmentFormat>) -> io::Result<Read> {
-    let mut reading = Reading::start(payload, format).await?;
-    while reading.next().await?.is_some() {}
-    reading.finish()
+    spans::stage(spans::read(payload.size_bytes()), async {
+        let mut reading = Reading::start(payload, format).await?;
+        while reading.next().await?.is_some() {}
+        reading.finish()
+    })
+    .await
 }
 
 /// A segment that is being read.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, warn};
 
 use super::attempt::{Attempt, Failure};
 use super::error::{IndexError, Mismatch, Refusal};
@@ -17,6 +17,7 @@ use super::receipt::Receipt;
 use super::verdict::Verdict;
 use super::{Patience, Payload, Request, Workers};
 use crate::metrics;
+use crate::spans;
 
 /// A fault in the workers that shows this often is not going to pass.
 const INTERNAL_MAX: u32 = 3;
@@ -79,7 +80,8 @@ impl<'a, P: Payload> Sending<'a, P> {
         let attempt =
             Attempt { request: self.request, payload: self.payload, pointed, authorization, allowed };
         let worker = picked.address.to_string();
-        match timeout(allowed, attempt.run(picked.channel.clone())).await {
+        let sending = attempt.run(picked.channel.clone()).instrument(spans::attempt(&worker, self.attempts));
+        match timeout(allowed, sending).await {
             Ok(Ok((answer, read))) => {
                 match Receipt::new(&answer, &read, self.request, &worker, self.attempts) {
                     Ok(receipt) => {

@@ -11,6 +11,7 @@ use super::window::{Room, Version, Window};
 use super::{FetchError, Form, Item, Request};
 use crate::archive::{ArchiveError, Fault, Shelf, Traffic, TrafficCounter};
 use crate::ids::{LogId, OffsetRange};
+use crate::spans;
 
 /// An answer ends where it has so many conflicts, so that the list of them stays short.
 pub const CONFLICTS_MAX: usize = 256;
@@ -132,11 +133,16 @@ impl Fetch {
     async fn read_ahead(&mut self) -> Result<(), FetchError> {
         while self.reading.len() < BLOCKS_AT_ONCE && self.needs_more() {
             let Some(planned) = self.plan.next().await? else { break };
+            let bundle = planned.archive.name();
+            let span = spans::block(&bundle, planned.entry.compressed_len.into());
             self.reading.push_back(Reading {
-                bundle: planned.archive.name(),
                 first_offset: planned.offsets.first(),
                 expected: planned.expected(self.from),
-                window: Task::spawn(block::read(planned, self.form, self.window.bounds())),
+                window: Task::spawn(spans::stage(
+                    span,
+                    block::read(planned, self.form, self.window.bounds()),
+                )),
+                bundle,
             });
         }
         Ok(())

@@ -9,6 +9,7 @@ use super::window::Room;
 use crate::archive::{Archive, ArchiveError, Shelf, TrafficCounter};
 use crate::bundle::BlockEntry;
 use crate::ids::OffsetRange;
+use crate::spans;
 use crate::store::Listed;
 
 /// How many bundles are opened at a time, where so many overlap.
@@ -72,7 +73,9 @@ impl Plan {
         let now = first.max(self.from);
         let count = self.unopened.iter().take_while(|one| one.key.range().first() <= now).count();
         let opens = self.unopened.iter().take(count.min(OPENS_AT_ONCE));
-        let opened = try_join_all(opens.map(|listed| self.shelf.open(listed, &self.traffic))).await?;
+        let opens = opens
+            .map(|listed| spans::stage(spans::open(&listed.key), self.shelf.open(listed, &self.traffic)));
+        let opened = try_join_all(opens).await?;
         self.unopened.drain(..opened.len());
         for archive in opened {
             self.add(Arc::new(archive));

@@ -10,6 +10,7 @@ use crate::bundle::{
 };
 use crate::ids::{OffsetRange, SegmentFormat, TopicPartition};
 use crate::index::{self, FieldTypes, Index};
+use crate::spans;
 use crate::store::{BundleKey, KeyHash};
 
 use super::error::IngestError;
@@ -74,7 +75,10 @@ pub(super) async fn pack(
         })
     });
     let packed: Result<Vec<Packed>, IngestError> = try_join_all(packs).await?.into_iter().collect();
-    Ok((source, packed?))
+    let packed = packed?;
+    let bytes = packed.iter().map(|one| one.built.size_bytes).sum();
+    spans::took(bytes, packed.iter().map(|one| one.tally.records).sum());
+    Ok((source, packed))
 }
 
 fn pack_partition(

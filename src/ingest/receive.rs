@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use crate::cpu::Cpu;
 use crate::ids::{SegmentFormat, TopicPartition};
 use crate::segment::{Frame, SegmentError, Splitter, Tail, TornTail as TornBytes};
+use crate::spans;
 
 use super::error::{IngestError, ReadError};
 use super::meter::Share;
@@ -87,6 +88,8 @@ where
     }
     let partitions = dealer.slices.finish().await?;
     request.check_against(&source)?;
+    let records = partitions.values().flatten().map(|slice| slice.tally.records).sum();
+    spans::took(source.bytes_read, records);
     Ok(Received { source, partitions, ended })
 }
 

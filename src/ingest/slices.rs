@@ -12,6 +12,7 @@ use crate::bundle::FrameFacts;
 use crate::cpu::Cpu;
 use crate::ids::TopicPartition;
 use crate::index::{Settings, TopicSettings};
+use crate::spans;
 use crate::stats::Job;
 
 use super::error::IngestError;
@@ -257,10 +258,11 @@ impl Slices {
             None => {
                 let (feed, runs) = mpsc::unbounded_channel();
                 let (workshop, partition, ordinal) = (self.workshop.clone(), partition.clone(), open.ordinal);
-                self.tasks.spawn(async move {
+                let span = spans::build(&partition, ordinal);
+                self.tasks.spawn(spans::stage(span, async move {
                     let slice = build_as_it_comes(&workshop, &partition, runs).await?;
                     Ok((partition, ordinal, slice))
-                });
+                }));
                 open.feed = Some(feed.clone());
                 self.builders += 1;
                 feed
@@ -285,12 +287,12 @@ impl Slices {
             return self.feed(&feed, run).await;
         }
         let (workshop, in_one_go) = (self.workshop.clone(), Arc::clone(&self.in_one_go));
-        let partition = partition.clone();
-        self.tasks.spawn(async move {
+        let (partition, span) = (partition.clone(), spans::build(partition, ordinal));
+        self.tasks.spawn(spans::stage(span, async move {
             let _turn = in_one_go.acquire_owned().await;
             let slice = build_whole(&workshop, &partition, run).await?;
             Ok((partition, ordinal, slice))
-        });
+        }));
         Ok(())
     }
 
@@ -361,7 +363,7 @@ async fn build_as_it_comes(
     let (feed, read) = mpsc::unbounded_channel();
     let reading = read_all(workshop, reader, runs, feed);
     let (read, packed) = try_join(reading, pack_all(workshop, packer, read)).await?;
-    Slice::new(read, packed)
+    put_together(read, packed)
 }
 
 /// Reads runs as they come, and hands each on to be packed.
@@ -430,7 +432,13 @@ async fn build_whole(
         Ok(read) => read,
         Err(reader) => finish(workshop, reader).await?,
     };
-    Slice::new(read, packed)
+    put_together(read, packed)
+}
+
+fn put_together(read: Read, packed: Packed) -> Result<Slice, IngestError> {
+    let slice = Slice::new(read, packed)?;
+    spans::took(slice.tally.source_bytes, slice.tally.records);
+    Ok(slice)
 }
 
 fn read_run(mut reader: Reader, run: Run) -> Result<(Reader, ReadRun), IngestError> {

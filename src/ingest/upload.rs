@@ -6,6 +6,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 
 use crate::archive::judge;
+use crate::spans;
 use crate::store::{NewObject, Store};
 
 use super::error::IngestError;
@@ -25,7 +26,11 @@ pub(super) async fn upload(
     packed: Vec<Packed>,
     base: Duration,
 ) -> Result<Vec<IndexedPartition>, IngestError> {
-    stream::iter(packed).map(|one| upload_one(store, one, base)).buffered(UPLOADS_AT_ONCE).try_collect().await
+    let uploads = stream::iter(packed).map(|one| {
+        let span = spans::upload(&one.key, one.built.size_bytes, one.tally.records);
+        spans::stage(span, upload_one(store, one, base))
+    });
+    uploads.buffered(UPLOADS_AT_ONCE).try_collect().await
 }
 
 async fn upload_one(store: &Store, packed: Packed, base: Duration) -> Result<IndexedPartition, IngestError> {
@@ -37,6 +42,7 @@ async fn upload_one(store: &Store, packed: Packed, base: Duration) -> Result<Ind
         .await
         .map_err(|source| IngestError::Put { key: key.to_string(), source })?;
     let footer_offset = put.judged.unwrap_or(built.footer_offset);
+    spans::ended(if put.stored.already_existed() { "already there" } else { "created" });
     drop((object, built, memory));
     Ok(IndexedPartition::new(
         key.partition().clone(),

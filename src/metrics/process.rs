@@ -2,12 +2,28 @@
 //! systems without it there are none of these.
 
 use std::fs;
+use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use opentelemetry::KeyValue;
+use opentelemetry::metrics::Counter;
 
 /// What `/proc` counts processor time in, a second: the same on every Linux that this runs on, whatever its kernel ticks in.
 const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Spans have left for a collector (`sent`), or did not get there: `failed`, or `dropped`, since too many were waiting.
+pub fn spans(outcome: &'static str, count: u64) {
+    SPANS.add(count, &[KeyValue::new("outcome", outcome)]);
+}
+
+/// Spans go to a collector from now on: their counts start from zero, rather than from the first one that is lost.
+pub fn collected() {
+    ["sent", "failed", "dropped"].into_iter().for_each(|outcome| spans(outcome, 0));
+}
+
+static SPANS: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    super::counter(&super::meter(), "wal_indexer_trace_spans", "Spans of traces, by what became of them")
+});
 
 /// Shows this process, and as which build of the program, from now on. To be called once.
 pub fn started(version: &'static str) {

@@ -18,6 +18,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::budget::BudgetError;
 use crate::ingest::{IngestError, ReadError, RequestError};
 use crate::segment::{ErrorKind, SegmentError};
+use crate::spans;
 use crate::store::{PutError, SourceError, StoreError, StoreErrorKind};
 use crate::wording::chain;
 
@@ -59,8 +60,10 @@ impl Verdict {
     }
 
     fn into_status(self, error: &dyn Error) -> Status {
+        // Whoever asks about it later finds what happened by this.
+        let trace = spans::current().map(|ids| ("trace_id", ids.trace.to_string()));
         let place: HashMap<String, String> =
-            self.place.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            self.place.into_iter().chain(trace).map(|(name, value)| (name.to_owned(), value)).collect();
         let mut details = ErrorDetails::with_error_info(self.reason, DOMAIN, place);
         if let Some(delay) = self.retry_after {
             details.set_retry_info(Some(delay));

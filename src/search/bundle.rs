@@ -12,6 +12,7 @@ use super::tally::Owner;
 use super::{PATHS_USUAL, SearchError, TAIL_BYTES, read_error};
 use crate::archive::{Archive, Fault, catalog};
 use crate::index::{FieldCatalog, Opening, Outline, Plan, ReadError, Step};
+use crate::spans;
 use crate::store::Listed;
 
 /// How many leaves of a bundle are searched at a time.
@@ -28,7 +29,8 @@ pub(super) struct Bundle {
 
 /// Searches a bundle; returns whether some of its leaves were left, since there was enough without them.
 pub(super) async fn search_bundle(hunt: &Hunt, bundle: Bundle) -> Result<bool, SearchError> {
-    let archive = hunt.shelf.open(&bundle.listed, &hunt.traffic).await?;
+    let opening = hunt.shelf.open(&bundle.listed, &hunt.traffic);
+    let archive = spans::stage(spans::open(&bundle.listed.key), opening).await?;
     let manifest = archive.manifest();
     if manifest.record_count == 0 {
         return Ok(false);
@@ -117,7 +119,7 @@ async fn search_leaves(
         hunt.needs_all(),
         |(place, ..)| hunt.may_keep(place),
         |_| usize::MAX,
-        |(_, number, span)| search_leaf(hunt, task(number, span)),
+        |(_, number, span)| spans::stage(spans::leaf(number), search_leaf(hunt, task(number, span))),
     )
     .await
 }

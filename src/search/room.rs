@@ -13,6 +13,7 @@ use super::SearchError;
 use crate::archive::Fault;
 use crate::budget::{Budget, BudgetError, Reservation, Turn};
 use crate::ids::Claimant;
+use crate::spans;
 
 /// How much of the memory is for what lasts: the rest is for turns.
 const LASTING_SHARE: f64 = 0.375;
@@ -74,6 +75,7 @@ impl Room {
     ) -> Result<T, Fault> {
         // Never closed.
         let permit = Arc::clone(&self.threads).acquire_owned().await.ok();
+        let work = spans::carried(work);
         let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             work()

@@ -13,6 +13,7 @@ use super::room::Share;
 use super::{BLOCKS_AT_ONCE, CONFLICTS_MAX, Conflict, Found, SearchError, block_of};
 use crate::archive::{Archive, Fault, StoredRecord};
 use crate::bundle::BlockEntry;
+use crate::spans;
 use crate::store::BundleKey;
 
 /// A piece of the answer needs no more blocks than open to so much, in bytes, unless one alone does.
@@ -53,13 +54,23 @@ impl Taking {
 
     /// The next records; `None` when there are as many as were asked for, or no more.
     pub async fn next(&mut self) -> Result<Option<Piece>, SearchError> {
-        loop {
-            let wanted = self.hunt.request.limit - self.answered;
-            if wanted == 0 || self.left.is_empty() {
-                return Ok(None);
-            }
+        match self.wanted() {
+            Some(_) => spans::stage(spans::take(), self.next_piece()).await,
+            None => Ok(None),
+        }
+    }
+
+    /// How many more may be answered; `None` where none are wanted, or left.
+    fn wanted(&self) -> Option<usize> {
+        let wanted = self.hunt.request.limit - self.answered;
+        (wanted > 0 && !self.left.is_empty()).then_some(wanted)
+    }
+
+    async fn next_piece(&mut self) -> Result<Option<Piece>, SearchError> {
+        while let Some(wanted) = self.wanted() {
             let (candidates, archives, blocks) = self.next_blocks(wanted.min(PIECE_PLACES)).await?;
             let mut share = self.hunt.room.share();
+            let blocks_bytes = blocks.values().map(|(entry, _)| u64::from(entry.compressed_len)).sum();
             let sizes = blocks
                 .values()
                 .map(|(entry, _)| 2 * u64::from(entry.plain_len) + u64::from(entry.compressed_len));
@@ -67,9 +78,11 @@ impl Taking {
             let records = read(&archives, blocks).await?;
             let records = self.answer(&candidates, &archives, records, wanted)?;
             if !records.is_empty() {
+                spans::took(blocks_bytes, records.len() as u64);
                 return Ok(Some(Piece { records, _share: share }));
             }
         }
+        Ok(None)
     }
 
     /// The next candidates, the bundles that hold them, opened, and the blocks in which they are.

@@ -1,7 +1,8 @@
-//! Counts calls as they end, whatever they call and whoever answers: by method, code and reason.
+//! Counts calls as they end, whatever they call and whoever answers: by method, code and reason. What our own services answer is
+//! made a part of its caller's trace; health checks and the like, which come every few seconds from everywhere, are not.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -12,6 +13,7 @@ use tonic_types::StatusExt;
 use tower::{Layer, Service};
 
 use crate::metrics;
+use crate::spans;
 use crate::wording;
 
 /// What is called here. Anybody may ask for any path: others are counted together, so that a stranger cannot fill a
@@ -22,6 +24,16 @@ const METHODS: [(&str, &[&str]); 3] = [
     ("grpc.health.v1.Health", &["Check", "List", "Watch"]),
 ];
 
+/// The codes that are a fault of the server, by OpenTelemetry's conventions for gRPC.
+const FAULTS: [Code; 6] = [
+    Code::Unknown,
+    Code::DeadlineExceeded,
+    Code::Unimplemented,
+    Code::Internal,
+    Code::Unavailable,
+    Code::DataLoss,
+];
+
 fn method(path: &str) -> &'static str {
     let called = path.strip_prefix('/').and_then(|path| path.split_once('/'));
     let known = called.and_then(|(service, method)| {
@@ -29,6 +41,11 @@ fn method(path: &str) -> &'static str {
         methods.iter().find(|name| **name == method)
     });
     known.copied().unwrap_or("other")
+}
+
+/// Whether a path is of our own services.
+fn is_ours(path: &str) -> bool {
+    path.starts_with("/walindexer.v1.") && method(path) != "other"
 }
 
 /// The layer.
@@ -61,9 +78,11 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let mut call = Call { method: method(request.uri().path()), began: Instant::now(), ended: false };
-        let answer = self.0.call(request);
+        let mut call = Call::begin(&request);
+        let answer = call.trace.scope(|| self.0.call(request));
         Box::pin(async move {
+            let mut answer = pin!(answer);
+            let answer = poll_fn(|cx| call.trace.scope(|| answer.as_mut().poll(cx)));
             let (head, body) = answer.await?.into_parts();
             // An error says so at once; anything else at its end.
             call.look_at(&head.headers);
@@ -87,11 +106,12 @@ impl<A: Body + Unpin> Body for Answer<A> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<A::Data>, A::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let this = &mut *self;
+        let frame = ready!(this.call.trace.scope(|| Pin::new(&mut this.body).poll_frame(cx)));
         if let Some(Ok(frame)) = &frame
             && let Some(trailers) = frame.trailers_ref()
         {
-            self.call.look_at(trailers);
+            this.call.look_at(trailers);
         }
         Poll::Ready(frame)
     }
@@ -111,19 +131,30 @@ struct Call {
     method: &'static str,
     began: Instant,
     ended: bool,
+    trace: spans::Call,
 }
 
 impl Call {
+    fn begin<B>(request: &Request<B>) -> Self {
+        let path = request.uri().path();
+        let trace = match is_ours(path) {
+            true => spans::Call::begin(&path[1..], &|name| request.headers().get(name)?.to_str().ok()),
+            false => spans::Call::untraced(),
+        };
+        Self { method: method(path), began: Instant::now(), ended: false, trace }
+    }
+
     /// Counts it where these headers tell how it ended.
     fn look_at(&mut self, headers: &HeaderMap) {
         if let Some(status) = Status::from_header_map(headers) {
             let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
-            self.end(status.code(), reason);
+            self.end(status.code(), reason, status.message());
         }
     }
 
-    fn end(&mut self, code: Code, reason: String) {
+    fn end(&mut self, code: Code, reason: String, why: &str) {
         self.ended = true;
+        self.trace.end(wording::code_name(code), FAULTS.contains(&code).then_some(why));
         metrics::worker::answered(self.method, wording::code_name(code), reason, self.began.elapsed());
     }
 }
@@ -131,7 +162,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.ended {
-            self.end(Code::Cancelled, String::new());
+            self.end(Code::Cancelled, String::new(), "");
         }
     }
 }

@@ -18,12 +18,14 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use object_store::{Error as ObjectError, GetOptions, PutMode, PutOptions, PutPayload};
 use tokio::time::{Instant, sleep, timeout_at};
+use tracing::Instrument;
 
 use super::disk::{Came, Durable};
 use super::error::{Cause, Operation, StoreError, StoreErrorKind};
 use super::key::BundleKey;
 use super::url::{Location, Scheme};
 use super::{Store, payload, retry};
+use crate::spans;
 
 /// The largest object that one PUT creates, in bytes: Azure takes 5,000 MiB, S3 5 GiB.
 pub const OBJECT_BYTES_MAX: u64 = 5_000 << 20;
@@ -285,7 +287,9 @@ impl Store {
             progress.attempts += 1;
             let limit = self.patience.attempt(object.size_bytes);
             let create = self.create(&name, payload.clone(), url);
-            let answer = retry::attempt(&self.pace, &self.patience, limit, Operation::Put, url, create).await;
+            let span = spans::put(key, object.size_bytes, progress.attempts);
+            let answer = retry::attempt(&self.pace, &self.patience, limit, Operation::Put, url, create);
+            let answer = answer.instrument(span).await;
             let settled = match answer {
                 Ok(Answer::Created { e_tag }) => {
                     let confirmed = self.confirm(key, object, url, e_tag).await;

@@ -7,9 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
+use tracing::Instrument;
 
 use super::error::{Cause, Operation, StoreError};
 use crate::metrics;
+use crate::spans;
 
 /// How long a store may take, and how often it is asked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +113,8 @@ impl Pace {
     }
 }
 
-/// One attempt: waits for the store's pace, bounds the time, and notes whether the store asks to slow down.
+/// One attempt: waits for the store's pace, bounds the time, and notes whether the store asks to slow down. Goes on in a span of its
+/// own, which is told the outcome.
 pub(super) async fn attempt<T>(
     pace: &Pace,
     patience: &Patience,
@@ -128,6 +131,7 @@ pub(super) async fn attempt<T>(
     };
     let kind = outcome.as_ref().err().map_or("ok", |error| error.kind().name());
     metrics::store::asked(operation.name(), kind, began.elapsed());
+    spans::ended(kind);
     match &outcome {
         Err(error) if error.is_slow_down() => pace.refused(patience),
         Err(_) => {}
@@ -151,7 +155,8 @@ where
 {
     let mut failures = 0;
     loop {
-        match attempt(pace, patience, limit, operation, url, request()).await {
+        let span = spans::ask(operation.name(), url);
+        match attempt(pace, patience, limit, operation, url, request()).instrument(span).await {
             Err(error) if error.is_passing() && failures + 1 < patience.read_attempts_max => {
                 failures += 1;
                 tokio::time::sleep(patience.pause(failures)).await;

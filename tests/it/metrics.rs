@@ -260,7 +260,8 @@ async fn callers_that_hang_up_are_counted_as_cancelled() {
 
 /// What a worker says that has met all sorts of things.
 async fn of_a_busy_worker() -> Scrape {
-    let worker = Worker::start_with(&MEASURED);
+    // A collector that nobody has to hear.
+    let worker = Worker::start_with(&[&MEASURED[..], &["--otlp-endpoint", "http://127.0.0.1:1"]].concat());
     some_work(&worker).await;
     until(&worker, "all answered", |scrape| scrape.worker("fetched_bytes_total") > Some(0.0))
 }

@@ -1,0 +1,100 @@
+//! `--log` and `--log-format`: log lines on standard error, each with the trace that it is about.
+
+use std::fmt::{self, Write};
+use std::io::{IsTerminal, stderr};
+
+use clap::ValueEnum;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, format};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt as lines};
+
+use super::CliError;
+use crate::spans;
+use crate::telemetry::Otlp;
+
+/// Spans of traces are no part of log lines.
+const NO_SPANS: &str = "wal_indexer::spans=off";
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Logs from now on, and has `otlp` collect traces.
+pub fn start(filter: &str, format: LogFormat, otlp: Option<&Otlp>) -> Result<(), CliError> {
+    let wrong = |error: &dyn std::error::Error| CliError::flag("--log", error);
+    let filter = EnvFilter::try_new(filter).map_err(|error| wrong(&error))?;
+    let filter = filter.add_directive(NO_SPANS.parse().map_err(|error| wrong(&error))?);
+    match otlp {
+        // A filter for all of it is cheaper than one for each that listens.
+        None => tracing_subscriber::registry().with(filter).with(written(format)).init(),
+        Some(otlp) => {
+            let written = written(format).with_filter(filter);
+            tracing_subscriber::registry().with(otlp.layer()).with(written).init();
+        }
+    }
+    Ok(())
+}
+
+fn written<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    let is_terminal = stderr().is_terminal();
+    let layer = lines::layer().with_writer(stderr);
+    match format {
+        LogFormat::Text => {
+            let event = Traced { inner: format::format().with_ansi(is_terminal), add: add_to_text };
+            layer.with_ansi(is_terminal).event_format(event).boxed()
+        }
+        LogFormat::Json => {
+            let event = Traced { inner: format::format().json().flatten_event(true), add: add_to_json };
+            layer.fmt_fields(JsonFields::new()).event_format(event).boxed()
+        }
+    }
+}
+
+/// Lines of a call or a segment that is in a trace say so, by `trace_id` and `span_id`; others are as they are.
+struct Traced<F> {
+    inner: F,
+    add: fn(&mut String, spans::Ids) -> fmt::Result,
+}
+
+impl<S, N, F> FormatEvent<S, N> for Traced<F>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let Some(ids) = spans::current() else { return self.inner.format_event(context, writer, event) };
+        let mut line = String::new();
+        self.inner.format_event(context, Writer::new(&mut line), event)?;
+        line.truncate(line.trim_end().len());
+        (self.add)(&mut line, ids)?;
+        writeln!(writer, "{line}")
+    }
+}
+
+fn add_to_text(line: &mut String, ids: spans::Ids) -> fmt::Result {
+    write!(line, " trace_id={} span_id={}", ids.trace, ids.span)
+}
+
+fn add_to_json(line: &mut String, ids: spans::Ids) -> fmt::Result {
+    // The end of the object.
+    line.pop();
+    write!(line, r#","trace_id":"{}","span_id":"{}"}}"#, ids.trace, ids.span)
+}
