@@ -14,6 +14,7 @@ mod reading;
 mod receipt;
 mod resolve;
 mod send;
+mod tls;
 mod verdict;
 
 use std::future::Future;
@@ -23,11 +24,10 @@ use std::time::Duration;
 
 use tokio::io::AsyncRead;
 use tokio::task::JoinSet;
-use tracing::warn;
 use url::Url;
 
 pub use connection::{Connection, ConnectionError};
-pub use endpoint::{Endpoint, EndpointError, Security};
+pub use endpoint::{CertificateFiles, Endpoint, EndpointError, Security};
 pub use error::{IndexError, Mismatch, Refusal};
 pub use reading::digest;
 pub use receipt::{Digest, Receipt};
@@ -108,7 +108,7 @@ pub struct Client {
 #[derive(Debug)]
 struct Workers {
     pool: Arc<Pool>,
-    token: Option<Token>,
+    token: Option<Arc<Token>>,
     patience: Patience,
     /// Look up names; they end with this.
     _watches: JoinSet<()>,
@@ -141,15 +141,8 @@ impl Client {
         if endpoints.is_empty() {
             return Err(EndpointError::NoneGiven);
         }
-        let dialer = Dialer::new(&security).await?;
-        endpoints.iter().try_for_each(|endpoint| dialer.check(endpoint))?;
-        let token = match &security.token_file {
-            Some(path) => Some(Token::new(path).await?),
-            None => None,
-        };
-        for endpoint in endpoints.iter().filter(|endpoint| token.is_some() && !endpoint.is_secure()) {
-            warn!(%endpoint, "the token goes over a line that is not encrypted");
-        }
+        let dialer = Dialer::new(&security, &endpoints).await?;
+        let token = dialer.token().cloned();
         let pool = Pool::new(endpoints.clone(), dialer);
         let watches = watch_all(&endpoints, &pool, &resolver, patience.resolve_every).await;
         Ok(Self { workers: Arc::new(Workers { pool, token, patience, _watches: watches }) })

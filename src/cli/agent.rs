@@ -17,9 +17,10 @@ use super::metrics::{Collected, MetricsArgs};
 use super::otlp::{OtlpArgs, process_name};
 use super::progress::{Progress, When};
 use super::seconds::{positive_seconds, seconds};
-use super::{CliError, Exit, runtime};
+use super::security::SecurityArgs;
+use super::{CliError, Exit, endpoint, runtime};
 use crate::agent::{Agent, Checkpoint, CheckpointError, Settings, Slots, Summary};
-use crate::client::{Client, Endpoint, EndpointError, Patience, Security};
+use crate::client::{Client, Endpoint, Patience};
 use crate::ids::LogId;
 use crate::store;
 use crate::store::KeyError;
@@ -134,13 +135,8 @@ struct WorkerArgs {
     #[arg(long, env = "WAL_INDEXER_RESOLVE_EVERY", default_value = "5", value_name = "SECONDS", value_parser = positive_seconds)]
     resolve_every: Duration,
 
-    /// A PEM file with the authorities that workers' certificates come from. Default: the system's.
-    #[arg(long, env = "WAL_INDEXER_TLS_CA", value_name = "FILE")]
-    tls_ca: Option<PathBuf>,
-
-    /// A file with the token to send along.
-    #[arg(long, env = "WAL_INDEXER_TOKEN_FILE", value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    security: SecurityArgs,
 }
 
 /// When, and how much.
@@ -313,15 +309,13 @@ impl WorkerArgs {
         let endpoint =
             |text: &String| text.parse::<Endpoint>().map_err(|error| CliError::flag("--endpoint", &error));
         let endpoints = self.endpoints.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
-        let security = Security { ca_file: self.tls_ca.clone(), token_file: self.token_file.clone() };
         let patience = Patience {
             attempt: self.attempt_timeout,
             segment: self.retry_for,
             resolve_every: self.resolve_every,
         };
-        Client::start(endpoints, security, patience).await.map_err(|error: EndpointError| {
-            CliError::new(Exit::Usage, "--endpoint, --tls-ca or --token-file", &error)
-        })
+        let started = Client::start(endpoints, self.security.security(), patience).await;
+        started.map_err(|error| endpoint::unusable(&error))
     }
 }
 

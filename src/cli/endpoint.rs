@@ -1,7 +1,8 @@
-//! The flag that names a worker, and asking it something.
+//! The flags that name a worker, and asking it something.
 
+use super::security::SecurityArgs;
 use super::{CliError, Exit};
-use crate::client::{Connection, ConnectionError};
+use crate::client::{Connection, ConnectionError, Endpoint, EndpointError, Security};
 
 /// Which worker.
 #[derive(Debug, clap::Args)]
@@ -9,6 +10,9 @@ pub struct EndpointArgs {
     /// The worker's address, such as http://127.0.0.1:7070.
     #[arg(long, env = "WAL_INDEXER_ENDPOINT", default_value = "http://127.0.0.1:7070", value_name = "URL")]
     endpoint: String,
+
+    #[command(flatten)]
+    security: SecurityArgs,
 }
 
 impl EndpointArgs {
@@ -17,20 +21,70 @@ impl EndpointArgs {
         &self,
         question: impl AsyncFnOnce(&mut Connection) -> Result<T, ConnectionError>,
     ) -> Result<T, CliError> {
-        ask(&self.endpoint, question).await
+        Worker::new(&self.endpoint, &self.security)?.ask(question).await
     }
 }
 
-/// Connects to `endpoint` and asks.
-pub async fn ask<T>(
-    endpoint: &str,
-    question: impl AsyncFnOnce(&mut Connection) -> Result<T, ConnectionError>,
-) -> Result<T, CliError> {
-    let failed = |error: ConnectionError| match error {
-        ConnectionError::Status(status) => CliError::status(endpoint, &status),
-        ConnectionError::Connect { .. } => CliError::new(Exit::Again, "no worker", &error),
-        ConnectionError::File(_) => CliError::new(Exit::Failed, endpoint, &error),
+/// A worker, and how to talk to it.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    endpoint: Endpoint,
+    name: String,
+    security: Security,
+}
+
+impl Worker {
+    /// What was given is not repeated where it does not read: it may hold a password.
+    pub fn new(endpoint: &str, security: &SecurityArgs) -> Result<Self, CliError> {
+        let read = endpoint.parse::<Endpoint>();
+        let endpoint = read.map_err(|error| CliError::flag("--endpoint", &error))?;
+        Ok(Self { name: endpoint.to_string(), endpoint, security: security.security() })
+    }
+
+    /// What messages call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Connects.
+    pub async fn connect(&self) -> Result<Connection, CliError> {
+        Connection::connect_with(&self.endpoint, &self.security).await.map_err(|error| self.failed(error))
+    }
+
+    /// Connects and asks.
+    pub async fn ask<T>(
+        &self,
+        question: impl AsyncFnOnce(&mut Connection) -> Result<T, ConnectionError>,
+    ) -> Result<T, CliError> {
+        let mut connection = self.connect().await?;
+        question(&mut connection).await.map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: ConnectionError) -> CliError {
+        match error {
+            ConnectionError::Status(status) => CliError::status(&self.name, &status),
+            ConnectionError::Connect { .. } => CliError::new(Exit::Again, "no worker", &error),
+            ConnectionError::Endpoint(error) => unusable(&error),
+            ConnectionError::File(_) => CliError::new(Exit::Failed, &self.name, &error),
+        }
+    }
+}
+
+/// What is wrong with the flags that say how to talk to workers.
+pub fn unusable(error: &EndpointError) -> CliError {
+    let flags = match error {
+        EndpointError::NoneGiven
+        | EndpointError::NotAUrl(_)
+        | EndpointError::OtherScheme
+        | EndpointError::HoldsCredentials
+        | EndpointError::HoldsMore
+        | EndpointError::NoName { .. } => "--endpoint",
+        EndpointError::NoAuthorities => "--tls-ca",
+        EndpointError::NoToken { .. } => "--token-file",
+        EndpointError::NoKey { .. } => "--tls-key",
+        EndpointError::NoCertificate { .. } => "--tls-ca or --tls-cert",
+        EndpointError::Tls(_) => "--tls-ca, --tls-cert or --tls-key",
+        EndpointError::File { .. } => "--tls-ca, --tls-cert, --tls-key or --token-file",
     };
-    let mut client = Connection::connect(endpoint).await.map_err(failed)?;
-    question(&mut client).await.map_err(failed)
+    CliError::flag(flags, error)
 }

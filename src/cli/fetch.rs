@@ -13,7 +13,7 @@ use tonic::Status;
 use tracing::warn;
 
 use super::place::{Place, PlaceArgs};
-use super::{CliError, Exit, endpoint, output, runtime, text};
+use super::{CliError, Exit, output, runtime, text};
 use crate::partial::Partial;
 use crate::proto::v1;
 use crate::proto::v1::fetch_request::FetchForm;
@@ -189,9 +189,7 @@ async fn ask(
     request: v1::FetchRequest,
 ) -> Result<BoxStream<'static, Result<v1::FetchResponse, Status>>, CliError> {
     match place {
-        Place::Worker(address) => {
-            Ok(endpoint::ask(address, async |client| client.fetch(request).await).await?.boxed())
-        }
+        Place::Worker(worker) => Ok(worker.ask(async |client| client.fetch(request).await).await?.boxed()),
         Place::Store(shelf) => {
             let failed = |status| CliError::question(place.name(), &status);
             let request = rpc::request(request).map_err(failed)?;

@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use super::place::{Place, PlaceArgs};
 use super::store::exit_of_store;
 use super::text::{of, one_line};
-use super::{CliError, Exit, endpoint, output, runtime};
+use super::{CliError, Exit, output, runtime};
 use crate::ids::LogId;
 use crate::proto::v1;
 use crate::registry::{self, Filter, Log};
@@ -95,9 +95,9 @@ async fn list(args: &LsArgs, place: &Place) -> Result<Vec<v1::ListBundlesRespons
             let found = found.map_err(|error| CliError::new(exit_of_store(&error), "cannot list", &error))?;
             Ok(found.bundles.iter().map(|one| listed(shelf.store(), one)).collect())
         }
-        Place::Worker(address) => {
-            let asked = endpoint::ask(address, async |client| client.list_bundles(args.request()).await);
-            let failed = |status| CliError::status(address, &status);
+        Place::Worker(worker) => {
+            let asked = worker.ask(async |client| client.list_bundles(args.request()).await);
+            let failed = |status| CliError::status(worker.name(), &status);
             asked.await?.try_collect().await.map_err(failed)
         }
     }

@@ -2,6 +2,8 @@
 
 use url::Url;
 
+use super::endpoint::Worker;
+use super::security::SecurityArgs;
 use super::{CliError, Exit, store};
 use crate::archive::Shelf;
 
@@ -18,6 +20,9 @@ pub struct PlaceArgs {
     /// Ask this worker instead, such as http://127.0.0.1:7070.
     #[arg(long, env = "WAL_INDEXER_ENDPOINT", value_name = "URL")]
     endpoint: Option<String>,
+
+    #[command(flatten)]
+    security: SecurityArgs,
 }
 
 /// Where to read.
@@ -25,15 +30,15 @@ pub struct PlaceArgs {
 pub enum Place {
     /// A store.
     Store(Shelf),
-    /// A worker's address.
-    Worker(String),
+    /// A worker.
+    Worker(Worker),
 }
 
 impl PlaceArgs {
     /// Opens the store, if it is one.
     pub fn open(&self) -> Result<Place, CliError> {
         match (&self.endpoint, &self.store) {
-            (Some(endpoint), _) => Ok(Place::Worker(endpoint.clone())),
+            (Some(endpoint), _) => Ok(Place::Worker(Worker::new(endpoint, &self.security)?)),
             (None, Some(url)) => Ok(Place::Store(Shelf::new(store::open(url)?, SHELF_BYTES_MAX))),
             (None, None) => Err(CliError::because(Exit::Usage, "--store or --endpoint is needed")),
         }
@@ -45,7 +50,7 @@ impl Place {
     pub fn name(&self) -> &str {
         match self {
             Self::Store(shelf) => shelf.store().url(),
-            Self::Worker(address) => address,
+            Self::Worker(worker) => worker.name(),
         }
     }
 }

@@ -14,6 +14,8 @@ use clap::builder::NonEmptyStringValueParser;
 use tracing::warn;
 use url::Url;
 
+use super::endpoint::Worker;
+use super::security::SecurityArgs;
 use super::{CliError, Exit, output, runtime, text, when};
 use crate::index::Query;
 use crate::proto::v1;
@@ -99,6 +101,9 @@ pub struct SearchArgs {
     /// Ask this worker instead, such as http://127.0.0.1:7070.
     #[arg(long, env = "WAL_INDEXER_ENDPOINT", value_name = "URL")]
     endpoint: Option<String>,
+
+    #[command(flatten)]
+    security: SecurityArgs,
 }
 
 /// In which order records are shown.
@@ -118,7 +123,8 @@ pub fn run(args: &SearchArgs) -> Result<(), CliError> {
         .map_err(|error| CliError::because(Exit::Usage, caret::point_at(&args.query, &error)))?;
     let printer = Printer { args, highlighter: Highlighter::new(query, std::io::stdout().is_terminal()) };
     runtime()?.block_on(async {
-        let mut source = Source::open(args.endpoint.as_deref(), args.store.as_ref()).await?;
+        let worker = args.endpoint.as_deref().map(|endpoint| Worker::new(endpoint, &args.security));
+        let mut source = Source::open(worker.transpose()?, args.store.as_ref()).await?;
         if args.follow {
             // Beside it: a reader that has stopped reading holds up the lines, and must not hold up the end.
             tokio::spawn(async {

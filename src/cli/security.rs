@@ -9,6 +9,7 @@ use tracing::warn;
 
 use super::seconds::positive_seconds;
 use super::{CliError, Exit, output};
+use crate::client::{CertificateFiles, Security};
 use crate::server::{Entrance, TlsFile, TlsFiles};
 
 /// Who gets in.
@@ -82,4 +83,36 @@ pub fn announce(entrance: &Entrance, listening: IpAddr) -> Result<(), CliError> 
     let address = probes.local_addr();
     let address = address.map_err(|error| CliError::new(Exit::Failed, "--health-listen", &error))?;
     output::line(&format!("health on {address}"))
+}
+
+/// What to show to workers, and whom to trust.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SecurityArgs {
+    /// A PEM file with the authorities that workers' certificates come from. Default: the system's.
+    #[arg(long, env = "WAL_INDEXER_TLS_CA", value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+
+    /// A PEM file with a certificate to show to workers that ask for one, and those between it and its authority.
+    #[arg(long, env = "WAL_INDEXER_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// A PEM file with the certificate's private key.
+    #[arg(long, env = "WAL_INDEXER_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// A file with the token to send along.
+    #[arg(long, env = "WAL_INDEXER_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl SecurityArgs {
+    /// As connections take it.
+    pub fn security(&self) -> Security {
+        let pair = self.tls_cert.clone().zip(self.tls_key.clone());
+        Security {
+            ca_file: self.tls_ca.clone(),
+            certificate: pair.map(|(certificate, key)| CertificateFiles { certificate, key }),
+            token_file: self.token_file.clone(),
+        }
+    }
 }

@@ -1,16 +1,20 @@
 //! A connection to one worker: what an operator asks.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Status, Streaming};
+use tonic::transport::{self, Channel};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::REPLY_BYTES_MAX;
+use super::dial::{Dialer, Token};
+use super::endpoint::{Endpoint, EndpointError, Security};
 use super::reading::CHUNK_BYTES;
+use super::verdict::never_sent;
 use crate::proto::v1;
 use crate::proto::v1::index_segment_request::Payload;
 use crate::proto::v1::indexer_service_client::IndexerServiceClient;
@@ -30,8 +34,11 @@ pub enum ConnectionError {
         endpoint: String,
         /// Why not.
         #[source]
-        source: tonic::transport::Error,
+        source: transport::Error,
     },
+    /// No connection can be made that way.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
     /// The file cannot be read.
     #[error("cannot read the segment's file")]
     File(#[from] std::io::Error),
@@ -51,17 +58,45 @@ impl From<Status> for ConnectionError {
 pub struct Connection {
     indexer: IndexerServiceClient<Channel>,
     search: SearchServiceClient<Channel>,
+    token: Option<Arc<Token>>,
 }
 
 impl Connection {
     /// Connects to `http://HOST:PORT`.
     pub async fn connect(endpoint: &str) -> Result<Self, ConnectionError> {
-        let failed = |source| ConnectionError::Connect { endpoint: endpoint.to_owned(), source };
-        let channel =
-            Endpoint::from_shared(endpoint.to_owned()).map_err(failed)?.connect().await.map_err(failed)?;
+        Self::connect_with(&endpoint.parse()?, &Security::default()).await
+    }
+
+    /// Connects with certificates and a token.
+    pub async fn connect_with(endpoint: &Endpoint, security: &Security) -> Result<Self, ConnectionError> {
+        let dialer = Dialer::new(security, std::slice::from_ref(endpoint)).await?;
+        let failed = |source| ConnectionError::Connect { endpoint: endpoint.to_string(), source };
+        let channel = dialer.connect_now(endpoint).await?.map_err(failed)?;
         let search = SearchServiceClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
         let indexer = IndexerServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
-        Ok(Self { indexer, search })
+        Ok(Self { indexer, search, token: dialer.token().cloned() })
+    }
+
+    /// A call with the token, as its file has it now.
+    async fn call<T>(&self, message: T) -> Request<T> {
+        let mut call = Request::new(message);
+        if let Some(token) = &self.token {
+            call.metadata_mut().insert("authorization", token.authorization().await);
+        }
+        call
+    }
+
+    /// Asks; once more where that came to nothing because the worker had just retired the connection.
+    async fn ask<T: Clone, A>(
+        &self,
+        message: T,
+        question: impl AsyncFn(Request<T>) -> Result<Response<A>, Status>,
+    ) -> Result<A, ConnectionError> {
+        let answer = match question(self.call(message.clone()).await).await {
+            Err(status) if never_sent(&status) => question(self.call(message).await).await,
+            answer => answer,
+        };
+        Ok(answer?.into_inner())
     }
 
     /// Streams a file as an inline source. `header.source` is filled in from the file's size.
@@ -83,12 +118,13 @@ impl Connection {
             }
         });
         let messages = stream::once(async { message(Payload::Header(header)) }).chain(chunks);
-        Ok(self.indexer.index_segment(messages).await?.into_inner())
+        let call = self.call(messages).await;
+        Ok(self.indexer.index_segment(call).await?.into_inner())
     }
 
     /// What the worker has done and is doing.
     pub async fn stats(&mut self) -> Result<v1::GetStatsResponse, ConnectionError> {
-        Ok(self.indexer.get_stats(v1::GetStatsRequest {}).await?.into_inner())
+        self.ask(v1::GetStatsRequest {}, async |call| self.indexer.clone().get_stats(call).await).await
     }
 
     /// Records that match, as the worker sends them; the last message has the summary.
@@ -96,7 +132,7 @@ impl Connection {
         &mut self,
         request: v1::SearchRequest,
     ) -> Result<Streaming<v1::SearchResponse>, ConnectionError> {
-        Ok(self.search.search(request).await?.into_inner())
+        self.ask(request, async |call| self.search.clone().search(call).await).await
     }
 
     /// A partition from an offset on, as the worker sends it; the last message says where to go on.
@@ -104,7 +140,7 @@ impl Connection {
         &mut self,
         request: v1::FetchRequest,
     ) -> Result<Streaming<v1::FetchResponse>, ConnectionError> {
-        Ok(self.search.fetch(request).await?.into_inner())
+        self.ask(request, async |call| self.search.clone().fetch(call).await).await
     }
 
     /// The bundles that may hold what is asked for.
@@ -112,12 +148,12 @@ impl Connection {
         &mut self,
         request: v1::ListBundlesRequest,
     ) -> Result<Streaming<v1::ListBundlesResponse>, ConnectionError> {
-        Ok(self.search.list_bundles(request).await?.into_inner())
+        self.ask(request, async |call| self.search.clone().list_bundles(call).await).await
     }
 
     /// Whether the worker can take work.
     pub async fn health(&mut self) -> Result<v1::HealthResponse, ConnectionError> {
-        Ok(self.indexer.health(v1::HealthRequest {}).await?.into_inner())
+        self.ask(v1::HealthRequest {}, async |call| self.indexer.clone().health(call).await).await
     }
 }
 

@@ -1,15 +1,26 @@
 //! Makes connections to workers: time limits, TLS, token.
 
+use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use futures::{FutureExt, TryFutureExt};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{self, Certificate, Channel, ClientTlsConfig, Uri};
+use tonic::transport::{self, Channel, Uri};
+use tower::{Service, service_fn};
 use tracing::warn;
 
-use super::endpoint::{Endpoint, EndpointError, Security};
+use super::endpoint::{Endpoint, EndpointError, Security, Target};
+use super::tls::Tls;
 
 /// How long a worker may take to accept a connection, and as long again for TLS.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -21,61 +32,122 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Makes connections.
 #[derive(Debug)]
 pub(super) struct Dialer {
-    authorities: Option<Certificate>,
+    tls: Option<Arc<Tls>>,
+    token: Option<Arc<Token>>,
 }
 
 impl Dialer {
-    /// Reads the authorities' file, if there is one.
-    pub(super) async fn new(security: &Security) -> Result<Self, EndpointError> {
-        let Some(path) = &security.ca_file else { return Ok(Self { authorities: None }) };
-        let pem = tokio::fs::read_to_string(path).await;
-        let pem = pem.map_err(|source| EndpointError::File { path: path.clone(), source })?;
-        if !pem.contains("-----BEGIN CERTIFICATE-----") {
-            return Err(EndpointError::NoCertificate { path: path.clone() });
+    /// Reads the files that there are. `endpoints` are those that it will be asked for.
+    pub(super) async fn new(security: &Security, endpoints: &[Endpoint]) -> Result<Self, EndpointError> {
+        let has_files = security.ca_file.is_some() || security.certificate.is_some();
+        let tls = match has_files || endpoints.iter().any(Endpoint::is_secure) {
+            true => Some(Arc::new(Tls::open(security).await?)),
+            false => None,
+        };
+        let token = match &security.token_file {
+            Some(path) => Some(Arc::new(Token::new(path).await?)),
+            None => None,
+        };
+        for endpoint in endpoints {
+            if endpoint.is_secure() {
+                endpoint.certified_name()?;
+            } else if token.is_some() && !endpoint.is_loopback() {
+                warn!(%endpoint, "the token goes over a line that is not encrypted");
+            }
         }
-        Ok(Self { authorities: Some(Certificate::from_pem(pem)) })
+        Ok(Self { tls, token })
     }
 
-    /// Whether connections to `endpoint` can be made at all.
-    pub(super) fn check(&self, endpoint: &Endpoint) -> Result<(), EndpointError> {
-        let any = SocketAddr::from(([127, 0, 0, 1], 1));
-        let tls = |source| EndpointError::Tls { endpoint: endpoint.clone(), source };
-        self.dial(endpoint, any).map(drop).map_err(tls)
+    /// What calls carry.
+    pub(super) fn token(&self) -> Option<&Arc<Token>> {
+        self.token.as_ref()
     }
 
     /// A connection to one of an endpoint's addresses, by the endpoint's name. It is made when it is first used, and made again
     /// when it breaks.
-    pub(super) fn connect(
-        &self,
-        endpoint: &Endpoint,
-        address: SocketAddr,
-    ) -> Result<Channel, transport::Error> {
-        Ok(self.dial(endpoint, address)?.connect_lazy())
+    pub(super) fn connect(&self, endpoint: &Endpoint, address: SocketAddr) -> Result<Channel, EndpointError> {
+        let connector = self.connector(endpoint, Target::Address(address))?;
+        Ok(settings(endpoint).connect_with_connector_lazy(connector))
     }
 
-    fn dial(
+    /// A connection to whichever of an endpoint's addresses answers, made at once.
+    pub(super) async fn connect_now(
         &self,
         endpoint: &Endpoint,
-        address: SocketAddr,
-    ) -> Result<transport::Endpoint, transport::Error> {
-        let scheme = if endpoint.is_secure() { "https" } else { "http" };
-        let mut dial = transport::Endpoint::from_shared(format!("{scheme}://{address}"))?
-            .connect_timeout(CONNECT_MAX)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
-            .keep_alive_while_idle(true);
-        if let Ok(origin) = endpoint.to_string().parse::<Uri>() {
-            dial = dial.origin(origin);
-        }
-        if !endpoint.is_secure() {
-            return Ok(dial);
-        }
-        let tls = ClientTlsConfig::new().domain_name(endpoint.host()).timeout(CONNECT_MAX);
-        dial.tls_config(match &self.authorities {
-            Some(authorities) => tls.ca_certificate(authorities.clone()),
-            None => tls.with_native_roots(),
-        })
+    ) -> Result<Result<Channel, transport::Error>, EndpointError> {
+        let connector = self.connector(endpoint, endpoint.target())?;
+        Ok(settings(endpoint).connect_with_connector(connector).await)
     }
+
+    fn connector(&self, endpoint: &Endpoint, target: Target) -> Result<impl Connector, EndpointError> {
+        let safe = match (endpoint.is_secure(), &self.tls) {
+            (false, _) => None,
+            (true, Some(tls)) => Some((Arc::clone(tls), endpoint.certified_name()?)),
+            (true, None) => return Err(EndpointError::NoAuthorities),
+        };
+        Ok(service_fn(move |_: Uri| open(target.clone(), safe.clone()).map_ok(TokioIo::new).boxed()))
+    }
+}
+
+/// What tonic makes connections with.
+trait Connector:
+    Service<
+        Uri,
+        Response = TokioIo<Line>,
+        Error = io::Error,
+        Future = BoxFuture<'static, io::Result<TokioIo<Line>>>,
+    > + Send
+    + 'static
+{
+}
+
+impl<T> Connector for T where
+    T: Service<
+            Uri,
+            Response = TokioIo<Line>,
+            Error = io::Error,
+            Future = BoxFuture<'static, io::Result<TokioIo<Line>>>,
+        > + Send
+        + 'static
+{
+}
+
+/// What HTTP/2 goes over.
+type Line = Box<dyn ReadWrite>;
+
+trait ReadWrite: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ReadWrite for T {}
+
+/// TLS is not tonic's matter here: it reads certificates once only.
+fn settings(endpoint: &Endpoint) -> transport::Endpoint {
+    transport::Endpoint::from_static("http://worker")
+        .origin(endpoint.origin())
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
+}
+
+async fn open(target: Target, safe: Option<(Arc<Tls>, ServerName<'static>)>) -> io::Result<Line> {
+    let connect = async {
+        match target {
+            Target::Address(address) => TcpStream::connect(address).await,
+            Target::Name(name, port) => TcpStream::connect((name, port)).await,
+        }
+    };
+    let stream = in_time("no connection", connect).await?;
+    stream.set_nodelay(true)?;
+    match safe {
+        None => Ok(Box::new(stream)),
+        Some((tls, name)) => {
+            Ok(Box::new(in_time("no end of the TLS handshake", tls.connect(name, stream)).await?))
+        }
+    }
+}
+
+async fn in_time<T>(otherwise: &str, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("{otherwise} within {CONNECT_MAX:?}"));
+    timeout(CONNECT_MAX, step).await.map_err(late)?
 }
 
 /// The token that calls carry, from a file that may be replaced at any time.

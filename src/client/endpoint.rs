@@ -5,6 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tonic::transport::Uri;
 use url::{Host, Url};
 
 /// `http://HOST:PORT` or `https://HOST:PORT`. A host given by name stands for all its addresses, now and later. Without a port:
@@ -16,13 +19,32 @@ pub struct Endpoint {
     is_secure: bool,
 }
 
+/// Where to connect to: one place, or whichever of a name's addresses answers.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    Address(SocketAddr),
+    Name(String, u16),
+}
+
 /// What makes a connection safe.
 #[derive(Clone, Debug, Default)]
 pub struct Security {
-    /// PEM file with the authorities that workers' certificates come from; without one, the system's. Read once.
+    /// PEM file with the authorities that workers' certificates come from; without one, the system's. This file and the next two are
+    /// read again for each connection, so that they may be renewed.
     pub ca_file: Option<PathBuf>,
+    /// What to show to workers that ask for a certificate.
+    pub certificate: Option<CertificateFiles>,
     /// The file with the token that is sent with each call. Read again for each attempt, so that it may be replaced.
     pub token_file: Option<PathBuf>,
+}
+
+/// PEM files with a certificate and its key.
+#[derive(Clone, Debug)]
+pub struct CertificateFiles {
+    /// The certificate and those between it and its authority, its own first.
+    pub certificate: PathBuf,
+    /// The certificate's private key.
+    pub key: PathBuf,
 }
 
 /// Why an endpoint cannot be used at all. None of these repeats what may be a password.
@@ -52,26 +74,35 @@ pub enum EndpointError {
         #[source]
         source: std::io::Error,
     },
-    /// The file with the authorities holds none.
+    /// The file should hold some.
     #[error("{} holds no certificate in PEM", path.display())]
     NoCertificate {
         /// The file.
         path: PathBuf,
     },
+    /// The file should hold one.
+    #[error("{} holds no private key in PEM", path.display())]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Nobody can be trusted.
+    #[error("the system names no authorities for TLS")]
+    NoAuthorities,
     /// The token cannot be sent in a header.
     #[error("{} holds no token: one line of visible ASCII", path.display())]
     NoToken {
         /// The file.
         path: PathBuf,
     },
-    /// No connection can be set up that way.
-    #[error("cannot set up TLS for {endpoint}")]
-    Tls {
+    /// No connection can be set up with these files.
+    #[error("cannot set up TLS")]
+    Tls(#[source] rustls::Error),
+    /// No certificate can call a host that.
+    #[error("certificates know no such name as that of {endpoint}")]
+    NoName {
         /// Whom to talk to.
         endpoint: Endpoint,
-        /// Why not.
-        #[source]
-        source: tonic::transport::Error,
     },
 }
 
@@ -106,17 +137,42 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
+    /// What requests say they are for.
+    pub(super) fn origin(&self) -> Uri {
+        // A URL's scheme, host and port are a URI, too.
+        self.to_string().parse().unwrap_or_default()
+    }
+
+    /// Where to connect to.
+    pub(super) fn target(&self) -> Target {
+        match &self.host {
+            Host::Domain(name) => Target::Name(name.clone(), self.port),
+            Host::Ipv4(address) => Target::Address(SocketAddr::new(IpAddr::V4(*address), self.port)),
+            Host::Ipv6(address) => Target::Address(SocketAddr::new(IpAddr::V6(*address), self.port)),
+        }
+    }
+
     /// Whether connections to it are encrypted.
     pub(super) fn is_secure(&self) -> bool {
         self.is_secure
     }
 
     /// What certificates call it.
-    pub(super) fn host(&self) -> String {
+    pub(super) fn certified_name(&self) -> Result<ServerName<'static>, EndpointError> {
         match &self.host {
-            Host::Domain(name) => name.clone(),
-            Host::Ipv4(address) => address.to_string(),
-            Host::Ipv6(address) => address.to_string(),
+            Host::Domain(name) => ServerName::try_from(name.clone())
+                .map_err(|_| EndpointError::NoName { endpoint: self.clone() }),
+            Host::Ipv4(address) => Ok(ServerName::from(IpAddr::V4(*address))),
+            Host::Ipv6(address) => Ok(ServerName::from(IpAddr::V6(*address))),
+        }
+    }
+
+    /// Whether what is sent there stays on this machine.
+    pub(super) fn is_loopback(&self) -> bool {
+        match &self.host {
+            Host::Domain(name) => name == "localhost",
+            Host::Ipv4(address) => address.is_loopback(),
+            Host::Ipv6(address) => address.is_loopback(),
         }
     }
 
@@ -130,12 +186,10 @@ impl Endpoint {
 
     /// The address, where it is one.
     pub(super) fn address(&self) -> Option<SocketAddr> {
-        let host = match self.host {
-            Host::Domain(_) => return None,
-            Host::Ipv4(address) => IpAddr::V4(address),
-            Host::Ipv6(address) => IpAddr::V6(address),
-        };
-        Some(SocketAddr::new(host, self.port))
+        match self.target() {
+            Target::Address(address) => Some(address),
+            Target::Name(..) => None,
+        }
     }
 }
 

@@ -27,12 +27,11 @@ pub(super) enum Verdict {
 impl Verdict {
     /// By the code. What broke on the way here is nobody's verdict: then there is a cause, which none has that came by wire.
     pub(super) fn of(status: &Status) -> Self {
+        if never_sent(status) {
+            return Self::Again(Cooling::Asked(Duration::ZERO));
+        }
         if status.source().is_some() {
-            return Self::Again(match status.code() {
-                // It was never sent: the worker has just retired the connection, and takes a new one.
-                Code::Cancelled => Cooling::Asked(Duration::ZERO),
-                _ => Cooling::Growing,
-            });
+            return Self::Again(Cooling::Growing);
         }
         let asked = || match asked(status) {
             Some(pause) => Cooling::Asked(pause),
@@ -52,6 +51,11 @@ impl Verdict {
             Code::Internal => Self::AgainAFewTimes(Cooling::Growing),
         }
     }
+}
+
+/// Whether a call found its connection closed, and nothing of it has left this side: workers retire connections, and take new ones.
+pub(super) fn never_sent(status: &Status) -> bool {
+    status.code() == Code::Cancelled && status.source().is_some()
 }
 
 /// How long the worker wants to be left alone.

@@ -1,6 +1,7 @@
 //! Who gets into a worker, over the wire: with which certificate, with which token, and how far.
 
 mod age;
+mod callers;
 mod probes;
 mod tls;
 mod tokens;

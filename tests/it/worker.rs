@@ -106,7 +106,8 @@ impl Worker {
     ) -> Self {
         let log = File::create(root.path().join("log")).expect("a file");
         let mut process = command
-            .args(["serve", "--listen", "127.0.0.1:0"])
+            .arg("serve")
+            .args(if flags.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"] })
             .envs(variables.iter().copied())
             .args(["--store", store])
             .args(["--source-root", &file_url(&root.path().join("sources"))])

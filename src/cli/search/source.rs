@@ -9,6 +9,7 @@ use tracing::subscriber::NoSubscriber;
 use url::Url;
 
 use crate::archive::Shelf;
+use crate::cli::endpoint::{Worker, unusable};
 use crate::cli::{CliError, Exit, store};
 use crate::client::{Connection, ConnectionError};
 use crate::proto::v1;
@@ -32,12 +33,11 @@ pub enum Source {
 
 impl Source {
     /// Connects to the worker, or opens the store.
-    pub async fn open(endpoint: Option<&str>, store: Option<&Url>) -> Result<Self, CliError> {
-        match (endpoint, store) {
-            (Some(endpoint), _) => {
-                let connected = Connection::connect(endpoint).await;
-                let connection = connected.map_err(|error| connection_error(endpoint, error))?;
-                Ok(Self::Worker(endpoint.to_owned(), Box::new(connection)))
+    pub async fn open(worker: Option<Worker>, store: Option<&Url>) -> Result<Self, CliError> {
+        match (worker, store) {
+            (Some(worker), _) => {
+                let connection = worker.connect().await?;
+                Ok(Self::Worker(worker.name().to_owned(), Box::new(connection)))
             }
             (None, Some(url)) => {
                 let shelf = Shelf::new(store::open(url)?, SHELF_BYTES_MAX);
@@ -117,6 +117,7 @@ fn connection_error(endpoint: &str, error: ConnectionError) -> CliError {
     match error {
         ConnectionError::Status(status) => CliError::question(endpoint, &status),
         ConnectionError::Connect { .. } => CliError::new(Exit::Again, "no worker", &error),
+        ConnectionError::Endpoint(error) => unusable(&error),
         ConnectionError::File(_) => CliError::new(Exit::Failed, endpoint, &error),
     }
 }

@@ -36,7 +36,7 @@ async fn secure(directory: &Path, worker: &Worker) -> (Crooked, Security) {
     std::fs::write(&token_file, format!("{TOKEN}\n")).expect("a file");
     let any = "127.0.0.1:0".parse().expect("an address");
     let crooked = Crooked::start_at(any, &worker.endpoint(), Some(identity)).await;
-    (crooked, Security { ca_file: Some(ca_file), token_file: Some(token_file) })
+    (crooked, Security { ca_file: Some(ca_file), token_file: Some(token_file), ..Security::default() })
 }
 
 /// All names are this address.
@@ -131,14 +131,14 @@ async fn settings_that_cannot_work_are_said_so_at_once() {
         Some(path)
     };
     let missing = || Some(directory.path().join("missing"));
-    let ca = |ca_file| Security { ca_file, token_file: None };
-    let token = |token_file| Security { ca_file: None, token_file };
+    let ca = |ca_file| Security { ca_file, ..Security::default() };
+    let token = |token_file| Security { token_file, ..Security::default() };
     for (security, expected) in [
         (ca(missing()), "cannot read"),
         (ca(file("no.pem", "certainly none")), "no certificate"),
         (
             ca(file("bad.pem", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n")),
-            "cannot set up TLS",
+            "no certificate",
         ),
         (token(missing()), "cannot read"),
         (token(file("empty", "\n")), "no token"),
