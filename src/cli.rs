@@ -12,6 +12,7 @@ mod generate;
 mod health;
 mod index;
 mod inspect;
+mod known;
 mod logging;
 mod ls;
 mod metrics;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CliError, Exit, endpoint, output, runtime};
+use super::{CliError, Exit, endpoint, known, output, runtime};
 use crate::proto::v1::health_response::Status;
 
 /// Whether a worker can take work.
@@ -20,6 +20,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<(), CliError> {
     let health =
         runtime()?.block_on(async { args.endpoint.ask(async |client| client.health().await).await })?;
+    let health = known::health(health);
     if args.json {
         output::json_line(&health)?;
     } else {

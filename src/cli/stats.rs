@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CliError, endpoint, output, runtime};
+use super::{CliError, endpoint, known, output, runtime};
 use crate::proto::v1;
 
 /// What a worker has done and is doing.
@@ -20,7 +20,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<(), CliError> {
     let stats =
         runtime()?.block_on(async { args.endpoint.ask(async |client| client.stats().await).await })?;
-    if args.json { output::json_line(&stats) } else { output::line(&text(&stats)) }
+    if args.json { output::json_line(&known::stats(stats)) } else { output::line(&text(&stats)) }
 }
 
 fn text(stats: &v1::GetStatsResponse) -> String {

@@ -43,6 +43,7 @@ mod servers;
 mod shares;
 mod sidecar;
 mod sizes;
+mod skew;
 mod storefaults;
 mod stores;
 mod tidy;
