@@ -160,7 +160,10 @@ def check_worker(place, documents, name="wal-indexer", service="IndexerService")
         check(limit >= LIMIT_TO_BUDGET_MIN * budget, f"{place}: a budget of {budget} in {limit}")
         counted.append(budget)
     check(sum(counted) <= COUNTED_PART_MAX * limit, f"{place}: {name} counts on {sum(counted)} of {limit} bytes")
-    port = next(port["containerPort"] for port in container["ports"] if port["name"] == "grpc")
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    # Where workers speak TLS, probes have a port of their own.
+    port = ports.pop("health", ports["grpc"])
+    check(container["startupProbe"]["grpc"] == {"port": port}, f"{place}: starts by another port than {port}")
     check(container["livenessProbe"]["grpc"] == {"port": port}, f"{place}: liveness is the service ``")
     readiness = container["readinessProbe"]["grpc"]
     proto = (ROOT / "proto/walindexer/v1/indexer.proto").read_text()
@@ -178,12 +181,12 @@ def check_worker(place, documents, name="wal-indexer", service="IndexerService")
         check(selected == mine and mine.items() <= labels.items(), f"{place}: {kind} selects {selected}")
     called = named(documents, "Service", name)["spec"]
     check(called["clusterIP"] == "None", f"{place}: the service is not headless")
-    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     check({port["targetPort"]: port["port"] for port in called["ports"]} == ports, f"{place}: the service's ports")
     policy = named(documents, "NetworkPolicy", name)["spec"]
     open_ports = {port["port"] for rule in policy["ingress"] for port in rule["ports"]}
     check(open_ports == set(ports), f"{place}: the policy opens {open_ports}")
-    claims = [one["persistentVolumeClaim"]["claimName"] for one in pod["spec"].get("volumes", [])]
+    claims = [one["persistentVolumeClaim"]["claimName"] for one in pod["spec"].get("volumes", [])
+              if "persistentVolumeClaim" in one]
     for claim in claims:
         check(named(documents, "PersistentVolumeClaim", claim), f"{place}: no claim {claim}")
     mounts = [one["mountPath"] for one in container.get("volumeMounts", [])]
@@ -191,6 +194,24 @@ def check_worker(place, documents, name="wal-indexer", service="IndexerService")
         # Below the mount: a file system's own lost+found is nobody's bundle.
         kept = any(told["WAL_INDEXER_STORE"].startswith(f"file://{path}/") for path in mounts)
         check(kept, f"{place}: the store is not on the volume")
+
+
+def check_tls(place, documents, name):
+    pod, container = of(documents, name)
+    flags = dict(argument.split("=") for argument in container["args"][1:])
+    help_text = subprocess.run([PROGRAM, "serve", "--help"], capture_output=True, text=True, check=True).stdout
+    wanted = {"--tls-cert", "--tls-key", "--tls-client-ca", "--tokens"}
+    check(set(flags) == wanted and all(f"{flag} <" in help_text for flag in flags), f"{place}: {name} has {sorted(flags)}")
+    mounts = {one["mountPath"]: one for one in container["volumeMounts"]}
+    volumes = {one["name"]: one for one in pod["spec"]["volumes"]}
+    for path in flags.values():
+        mount = mounts.get(path.rsplit("/", 1)[0], {})
+        # A file that is mounted by itself stays what it was when its secret changes.
+        check("subPath" not in mount and "secret" in volumes.get(mount.get("name"), {}), f"{place}: no secret at {path}")
+    told = values(container, documents)
+    check("WAL_INDEXER_HEALTH_LISTEN" in told, f"{place}: probes of {name} would have to speak TLS")
+    clashes = {flag for flag in wanted if f"WAL_INDEXER_{flag[2:].upper().replace('-', '_')}" in told}
+    check(not clashes, f"{place}: {clashes} would be read by callers, too")
 
 
 def check_agent(place, documents, workers):
@@ -372,6 +393,9 @@ def main():
                     "components": ["../../deploy/search-workers", "../../deploy/scrub"]}
         pathlib.Path(directory, "kustomization.yaml").write_text(yaml.safe_dump(searches))
         overlays["s3 with search workers"] = render(pathlib.Path(directory))
+        searches["components"].append("../../deploy/tls")
+        pathlib.Path(directory, "kustomization.yaml").write_text(yaml.safe_dump(searches))
+        overlays["s3 with TLS"] = render(pathlib.Path(directory))
     if failures:
         return
     for place, documents in overlays.items():
@@ -382,6 +406,10 @@ def main():
     for place in ("local-disk", "s3", "s3 with agents", "s3 with search workers"):
         check_worker(place, overlays[place])
     check_search_workers("s3 with search workers", overlays["s3 with search workers"])
+    check_worker("s3 with TLS", overlays["s3 with TLS"])
+    check_search_workers("s3 with TLS", overlays["s3 with TLS"])
+    for name in ("wal-indexer", "wal-indexer-search"):
+        check_tls("s3 with TLS", overlays["s3 with TLS"], name)
     check_autoscaler("s3 with search workers", overlays["s3 with search workers"], adapter)
     check_autoscaler("s3 with search workers", overlays["s3 with search workers"], adapter, "wal-indexer-search")
     check_agent("broker", overlays["broker"], overlays["s3"])
