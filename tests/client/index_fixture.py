@@ -340,10 +340,22 @@ def check_description(messages, wanted, files):
     check(f"reflection's methods of {wanted}", found.get(wanted), [method.name for method in ours.methods])
 
 
+def connect(args):
+    """Without TLS; or with it, and with what is shown to a worker that asks."""
+    if args.tls_ca is None:
+        return grpc.insecure_channel(args.address)
+    read = [path and path.read_bytes() for path in (args.tls_ca, args.tls_key, args.tls_cert)]
+    credentials = grpc.ssl_channel_credentials(*read)
+    if args.token_file:
+        token = grpc.access_token_call_credentials(args.token_file.read_text().strip())
+        credentials = grpc.composite_channel_credentials(credentials, token)
+    return grpc.secure_channel(args.address, credentials)
+
+
 def run(args):
     messages, stubs = compile_protos()
     segment = Segment(args)
-    with grpc.insecure_channel(args.address) as channel:
+    with connect(args) as channel:
         grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
         stub = stubs.IndexerServiceStub(channel)
         started = time.monotonic()
@@ -371,6 +383,8 @@ def parse_args(arguments):
     parser.add_argument("--topic", help="sent in the header")
     parser.add_argument("--partition", type=int, help="sent in the header")
     parser.add_argument("--log-id", default="", help="sent in the header")
+    for flag in ("--tls-ca", "--tls-cert", "--tls-key", "--token-file"):
+        parser.add_argument(flag, type=Path, metavar="FILE", help="as the program's own")
     parser.add_argument("--chunk-bytes", type=int, default=4_093, help="an odd size, so that chunks cut frames")
     args = parser.parse_args(arguments)
     expected = []
