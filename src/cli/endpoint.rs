@@ -1,5 +1,7 @@
 //! The flags that name a worker, and asking it something.
 
+use tonic::Code;
+
 use super::security::SecurityArgs;
 use super::{CliError, Exit};
 use crate::client::{Connection, ConnectionError, Endpoint, EndpointError, Security};
@@ -16,12 +18,19 @@ pub struct EndpointArgs {
 }
 
 impl EndpointArgs {
-    /// Connects and asks.
-    pub async fn ask<T>(
+    /// Connects, and asks what only workers that index have an answer to.
+    pub async fn ask_indexer<T>(
         &self,
         question: impl AsyncFnOnce(&mut Connection) -> Result<T, ConnectionError>,
     ) -> Result<T, CliError> {
-        Worker::new(&self.endpoint, &self.security)?.ask(question).await
+        let worker = self.worker()?;
+        let mut connection = worker.connect().await?;
+        question(&mut connection).await.map_err(|error| worker.failed_to_tell(error))
+    }
+
+    /// The worker, to be asked more than once.
+    pub fn worker(&self) -> Result<Worker, CliError> {
+        Worker::new(&self.endpoint, &self.security)
     }
 }
 
@@ -58,6 +67,18 @@ impl Worker {
     ) -> Result<T, CliError> {
         let mut connection = self.connect().await?;
         question(&mut connection).await.map_err(|error| self.failed(error))
+    }
+
+    /// What came in the place of an answer to what only workers that index are asked.
+    pub fn failed_to_tell(&self, error: ConnectionError) -> CliError {
+        match error.code() {
+            Some(Code::Unimplemented) => {
+                let line = "this worker does not index (serve --roles), and has neither statistics nor this health; \
+                    grpc.health.v1.Health says whether it searches";
+                CliError::because(Exit::NotFound, format!("{}: {line}", self.name))
+            }
+            _ => self.failed(error),
+        }
     }
 
     fn failed(&self, error: ConnectionError) -> CliError {

@@ -18,8 +18,8 @@ pub struct Args {
 
 /// Asks and prints; exits with 0 only where the worker serves.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let health =
-        runtime()?.block_on(async { args.endpoint.ask(async |client| client.health().await).await })?;
+    let asked = async { args.endpoint.ask_indexer(async |client| client.health().await).await };
+    let health = runtime()?.block_on(asked)?;
     let health = known::health(health);
     if args.json {
         output::json_line(&health)?;

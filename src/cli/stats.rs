@@ -1,7 +1,11 @@
 //! `stats`: what a worker has done and is doing.
 
+mod view;
+mod watch;
+
 use std::time::Duration;
 
+use super::seconds::positive_seconds;
 use super::{CliError, endpoint, known, output, runtime};
 use crate::proto::v1;
 
@@ -14,12 +18,23 @@ pub struct Args {
     /// Print the protobuf message as JSON.
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
+
+    /// Show it on the terminal, and go on asking: throughput, memory, jobs, topics. `q` or Ctrl-C ends it.
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
+
+    /// How often to ask with --watch, in seconds.
+    #[arg(long, env = "WAL_INDEXER_EVERY", default_value = "1", value_name = "SECONDS", value_parser = positive_seconds)]
+    every: Duration,
 }
 
 /// Asks and prints.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let stats =
-        runtime()?.block_on(async { args.endpoint.ask(async |client| client.stats().await).await })?;
+    if args.watch {
+        return watch::run(args.endpoint.worker()?, args.every);
+    }
+    let asked = async { args.endpoint.ask_indexer(async |client| client.stats().await).await };
+    let stats = runtime()?.block_on(asked)?;
     if args.json { output::json_line(&known::stats(stats)) } else { output::line(&text(&stats)) }
 }
 

@@ -8,7 +8,7 @@ use futures::{StreamExt, stream};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 use tonic::transport::{self, Channel};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::REPLY_BYTES_MAX;
 use super::dial::{Dialer, Token};
@@ -45,6 +45,16 @@ pub enum ConnectionError {
     /// The worker said no.
     #[error("the worker answered {0}")]
     Status(Box<Status>),
+}
+
+impl ConnectionError {
+    /// The code, where the worker said no.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Status(status) => Some(status.code()),
+            Self::Connect { .. } | Self::Endpoint(_) | Self::File(_) => None,
+        }
+    }
 }
 
 impl From<Status> for ConnectionError {

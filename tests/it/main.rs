@@ -51,6 +51,7 @@ mod traces;
 mod truth;
 mod versions;
 mod wal_dirs;
+mod watch;
 mod wire;
 mod worker;
 mod written;

@@ -1,0 +1,142 @@
+//! `stats --watch`: asks again and again, and shows the answers on a terminal until somebody has seen enough.
+
+use std::convert::Infallible;
+use std::io::{IsTerminal, stdin, stdout};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyModifiers};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::view::{self, View};
+use crate::cli::endpoint::Worker;
+use crate::cli::{CliError, Exit, runtime};
+use crate::client::{Connection, ConnectionError};
+use crate::proto::v1;
+use crate::proto::v1::health_response::Status;
+
+/// How long the screen may be late with what came, or a key with what it does.
+const LATE_MAX: Duration = Duration::from_millis(100);
+
+/// How often a worker is asked for its health: that asks its store.
+const HEALTH_EVERY: Duration = Duration::from_secs(5);
+
+/// What the screen hears of.
+enum News {
+    Answer(Box<v1::GetStatsResponse>, Option<Status>),
+    /// No answer, and why.
+    Gone(String),
+    /// A signal to end.
+    End,
+}
+
+/// Watches a worker every so often, until `q`, Ctrl-C or a signal. The terminal is then what it was before.
+pub fn run(worker: Worker, every: Duration) -> Result<(), CliError> {
+    if !stdin().is_terminal() || !stdout().is_terminal() {
+        let line = "--watch needs a terminal (for programs: --json, or /metrics of serve --metrics-listen)";
+        return Err(CliError::because(Exit::Usage, line));
+    }
+    let view = View::new(worker.name(), every);
+    runtime()?.block_on(async {
+        let (tell, news) = channel();
+        let signalled = tell.clone();
+        let screen = spawn_blocking(move || show(view, &news));
+        tokio::spawn(async move {
+            if wait_for_signal().await.is_ok() {
+                // Nobody listens any more: it has ended already.
+                let _ = signalled.send(News::End);
+            }
+        });
+        let shown = tokio::select! {
+            shown = screen => shown,
+            never = ask_for_ever(worker, every, tell) => match never {},
+        };
+        let shown = shown.map_err(|panicked| CliError::new(Exit::Failed, "the screen", &panicked))?;
+        shown.map_err(|error| CliError::new(Exit::Failed, "the terminal", &error))
+    })
+}
+
+/// Shows what comes until it is enough.
+fn show(view: View, news: &Receiver<News>) -> std::io::Result<()> {
+    let mut terminal = ratatui::try_init()?;
+    let watched = watch(&mut terminal, view, news);
+    let restored = ratatui::try_restore();
+    watched.and(restored)
+}
+
+async fn wait_for_signal() -> std::io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Asks over one connection for as long as it holds, and over the next one then.
+async fn ask_for_ever(worker: Worker, every: Duration, tell: Sender<News>) -> Infallible {
+    loop {
+        let asked = match worker.connect().await {
+            Ok(mut client) => {
+                ask_on(&mut client, every, &tell).await.map_err(|error| worker.failed_to_tell(error))
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = asked {
+            // Whoever does not listen any more is about to end this.
+            let _ = tell.send(News::Gone(error.line().to_owned()));
+        }
+        sleep(every).await;
+    }
+}
+
+async fn ask_on(
+    client: &mut Connection,
+    every: Duration,
+    tell: &Sender<News>,
+) -> Result<(), ConnectionError> {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut asked_health: Option<Instant> = None;
+    loop {
+        ticks.tick().await;
+        let stats = client.stats().await?;
+        let health = match asked_health {
+            Some(at) if at.elapsed() < HEALTH_EVERY => None,
+            _ => Some(client.health().await?.status()),
+        };
+        if health.is_some() {
+            asked_health = Some(Instant::now());
+        }
+        if tell.send(News::Answer(Box::new(stats), health)).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn watch(terminal: &mut DefaultTerminal, mut view: View, news: &Receiver<News>) -> std::io::Result<()> {
+    loop {
+        terminal.draw(|frame| view::draw(frame, &view))?;
+        if event::poll(LATE_MAX)?
+            && let Event::Key(key) = event::read()?
+            && is_enough(key)
+        {
+            return Ok(());
+        }
+        for news in news.try_iter() {
+            match news {
+                News::Answer(stats, health) => view.take(*stats, health, Instant::now()),
+                News::Gone(why) => view.gone(why),
+                News::End => return Ok(()),
+            }
+        }
+    }
+}
+
+fn is_enough(key: KeyEvent) -> bool {
+    let is_ctrl_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+    is_ctrl_c || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc)
+}
