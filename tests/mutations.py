@@ -171,7 +171,7 @@ MUTATIONS = {
         ("src/store/retry.rs", "Err(error) if error.is_slow_down() => pace.refused(patience),", 'Err(error) if error.is_slow_down() && !crate::mutant("28") => pace.refused(patience),'),
     ]),
     "30": ("Work in hand is dropped at once.", "kill::lesson_30_sigterm rollout::lesson_30_workers_are_restarted", [
-        ("src/server.rs", "Ok(()) => tokio::time::sleep(drain_max).await,", 'Ok(()) => tokio::time::sleep(if crate::mutant("30") { Duration::ZERO } else { drain_max }).await,'),
+        ("src/server.rs", "        sleep(drain_max).await;", '        sleep(if crate::mutant("30") { Duration::ZERO } else { drain_max }).await;'),
     ]),
     "30-code": ("A worker that drains says that something must be set right first.", "rollout::lesson_30_workers_are_restarted", [
         ("src/rpc/status.rs", 'Status::with_error_details(Code::Unavailable, "this worker is draining"', 'Status::with_error_details(if crate::mutant("30-code") { Code::FailedPrecondition } else { Code::Unavailable }, "this worker is draining"'),
@@ -321,10 +321,7 @@ MUTATIONS = {
         ("src/rpc.rs", "        let first = tokio::time::timeout(silence,", '        let silence = if crate::mutant("header") { Duration::from_secs(3_600) } else { silence };\n        let first = tokio::time::timeout(silence,'),
     ]),
     "silent": ("Silent connections are connections.", "kill::connections_that_say_nothing", [
-        ("src/server.rs", "        match timeout(FIRST_WORD_MAX,", """        if crate::mutant("silent") {
-            return Ok(Some(connection));
-        }
-        match timeout(FIRST_WORD_MAX,"""),
+        ("src/server/connection.rs", "() = until(stopping.clone()) => return,", '() = until(stopping.clone()), if !crate::mutant("silent") => return,'),
     ]),
     # The broker's side.
     "11-names": ("A name that cannot be looked up has no addresses.", "client::names::lesson_11", [
@@ -445,7 +442,7 @@ MUTATIONS = {
         let metadata = self.file.metadata()?;"""),
     ]),
     "remembered": ("A remembered receipt is believed.", "agent::a_receipt_of_an_earlier_process", [
-        ("src/agent/settle.rs", "is_to_be_read: !entry.is_own }", 'is_to_be_read: !entry.is_own && !crate::mutant("remembered") }'),
+        ("src/agent/settle.rs", "is_to_be_read: !entry.is_own,", 'is_to_be_read: !entry.is_own && !crate::mutant("remembered"),'),
     ]),
     "damaged-line": ("A damaged line of the checkpoint is believed.", "agent::deleting::a_damaged_line", [
         ("src/agent/checkpoint.rs", "    let is_whole = u32::", '    let is_whole = crate::mutant("damaged-line") || u32::'),

@@ -10,6 +10,7 @@ mod touch;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
@@ -65,6 +66,13 @@ pub struct LeafFacts {
 pub struct Plan {
     compiled: Arc<Compiled>,
     scored: bool,
+}
+
+impl Plan {
+    /// Once `over` is set, what is found is nobody's concern: long looks through words that start alike end early.
+    pub fn ends_with(&self, over: Arc<AtomicBool>) {
+        self.compiled.looked.ends_with(over);
+    }
 }
 
 /// A record's ordinal, and how well it matches, where that decides the order.

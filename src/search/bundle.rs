@@ -53,6 +53,7 @@ pub(super) async fn search_bundle(hunt: &Hunt, bundle: Bundle) -> Result<bool, S
         None
     };
     let plan = plan(hunt, &archive, &outline, catalog).await?;
+    plan.ends_with(hunt.ended.flag());
     if plan.phrases_as_words() {
         hunt.phrases_as_words.store(true, Ordering::Relaxed);
     }

@@ -172,6 +172,22 @@ fn what_a_query_reads_is_read_together_and_nothing_where_it_cannot_match() {
 }
 
 #[test]
+fn a_long_look_through_words_ends_when_nobody_waits_for_it() {
+    let values: Vec<String> = (0..5_000).map(|n| format!("w{n}")).collect();
+    let parts = ByParts::open(&index(&[valued(&values)], TopicSettings::default()));
+    let plan = parts.outline.plan(&Query::parse("w*").unwrap(), &parts.catalog, false).unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    plan.ends_with(Arc::clone(&over));
+    let count = || {
+        let mut leaf = parts.outline.leaf(0, &plan, 0);
+        parts.done(&mut leaf, |leaf| leaf.count(&|| false))
+    };
+    assert_eq!(count(), 5_000);
+    over.store(true, Relaxed);
+    assert!((1..2_000).contains(&count()), "{} of 5,000", count());
+}
+
+#[test]
 fn a_part_that_cannot_be_read_fails_the_search_with_what_its_reader_says() {
     let index = index(&[valued(&["a", "b"])], TopicSettings::default());
     let parts = ByParts::open(&index);

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tantivy::index::SegmentId;
 use tantivy::postings::Postings;
@@ -48,14 +49,17 @@ pub(in crate::index) fn is_too_broad(error: &TantivyError) -> bool {
     matches!(error, TantivyError::IoError(error) if error.get_ref().is_some_and(|cause| cause.is::<TooManyTerms>()))
 }
 
-/// How many terms the prefixes of one query have been looked up in each Tantivy segment.
+/// How many terms the prefixes of one query have been looked up in each Tantivy segment, and whether anybody still wants to know.
 #[derive(Clone, Debug, Default)]
-pub(in crate::index) struct Looked(Arc<Mutex<HashMap<SegmentId, usize>>>);
+pub(in crate::index) struct Looked {
+    terms: Arc<Mutex<HashMap<SegmentId, usize>>>,
+    over: Arc<OnceLock<Arc<AtomicBool>>>,
+}
 
 impl Looked {
     fn count(&self, segment: SegmentId, terms: usize) -> tantivy::Result<()> {
         // A number is whole whatever became of the thread that held it.
-        let mut looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looked = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
         let all = looked.entry(segment).or_default();
         *all += terms;
         if *all > PREFIX_TERMS_MAX { Err(too_broad()) } else { Ok(()) }
@@ -63,7 +67,16 @@ impl Looked {
 
     /// A segment is searched anew.
     pub fn forget(&self, segment: SegmentId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&segment);
+        self.terms.lock().unwrap_or_else(PoisonError::into_inner).remove(&segment);
+    }
+
+    /// Once `over` is set nobody waits for what is found, and no more is looked up. The first to say so is heard.
+    pub fn ends_with(&self, over: Arc<AtomicBool>) {
+        self.over.get_or_init(|| over);
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.get().is_some_and(|over| over.load(Ordering::Relaxed))
     }
 }
 
@@ -119,6 +132,9 @@ impl OpenEnd {
             uncounted += 1;
             if uncounted == STRIDE {
                 looked.count(reader.segment_id(), std::mem::take(&mut uncounted))?;
+                if looked.is_over() {
+                    return Ok(());
+                }
             }
             let found = found.get_or_insert_with(|| BitSet::with_max_value(reader.max_doc()));
             if self.before.is_empty() {

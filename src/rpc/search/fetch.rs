@@ -65,7 +65,7 @@ pub async fn messages(
 /// What an operator should know of a message that is sent.
 pub fn log(message: &Result<v1::FetchResponse, Status>) {
     match message {
-        Ok(message) => message.conflicts.iter().for_each(log_conflict),
+        Ok(message) => log_conflicts(&message.conflicts),
         Err(status) => log_refusal(status),
     }
 }
@@ -75,9 +75,20 @@ pub fn log_refusal(status: &Status) {
     warn!(code = wording::code_name(status.code()), error = status.message(), "fetch failed");
 }
 
-fn log_conflict(conflict: &v1::Conflict) {
-    let v1::Conflict { topic, partition, log_id, offset, bundle_keys } = conflict;
-    warn!(topic, partition, log_id, offset, ?bundle_keys, "bundles hold different records for one offset");
+/// One line, and not one for each offset: all of them are in the answer.
+fn log_conflicts(conflicts: &[v1::Conflict]) {
+    let Some(first) = conflicts.first() else { return };
+    let v1::Conflict { topic, partition, log_id, offset, bundle_keys } = first;
+    let offsets = conflicts.len();
+    warn!(
+        topic,
+        partition,
+        log_id,
+        offsets,
+        first = offset,
+        ?bundle_keys,
+        "bundles hold different records for one offset"
+    );
 }
 
 /// An answer under way.

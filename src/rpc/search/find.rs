@@ -86,9 +86,10 @@ impl Answer {
 
     fn last_message(&self) -> v1::SearchResponse {
         let found = self.answers.summary();
-        for conflict in &found.conflicts {
-            let search::Conflict { partition, log_id, offset, bundles } = conflict;
-            warn!(%partition, %log_id, offset, ?bundles, "bundles hold different records for one offset");
+        if let Some(search::Conflict { partition, log_id, offset, bundles }) = found.conflicts.first() {
+            // One line, and not one for each offset: all of them are in the answer.
+            let (offsets, first) = (found.conflicts.len(), offset);
+            warn!(%partition, %log_id, offsets, first, ?bundles, "bundles hold different records for one offset");
         }
         v1::SearchResponse { records: Vec::new(), summary: Some(summary(&found, self.began)) }
     }
