@@ -28,6 +28,7 @@ mod security;
 mod serve;
 mod stats;
 mod store;
+mod sweep;
 mod text;
 mod verify;
 mod when;
@@ -101,6 +102,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Delete what is too old, whole bundles at a time: shown first, deleted with --delete.
     Expire(expire::ExpireArgs),
+    /// Remove what killed writers have left on a local disk: shown first, removed with --delete.
+    Sweep(sweep::SweepArgs),
     /// What a worker has done and is doing.
     Stats(stats::Args),
     /// Whether a worker can take work.
@@ -129,6 +132,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Expire(args) => expire::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Stats(args) => stats::run(args),
         Command::Health(args) => health::run(args),
     };

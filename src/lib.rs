@@ -33,6 +33,7 @@ pub mod server;
 pub mod spans;
 pub mod stats;
 pub mod store;
+pub mod sweep;
 pub mod telemetry;
 pub mod verify;
 pub mod wal;

@@ -26,6 +26,7 @@ mod error;
 #[cfg(test)]
 mod fake_server;
 mod key;
+mod leftovers;
 mod payload;
 mod probe;
 mod put;
@@ -38,6 +39,7 @@ pub use error::{Cause, Operation, StoreError, StoreErrorKind};
 pub use key::{
     BundleKey, ENCODED_BYTES_MAX, Hash16, KeyError, KeyHash, KeyPrefix, ParseKeyError, check_log_id,
 };
+pub use leftovers::Leftover;
 pub use probe::ProbeError;
 pub use put::{Existing, NewObject, OBJECT_BYTES_MAX, Put, PutError, Refused, Stored};
 pub use retry::Patience;

@@ -20,6 +20,7 @@ use crate::search::Searcher;
 use crate::server::{self, Config, IndexRole};
 use crate::stats::Phase;
 use crate::store::{SourceRoots, Store};
+use crate::sweep;
 use crate::telemetry::Otlp;
 
 /// Serve IndexSegment and friends over gRPC.
@@ -133,6 +134,7 @@ async fn serve(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     let entrance = args.entrance.open().await?;
     let (store, ingest) = if args.roles.contains(&Role::Index) {
         let ingest = args.pipeline.start().await?;
+        tokio::spawn(sweep::beside_objects(ingest.store.clone()));
         (ingest.store.clone(), Some(ingest))
     } else {
         (args.pipeline.open_to_read().await?, None)

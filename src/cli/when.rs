@@ -26,7 +26,8 @@ fn parse_at(text: &str, now_ms: i64) -> Result<i64, String> {
     age.ok_or_else(|| "a day, an RFC 3339 time, milliseconds or an age such as 15m is needed".to_owned())
 }
 
-fn age_ms(text: &str) -> Option<i64> {
+/// An age in milliseconds: `90s`, `15m`, `2h`, `7d`.
+pub fn age_ms(text: &str) -> Option<i64> {
     let units = [("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
     let (count, unit) = units.into_iter().find_map(|(name, ms)| Some((text.strip_suffix(name)?, ms)))?;
     count.parse::<u32>().ok().map(i64::from)?.checked_mul(unit)

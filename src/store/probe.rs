@@ -8,7 +8,7 @@ use super::put::Answer;
 use super::{Store, join_url, retry};
 
 /// The probe's name below the store's root: two segments, so no bundle's key. It stays: a name is never freed.
-const KEY: &str = "wal-indexer-probe/create-only";
+pub(super) const KEY: &str = "wal-indexer-probe/create-only";
 const FOLDER: &str = "wal-indexer-probe";
 
 /// What lies there.

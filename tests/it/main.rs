@@ -46,6 +46,7 @@ mod sizes;
 mod skew;
 mod storefaults;
 mod stores;
+mod sweep;
 mod tidy;
 mod traces;
 mod truth;

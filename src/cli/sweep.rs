@@ -1,0 +1,103 @@
+//! `sweep`: what killed writers have left. Shows it; removes it only when told to.
+
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::store::{StoreArgs, exit_of_store};
+use super::{CliError, output, runtime, when};
+use crate::store::{Leftover, Store, StoreError};
+use crate::sweep::{self, AGE_MIN};
+
+/// Remove what killed writers have left on a local disk: files named like a bundle, with a number behind it.
+#[derive(Debug, clap::Args)]
+pub struct SweepArgs {
+    /// What was last written to so long ago: 12h, 1d. An hour at least; no writer may have been at work on it for longer.
+    #[arg(long, env = "WAL_INDEXER_OLDER_THAN", value_name = "AGE", default_value = "1d", value_parser = age)]
+    older_than: Duration,
+
+    /// Remove it.
+    #[arg(long)]
+    delete: bool,
+
+    /// Print JSON, one object a line.
+    #[arg(long, env = "WAL_INDEXER_JSON")]
+    json: bool,
+
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+#[derive(Serialize)]
+struct LeftoverLine {
+    path: String,
+    size_bytes: u64,
+    age_seconds: u64,
+    object_is_there: bool,
+    removed: bool,
+}
+
+/// Finds, prints, and removes where that is asked for.
+pub fn run(args: &SweepArgs) -> Result<(), CliError> {
+    let store = args.store.open()?;
+    let failed = |error: StoreError| CliError::new(exit_of_store(&error), "cannot sweep", &error);
+    let runtime = runtime()?;
+    let Some(found) = runtime.block_on(sweep::find(&store, args.older_than)).map_err(failed)? else {
+        return match args.json {
+            true => Ok(()),
+            false => output::line(&format!(
+                "nothing is ever left in {}: objects there are made whole",
+                store.url()
+            )),
+        };
+    };
+    let (mut removed, mut bytes) = (0_u64, 0);
+    for one in &found {
+        let gone = args.delete && runtime.block_on(store.remove_leftover(one)).map_err(failed)?;
+        removed += u64::from(gone);
+        bytes += one.size_bytes;
+        args.tell(one, gone)?;
+    }
+    if args.json { Ok(()) } else { args.tell_sum(&store, found.len(), removed, bytes) }
+}
+
+impl SweepArgs {
+    fn tell(&self, one: &Leftover, removed: bool) -> Result<(), CliError> {
+        let age = SystemTime::now().duration_since(one.changed_at).unwrap_or_default();
+        let path = one.path.display().to_string();
+        if self.json {
+            let (size_bytes, age_seconds) = (one.size_bytes, age.as_secs());
+            let object_is_there = one.object_is_there;
+            return output::json_line(&LeftoverLine {
+                path,
+                size_bytes,
+                age_seconds,
+                object_is_there,
+                removed,
+            });
+        }
+        let what = match (self.delete, removed) {
+            (true, true) => "removed ",
+            (true, false) => "changed meanwhile ",
+            (false, _) => "",
+        };
+        let hours = age.as_secs() / 3_600;
+        output::line(&format!("{what}{path} ({}, {hours} h old)", output::bytes(one.size_bytes)))
+    }
+
+    fn tell_sum(&self, store: &Store, found: usize, removed: u64, bytes: u64) -> Result<(), CliError> {
+        output::line(&match (self.delete, found) {
+            (_, 0) => format!("nothing was left in {}", store.url()),
+            (true, _) => format!("removed: {removed} of {found}"),
+            (false, _) => {
+                format!("left: {found}, {}; nothing was removed: --delete does it", output::bytes(bytes))
+            }
+        })
+    }
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    let age = when::age_ms(text).and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+    age.filter(|age| *age >= AGE_MIN)
+        .ok_or_else(|| "an age of an hour or more is needed, such as 12h or 1d".to_owned())
+}

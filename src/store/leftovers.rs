@@ -1,0 +1,160 @@
+//! What a writer that was killed leaves on the local file system: `KEY#1` (or another number), half an object or a whole one, which
+//! `object_store` would have linked to its key next. Such names are never listed nor read. Other kinds of stores have nothing of the
+//! sort: an object there is made by one request, and multipart uploads are never used.
+//!
+//! To remove such a file is to free its name, and a writer that was stopped for long, say with its machine, may still mean to link it. Where
+//! the object is there, that is harmless whatever the writer does: a link never replaces anything, it finds out, and judges the object like
+//! any other. Where there is no object, another writer may have taken the name meanwhile, and half of what it has written would be linked:
+//! whoever removes those should know that no writer is older than they are.
+
+use std::fs::{self, DirEntry, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::error::{Operation, StoreError};
+use super::key::BundleKey;
+use super::url::Location;
+use super::{Cause, Store, probe};
+
+/// A file that may have been left behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    /// Where it is.
+    pub path: PathBuf,
+    /// How large it is.
+    pub size_bytes: u64,
+    /// When it was written to last.
+    pub changed_at: SystemTime,
+    /// Whether the object that it would have become is there.
+    pub object_is_there: bool,
+    /// Which file.
+    inode: u64,
+}
+
+impl Store {
+    /// All files under names of this kind, those of writers that are at work among them: how old they are tells which. `None` where the
+    /// store is of a kind that has none.
+    pub async fn leftovers(&self) -> Result<Option<Vec<Leftover>>, StoreError> {
+        let Location::File(root) = &*self.location else { return Ok(None) };
+        let root = root.clone();
+        self.on_disk(Operation::List, move || below(&root)).await.map(Some)
+    }
+
+    /// Removes the file, if it is still the one that was found. Says whether it was.
+    pub async fn remove_leftover(&self, leftover: &Leftover) -> Result<bool, StoreError> {
+        let leftover = leftover.clone();
+        self.on_disk(Operation::Delete, move || remove(&leftover)).await
+    }
+
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let cause = match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(error)) => Cause::Io { kind: error.kind(), os_error: error.raw_os_error() },
+            Err(_) => Cause::Client("file system"),
+        };
+        Err(StoreError::new(operation, self.url(), cause))
+    }
+}
+
+/// Keys have four parts. Links are not followed: what they lead to is not this store's.
+const DEPTH: usize = 4;
+
+fn below(root: &Path) -> io::Result<Vec<Leftover>> {
+    let (mut found, mut folders) = (Vec::new(), vec![(root.to_owned(), String::new(), 1)]);
+    while let Some((folder, prefix, depth)) = folders.pop() {
+        let Some(entries) = unless_gone(fs::read_dir(&folder))? else { continue };
+        for entry in entries {
+            let entry = entry?;
+            let Some(name) = entry.file_name().to_str().map(|name| format!("{prefix}{name}")) else {
+                continue;
+            };
+            let kind = entry.file_type()?;
+            if kind.is_dir() && depth < DEPTH {
+                folders.push((entry.path(), format!("{name}/"), depth + 1));
+            } else if kind.is_file()
+                && let Some(object) = object_of(&name)
+            {
+                found.extend(leftover(&entry, &root.join(object))?);
+            }
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+/// The name that a file of this name would have been linked to: a bundle's key, or the probe's. Nothing else is ours.
+fn object_of(name: &str) -> Option<&str> {
+    let (object, number) = name.rsplit_once('#')?;
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let is_ours = object == probe::KEY || object.parse::<BundleKey>().is_ok();
+    (is_number && is_ours).then_some(object)
+}
+
+/// `None` where it has gone meanwhile.
+fn leftover(entry: &DirEntry, object: &Path) -> io::Result<Option<Leftover>> {
+    let Some(metadata) = unless_gone(entry.metadata())? else { return Ok(None) };
+    let object_is_there = unless_gone(fs::symlink_metadata(object))?.is_some();
+    Ok(Some(Leftover {
+        path: entry.path(),
+        size_bytes: metadata.len(),
+        changed_at: metadata.modified()?,
+        object_is_there,
+        inode: metadata.ino(),
+    }))
+}
+
+fn remove(leftover: &Leftover) -> io::Result<bool> {
+    let is_it = |now: &Metadata| {
+        now.is_file()
+            && now.ino() == leftover.inode
+            && now.len() == leftover.size_bytes
+            && now.modified().is_ok_and(|changed_at| changed_at == leftover.changed_at)
+    };
+    match unless_gone(fs::symlink_metadata(&leftover.path))? {
+        Some(now) if is_it(&now) => Ok(unless_gone(fs::remove_file(&leftover.path))?.is_some()),
+        _ => Ok(false),
+    }
+}
+
+fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(done) => Ok(Some(done)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "orders/3/0/00000000000000000007-00000000000000000007_00000001760000014018-00000001760000014018_41b60b0b5b88602c.tar";
+
+    #[test]
+    fn only_numbered_copies_of_keys_are_ours() {
+        for name in [format!("{KEY}#1"), format!("{KEY}#23"), format!("{}#1", probe::KEY)] {
+            assert_eq!(object_of(&name), name.rsplit_once('#').map(|(object, _)| object));
+        }
+        for name in [
+            KEY.to_owned(),
+            format!("{KEY}#"),
+            format!("{KEY}#1a"),
+            format!("{KEY}#-1"),
+            format!("{KEY}#1#2"),
+            format!("{KEY}.bak#1"),
+            format!("0{KEY}#1"),
+            format!("{}#1", KEY.replace("orders/3", "orders/03")),
+            "orders/3/0/notes.txt#1".to_owned(),
+            "wal-indexer-probe/other#1".to_owned(),
+            "#1".to_owned(),
+        ] {
+            assert_eq!(object_of(&name), None, "{name}");
+        }
+    }
+}
