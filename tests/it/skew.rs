@@ -52,7 +52,7 @@ fn lasting(ran: &Ran) -> Vec<Value> {
 async fn works_through(later: &Later, worker: &Worker) {
     let wal = Wal::new();
     wal.add_all("orders", 0, 1..=4);
-    let output = once(wal.path(), &[later.endpoint.clone()], &[]);
+    let output = once(wal.path(), std::slice::from_ref(&later.endpoint), &[]);
     let log = String::from_utf8_lossy(&output.stderr);
     assert_eq!((output.status.code(), wal.ids("orders", 0)), (Some(0), vec![4]), "{log}");
     assert_eq!(worker.keys().len(), 3);
