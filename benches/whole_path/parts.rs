@@ -7,6 +7,7 @@ mod flat;
 mod latency;
 mod memory;
 mod reading;
+mod sharing;
 mod size;
 mod small;
 mod speed;
@@ -37,6 +38,8 @@ pub enum Part {
     Small,
     /// Searches and fetches from S3, and beside indexing.
     Reading,
+    /// What a greedy caller costs another one.
+    Sharing,
     /// Figures of all formats and codecs.
     Codecs,
     /// Figures of real text.
@@ -55,6 +58,7 @@ impl Part {
             Self::Memory => memory::run(setup, report),
             Self::Small => small::run(setup, report),
             Self::Reading => reading::run(setup, report),
+            Self::Sharing => sharing::run(setup, report),
             Self::Codecs => codecs::run(setup, report),
             Self::Corpora => corpora::run(setup, report),
         }

@@ -5,12 +5,16 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::runtime::Runtime;
+use tonic::Code;
 use tonic::transport::Channel;
+use tonic_types::StatusExt;
 use url::Url;
 use wal_indexer::bundle::{INDEX_PREFIX, RECORDS_NAME};
 use wal_indexer::proto::v1::index_segment_request::Payload;
@@ -210,6 +214,57 @@ impl Worker {
     /// Its process.
     pub fn process(&self) -> Process {
         Process::of(self.child.id())
+    }
+}
+
+/// A caller from a host of its own: an address of this machine's.
+pub struct Caller {
+    runtime: Runtime,
+    client: IndexerServiceClient<Channel>,
+}
+
+impl Caller {
+    pub fn new(address: &str, host: &str) -> Result<Self, Box<dyn Error>> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let endpoint = Channel::from_shared(address.to_owned())?.local_address(Some(host.parse()?));
+        let client = IndexerServiceClient::new(runtime.block_on(endpoint.connect())?);
+        Ok(Self { runtime, client })
+    }
+
+    /// One segment, which must be taken at once.
+    pub fn send(&mut self, log_id: &str, segment: &Bytes) -> Result<IndexSegmentResponse, Box<dyn Error>> {
+        let requests = stream::iter(inline(log_id.to_owned(), segment.clone()));
+        Ok(self.runtime.block_on(self.client.index_segment(requests))?.into_inner())
+    }
+
+    /// So many at a time until `stop`, and counts the receipts. Where there is no room, it waits as long as it is told to.
+    pub fn send_always(
+        &mut self,
+        segment: &Bytes,
+        at_once: usize,
+        stop: &AtomicBool,
+        done: &AtomicU64,
+    ) -> Result<(), Box<dyn Error>> {
+        let next = AtomicUsize::new(0);
+        let sends = (0..at_once).map(|_| {
+            let (mut client, next) = (self.client.clone(), &next);
+            async move {
+                while !stop.load(Relaxed) {
+                    let log_id = format!("greedy-{}", next.fetch_add(1, Relaxed));
+                    match client.index_segment(stream::iter(inline(log_id, segment.clone()))).await {
+                        Ok(_) => _ = done.fetch_add(1, Relaxed),
+                        Err(status) if status.code() == Code::ResourceExhausted => {
+                            let told = status.get_details_retry_info().and_then(|info| info.retry_delay);
+                            tokio::time::sleep(told.unwrap_or(Duration::from_secs(1))).await;
+                        }
+                        Err(status) => return Err(status),
+                    }
+                }
+                Ok(())
+            }
+        });
+        self.runtime.block_on(try_join_all(sends))?;
+        Ok(())
     }
 }
 
