@@ -278,6 +278,13 @@ impl Reservation {
         Ok(())
     }
 
+    /// A part of it as a reservation of its own: up to `bytes`.
+    pub fn split(&mut self, bytes: u64) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { budget: self.budget.clone(), claimant: self.claimant.clone(), bytes }
+    }
+
     /// Gives back what exceeds `keep` bytes.
     pub fn shrink_to(&mut self, keep: u64) {
         let surplus = self.bytes.saturating_sub(keep);

@@ -45,6 +45,16 @@ pub struct Request {
     pub form: Form,
 }
 
+/// What two blocks in work take, read and opened, where no batch is larger than one.
+const BLOCKS_BYTES: u64 = 4 << 20;
+
+impl Request {
+    /// What a fetch takes, in bytes, where no batch is much larger than a block: what waits to be answered, and what two blocks bring.
+    pub fn memory_estimate(&self) -> u64 {
+        3 * self.max_bytes.min(WINDOW_BYTES_MAX) + BLOCKS_BYTES
+    }
+}
+
 /// What is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {

@@ -29,6 +29,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::archive::{Archive, ArchiveError, Fault, Shelf, StoredRecord, Traffic};
+use crate::budget::Reservation;
 use crate::bundle::{BlockEntry, TAIL_BYTES};
 use crate::ids::{Claimant, LogId, TopicPartition};
 use crate::index::{Order, PREFIX_TERMS_MAX, Plan, Query, ReadError};
@@ -191,7 +192,7 @@ pub enum SearchError {
         there_are_bytes: u64,
     },
     /// Other searches hold the memory.
-    #[error("other searches hold the memory that it needs now")]
+    #[error("others hold the memory that it needs now")]
     NoRoom {
         /// When there may be some.
         retry_after: Duration,
@@ -257,6 +258,12 @@ impl Searcher {
     /// The same for somebody who shares the memory with others.
     pub fn for_claimant(&self, claimant: Claimant) -> Self {
         Self { room: self.room.clone().for_claimant(claimant), ..self.clone() }
+    }
+
+    /// Reserves a part of what searches may take, for another way to read: all there is, where that is less. Waits no longer than a
+    /// search may take.
+    pub async fn reserve(&self, bytes: u64) -> Result<Reservation, SearchError> {
+        self.room.reserve_within(bytes.min(self.room.lasting_bytes()), self.time_max).await
     }
 
     /// Searches a topic. `time_max` is what the caller has.

@@ -105,4 +105,8 @@ async fn a_reservation_grows_at_once_or_not_at_all_and_shrinks() {
     one.grow(2 * MIB).expect("the other has gone");
     one.shrink_to(MIB);
     assert_eq!((one.bytes(), budget.usage().reserved_bytes), (MIB, MIB));
+    let part = one.split(MIB / 4);
+    assert_eq!((one.bytes(), part.bytes(), budget.usage().reserved_bytes), (MIB / 4 * 3, MIB / 4, MIB));
+    drop(one);
+    assert_eq!(budget.usage().reserved_bytes, MIB / 4);
 }

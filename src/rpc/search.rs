@@ -2,6 +2,7 @@
 
 pub mod fetch;
 pub mod find;
+mod taken;
 
 use std::num::NonZeroU64;
 use std::pin::Pin;
@@ -63,13 +64,17 @@ impl SearchService for Reader {
         let searcher = self.searcher.for_claimant(Caller::of(&request).claimant());
         let request = search_request(request.into_inner())?;
         let messages = find::messages(&searcher, request, time_max).await?;
-        Ok(Response::new(messages.boxed()))
+        Ok(Response::new(taken::in_time(messages, None, taken::SILENCE_MAX).boxed()))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        let searcher = self.searcher.for_claimant(Caller::of(&request).claimant());
         let request = fetch::request(request.into_inner())?;
+        let room = searcher.reserve(request.memory_estimate()).await;
+        let held = room.map_err(|error| status::of_search(&error)).inspect_err(fetch::log_refusal)?;
         let messages = fetch::messages(self.shelf(), request).await.inspect_err(fetch::log_refusal)?;
-        Ok(Response::new(messages.inspect(fetch::log).boxed()))
+        let messages = messages.inspect(fetch::log);
+        Ok(Response::new(taken::in_time(messages, Some(held), taken::SILENCE_MAX).boxed()))
     }
 
     async fn list_bundles(

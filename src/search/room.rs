@@ -54,7 +54,12 @@ impl Room {
 
     /// Reserves what lasts. Waits for it: a search has a deadline of its own.
     pub async fn reserve(&self, bytes: u64) -> Result<Reservation, SearchError> {
-        Ok(self.budget.reserve(&self.claimant, bytes, Duration::MAX).await?)
+        self.reserve_within(bytes, Duration::MAX).await
+    }
+
+    /// The same for what has none.
+    pub async fn reserve_within(&self, bytes: u64, wait_max: Duration) -> Result<Reservation, SearchError> {
+        Ok(self.budget.reserve(&self.claimant, bytes, wait_max).await?)
     }
 
     /// For what cannot be bounded: one at a time.

@@ -44,6 +44,13 @@ pub fn of_fetch(error: &FetchError) -> Status {
     verdict.into_status(error)
 }
 
+/// What a caller is told that does not take its answer.
+pub fn reader_silent() -> Status {
+    let details = ErrorDetails::with_error_info("READER_SILENT", DOMAIN, []);
+    let line = "the answer was not taken in time";
+    Status::with_error_details(Code::DeadlineExceeded, line, details)
+}
+
 /// What a caller is told whose topic and partition name nothing.
 pub fn of_partition(error: &TopicPartitionError) -> Status {
     Verdict::new(Code::InvalidArgument, "NO_PARTITION").into_status(error)
