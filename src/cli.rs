@@ -2,6 +2,7 @@
 //! a variable `WAL_INDEXER_SOME_NAME`. Knows nothing of what happens inside the pipeline.
 
 mod agent;
+mod cgroup;
 mod demo;
 mod endpoint;
 mod error;

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::Stream;
+use tokio::time::timeout;
 
 use crate::budget::Budget;
 use crate::cpu::Cpu;
@@ -54,6 +55,9 @@ const FINISHING_PART_MAX: u64 = 8;
 const WAITING_BYTES: u64 = 2 << 20;
 const WAITING_PART_MAX: u64 = 8;
 const WAITING_MIN: u64 = 32;
+
+/// How much longer a large segment may be built: at least so many bytes go by in a second, even where a few others are built beside it.
+const BUILD_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
 
 /// What every request needs beside its bytes: the compressor's and decoder's buffers, and a builder's first tables.
 const REQUEST_BASE_BYTES: u64 = 12 << 20;
@@ -114,6 +118,8 @@ pub struct Patience {
     pub admission: Duration,
     /// For the header, and between two chunks of a segment.
     pub silence: Duration,
+    /// For a segment to be built, beside what its sender takes; a large one gets more.
+    pub build: Duration,
     /// For a bundle to be stored and checked, all attempts together; a large one gets more.
     pub upload: Duration,
 }
@@ -123,10 +129,22 @@ impl Default for Patience {
         Self {
             admission: Duration::from_secs(30),
             silence: Duration::from_secs(30),
+            build: Duration::from_secs(60),
             upload: Duration::from_secs(60),
         }
     }
 }
+
+impl Patience {
+    /// From the first byte to the last bundle that is ready to be stored: what the sender may take, and the work.
+    fn build_max(&self, size_bytes: u64) -> Duration {
+        let work = self.build + Duration::from_secs(size_bytes / BUILD_BYTES_PER_SECOND_MIN);
+        receive::sender_max(size_bytes, self) + work
+    }
+}
+
+/// The least budget that admits anything: below it, not even a small segment fits beside the process.
+pub const BUDGET_BYTES_MIN: u64 = 48 << 20;
 
 /// The budget of a process whose resident memory is to stay within `process_bytes`, with `threads` for CPU work.
 pub fn budget(process_bytes: u64, threads: usize) -> Budget {
@@ -177,10 +195,18 @@ impl Ingest {
             segment_bytes: request.size_bytes,
             job: Arc::clone(&job),
         };
-        let receiving = receive::receive(&request, workshop, bytes, &self.patience);
-        let received = spans::stage(spans::receive(), receiving).await?;
-        let ended = received.ended;
-        let (source, packed) = spans::stage(spans::pack(), pack::pack(self, &request, received)).await?;
+        let build = async {
+            let receiving = receive::receive(&request, workshop, bytes, &self.patience);
+            let received = spans::stage(spans::receive(), receiving).await?;
+            let ended = received.ended;
+            let packing = pack::pack(self, &request, received);
+            let (source, packed) = spans::stage(spans::pack(), packing).await?;
+            Ok::<_, IngestError>((ended, source, packed))
+        };
+        let build_max = self.patience.build_max(request.size_bytes);
+        let built =
+            timeout(build_max, build).await.unwrap_or(Err(IngestError::BuildTooSlow { after: build_max }));
+        let (ended, source, packed) = built?;
         meter.settle();
         let built = Instant::now();
 

@@ -2,15 +2,14 @@
 
 pub mod caller;
 pub mod convert;
+mod health;
 pub mod search;
 pub mod status;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{Instrument, Span, info, info_span, warn};
 
@@ -22,12 +21,7 @@ use crate::store::SourceRoots;
 use crate::wording;
 
 use caller::Caller;
-
-/// How long a health check waits for the store.
-const STORE_CHECK_MAX: Duration = Duration::from_secs(2);
-
-/// Reservation above which the memory check fails: nothing but a small segment would be admitted.
-const MEMORY_FULL_PERCENT: u64 = 95;
+use health::{StoreCheck, check_memory};
 
 /// `walindexer.v1.IndexerService`.
 #[derive(Debug)]
@@ -36,12 +30,13 @@ pub struct Indexer {
     sources: SourceRoots,
     worker_id: String,
     draining: Arc<AtomicBool>,
+    store_check: StoreCheck,
 }
 
 impl Indexer {
     /// `draining` turns true when the process should take no more work.
     pub fn new(ingest: Ingest, sources: SourceRoots, worker_id: String, draining: Arc<AtomicBool>) -> Self {
-        Self { ingest, sources, worker_id, draining }
+        Self { ingest, sources, worker_id, draining, store_check: StoreCheck::default() }
     }
 
     async fn index(
@@ -74,9 +69,22 @@ impl Indexer {
                 let parts = convert::request_parts(&header, source.size_bytes())?;
                 let request = ingest::Request::new(parts)?.claimed_by(claimant);
                 let bytes = source.read().map(|chunk| chunk.map_err(ReadError::from));
-                self.ingest.run(request, Box::pin(bytes)).await
+                tokio::select! {
+                    biased;
+                    error = behind_an_object(messages) => Err(error),
+                    receipt = self.ingest.run(request, Box::pin(bytes)) => receipt,
+                }
             }
         }
+    }
+}
+
+/// What is wrong with the rest of the stream where it has no bytes to bring. Pending as long as nothing is.
+async fn behind_an_object(mut messages: Streaming<v1::IndexSegmentRequest>) -> IngestError {
+    match messages.message().await {
+        Ok(None) => std::future::pending().await,
+        Ok(Some(_)) => RequestError::MoreThanHeader.into(),
+        Err(status) => unread(&status).into(),
     }
 }
 
@@ -170,7 +178,7 @@ impl IndexerService for Indexer {
     }
 
     async fn health(&self, _: Request<v1::HealthRequest>) -> Result<Response<v1::HealthResponse>, Status> {
-        let checks = vec![self.check_store().await, self.check_memory()];
+        let checks = vec![self.store_check.of(&self.ingest.store).await, check_memory(&self.ingest.budget)];
         let status = if self.draining.load(Ordering::Acquire) {
             v1::health_response::Status::Draining
         } else if checks.iter().all(|check| check.ok) {
@@ -184,26 +192,6 @@ impl IndexerService for Indexer {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: convert::millis(self.ingest.stats.uptime()),
         }))
-    }
-}
-
-impl Indexer {
-    async fn check_store(&self) -> v1::Check {
-        let began = Instant::now();
-        let (ok, message) = match tokio::time::timeout(STORE_CHECK_MAX, self.ingest.store.probe()).await {
-            Ok(Ok(())) => (true, format!("{} answers", self.ingest.store.url())),
-            Ok(Err(error)) => (false, wording::chain(&error)),
-            Err(_) => (false, format!("no answer within {STORE_CHECK_MAX:?}")),
-        };
-        let latency_us = convert::micros(began.elapsed());
-        v1::Check { name: "object-store".to_owned(), ok, message, latency_us }
-    }
-
-    fn check_memory(&self) -> v1::Check {
-        let usage = self.ingest.budget.usage();
-        let ok = usage.reserved_bytes * 100 <= usage.total_bytes * MEMORY_FULL_PERCENT;
-        let message = format!("{} of {} bytes are reserved", usage.reserved_bytes, usage.total_bytes);
-        v1::Check { name: "memory".to_owned(), ok, message, latency_us: 0 }
     }
 }
 

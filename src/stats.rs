@@ -1,7 +1,10 @@
 //! What this worker has done since it started, and what it is doing now: one named function per measurement. What is counted
 //! here goes to `metrics` as well, so that `GetStats` and Prometheus say the same. Knows nothing of where the numbers are shown.
 
+pub mod topics;
+
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,6 +13,8 @@ use hdrhistogram::Histogram;
 
 use crate::ids::SegmentId;
 use crate::metrics;
+
+use topics::Topics;
 
 /// Counts of one process; cheap to clone.
 #[derive(Clone, Debug)]
@@ -22,7 +27,7 @@ pub struct Stats {
 struct Inner {
     totals: Totals,
     rejected: BTreeMap<&'static str, u64>,
-    topics: BTreeMap<String, TopicTotals>,
+    topics: Topics,
     jobs: BTreeMap<u64, Arc<JobState>>,
     next_job: u64,
     latency_us: Histogram<u64>,
@@ -88,6 +93,15 @@ pub enum Phase {
     Uploading,
 }
 
+impl AddAssign for TopicTotals {
+    fn add_assign(&mut self, other: Self) {
+        self.segments += other.segments;
+        self.records += other.records;
+        self.bytes_read += other.bytes_read;
+        self.bytes_written += other.bytes_written;
+    }
+}
+
 /// A request in flight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobView {
@@ -114,7 +128,7 @@ pub struct Snapshot {
     pub totals: Totals,
     /// Refused or failed requests by the name of their gRPC code.
     pub rejected: BTreeMap<&'static str, u64>,
-    /// By topic, sorted.
+    /// By topic, sorted: the [`TOPICS_MAX`](topics::TOPICS_MAX) with most bytes, and all others under the empty name.
     pub topics: BTreeMap<String, TopicTotals>,
     /// In flight, oldest first.
     pub jobs: Vec<JobView>,
@@ -152,7 +166,7 @@ impl Default for Stats {
         let inner = Inner {
             totals: Totals::default(),
             rejected: BTreeMap::new(),
-            topics: BTreeMap::new(),
+            topics: Topics::default(),
             jobs: BTreeMap::new(),
             next_job: 0,
             latency_us,
@@ -205,11 +219,7 @@ impl Stats {
         let written = created_bytes.unwrap_or(0);
         inner.totals.bundles_created += u64::from(created_bytes.is_some());
         inner.totals.bytes_written += written;
-        let topic = inner.topics.entry(topic.to_owned()).or_default();
-        topic.segments += 1;
-        topic.records += records;
-        topic.bytes_read += bytes_read;
-        topic.bytes_written += written;
+        inner.topics.count(topic, TopicTotals { segments: 1, records, bytes_read, bytes_written: written });
     }
 
     /// A request was refused or failed, with this gRPC code.
@@ -226,7 +236,7 @@ impl Stats {
             uptime: self.started.elapsed(),
             totals: inner.totals,
             rejected: inner.rejected.clone(),
-            topics: inner.topics.clone(),
+            topics: inner.topics.largest(),
             jobs: inner.jobs(),
             latency: Latency {
                 count: inner.latency_us.len(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytesize::ByteSize;
 use url::Url;
 
-use super::{CliError, Exit, store};
+use super::{CliError, Exit, cgroup, store};
 use crate::cpu::Cpu;
 use crate::index::Settings;
 use crate::ingest::{self, Ingest, Patience};
@@ -49,6 +49,12 @@ impl PipelineArgs {
                 "--store memory: what is only in memory is not durable, and no receipt can be given for it";
             return Err(CliError::because(Exit::Usage, line));
         }
+        let budget_bytes = self.memory_budget.map_or_else(cgroup::default_budget_bytes, |size| size.as_u64());
+        if budget_bytes < ingest::BUDGET_BYTES_MIN {
+            let (told, least) = (ByteSize(budget_bytes), ByteSize(ingest::BUDGET_BYTES_MIN));
+            let line = format!("--memory-budget {told}: no segment fits into less than {least}");
+            return Err(CliError::because(Exit::Usage, line));
+        }
         let store = Store::open(&self.store).map_err(|error| CliError::flag("--store", &error))?;
         store
             .probe()
@@ -57,7 +63,6 @@ impl PipelineArgs {
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let cpu = Cpu::start(self.threads.unwrap_or(cores))
             .map_err(|error| CliError::new(Exit::Failed, "cannot start", &error))?;
-        let budget_bytes = self.memory_budget.map_or_else(default_budget_bytes, |size| size.as_u64());
         Ok(Ingest {
             store,
             budget: ingest::budget(budget_bytes, cpu.threads()),
@@ -87,18 +92,6 @@ fn read_settings(path: &Path) -> Result<Settings, CliError> {
     })?;
     Settings::parse(&text)
         .map_err(|error| CliError::new(Exit::Usage, &format!("--index-settings {}", path.display()), &error))
-}
-
-/// Half of the cgroup's limit or of the machine's memory, whichever is less; 512 MiB where neither can be read.
-fn default_budget_bytes() -> u64 {
-    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let cgroup =
-        limits.iter().find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
-    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
-    });
-    cgroup.into_iter().chain(machine).min().map_or(512 << 20, |limit| limit / 2)
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ use crate::index::IndexError;
 use crate::segment::SegmentError;
 use crate::store::{KeyError, PutError, SourceError};
 
+use super::slices::PARTITIONS_MAX;
+
 /// Why the source's bytes did not come.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -36,6 +38,9 @@ pub enum RequestError {
     /// The first message has no header.
     #[error("the first message must be the header")]
     HeaderMissing,
+    /// Something follows a header whose bytes lie elsewhere.
+    #[error("the header names an object: nothing may follow it")]
+    MoreThanHeader,
     /// The header names neither an inline nor an object source.
     #[error("the header names no source")]
     SourceMissing,
@@ -93,6 +98,12 @@ pub enum IngestError {
     /// The sender is slower than any link that segments should come over.
     #[error("the segment comes too slowly")]
     Trickles,
+    /// The work on it took too long.
+    #[error("the segment was not built within {after:?}")]
+    BuildTooSlow {
+        /// How long it was given, its sender's time included.
+        after: Duration,
+    },
     /// More or fewer bytes came than were declared.
     #[error("{declared} bytes were declared, {received} came")]
     SizeDiffers {
@@ -130,6 +141,9 @@ pub enum IngestError {
     /// The bytes don't say their partition, and neither does the request.
     #[error("the format needs topic and partition in the request")]
     PartitionMissing,
+    /// The segment has more partitions than a receipt has room for.
+    #[error("the segment has more than {PARTITIONS_MAX} partitions")]
+    TooManyPartitions,
     /// The bytes name another partition than the request.
     #[error("the frame at byte {position} belongs to {found}, not to the partition that the request names")]
     OtherPartition {
@@ -194,9 +208,11 @@ impl IngestError {
             | Self::Read(_)
             | Self::Silent { .. }
             | Self::Trickles
+            | Self::BuildTooSlow { .. }
             | Self::SizeDiffers { .. }
             | Self::ChecksumDiffers { .. }
             | Self::PartitionMissing
+            | Self::TooManyPartitions
             | Self::CountsDiffer { .. }
             | Self::BytesDiffer { .. }
             | Self::Index(_)

@@ -93,6 +93,11 @@ where
     Ok(Received { source, partitions, ended })
 }
 
+/// How long a sender may be waited for in all.
+pub(super) fn sender_max(size_bytes: u64, patience: &Patience) -> Duration {
+    patience.silence + Duration::from_secs(size_bytes / SENDER_BYTES_PER_SECOND_MIN)
+}
+
 /// Whoever sends the bytes. Only the time that is spent waiting for it counts: what the builders take is not its fault.
 struct Sender<S> {
     bytes: S,
@@ -106,8 +111,7 @@ where
     S: Stream<Item = Result<Bytes, ReadError>> + Unpin,
 {
     fn new(bytes: S, size_bytes: u64, patience: &Patience) -> Self {
-        let at_the_least_rate = Duration::from_secs(size_bytes / SENDER_BYTES_PER_SECOND_MIN);
-        Self { bytes, silence_max: patience.silence, left: patience.silence + at_the_least_rate }
+        Self { bytes, silence_max: patience.silence, left: sender_max(size_bytes, patience) }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, IngestError> {

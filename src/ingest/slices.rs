@@ -31,6 +31,10 @@ const WINDOW_BYTES: u64 = 256 << 20;
 /// before a core is through with one.
 const READ_AHEAD_BYTES: u64 = SLICE_BYTES;
 
+/// The most partitions of a segment. With the longest of names their receipt takes 44 MB, and the client here takes 64 MiB: a receipt that
+/// nobody takes is none.
+pub(super) const PARTITIONS_MAX: usize = 20_000;
+
 /// From how many source bytes on those that are built tell what the others will come to.
 const TELLING_BYTES: u64 = 4 << 20;
 
@@ -142,8 +146,10 @@ impl Slices {
     /// Gives `piece` to the partition's open slice; waits while too much lies unbuilt.
     pub(super) async fn add(&mut self, partition: &TopicPartition, piece: Piece) -> Result<(), IngestError> {
         let bytes = piece.len();
+        let known = self.partitions.len();
         let open = match self.partitions.get_mut(partition) {
             Some(open) => open,
+            None if known >= PARTITIONS_MAX => return Err(IngestError::TooManyPartitions),
             None => self.partitions.entry(partition.clone()).or_default(),
         };
         if open.pending.pieces.len() == open.moved_out {

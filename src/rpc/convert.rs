@@ -1,5 +1,7 @@
 //! Proto to domain and back. Unknown enum values are errors: a newer caller must not be misunderstood in silence.
 
+use prost::Message;
+
 use crate::budget::BudgetUse;
 use crate::ids::{OffsetRange, SegmentFormat};
 use crate::ingest::{IndexedPartition, Receipt, RequestError, RequestParts, Timings, TornTail};
@@ -59,7 +61,7 @@ const REPLY_GAPS_MAX: usize = 64_000;
 /// each lists fewer; all are counted, and the manifests hold them.
 pub fn receipt(receipt: &Receipt) -> v1::IndexSegmentResponse {
     let gaps_max = REPLY_GAPS_MAX / receipt.partitions.len().max(1);
-    v1::IndexSegmentResponse {
+    let mut reply = v1::IndexSegmentResponse {
         segment_id: receipt.segment_id.as_str().to_owned(),
         format: format(receipt.format).into(),
         bytes_read: receipt.bytes_read,
@@ -71,6 +73,22 @@ pub fn receipt(receipt: &Receipt) -> v1::IndexSegmentResponse {
         torn_tail_bytes: receipt.torn_tail_bytes,
         partitions: receipt.partitions.iter().map(|one| partition(one, gaps_max)).collect(),
         timings: Some(timings(&receipt.timings)),
+    };
+    make_fit(&mut reply);
+    reply
+}
+
+/// What clients take in one message unless told otherwise, with some room for what gRPC puts around it.
+const REPLY_BYTES_MAX: usize = (4 << 20) - (4 << 10);
+
+/// Lets go of what a caller can do without, where the receipt of thousands of partitions would be too large: first the gaps, which are counted
+/// all the same and stand in the manifests, then the URLs, which are the store's with the key behind it.
+fn make_fit(reply: &mut v1::IndexSegmentResponse) {
+    if reply.encoded_len() > REPLY_BYTES_MAX {
+        reply.partitions.iter_mut().for_each(|one| one.gaps.clear());
+    }
+    if reply.encoded_len() > REPLY_BYTES_MAX {
+        reply.partitions.iter_mut().filter_map(|one| one.bundle.as_mut()).for_each(|one| one.url.clear());
     }
 }
 
@@ -131,6 +149,9 @@ pub fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// How many jobs a reply lists, the oldest ones: each has a name of up to 1,024 bytes, and clients take replies of 4 MiB.
+const REPLY_JOBS_MAX: usize = 1_000;
+
 /// The statistics as the caller gets them.
 pub fn stats(worker_id: &str, snapshot: &Snapshot, memory: &BudgetUse) -> v1::GetStatsResponse {
     let totals = &snapshot.totals;
@@ -153,7 +174,7 @@ pub fn stats(worker_id: &str, snapshot: &Snapshot, memory: &BudgetUse) -> v1::Ge
             waiting_requests: memory.waiting_requests,
             waiting_bytes: memory.waiting_bytes,
         }),
-        jobs: snapshot.jobs.iter().map(job).collect(),
+        jobs: snapshot.jobs.iter().take(REPLY_JOBS_MAX).map(job).collect(),
         latency: Some(v1::Latency {
             count: snapshot.latency.count,
             p50_us: snapshot.latency.p50_us,
@@ -186,5 +207,67 @@ fn job(job: &JobView) -> v1::Job {
         bytes_done: job.bytes_done,
         records_done: job.records_done,
         age_ms: millis(job.age),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A receipt of so many partitions with so many gaps each, and names of such lengths.
+    fn reply(partitions: usize, gaps: usize, name: usize) -> v1::IndexSegmentResponse {
+        let (topic, id) = ("t".repeat(name), "i".repeat(name));
+        let key = format!("{topic}/1000000/{id}/{:020}-{:020}_{:020}-{:020}_{:016}.tar", 1, 2, 3, 4, 5);
+        let bundle = v1::Bundle {
+            url: format!("s3://a-bucket/with/a-prefix/{key}"),
+            key,
+            size_bytes: 1 << 30,
+            crc32c: u32::MAX,
+            e_tag: "e".repeat(34),
+            base_offset: 1 << 50,
+            last_offset: 1 << 50,
+            record_count: 1 << 30,
+            min_timestamp_ms: Some(1 << 50),
+            max_timestamp_ms: Some(1 << 50),
+            footer_offset: 1 << 30,
+            already_existed: true,
+        };
+        let gap = v1::OffsetRange { first: 1 << 50, last: 1 << 50 };
+        let one = v1::IndexedPartition {
+            topic,
+            partition: 1 << 30,
+            base_offset: 1 << 50,
+            last_offset: 1 << 50,
+            record_count: 1 << 30,
+            min_timestamp_ms: Some(1 << 50),
+            max_timestamp_ms: Some(1 << 50),
+            gaps: vec![gap; gaps],
+            gap_count: gaps as u64,
+            bundle: Some(bundle),
+            log_id: id,
+        };
+        v1::IndexSegmentResponse { partitions: vec![one; partitions], ..Default::default() }
+    }
+
+    #[test]
+    fn a_receipt_of_ten_thousand_partitions_is_one_that_any_client_takes() {
+        for (partitions, gaps, name) in [(1, 1_000, 249), (210, 304, 100), (9_000, 7, 8), (10_000, 6, 16)] {
+            let whole = reply(partitions, gaps, name);
+            let mut fits = whole.clone();
+            make_fit(&mut fits);
+            assert!(fits.encoded_len() <= REPLY_BYTES_MAX, "{partitions}: {}", fits.encoded_len());
+            assert_eq!(fits == whole, whole.encoded_len() <= REPLY_BYTES_MAX, "no more than must be");
+            for (one, whole) in fits.partitions.iter().zip(&whole.partitions) {
+                let bundle = one.bundle.as_ref().expect("a bundle");
+                assert_eq!((&bundle.key, one.gap_count), (&whole.bundle.as_ref().unwrap().key, gaps as u64));
+            }
+        }
+    }
+
+    #[test]
+    fn our_own_client_takes_what_no_other_would() {
+        let (mut largest, partitions) = (reply(1_000, 0, 249), 20_000);
+        make_fit(&mut largest);
+        assert!(largest.encoded_len() * partitions / 1_000 < 64 << 20, "{}", largest.encoded_len());
     }
 }

@@ -5,7 +5,7 @@
 
 mod read;
 
-pub use read::{invalid, of_fetch, of_partition, of_query, of_search, of_store};
+pub use read::{invalid, of_fetch, of_partition, of_query, of_search, of_store, reader_silent};
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -89,6 +89,7 @@ fn verdict(error: &IngestError) -> Verdict {
         IngestError::Read(error) => read_verdict(error),
         IngestError::Silent { .. } => Verdict::new(Code::DeadlineExceeded, "SENDER_SILENT"),
         IngestError::Trickles => Verdict::new(Code::DeadlineExceeded, "SENDER_TRICKLES"),
+        IngestError::BuildTooSlow { .. } => Verdict::new(Code::DeadlineExceeded, "BUILD_TOO_SLOW"),
         IngestError::SizeDiffers { .. } => Verdict::new(Code::InvalidArgument, "SIZE_DIFFERS"),
         IngestError::ChecksumDiffers { .. } => Verdict::new(Code::DataLoss, "SEGMENT_CRC32C_DIFFERS"),
         IngestError::Segment(error) => segment_verdict(error),
@@ -98,6 +99,7 @@ fn verdict(error: &IngestError) -> Verdict {
         IngestError::Torn { position } => Verdict::new(Code::DataLoss, "TORN_TAIL").at("position", position),
         IngestError::NothingWhole { .. } => Verdict::new(Code::DataLoss, "NO_WHOLE_FRAME").at("position", 0),
         IngestError::PartitionMissing => Verdict::new(Code::InvalidArgument, "PARTITION_MISSING"),
+        IngestError::TooManyPartitions => Verdict::new(Code::InvalidArgument, "TOO_MANY_PARTITIONS"),
         IngestError::OtherPartition { position, .. } => {
             Verdict::new(Code::InvalidArgument, "OTHER_PARTITION").at("position", position)
         }
@@ -115,6 +117,7 @@ fn request_verdict(error: &RequestError) -> Verdict {
     let reason = match error {
         RequestError::HeaderMissing => "HEADER_MISSING",
         RequestError::SourceMissing => "SOURCE_MISSING",
+        RequestError::MoreThanHeader => "MORE_THAN_HEADER",
         RequestError::UnknownValue { .. } => "UNKNOWN_VALUE",
         RequestError::SegmentIdTooLong { .. } => "SEGMENT_ID_TOO_LONG",
         RequestError::Partition(_) => "NO_PARTITION",

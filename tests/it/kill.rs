@@ -16,10 +16,11 @@ use tonic_types::StatusExt;
 use url::Url;
 use wal_indexer::ingest::{Ingest, IngestError, Patience, Request};
 use wal_indexer::proto::v1::{self, IndexSegmentRequest, IndexSegmentResponse};
+use wal_indexer::rpc::status::of_ingest;
 use wal_indexer::server::{self, Config, Entrance, IndexRole};
 use wal_indexer::store::{SourceRoots, Store};
 
-use crate::receipts::{Segment, already_existed, check, ingest, keys, keys_of, memory};
+use crate::receipts::{Segment, already_existed, check, ingest, ingest_with, keys, keys_of, memory};
 use crate::servers::{Server, s3_settings};
 use crate::worker::{self, Client, Refusal, Worker, chunk, file_url};
 
@@ -387,6 +388,46 @@ async fn a_caller_that_trickles_loses_its_place_and_its_memory() {
     let ended = tokio::time::timeout(SOON, run).await.expect("an answer in time");
     assert!(matches!(ended, Err(IngestError::Trickles)), "{ended:?}");
     assert_eq!(ingest.budget.usage().reserved_bytes, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_whose_work_stands_still_loses_its_place_and_its_memory() {
+    let (silence, build) = (Duration::from_millis(50), Duration::from_millis(50));
+    let patience = Patience { silence, build, ..Patience::default() };
+    let ingest = Ingest { patience, ..ingest_with(memory(), 1) };
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let cpu = ingest.cpu.clone();
+    let stuck = tokio::spawn(async move { cpu.run(move || released.recv()).await });
+    let segment = Segment::opaque(&[1 << 10; 12], 0);
+    let sent = crate::receipts::send(&ingest, &segment, 1 << 10);
+    let ended = tokio::time::timeout(SOON, sent).await.expect("an answer in time");
+    assert!(matches!(ended, Err(IngestError::BuildTooSlow { .. })), "{ended:?}");
+    assert_eq!(of_ingest(&ended.expect_err("none")).code(), Code::DeadlineExceeded);
+    drop(release);
+    stuck.await.expect("no panic").expect("no panic").expect_err("it was let go of");
+    // What was in the queue is gone with its caller.
+    while ingest.budget.usage().reserved_bytes > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_ends_when_its_callers_own_time_is_over() {
+    let worker = Worker::start();
+    let segment = Segment::opaque(&[1 << 20; 12], 0);
+    let header = worker::header(worker::inline(segment.bytes.len() as u64, segment.told));
+    let (mut messages, receiver) = mpsc::channel(0);
+    let mut request = tonic::Request::new(receiver);
+    request.set_timeout(Duration::from_secs(2));
+    let mut client = worker.client().await;
+    let call = tokio::spawn(async move { client.index_segment(request).await });
+    messages.send(header).await.expect("the call goes on");
+    let mut client = worker.client().await;
+    until(&mut client, |stats| reserved(stats) > 0).await;
+    let ended = tokio::time::timeout(SOON, call).await.expect("in time").expect("no panic");
+    let status = ended.expect_err("its time is over");
+    assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
+    until(&mut client, |stats| stats.jobs.is_empty() && reserved(stats) == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

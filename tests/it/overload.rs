@@ -13,9 +13,11 @@ use futures::stream;
 use tonic::Code;
 use tonic_types::StatusExt;
 use wal_indexer::generate::{Size, Spec, generate};
-use wal_indexer::proto::v1::{IndexSegmentResponse, SegmentHeader};
+use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
+use wal_indexer::proto::v1::{self, IndexSegmentResponse, SegmentHeader};
 
-use crate::worker::{Client, Worker, chunk, header, inline, resident_bytes};
+use crate::receipts::Segment;
+use crate::worker::{Client, Worker, chunk, header, inline, resident_bytes, send_inline};
 
 /// How many segments are sent at once.
 const SEGMENTS: usize = 64;
@@ -152,4 +154,32 @@ async fn sixty_four_segments_at_once_go_through_a_worker_with_room_for_a_few() {
 #[ignore = "needs root and cgroups, and takes minutes; make test-long runs it"]
 async fn long_sixty_four_segments_of_50_mb_at_once_go_through_a_worker_with_512_mib() {
     check(50_000_000, 512, 768).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fetches_wait_for_the_memory_that_slow_readers_hold() {
+    // Three eighths of it are for what lasts: room for one of them.
+    let worker = Worker::start_with(&["--search-memory", "64MiB"]);
+    let segment = Segment::opaque(&[1 << 20; 24], 0);
+    let first = inline(segment.bytes.len() as u64, segment.told);
+    send_inline(&mut worker.client().await, first, &segment.bytes, 1 << 20).await.expect("indexed");
+    let fetch = async || {
+        let (topic, partition) = segment.told.expect("it is told");
+        let client = SearchServiceClient::new(worker.channel().await);
+        let asked = v1::FetchRequest { max_bytes: 1 << 30, partition, ..Default::default() };
+        let asked = v1::FetchRequest { topic: topic.to_owned(), ..asked };
+        let answer = client.max_decoding_message_size(64 << 20).fetch(asked).await;
+        answer.expect("in its turn").into_inner()
+    };
+    let slow = fetch().await;
+    let mut second = Box::pin(fetch());
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut second).await.is_err(), "no room");
+    drop(slow);
+    let mut second = tokio::time::timeout(Duration::from_secs(60), second).await.expect("there is room now");
+    let mut bytes = 0;
+    while let Some(message) = second.message().await.expect("a whole answer") {
+        bytes +=
+            message.records.iter().filter_map(|record| record.value.as_ref()).map(Bytes::len).sum::<usize>();
+    }
+    assert_eq!(bytes, 24 << 20);
 }

@@ -358,6 +358,10 @@ async fn object_sources_are_read_below_the_roots_and_nowhere_else() {
         cases.push(url("a trick", at(path)));
     }
     cases.push(url("a backslash", at("dir\\..\\good")));
+    let followed = |by| at("good").into_iter().chain([by]).collect();
+    for by in [chunk(bytes.slice(..9)), header(object(&root, None)), IndexSegmentRequest::default()] {
+        cases.push(("something behind the header", followed(by), INVALID, "MORE_THAN_HEADER"));
+    }
     check(&worker, cases).await;
 
     // A link that leads round in a circle is refused; how, is the file system's affair.
@@ -496,7 +500,7 @@ fn the_command_line_tries_all_files_and_says_by_its_exit_code_what_to_do() {
     assert_eq!(flags(&["--store", &store, "--index-settings", &settings]), Some(2), "settings that are none");
     assert_eq!(
         flags(&["--store", &store, "--memory-budget", "1MiB"]),
-        Some(1),
+        Some(2),
         "a budget that holds nothing"
     );
 }

@@ -1,0 +1,85 @@
+//! How much memory the process has been given: by its cgroup, by those above it, or by the machine.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where nothing can be read.
+const BUDGET_BYTES_DEFAULT: u64 = 512 << 20;
+
+/// Half of the least limit there is.
+pub fn default_budget_bytes() -> u64 {
+    let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = limits(&cgroups, Path::new("/sys/fs/cgroup"), |path| fs::read_to_string(path).ok());
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| machine_bytes(&text));
+    limits.into_iter().chain(machine).min().map_or(BUDGET_BYTES_DEFAULT, |limit| limit / 2)
+}
+
+/// The limits of all cgroups that the process is in, by what `/proc/self/cgroup` says: its own, which in a container is the root of what
+/// it sees, and those above. `max`, and what is not there, is no limit.
+fn limits(cgroups: &str, root: &Path, read: impl Fn(PathBuf) -> Option<String>) -> Vec<u64> {
+    let mut limits = Vec::new();
+    for line in cgroups.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let (root, file) = match controllers {
+            "" => (root.to_owned(), "memory.max"),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                (root.join("memory"), "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        // A path from outside of the container leads nowhere in it: what counts is there at its root.
+        let inside = Path::new(path.trim_start_matches('/'));
+        let here = inside.ancestors().map(|cgroup| root.join(cgroup).join(file));
+        limits.extend(here.filter_map(|path| read(path)?.trim().parse::<u64>().ok()));
+    }
+    limits
+}
+
+fn machine_bytes(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(cgroups: &str, files: &[(&str, &str)], expected: &[u64]) {
+        let read = |path: PathBuf| {
+            let file = files.iter().find(|(name, _)| path == Path::new("/c").join(name));
+            file.map(|(_, text)| (*text).to_owned())
+        };
+        assert_eq!(limits(cgroups, Path::new("/c"), read), expected);
+    }
+
+    #[test]
+    fn the_limits_of_all_cgroups_above_count() {
+        let limits = [
+            ("a.slice/b.service/memory.max", "700\n"),
+            ("a.slice/memory.max", "max\n"),
+            ("memory.max", "900\n"),
+        ];
+        check("0::/a.slice/b.service\n", &limits, &[700, 900]);
+        let limits = [
+            ("memory/x/y/memory.limit_in_bytes", "500\n"),
+            ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
+        ];
+        check("8:pids:/\n4:memory:/x/y\n0::/\n", &limits, &[500, 9_223_372_036_854_771_712]);
+    }
+
+    #[test]
+    fn in_a_container_the_root_is_its_own() {
+        check("0::/\n", &[("memory.max", "123\n")], &[123]);
+        check("0::/docker/of/the/host\n", &[("memory.max", "123\n")], &[123]);
+        check("", &[("memory.max", "123\n")], &[]);
+        check("nonsense\n0\n", &[], &[]);
+    }
+
+    #[test]
+    fn the_machine_says_what_it_has() {
+        assert_eq!(machine_bytes("MemTotal:       24684328 kB\nMemFree: 1 kB\n"), Some(24_684_328 * 1024));
+        assert_eq!(machine_bytes("MemTotal: much\n"), None);
+    }
+}
