@@ -47,7 +47,9 @@ const MESSAGE_BYTES_MAX: usize = (4 << 20) + (64 << 10);
 /// What HTTP/2 may have in flight: enough for a fast sender, small beside a segment. These bytes are received before
 /// anything is admitted, so they are bounded by connection.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// As much as all of a connection's calls may have: those that wait for memory keep what they have sent, and must not keep the others' bytes
+/// from coming. What all calls together may have is bounded by how many of them may wait.
+const CONNECTION_WINDOW_BYTES: u32 = STREAMS_MAX * STREAM_WINDOW_BYTES;
 
 /// What a sender may put into one frame of HTTP/2. By default that is 16 KiB, and a segment comes in 64 pieces a mebibyte, each
 /// read and passed on by itself: a quarter as many take 4 % less of the worker's time where payloads come threefold. Still larger

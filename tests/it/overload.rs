@@ -114,17 +114,19 @@ fn print(seen: &[(Duration, u64)]) {
     }
 }
 
-async fn check(segment_bytes: u64, budget_mib: u64, limit_mib: u64) {
+/// Over so many connections; the calls are spread over them.
+async fn check(connections: usize, segment_bytes: u64, budget_mib: u64, limit_mib: u64) {
     let cgroup = Cgroup::new(limit_mib << 20);
     let worker = Worker::start_by(cgroup.launcher(), &["--memory-budget", &format!("{budget_mib}MiB")]);
     let mut bytes = Vec::new();
     generate(&Spec { size: Size::Bytes(segment_bytes), ..Spec::default() }, &mut bytes).expect("in memory");
     let bytes = Bytes::from(bytes);
-    // The log's incarnation is part of the key: each is a segment of its own. Each has a connection of its own, too.
+    let clients: Vec<_> = join_all((0..connections).map(|_| worker.client())).await;
+    // The log's incarnation is part of the key: each is a segment of its own.
     let sends = (0..SEGMENTS).map(|nth| {
         let first = inline(bytes.len() as u64, Some(("logs", 0)));
         let (first, bytes) = (SegmentHeader { log_id: nth.to_string(), ..first }, bytes.clone());
-        async { send(worker.client().await, first, bytes).await }
+        send(clients[nth % connections].clone(), first, bytes)
     });
     let (mut receipts, began) = (Vec::new(), Instant::now());
     let seen = watch(&worker, async { receipts = join_all(sends).await }).await;
@@ -132,7 +134,7 @@ async fn check(segment_bytes: u64, budget_mib: u64, limit_mib: u64) {
     let (refused, peak) =
         (receipts.iter().map(|(_, refused)| refused).sum::<u32>(), worker.peak_resident_bytes());
     println!(
-        "{SEGMENTS} of {} MB at once, {budget_mib} MiB in a cgroup of {limit_mib} MiB: {took:.1?}, told to wait {refused} \
+        "{SEGMENTS} of {} MB at once over {connections} connections, {budget_mib} MiB in a cgroup of {limit_mib} MiB: {took:.1?}, told to wait {refused} \
          times, peak {} MiB",
         segment_bytes / 1_000_000,
         peak >> 20
@@ -147,13 +149,23 @@ async fn check(segment_bytes: u64, budget_mib: u64, limit_mib: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root and cgroups; make test runs it"]
 async fn sixty_four_segments_at_once_go_through_a_worker_with_room_for_a_few() {
-    check(2_000_000, 96, 144).await;
+    check(SEGMENTS, 2_000_000, 96, 144).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root and cgroups, and takes minutes; make test-long runs it"]
 async fn long_sixty_four_segments_of_50_mb_at_once_go_through_a_worker_with_512_mib() {
-    check(50_000_000, 512, 768).await;
+    for connections in [SEGMENTS, 1] {
+        check(connections, 50_000_000, 512, 768).await;
+    }
+}
+
+/// What waits keeps what it has sent, and with it a part of the connection's window: all of that, once, so that nothing came for the calls
+/// that did not wait, and none of them ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root and cgroups; make test runs it"]
+async fn calls_that_wait_leave_room_on_their_connection_for_those_that_do_not() {
+    check(1, 4_000_000, 96, 192).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
