@@ -173,7 +173,7 @@ MUTATIONS = {
     "30": ("Work in hand is dropped at once.", "kill::lesson_30_sigterm rollout::lesson_30_workers_are_restarted", [
         ("src/server.rs", "        sleep(drain_max).await;", '        sleep(if crate::mutant("30") { Duration::ZERO } else { drain_max }).await;'),
     ]),
-    "30-code": ("A worker that drains says that something must be set right first.", "kill::lesson_30_sigterm", [
+    "30-code": ("A worker that drains says that something must be set right first.", "drain::answers_that_outlast kill::lesson_30_work_that_outlasts", [
         ("src/rpc/status.rs", 'Status::with_error_details(Code::Unavailable, "this worker is draining"', 'Status::with_error_details(if crate::mutant("30-code") { Code::FailedPrecondition } else { Code::Unavailable }, "this worker is draining"'),
     ]),
     "07-search": ("What the index of an uploaded bundle finds is passed over.", "reading::lesson_07", [
