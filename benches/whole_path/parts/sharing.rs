@@ -28,8 +28,8 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
     report.part(
         "sharing",
         &format!(
-            "One caller sends segments of 16 MB one after the other, {CALLS} a round: alone, and beside a greedy one with {GREEDY} \\
-             of the same in flight on the same worker ({BUDGET}). Each caller is a host of its own. A wait is the whole call, from \\
+            "One caller sends segments of 16 MB one after the other, {CALLS} a round: alone, and beside a greedy one with {GREEDY} \
+             of the same in flight on the same worker ({BUDGET}). Each caller is a host of its own. A wait is the whole call, from \
              its first byte to its receipt. All run on the same cores: what the greedy one's own process takes counts against the worker."
         ),
     );
