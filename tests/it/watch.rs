@@ -1,5 +1,6 @@
 //! `stats --watch` in a real terminal: tmux's, whose screen a test can read.
 
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,12 @@ use wal_indexer::proto::v1::{GetStatsRequest, GetStatsResponse};
 
 use crate::sidecar::{segment, segment_of};
 use crate::worker::{Client, Worker, chunk, command, header, inline, program, send_inline};
+
+/// tmux: the one that `tests/install-servers.sh` unpacked where there is none on the path.
+fn tmux() -> Command {
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools-terminal/tmux");
+    Command::new(if unpacked.exists() { unpacked.as_path() } else { Path::new("tmux") })
+}
 
 /// A terminal with a shell in it. It ends with the value.
 struct Terminal {
@@ -29,7 +36,7 @@ impl Terminal {
 
     #[track_caller]
     fn tmux(&self, arguments: impl IntoIterator<Item = impl AsRef<std::ffi::OsStr>>) -> String {
-        let Output { status, stdout, stderr } = Command::new("tmux")
+        let Output { status, stdout, stderr } = tmux()
             .arg("-S")
             .arg(self.root.path().join("socket"))
             .args(arguments)
@@ -61,8 +68,7 @@ impl Terminal {
 impl Drop for Terminal {
     fn drop(&mut self) {
         // It may have ended by itself.
-        let _ =
-            Command::new("tmux").arg("-S").arg(self.root.path().join("socket")).arg("kill-server").output();
+        let _ = tmux().arg("-S").arg(self.root.path().join("socket")).arg("kill-server").output();
     }
 }
 
@@ -94,7 +100,7 @@ fn told(stats: &GetStatsResponse) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs tmux; make test runs it"]
+#[ignore = "needs tmux (tests/install-servers.sh); make test runs it"]
 async fn a_terminal_shows_what_get_stats_says_and_is_left_as_it_was() {
     let mut worker = Worker::start();
     let mut client = worker.client().await;
@@ -155,7 +161,7 @@ async fn a_terminal_shows_what_get_stats_says_and_is_left_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs tmux; make test runs it"]
+#[ignore = "needs tmux (tests/install-servers.sh); make test runs it"]
 async fn a_signal_ends_it_as_well_as_keys_do() {
     let worker = Worker::start();
     let terminal = Terminal::open(80, 24);
