@@ -38,6 +38,7 @@ pub use delete::Deleted;
 pub use error::{Cause, Operation, StoreError, StoreErrorKind};
 pub use key::{
     BundleKey, ENCODED_BYTES_MAX, Hash16, KeyError, KeyHash, KeyPrefix, ParseKeyError, check_log_id,
+    check_topic,
 };
 pub use leftovers::Leftover;
 pub use probe::ProbeError;

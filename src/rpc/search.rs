@@ -22,7 +22,7 @@ use crate::proto::v1;
 use crate::proto::v1::search_service_server::SearchService;
 use crate::registry::{self, Filter};
 use crate::search::{self, Found, Searcher, Summary};
-use crate::store::{Listed, Store};
+use crate::store::{self, Listed, Store};
 use crate::wording;
 
 /// How many records are answered where the request does not say.
@@ -115,7 +115,7 @@ pub fn search_request(request: v1::SearchRequest) -> Result<search::Request, Sta
         NonZeroU64::new(width).ok_or_else(|| status::invalid("BUCKET", "bucket_ms must not be 0".to_owned()))
     });
     Ok(search::Request {
-        filter: filter(request.filter.unwrap_or_default()),
+        filter: filter(request.filter.unwrap_or_default())?,
         query,
         limit,
         order,
@@ -127,21 +127,30 @@ fn list_filter(request: v1::ListBundlesRequest) -> Result<Filter, Status> {
     let segment_sha256 = request.segment_sha256.map(|hash| <[u8; 32]>::try_from(hash.as_ref())).transpose();
     let segment_sha256 = segment_sha256
         .map_err(|_| status::invalid("SEGMENT_SHA256", "segment_sha256 must have 32 bytes".to_owned()))?;
-    Ok(Filter { segment_sha256, ..filter(request.filter.unwrap_or_default()) })
+    Ok(Filter { segment_sha256, ..filter(request.filter.unwrap_or_default())? })
 }
 
 /// An empty topic is none.
-fn filter(filter: v1::RecordFilter) -> Filter {
-    Filter {
+fn filter(filter: v1::RecordFilter) -> Result<Filter, Status> {
+    let log_id = log_id(filter.log_id.as_deref())?;
+    store::check_topic(&filter.topic).map_err(|error| status::of_name(&error))?;
+    Ok(Filter {
         topic: Some(filter.topic).filter(|topic| !topic.is_empty()),
         partition: filter.partition,
-        log_id: filter.log_id.as_deref().map(LogId::new),
+        log_id,
         min_offset: filter.min_offset,
         max_offset: filter.max_offset,
         min_timestamp_ms: filter.min_timestamp_ms,
         max_timestamp_ms: filter.max_timestamp_ms,
         segment_sha256: None,
-    }
+    })
+}
+
+/// Checked, so that no store is asked for a name that is in no key, and may be of any length.
+fn log_id(asked: Option<&str>) -> Result<Option<LogId>, Status> {
+    let Some(log_id) = asked.map(LogId::new) else { return Ok(None) };
+    store::check_log_id(&log_id).map_err(|error| status::of_name(&error))?;
+    Ok(Some(log_id))
 }
 
 /// A record that was found, on the wire.

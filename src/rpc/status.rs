@@ -5,7 +5,7 @@
 
 mod read;
 
-pub use read::{invalid, of_fetch, of_partition, of_query, of_search, of_store, reader_silent};
+pub use read::{invalid, of_fetch, of_name, of_partition, of_query, of_search, of_store, reader_silent};
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -24,6 +24,9 @@ use crate::wording::chain;
 
 /// The domain of every reason.
 pub const DOMAIN: &str = "wal-indexer";
+
+/// What of an error is told in words. In a header each byte may take three, and all of it is there twice.
+const MESSAGE_BYTES_MAX: usize = 1 << 10;
 
 /// When to come back after "the store is away".
 const RETRY_STORE: Duration = Duration::from_secs(5);
@@ -68,8 +71,17 @@ impl Verdict {
         if let Some(delay) = self.retry_after {
             details.set_retry_info(Some(delay));
         }
-        Status::with_error_details(self.code, chain(error), details)
+        Status::with_error_details(self.code, shortened(chain(error)), details)
     }
+}
+
+/// Errors travel in headers, which clients bound: one that repeats much of a request would not arrive at all.
+fn shortened(mut message: String) -> String {
+    if message.len() > MESSAGE_BYTES_MAX {
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+        message.push('…');
+    }
+    message
 }
 
 /// What a caller of `IndexSegment` is told.

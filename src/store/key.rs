@@ -134,10 +134,7 @@ impl BundleKey {
         times_ms: Option<(i64, i64)>,
         hash: Hash16,
     ) -> Result<Self, KeyError> {
-        let bytes = encoded(partition.topic()).len();
-        if bytes > ENCODED_BYTES_MAX {
-            return Err(KeyError::TopicTooLong { bytes });
-        }
+        check_topic(partition.topic())?;
         check_log_id(&log_id)?;
         if range.first() < 0 {
             return Err(KeyError::NegativeOffset { offset: range.first() });
@@ -248,6 +245,15 @@ fn encoded(name: &str) -> String {
 
 fn decoded(segment: &str) -> Option<String> {
     Some(percent_decode_str(segment).decode_utf8().ok()?.into_owned())
+}
+
+/// Whether keys can hold this topic: no store need be asked for one that none has.
+pub fn check_topic(topic: &str) -> Result<(), KeyError> {
+    let bytes = encoded(topic).len();
+    if bytes > ENCODED_BYTES_MAX {
+        return Err(KeyError::TopicTooLong { bytes });
+    }
+    Ok(())
 }
 
 /// Whether keys can hold this log id: a setting is better checked before segments are refused for it.

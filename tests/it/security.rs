@@ -2,6 +2,7 @@
 
 mod age;
 mod callers;
+mod paths;
 mod probes;
 mod tls;
 mod tokens;

@@ -9,7 +9,7 @@ use tracing::warn;
 use super::{MESSAGE_BYTES, record_of};
 use crate::archive::Shelf;
 use crate::fetch::{self, Conflict, Fetch, FetchError, Form, Item, Request};
-use crate::ids::{LogId, TopicPartition};
+use crate::ids::TopicPartition;
 use crate::metrics;
 use crate::proto::v1;
 use crate::proto::v1::fetch_request::FetchForm;
@@ -33,10 +33,11 @@ pub fn request(request: v1::FetchRequest) -> Result<Request, Status> {
         }
     };
     let partition = TopicPartition::new(request.topic, request.partition);
+    let log_id = super::log_id(request.log_id.as_deref())?;
     let or_default = |value: u64, default: u64| if value == 0 { default } else { value };
     Ok(Request {
         partition: partition.map_err(|error| status::of_partition(&error))?,
-        log_id: request.log_id.as_deref().map(LogId::new),
+        log_id,
         offset: request.offset,
         max_records: or_default(request.max_records.into(), MAX_RECORDS_DEFAULT),
         max_bytes: or_default(request.max_bytes, MAX_BYTES_DEFAULT),

@@ -9,7 +9,7 @@ use crate::fetch::FetchError;
 use crate::ids::TopicPartitionError;
 use crate::index::QueryError;
 use crate::search::SearchError;
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::{KeyError, StoreError, StoreErrorKind};
 
 /// What a caller of `Search` is told.
 pub fn of_search(error: &SearchError) -> Status {
@@ -54,6 +54,11 @@ pub fn reader_silent() -> Status {
 /// What a caller is told whose topic and partition name nothing.
 pub fn of_partition(error: &TopicPartitionError) -> Status {
     Verdict::new(Code::InvalidArgument, "NO_PARTITION").into_status(error)
+}
+
+/// What a caller is told whose names are in no key.
+pub fn of_name(error: &KeyError) -> Status {
+    Verdict::new(Code::InvalidArgument, "NAME_DOES_NOT_FIT").into_status(error)
 }
 
 /// What a caller is told whose query does not read.
