@@ -11,6 +11,7 @@ use futures::{Stream, StreamExt, stream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tonic::{Code, Request, Response, Status, Streaming};
+use tracing::field::Empty;
 use tracing::{Instrument, Span, info, info_span, warn};
 
 use crate::ids::Claimant;
@@ -150,8 +151,12 @@ impl IndexerService for Indexer {
             outcome.rejected(Code::Unavailable);
             return Err(status::draining());
         }
-        let span = info_span!("index_segment", segment_id = tracing::field::Empty);
-        let claimant = Caller::of(&request).claimant();
+        let span = info_span!("index_segment", segment_id = Empty, caller = Empty);
+        let caller = Caller::of(&request);
+        if let Caller::Named(name) = &caller {
+            span.record("caller", &**name);
+        }
+        let claimant = caller.claimant();
         let result = self.index(request.into_inner(), claimant).instrument(span.clone()).await;
         match result {
             Ok(receipt) => {

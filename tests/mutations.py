@@ -323,6 +323,31 @@ MUTATIONS = {
     "silent": ("Silent connections are connections.", "kill::connections_that_say_nothing", [
         ("src/server/connection.rs", "() = until(stopping.clone()) => return,", '() = until(stopping.clone()), if !crate::mutant("silent") => return,'),
     ]),
+    # Who gets in.
+    "role": ("Every role reaches.", "security::tokens::each_role", [
+        ("src/server/tokens.rs", "self.roles & role.bit() != 0", 'self.roles & role.bit() != 0 || crate::mutant("role")'),
+    ]),
+    "token": ("Every token is somebody's.", "security::tokens::each_role security::tokens::a_stranger", [
+        ("src/server/tokens.rs", "bool::from(found).then_some(grant)", '(bool::from(found) || crate::mutant("token")).then_some(grant)'),
+    ]),
+    "metadata": ("Metadata may be as large as it likes.", "security::tokens::metadata", [
+        ("src/server/access.rs", "if bytes <= METADATA_BYTES_MAX && headers", 'if crate::mutant("metadata") || bytes <= METADATA_BYTES_MAX && headers'),
+    ]),
+    "renewed": ("Files are read once.", "security::tls::a_renewed security::tls::authorities security::tokens::tokens_can", [
+        ("src/server/reload.rs", "Ok(contents) if seen == Some(digest(&contents)) => continue,", 'Ok(contents) if seen == Some(digest(&contents)) || crate::mutant("renewed") => continue,'),
+    ]),
+    "renewed-own": ("A client shows the certificate that it began with.", "security::callers::a_client_shows", [
+        ("src/client/tls.rs", "Ok(contents) if contents == last.contents => {}", 'Ok(contents) if contents == last.contents || crate::mutant("renewed-own") => {}'),
+    ]),
+    "half-open": ("A handshake may take as long as it likes.", "security::tls::connections_that_stop", [
+        ("src/server/connection.rs", "timeout(OPENING_MAX, open", 'timeout(if crate::mutant("half-open") { Duration::from_secs(3600) } else { OPENING_MAX }, open'),
+    ]),
+    "age": ("Connections last for ever.", "security::age", [
+        ("src/server/connection.rs", "() = sleep(age_max) => {}", '() = sleep(age_max), if !crate::mutant("age") => {}'),
+    ]),
+    "long-names": ("A store is asked for any name.", "security::paths", [
+        ("src/rpc/search.rs", "store::check_topic(&filter.topic).map_err(|error| status::of_name(&error))?;", 'if !crate::mutant("long-names") { store::check_topic(&filter.topic).map_err(|error| status::of_name(&error))?; }'),
+    ]),
     # The broker's side.
     "11-names": ("A name that cannot be looked up has no addresses.", "client::names::lesson_11", [
         ("src/client/resolve.rs", "            Ok(Err(error)) => Err(error.to_string()),", """            Ok(Err(_)) if crate::mutant("11-names") => Ok(Vec::new()),

@@ -12,7 +12,7 @@ use tonic::codegen::http::{HeaderMap, Request, Response};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::{Layer, Service};
-use tracing::{Span, debug};
+use tracing::debug;
 
 use super::reload::Followed;
 use super::tokens::{Role, Tokens};
@@ -107,7 +107,6 @@ impl<S> Guarded<S> {
         let tokens = tokens.now();
         let grant = bearer(authorization.as_bytes()).and_then(|token| tokens.grant(token));
         let Some(grant) = grant else { return Err(unauthenticated("TOKEN_UNKNOWN")) };
-        Span::current().record("caller", &*grant.name);
         if let Need::Role(role) = need
             && !grant.has(role)
         {

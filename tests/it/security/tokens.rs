@@ -262,6 +262,7 @@ async fn lesson_20_no_token_is_in_a_workers_log() {
     replace(&scene.file(), format!("ops everything {}\n", token("next")).as_bytes());
     until("it complains", async || scene.worker.log().contains("does not fit").then_some(())).await;
     let log = scene.worker.log();
+    assert!(log.contains("caller=\"all\""), "names are there");
     assert!(log.contains("h2") && log.contains("a call is refused"), "all that there is to log");
     assert_eq!(log.lines().find(|line| line.contains(SECRET)), None);
 }
