@@ -2,7 +2,7 @@
 //! an error. Received bytes, the index under construction, record blocks and uploads all count. Knows nothing of them.
 //!
 //! First come first served holds for each claimant by itself; between claimants it goes by turns, and while somebody else waits, nobody
-//! gets more than half ([`queue`]).
+//! gets more than half (`queue`).
 //!
 //! A part of it can be set aside for short work that already holds other memory and must wait for more ([`Budget::turn`]): whoever
 //! holds a part of that waits for nothing else, so that it always comes round.
