@@ -170,7 +170,7 @@ async fn the_verbs_read_what_was_written_and_their_exit_codes_say_what_to_do() {
     let keys: Vec<&str> = listed.iter().map(|one| one["bundle"]["key"].as_str().expect("a key")).collect();
     assert_eq!(keys.len(), 3);
     assert_eq!(written.run(&["ls", "--topic", "orders", "--json"]).json().len(), 2);
-    assert!(written.run(&["ls", "--topic", "nothing"]).out.starts_with("no bundles"));
+    assert!(written.run(&["ls", "--topic", "nothing"]).err.starts_with("no bundles of topic nothing"));
 
     let out = written.path("out");
     let out = out.to_str().expect("UTF-8");
