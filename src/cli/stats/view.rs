@@ -241,7 +241,8 @@ fn draw_topics(frame: &mut Frame<'_>, stats: &v1::GetStatsResponse, area: Rect) 
     topics.sort_by(|a, b| b.bytes_read.cmp(&a.bytes_read).then_with(|| a.topic.cmp(&b.topic)));
     let rows = topics.into_iter().take(TOPICS_MAX).map(|topic| {
         Row::new([
-            topic.topic.clone(),
+            // Those of which there are too many to tell.
+            if topic.topic.is_empty() { "(others)".to_owned() } else { topic.topic.clone() },
             topic.segments.to_string(),
             topic.records.to_string(),
             output::bytes(topic.bytes_read),
