@@ -339,8 +339,9 @@ MUTATIONS = {
     "renewed-own": ("A client shows the certificate that it began with.", "security::callers::a_client_shows", [
         ("src/client/tls.rs", "Ok(contents) if contents == last.contents => {}", 'Ok(contents) if contents == last.contents || crate::mutant("renewed-own") => {}'),
     ]),
+    # In "silent", too: otherwise they are ended soon by that.
     "half-open": ("A handshake may take as long as it likes.", "security::tls::connections_that_stop", [
-        ("src/server/connection.rs", "timeout(OPENING_MAX, open", 'timeout(if crate::mutant("half-open") { Duration::from_secs(3600) } else { OPENING_MAX }, open'),
+        ("src/server/connection.rs", "timeout(OPENING_MAX, open", 'timeout(if crate::mutant("half-open") || crate::mutant("silent") { Duration::from_secs(3600) } else { OPENING_MAX }, open'),
     ]),
     "age": ("Connections last for ever.", "security::age", [
         ("src/server/connection.rs", "() = sleep(age_max) => {}", '() = sleep(age_max), if !crate::mutant("age") => {}'),
