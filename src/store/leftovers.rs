@@ -148,7 +148,6 @@ mod tests {
             format!("{KEY}#-1"),
             format!("{KEY}#1#2"),
             format!("{KEY}.bak#1"),
-            format!("0{KEY}#1"),
             format!("{}#1", KEY.replace("orders/3", "orders/03")),
             "orders/3/0/notes.txt#1".to_owned(),
             "wal-indexer-probe/other#1".to_owned(),
