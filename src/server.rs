@@ -4,6 +4,7 @@
 mod access;
 mod calls;
 mod connection;
+mod crowd;
 mod ending;
 mod entrance;
 mod not_after;
@@ -30,6 +31,7 @@ pub use tokens::{LineError, TokensError};
 
 use access::Access;
 use connection::{Opening, serve_all};
+use crowd::Crowd;
 
 use crate::ingest::Ingest;
 use crate::metrics;
@@ -173,7 +175,7 @@ pub async fn run(
         routes = routes.add_service(indexer);
     }
     let routes = routes.prepare();
-    let opening = Opening { tls: entrance.tls, age_max: entrance.connection_age_max };
+    let opening = Opening { tls: entrance.tls, age_max: entrance.connection_age_max, crowd: Crowd::new() };
     let serving = serve_all(listener, opening, stopped, move |connection, retire| {
         let served = server.clone().serve_with_incoming_shutdown(routes.clone(), connection.alone(), retire);
         served.map(drop)
@@ -190,7 +192,7 @@ pub async fn run(
 async fn answer_probes(listener: Option<TcpListener>, health: Routes) {
     let Some(listener) = listener else { return pending().await };
     let server = Server::builder().max_concurrent_streams(Some(STREAMS_MAX));
-    let opening = Opening { tls: None, age_max: PROBES_AGE_MAX };
+    let opening = Opening { tls: None, age_max: PROBES_AGE_MAX, crowd: Crowd::new() };
     let (_going_on, stopped) = watch::channel(false);
     serve_all(listener, opening, stopped, move |connection, retire| {
         let served = server.clone().serve_with_incoming_shutdown(health.clone(), connection.alone(), retire);

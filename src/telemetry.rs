@@ -5,21 +5,37 @@ mod otlp;
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
 
 pub use otlp::{Otlp, OtlpError, Settings};
 
 use crate::metrics;
+
+/// Connections that may be open at a time: those who scrape are few, and others must not take the process's files.
+const CONNECTIONS_MAX: usize = 64;
+
+/// How long a connection may take to ask, the first time and again.
+const REQUEST_MAX: Duration = Duration::from_secs(10);
+
+/// A process without a free file has to wait for one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why nothing can be measured.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +96,30 @@ impl Telemetry {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
         let routes = Router::new().route("/metrics", get(scrape)).with_state(self);
-        axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
+        let (service, places) = (TowerToHyperService::new(routes), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+        let answering = async {
+            loop {
+                // Only what is taken in costs a file.
+                let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
+                let Ok((stream, _)) = listener.accept().await else {
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                };
+                let answered = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(REQUEST_MAX)
+                    .serve_connection(TokioIo::new(stream), service.clone());
+                tokio::spawn(async move {
+                    // Whoever breaks off wants no answer.
+                    let _ = answered.await;
+                    drop(place);
+                });
+            }
+        };
+        tokio::select! {
+            ended = answering => ended,
+            () = shutdown => Ok(()),
+        }
     }
 }
 

@@ -50,6 +50,11 @@ impl CliError {
     /// A worker said no.
     pub fn status(what: &str, status: &Status) -> Self {
         let line = format!("{what}: {}: {}", code_name(status.code()), status.message());
+        // What came in the place of an answer says why further down: "certificate required", say.
+        let line = match status.source() {
+            Some(cause) => format!("{line}: {}", chain(cause)),
+            None => line,
+        };
         Self { exit: exit_of(status.code()), line }
     }
 

@@ -27,9 +27,9 @@ pub struct PipelineArgs {
     #[arg(long, env = "WAL_INDEXER_MEMORY_BUDGET", value_name = "SIZE")]
     memory_budget: Option<ByteSize>,
 
-    /// Threads that decode and index. Default: one for each core.
-    #[arg(long, env = "WAL_INDEXER_THREADS", value_name = "N")]
-    threads: Option<NonZeroUsize>,
+    /// Threads that decode and index, at most 1,024. Default: one for each core.
+    #[arg(long, env = "WAL_INDEXER_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    threads: Option<u16>,
 
     /// A TOML file that says what gets indexed, by topic.
     #[arg(long, env = "WAL_INDEXER_INDEX_SETTINGS", value_name = "FILE")]
@@ -61,8 +61,9 @@ impl PipelineArgs {
             .await
             .map_err(|error| CliError::new(Exit::Failed, "the store cannot be used", &error))?;
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let cpu = Cpu::start(self.threads.unwrap_or(cores))
-            .map_err(|error| CliError::new(Exit::Failed, "cannot start", &error))?;
+        let cpu =
+            Cpu::start(self.threads.and_then(|threads| NonZeroUsize::new(threads.into())).unwrap_or(cores))
+                .map_err(|error| CliError::new(Exit::Failed, "cannot start", &error))?;
         Ok(Ingest {
             store,
             budget: ingest::budget(budget_bytes, cpu.threads()),

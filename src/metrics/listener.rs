@@ -12,6 +12,8 @@ pub enum NotOpened {
     Tls,
     /// It did not say enough in time.
     TimedOut,
+    /// Its host has as many as it may.
+    Crowded,
 }
 
 /// Connections are counted from now on: from zero, rather than from the first event.
@@ -19,6 +21,7 @@ pub fn started() {
     INSTRUMENTS.connections.add(0, &[]);
     add(NotOpened::Tls, 0);
     add(NotOpened::TimedOut, 0);
+    add(NotOpened::Crowded, 0);
 }
 
 /// A connection can be used from now on.
@@ -35,6 +38,7 @@ fn add(why: NotOpened, count: u64) {
     let why = match why {
         NotOpened::Tls => "tls",
         NotOpened::TimedOut => "timed_out",
+        NotOpened::Crowded => "crowded",
     };
     INSTRUMENTS.not_opened.add(count, &[KeyValue::new("why", why)]);
 }

@@ -2,10 +2,11 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt, stream};
@@ -18,6 +19,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::{debug, warn};
 
+use super::crowd::{Crowd, Place};
 use super::reload::Followed;
 use super::tls::Tls;
 use crate::metrics;
@@ -29,8 +31,9 @@ const OPENING_MAX: Duration = Duration::from_secs(10);
 /// Connections that may be at that. Their callers are strangers still, and each costs a file.
 const OPENING_CONNECTIONS_MAX: usize = 16 << 10;
 
-/// A process without a free file has to wait for one.
+/// A process without a free file has to wait for one, and to say so now and then.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// What a connection goes through before it is served, and how long it is then.
 #[derive(Clone, Debug)]
@@ -39,6 +42,8 @@ pub(super) struct Opening {
     pub tls: Option<Followed<Tls>>,
     /// Some more or less, by chance: agents that connected together should not come back together.
     pub age_max: Duration,
+    /// How many a host may have.
+    pub crowd: Crowd,
 }
 
 /// Takes connections in until `stopping` turns true, and returns when the last one has ended. `serve` gets each connection, and when
@@ -53,19 +58,25 @@ pub(super) async fn serve_all<S, F>(
     F: Future<Output = ()> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(OPENING_CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
+    let (mut connections, mut complained) = (JoinSet::new(), None::<Instant>);
     loop {
         tokio::select! {
             biased;
             () = until(stopping.clone()) => break,
             _ = connections.join_next(), if !connections.is_empty() => {}
             accepted = accept(&listener, &places) => match accepted {
-                Ok((stream, place)) => {
-                    let (opening, stopping, serve) = (opening.clone(), stopping.clone(), serve.clone());
-                    connections.spawn(one(stream, place, opening, stopping, serve));
-                }
+                Ok((stream, address, place)) => match opening.crowd.enter(address.ip()) {
+                    Some(in_crowd) => {
+                        let (opening, stopping, serve) = (opening.clone(), stopping.clone(), serve.clone());
+                        connections.spawn(one(stream, (place, in_crowd), opening, stopping, serve));
+                    }
+                    None => metrics::listener::not_opened(NotOpened::Crowded),
+                },
                 Err(error) => {
-                    warn!(%error, "cannot take a connection in");
+                    if complained.is_none_or(|last| last.elapsed() > COMPLAIN_EVERY) {
+                        complained = Some(Instant::now());
+                        warn!(%error, "cannot take a connection in");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -79,10 +90,10 @@ pub(super) async fn serve_all<S, F>(
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
+    let (stream, address) = listener.accept().await?;
+    Ok((stream, address, place))
 }
 
 /// When it turns true. Nobody being left to say so is as good.
@@ -94,7 +105,7 @@ async fn until(mut stopping: watch::Receiver<bool>) {
 /// away, and would hold up the end of the process for as long as a drain may take: it just ends.
 async fn one<S, F>(
     stream: TcpStream,
-    place: OwnedSemaphorePermit,
+    (place, _in_crowd): (OwnedSemaphorePermit, Place),
     opening: Opening,
     stopping: watch::Receiver<bool>,
     serve: S,

@@ -87,10 +87,17 @@ impl<T: Held> Followed<T> {
 async fn contents<T: Held>(files: &T::Files) -> Result<Vec<Vec<u8>>, T::Error> {
     let mut contents = Vec::new();
     for (index, path) in T::paths(files).into_iter().enumerate() {
-        let read = tokio::fs::read(path).await;
-        contents.push(read.map_err(|source| T::unreadable(files, index, source))?);
+        contents.push(read(path).await.map_err(|source| T::unreadable(files, index, source))?);
     }
     Ok(contents)
+}
+
+/// Of a file only: whoever reads a pipe waits for ever for somebody to write into it.
+async fn read(path: PathBuf) -> io::Result<Vec<u8>> {
+    match tokio::fs::metadata(&path).await?.is_file() {
+        true => tokio::fs::read(path).await,
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file")),
+    }
 }
 
 /// Tells contents apart without keeping them.

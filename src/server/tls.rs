@@ -5,12 +5,14 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use time::OffsetDateTime;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+use tracing::warn;
 
 use super::not_after::not_after;
 use super::reload::{Followed, Held};
@@ -148,6 +150,10 @@ impl Held for Tls {
             builder.with_single_cert(chain, key).map_err(refused(TlsFile::Key, TlsProblem::Key))?;
         config.alpn_protocols = vec![HTTP_2.to_vec()];
         if let Some(ends) = ends {
+            // Taken all the same: nothing better may be at hand, and somebody's clock may be wrong.
+            if ends < OffsetDateTime::now_utc() {
+                warn!(%ends, certificate = %files.certificate.display(), "the certificate has ended: nobody will accept it");
+            }
             metrics::listener::certificate_ends(ends.unix_timestamp());
         }
         Ok(Self(Arc::new(config)))

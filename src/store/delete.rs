@@ -8,7 +8,6 @@ use std::path::Path;
 
 use object_store::ObjectStoreExt;
 
-use super::error::Cause::Io;
 use super::error::{Operation, StoreError, StoreErrorKind};
 use super::key::BundleKey;
 use super::url::Location;
@@ -25,9 +24,10 @@ pub enum Deleted {
 
 impl Store {
     /// Removes a bundle, for good as far as the store is concerned: one that keeps versions has it still. On the local file system the
-    /// directories that it leaves empty go, too.
+    /// directories that it leaves empty go, too; what lies behind a link there is read like all else, and not deleted.
     pub async fn delete(&self, key: &BundleKey) -> Result<Deleted, StoreError> {
         let (name, url) = (key.to_string(), self.url_of(key));
+        self.check_way(&name, &url).await?;
         let deleted = self.read(self.patience.attempt_base, Operation::Delete, &url, || async {
             let path = self.path(&name, Operation::Delete, &url)?;
             let deleted = self.objects.delete(&path).await;
@@ -43,17 +43,31 @@ impl Store {
         Ok(deleted)
     }
 
+    /// On the local file system: the object must lie where its name says, and not somewhere else that a link leads to.
+    async fn check_way(&self, name: &str, url: &str) -> Result<(), StoreError> {
+        let Location::File(root) = &*self.location else { return Ok(()) };
+        let (root, file) = (root.clone(), root.join(name));
+        match Self::on_disk(Operation::Delete, url, move || is_straight(&root, &file)).await? {
+            true => Ok(()),
+            false => Err(StoreError::new(Operation::Delete, url, Cause::BehindLink)),
+        }
+    }
+
     /// On the local file system: nothing comes back after a power cut.
     async fn sync_deletion(&self, name: &str, url: &str) -> Result<(), StoreError> {
         let Location::File(root) = &*self.location else { return Ok(()) };
         let (root, file) = (root.clone(), root.join(name));
-        let synced = tokio::task::spawn_blocking(move || sync_above(&root, &file)).await;
-        let cause = match synced {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => Io { kind: error.kind(), os_error: error.raw_os_error() },
-            Err(_) => Cause::Client("file system"),
-        };
-        Err(StoreError::new(Operation::Sync, url, cause))
+        Self::on_disk(Operation::Sync, url, move || sync_above(&root, &file)).await
+    }
+}
+
+/// Whether no directory between the root and `file` is a link. One that is gone is none.
+fn is_straight(root: &Path, file: &Path) -> io::Result<bool> {
+    let directory = file.parent().unwrap_or(root);
+    let straight = root.canonicalize()?.join(directory.strip_prefix(root).unwrap_or(directory));
+    match directory.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        found => found.map(|found| found == straight),
     }
 }
 

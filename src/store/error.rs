@@ -118,6 +118,9 @@ pub enum Cause {
         /// The system's own number.
         os_error: Option<i32>,
     },
+    /// On the local file system: a directory on the way to the object is a link, and what lies behind it may be anybody's.
+    #[error("it lies behind a link")]
+    BehindLink,
     /// A precondition did not hold: the object has another ETag than it had.
     #[error("the object changed while it was read")]
     Changed,
@@ -235,7 +238,7 @@ impl StoreError {
             },
             Cause::Changed => Changed,
             Cause::Ended | Cause::Length { .. } | Cause::Checksum { .. } => Corrupt,
-            Cause::TooLarge { .. } | Cause::Unsupported | Cause::InvalidName => Refused,
+            Cause::TooLarge { .. } | Cause::Unsupported | Cause::InvalidName | Cause::BehindLink => Refused,
         }
     }
 

@@ -39,18 +39,19 @@ impl Store {
     pub async fn leftovers(&self) -> Result<Option<Vec<Leftover>>, StoreError> {
         let Location::File(root) = &*self.location else { return Ok(None) };
         let root = root.clone();
-        self.on_disk(Operation::List, move || below(&root)).await.map(Some)
+        Self::on_disk(Operation::List, self.url(), move || below(&root)).await.map(Some)
     }
 
     /// Removes the file, if it is still the one that was found. Says whether it was.
     pub async fn remove_leftover(&self, leftover: &Leftover) -> Result<bool, StoreError> {
         let leftover = leftover.clone();
-        self.on_disk(Operation::Delete, move || remove(&leftover)).await
+        Self::on_disk(Operation::Delete, self.url(), move || remove(&leftover)).await
     }
 
-    async fn on_disk<T: Send + 'static>(
-        &self,
+    /// Does what may wait for a disk where nobody else waits for it.
+    pub(super) async fn on_disk<T: Send + 'static>(
         operation: Operation,
+        url: &str,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let cause = match tokio::task::spawn_blocking(work).await {
@@ -58,7 +59,7 @@ impl Store {
             Ok(Err(error)) => Cause::Io { kind: error.kind(), os_error: error.raw_os_error() },
             Err(_) => Cause::Client("file system"),
         };
-        Err(StoreError::new(operation, self.url(), cause))
+        Err(StoreError::new(operation, url, cause))
     }
 }
 

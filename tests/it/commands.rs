@@ -127,3 +127,24 @@ async fn numbers_and_dates_are_no_phrases_and_a_query_may_begin_with_a_minus() {
     assert_eq!(search(&["said:\"b a\""]), (1, true), "here they were");
     assert_eq!(search(&["--", "-n:7"]), (1, false));
 }
+
+#[test]
+fn what_a_worker_cannot_start_with_is_the_command_lines_fault() {
+    let directory = tempfile::TempDir::with_prefix("wal-indexer-it-").expect("a directory");
+    let (store, pipe) = (file_url(&directory.path().join("store")), directory.path().join("a pipe"));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("it starts").success());
+    let pipe = pipe.to_str().expect("UTF-8");
+    for (flags, names) in [
+        // Whoever reads one waits for ever for somebody to write.
+        (&["--tokens", pipe][..], "--tokens"),
+        (&["--tls-cert", pipe, "--tls-key", pipe], "--tls-cert"),
+        (&["--threads", "100000"], "--threads"),
+        (&["--threads", "0"], "--threads"),
+        (&["--memory-budget", "1MiB"], "--memory-budget"),
+    ] {
+        let (code, printed, told) =
+            said(&[&["serve", "--listen", "127.0.0.1:0", "--store", &store], flags].concat());
+        assert_eq!((code, &*printed), (2, ""), "{flags:?}: {told}");
+        assert!(told.contains(names), "{flags:?}: {told}");
+    }
+}

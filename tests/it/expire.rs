@@ -309,3 +309,16 @@ async fn a_bundle_that_cannot_be_deleted_keeps_those_behind_it_and_the_next_run_
     assert_eq!(keys(&store).await, all[3..4]);
     assert_eq!(store.list(&KeyPrefix::all()).await.expect("a listing").len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lies_behind_a_link_is_somebody_elses() {
+    let written = store().await;
+    let (partition, outside) = (written.path("store").join("orders/3"), written.path("outside"));
+    fs::rename(&partition, &outside).expect("moved");
+    std::os::unix::fs::symlink(&outside, &partition).expect("a link");
+    let before = files(&outside);
+    let ran = written.run(&["expire", "--topic", "orders", "--before", "2100-01-01", "--delete"]);
+    assert!(ran.code != 0 && ran.err.contains("behind a link"), "{ran:?}");
+    assert!(before.len() >= 5 && files(&outside) == before, "all is still there");
+    assert!(!written.path("store").join("orders/30").exists(), "what lies beside it is gone");
+}

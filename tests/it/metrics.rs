@@ -275,7 +275,7 @@ fn of_a_guarded_worker() -> Scrape {
     Worker::start_with(flags.as_flattened()).scrape()
 }
 
-/// What agents say: one with a segment that is damaged, one whose worker is none, one without a worker.
+/// What agents say: one with a segment that is damaged, one whose worker only searches, one without a worker.
 async fn of_busy_agents() -> [Scrape; 3] {
     let (worker, wals) = (Worker::start(), [Wal::new(), Wal::new(), Wal::new()]);
     for wal in &wals {
@@ -287,7 +287,8 @@ async fn of_busy_agents() -> [Scrape; 3] {
     std::fs::write(&bad, bytes).expect("written");
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
     let sends = Sidecar::start(wals[0].path(), &[worker.endpoint()], &[]);
-    let refused = Sidecar::start(wals[1].path(), &[sends.metrics_endpoint()], &[]);
+    let searches = Worker::start_with(&["--roles", "search"]);
+    let refused = Sidecar::start(wals[1].path(), &[searches.endpoint()], &[]);
     let alone = Sidecar::start(wals[2].path(), &[format!("http://{nobody}")], &[]);
     for (agent, name) in [
         (&sends, "agent_rejections_total"),

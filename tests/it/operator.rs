@@ -217,14 +217,13 @@ async fn nobody_has_to_read_the_lines() {
     assert!(agent.ended().success());
 }
 
-/// Something answers there, but no worker: nothing of what it says comes with a reason.
+/// A worker answers there, but none that indexes: what it says comes without a reason.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_without_a_reason_is_counted_by_its_code() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
-    let other = Sidecar::start(Wal::new().path(), &[format!("http://{nobody}")], &[]);
+    let searches = Worker::start_with(&["--roles", "search"]);
     let wal = Wal::new();
     wal.add_all("orders", 0, 1..=2);
-    let agent = Sidecar::start(wal.path(), &[other.metrics_endpoint()], &[]);
+    let agent = Sidecar::start(wal.path(), &[searches.endpoint()], &[]);
     agent.until("a refusal", |agent| agent.metric("agent_refusals_total") >= Some(1.0));
     assert!(agent.metrics().contains("reason=\"UNIMPLEMENTED\""), "{}", agent.metrics());
 }

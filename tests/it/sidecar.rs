@@ -79,11 +79,6 @@ impl Sidecar {
         Scrape::of(&self.metrics)
     }
 
-    /// Where it serves them: an HTTP server that is no worker.
-    pub fn metrics_endpoint(&self) -> String {
-        format!("http://{}", self.metrics)
-    }
-
     /// The sum of all measurements of this name, without `wal_indexer_`; `None` where there is none.
     pub fn metric(&self, name: &str) -> Option<f64> {
         self.metrics().sum(&format!("wal_indexer_{name}"), &[])

@@ -114,7 +114,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ),
     ("tokio_rustls", &["src/server/", "src/client/"]),
     ("rustls_native_certs", &["src/client/tls.rs"]),
-    ("hyper_util", &["src/client/dial.rs"]),
+    ("hyper", &["src/telemetry.rs"]),
+    ("hyper_util", &["src/client/dial.rs", "src/telemetry.rs"]),
     ("subtle", &["src/server/tokens.rs"]),
     (
         "opentelemetry",

@@ -132,7 +132,12 @@ impl Worker {
 
     /// What it measures; it must have been started with `--metrics-listen`.
     pub fn scrape(&self) -> Scrape {
-        Scrape::of(self.metrics.as_deref().expect("it was told to serve them"))
+        Scrape::of(self.measured())
+    }
+
+    /// Where it shows what it measures; it must have been started with `--metrics-listen`.
+    pub fn measured(&self) -> &str {
+        self.metrics.as_deref().expect("it was told to serve them")
     }
 
     /// Where it answers probes; it must have been started with `--health-listen`.

@@ -1,0 +1,43 @@
+//! A host that takes all it can get.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::process::Command;
+
+use wal_indexer::proto::v1::GetStatsRequest;
+
+use super::*;
+
+/// More than a first word, and less than a call: HTTP/2's preface and empty settings.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+fn crowd(address: &str, count: usize, word: &[u8]) -> Vec<TcpStream> {
+    let one = |_| {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        // One that was turned away takes no more.
+        let _ = stream.write_all(word);
+        stream
+    };
+    (0..count).map(one).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_with_many_connections_leaves_files_to_others() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"ulimit -n 256 && exec "$0" "$@""#]);
+    let worker = Worker::start_by(shell, &["--metrics-listen", "127.0.0.1:0"]);
+    let idle = crowd(worker.address(), 300, PREFACE);
+    let silent = crowd(worker.measured(), 300, b"");
+    let mut other = worker.client_from("127.0.0.2").await;
+    other.get_stats(GetStatsRequest {}).await.expect("there is room for others");
+
+    drop(silent);
+    let turned_away =
+        worker.scrape().sum("wal_indexer_worker_connections_refused_total", &[("why", "crowded")]);
+    assert_eq!(turned_away, Some(300.0 - 64.0), "a fourth of the files is a host's");
+    drop(idle);
+    until("the first host gets in again", async || {
+        worker.client_from("127.0.0.1").await.get_stats(GetStatsRequest {}).await.ok()
+    })
+    .await;
+}
