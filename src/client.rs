@@ -13,6 +13,7 @@ mod pool;
 mod reading;
 mod receipt;
 mod resolve;
+mod saved;
 mod send;
 mod tls;
 mod verdict;
@@ -30,7 +31,7 @@ pub use connection::{Connection, ConnectionError};
 pub use endpoint::{CertificateFiles, Endpoint, EndpointError, Security};
 pub use error::{IndexError, Mismatch, Refusal};
 pub use reading::digest;
-pub use receipt::{Digest, Receipt};
+pub use receipt::{Digest, Receipt, StoredBundle};
 pub use resolve::{Names, Resolve};
 
 use dial::{Dialer, Token};

@@ -442,6 +442,9 @@ MUTATIONS = {
     }
     let answered = u128::from("""),
     ]),
+    "offsets": ("A receipt's offsets are believed.", "client::an_ok_for_something_else", [
+        ("src/client/receipt.rs", "        if OffsetRange::new(first, last) != Some(claimed) {", '        if OffsetRange::new(first, last) != Some(claimed) && !crate::mutant("offsets") {'),
+    ]),
     "newest": ("The newest segment is like any other once it is idle.", "wal_dirs::the_newest_segment", [
         ("src/wal/listing.rs", "                may_grow: is_newest(&file),", '                may_grow: is_newest(&file) && !crate::mutant("newest"),'),
         ("src/wal/dir.rs", "                return Err(WalError::MayGrow { name: name() });", """                if !crate::mutant("newest") {

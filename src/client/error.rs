@@ -51,7 +51,8 @@ pub enum IndexError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {answered} instead of {read}")]
 pub struct Mismatch {
-    /// What differs: `bytes_read`, `crc32c`, `sha256`, `records`, `torn_tail_bytes`, `bundles`.
+    /// What differs: `bytes_read`, `crc32c`, `sha256`, `records`, `offsets`, `torn_tail_bytes`,
+    /// `bundles`.
     pub field: &'static str,
     /// What was read.
     pub read: String,

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::Payload;
 use super::receipt::Digest;
-use crate::ids::SegmentFormat;
+use crate::ids::{OffsetRange, SegmentFormat};
 use crate::segment::Splitter;
 use crate::spans;
 
@@ -36,7 +36,9 @@ pub async fn digest(payload: &impl Payload) -> io::Result<Digest> {
 #[derive(Clone, Debug)]
 pub(super) struct Read {
     pub digest: Digest,
-    /// Why the digest's records and torn bytes are not to be trusted.
+    /// The offsets that the heads of all frames claim; `None` where no frame claims any.
+    pub offsets: Option<OffsetRange>,
+    /// Why the digest's records and torn bytes, and the offsets, are not to be trusted.
     pub flaw: Option<String>,
 }
 
@@ -127,6 +129,7 @@ struct Tally {
     crc32c: u32,
     sha256: Sha256,
     records: u64,
+    offsets: Option<OffsetRange>,
     size_bytes: u64,
     torn_at: Option<u64>,
     /// `None` when it has nothing more to say: the rest is torn, or no frames.
@@ -140,6 +143,7 @@ impl Tally {
             crc32c: 0,
             sha256: Sha256::new(),
             records: 0,
+            offsets: None,
             size_bytes,
             torn_at: None,
             splitter: Some(Splitter::new(size_bytes, format)),
@@ -159,6 +163,10 @@ impl Tally {
         let mut frames = Vec::new();
         let pushed = splitter.push(chunk, &mut frames);
         for frame in &frames {
+            self.offsets = match (self.offsets, frame.claimed_range()) {
+                (Some(known), Some(claimed)) => Some(known.cover(&claimed)),
+                (known, claimed) => known.or(claimed),
+            };
             match frame.claimed_records() {
                 Some(records) => self.records = self.records.saturating_add(records),
                 None => {
@@ -185,6 +193,6 @@ impl Tally {
             records: self.records,
             torn_bytes: self.torn_at.map_or(0, |at| self.size_bytes - at),
         };
-        Read { digest, flaw: self.flaw }
+        Read { digest, offsets: self.offsets, flaw: self.flaw }
     }
 }

@@ -4,9 +4,10 @@ use std::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 
-use super::Request;
 use super::error::Mismatch;
 use super::reading::Read;
+use super::{Request, saved};
+use crate::ids::{LogId, OffsetRange, TopicPartition};
 use crate::proto::v1;
 use crate::wording::hex;
 
@@ -25,13 +26,39 @@ pub struct Digest {
     pub torn_bytes: u64,
 }
 
+/// The object in the store that holds a segment's records, as its worker says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredBundle {
+    /// Its key, relative to the store's root.
+    pub key: String,
+    /// How many bytes it has.
+    pub size_bytes: u64,
+    /// Their CRC-32C.
+    pub crc32c: u32,
+    /// Where its footer begins: one read from there to the end opens the bundle.
+    pub footer_offset: u64,
+}
+
 /// A worker's word that a segment is durable, searchable and restorable. Only an answer that matches what was read makes
 /// one.
+///
+/// A receipt can be written to a file and read again. Files from before receipts said where their records are lack that: then
+/// [`partition`](Self::partition), [`log_id`](Self::log_id), [`offsets`](Self::offsets) and [`bundle`](Self::bundle) are `None`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     digest: Digest,
+    #[serde(default, with = "saved::partition", skip_serializing_if = "Option::is_none")]
+    partition: Option<TopicPartition>,
+    #[serde(default, with = "saved::log_id", skip_serializing_if = "Option::is_none")]
+    log_id: Option<LogId>,
+    #[serde(default, with = "saved::offsets", skip_serializing_if = "Option::is_none")]
+    offsets: Option<OffsetRange>,
     keys: Vec<String>,
     data_records: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    control_records: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bundle: Option<StoredBundle>,
     stored_bytes: u64,
     already_existed: bool,
     worker: String,
@@ -49,13 +76,23 @@ impl Receipt {
     ) -> Result<Self, Mismatch> {
         check_bytes(answer, &read.digest)?;
         check_records(answer, read, request)?;
-        let bundles = bundles(answer, request, read.digest.size_bytes)?;
+        let stored = stored(answer, request, read.digest.size_bytes)?;
+        let offsets = match stored {
+            Some((one, _)) => offsets(one, read)?,
+            None => None,
+        };
+        let bundle = stored.map(|(_, bundle)| bundle);
         Ok(Self {
             digest: read.digest.clone(),
-            keys: bundles.iter().map(|bundle| bundle.key.clone()).collect(),
+            partition: Some(request.partition.clone()),
+            log_id: Some(request.log_id.clone()),
+            offsets,
+            keys: bundle.iter().map(|bundle| bundle.key.clone()).collect(),
             data_records: answer.record_count,
-            stored_bytes: bundles.iter().map(|bundle| bundle.size_bytes).fold(0, u64::saturating_add),
-            already_existed: !bundles.is_empty() && bundles.iter().all(|bundle| bundle.already_existed),
+            control_records: Some(answer.control_record_count),
+            stored_bytes: bundle.map_or(0, |bundle| bundle.size_bytes),
+            already_existed: bundle.is_some_and(|bundle| bundle.already_existed),
+            bundle: bundle.map(StoredBundle::of),
             worker: worker.to_owned(),
             attempts,
         })
@@ -66,6 +103,28 @@ impl Receipt {
         &self.digest
     }
 
+    /// Whose records are stored; `None` in a receipt from an older file.
+    pub fn partition(&self) -> Option<&TopicPartition> {
+        self.partition.as_ref()
+    }
+
+    /// The incarnation of the log that the offsets count in; `None` in a receipt from an older file.
+    pub fn log_id(&self) -> Option<&LogId> {
+        self.log_id.as_ref()
+    }
+
+    /// The offsets that the segment covers, by its frames' own heads: those of control records, and of records that
+    /// compaction removed, belong to it. `None` where no frame has offsets, as in a segment without a whole frame, and in a receipt
+    /// from an older file.
+    pub fn offsets(&self) -> Option<OffsetRange> {
+        self.offsets
+    }
+
+    /// The bundle that holds it; `None` where there was nothing to store, and in a receipt from an older file.
+    pub fn bundle(&self) -> Option<&StoredBundle> {
+        self.bundle.as_ref()
+    }
+
     /// The keys of the bundles that hold it.
     pub fn keys(&self) -> &[String] {
         &self.keys
@@ -74,6 +133,11 @@ impl Receipt {
     /// Records without control records.
     pub fn data_records(&self) -> u64 {
         self.data_records
+    }
+
+    /// Control records: the ends of transactions.
+    pub fn control_records(&self) -> u64 {
+        self.control_records.unwrap_or_else(|| self.digest.records.saturating_sub(self.data_records))
     }
 
     /// The bundles' sizes together.
@@ -134,19 +198,42 @@ fn check_records(answer: &v1::IndexSegmentResponse, read: &Read, request: &Reque
 }
 
 /// The request's partition is in one bundle that has a key, unless there was nothing to store; and nothing else is anywhere.
-fn bundles<'a>(
+fn stored<'a>(
     answer: &'a v1::IndexSegmentResponse,
     request: &Request,
     size_bytes: u64,
-) -> Result<Vec<&'a v1::Bundle>, Mismatch> {
+) -> Result<Option<(&'a v1::IndexedPartition, &'a v1::Bundle)>, Mismatch> {
     let expected = if size_bytes == 0 { 0 } else { 1 };
     check("bundles", expected, answer.partitions.len())?;
-    let bundle = |one: &'a v1::IndexedPartition| {
-        let (partition, log_id) = (&request.partition, request.log_id.as_str());
-        let answered = format!("{}/{} of log {:?}", one.topic, one.partition, one.log_id);
-        check("bundles", format!("{partition} of log {log_id:?}"), answered)?;
-        let bundle = one.bundle.as_ref().filter(|bundle| !bundle.key.is_empty());
-        bundle.ok_or_else(|| Mismatch::new("bundles", format!("{partition} with a key"), "none"))
-    };
-    answer.partitions.iter().map(bundle).collect()
+    let Some(one) = answer.partitions.first() else { return Ok(None) };
+    let (partition, log_id) = (&request.partition, request.log_id.as_str());
+    let answered = format!("{}/{} of log {:?}", one.topic, one.partition, one.log_id);
+    check("bundles", format!("{partition} of log {log_id:?}"), answered)?;
+    let bundle = one.bundle.as_ref().filter(|bundle| !bundle.key.is_empty());
+    let bundle = bundle.ok_or_else(|| Mismatch::new("bundles", format!("{partition} with a key"), "none"))?;
+    Ok(Some((one, bundle)))
+}
+
+/// The offsets that the partition and its bundle say they hold, which are those that the frames' heads claim.
+fn offsets(one: &v1::IndexedPartition, read: &Read) -> Result<Option<OffsetRange>, Mismatch> {
+    let Some(claimed) = read.offsets else { return Ok(None) };
+    let bundle = one.bundle.iter().map(|bundle| (bundle.base_offset, bundle.last_offset));
+    for (first, last) in bundle.chain([(one.base_offset, one.last_offset)]) {
+        if OffsetRange::new(first, last) != Some(claimed) {
+            let read = format!("{} to {}", claimed.first(), claimed.last());
+            return Err(Mismatch::new("offsets", read, format!("{first} to {last}")));
+        }
+    }
+    Ok(Some(claimed))
+}
+
+impl StoredBundle {
+    fn of(bundle: &v1::Bundle) -> Self {
+        Self {
+            key: bundle.key.clone(),
+            size_bytes: bundle.size_bytes,
+            crc32c: bundle.crc32c,
+            footer_offset: bundle.footer_offset,
+        }
+    }
 }

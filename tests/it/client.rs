@@ -12,15 +12,17 @@ use std::time::{Duration, Instant};
 use std::{io, sync::Mutex};
 
 use bytes::Bytes;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tonic::Code;
 use url::Url;
+use wal_indexer::bundle::{Footer, Opened};
 use wal_indexer::client::{
     Client, Endpoint, IndexError, Patience, Payload, Receipt, Refusal, Request, Security, digest,
 };
 use wal_indexer::generate::{Codec, Size, Spec, generate};
-use wal_indexer::ids::{LogId, SegmentFormat, TopicPartition};
+use wal_indexer::ids::{LogId, OffsetRange, SegmentFormat, TopicPartition};
 use wal_indexer::proto::v1::{self, IndexSegmentResponse};
 
 use crate::crooked::{Answer, Crooked};
@@ -159,6 +161,51 @@ fn check_receipt(fixture: &Fixture, receipt: &Receipt, worker: &Worker) {
     assert_eq!(receipt.keys().len(), fixture.held.len(), "{file}");
     let stored: usize = receipt.keys().iter().map(|key| worker.object(key).len()).sum();
     assert_eq!(receipt.stored_bytes(), stored as u64, "{file}");
+    assert_eq!(receipt.control_records(), records(|held| held.control_offsets.len()), "{file}");
+    let request = of(fixture);
+    assert_eq!((receipt.partition(), receipt.log_id()), (Some(&request.partition), Some(&request.log_id)));
+    let held = fixture.held.first();
+    let offsets = held.map(|held| OffsetRange::new(held.base_offset, held.last_offset).expect("a range"));
+    assert_eq!(receipt.offsets(), offsets, "{file}");
+    assert_eq!(receipt.bundle().is_some(), held.is_some(), "{file}");
+    if let Some(bundle) = receipt.bundle() {
+        let object = worker.object(&bundle.key);
+        assert_eq!((&*bundle.key, bundle.size_bytes), (&*receipt.keys()[0], object.len() as u64), "{file}");
+        assert_eq!(bundle.crc32c, crc32c::crc32c(&object), "{file}");
+        let opened = Footer::open(&object[bundle.footer_offset as usize..], bundle.size_bytes);
+        let Ok(Opened::Footer(footer)) = opened else { panic!("{file}: {opened:?}") };
+        assert_eq!(footer.footer_offset(), bundle.footer_offset, "{file}");
+    }
+    let written = serde_json::to_string(receipt).expect("JSON");
+    assert_eq!(serde_json::from_str::<Receipt>(&written).expect("it reads"), *receipt, "{file}");
+}
+
+/// Checkpoints that are there were written when receipts said less.
+#[tokio::test]
+async fn a_receipt_from_an_older_file_says_what_it_knows() {
+    let worker = Worker::start();
+    let receipt = index(worker.endpoint(), &segment(500)).await.expect("a receipt");
+    let mut json = serde_json::to_value(&receipt).expect("JSON");
+    let members = json.as_object_mut().expect("an object");
+    for newer in ["partition", "log_id", "offsets", "control_records", "bundle"] {
+        members.remove(newer).expect(newer);
+    }
+    let older: Receipt = serde_json::from_value(json.clone()).expect("it reads");
+    assert_eq!(
+        (older.partition(), older.log_id(), older.offsets(), older.bundle()),
+        (None, None, None, None)
+    );
+    assert_eq!((older.digest(), older.keys()), (receipt.digest(), receipt.keys()));
+    assert_eq!((older.data_records(), older.control_records()), (500, 0));
+    assert_eq!(serde_json::to_value(&older).expect("JSON"), json, "it is written as it was");
+
+    for (newer, wrong) in
+        [("offsets", json!([7, 3])), ("partition", json!(["", 0])), ("partition", json!(["a", -1]))]
+    {
+        let mut json = serde_json::to_value(&receipt).expect("JSON");
+        json[newer] = wrong;
+        serde_json::from_value::<Receipt>(json).expect_err("no receipt says that");
+    }
 }
 
 #[tokio::test]
@@ -246,6 +293,12 @@ async fn an_ok_for_something_else_is_no_receipt() {
         ("records", |reply| reply.record_count = u64::MAX),
         ("records", |reply| reply.partitions[0].record_count += 1),
         ("torn_tail_bytes", |reply| reply.torn_tail_bytes = 1),
+        ("offsets", |reply| reply.partitions[0].base_offset += 1),
+        ("offsets", |reply| reply.partitions[0].base_offset = i64::MIN),
+        ("offsets", |reply| reply.partitions[0].last_offset -= 1),
+        ("offsets", |reply| reply.partitions[0].last_offset = -1),
+        ("offsets", |reply| reply.partitions[0].last_offset = i64::MAX),
+        ("offsets", |reply| reply.partitions[0].bundle.as_mut().expect("a bundle").last_offset += 1),
         ("bundles", |reply| reply.partitions.push(v1::IndexedPartition::default())),
         ("bundles", |reply| reply.partitions[0].bundle = None),
         ("bundles", |reply| reply.partitions[0].bundle = Some(v1::Bundle::default())),
