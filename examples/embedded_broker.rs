@@ -29,7 +29,7 @@ use wal_indexer::search::{self, Searcher};
 use wal_indexer::server;
 use wal_indexer::stats::Stats;
 use wal_indexer::store::{KeyPrefix, SourceRoots, Store};
-use wal_indexer::wal::{Reading, Rejection, SealedSegments, Segment, Verdict, Version, WalError};
+use wal_indexer::wal::{Listing, Reading, Rejection, SealedSegments, Segment, Verdict, Version, WalError};
 
 /// A broker with one partition. Its log is a row of files; the last one is written to, the others are sealed.
 struct Broker {
@@ -98,7 +98,7 @@ impl Broker {
 struct Offered(Arc<Broker>);
 
 impl SealedSegments for Offered {
-    async fn list(&self) -> Result<Vec<Segment>, WalError> {
+    async fn list(&self) -> Result<Listing, WalError> {
         let broker = &self.0;
         let segment = |(id, sealed): (&u64, &Sealed)| Segment {
             name: id.to_string(),
@@ -110,8 +110,9 @@ impl SealedSegments for Offered {
             may_grow: false,
             kept: false,
             verdict: sealed.rejected.as_ref().map(|_| Verdict::Rejected),
+            change_time: None,
         };
-        Ok(broker.log().sealed.iter().map(segment).collect())
+        Ok(broker.log().sealed.iter().map(segment).collect::<Vec<_>>().into())
     }
 
     async fn open(&self, segment: &Segment) -> Result<Reading, WalError> {

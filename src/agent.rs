@@ -12,6 +12,7 @@ mod checkpoint;
 mod event;
 mod ledger;
 mod plan;
+mod retention;
 mod run;
 mod send;
 mod settle;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use event::{Event, Fate, log};
+pub use retention::Retention;
 pub use slots::Slots;
 
 use crate::client::{Client, Payload};
@@ -43,6 +45,8 @@ pub struct Settings {
     pub max_segments_per_run: usize,
     /// Whether segments are deleted once they are stored.
     pub delete_after_index: bool,
+    /// What stays on disk for longer, although it is stored.
+    pub retention: Retention,
     /// Whether bytes of a frame that a segment's end cuts off are kept, or make workers refuse the segment.
     pub keep_torn_tail: bool,
     /// How long segments on their way may take after the shutdown.
@@ -56,6 +60,7 @@ impl Default for Settings {
             min_segment_age: Duration::from_secs(10),
             max_segments_per_run: 100,
             delete_after_index: true,
+            retention: Retention::default(),
             keep_torn_tail: false,
             drain_max: Duration::from_secs(30),
         }

@@ -19,6 +19,8 @@ pub mod ids;
 pub mod index;
 pub mod ingest;
 pub mod inspect;
+#[cfg(feature = "delete-records")]
+pub mod log_start;
 pub mod metrics;
 pub mod pace;
 pub mod partial;

@@ -100,6 +100,18 @@ impl Frame {
         }
     }
 
+    /// Verifies the frame's own checksum, and nothing else of it: what a broker looks at when it starts.
+    ///
+    /// # Errors
+    /// The frame is not what was written.
+    pub fn verify_checksum(&self) -> Result<(), SegmentError> {
+        let checked = match self.encoding {
+            Encoding::ChronikV1 | Encoding::ChronikV2 => chronik::check_crc(&self.bytes),
+            Encoding::KafkaBatch => kafka::check_crc(&self.bytes),
+        };
+        checked.map_err(|fault| SegmentError::new(self.position, self.ordinal, fault))
+    }
+
     /// Verifies the frame and finds its records.
     ///
     /// `decoded_bytes_max` bounds what is allocated for it: decompressed bytes, spans of records and headers. (LZ4 takes up to

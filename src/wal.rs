@@ -4,7 +4,10 @@
 //! directories of Chronik and Kafka. Knows nothing of workers and of when to send what.
 
 pub mod dir;
+mod frames;
+mod hold;
 mod layout;
+mod lease;
 mod listing;
 mod moment;
 pub mod note;
@@ -47,6 +50,90 @@ pub struct Segment {
     pub kept: bool,
     /// What was decided about it before.
     pub verdict: Option<Verdict>,
+    /// The time of the last change of any kind. `None`: nobody can say it.
+    pub change_time: Option<ChangeTime>,
+}
+
+/// The time of a file's last change of any kind (`st_ctime`): of its bytes, its times, its owner, its names. Nobody can set
+/// it back, so it tells of bytes that were replaced where [`Version`] looks the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeTime {
+    /// Whole seconds since the Unix epoch.
+    pub secs: i64,
+    /// Nanoseconds behind them.
+    pub nanos: i64,
+}
+
+/// What is in a broker's log, as far as it may be sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// The segments, in any order.
+    pub segments: Vec<Segment>,
+    /// The partitions in which nothing may be deleted at present, with the reason. Their sealed segments are sent all the same.
+    pub held: Vec<(TopicPartition, Hold)>,
+}
+
+impl From<Vec<Segment>> for Listing {
+    /// Segments of partitions of which none is held.
+    fn from(segments: Vec<Segment>) -> Self {
+        Self { segments, held: Vec::new() }
+    }
+}
+
+/// Why a segment stays although it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Hold {
+    /// No later segment of the partition holds a whole frame beyond its last offset. A broker that starts takes the end of the
+    /// log from here.
+    EndOfLog,
+    /// The partition's highest segment is not the one that was last written to: the broker may still append to a lower one.
+    NotLastWritten,
+    /// Segments of the partition have changed too lately to tell which of them the broker goes on with.
+    Unsettled,
+    /// A process has the file open for writing.
+    OpenForWriting,
+    /// It cannot be found out whether a process has the file open for writing, for this reason.
+    WritersUnknown(String),
+    /// The broker is not ready to lose it, for this reason.
+    BrokerNotReady(String),
+    /// It is to stay on disk for longer.
+    Retention,
+}
+
+impl Hold {
+    /// A stable name, as metrics have it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::EndOfLog => "end_of_log",
+            Self::NotLastWritten => "not_last_written",
+            Self::Unsettled => "unsettled",
+            Self::OpenForWriting => "open_for_writing",
+            Self::WritersUnknown(_) => "writers_unknown",
+            Self::BrokerNotReady(_) => "broker_not_ready",
+            Self::Retention => "retention",
+        }
+    }
+
+    /// Whether it is a state of rest, which nobody needs to wait for or to look into.
+    pub fn is_rest(&self) -> bool {
+        matches!(self, Self::EndOfLog | Self::Retention)
+    }
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EndOfLog => f.write_str("it holds the end of the log"),
+            Self::NotLastWritten => {
+                f.write_str("the partition's highest segment is not the one that was last written to")
+            }
+            Self::Unsettled => f.write_str("the partition has changed too lately"),
+            Self::OpenForWriting => f.write_str("it is open for writing"),
+            Self::WritersUnknown(why) => write!(f, "nobody can tell whether it is open for writing: {why}"),
+            Self::BrokerNotReady(why) => write!(f, "the broker is not ready: {why}"),
+            Self::Retention => f.write_str("it is to stay on disk for longer"),
+        }
+    }
 }
 
 /// Tells one state of a segment from another: where any of this differs, it is another segment's bytes.
@@ -92,16 +179,39 @@ pub type Reading = Pin<Box<dyn AsyncRead + Send>>;
 ///
 /// All methods may be called at the same time, for different segments. An error never means that there is nothing: a listing
 /// that fails fails as a whole.
+///
+/// # What a broker must see to
+/// After a deletion the bytes are in the object store and nowhere else, so the broker must not need them to start again:
+///
+/// - A segment is sealed when nothing will be appended to it **and** its file is closed. A segment that is sealed in memory
+///   while a writer still holds its file must not be listed. With several open segments in a partition only what lies below the
+///   lowest of them is sealed.
+/// - What a broker recovers from its segments at its start (the end of the log, the next offset, producers' states) must be
+///   durable elsewhere before the deletion, or the newest segment that holds a whole frame must stay, however many empty or torn
+///   ones lie behind it. [`Self::hold`] is where it says so.
+/// - Consumers must be told that the log starts later, before the deletion and not after it.
 pub trait SealedSegments: Send + Sync + 'static {
     /// All segments that may be sent, in any order: those that are sealed, and those that may still grow but should be sent
     /// all the same. Segments that are in use are not among them.
-    fn list(&self) -> impl Future<Output = Result<Vec<Segment>, WalError>> + Send;
+    fn list(&self) -> impl Future<Output = Result<Listing, WalError>> + Send;
 
     /// The bytes of a segment as it was listed.
     fn open(&self, segment: &Segment) -> impl Future<Output = Result<Reading, WalError>> + Send;
 
+    /// Asked before a deletion: why a segment must stay although it is stored; `None`: it may go. Whoever is told to wait
+    /// asks again with the next listing. The answer holds for the moment: [`Self::delete`] checks again what can change.
+    fn hold(
+        &self,
+        segment: &Segment,
+        receipt: &Receipt,
+    ) -> impl Future<Output = Result<Option<Hold>, WalError>> + Send {
+        let _ = (segment, receipt);
+        async { Ok(None) }
+    }
+
     /// Deletes a segment for good: when this returns it will not come back after a crash. The receipt says that it is
-    /// stored. Refuses where the segment is no longer what was listed. One that is gone already is no error.
+    /// stored. Refuses where the segment is no longer what was listed, and with [`WalError::Held`] where it must stay at present.
+    /// One that is gone already is no error.
     fn delete(
         &self,
         segment: &Segment,
@@ -141,6 +251,21 @@ pub enum WalError {
     /// Its broker may still append to it, as to the newest of each partition: it is not deleted.
     #[error("{name} may still grow")]
     MayGrow {
+        /// The segment.
+        name: String,
+    },
+    /// It must stay at present. This is no failure: it is asked for again later.
+    #[error("{name} stays: {hold}")]
+    Held {
+        /// The segment.
+        name: String,
+        /// Why.
+        hold: Hold,
+    },
+    /// Something was done to the file since it was listed. Its size and times are the same, its bytes perhaps not: they must be
+    /// read again.
+    #[error("{name} was touched since it was listed")]
+    Touched {
         /// The segment.
         name: String,
     },

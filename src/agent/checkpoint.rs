@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::fs::{self, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::fs::{File, OpenOptions};
@@ -19,12 +20,16 @@ use tracing::warn;
 
 use crate::client::Receipt;
 use crate::ids::LogId;
-use crate::wal::{Segment, Version};
+use crate::wal::{ChangeTime, Segment, Version};
 
 const FIRST_LINE: &str = "wal-indexer checkpoint 1";
 
 /// Lines that no longer count may be as many as those that do, and so many more, before the file is written anew.
 const GARBAGE_LINES: usize = 256;
+
+/// How old a receipt may be, for a segment to be deleted on it without its bytes being read again. Most segments go at once; one
+/// that waits behind another is on a disk, where others write.
+const RECEIPT_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// The receipts of one WAL directory; locked, so that no two agents look after one directory.
 #[derive(Debug)]
@@ -68,9 +73,33 @@ pub enum CheckpointError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub receipt: Receipt,
-    /// Whether this process has seen the bytes that the receipt is for.
-    pub is_own: bool,
+    /// When this process has seen the bytes that the receipt is for. `None`: it was an earlier process that saw them.
+    seen: Option<Seen>,
     of: Subject,
+}
+
+/// When a segment's bytes were seen to be what its receipt is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    at: Instant,
+    /// The file's change time then.
+    change_time: Option<ChangeTime>,
+}
+
+impl Seen {
+    fn now(segment: &Segment) -> Self {
+        Self { at: Instant::now(), change_time: segment.change_time }
+    }
+}
+
+impl Entry {
+    /// Whether the segment's bytes must be read again before it is deleted: an earlier process saw them last, the file was touched
+    /// since, or it was long ago.
+    pub(super) fn is_to_be_read(&self, segment: &Segment) -> bool {
+        let is_fresh =
+            |seen: &Seen| seen.change_time == segment.change_time && seen.at.elapsed() <= RECEIPT_AGE_MAX;
+        !self.seen.as_ref().is_some_and(is_fresh)
+    }
 }
 
 /// What a receipt is for, beside the segment's name.
@@ -154,7 +183,7 @@ impl Checkpoint {
 
     /// Remembers a receipt that has just come. An error means that it is remembered for this process only.
     pub(super) async fn remember(&mut self, segment: &Segment, receipt: Receipt) -> io::Result<()> {
-        let entry = Entry { receipt, is_own: true, of: Subject::of(segment) };
+        let entry = Entry { receipt, seen: Some(Seen::now(segment)), of: Subject::of(segment) };
         let line = line(&segment.name, &entry);
         self.entries.insert(segment.name.clone(), entry);
         let garbage = self.lines.saturating_sub(self.entries.len());
@@ -164,10 +193,10 @@ impl Checkpoint {
         }
     }
 
-    /// The bytes that a receipt of an earlier process is for have been read again.
-    pub(super) fn confirm(&mut self, name: &str) {
-        if let Some(entry) = self.entries.get_mut(name) {
-            entry.is_own = true;
+    /// The segment's bytes have been read again, and are those that its receipt is for.
+    pub(super) fn confirm(&mut self, segment: &Segment) {
+        if let Some(entry) = self.entries.get_mut(&segment.name) {
+            entry.seen = Some(Seen::now(segment));
         }
     }
 
@@ -261,7 +290,7 @@ fn read(bytes: &[u8]) -> Option<Contents> {
             contents.damaged_line = Some(contents.lines + 2);
             break;
         };
-        contents.entries.insert(name, Entry { receipt, is_own: false, of });
+        contents.entries.insert(name, Entry { receipt, seen: None, of });
         contents.lines += 1;
     }
     Some(contents)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::info;
 
 use crate::client::Receipt;
-use crate::wal::Segment;
+use crate::wal::{Hold, Segment};
 
 /// What became of a segment.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub enum Fate<'a> {
     Deleted,
     /// It is stored, and stays: its broker deletes it itself, or may still append to it, or nothing is to be deleted.
     Kept,
+    /// It is stored, and stays at present.
+    Held(&'a Hold),
     /// It is stored, and goes when the one before it does.
     WaitsBehind(&'a str),
     /// Workers refused it for good.
@@ -43,6 +45,7 @@ impl fmt::Display for Fate<'_> {
         match self {
             Self::Deleted => f.write_str("deleted"),
             Self::Kept => f.write_str("kept"),
+            Self::Held(hold) => write!(f, "stays: {hold}"),
             Self::WaitsBehind(name) => write!(f, "waits behind {name}"),
             Self::Rejected(why) => write!(f, "rejected: {why}"),
             Self::Later(why) => write!(f, "again later: {why}"),

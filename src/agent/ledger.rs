@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::checkpoint::Checkpoint;
 use crate::ids::TopicPartition;
 use crate::metrics::agent::{Backlog, Waiting};
-use crate::wal::{Segment, Verdict, Version};
+use crate::wal::{Hold, Listing, Segment, Verdict, Version};
 
 /// The last good listing, and what was learned of its segments.
 #[derive(Debug)]
@@ -17,6 +17,10 @@ pub(super) struct Ledger {
     listed_at: Option<Instant>,
     /// Deleted since the listing that is under way was begun, and so perhaps still in it.
     deleted: HashSet<(String, Version)>,
+    /// Why stored segments that were to be deleted stay at present.
+    holds: HashMap<String, Hold>,
+    /// The partitions in which nothing may be deleted at present.
+    held_partitions: BTreeMap<TopicPartition, Hold>,
 }
 
 /// What is known of one version of a segment.
@@ -66,7 +70,14 @@ impl Now {
 
 impl Ledger {
     pub(super) fn new() -> Self {
-        Self { partitions: BTreeMap::new(), memory: HashMap::new(), listed_at: None, deleted: HashSet::new() }
+        Self {
+            partitions: BTreeMap::new(),
+            memory: HashMap::new(),
+            listed_at: None,
+            deleted: HashSet::new(),
+            holds: HashMap::new(),
+            held_partitions: BTreeMap::new(),
+        }
     }
 
     /// A listing begins: whatever is deleted from here on may still be in it.
@@ -75,7 +86,9 @@ impl Ledger {
     }
 
     /// What is there, by a listing that was begun at `begun` and has just ended.
-    pub(super) fn take_listing(&mut self, mut listing: Vec<Segment>, begun: Instant, now: Now) {
+    pub(super) fn take_listing(&mut self, listing: Listing, begun: Instant, now: Now) {
+        let Listing { segments: mut listing, held } = listing;
+        self.held_partitions = held.into_iter().collect();
         listing.retain(|segment| !self.deleted.contains(&(segment.name.clone(), segment.version)));
         let mut known = std::mem::take(&mut self.memory);
         for segment in &listing {
@@ -88,6 +101,7 @@ impl Ledger {
         for segment in listing {
             self.partitions.entry(segment.partition.clone()).or_default().push(segment);
         }
+        self.holds.retain(|name, _| self.memory.contains_key(name));
         for segments in self.partitions.values_mut() {
             segments.sort_by(|a, b| a.position.cmp(&b.position).then_with(|| a.name.cmp(&b.name)));
         }
@@ -126,9 +140,25 @@ impl Ledger {
     pub(super) fn remove(&mut self, segment: &Segment) {
         self.deleted.insert((segment.name.clone(), segment.version));
         self.memory.remove(&segment.name);
+        self.holds.remove(&segment.name);
         if let Some(segments) = self.partitions.get_mut(&segment.partition) {
             segments.retain(|other| other.name != segment.name);
         }
+    }
+
+    /// A stored segment stays at present. Says whether that is news.
+    pub(super) fn hold(&mut self, segment: &Segment, hold: Hold) -> bool {
+        self.holds.insert(segment.name.clone(), hold.clone()) != Some(hold)
+    }
+
+    /// Why a stored segment stays at present.
+    pub(super) fn hold_of(&self, segment: &Segment) -> Option<&Hold> {
+        self.holds.get(&segment.name)
+    }
+
+    /// The partitions in which nothing may be deleted at present.
+    pub(super) fn held_partitions(&self) -> &BTreeMap<TopicPartition, Hold> {
+        &self.held_partitions
     }
 
     /// A segment was not stored, and may be later, but not in this round.
@@ -187,7 +217,15 @@ impl Ledger {
             rejected: 0,
             skipped: 0,
             oldest: None,
+            held: BTreeMap::new(),
+            held_partitions: BTreeMap::new(),
         };
+        for hold in self.holds.values() {
+            *backlog.held.entry(hold.name()).or_default() += 1;
+        }
+        for hold in self.held_partitions.values() {
+            *backlog.held_partitions.entry(hold.name()).or_default() += 1;
+        }
         for segment in self.partitions.values().flatten() {
             let standing = self.standing(segment, checkpoint);
             backlog.rejected += u64::from(standing == Standing::Rejected);

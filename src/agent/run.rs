@@ -21,7 +21,7 @@ use crate::client::{Receipt, Refusal};
 use crate::ids::TopicPartition;
 use crate::metrics;
 use crate::spans::{self, Origin};
-use crate::wal::{SealedSegments, Segment, WalError};
+use crate::wal::{Hold, Listing, SealedSegments, Segment, WalError};
 use crate::wording::{chain, hex};
 
 /// Partitions that are settled at a time.
@@ -78,7 +78,7 @@ enum Work {
 
 /// How a task ended.
 enum Done {
-    Listed { begun: Instant, listing: Result<Vec<Segment>, WalError> },
+    Listed { begun: Instant, listing: Result<Listing, WalError> },
     Sent { segment: Segment, way: Way, outcome: Outcome },
     Settled { partition: TopicPartition, deleted: Vec<Deletion>, stop: Option<(Deletion, Stop)> },
 }
@@ -254,11 +254,12 @@ impl<W: SealedSegments> Run<W> {
     }
 
     /// A listing that fails changes nothing: it never means that there is nothing.
-    fn take_listing(&mut self, begun: Instant, listing: Result<Vec<Segment>, WalError>) {
+    fn take_listing(&mut self, begun: Instant, listing: Result<Listing, WalError>) {
         match listing {
             Ok(listing) => {
                 self.summary.is_listed = true;
-                self.miss(&listing);
+                self.miss(&listing.segments);
+                self.warn_of_held(&listing);
                 self.ledger.take_listing(listing, begun, Now::read());
                 self.agent.checkpoint.retain(|name| self.ledger.holds(name));
                 self.ways.retain(|name, _| self.ledger.holds(name));
@@ -271,6 +272,15 @@ impl<W: SealedSegments> Run<W> {
                 self.summary.is_listed = false;
                 metrics::agent::listing_failed(&self.agent.name);
                 error!(wal_dir = &*self.agent.name, error = chain(&error), "cannot list the segments");
+            }
+        }
+    }
+
+    /// Warns of partitions in which nothing may be deleted, each once as long as that lasts.
+    fn warn_of_held(&self, listing: &Listing) {
+        for (partition, hold) in &listing.held {
+            if self.ledger.held_partitions().get(partition) != Some(hold) {
+                warn!(wal_dir = &*self.agent.name, %partition, %hold, "nothing is deleted in this partition");
             }
         }
     }
@@ -404,12 +414,16 @@ impl<W: SealedSegments> Run<W> {
             return Some(Fate::Later("it has changed or gone since it was read"));
         }
         let goes = settlement.may_go.iter().any(|(goes, _)| *goes == segment);
-        settlement.stops_at.filter(|_| !goes).map(|before| Fate::WaitsBehind(&before.name))
+        match settlement.stops_at {
+            Some(stays) if settlement.is_retained && stays == segment => Some(Fate::Held(&Hold::Retention)),
+            Some(before) if !goes => Some(Fate::WaitsBehind(&before.name)),
+            _ => None,
+        }
     }
 
     fn settlement(&self, partition: &TopicPartition) -> Settlement<'_> {
         let segments = self.ledger.partition(partition);
-        settle(segments, &self.ledger, &self.agent.checkpoint, &self.agent.settings)
+        settle(segments, &self.ledger, &self.agent.checkpoint, (&self.agent.settings, Now::read()))
     }
 
     /// Begins to delete what may go, in as many partitions at a time as there should be.
@@ -489,11 +503,15 @@ impl<W: SealedSegments> Run<W> {
                     warn!(%wal_dir, segment = name, %error, "the checkpoint cannot be written");
                 }
             }
+            Stop::Held(hold) => self.take_hold(deletion, hold),
+            Stop::Touched => {
+                info!(%wal_dir, segment = name, "it was touched since it was listed: it is read again before it goes");
+            }
             Stop::Failed(error) => {
                 metrics::agent::deletion_failed(&wal_dir);
                 if !is_to_be_read {
                     // Once is enough: each look at the directory tries again.
-                    self.agent.checkpoint.confirm(name);
+                    self.agent.checkpoint.confirm(segment);
                 }
                 let why = chain(&error);
                 if self.stuck.insert(name.clone(), why.clone()).as_ref() != Some(&why) {
@@ -501,6 +519,20 @@ impl<W: SealedSegments> Run<W> {
                 }
             }
         }
+    }
+
+    /// It stays at present, and so do those behind it. The next listing asks again.
+    fn take_hold(&mut self, deletion: &Deletion, hold: Hold) {
+        let Deletion { segment, receipt, .. } = deletion;
+        let (wal_dir, name) = (Arc::clone(&self.agent.name), &segment.name);
+        if !self.ledger.hold(segment, hold.clone()) {
+            return;
+        }
+        if matches!(hold, Hold::WritersUnknown(_)) {
+            warn!(%wal_dir, segment = name, %hold, "it is stored, and stays");
+        }
+        let took = self.ways.get(name).map(|way| way.took);
+        self.tell(segment, Some(receipt), took, Fate::Held(&hold));
     }
 
     fn tell(&self, segment: &Segment, receipt: Option<&Receipt>, took: Option<Duration>, fate: Fate<'_>) {
@@ -523,14 +555,22 @@ impl<W: SealedSegments> Run<W> {
 
     fn sum_up(&self) -> Summary {
         let mut summary = self.summary;
-        for segment in self.ledger.partitions().flat_map(|(_, segments)| segments) {
-            match self.ledger.standing(segment, &self.agent.checkpoint) {
-                Standing::Unsent => summary.left += 1,
-                Standing::Stored => {
-                    summary.left += u64::from(is_ours_to_delete(segment, &self.agent.settings));
+        for (partition, segments) in self.ledger.partitions() {
+            // What lies behind a segment that is at rest is at rest, too.
+            let mut is_at_rest = false;
+            let stays = self.settlement(partition);
+            for segment in segments {
+                let is_retained = stays.is_retained && stays.stops_at == Some(segment);
+                is_at_rest |= is_retained || self.ledger.hold_of(segment).is_some_and(Hold::is_rest);
+                match self.ledger.standing(segment, &self.agent.checkpoint) {
+                    Standing::Unsent => summary.left += 1,
+                    Standing::Stored if is_at_rest => {}
+                    Standing::Stored => {
+                        summary.left += u64::from(is_ours_to_delete(segment, &self.agent.settings));
+                    }
+                    Standing::Rejected => summary.rejected += 1,
+                    Standing::Skipped => {}
                 }
-                Standing::Rejected => summary.rejected += 1,
-                Standing::Skipped => {}
             }
         }
         summary

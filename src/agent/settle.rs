@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tracing::Instrument;
 
 use super::checkpoint::{Checkpoint, Entry};
-use super::ledger::{Ledger, Standing};
+use super::ledger::{Ledger, Now, Standing};
 use super::{SegmentBytes, Settings};
 use crate::client::{self, Digest, Receipt};
 use crate::spans::{self, Origin};
-use crate::wal::{SealedSegments, Segment, WalError};
+use crate::wal::{Hold, SealedSegments, Segment, WalError};
 
 /// What may go of a partition, in this order and each only after the one before it has gone.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(super) struct Settlement<'a> {
     pub may_go: Vec<(&'a Segment, &'a Entry)>,
     /// The first one that stays.
     pub stops_at: Option<&'a Segment>,
+    /// Whether that one would go, if it were not to stay on disk for longer.
+    pub is_retained: bool,
 }
 
 /// Goes through a partition's segments from the lowest position on. What is stored, and is nobody else's to delete, may go; what
@@ -26,13 +28,18 @@ pub(super) fn settle<'a>(
     segments: &'a [Segment],
     ledger: &Ledger,
     checkpoint: &'a Checkpoint,
-    settings: &Settings,
+    (settings, now): (&Settings, Now),
 ) -> Settlement<'a> {
     let mut settlement = Settlement::default();
-    for segment in segments {
+    for (nth, segment) in segments.iter().enumerate() {
+        let is_young = || !ledger.is_old(segment, settings.retention.age, now);
         match (ledger.standing(segment, checkpoint), checkpoint.get(segment)) {
             (Standing::Skipped, _) => {}
             (Standing::Stored, Some(entry)) if is_ours_to_delete(segment, settings) => {
+                if settings.retention.keeps(&segments[nth + 1..]) || is_young() {
+                    (settlement.stops_at, settlement.is_retained) = (Some(segment), true);
+                    break;
+                }
                 settlement.may_go.push((segment, entry));
             }
             (Standing::Stored | Standing::Unsent | Standing::Rejected, _) => {
@@ -54,7 +61,7 @@ pub(super) fn is_ours_to_delete(segment: &Segment, settings: &Settings) -> bool 
 pub(super) struct Deletion {
     pub segment: Segment,
     pub receipt: Receipt,
-    /// Whether the bytes must be read again first, because an earlier process saw them last.
+    /// Whether the bytes must be read again first: [`Entry::is_to_be_read`].
     pub is_to_be_read: bool,
     /// The trace in which it was sent.
     pub origin: Option<Origin>,
@@ -62,8 +69,9 @@ pub(super) struct Deletion {
 
 impl Deletion {
     pub(super) fn new(segment: &Segment, entry: &Entry, origin: Option<Origin>) -> Self {
+        let is_to_be_read = entry.is_to_be_read(segment);
         let (segment, receipt) = (segment.clone(), entry.receipt.clone());
-        Self { segment, receipt, is_to_be_read: !entry.is_own, origin }
+        Self { segment, receipt, is_to_be_read, origin }
     }
 }
 
@@ -74,6 +82,10 @@ pub(super) enum Stop {
     Changed,
     /// The segment's bytes are not those that the receipt is for, although it looks the same.
     Different(Digest),
+    /// It must stay at present.
+    Held(Hold),
+    /// Something was done to the file since it was listed: its bytes must be read again, once it is listed anew.
+    Touched,
     /// It could not be read or deleted.
     Failed(WalError),
 }
@@ -83,6 +95,8 @@ impl Stop {
         match self {
             Self::Changed => "changed",
             Self::Different(_) => "different",
+            Self::Held(_) => "held",
+            Self::Touched => "touched",
             Self::Failed(_) => "failed",
         }
     }
@@ -92,6 +106,8 @@ impl From<WalError> for Stop {
     fn from(error: WalError) -> Self {
         match error {
             WalError::Changed { .. } => Self::Changed,
+            WalError::Held { hold, .. } => Self::Held(hold),
+            WalError::Touched { .. } => Self::Touched,
             error => Self::Failed(error),
         }
     }
@@ -121,6 +137,10 @@ pub(super) async fn delete<W: SealedSegments>(
 
 impl Deletion {
     async fn carry_out<W: SealedSegments>(&mut self, wal: &Arc<W>) -> Result<(), Stop> {
+        // First of all: what stays need not be read.
+        if let Some(hold) = wal.hold(&self.segment, &self.receipt).await? {
+            return Err(Stop::Held(hold));
+        }
         if self.is_to_be_read {
             self.read_again(wal).await?;
             self.is_to_be_read = false;

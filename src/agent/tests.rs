@@ -6,14 +6,14 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::Settings;
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::ledger::{Ledger, Now};
 use super::plan::plan;
 use super::settle::settle;
+use super::{Retention, Settings};
 use crate::client::Receipt;
 use crate::ids::{LogId, TopicPartition};
-use crate::wal::{Segment, Verdict, Version};
+use crate::wal::{ChangeTime, Segment, Verdict, Version};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -29,6 +29,7 @@ fn segment(topic: &str, position: u64) -> Segment {
         may_grow: false,
         kept: false,
         verdict: None,
+        change_time: None,
     }
 }
 
@@ -52,7 +53,7 @@ async fn listed(segments: &[Segment]) -> (Ledger, Checkpoint, TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let checkpoint = Checkpoint::open(dir.path(), "test").await.expect("a checkpoint");
     let mut ledger = Ledger::new();
-    ledger.take_listing(segments.to_vec(), Instant::now(), now());
+    ledger.take_listing(segments.to_vec().into(), Instant::now(), now());
     (ledger, checkpoint, dir)
 }
 
@@ -86,7 +87,7 @@ async fn check_settled(letters: &str, delete_after_index: bool, goes: &[u64], st
     }
     let settings = Settings { delete_after_index, ..Settings::default() };
     let partition = TopicPartition::new("topic", 0).expect("a name");
-    let settlement = settle(ledger.partition(&partition), &ledger, &checkpoint, &settings);
+    let settlement = settle(ledger.partition(&partition), &ledger, &checkpoint, (&settings, now()));
     let may_go: Vec<_> = settlement.may_go.iter().map(|(segment, _)| segment.position).collect();
     assert_eq!(may_go, goes, "{letters:?}");
     assert_eq!(settlement.stops_at.map(|segment| segment.position), stops_at, "{letters:?}");
@@ -122,6 +123,63 @@ async fn only_the_contiguous_prefix_that_is_stored_may_go() {
 async fn nothing_goes_where_nothing_is_to_be_deleted() {
     check_settled("sss", false, &[], Some(0)).await;
     check_settled("kss", false, &[], Some(1)).await;
+}
+
+/// What may go of these sealed segments, all of them stored, each of 100 bytes and more, the first of which changed so long ago.
+async fn check_retained(retention: Retention, ages: &[u32], goes: &[u64]) {
+    let described = |(position, age): (usize, &u32)| {
+        let mut segment = segment("topic", position as u64);
+        segment.version.changed_at = now().wall - SECOND * *age;
+        segment
+    };
+    let segments: Vec<_> = ages.iter().enumerate().map(described).collect();
+    let (ledger, mut checkpoint, _dir) = listed(&segments).await;
+    for segment in &segments {
+        checkpoint.remember(segment, receipt(segment)).await.expect("written");
+    }
+    let settings = Settings { retention, ..Settings::default() };
+    let partition = TopicPartition::new("topic", 0).expect("a name");
+    let settlement = settle(ledger.partition(&partition), &ledger, &checkpoint, (&settings, now()));
+    let may_go: Vec<_> = settlement.may_go.iter().map(|(segment, _)| segment.position).collect();
+    assert_eq!(may_go, goes, "{retention:?}");
+    assert_eq!(settlement.is_retained, goes.len() < ages.len(), "{retention:?}");
+}
+
+#[tokio::test]
+async fn what_is_to_stay_on_disk_for_longer_stays() {
+    let none = Retention::default();
+    let ages = [50, 40, 30, 20, 10];
+    check_retained(none, &ages, &[0, 1, 2, 3, 4]).await;
+    for (segments, goes) in [(1, &[0, 1, 2, 3][..]), (3, &[0, 1]), (5, &[]), (9, &[])] {
+        check_retained(Retention { segments, ..none }, &ages, goes).await;
+    }
+    // They have 100 to 104 bytes. One stays while those behind it have fewer bytes than asked for.
+    for (bytes, goes) in [(1, &[0, 1, 2, 3][..]), (104, &[0, 1, 2, 3]), (105, &[0, 1, 2]), (411, &[])] {
+        check_retained(Retention { bytes, ..none }, &ages, goes).await;
+    }
+    for (age, goes) in [(10, &[0, 1, 2, 3, 4][..]), (11, &[0, 1, 2, 3]), (45, &[0]), (99, &[])] {
+        check_retained(Retention { age: SECOND * age, ..none }, &ages, goes).await;
+    }
+    // Whichever wants it: and what lies behind one that stays, stays.
+    check_retained(Retention { segments: 1, bytes: 1, age: SECOND * 45 }, &ages, &[0]).await;
+    check_retained(Retention { segments: 3, bytes: 1, age: SECOND }, &ages, &[0, 1]).await;
+    check_retained(Retention { age: SECOND * 25, ..none }, &[50, 10, 40], &[0]).await;
+}
+
+#[tokio::test]
+async fn a_receipt_is_believed_only_for_a_file_that_nobody_touched() {
+    let (_, mut checkpoint, _dir) = listed(&[]).await;
+    let mut one = segment("topic", 0);
+    one.change_time = Some(ChangeTime { secs: 7, nanos: 8 });
+    checkpoint.remember(&one, receipt(&one)).await.expect("written");
+    assert!(!checkpoint.get(&one).expect("a receipt").is_to_be_read(&one));
+    for change_time in [Some(ChangeTime { secs: 7, nanos: 9 }), Some(ChangeTime { secs: 6, nanos: 8 }), None]
+    {
+        let touched = Segment { change_time, ..one.clone() };
+        assert!(checkpoint.get(&touched).expect("a receipt").is_to_be_read(&touched), "{change_time:?}");
+        checkpoint.confirm(&touched);
+        assert!(!checkpoint.get(&touched).expect("a receipt").is_to_be_read(&touched), "{change_time:?}");
+    }
 }
 
 /// The names of what is planned, in order, of these segments; some are on their way.
@@ -184,7 +242,7 @@ async fn what_failed_waits_for_the_next_round_and_then_for_those_that_did_not() 
     // Another version has not failed.
     let mut changed = segments.clone();
     changed[1].version.size_bytes += 1;
-    ledger.take_listing(changed, Instant::now(), now());
+    ledger.take_listing(changed.into(), Instant::now(), now());
     assert_eq!(planned(&ledger, &checkpoint, &[], (2, now()))[..2], ["topic/1", "topic/2"]);
 }
 
@@ -201,18 +259,18 @@ async fn a_segment_is_old_enough_by_its_files_clock_or_by_ours() {
     ] {
         fresh.version.changed_at = changed_at;
         let (mut ledger, checkpoint, _dir) = listed(&[]).await;
-        ledger.take_listing(vec![fresh.clone()], begin.monotonic, begin);
+        ledger.take_listing(vec![fresh.clone()].into(), begin.monotonic, begin);
         let later = Now { wall: begin.wall + watched, monotonic: begin.monotonic + watched };
-        ledger.take_listing(vec![fresh.clone()], later.monotonic, later);
+        ledger.take_listing(vec![fresh.clone()].into(), later.monotonic, later);
         let names = planned(&ledger, &checkpoint, &[], (1, later));
         assert_eq!(names.len(), usize::from(is_sent), "{changed_at:?} {watched:?}");
     }
     // A change starts the watch anew.
     let (mut ledger, checkpoint, _dir) = listed(&[]).await;
-    ledger.take_listing(vec![fresh.clone()], begin.monotonic, begin);
+    ledger.take_listing(vec![fresh.clone()].into(), begin.monotonic, begin);
     let later = Now { wall: begin.wall, monotonic: begin.monotonic + SECOND * 20 };
     fresh.version.size_bytes += 1;
-    ledger.take_listing(vec![fresh], later.monotonic, later);
+    ledger.take_listing(vec![fresh].into(), later.monotonic, later);
     assert_eq!(planned(&ledger, &checkpoint, &[], (1, later)), Vec::<String>::new());
 }
 
@@ -222,12 +280,12 @@ async fn a_rejection_counts_until_a_later_listing_can_tell_better() {
     let (mut ledger, checkpoint, _dir) = listed(&one).await;
     let before = Instant::now();
     ledger.rejected(&one[0], true);
-    ledger.take_listing(one.to_vec(), before, now());
+    ledger.take_listing(one.to_vec().into(), before, now());
     assert!(planned(&ledger, &checkpoint, &[], (1, now())).is_empty(), "that listing began before the note");
-    ledger.take_listing(one.to_vec(), Instant::now(), now());
+    ledger.take_listing(one.to_vec().into(), Instant::now(), now());
     assert_eq!(planned(&ledger, &checkpoint, &[], (1, now())), ["topic/0"], "somebody took the note away");
     ledger.rejected(&one[0], false);
-    ledger.take_listing(one.to_vec(), Instant::now(), now());
+    ledger.take_listing(one.to_vec().into(), Instant::now(), now());
     assert!(planned(&ledger, &checkpoint, &[], (1, now())).is_empty(), "no listing will ever tell");
 }
 
@@ -241,9 +299,9 @@ async fn what_was_deleted_while_a_listing_was_under_way_is_not_there() {
     assert_eq!((backlog.segments, backlog.bytes), (1, 101));
     let mut again = segments[0].clone();
     again.version.identity = 77;
-    ledger.take_listing(segments.to_vec(), Instant::now(), now());
+    ledger.take_listing(segments.to_vec().into(), Instant::now(), now());
     assert!(!ledger.holds("topic/0"));
-    ledger.take_listing([again, segments[1].clone()].to_vec(), Instant::now(), now());
+    ledger.take_listing([again, segments[1].clone()].to_vec().into(), Instant::now(), now());
     assert!(ledger.holds("topic/0"), "another one of the same name");
 }
 
@@ -293,7 +351,7 @@ async fn recalled(dir: &TempDir, segments: &[Segment]) -> usize {
     let checkpoint = Checkpoint::open(dir.path(), "test").await.expect("a checkpoint");
     let entries = segments.iter().filter_map(|segment| Some((segment, checkpoint.get(segment)?)));
     let of_them = |(segment, entry): &(&Segment, &super::checkpoint::Entry)| {
-        assert!(!entry.is_own && entry.receipt == receipt(segment));
+        assert!(entry.is_to_be_read(segment) && entry.receipt == receipt(segment));
     };
     entries.inspect(of_them).count()
 }

@@ -1,16 +1,22 @@
 //! `agent`: a broker's WAL directories empty themselves.
 
+mod deletion;
+
+use std::future::Future;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
-use clap::{ArgAction, Subcommand};
+use clap::Subcommand;
 use futures::future;
 use sha2::{Digest, Sha256};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
 use url::Url;
+
+use deletion::{DeletionArgs, Wal};
 
 use super::index::Torn;
 use super::metrics::{Collected, MetricsArgs};
@@ -25,6 +31,7 @@ use crate::ids::LogId;
 use crate::store;
 use crate::store::KeyError;
 use crate::telemetry::Otlp;
+use crate::wal::SealedSegments;
 use crate::wal::dir::WalDir;
 use crate::wal::note::{self, NoteError};
 use crate::wording::hex;
@@ -44,6 +51,9 @@ pub struct Args {
 
     #[command(flatten)]
     pace: PaceArgs,
+
+    #[command(flatten)]
+    deletion: DeletionArgs,
 
     /// Make one run and exit: 0 if all segments are stored (and deleted, where they are to be), 5 if one stayed that may go
     /// later, 3 if one is rejected.
@@ -154,10 +164,6 @@ struct PaceArgs {
     #[arg(long, env = "WAL_INDEXER_MAX_SEGMENTS_PER_RUN", default_value = "100", value_name = "N")]
     max_segments_per_run: NonZeroUsize,
 
-    /// Whether segments are deleted once they are stored. Kafka's never are: it deletes them itself.
-    #[arg(long, env = "WAL_INDEXER_DELETE_AFTER_INDEX", default_value = "true", value_name = "BOOL", action = ArgAction::Set)]
-    delete_after_index: bool,
-
     /// How many segments are sent at a time, of all directories together.
     #[arg(long, env = "WAL_INDEXER_MAX_CONCURRENT_TASKS", default_value = "4", value_name = "N")]
     max_concurrent_tasks: NonZeroUsize,
@@ -208,18 +214,9 @@ async fn look_after(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     let signals = Signals::listen()?;
     let progress = args.progress.is_wanted().then(|| Progress::start(args.wal.wal_dirs.len() > 1));
     let progress = progress.transpose().map_err(|error| failed("cannot start a thread", &error))?;
-    let agents = args.agents(progress.as_ref()).await?;
+    let work = args.agents(progress.as_ref(), &signals).await?;
     metrics.map(Collected::serve).transpose()?;
     info!(wal_dirs = ?args.wal.wal_dirs, endpoints = args.workers.endpoints.len(), "looking after sealed segments");
-    let work = agents.into_iter().map(|agent| {
-        let shutdown = signals.nth(1);
-        async {
-            match args.once {
-                true => agent.run_once(shutdown).await,
-                false => agent.run(shutdown).await,
-            }
-        }
-    });
     let summaries = tokio::select! {
         summaries = future::join_all(work) => summaries,
         () = signals.nth(2) => return Err(CliError::because(Exit::Again, "stopped at once")),
@@ -231,6 +228,19 @@ async fn look_after(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     }
 }
 
+/// An agent at work.
+type Running = Pin<Box<dyn Future<Output = Summary> + Send>>;
+
+/// What an agent needs beside its directory.
+struct Parts<'a, Shutdown> {
+    name: String,
+    client: Client,
+    checkpoint: Checkpoint,
+    slots: Slots,
+    progress: Option<&'a Progress>,
+    shutdown: Shutdown,
+}
+
 impl Args {
     /// Where traces and measurements go.
     pub fn otlp(&self) -> Result<Option<Otlp>, CliError> {
@@ -240,7 +250,8 @@ impl Args {
         }
     }
 
-    async fn agents(&self, progress: Option<&Progress>) -> Result<Vec<Agent<WalDir>>, CliError> {
+    /// One for each directory. None has begun when this returns.
+    async fn agents(&self, progress: Option<&Progress>, signals: &Signals) -> Result<Vec<Running>, CliError> {
         if self.wal.point_to.is_some() && self.wal.wal_dirs.len() > 1 {
             return Err(CliError::because(Exit::Usage, "--point-to goes with one --wal-dir only"));
         }
@@ -249,16 +260,54 @@ impl Args {
         let slots = Slots::new(self.pace.max_concurrent_tasks);
         let mut agents = Vec::new();
         for dir in &self.wal.wal_dirs {
-            let (name, wal) = (dir.display().to_string(), self.wal.open(dir, point_to.clone()));
+            let wal = self.wal.open(dir, point_to.clone());
+            let wal =
+                wal.min_segment_age(self.pace.min_segment_age).writer_check(self.deletion.writer_check());
             let checkpoint = self.wal.checkpoint(dir).await?;
-            let agent =
-                Agent::new(&name, wal, client.clone(), checkpoint, slots.clone(), self.pace.settings());
-            agents.push(match progress {
-                Some(progress) => agent.observed_by(progress.observer()),
-                None => agent,
+            let parts = Parts {
+                name: dir.display().to_string(),
+                client: client.clone(),
+                checkpoint,
+                slots: slots.clone(),
+                progress,
+                shutdown: signals.nth(1),
+            };
+            agents.push(match self.deletion.with_log_start(wal).await? {
+                Wal::Dir(wal) => self.running(wal, parts),
+                #[cfg(feature = "delete-records")]
+                Wal::LogStart(wal) => self.running(wal, parts),
             });
         }
         Ok(agents)
+    }
+
+    fn running<W: SealedSegments>(
+        &self,
+        wal: W,
+        parts: Parts<'_, impl Future<Output = ()> + Send + 'static>,
+    ) -> Running {
+        let Parts { name, client, checkpoint, slots, progress, shutdown } = parts;
+        let agent = Agent::new(&name, wal, client, checkpoint, slots, self.settings());
+        let agent = match progress {
+            Some(progress) => agent.observed_by(progress.observer()),
+            None => agent,
+        };
+        match self.once {
+            true => Box::pin(agent.run_once(shutdown)),
+            false => Box::pin(agent.run(shutdown)),
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            interval: self.pace.interval,
+            min_segment_age: self.pace.min_segment_age,
+            max_segments_per_run: self.pace.max_segments_per_run.get(),
+            delete_after_index: self.deletion.delete_after_index,
+            retention: self.deletion.retention(),
+            keep_torn_tail: matches!(self.pace.torn_tail, Torn::Keep),
+            drain_max: self.pace.drain_timeout,
+        }
     }
 }
 
@@ -316,19 +365,6 @@ impl WorkerArgs {
         };
         let started = Client::start(endpoints, self.security.security(), patience).await;
         started.map_err(|error| endpoint::unusable(&error))
-    }
-}
-
-impl PaceArgs {
-    fn settings(&self) -> Settings {
-        Settings {
-            interval: self.interval,
-            min_segment_age: self.min_segment_age,
-            max_segments_per_run: self.max_segments_per_run.get(),
-            delete_after_index: self.delete_after_index,
-            keep_torn_tail: matches!(self.torn_tail, Torn::Keep),
-            drain_max: self.drain_timeout,
-        }
     }
 }
 

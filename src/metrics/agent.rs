@@ -24,6 +24,10 @@ pub struct Backlog {
     pub skipped: u64,
     /// Since when the oldest segment without a receipt waits; `None` where there is none.
     pub oldest: Option<Waiting>,
+    /// Stored segments that were to be deleted and stay at present, by reason.
+    pub held: BTreeMap<&'static str, u64>,
+    /// Partitions in which nothing may be deleted at present, by reason.
+    pub held_partitions: BTreeMap<&'static str, u64>,
 }
 
 /// Since when a segment waits: the greater of both ages counts, because a file's clock may be off.
@@ -173,6 +177,23 @@ fn gauges(meter: &Meter) {
     });
     count("wal_indexer_agent_skipped_segments", "Segments that somebody decided to skip", |it| it.skipped);
 
+    let by_reason =
+        |name: &'static str, about: &'static str, counts: fn(&Backlog) -> &BTreeMap<&'static str, u64>| {
+            meter
+                .u64_observable_gauge(name)
+                .with_description(about)
+                .with_callback(observe_reasons(counts))
+                .build();
+        };
+    by_reason("wal_indexer_agent_held_segments", "Stored segments that stay at present, by reason", |it| {
+        &it.held
+    });
+    by_reason(
+        "wal_indexer_agent_held_partitions",
+        "Partitions in which nothing may be deleted, by reason",
+        |it| &it.held_partitions,
+    );
+
     let age = |name: &'static str, about: &'static str, value: fn(&Backlog) -> f64| {
         meter.f64_observable_gauge(name).with_description(about).with_callback(observe(value)).build();
     };
@@ -191,6 +212,30 @@ where
     move |observer| {
         for (wal_dir, backlog) in &*backlogs() {
             observer.observe(value(backlog), &[directory(wal_dir)]);
+        }
+    }
+}
+
+/// Every reason that a segment may be held for: those that hold none are observed as zero.
+const HOLDS: [&str; 7] = [
+    "broker_not_ready",
+    "end_of_log",
+    "not_last_written",
+    "open_for_writing",
+    "retention",
+    "unsettled",
+    "writers_unknown",
+];
+
+fn observe_reasons(
+    counts: fn(&Backlog) -> &BTreeMap<&'static str, u64>,
+) -> impl Fn(&dyn AsyncInstrument<u64>) + Send + Sync + 'static {
+    move |observer| {
+        for (wal_dir, backlog) in &*backlogs() {
+            for reason in HOLDS {
+                let count = counts(backlog).get(reason).copied().unwrap_or_default();
+                observer.observe(count, &[directory(wal_dir), KeyValue::new("reason", reason)]);
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The directories of Chronik and Kafka.
 
-use std::fs;
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,13 +11,18 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tracing::warn;
 use url::Url;
 
+use super::hold::{Watches, is_log_longer};
 use super::layout::{self, Folder};
+use super::lease::Writers;
 use super::listing::Lister;
 use super::reader::{Opened, VersionReader};
 use super::scan::{self, Oddities, failed, unless_gone};
-use super::{Reading, Rejection, SealedSegments, Segment, Verdict, Version, WalError, note};
+use super::{
+    ChangeTime, Hold, Listing, Reading, Rejection, SealedSegments, Segment, Verdict, Version, WalError,
+    frames, note,
+};
 use crate::client::Receipt;
-use crate::ids::LogId;
+use crate::ids::{LogId, TopicPartition};
 
 /// In a URL's path every byte is encoded but `[A-Za-z0-9._-]`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-');
@@ -25,16 +31,35 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'
 /// `TOPIC-PARTITION/OFFSET.log` (Kafka), recognised by these names. Topics that start with `__` are left alone, links below
 /// the directory are not followed, and everything else in it is none of our business.
 ///
-/// Of each partition the segment with the highest number is the one that its broker writes to. It is never deleted, also
-/// because Chronik counts on from it after a restart.
+/// Of each partition the segment with the highest number is never deleted, because Chronik counts on from it after a restart. Of
+/// the others one goes only where
+///
+/// - the highest is also the one that was last written to, and has been for [`Self::min_segment_age`]: Chronik may make several
+///   files at once and go on with a lower one;
+/// - a later one holds a whole frame beyond its last offset: Chronik finds the end of its log there when it starts;
+/// - no process has it open for writing.
 #[derive(Clone, Debug)]
 pub struct WalDir {
     root: PathBuf,
     log_id: LogId,
     seal_idle_after: Option<Duration>,
+    min_segment_age: Duration,
+    writer_check: WriterCheck,
     seen_at: Option<Url>,
+    watches: Watches,
     /// What was warned of before.
     known_oddities: Arc<Mutex<Oddities>>,
+}
+
+/// Whether a file is deleted that a process may have open for writing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriterCheck {
+    /// Nothing is deleted that is open for writing, or of which that cannot be found out: by a read lease, which needs the file's owner or
+    /// `CAP_LEASE` and a local file system; else by a look at all processes' open files.
+    #[default]
+    Required,
+    /// Nobody looks: whoever runs the broker sees to it that sealed files are closed.
+    Off,
 }
 
 impl WalDir {
@@ -45,7 +70,10 @@ impl WalDir {
             root: root.into(),
             log_id,
             seal_idle_after: None,
+            min_segment_age: Duration::ZERO,
+            writer_check: WriterCheck::default(),
             seen_at: None,
+            watches: Watches::default(),
             known_oddities: Arc::default(),
         }
     }
@@ -53,6 +81,19 @@ impl WalDir {
     /// For how long a partition's newest segment must not have been written to, to be listed too; `None`: it never is.
     pub fn seal_idle_after(mut self, idle: Option<Duration>) -> Self {
         self.seal_idle_after = idle;
+        self
+    }
+
+    /// For how long a partition's highest segment must have been the one last written to, before anything of the partition is
+    /// deleted.
+    pub fn min_segment_age(mut self, age: Duration) -> Self {
+        self.min_segment_age = age;
+        self
+    }
+
+    /// Whether files are deleted that a process may have open for writing.
+    pub fn writer_check(mut self, check: WriterCheck) -> Self {
+        self.writer_check = check;
         self
     }
 
@@ -72,18 +113,48 @@ impl WalDir {
         self.root.join(&segment.name)
     }
 
-    pub(super) fn list_now(&self) -> Result<Vec<Segment>, WalError> {
+    /// Where the logs start from which segments were deleted: of each partition that lacks its first segments the least offset that one of
+    /// its files begins with. Only Chronik's layout says which are the first.
+    ///
+    /// # Errors
+    /// The directory, or a segment, cannot be read.
+    pub async fn first_offsets(&self) -> Result<BTreeMap<TopicPartition, i64>, WalError> {
+        self.blocking(Self::first_offsets_now).await
+    }
+
+    fn first_offsets_now(&self) -> Result<BTreeMap<TopicPartition, i64>, WalError> {
+        let (mut starts, mut oddities) = (BTreeMap::new(), Oddities::new());
+        for folder in scan::folders(&self.root, &mut oddities)? {
+            let contents = scan::contents(&self.root, &folder, &mut oddities)?;
+            let is_whole = contents.segments.iter().any(|file| file.position == 0);
+            if is_whole || folder.layout.keeps() {
+                continue;
+            }
+            let mut first = None::<i64>;
+            for file in &contents.segments {
+                let path = self.root.join(folder.name_of(&file.file));
+                let begins = frames::first_offset(&path, folder.layout.format());
+                let begins = begins.map_err(|error| failed("read", &path, error))?;
+                first = first.into_iter().chain(begins).min();
+            }
+            starts.extend(first.map(|first| (folder.partition, first)));
+        }
+        Ok(starts)
+    }
+
+    pub(super) fn list_now(&self) -> Result<Listing, WalError> {
         let mut lister = Lister {
             root: &self.root,
             log_id: &self.log_id,
             seal_idle_after: self.seal_idle_after,
+            watches: &self.watches,
             oddities: Oddities::new(),
         };
-        let segments = lister.list()?;
+        let listing = lister.list()?;
         for (path, why) in self.news(lister.oddities) {
             warn!(path = %path.display(), why, "something odd in the WAL directory");
         }
-        Ok(segments)
+        Ok(listing)
     }
 
     /// Those that were not there the last time.
@@ -93,6 +164,44 @@ impl WalDir {
         news.retain(|path, why| known.get(path) != Some(why));
         *known = oddities;
         news
+    }
+
+    fn hold_now(&self, segment: &Segment, receipt: &Receipt) -> Result<Option<Hold>, WalError> {
+        let (folder, position) = place(segment)?;
+        let path = self.path_of(segment);
+        // Only a file that is there and is what was listed can be held.
+        let Ok(Some(file)) = self.open_listed(segment, &path) else { return Ok(None) };
+        let contents = scan::contents(&self.root, &folder, &mut Oddities::new())?;
+        let is_newest = contents.newest().is_none_or(|newest| newest <= position);
+        if segment.kept || folder.layout.keeps() || segment.may_grow || is_newest {
+            return Ok(None);
+        }
+        if let Some(hold) = self.watches.hold(&folder, &contents, self.min_segment_age) {
+            return Ok(Some(hold));
+        }
+        if let Some(last_offset) = last_offset(&folder, &path, receipt)?
+            && !is_log_longer(&self.root, &folder, &contents, position, last_offset)?
+        {
+            return Ok(Some(Hold::EndOfLog));
+        }
+        Ok(self.writers(&file, &path)?.err())
+    }
+
+    /// Nobody who writes to the file, for as long as what this returns is held; or why it must stay.
+    fn writers<'file>(
+        &self,
+        file: &'file File,
+        path: &Path,
+    ) -> Result<Result<Writers<'file>, Hold>, WalError> {
+        if self.writer_check == WriterCheck::Off {
+            return Ok(Ok(Writers::None { _lease: None }));
+        }
+        let writers = Writers::of(file).map_err(|error| failed("look for writers of", path, error))?;
+        Ok(match writers {
+            none @ Writers::None { .. } => Ok(none),
+            Writers::Some => Err(Hold::OpenForWriting),
+            Writers::Unknown(why) => Err(Hold::WritersUnknown(why)),
+        })
     }
 
     fn delete_now(&self, segment: &Segment, receipt: &Receipt) -> Result<(), WalError> {
@@ -108,12 +217,17 @@ impl WalDir {
             return Err(WalError::OtherReceipt { name: name(), size_bytes, receipt_bytes });
         }
         let path = self.path_of(segment);
-        if self.is_listed(segment, &path)? {
+        if let Some(file) = self.open_listed(segment, &path)? {
             if segment.may_grow || !scan::has_newer(&self.root, &folder, position)? {
                 return Err(WalError::MayGrow { name: name() });
             }
-            // A look at the directory may take a while: the file has the last word.
-            if self.is_listed(segment, &path)? {
+            let held = |hold| WalError::Held { name: name(), hold };
+            if let Some(hold) = self.hold_now(segment, receipt)? {
+                return Err(held(hold));
+            }
+            let _no_writers = self.writers(&file, &path)?.map_err(held)?;
+            // All of this may take a while: the file has the last word, while nobody can open it for writing.
+            if self.is_untouched(segment, &path)? {
                 unless_gone(fs::remove_file(&path)).map_err(|error| failed("delete", &path, error))?;
             }
         }
@@ -123,12 +237,30 @@ impl WalDir {
         note::sync_directory_of(&path)
     }
 
-    /// Whether the file is there, and what it was when it was listed. Another one is an error.
-    fn is_listed(&self, segment: &Segment, path: &Path) -> Result<bool, WalError> {
-        let Some(metadata) = scan::metadata(path)? else { return Ok(false) };
+    /// The file, if it is there and what it was when it was listed. Another one is an error.
+    fn open_listed(&self, segment: &Segment, path: &Path) -> Result<Option<File>, WalError> {
+        if !self.is_untouched(segment, path)? {
+            return Ok(None);
+        }
+        unless_gone(File::open(path)).map_err(|error| failed("open", path, error))
+    }
+
+    /// Whether the file is there, and nothing was done to it since it was listed. Another one is an error, and so is one that
+    /// was touched.
+    fn is_untouched(&self, segment: &Segment, path: &Path) -> Result<bool, WalError> {
+        let Some(metadata) = self.listed(segment, path)? else { return Ok(false) };
+        match segment.change_time.is_none_or(|listed| listed == ChangeTime::of(&metadata)) {
+            true => Ok(true),
+            false => Err(WalError::Touched { name: segment.name.clone() }),
+        }
+    }
+
+    /// The file as it is, if it is there and the version that was listed. Another one is an error.
+    fn listed(&self, segment: &Segment, path: &Path) -> Result<Option<Metadata>, WalError> {
+        let Some(metadata) = scan::metadata(path)? else { return Ok(None) };
         let version = Version::of(&metadata).map_err(|error| failed("look at", path, error))?;
         match metadata.is_file() && version == segment.version {
-            true => Ok(true),
+            true => Ok(Some(metadata)),
             false => Err(WalError::Changed { name: segment.name.clone() }),
         }
     }
@@ -136,7 +268,7 @@ impl WalDir {
     fn reject_now(&self, segment: &Segment, rejection: &Rejection) -> Result<(), WalError> {
         place(segment)?;
         let path = self.path_of(segment);
-        if !self.is_listed(segment, &path)? {
+        if self.listed(segment, &path)?.is_none() {
             return Err(WalError::Gone { name: segment.name.clone() });
         }
         // Decided by an operator while a worker still had it.
@@ -164,8 +296,18 @@ fn place(segment: &Segment) -> Result<(Folder, u64), WalError> {
     layout::place(&segment.name).ok_or_else(|| WalError::NotASegment { name: segment.name.clone() })
 }
 
+/// The greatest offset in a segment, by its receipt. Receipts of earlier releases do not say it: then the file does.
+fn last_offset(folder: &Folder, path: &Path, receipt: &Receipt) -> Result<Option<i64>, WalError> {
+    match receipt.offsets() {
+        Some(range) => Ok(Some(range.last())),
+        None => {
+            frames::last_offset(path, folder.layout.format()).map_err(|error| failed("read", path, error))
+        }
+    }
+}
+
 impl SealedSegments for WalDir {
-    async fn list(&self) -> Result<Vec<Segment>, WalError> {
+    async fn list(&self) -> Result<Listing, WalError> {
         self.blocking(Self::list_now).await
     }
 
@@ -179,6 +321,11 @@ impl SealedSegments for WalDir {
             Ok(Box::pin(reader) as Reading)
         })
         .await
+    }
+
+    async fn hold(&self, segment: &Segment, receipt: &Receipt) -> Result<Option<Hold>, WalError> {
+        let (segment, receipt) = (segment.clone(), receipt.clone());
+        self.blocking(move |dir| dir.hold_now(&segment, &receipt)).await
     }
 
     async fn delete(&self, segment: &Segment, receipt: &Receipt) -> Result<(), WalError> {

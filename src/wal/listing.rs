@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use super::hold::{Watches, last_written};
 use super::layout::{Folder, Layout};
 use super::scan::{self, Contents, Oddities, SegmentFile, failed};
-use super::{Segment, Verdict, WalError, note};
-use crate::ids::LogId;
+use super::{Hold, Listing, Segment, Verdict, WalError, note};
+use crate::ids::{LogId, TopicPartition};
 
 /// Beside a Kafka partition's segments.
 const METADATA: &str = "partition.metadata";
@@ -16,26 +17,43 @@ pub(super) struct Lister<'a> {
     pub(super) root: &'a Path,
     pub(super) log_id: &'a LogId,
     pub(super) seal_idle_after: Option<Duration>,
+    pub(super) watches: &'a Watches,
     /// Fills while it looks.
     pub(super) oddities: Oddities,
 }
 
 impl Lister<'_> {
     /// Looks at all partitions. Notes whose segments have gone are removed on the way. Blocks.
-    pub(super) fn list(&mut self) -> Result<Vec<Segment>, WalError> {
-        let mut segments = Vec::new();
-        for folder in scan::folders(self.root, &mut self.oddities)? {
-            let contents = scan::contents(self.root, &folder, &mut self.oddities)?;
-            self.remove_orphans(&folder, &contents);
-            segments.extend(self.ready(&folder, contents)?);
+    pub(super) fn list(&mut self) -> Result<Listing, WalError> {
+        let mut listing = Listing::default();
+        let folders = scan::folders(self.root, &mut self.oddities)?;
+        for folder in &folders {
+            let contents = scan::contents(self.root, folder, &mut self.oddities)?;
+            self.remove_orphans(folder, &contents);
+            listing.held.extend(self.held(folder, &contents));
+            listing.segments.extend(self.ready(folder, contents)?);
         }
-        Ok(segments)
+        self.watches.retain(&folders);
+        Ok(listing)
+    }
+
+    /// A partition in which nothing may be deleted. What of Kafka's is deleted is Kafka's business.
+    fn held(&self, folder: &Folder, contents: &Contents) -> Option<(TopicPartition, Hold)> {
+        if folder.layout.keeps() {
+            return None;
+        }
+        self.watches.see(folder, contents);
+        // Only this one does not pass by itself.
+        let hold = self.watches.hold(folder, contents, Duration::ZERO)?;
+        Some((folder.partition.clone(), hold))
     }
 
     fn ready(&mut self, folder: &Folder, mut contents: Contents) -> Result<Vec<Segment>, WalError> {
         let Some(newest) = contents.newest() else { return Ok(Vec::new()) };
-        let is_newest = |file: &SegmentFile| file.position == newest;
-        contents.segments.retain(|file| !is_newest(file) || self.is_idle(file));
+        // The broker may go on with a lower one than the highest: that one is in use, too.
+        let last_written = if folder.layout.keeps() { None } else { last_written(&contents) };
+        let is_in_use = |file: &SegmentFile| file.position == newest || Some(file.position) == last_written;
+        contents.segments.retain(|file| !is_in_use(file) || self.is_idle(file));
         if contents.segments.is_empty() {
             return Ok(Vec::new());
         }
@@ -50,9 +68,10 @@ impl Lister<'_> {
                 format: Some(folder.layout.format()),
                 position: file.position,
                 version: file.version,
-                may_grow: is_newest(&file),
+                may_grow: is_in_use(&file),
                 kept: folder.layout.keeps(),
                 verdict: if noted { self.verdict(folder, &file) } else { None },
+                change_time: Some(file.change_time),
             });
         }
         Ok(segments)

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf, Take};
 use tokio::task::JoinHandle;
 
 use super::scan::failed;
-use super::{Segment, Version, WalError, scan};
+use super::{ChangeTime, Segment, Version, WalError, scan};
 
 /// A file that was, when it was opened, the version that was listed.
 #[derive(Debug)]
@@ -27,13 +27,13 @@ pub(super) struct Opened {
 /// Changes with whatever is done to a file; also where its times are set back afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Touched {
-    at: (i64, i64),
+    at: ChangeTime,
     links: u64,
 }
 
 impl Touched {
     fn of(metadata: &Metadata) -> Self {
-        Self { at: (metadata.ctime(), metadata.ctime_nsec()), links: metadata.nlink() }
+        Self { at: ChangeTime::of(metadata), links: metadata.nlink() }
     }
 }
 

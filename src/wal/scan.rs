@@ -6,10 +6,11 @@ use std::fs::{self, DirEntry, FileType, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::layout::{self, Folder, Name};
 use super::note::NoteFile;
-use super::{Version, WalError};
+use super::{ChangeTime, Version, WalError};
 
 /// What looks much like a segment or a partition and is none, and why: somebody should know.
 pub(super) type Oddities = BTreeMap<PathBuf, String>;
@@ -20,6 +21,9 @@ pub(super) struct SegmentFile {
     pub(super) file: String,
     pub(super) position: u64,
     pub(super) version: Version,
+    pub(super) change_time: ChangeTime,
+    /// When it was created, where the file system knows it.
+    pub(super) created_at: Option<SystemTime>,
 }
 
 /// What a partition's directory holds.
@@ -40,6 +44,13 @@ impl Version {
     /// The version of a file.
     pub(super) fn of(metadata: &Metadata) -> io::Result<Self> {
         Ok(Self { size_bytes: metadata.len(), changed_at: metadata.modified()?, identity: metadata.ino() })
+    }
+}
+
+impl ChangeTime {
+    /// The time of a file's last change.
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self { secs: metadata.ctime(), nanos: metadata.ctime_nsec() }
     }
 }
 
@@ -136,7 +147,8 @@ fn segment(
         return Ok(None);
     }
     let version = Version::of(&metadata).map_err(|error| failed("look at", path, error))?;
-    Ok(Some(SegmentFile { file, position, version }))
+    let (change_time, created_at) = (ChangeTime::of(&metadata), metadata.created().ok());
+    Ok(Some(SegmentFile { file, position, version, change_time, created_at }))
 }
 
 /// Whether the directory holds a segment of a higher position than this, right now.

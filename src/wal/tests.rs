@@ -1,6 +1,7 @@
 //! Real files in real directories.
 
 mod deleting;
+mod holding;
 mod listing;
 mod names;
 mod noting;
@@ -15,7 +16,8 @@ use tempfile::TempDir;
 use super::dir::WalDir;
 use super::{SealedSegments, Segment, WalError};
 use crate::client::Receipt;
-use crate::ids::LogId;
+use crate::generate::{Format, Size, Spec, generate};
+use crate::ids::{LogId, TopicPartition};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -26,12 +28,12 @@ struct Wal {
 }
 
 impl Wal {
-    /// With these files, each of which holds its own name.
+    /// With these files, each of which holds a frame; its offset is the number that the file's name ends in.
     fn of(names: &[&str]) -> Self {
         let root = TempDir::with_prefix("wal-indexer-wal-").expect("a directory");
         let dir = WalDir::new(root.path(), LogId::new("first"));
         let wal = Self { root, dir };
-        names.iter().for_each(|name| wal.write(name, name.as_bytes()));
+        names.iter().for_each(|name| wal.write(name, &frame(number(name))));
         wal
     }
 
@@ -59,7 +61,7 @@ impl Wal {
     }
 
     async fn list(&self) -> Vec<Segment> {
-        let mut segments = self.dir.list().await.expect("a listing");
+        let mut segments = self.dir.list().await.expect("a listing").segments;
         segments.sort_by(|a, b| a.name.cmp(&b.name));
         segments
     }
@@ -74,6 +76,27 @@ impl Wal {
         let found = segments.iter().find(|segment| segment.name == name).cloned();
         found.unwrap_or_else(|| panic!("{name} is not among {segments:?}"))
     }
+}
+
+/// The number that a file's name ends in; 0, if it ends in none.
+fn number(name: &str) -> i64 {
+    let stem = name.strip_suffix(".log").unwrap_or(name);
+    let digits = stem.rsplit(|letter: char| !letter.is_ascii_digit()).next().unwrap_or_default();
+    digits.parse().unwrap_or_default()
+}
+
+/// A Chronik frame of one record, at this offset.
+fn frame(offset: i64) -> Vec<u8> {
+    let spec = Spec {
+        format: Format::ChronikV2,
+        size: Size::Records(1),
+        base_offset: offset,
+        partition: TopicPartition::new("orders", 0).expect("a name"),
+        ..Spec::default()
+    };
+    let mut bytes = Vec::new();
+    generate(&spec, &mut bytes).expect("a frame");
+    bytes
 }
 
 fn files_below(root: &Path, directory: &Path, files: &mut Vec<String>) {
@@ -105,6 +128,8 @@ fn kind(error: &WalError) -> &'static str {
         WalError::Changed { .. } => "changed",
         WalError::MayGrow { .. } => "may grow",
         WalError::Kept { .. } => "kept",
+        WalError::Held { hold, .. } => hold.name(),
+        WalError::Touched { .. } => "touched",
         WalError::OtherReceipt { .. } => "other receipt",
         WalError::NotASegment { .. } => "not a segment",
         WalError::Io { .. } => "io",

@@ -5,6 +5,7 @@ mod agent;
 mod authority;
 mod broker;
 mod chaos;
+mod chronik;
 mod client;
 mod collector;
 mod commands;

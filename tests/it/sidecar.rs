@@ -30,26 +30,28 @@ pub struct Sidecar {
 fn flags(wal: &Path, endpoints: &[String]) -> Vec<String> {
     let endpoints = endpoints.join(",");
     let wal = wal.to_str().expect("UTF-8");
-    let flags = ["agent", "--wal-dir", wal, "--endpoint", &endpoints, "--min-segment-age", "0"];
+    let flags = ["agent", "--wal-dir", wal, "--endpoint", &endpoints];
     flags.into_iter().map(str::to_owned).collect()
 }
 
 /// One run of the agent, to its end.
 pub fn once(wal: &Path, endpoints: &[String], more: &[&str]) -> Output {
-    command(flags(wal, endpoints)).args(["--once"]).args(more).output().expect("the program starts")
+    let age = unless_given(more, "--min-segment-age", "0");
+    command(flags(wal, endpoints)).arg("--once").args(age).args(more).output().expect("the program starts")
+}
+
+/// A flag with its value, unless it is among others: flags that are given twice are refused.
+fn unless_given(flags: &[&str], flag: &'static str, value: &'static str) -> Vec<&'static str> {
+    if flags.contains(&flag) { Vec::new() } else { vec![flag, value] }
 }
 
 impl Sidecar {
     pub fn start(wal: &Path, endpoints: &[String], more: &[&str]) -> Self {
         let root = TempDir::with_prefix("wal-indexer-it-").expect("a directory");
         let log = File::create(root.path().join("log")).expect("a file");
-        // Flags that are given twice are refused.
-        let more_or = |flag: &'static str, value: &'static str| match more.contains(&flag) {
-            true => Vec::new(),
-            false => vec![flag, value],
-        };
         let mut process = command(flags(wal, endpoints))
-            .args(more_or("--interval", "0.1"))
+            .args(unless_given(more, "--interval", "0.1"))
+            .args(unless_given(more, "--min-segment-age", "0"))
             .args(["--metrics-listen", "127.0.0.1:0"])
             .args(more)
             .stdout(Stdio::piped())
@@ -161,6 +163,14 @@ impl Wal {
         for id in ids {
             self.add(topic, partition, id);
         }
+    }
+
+    /// Writes bytes to a segment that is sealed already, and then the segment that its broker writes to anew: the latter is
+    /// always the last one written to.
+    pub fn rewrite(&self, topic: &str, partition: i32, id: u64, bytes: &[u8]) {
+        fs::write(self.path().join(name(topic, partition, id)), bytes).expect("written");
+        let newest = *self.ids(topic, partition).last().expect("a segment");
+        self.add(topic, partition, newest);
     }
 
     /// Which segments of a partition are there.

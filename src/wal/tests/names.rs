@@ -109,6 +109,7 @@ fn workers_are_pointed_to_the_same_file() {
             may_grow: false,
             kept: false,
             verdict: None,
+            change_time: None,
         };
         dir.url(&segment).map(String::from)
     };

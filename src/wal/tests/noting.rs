@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Wal, kind};
+use super::{Wal, frame, kind};
 use crate::wal::note::{self, Note, NoteError};
 use crate::wal::{Rejection, SealedSegments, Verdict, WalError};
 
@@ -50,13 +50,14 @@ async fn a_rejected_segment_stays_and_a_note_says_why() {
         note["rejected_at"].as_str().is_some_and(|at| at.starts_with("20") && at.ends_with('Z')),
         "{note}"
     );
-    assert_eq!(note["version"]["size_bytes"], NAME.len());
+    assert_eq!(note["version"]["size_bytes"], frame(1).len());
 }
 
 #[tokio::test]
 async fn a_note_counts_until_the_segment_changes() {
     let wal = rejected().await;
     wal.write(NAME, b"mended");
+    wal.write(NEWEST, &frame(2));
     assert_eq!(verdict(&wal).await, None);
     wal.dir.reject(&wal.segment(NAME).await, &rejection()).await.expect("another note");
     assert_eq!(verdict(&wal).await, Some(Verdict::Rejected));
@@ -142,6 +143,7 @@ async fn an_operator_skips_a_segment_and_takes_it_back() {
     note::skip(&wal.path(NAME)).expect("nobody needs to have rejected it");
     assert_eq!(verdict(&wal).await, Some(Verdict::Skipped));
     wal.write(NAME, b"changed");
+    wal.write(NEWEST, &frame(2));
     assert_eq!(verdict(&wal).await, None, "it was skipped as it was");
 }
 

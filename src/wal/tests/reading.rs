@@ -51,6 +51,7 @@ async fn a_segment_is_read_to_its_end() {
         let wal = Wal::of(&["orders/0/wal_0_2.log"]);
         let bytes: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
         wal.write(NAME, &bytes);
+        wal.set_time(NAME, SystemTime::now() - HOUR);
         let mut reading = wal.dir.open(&wal.segment(NAME).await).await.expect("it is there");
         let mut read = Vec::new();
         reading.read_to_end(&mut read).await.expect("its bytes");

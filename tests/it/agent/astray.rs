@@ -60,7 +60,7 @@ struct Undeletable {
 }
 
 impl SealedSegments for Undeletable {
-    async fn list(&self) -> Result<Vec<Segment>, WalError> {
+    async fn list(&self) -> Result<Listing, WalError> {
         self.wal.list().await
     }
 

@@ -1,0 +1,198 @@
+//! Moves the start of a broker's log before segments are deleted from its disk (Kafka's `DeleteRecords`). Consumers that ask for a deleted
+//! offset then get `OFFSET_OUT_OF_RANGE`, where they would silently be given the next record that is left.
+//!
+//! [`LogStart`] stands between an agent and its segments: nothing is deleted before the broker has moved the log's start. Brokers
+//! may forget it when they start again (Chronik 2.6 to 2.10 do), so it is looked at now and then, and moved again.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rskafka::BackoffConfig;
+use rskafka::client::partition::{OffsetAt, PartitionClient, UnknownTopicHandling};
+use rskafka::client::{Client, ClientBuilder};
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::client::Receipt;
+use crate::ids::TopicPartition;
+use crate::wal::{Hold, Listing, Reading, Rejection, SealedSegments, Segment, WalError};
+use crate::wording::chain;
+
+/// How long a broker's answer is waited for, its connection and its partition's leader included.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// How often the broker is asked whether it still knows where its logs start.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Why the start of a log could not be moved.
+#[derive(Debug, thiserror::Error)]
+pub enum LogStartError {
+    /// The broker cannot be reached, or refuses.
+    #[error("the broker does not move the log's start")]
+    Broker(#[from] rskafka::client::error::Error),
+    /// The broker does not answer.
+    #[error("the broker has not answered within {}", humantime(ANSWER_MAX))]
+    Silent,
+}
+
+fn humantime(duration: Duration) -> String {
+    format!("{} s", duration.as_secs())
+}
+
+/// Sealed segments whose broker is told that its log starts later before any of them is deleted.
+#[derive(Debug)]
+pub struct LogStart<W> {
+    wal: W,
+    starts: Arc<Starts>,
+    looking: JoinHandle<()>,
+}
+
+impl<W> LogStart<W> {
+    /// For the segments of the broker behind these bootstrap addresses (`HOST:PORT`). `known` says where logs start from which segments were
+    /// deleted before. Must be called within a Tokio runtime. Nobody connects yet.
+    pub fn new(wal: W, bootstrap: Vec<String>, known: BTreeMap<TopicPartition, i64>) -> Self {
+        let starts = Arc::new(Starts { bootstrap, client: AsyncMutex::default(), known: Mutex::new(known) });
+        let looking = tokio::spawn(look_after(Arc::clone(&starts)));
+        Self { wal, starts, looking }
+    }
+}
+
+impl<W> Drop for LogStart<W> {
+    fn drop(&mut self) {
+        self.looking.abort();
+    }
+}
+
+impl<W: SealedSegments> SealedSegments for LogStart<W> {
+    fn list(&self) -> impl Future<Output = Result<Listing, WalError>> + Send {
+        self.wal.list()
+    }
+
+    fn open(&self, segment: &Segment) -> impl Future<Output = Result<Reading, WalError>> + Send {
+        self.wal.open(segment)
+    }
+
+    fn hold(
+        &self,
+        segment: &Segment,
+        receipt: &Receipt,
+    ) -> impl Future<Output = Result<Option<Hold>, WalError>> + Send {
+        self.wal.hold(segment, receipt)
+    }
+
+    async fn delete(&self, segment: &Segment, receipt: &Receipt) -> Result<(), WalError> {
+        let held = |hold| WalError::Held { name: segment.name.clone(), hold };
+        if let Some(hold) = self.wal.hold(segment, receipt).await? {
+            return Err(held(hold));
+        }
+        if let Some(range) = receipt.offsets() {
+            let start = range.last().saturating_add(1);
+            let moved = self.starts.move_to(&segment.partition, start).await;
+            moved.map_err(|error| held(Hold::BrokerNotReady(chain(&error))))?;
+        }
+        self.wal.delete(segment, receipt).await
+    }
+
+    fn reject(
+        &self,
+        segment: &Segment,
+        rejection: &Rejection,
+    ) -> impl Future<Output = Result<(), WalError>> + Send {
+        self.wal.reject(segment, rejection)
+    }
+
+    fn url(&self, segment: &Segment) -> Option<url::Url> {
+        self.wal.url(segment)
+    }
+}
+
+/// Where logs start, and the broker that has to know it.
+#[derive(Debug)]
+struct Starts {
+    bootstrap: Vec<String>,
+    /// Made by the first who needs it; `None` again after a failure.
+    client: AsyncMutex<Option<Arc<Client>>>,
+    known: Mutex<BTreeMap<TopicPartition, i64>>,
+}
+
+impl Starts {
+    /// Moves the start of a partition's log, unless it is there or beyond already.
+    async fn move_to(&self, partition: &TopicPartition, start: i64) -> Result<bool, LogStartError> {
+        let moved = tokio::time::timeout(ANSWER_MAX, async {
+            let client = self.client().await?;
+            let log = partition_of(&client, partition).await?;
+            if log.get_offset(OffsetAt::Earliest).await? >= start {
+                return Ok(false);
+            }
+            log.delete_records(start, ANSWER_MAX.as_millis() as i32).await.map(|()| true)
+        });
+        let moved = match moved.await {
+            Ok(moved) => moved.map_err(LogStartError::from),
+            Err(_) => Err(LogStartError::Silent),
+        };
+        match &moved {
+            Ok(_) => {
+                let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+                let known = known.entry(partition.clone()).or_insert(start);
+                *known = start.max(*known);
+            }
+            // Perhaps it is the connection's fault.
+            Err(_) => *self.client.lock().await = None,
+        }
+        moved
+    }
+
+    async fn client(&self) -> Result<Arc<Client>, rskafka::client::error::Error> {
+        let mut client = self.client.lock().await;
+        if let Some(client) = &*client {
+            return Ok(Arc::clone(client));
+        }
+        let patience = BackoffConfig { deadline: Some(ANSWER_MAX / 2), ..BackoffConfig::default() };
+        let builder = ClientBuilder::new(self.bootstrap.clone()).client_id("wal-indexer-agent");
+        let built = Arc::new(builder.backoff_config(patience).build().await?);
+        *client = Some(Arc::clone(&built));
+        Ok(built)
+    }
+
+    fn known(&self) -> BTreeMap<TopicPartition, i64> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+async fn partition_of(
+    client: &Client,
+    partition: &TopicPartition,
+) -> Result<PartitionClient, rskafka::client::error::Error> {
+    client.partition_client(partition.topic(), partition.partition(), UnknownTopicHandling::Error).await
+}
+
+/// Moves the starts again that the broker has forgotten, as long as it is not aborted.
+async fn look_after(starts: Arc<Starts>) {
+    let mut said = BTreeMap::new();
+    loop {
+        for (partition, start) in starts.known() {
+            let why = match starts.move_to(&partition, start).await {
+                Ok(false) => None,
+                Ok(true) => {
+                    info!(%partition, start, "the broker had forgotten where the log starts, and knows it again");
+                    None
+                }
+                Err(error) => Some(chain(&error as &dyn Error)),
+            };
+            if let Some(why) = &why
+                && said.get(&partition) != Some(why)
+            {
+                warn!(%partition, start, why, "cannot see to where the log starts");
+            }
+            match why {
+                Some(why) => _ = said.insert(partition, why),
+                None => _ = said.remove(&partition),
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}

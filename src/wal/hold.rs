@@ -1,0 +1,97 @@
+//! What must stay in a partition's directory although it is stored, because its broker may still need it there.
+//!
+//! Names and times tell it as far as they can; the frames tell where the log ends; the kernel tells who writes.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::layout::Folder;
+use super::scan::{Contents, SegmentFile, failed};
+use super::{Hold, WalError, frames};
+
+/// Since when each partition's highest segment has also been the one last written to, as far as this process has watched it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watches(Arc<Mutex<HashMap<String, Instant>>>);
+
+impl Watches {
+    /// A directory was looked at.
+    pub(super) fn see(&self, folder: &Folder, contents: &Contents) {
+        let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match is_highest_last_written(contents) {
+            true => _ = watches.entry(folder.path.clone()).or_insert_with(Instant::now),
+            false => _ = watches.remove(&folder.path),
+        }
+    }
+
+    /// All other directories are gone.
+    pub(super) fn retain(&self, folders: &[Folder]) {
+        let there: HashSet<_> = folders.iter().map(|folder| &*folder.path).collect();
+        let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.retain(|path, _| there.contains(&**path));
+    }
+
+    fn watched_for(&self, folder: &Folder) -> Option<Duration> {
+        let watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.get(&folder.path).map(Instant::elapsed)
+    }
+
+    /// What keeps every segment of a partition in its place.
+    pub(super) fn hold(&self, folder: &Folder, contents: &Contents, age_min: Duration) -> Option<Hold> {
+        if !is_highest_last_written(contents) {
+            return Some(Hold::NotLastWritten);
+        }
+        let is_watched = self.watched_for(folder).is_some_and(|watched| watched >= age_min);
+        match is_watched || is_settled(contents, age_min) {
+            true => None,
+            false => Some(Hold::Unsettled),
+        }
+    }
+}
+
+/// The position of the segment that was last written to, by the files' times; the highest of those with the same time.
+pub(super) fn last_written(contents: &Contents) -> Option<u64> {
+    let last = contents.segments.iter().max_by_key(|file| (file.version.changed_at, file.position));
+    last.map(|file| file.position)
+}
+
+fn is_highest_last_written(contents: &Contents) -> bool {
+    last_written(contents) == contents.newest()
+}
+
+/// Whether the files alone show that the broker has gone on with the highest segment for so long: it is there for as long, and
+/// no other was written to since.
+fn is_settled(contents: &Contents, age_min: Duration) -> bool {
+    let now = SystemTime::now();
+    let newest = contents.newest();
+    let is_old = |time: SystemTime| now.duration_since(time).is_ok_and(|age| age >= age_min);
+    contents.segments.iter().all(|file| {
+        let is_old_newest = Some(file.position) == newest && file.created_at.is_some_and(is_old);
+        age_min.is_zero() || is_old(file.version.changed_at) || is_old_newest
+    })
+}
+
+/// Whether a later segment of the partition holds a whole frame beyond this offset: then the end of the log is not here. Blocks.
+pub(super) fn is_log_longer(
+    root: &Path,
+    folder: &Folder,
+    contents: &Contents,
+    position: u64,
+    last_offset: i64,
+) -> Result<bool, WalError> {
+    let mut later: Vec<&SegmentFile> = contents
+        .segments
+        .iter()
+        .filter(|file| file.position > position && file.version.size_bytes > 0)
+        .collect();
+    later.sort_by_key(|file| file.position);
+    for file in later {
+        let path = root.join(folder.name_of(&file.file));
+        let reaches = frames::reach_beyond(&path, folder.layout.format(), last_offset);
+        if reaches.map_err(|error| failed("read", &path, error))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

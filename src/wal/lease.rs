@@ -1,0 +1,212 @@
+//! Whether any process has a file open for writing.
+//!
+//! A read lease answers it: the kernel refuses one on a file that is open for writing, whoever has it open (`fcntl(2)`,
+//! `F_SETLEASE`). It needs the file's owner or `CAP_LEASE`, a local file system, and the same kernel as the writers. Where it is
+//! not to be had, the open files of all processes are looked through (`proc(5)`), provided that all of them can be seen.
+
+#![expect(
+    unsafe_code,
+    reason = "no well-kept crate offers leases: two calls of fcntl on a descriptor that is open"
+)]
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// What can be said about a file's writers.
+#[derive(Debug)]
+pub(super) enum Writers<'file> {
+    /// Nobody has it open for writing. Nobody can open it for writing either while the lease, if there is one, is held.
+    None {
+        /// Given back when it is dropped: that is all that it is there for.
+        _lease: Option<ReadLease<'file>>,
+    },
+    /// Somebody has it open for writing.
+    Some,
+    /// It cannot be found out, for this reason.
+    Unknown(String),
+}
+
+impl<'file> Writers<'file> {
+    /// Looks for writers of a file that was opened for reading only. Blocks.
+    pub(super) fn of(file: &'file File) -> io::Result<Self> {
+        match ReadLease::take(file.as_fd()) {
+            Ok(lease) => Ok(Self::None { _lease: Some(lease) }),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Self::Some),
+            Err(error) => {
+                let metadata = file.metadata()?;
+                Ok(match find_writer(&metadata) {
+                    Ok(true) => Self::Some,
+                    Ok(false) => Self::None { _lease: None },
+                    Err(why) => Self::Unknown(format!("no lease ({error}), and {why}")),
+                })
+            }
+        }
+    }
+}
+
+/// Chooses the signal (`asm-generic/fcntl.h`); the crate `libc` lacks it.
+const F_SETSIG: libc::c_int = 10;
+
+/// A read lease on a file. Whoever opens the file for writing waits until it is dropped, or for the kernel's
+/// `lease-break-time`.
+#[derive(Debug)]
+pub(super) struct ReadLease<'file> {
+    file: BorrowedFd<'file>,
+}
+
+impl<'file> ReadLease<'file> {
+    fn take(file: BorrowedFd<'file>) -> io::Result<Self> {
+        // The holder of a lease is told by a signal when somebody wants to write. The default signal, SIGIO, would end the process;
+        // this one is ignored by default.
+        fcntl(file, F_SETSIG, libc::SIGURG)?;
+        fcntl(file, libc::F_SETLEASE, libc::F_RDLCK)?;
+        Ok(Self { file })
+    }
+}
+
+impl Drop for ReadLease<'_> {
+    fn drop(&mut self) {
+        // It cannot fail for a lease that is held; the kernel takes it away when the file is closed.
+        let _ = fcntl(self.file, libc::F_SETLEASE, libc::F_UNLCK);
+    }
+}
+
+fn fcntl(file: BorrowedFd<'_>, command: libc::c_int, argument: libc::c_int) -> io::Result<()> {
+    // SAFETY: the descriptor is open for as long as it is borrowed, and both commands take an integer.
+    match unsafe { libc::fcntl(file.as_raw_fd(), command, argument) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// File systems whose files only this machine's processes write to.
+const LOCAL: &[&str] =
+    &["bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"];
+
+/// The initial PID namespace's inode (`PROC_PID_INIT_INO` in the kernel): processes of all others can be seen from it.
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Whether a process that can be seen has the file open for writing. An error says why that cannot be found out.
+fn find_writer(file: &Metadata) -> Result<bool, String> {
+    if !is_local(file.dev()).map_err(|error| format!("the mounted file systems cannot be read: {error}"))? {
+        return Err("other machines may write to its file system".to_owned());
+    }
+    let namespace =
+        fs::metadata("/proc/self/ns/pid").map_err(|error| format!("there is no /proc: {error}"))?;
+    if namespace.ino() != INITIAL_PID_NAMESPACE {
+        return Err("not all processes can be seen from this PID namespace".to_owned());
+    }
+    let processes = fs::read_dir("/proc").map_err(|error| format!("/proc cannot be listed: {error}"))?;
+    for process in processes.flatten() {
+        let is_process = process.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        if is_process && writes_to(&process.path(), file)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn writes_to(process: &Path, file: &Metadata) -> Result<bool, String> {
+    let descriptors = match fs::read_dir(process.join("fd")) {
+        Ok(descriptors) => descriptors,
+        // The process has ended.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(format!("the open files of {} cannot be seen: {error}", process.display())),
+    };
+    for descriptor in descriptors.flatten() {
+        let is_it = fs::metadata(descriptor.path())
+            .is_ok_and(|open| (open.dev(), open.ino()) == (file.dev(), file.ino()));
+        if is_it && is_for_writing(&process.join("fdinfo").join(descriptor.file_name())) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a descriptor may be written through, by its `fdinfo`; yes, where that cannot be read.
+fn is_for_writing(fdinfo: &Path) -> bool {
+    let Ok(text) = fs::read_to_string(fdinfo) else { return true };
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_none_or(|flags| flags & libc::O_ACCMODE != libc::O_RDONLY)
+}
+
+/// Whether the mount with this device number is of a local file system.
+fn is_local(device: u64) -> io::Result<bool> {
+    let number = format!("{}:{}", libc::major(device), libc::minor(device));
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(mounts.lines().any(|line| {
+        let is_it = line.split(' ').nth(2) == Some(&*number);
+        let file_system = line.split_once(" - ").and_then(|(_, rest)| rest.split(' ').next());
+        is_it && file_system.is_some_and(|name| LOCAL.contains(&name))
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+
+    use super::*;
+
+    fn file() -> (tempfile::TempDir, std::path::PathBuf) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("file");
+        fs::write(&path, "bytes").expect("a file");
+        (dir, path)
+    }
+
+    #[test]
+    fn a_file_has_writers_as_long_as_it_is_open_for_writing() {
+        let (_dir, path) = file();
+        let file = File::open(&path).expect("a file");
+        let _reader = File::open(&path).expect("a file");
+        assert!(matches!(Writers::of(&file).expect("an answer"), Writers::None { _lease: Some(_) }));
+        for options in [OpenOptions::new().append(true), OpenOptions::new().read(true).write(true)] {
+            let writer = options.open(&path).expect("a file");
+            assert!(matches!(Writers::of(&file).expect("an answer"), Writers::Some));
+            drop(writer);
+            assert!(matches!(Writers::of(&file).expect("an answer"), Writers::None { _lease: Some(_) }));
+        }
+    }
+
+    #[test]
+    fn whoever_opens_a_leased_file_for_writing_waits_and_ends_nobody() {
+        let (_dir, path) = file();
+        let file = File::open(&path).expect("a file");
+        let Writers::None { _lease: Some(lease) } = Writers::of(&file).expect("an answer") else {
+            panic!("a writer")
+        };
+        let (opened, is_open) = std::sync::mpsc::channel();
+        let opening = std::thread::spawn(move || {
+            let file = OpenOptions::new().append(true).open(path).expect("a file");
+            opened.send(()).expect("somebody waits");
+            file
+        });
+        let brief = std::time::Duration::from_millis(200);
+        assert!(is_open.recv_timeout(brief).is_err(), "it is leased");
+        drop(lease);
+        let _writer = opening.join().expect("it opens");
+        assert!(matches!(Writers::of(&file).expect("an answer"), Writers::Some));
+    }
+
+    #[test]
+    fn open_files_of_all_processes_are_looked_through_where_they_can_be_seen() {
+        let (_dir, path) = file();
+        let file = File::open(&path).expect("a file");
+        let found = |file: &File| writes_to(Path::new("/proc/self"), &file.metadata().expect("a file"));
+        assert_eq!(found(&file), Ok(false));
+        let writer = OpenOptions::new().append(true).open(&path).expect("a file");
+        assert_eq!(found(&file), Ok(true));
+        drop(writer);
+        assert_eq!(found(&file), Ok(false));
+        assert_eq!(
+            writes_to(Path::new("/proc/0"), &file.metadata().expect("a file")),
+            Ok(false),
+            "it has ended"
+        );
+        assert!(is_for_writing(Path::new("/nowhere")), "where nothing can be read, it counts as a writer");
+    }
+}
