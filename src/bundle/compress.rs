@@ -61,7 +61,7 @@ impl BlockCompressor {
         let far_apart = plain.len() >= LONG_DISTANCE_FROM_BYTES;
         self.compressor.set_parameter(CParameter::EnableLongDistanceMatching(far_apart))?;
         self.compressed.clear();
-        self.compressed.try_reserve(zstd::compress_bound(plain.len()))?;
+        self.compressed.try_reserve(zstd::zstd_safe::compress_bound(plain.len()))?;
         self.compressor.compress_to_buffer(plain, &mut self.compressed)?;
         self.opened.clear();
         self.opened.try_reserve(plain.len())?;

@@ -242,8 +242,11 @@ fn open(member: &[u8]) -> Result<Vec<u8>, HotError> {
     if size > OPENED_BYTES_MAX || size > EXPANSION_MAX * member.len() as u64 {
         return Err(opening("its frame states more than can be"));
     }
-    let opened =
-        zstd::bulk::decompress(member, size as usize).map_err(|error| opening(&error.to_string()))?;
+    let mut opened = Vec::new();
+    opened.try_reserve_exact(size as usize).map_err(|error| opening(&error.to_string()))?;
+    zstd::bulk::Decompressor::new()
+        .and_then(|mut decompressor| decompressor.decompress_to_buffer(member, &mut opened))
+        .map_err(|error| opening(&error.to_string()))?;
     if opened.len() as u64 != size {
         return Err(opening("it opens to other than its frame states"));
     }

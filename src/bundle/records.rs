@@ -145,8 +145,10 @@ impl BlockEntry {
             Ok(None) => return Err(opening("its frame states no size".into())),
             Err(_) => return Err(opening("no zstd frame".into())),
         }
-        let plain = zstd::bulk::Decompressor::new()
-            .and_then(|mut decompressor| decompressor.decompress(compressed, plain_len as usize))
+        let mut plain = Vec::new();
+        plain.try_reserve_exact(plain_len as usize).map_err(|error| opening(error.to_string()))?;
+        zstd::bulk::Decompressor::new()
+            .and_then(|mut decompressor| decompressor.decompress_to_buffer(compressed, &mut plain))
             .map_err(|error| opening(error.to_string()))?;
         if plain.len() as u64 != u64::from(plain_len) {
             return Err(opening(format!("it opens to {} bytes", plain.len())));

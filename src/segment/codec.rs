@@ -323,11 +323,14 @@ fn zstd_frames(decoder: &mut ZstdDecoder<'_>, input: &[u8], bytes_max: usize) ->
     }
 }
 
+/// `ZSTD_error_frameParameter_windowTooLarge` of zstd_errors.h, which pins its values down.
+const ZSTD_WINDOW_TOO_LARGE: usize = 16;
+
+/// The crate's errors hold the library's words and not its code, so words are compared.
 fn zstd_failure(error: &io::Error) -> Failure {
-    use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge as WINDOW_TOO_LARGE;
-    let error = error.get_ref().and_then(|error| error.downcast_ref::<zstd::Error>());
-    match error {
-        Some(error) if error.is(WINDOW_TOO_LARGE) => Failure::WindowTooLarge,
-        _ => CompressionFlaw::Broken.into(),
+    let words = zstd::zstd_safe::get_error_name(0_usize.wrapping_sub(ZSTD_WINDOW_TOO_LARGE));
+    match error.to_string() == words {
+        true => Failure::WindowTooLarge,
+        false => CompressionFlaw::Broken.into(),
     }
 }

@@ -295,7 +295,7 @@ fn a_block_that_is_no_frame_of_the_stated_size_does_not_open() {
     check(&streamed, 2_000, "its frame states no size");
     // Two frames, the first of the right size.
     let twice = [&compressed[..], &compressed[..]].concat();
-    check(&twice, 2_000, "Destination buffer is too small: 4000 bytes needed, 2000 given");
+    check(&twice, 2_000, "Destination buffer is too small");
     let cut = &compressed[..compressed.len() - 1];
     check(cut, 2_000, "Src size is incorrect");
 }
