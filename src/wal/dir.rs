@@ -166,6 +166,12 @@ impl WalDir {
         news
     }
 
+    /// Whether the last listing found something odd about this.
+    #[cfg(test)]
+    pub(super) fn is_odd(&self, path: &Path) -> bool {
+        self.known_oddities.lock().unwrap_or_else(PoisonError::into_inner).contains_key(path)
+    }
+
     fn hold_now(&self, segment: &Segment, receipt: &Receipt) -> Result<Option<Hold>, WalError> {
         let (folder, position) = place(segment)?;
         let path = self.path_of(segment);

@@ -12,6 +12,12 @@ use crate::ids::{LogId, TopicPartition};
 /// Beside a Kafka partition's segments.
 const METADATA: &str = "partition.metadata";
 
+/// Where Chronik's own indexer puts what it makes of `TOPIC/PARTITION`, beside the WAL directory (its releases 2.0 to 2.10).
+const INDEXER_OUTPUT: &str = "segments/segments";
+
+/// An indexer that has written nothing for so long is at work no more: it looks for segments every 30 s.
+const INDEXER_IDLE_MIN: Duration = Duration::from_secs(600);
+
 /// What a listing is made with.
 pub(super) struct Lister<'a> {
     pub(super) root: &'a Path,
@@ -34,7 +40,24 @@ impl Lister<'_> {
             listing.segments.extend(self.ready(folder, contents)?);
         }
         self.watches.retain(&folders);
+        self.look_for_another_indexer(&folders);
         Ok(listing)
+    }
+
+    /// Chronik has an indexer of its own, which cannot be turned off. It reads sealed segments some time after they were sealed, and fails for
+    /// ever on those that are gone.
+    fn look_for_another_indexer(&mut self, folders: &[Folder]) {
+        let Some(data) = self.root.parent() else { return };
+        let at_work = folders.iter().filter(|folder| folder.layout == Layout::Chronik).find_map(|folder| {
+            let output = data.join(INDEXER_OUTPUT).join(&folder.path);
+            let written_at = std::fs::metadata(&output).and_then(|output| output.modified()).ok()?;
+            let age = SystemTime::now().duration_since(written_at).unwrap_or_default();
+            (age < INDEXER_IDLE_MIN).then_some(output)
+        });
+        if let Some(output) = at_work {
+            let why = "the broker's own indexer is at work here, and fails on segments that are gone: leave it time with --keep-for";
+            self.oddities.insert(output, why.to_owned());
+        }
     }
 
     /// A partition in which nothing may be deleted. What of Kafka's is deleted is Kafka's business.

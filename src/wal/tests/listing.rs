@@ -188,6 +188,25 @@ async fn a_partition_whose_highest_segment_is_not_the_last_written_is_held() {
     }
 }
 
+#[tokio::test]
+async fn another_indexer_at_work_is_odd() {
+    let data = tempfile::TempDir::with_prefix("wal-indexer-wal-").expect("a directory");
+    let segment = data.path().join("wal/orders/0/wal_0_1.log");
+    let output = data.path().join("segments/segments/orders/0");
+    fs::create_dir_all(segment.parent().expect("a directory")).expect("directories");
+    fs::write(&segment, frame(1)).expect("a file");
+    let dir = WalDir::new(data.path().join("wal"), LogId::new("first"));
+    dir.list_now().expect("a listing");
+    assert!(!dir.is_odd(&output));
+    fs::create_dir_all(&output).expect("directories");
+    dir.list_now().expect("a listing");
+    assert!(dir.is_odd(&output));
+    let long_ago = fs::FileTimes::new().set_modified(SystemTime::now() - HOUR);
+    fs::File::open(&output).and_then(|output| output.set_times(long_ago)).expect("a time");
+    dir.list_now().expect("a listing");
+    assert!(!dir.is_odd(&output));
+}
+
 #[test]
 fn oddities_are_news_only_once() {
     let wal = Wal::of(&[]);
