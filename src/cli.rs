@@ -9,6 +9,7 @@ mod error;
 mod expire;
 mod export;
 mod fetch;
+mod file_mode;
 mod generate;
 mod health;
 mod index;
@@ -27,13 +28,16 @@ mod search;
 mod seconds;
 mod security;
 mod serve;
+mod signals;
 mod stats;
+mod stderr;
 mod store;
 mod sweep;
 mod text;
 mod verify;
 mod when;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -113,7 +117,10 @@ enum Command {
 
 /// Runs the program: parses the command line, does what it says, prints an error once.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return say(&error),
+    };
     telemetry::propagate();
     let otlp = match cli.start_watching() {
         Ok(otlp) => otlp,
@@ -139,8 +146,22 @@ pub fn main() -> ExitCode {
     };
     otlp.into_iter().for_each(Otlp::end);
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            stderr::flush();
+            ExitCode::SUCCESS
+        }
         Err(error) => error.report(),
+    }
+}
+
+/// Prints help, the version, or what is wrong with the command line. Help that cannot be written is a failure.
+fn say(error: &clap::Error) -> ExitCode {
+    let (printed, code) = (error.print(), error.exit_code());
+    match printed {
+        Err(cause) if !error.use_stderr() && cause.kind() != io::ErrorKind::BrokenPipe => {
+            CliError::new(Exit::Failed, "standard output", &cause).report()
+        }
+        _ => ExitCode::from(u8::try_from(code).unwrap_or(Exit::Usage as u8)),
     }
 }
 

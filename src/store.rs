@@ -47,7 +47,7 @@ pub use retry::Patience;
 pub use source::{
     RANGE_BYTES, RANGES_AT_ONCE, Source, SourceError, SourceRoots, SourceUrlError, check_source_root,
 };
-pub use url::{LocationError, PREFIX_BYTES_MAX};
+pub use url::{LocationError, PREFIX_BYTES_MAX, parse_url};
 
 use error::Cause::{Io, Length, TooLarge};
 use retry::Pace;

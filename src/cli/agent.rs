@@ -11,19 +11,19 @@ use std::time::Duration;
 use clap::Subcommand;
 use futures::future;
 use sha2::{Digest, Sha256};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 use tracing::info;
 use url::Url;
 
 use deletion::{DeletionArgs, Wal};
 
+use super::file_mode::FileModeArgs;
 use super::index::Torn;
 use super::metrics::{Collected, MetricsArgs};
 use super::otlp::{OtlpArgs, process_name};
 use super::progress::{Progress, When};
 use super::seconds::{positive_seconds, seconds};
 use super::security::SecurityArgs;
+use super::signals::Signals;
 use super::{CliError, Exit, endpoint, runtime};
 use crate::agent::{Agent, Checkpoint, CheckpointError, Settings, Slots, Summary};
 use crate::client::{Client, Endpoint, Patience};
@@ -59,6 +59,9 @@ pub struct Args {
     /// later, 3 if one is rejected.
     #[arg(long, env = "WAL_INDEXER_ONCE")]
     once: bool,
+
+    #[command(flatten)]
+    file_mode: FileModeArgs,
 
     #[command(flatten)]
     metrics: MetricsArgs,
@@ -177,7 +180,7 @@ struct PaceArgs {
     drain_timeout: Duration,
 }
 
-/// Writes a decision down, or looks after the directories until SIGTERM or SIGINT.
+/// Writes a decision down, or looks after the directories until SIGTERM, SIGINT or SIGQUIT.
 pub fn run(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     match args.decision {
         Some(Decision::Skip { paths }) => decide(&paths, note::skip),
@@ -210,6 +213,7 @@ fn decide(paths: &[PathBuf], decision: fn(&Path) -> Result<(), NoteError>) -> Re
 
 async fn look_after(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     let failed = |what: &str, error: &dyn std::error::Error| CliError::new(Exit::Failed, what, error);
+    args.file_mode.apply();
     let metrics = args.metrics.collect(otlp).await?;
     let signals = Signals::listen()?;
     let progress = args.progress.is_wanted().then(|| Progress::start(args.wal.wal_dirs.len() > 1));
@@ -382,41 +386,5 @@ fn conclude(summaries: &[Summary]) -> Result<(), CliError> {
     match left {
         0 => Ok(()),
         left => Err(CliError::because(Exit::Again, format!("segments that stay for later: {left}"))),
-    }
-}
-
-/// SIGTERM and SIGINT, counted.
-struct Signals(watch::Receiver<u32>);
-
-impl Signals {
-    fn listen() -> Result<Self, CliError> {
-        let listen = |kind: SignalKind| {
-            signal(kind).map_err(|error| CliError::new(Exit::Failed, "cannot handle signals", &error))
-        };
-        let (terminate, interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-        let (count, counted) = watch::channel(0);
-        tokio::spawn(count_signals(terminate, interrupt, count));
-        Ok(Self(counted))
-    }
-
-    /// When so many have come.
-    fn nth(&self, n: u32) -> impl Future<Output = ()> + 'static {
-        let mut counted = self.0.clone();
-        async move {
-            if counted.wait_for(|count| *count >= n).await.is_err() {
-                // Nobody counts any more: nothing will come.
-                future::pending().await
-            }
-        }
-    }
-}
-
-async fn count_signals(mut terminate: Signal, mut interrupt: Signal, count: watch::Sender<u32>) {
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        count.send_modify(|count| *count += 1);
     }
 }

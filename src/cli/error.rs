@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use tonic::{Code, Status};
 
+use super::stderr;
 use crate::ingest::IngestError;
 use crate::rpc::status::of_ingest;
 use crate::wording::{chain, code_name};
@@ -83,7 +84,7 @@ impl CliError {
 
     /// Prints the line and returns the code.
     pub fn report(&self) -> ExitCode {
-        eprintln!("error: {}", self.line);
+        stderr::last_line(&format!("error: {}", self.line));
         ExitCode::from(self.exit as u8)
     }
 }

@@ -1,5 +1,6 @@
 //! `expire`: retention and erasure. Shows what would go; deletes it only when told to.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::num::NonZeroU64;
 
@@ -7,7 +8,7 @@ use serde::Serialize;
 
 use super::store::{StoreArgs, exit_of_store};
 use super::text::one_line;
-use super::{CliError, Exit, output, runtime, when};
+use super::{CliError, Exit, output, runtime, stderr, when};
 use crate::expire::{Limit, LogPlan, Outcome, Plan, Progress, Scope};
 use crate::ids::LogId;
 use crate::registry::{self, Log};
@@ -123,13 +124,20 @@ pub fn run(args: &ExpireArgs) -> Result<(), CliError> {
     let plan = runtime.block_on(Plan::new(&store, &args.scope(), args.limit()?));
     let plan = plan.map_err(|error| CliError::new(exit_of_store(&error), "cannot list", &error))?;
     args.print_plan(&plan, &store)?;
+    // What is being deleted is deleted to its end, also where nobody can be told of it.
+    let told = RefCell::new(Ok(()));
+    let note = |one: io::Result<()>| {
+        if one.is_err() {
+            *told.borrow_mut() = one;
+        }
+    };
     let outcome = match args.delete {
-        true => runtime.block_on(plan.apply(&store, args.per_second, |progress| args.tell(progress))),
+        true => runtime.block_on(plan.apply(&store, args.per_second, |progress| note(args.tell(progress)))),
         false => Outcome::default(),
     };
-    args.tell_summary(&plan, &outcome);
+    note(args.tell_summary(&plan, &outcome));
     match outcome.failures.first() {
-        None => Ok(()),
+        None => told.into_inner().map_err(|error| CliError::new(Exit::Failed, "standard output", &error)),
         Some(error) => {
             let what = format!("incomplete: {} left", bundles(outcome.left));
             Err(CliError::new(exit_of_store(error), &what, error))
@@ -184,13 +192,10 @@ impl ExpireArgs {
         }
     }
 
-    fn tell(&self, progress: Progress<'_>) {
+    fn tell(&self, progress: Progress<'_>) -> io::Result<()> {
         let (one, deleted) = match progress {
             Progress::Deleted(one, deleted) => (one, deleted),
-            Progress::Failed(_, error) => {
-                eprintln!("{error}");
-                return;
-            }
+            Progress::Failed(_, error) => return stderr::line(&error.to_string()),
         };
         let (key, size_bytes) = (one.key.to_string(), one.size_bytes);
         match (self.json, deleted) {
@@ -200,12 +205,12 @@ impl ExpireArgs {
                 tell_json(&DeletionLine { deleted: Some(key), gone_before: None, size_bytes })
             }
             (true, Deleted::Before) => {
-                tell_json(&DeletionLine { deleted: None, gone_before: Some(key), size_bytes });
+                tell_json(&DeletionLine { deleted: None, gone_before: Some(key), size_bytes })
             }
         }
     }
 
-    fn tell_summary(&self, plan: &Plan, outcome: &Outcome) {
+    fn tell_summary(&self, plan: &Plan, outcome: &Outcome) -> io::Result<()> {
         let (expired_bundles, expired_bytes) = plan.expired();
         let &Outcome { deleted, deleted_bytes, gone_before, left, .. } = outcome;
         if self.json {
@@ -228,19 +233,20 @@ impl ExpireArgs {
                 format!("{count}, {size}, wholly {words}; nothing was deleted: --delete does it")
             }
             (true, _) => format!("deleted: {}, {size}", bundles(deleted)),
-        });
+        })
     }
 }
 
-/// A line on standard output. Whoever reads it may go: what is being deleted is deleted to its end, and the exit code tells how it went.
-fn tell_line(line: &str) {
-    let _ = writeln!(io::stdout().lock(), "{line}");
+/// A line on standard output. Whoever reads it may go: the exit code tells how it went.
+fn tell_line(line: &str) -> io::Result<()> {
+    match writeln!(io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        told => told,
+    }
 }
 
-fn tell_json(value: &impl Serialize) {
-    if let Ok(line) = serde_json::to_string(value) {
-        tell_line(&line);
-    }
+fn tell_json(value: &impl Serialize) -> io::Result<()> {
+    tell_line(&serde_json::to_string(value)?)
 }
 
 impl Sum {

@@ -104,13 +104,12 @@ impl FetchArgs {
             warn!(offset, ?bundle_keys, "bundles hold different records for one offset");
         }
         if last.log_id.is_empty() {
-            eprintln!("nothing is stored{}", text::of(Some(&self.topic), Some(self.partition)));
+            output::note(&format!("nothing is stored{}", text::of(Some(&self.topic), Some(self.partition))))?;
         }
         if self.json {
             return output::json_line(last);
         }
-        eprintln!("next offset: {}", last.next_offset());
-        Ok(())
+        output::note(&format!("next offset: {}", last.next_offset()))
     }
 }
 

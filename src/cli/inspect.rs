@@ -21,7 +21,7 @@ pub struct InspectArgs {
     what: String,
 
     /// Where the bundle is, if a key is given.
-    #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL")]
+    #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL", value_parser = crate::store::parse_url)]
     store: Option<Url>,
 
     /// How many of a segment's first records are shown.

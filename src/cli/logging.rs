@@ -1,7 +1,7 @@
 //! `--log` and `--log-format`: log lines on standard error, each with the trace that it is about.
 
 use std::fmt::{self, Write};
-use std::io::{IsTerminal, stderr};
+use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
 use tracing::{Event, Subscriber};
@@ -12,7 +12,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt as lines};
 
-use super::CliError;
+use super::{CliError, Exit, stderr};
 use crate::spans;
 use crate::telemetry::Otlp;
 
@@ -30,6 +30,7 @@ pub enum LogFormat {
 
 /// Logs from now on, and has `otlp` collect traces.
 pub fn start(filter: &str, format: LogFormat, otlp: Option<&Otlp>) -> Result<(), CliError> {
+    stderr::start().map_err(|error| CliError::new(Exit::Failed, "cannot start a thread", &error))?;
     let wrong = |error: &dyn std::error::Error| CliError::flag("--log", error);
     let filter = EnvFilter::try_new(filter).map_err(|error| wrong(&error))?;
     let filter = filter.add_directive(NO_SPANS.parse().map_err(|error| wrong(&error))?);
@@ -48,8 +49,8 @@ fn written<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
-    let is_terminal = stderr().is_terminal();
-    let layer = lines::layer().with_writer(stderr);
+    let is_terminal = io::stderr().is_terminal();
+    let layer = lines::layer().with_writer(|| stderr::LogWriter);
     match format {
         LogFormat::Text => {
             let event = Traced { inner: format::format().with_ansi(is_terminal), add: add_to_text };

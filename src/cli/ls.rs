@@ -53,8 +53,8 @@ pub fn run(args: &LsArgs) -> Result<(), CliError> {
     let bundles = runtime()?.block_on(list(args, &place))?;
     if bundles.is_empty() {
         // Beside the answer, which has no lines then.
-        eprintln!("no bundles{} in {}", of(args.topic.as_deref(), args.partition), place.name());
-        return Ok(());
+        let of = of(args.topic.as_deref(), args.partition);
+        return output::note(&format!("no bundles{of} in {}", place.name()));
     }
     if args.json {
         return bundles.iter().try_for_each(output::json_line);

@@ -10,7 +10,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{CliError, Exit};
+use super::{CliError, Exit, stderr};
 use crate::proto::v1;
 
 /// One JSON object on a line of its own, on standard output.
@@ -26,7 +26,10 @@ pub fn print(text: &[u8]) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     match out.write_all(text).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            stderr::flush();
+            std::process::exit(0)
+        }
         Err(error) => Err(CliError::new(Exit::Failed, "standard output", &error)),
     }
 }
@@ -34,6 +37,11 @@ pub fn print(text: &[u8]) -> Result<(), CliError> {
 /// A line on standard output.
 pub fn line(text: &str) -> Result<(), CliError> {
     print(format!("{text}\n").as_bytes())
+}
+
+/// A line on standard error, beside the answer.
+pub fn note(text: &str) -> Result<(), CliError> {
+    stderr::line(text).map_err(|error| CliError::new(Exit::Failed, "standard error", &error))
 }
 
 /// A table without borders; `right` names the columns of numbers.

@@ -3,23 +3,29 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytesize::ByteSize;
+use tokio::time::Instant;
 use url::Url;
 
+use super::file_mode::FileModeArgs;
 use super::{CliError, Exit, cgroup, store};
 use crate::cpu::Cpu;
 use crate::index::Settings;
 use crate::ingest::{self, Ingest, Patience};
 use crate::stats::Stats;
-use crate::store::Store;
+use crate::store::{ProbeError, Store};
+
+/// How long a start waits for a store whose failures pass: longer than one attempt that gets no answer.
+const PROBE_MAX: Duration = Duration::from_secs(30);
 
 /// Where bundles go, and what building them may use.
 #[derive(Debug, clap::Args)]
 pub struct PipelineArgs {
     /// Where bundles are stored: file:///DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX.
     /// Credentials come from the environment variables that the cloud's own tools read.
-    #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL")]
+    #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL", value_parser = crate::store::parse_url)]
     store: Url,
 
     /// Memory that this process may take for segments in work: received bytes, indexes under construction, bundles on their
@@ -34,11 +40,15 @@ pub struct PipelineArgs {
     /// A TOML file that says what gets indexed, by topic.
     #[arg(long, env = "WAL_INDEXER_INDEX_SETTINGS", value_name = "FILE")]
     index_settings: Option<PathBuf>,
+
+    #[command(flatten)]
+    file_mode: FileModeArgs,
 }
 
 impl PipelineArgs {
     /// Opens the store, makes sure that it keeps what the receipt promises, and starts the threads.
     pub async fn start(&self) -> Result<Ingest, CliError> {
+        self.file_mode.apply();
         let settings = match &self.index_settings {
             Some(path) => read_settings(path)?,
             None => Settings::default(),
@@ -56,10 +66,14 @@ impl PipelineArgs {
             return Err(CliError::because(Exit::Usage, line));
         }
         let store = Store::open(&self.store).map_err(|error| CliError::flag("--store", &error))?;
-        store
-            .probe()
-            .await
-            .map_err(|error| CliError::new(Exit::Failed, "the store cannot be used", &error))?;
+        let probed = store.probe_until(Instant::now() + PROBE_MAX).await;
+        probed.map_err(|error| {
+            let exit = match &error {
+                ProbeError::Store(error) => store::exit_of_store(error),
+                ProbeError::NotCreateOnly { .. } | ProbeError::Differs { .. } => Exit::Failed,
+            };
+            CliError::new(exit, "the store cannot be used", &error)
+        })?;
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let cpu =
             Cpu::start(self.threads.and_then(|threads| NonZeroUsize::new(threads.into())).unwrap_or(cores))
@@ -79,10 +93,9 @@ impl PipelineArgs {
     /// Opens the store for reading, and makes sure that it answers: nothing is written to it.
     pub async fn open_to_read(&self) -> Result<Store, CliError> {
         let store = store::open(&self.store)?;
-        store
-            .probe_listing()
-            .await
-            .map_err(|error| CliError::new(Exit::Failed, "the store cannot be read", &error))?;
+        store.probe_listing().await.map_err(|error| {
+            CliError::new(store::exit_of_store(&error), "the store cannot be read", &error)
+        })?;
         Ok(store)
     }
 }
@@ -97,12 +110,18 @@ fn read_settings(path: &Path) -> Result<Settings, CliError> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
     #[tokio::test]
     async fn nothing_is_acknowledged_that_is_only_in_memory() {
-        let store = Url::parse("memory:///bundles").expect("a url");
-        let args = PipelineArgs { store, memory_budget: None, threads: None, index_settings: None };
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            pipeline: PipelineArgs,
+        }
+        let args = Line::parse_from(["index", "--store", "memory:///bundles"]).pipeline;
         let refused = args.start().await.expect_err("no place for bundles");
         assert_eq!(refused.exit(), Exit::Usage);
         assert!(refused.line().contains("not durable"), "{}", refused.line());

@@ -14,7 +14,7 @@ const SHELF_BYTES_MAX: u64 = 64 << 20;
 #[derive(Debug, clap::Args)]
 pub struct PlaceArgs {
     /// Where the bundles are, to read them in this process.
-    #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL", required_unless_present = "endpoint")]
+    #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL", value_parser = crate::store::parse_url, required_unless_present = "endpoint")]
     store: Option<Url>,
 
     /// Ask this worker instead, such as http://127.0.0.1:7070.

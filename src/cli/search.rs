@@ -95,7 +95,7 @@ pub struct SearchArgs {
     json: bool,
 
     /// Where the bundles are, to search them in this process.
-    #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL", required_unless_present = "endpoint")]
+    #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL", value_parser = crate::store::parse_url, required_unless_present = "endpoint")]
     store: Option<Url>,
 
     /// Ask this worker instead, such as http://127.0.0.1:7070.
@@ -138,7 +138,7 @@ pub fn run(args: &SearchArgs) -> Result<(), CliError> {
         } else {
             let summary = source.search(args.request(), |record| printer.record(&record)).await?;
             warn_of_conflicts(&summary);
-            args.note_absence(&summary);
+            args.note_absence(&summary)?;
             printer.summary(&summary)
         }
     })
@@ -189,10 +189,11 @@ impl SearchArgs {
     }
 
     /// Says that there was nothing to search. That is no error: a topic's first segment may be on its way.
-    fn note_absence(&self, summary: &v1::SearchSummary) {
+    fn note_absence(&self, summary: &v1::SearchSummary) -> Result<(), CliError> {
         if summary.bundles_searched + summary.bundles_pruned + summary.bundles_left == 0 {
-            eprintln!("nothing is stored{}", text::of(Some(&self.topic), self.partition));
+            output::note(&format!("nothing is stored{}", text::of(Some(&self.topic), self.partition)))?;
         }
+        Ok(())
     }
 
     fn request(&self) -> v1::SearchRequest {
@@ -270,7 +271,7 @@ impl Printer<'_> {
         // Whoever reads lines from a pipe is to know that there are more of them.
         let is_cut = summary.bundles_left > 0 || summary.matched > u64::from(self.args.limit);
         if is_cut || std::io::stderr().is_terminal() {
-            eprintln!("{}", in_words(summary));
+            output::note(&in_words(summary))?;
         }
         Ok(())
     }

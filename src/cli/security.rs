@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tracing::warn;
 
 use super::seconds::positive_seconds;
@@ -45,12 +46,13 @@ pub struct EntranceArgs {
 }
 
 impl EntranceArgs {
-    /// Reads the files.
-    pub async fn open(self) -> Result<Entrance, CliError> {
+    /// Reads the files: now, when they change, and whenever `reloads` changes.
+    pub async fn open(&self, reloads: watch::Receiver<u32>) -> Result<Entrance, CliError> {
         let mut entrance = Entrance::default();
+        entrance.reloads = Some(reloads);
         entrance.connection_age_max = self.max_connection_age;
-        if let (Some(certificate), Some(key)) = (self.tls_cert, self.tls_key) {
-            let files = TlsFiles { certificate, key, client_authorities: self.tls_client_ca };
+        if let (Some(certificate), Some(key)) = (self.tls_cert.clone(), self.tls_key.clone()) {
+            let files = TlsFiles { certificate, key, client_authorities: self.tls_client_ca.clone() };
             let refused = |error: crate::server::TlsError| {
                 let flag = match error.file {
                     TlsFile::Certificate => "--tls-cert",
@@ -61,7 +63,7 @@ impl EntranceArgs {
             };
             entrance = entrance.with_tls(files).await.map_err(refused)?;
         }
-        if let Some(tokens) = self.tokens {
+        if let Some(tokens) = self.tokens.clone() {
             let opened = entrance.with_tokens(tokens).await;
             entrance = opened.map_err(|error| CliError::flag("--tokens", &error))?;
         }

@@ -5,13 +5,13 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::ValueEnum;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use url::Url;
 
 use super::metrics::{Collected, MetricsArgs};
 use super::otlp::{OtlpArgs, process_name};
 use super::security::{self, EntranceArgs};
+use super::signals::Signals;
 use super::{CliError, Exit, output, pipeline, runtime};
 use crate::archive::Shelf;
 use crate::ingest::Ingest;
@@ -42,7 +42,8 @@ pub struct Args {
     listen: String,
 
     /// A place that object sources may lie under; may be given several times. Without one, none is read.
-    #[arg(long = "source-root", env = "WAL_INDEXER_SOURCE_ROOT", value_name = "URL", value_delimiter = ',')]
+    #[arg(long = "source-root", env = "WAL_INDEXER_SOURCE_ROOT", value_name = "URL", value_delimiter = ',',
+        value_parser = crate::store::parse_url)]
     source_roots: Vec<Url>,
 
     /// How long work in hand may take after SIGTERM, in seconds.
@@ -111,9 +112,19 @@ impl Args {
     fn worker_id(&self) -> String {
         self.worker_id.clone().unwrap_or_else(process_name)
     }
+
+    /// The store, and what writes to it, where that is wanted.
+    async fn open_store(&self) -> Result<(Store, Option<Ingest>), CliError> {
+        if !self.roles.contains(&Role::Index) {
+            return Ok((self.pipeline.open_to_read().await?, None));
+        }
+        let ingest = self.pipeline.start().await?;
+        tokio::spawn(sweep::beside_objects(ingest.store.clone()));
+        Ok((ingest.store.clone(), Some(ingest)))
+    }
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM, SIGINT or SIGQUIT.
 pub fn run(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     let runtime = runtime()?;
     let result = runtime.block_on(serve(args, otlp));
@@ -126,19 +137,15 @@ async fn serve(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     let failed = |what: &str, error: &dyn std::error::Error| CliError::new(Exit::Failed, what, error);
     let sources =
         SourceRoots::new(&args.source_roots).map_err(|error| CliError::flag("--source-root", &error))?;
-    let mut terminate =
-        signal(SignalKind::terminate()).map_err(|error| failed("cannot handle SIGTERM", &error))?;
-    let mut interrupt =
-        signal(SignalKind::interrupt()).map_err(|error| failed("cannot handle SIGINT", &error))?;
+    let signals = Signals::listen()?;
     let (metrics, worker_id) = (args.metrics.collect(otlp).await?, args.worker_id());
-    let entrance = args.entrance.open().await?;
-    let (store, ingest) = if args.roles.contains(&Role::Index) {
-        let ingest = args.pipeline.start().await?;
-        tokio::spawn(sweep::beside_objects(ingest.store.clone()));
-        (ingest.store.clone(), Some(ingest))
-    } else {
-        (args.pipeline.open_to_read().await?, None)
+    let entrance = args.entrance.open(signals.reloads()).await?;
+    let opened = tokio::select! {
+        opened = args.open_store() => opened?,
+        // Nothing has been begun yet.
+        () = signals.nth(1) => return Ok(()),
     };
+    let (store, ingest) = opened;
     let listener = TcpListener::bind(&args.listen)
         .await
         .map_err(|error| CliError::flag(&format!("--listen {}", args.listen), &error))?;
@@ -159,13 +166,7 @@ async fn serve(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
         entrance,
         drain_max: Duration::from_secs(args.drain_timeout),
     };
-    let shutdown = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    server::run(listener, config, shutdown).await.map_err(|error| failed("cannot serve", &error))
+    server::run(listener, config, signals.nth(1)).await.map_err(|error| failed("cannot serve", &error))
 }
 
 /// Shows how the write path stands, whenever somebody asks.

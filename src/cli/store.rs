@@ -11,7 +11,7 @@ use crate::store::{BundleKey, Store, StoreError, StoreErrorKind};
 pub struct StoreArgs {
     /// Where the bundles are: file:///DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX. Credentials come from the
     /// environment variables that the cloud's own tools read.
-    #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL")]
+    #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL", value_parser = crate::store::parse_url)]
     store: Url,
 }
 

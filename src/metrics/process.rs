@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use opentelemetry::KeyValue;
@@ -25,6 +26,14 @@ static SPANS: LazyLock<Counter<u64>> = LazyLock::new(|| {
     super::counter(&super::meter(), "wal_indexer_trace_spans", "Spans of traces, by what became of them")
 });
 
+/// A log line could not be written: standard error was full, and nobody read it.
+pub fn log_line_dropped() {
+    LOG_LINES_DROPPED.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Counted here, and read when somebody asks: lines may be dropped before anything is measured.
+static LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
+
 /// Shows this process, and as which build of the program, from now on. To be called once.
 pub fn started(version: &'static str) {
     let meter = super::meter();
@@ -34,6 +43,11 @@ pub fn started(version: &'static str) {
     let started = meter.f64_gauge("process_start_time_seconds");
     started.with_description("When it started, in seconds since 1970").build().record(now.as_secs_f64(), &[]);
 
+    meter
+        .u64_observable_counter("wal_indexer_log_lines_dropped")
+        .with_description("Log lines that could not be written, since nobody read standard error")
+        .with_callback(|observer| observer.observe(LOG_LINES_DROPPED.load(Ordering::Relaxed), &[]))
+        .build();
     meter
         .u64_observable_gauge("process_resident_memory_bytes")
         .with_description("Resident memory")

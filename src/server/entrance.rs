@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::reload::Followed;
 use super::tls::{Tls, TlsError, TlsFiles};
@@ -19,12 +20,15 @@ pub struct Entrance {
     pub connection_age_max: Duration,
     /// Where `grpc.health.v1` is served to probes, which neither speak TLS nor have a token.
     pub probes: Option<TcpListener>,
+    /// Files are looked at whenever this changes, beside every few seconds: a signal to the process, say. Counts for what is added
+    /// after it.
+    pub reloads: Option<watch::Receiver<u32>>,
 }
 
 impl Default for Entrance {
     fn default() -> Self {
         let connection_age_max = Duration::from_secs(30 * 60);
-        Self { tls: None, tokens: None, connection_age_max, probes: None }
+        Self { tls: None, tokens: None, connection_age_max, probes: None, reloads: None }
     }
 }
 
@@ -34,7 +38,7 @@ impl Entrance {
     /// # Errors
     /// They make no TLS.
     pub async fn with_tls(self, files: TlsFiles) -> Result<Self, TlsError> {
-        Ok(Self { tls: Some(Followed::start(files).await?), ..self })
+        Ok(Self { tls: Some(Followed::start(files, self.reloads.clone()).await?), ..self })
     }
 
     /// Asks for tokens, which this file lists: now, and when it changes. Each line of it is `NAME ROLE[,ROLE] TOKEN`, with the roles
@@ -43,7 +47,7 @@ impl Entrance {
     /// # Errors
     /// It lists none.
     pub async fn with_tokens(self, file: PathBuf) -> Result<Self, TokensError> {
-        Ok(Self { tokens: Some(Followed::start(file).await?), ..self })
+        Ok(Self { tokens: Some(Followed::start(file, self.reloads.clone()).await?), ..self })
     }
 
     /// Whether lines are encrypted.

@@ -68,13 +68,16 @@ impl<T> fmt::Debug for Followed<T> {
 }
 
 impl<T: Held> Followed<T> {
-    /// Reads the files for the first time, and goes on looking in the background.
-    pub(super) async fn start(files: T::Files) -> Result<Self, T::Error> {
+    /// Reads the files for the first time, and goes on looking in the background: now and then, and when `asked` changes.
+    pub(super) async fn start(
+        files: T::Files,
+        asked: Option<watch::Receiver<u32>>,
+    ) -> Result<Self, T::Error> {
         let contents = contents::<T>(&files).await?;
         let value = T::parse(&files, &contents)?;
         metrics::listener::reload_failing(T::WHAT, false);
         let (sender, latest) = watch::channel(Arc::new(value));
-        let following = tokio::spawn(follow(files, digest(&contents), sender)).abort_handle();
+        let following = tokio::spawn(follow(files, digest(&contents), sender, asked)).abort_handle();
         Ok(Self { latest, following: Arc::new(Following(following)) })
     }
 
@@ -106,13 +109,31 @@ fn digest(contents: &[Vec<u8>]) -> [u8; 32] {
     each.fold(Sha256::new(), |all, one| all.chain_update(one)).finalize().into()
 }
 
+/// When somebody asks to look; never where nobody can.
+async fn changed(asked: &mut Option<watch::Receiver<u32>>) {
+    if let Some(receiver) = asked
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
 /// Takes over what fits; of what does not, says so once.
-async fn follow<T: Held>(files: T::Files, first: [u8; 32], latest: watch::Sender<Arc<T>>) {
+async fn follow<T: Held>(
+    files: T::Files,
+    first: [u8; 32],
+    latest: watch::Sender<Arc<T>>,
+    mut asked: Option<watch::Receiver<u32>>,
+) {
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut seen, mut complained) = (Some(first), false);
     loop {
-        looks.tick().await;
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = changed(&mut asked) => {}
+        }
         let read = match contents::<T>(&files).await {
             Ok(contents) if seen == Some(digest(&contents)) => continue,
             Ok(contents) => {

@@ -191,6 +191,9 @@ const PASSING_CODES: [&str; 9] = [
     "ExpiredToken",
 ];
 
+/// Codes of S3's 409 that say nothing of the object: another request for its key was under way.
+const CONFLICT_CODES: [&str; 2] = ["OperationAborted", "ConditionalRequestConflict"];
+
 impl StoreError {
     pub(super) fn new(operation: Operation, url: impl Into<String>, cause: Cause) -> Self {
         Self { operation, url: url.into(), cause }
@@ -253,6 +256,14 @@ impl StoreError {
             Cause::Status { status, code } => {
                 matches!(status, 429 | 503) || code.as_deref() == Some("SlowDown")
             }
+            _ => false,
+        }
+    }
+
+    /// Whether another request for the same key was in the way.
+    pub(super) fn is_conflict(&self) -> bool {
+        match &self.cause {
+            Cause::Status { code: Some(code), .. } => CONFLICT_CODES.contains(&code.as_str()),
             _ => false,
         }
     }

@@ -1,11 +1,14 @@
 //! At start: does this store keep the promise that everything here rests on, that a key is created once?
 
 use object_store::PutPayload;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{Instrument, info};
 
-use super::error::{Operation, StoreError};
+use super::error::{Cause, Operation, StoreError};
 use super::key::KeyPrefix;
 use super::put::Answer;
 use super::{Store, join_url, retry};
+use crate::spans;
 
 /// The probe's name below the store's root: two segments, so no bundle's key. It stays: a name is never freed.
 pub(super) const KEY: &str = "wal-indexer-probe/create-only";
@@ -34,18 +37,31 @@ pub enum ProbeError {
     },
 }
 
+/// What one round of requests shows.
+enum Round {
+    /// The store keeps the promise.
+    Fit,
+    /// Nothing can be said yet: an answer that passes came in between.
+    Unclear(StoreError),
+}
+
 impl Store {
-    /// Creates the probe's key twice and reads it. The first may find it there from an earlier start; the second must.
+    /// Creates the probe's key twice and reads it in between. The first may find it there from an earlier start; the second must.
+    /// Failures that pass are tried again a few times.
     pub async fn probe(&self) -> Result<(), ProbeError> {
-        let url = join_url(self.url(), KEY);
-        self.create_probe(&url).await?;
-        match self.create_probe(&url).await? {
-            Answer::Exists => {}
-            Answer::Created { .. } => return Err(ProbeError::NotCreateOnly { url }),
-        }
-        match self.read_back(KEY, &url).await? {
-            Some(found) if found.crc32c == crc32c::crc32c(TEXT.as_bytes()) => Ok(()),
-            _ => Err(ProbeError::Differs { url }),
+        self.probe_rounds(self.patience.read_attempts_max, &mut None).await
+    }
+
+    /// The same for a start: failures that pass are tried again until `deadline`, as a bundle's PUT tries them.
+    pub async fn probe_until(&self, deadline: Instant) -> Result<(), ProbeError> {
+        let mut last = None;
+        match timeout_at(deadline, self.probe_rounds(u32::MAX, &mut last)).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let no_answer = Cause::NoAnswer(self.patience.attempt_base);
+                let silent = || StoreError::new(Operation::Put, join_url(self.url(), KEY), no_answer);
+                Err(ProbeError::Store(last.unwrap_or_else(silent)))
+            }
         }
     }
 
@@ -54,9 +70,57 @@ impl Store {
         self.list(&KeyPrefix::topic(FOLDER)).await.map(|_| ())
     }
 
+    async fn probe_rounds(&self, rounds_max: u32, last: &mut Option<StoreError>) -> Result<(), ProbeError> {
+        let url = join_url(self.url(), KEY);
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            let error = match self.probe_once(&url).await {
+                Ok(Round::Fit) => return Ok(()),
+                Ok(Round::Unclear(error)) => error,
+                Err(ProbeError::Store(error)) if error.is_passing() => error,
+                Err(error) => return Err(error),
+            };
+            if rounds >= rounds_max {
+                return Err(ProbeError::Store(error));
+            }
+            if last.replace(error.clone()).is_none() {
+                info!(%error, "the store is not ready yet: it is asked again");
+            }
+            sleep(self.patience.pause(rounds)).await;
+        }
+    }
+
+    /// A conflict proves as little here as for a bundle: S3 answers 409 to a PUT that lost a race, and stores nothing. So the object
+    /// is read before it is created once more, and only "it exists" counts.
+    async fn probe_once(&self, url: &str) -> Result<Round, ProbeError> {
+        let first = self.create_probe(url).await?;
+        match self.read_back(KEY, url).await? {
+            None => return Ok(Round::Unclear(first.without_object(url))),
+            Some(found) if found.crc32c == crc32c::crc32c(TEXT.as_bytes()) => {}
+            Some(_) => return Err(ProbeError::Differs { url: url.to_owned() }),
+        }
+        match self.create_probe(url).await? {
+            Answer::Exists => Ok(Round::Fit),
+            Answer::Conflict(error) => Ok(Round::Unclear(error)),
+            Answer::Created { .. } => Err(ProbeError::NotCreateOnly { url: url.to_owned() }),
+        }
+    }
+
     async fn create_probe(&self, url: &str) -> Result<Answer, StoreError> {
-        let create = || self.create(KEY, PutPayload::from_static(TEXT.as_bytes()), url);
+        let create = self.create(KEY, PutPayload::from_static(TEXT.as_bytes()), url);
+        let span = spans::ask(Operation::Put.name(), url);
         let limit = self.patience.attempt_base;
-        retry::read(&self.pace, &self.patience, limit, Operation::Put, url, create).await
+        retry::attempt(&self.pace, &self.patience, limit, Operation::Put, url, create).instrument(span).await
+    }
+}
+
+impl Answer {
+    /// What to say where nothing is there after this answer.
+    fn without_object(self, url: &str) -> StoreError {
+        match self {
+            Self::Conflict(error) => error,
+            Self::Created { .. } | Self::Exists => StoreError::new(Operation::Get, url, Cause::NotFound),
+        }
     }
 }

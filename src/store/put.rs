@@ -224,8 +224,12 @@ impl Found {
 /// What the store said to a create-only PUT.
 #[derive(Debug)]
 pub(super) enum Answer {
-    Created { e_tag: Option<String> },
+    Created {
+        e_tag: Option<String>,
+    },
     Exists,
+    /// Another request for the key was under way: what is there, if anything, is not known.
+    Conflict(StoreError),
 }
 
 /// What is known of a put while it goes on.
@@ -295,7 +299,7 @@ impl Store {
                     let confirmed = self.confirm(key, object, url, e_tag).await;
                     confirmed.map(|found| found.map(|found| (found, None)))
                 }
-                Ok(Answer::Exists) => self.settle(key, object, url, judge).await,
+                Ok(Answer::Exists | Answer::Conflict(_)) => self.settle(key, object, url, judge).await,
                 Err(error) if error.is_passing() => {
                     let landed = error.may_have_landed();
                     progress.unanswered |= landed;
@@ -354,8 +358,15 @@ impl Store {
         let outcome = if large { first_step_aside(put).await } else { put.await };
         match outcome {
             Ok(result) => Ok(Answer::Created { e_tag: result.e_tag }),
-            Err(ObjectError::AlreadyExists { .. }) => Ok(Answer::Exists),
-            Err(error) => Err(StoreError::from_object_store(Operation::Put, url, &error)),
+            Err(error) => {
+                let exists = matches!(error, ObjectError::AlreadyExists { .. });
+                let error = StoreError::from_object_store(Operation::Put, url, &error);
+                match exists {
+                    true if error.is_conflict() => Ok(Answer::Conflict(error)),
+                    true => Ok(Answer::Exists),
+                    false => Err(error),
+                }
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use object_store::{GetOptions, GetRange};
 use percent_encoding::percent_decode_str;
 
 use super::error::{Cause, Operation, StoreError, StoreErrorKind};
-use super::url::{Location, LocationError, key_path};
+use super::url::{Location, LocationError, key_path, parse_url};
 use super::{OpenError, Store, location_url};
 
 mod file;
@@ -318,7 +318,14 @@ fn named(error: StoreError, url: &str) -> SourceError {
 pub fn check_source_root(url: &str) -> Result<Url, SourceUrlError> {
     let any_below = format!("{}/segment", url.trim_end_matches('/'));
     locate(&any_below)?;
-    Url::parse(url).map_err(|_| SourceUrlError::Url)
+    parse(url)
+}
+
+fn parse(url: &str) -> Result<Url, SourceUrlError> {
+    parse_url(url).map_err(|error| match error {
+        LocationError::Url => SourceUrlError::Url,
+        other => SourceUrlError::Location(other),
+    })
 }
 
 fn locate(url: &str) -> Result<Location, SourceUrlError> {
@@ -332,7 +339,7 @@ fn locate(url: &str) -> Result<Location, SourceUrlError> {
     if tricks {
         return Err(SourceUrlError::Tricks);
     }
-    let url = Url::parse(url).map_err(|_| SourceUrlError::Url)?;
+    let url = parse(url)?;
     let key = key_path(&url)?;
     if key.is_root() || url.path().ends_with('/') {
         return Err(SourceUrlError::NotAFile);

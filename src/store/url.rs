@@ -67,6 +67,15 @@ pub enum LocationError {
     /// A file URL with a host.
     #[error("a file URL has no host: write file:///directory")]
     Host,
+    /// Not a URL at all.
+    #[error("not a URL such as file:///DIR or s3://BUCKET/PREFIX")]
+    Url,
+    /// `file:DIR` and `file:./DIR` would be read as `file:///DIR`.
+    #[error("a file URL is absolute: write file:///DIR")]
+    Relative,
+    /// `.` and `..` would be resolved as text, whatever links there are.
+    #[error("dot segments are refused: write the path without them")]
+    Dots,
     /// The path does not decode to something that can be a key, or a file's path.
     #[error("the URL's path is no valid prefix: empty, dotted, control or undecodable segments")]
     Path,
@@ -76,6 +85,28 @@ pub enum LocationError {
         /// Its length in bytes.
         bytes: usize,
     },
+}
+
+/// Reads a URL as it stands on a command line or in a request. What the usual reading would silently change to another place is
+/// refused.
+///
+/// # Errors
+/// It is no URL, a relative one, or one with dot segments.
+pub fn parse_url(text: &str) -> Result<Url, LocationError> {
+    let is_dots = |segment: &str| {
+        let plain = segment.to_ascii_lowercase().replace("%2e", ".");
+        plain == "." || plain == ".."
+    };
+    let (scheme, rest) = text.split_once(':').ok_or(LocationError::Url)?;
+    let path = rest.split(['?', '#']).next().unwrap_or_default();
+    // A backslash would be read as a slash.
+    if scheme.trim().eq_ignore_ascii_case("file") && !path.starts_with('/') || path.contains('\\') {
+        return Err(LocationError::Relative);
+    }
+    if path.split('/').any(is_dots) {
+        return Err(LocationError::Dots);
+    }
+    Url::parse(text).map_err(|_| LocationError::Url)
 }
 
 impl Location {

@@ -148,3 +148,98 @@ fn what_a_worker_cannot_start_with_is_the_command_lines_fault() {
         assert!(told.contains(names), "{flags:?}: {told}");
     }
 }
+
+#[test]
+fn a_url_that_would_be_read_as_another_place_is_refused() {
+    let directory = tempfile::TempDir::with_prefix("wal-indexer-it-").expect("a directory");
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/kafka/none.log");
+    for url in [
+        "file:./bundles",
+        "file:bundles",
+        "FILE:./bundles",
+        "file:../bundles",
+        "file:.",
+        r"file:\bundles",
+        "file:///tmp/../bundles",
+        "file:///tmp/%2e%2E/bundles",
+        "s3://bucket/../other",
+        "bundles",
+        "./bundles",
+    ] {
+        let index = ["index", file, "--topic", "t", "--partition", "0", "--store", url];
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--store", url];
+        let search = ["search", "x", "--topic", "t", "--store", url];
+        for arguments in
+            [&index[..], &serve, &search, &["ls", "--store", url], &["inspect", "x", "--store", url]]
+        {
+            let output = command(arguments).current_dir(directory.path()).output().expect("it starts");
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{arguments:?}: {told}");
+            assert!(told.contains("--store"), "{arguments:?}: {told}");
+        }
+    }
+    assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 0);
+}
+
+#[test]
+fn bundles_and_state_files_have_the_permissions_that_are_set_whatever_the_umask() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/kafka/none.log");
+    let modes = |directory: &std::path::Path| {
+        let (mut left, mut modes) = (vec![directory.to_owned()], std::collections::BTreeSet::new());
+        while let Some(path) = left.pop() {
+            let metadata = fs::symlink_metadata(&path).expect("it is there");
+            modes.insert((metadata.is_dir(), metadata.permissions().mode() & 0o777));
+            if metadata.is_dir() {
+                left.extend(
+                    fs::read_dir(&path).expect("a directory").map(|entry| entry.expect("an entry").path()),
+                );
+            }
+        }
+        modes.into_iter().collect::<Vec<_>>()
+    };
+    for (flags, file_mode, directory_mode) in [
+        (&[][..], 0o640, 0o750),
+        (&["--file-mode", "600"], 0o600, 0o700),
+        (&["--file-mode=0644"], 0o644, 0o755),
+    ] {
+        for umask in ["000", "077"] {
+            let root = tempfile::TempDir::with_prefix("wal-indexer-it-").expect("a directory");
+            let (store, state, wal) =
+                (root.path().join("store"), root.path().join("state"), root.path().join("wal"));
+            fs::create_dir(&wal).expect("a directory");
+            let script = format!(r#"umask {umask}; exec "$0" "$@""#);
+            let run = |arguments: &[&str]| {
+                let mut shell = std::process::Command::new("sh");
+                shell.args(["-c", &script]).arg(crate::worker::program()).args(arguments).args(flags);
+                let output = shell.output().expect("it starts");
+                assert!(
+                    output.status.success(),
+                    "{arguments:?}: {}",
+                    String::from_utf8_lossy(&output.stderr)
+                );
+            };
+            run(&["index", file, "--topic", "t", "--partition", "0", "--store", &file_url(&store)]);
+            let (wal, state_dir) = (wal.to_str().expect("UTF-8"), state.to_str().expect("UTF-8"));
+            run(&[
+                "agent",
+                "--once",
+                "--endpoint",
+                "http://127.0.0.1:1",
+                "--wal-dir",
+                wal,
+                "--state-dir",
+                state_dir,
+            ]);
+            for directory in [&store, &state] {
+                let want = [(false, file_mode), (true, directory_mode)];
+                assert_eq!(modes(directory), want, "{flags:?} umask {umask}: {}", directory.display());
+            }
+        }
+    }
+    for mode in ["0740", "400", "rw"] {
+        let (code, _, told) = said(&["serve", "--store", "file:///tmp/x", "--file-mode", mode]);
+        assert_eq!(code, 2, "{mode}: {told}");
+    }
+}
