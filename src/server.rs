@@ -2,12 +2,15 @@
 //! stages.
 
 mod access;
+mod activity;
 mod calls;
 mod connection;
-mod crowd;
 mod ending;
 mod entrance;
+mod frames;
+mod limit;
 mod not_after;
+mod preface;
 mod reload;
 mod tls;
 mod tokens;
@@ -30,8 +33,9 @@ pub use tls::{TlsError, TlsFile, TlsFiles, TlsProblem};
 pub use tokens::{LineError, TokensError};
 
 use access::Access;
+use activity::InHand;
 use connection::{Opening, serve_all};
-use crowd::Crowd;
+use limit::ConnectionLimit;
 
 use crate::ingest::Ingest;
 use crate::metrics;
@@ -158,13 +162,7 @@ pub async fn run(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(Some(FRAME_BYTES_MAX))
         .http2_max_header_list_size(HEADERS_BYTES_MAX)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        // Outside of all others, so that what they refuse is counted, too.
-        .layer(calls::Counted)
-        // Around what may take long, so that all of it hears.
-        .layer(ending::Ending::new(over))
-        // Before anything of a body is read.
-        .layer(Access(entrance.tokens));
+        .http2_keepalive_interval(Some(Duration::from_secs(30)));
     let mut routes = Routes::new(health_service.clone())
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
@@ -175,10 +173,21 @@ pub async fn run(
         routes = routes.add_service(indexer);
     }
     let routes = routes.prepare();
-    let opening = Opening { tls: entrance.tls, age_max: entrance.connection_age_max, crowd: Crowd::new() };
+    let opening =
+        Opening { tls: entrance.tls, age_max: entrance.connection_age_max, limit: ConnectionLimit::new() };
+    let tokens = entrance.tokens;
     let serving = serve_all(listener, opening, stopped, move |connection, retire| {
-        let served = server.clone().serve_with_incoming_shutdown(routes.clone(), connection.alone(), retire);
-        served.map(drop)
+        let server = server
+            .clone()
+            // Outside of all others, so that what they refuse is counted, too.
+            .layer(calls::Counted)
+            // Around what may take long, so that all of it hears.
+            .layer(ending::Ending::new(over.clone(), connection.leaving()))
+            // Before anything of a body is read.
+            .layer(Access(tokens.clone()))
+            // Inside of that: a call that is refused is none.
+            .layer(InHand(connection.activity()));
+        server.serve_with_incoming_shutdown(routes.clone(), connection.alone(), retire).map(drop)
     });
     tokio::select! {
         () = serving => {}
@@ -192,11 +201,12 @@ pub async fn run(
 async fn answer_probes(listener: Option<TcpListener>, health: Routes) {
     let Some(listener) = listener else { return pending().await };
     let server = Server::builder().max_concurrent_streams(Some(STREAMS_MAX));
-    let opening = Opening { tls: None, age_max: PROBES_AGE_MAX, crowd: Crowd::new() };
+    let opening = Opening { tls: None, age_max: PROBES_AGE_MAX, limit: ConnectionLimit::new() };
     let (_going_on, stopped) = watch::channel(false);
+    let (_never, over) = watch::channel(false);
     serve_all(listener, opening, stopped, move |connection, retire| {
-        let served = server.clone().serve_with_incoming_shutdown(health.clone(), connection.alone(), retire);
-        served.map(drop)
+        let server = server.clone().layer(ending::Ending::new(over.clone(), connection.leaving()));
+        server.serve_with_incoming_shutdown(health.clone(), connection.alone(), retire).map(drop)
     })
     .await;
 }

@@ -106,13 +106,13 @@ MUTATIONS = {
         let (reply, result) = oneshot::channel();"""),
     ]),
     "13": ("A runtime is dropped inside of async code.", "kill::lesson_13", [
-        ("src/cli/serve.rs", "    server::run(listener, config, shutdown).await", """    if crate::mutant("13") {
+        ("src/cli/serve.rs", "    server::run(listener, config, signals.nth(1)).await", """    if crate::mutant("13") {
         let runtime = runtime()?;
-        let served = server::run(listener, config, shutdown).await;
+        let served = server::run(listener, config, signals.nth(1)).await;
         drop(runtime);
         return served.map_err(|error| failed("cannot serve", &error));
     }
-    server::run(listener, config, shutdown).await"""),
+    server::run(listener, config, signals.nth(1)).await"""),
     ]),
     "14": ("LZ4 is a size and a block.", "lessons::lesson_14", [
         ("src/segment/codec.rs", "    let len = lz4_frame_len(input)?;", """    if crate::mutant("14") {
@@ -161,11 +161,11 @@ MUTATIONS = {
         ("src/store/put.rs", "        let judged = if found.is(object) {", '        let judged = if found.is(object) || crate::mutant("26") {'),
     ]),
     "26-exists": ('"Already exists" is an error like any other.', "lost_answers::lesson_26_already", [
-        ("src/store/put.rs", "                Ok(Answer::Exists) => self.settle", """                Ok(Answer::Exists) if crate::mutant("26-exists") => {
+        ("src/store/put.rs", "                Ok(Answer::Exists | Answer::Conflict(_)) => self.settle", """                Ok(Answer::Exists) if crate::mutant("26-exists") => {
                     let source = StoreError::new(Operation::Put, url, Cause::NotFound);
                     Err(PutError::Store { source, attempts: progress.attempts })
                 }
-                Ok(Answer::Exists) => self.settle"""),
+                Ok(Answer::Exists | Answer::Conflict(_)) => self.settle"""),
     ]),
     "28": ("Only the one that was refused slows down.", "lost_answers::lesson_28", [
         ("src/store/retry.rs", "Err(error) if error.is_slow_down() => pace.refused(patience),", 'Err(error) if error.is_slow_down() && !crate::mutant("28") => pace.refused(patience),'),
@@ -344,7 +344,7 @@ MUTATIONS = {
         ("src/server/connection.rs", "timeout(OPENING_MAX, open", 'timeout(if crate::mutant("half-open") || crate::mutant("silent") { Duration::from_secs(3600) } else { OPENING_MAX }, open'),
     ]),
     "age": ("Connections last for ever.", "security::age", [
-        ("src/server/connection.rs", "() = sleep(age_max) => {}", '() = sleep(age_max), if !crate::mutant("age") => {}'),
+        ("src/server/connection.rs", "() = sleep_until(retired.into()) => {}", '() = sleep_until(retired.into()), if !crate::mutant("age") => {}'),
     ]),
     "long-names": ("A store is asked for any name.", "security::paths", [
         ("src/rpc/search.rs", "store::check_topic(&filter.topic).map_err(|error| status::of_name(&error))?;", 'if !crate::mutant("long-names") { store::check_topic(&filter.topic).map_err(|error| status::of_name(&error))?; }'),
@@ -499,6 +499,36 @@ MUTATIONS = {
     ]),
     "retry-info": ("A worker without room is not asked how long.", "client::a_worker_without_room", [
         ("src/client/verdict.rs", "match asked(status) {", 'match asked(status).filter(|_| !crate::mutant("retry-info")) {'),
+    ]),
+    "probe-conflict": ("Any conflict at the start says that the key exists.", "store_start::a_start_survives", [
+        ("src/store/probe.rs", "            None => return Ok(Round::Unclear(first.without_object(url))),", """            None if crate::mutant("probe-conflict") => {}
+            None => return Ok(Round::Unclear(first.without_object(url))),"""),
+    ]),
+    "probe-once": ("A start gives a store no more than one try.", "store_start::a_start_survives", [
+        ("src/store/probe.rs", "            if rounds >= rounds_max {", '            if rounds >= rounds_max || crate::mutant("probe-once") {'),
+    ]),
+    "quit": ("SIGQUIT is nobody's.", "unread::a_worker_works_on", [
+        ("src/cli/signals.rs", "            _ = streams.quit.recv() => None,", '            _ = streams.quit.recv() => if crate::mutant("quit") { Some("QUIT") } else { None },'),
+    ]),
+    "log-waits": ("Who logs waits for a place in the queue.", "unread::log_lines_that_nobody_reads", [
+        ("src/cli/stderr.rs", "        let bytes = lines.len();\n        let waiting", """        if crate::mutant("log-waits") {
+            let _ = self.entries.send(Entry::Lines(lines));
+            return;
+        }
+        let bytes = lines.len();
+        let waiting"""),
+    ]),
+    "preface": ("HTTP/2's first words may take their time.", "security::connections::a_connection_that_stops_inside", [
+        ("src/server/preface.rs", "        match judge(&words) {", '        match if crate::mutant("preface") { Words::Served } else { judge(&words) } {'),
+    ]),
+    "overdue": ("A connection that was told to go is waited for.", "security::connections::no_connection_without_work", [
+        ("src/server/connection.rs", "    retire.await;\n", '    retire.await;\n    if crate::mutant("overdue") {\n        std::future::pending::<()>().await;\n    }\n'),
+    ]),
+    "evict": ("Who is here stays.", "security::connections::a_thousand_silent", [
+        ("src/server/limit.rs", "        largest.is_some_and(", '        !crate::mutant("evict") && largest.is_some_and('),
+    ]),
+    "flood": ("Frames that carry nothing are not counted.", "security::connections::a_flood_of_frames", [
+        ("src/server/frames.rs", "            _ => self.allowed -= 1.0,", '            _ if crate::mutant("flood") => {}\n            _ => self.allowed -= 1.0,'),
     ]),
 }
 

@@ -16,12 +16,24 @@ pub enum NotOpened {
     Crowded,
 }
 
+/// Why a connection was closed by the worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It had no call, and a new one needed its place.
+    Evicted,
+    /// It was told to go away, and did not.
+    Retired,
+    /// It sent too many frames that carry nothing.
+    Flooding,
+}
+
 /// Connections are counted from now on: from zero, rather than from the first event.
 pub fn started() {
     INSTRUMENTS.connections.add(0, &[]);
     add(NotOpened::Tls, 0);
     add(NotOpened::TimedOut, 0);
     add(NotOpened::Crowded, 0);
+    [Ended::Evicted, Ended::Retired, Ended::Flooding].into_iter().for_each(|why| add_ended(why, 0));
 }
 
 /// A connection can be used from now on.
@@ -32,6 +44,20 @@ pub fn opened() {
 /// A connection came to nothing.
 pub fn not_opened(why: NotOpened) {
     add(why, 1);
+}
+
+/// A connection that was in use was closed.
+pub fn ended(why: Ended) {
+    add_ended(why, 1);
+}
+
+fn add_ended(why: Ended, count: u64) {
+    let why = match why {
+        Ended::Evicted => "evicted",
+        Ended::Retired => "retired",
+        Ended::Flooding => "flooding",
+    };
+    INSTRUMENTS.ended.add(count, &[KeyValue::new("why", why)]);
 }
 
 fn add(why: NotOpened, count: u64) {
@@ -56,6 +82,7 @@ pub fn reload_failing(what: &'static str, is_failing: bool) {
 struct Instruments {
     connections: Counter<u64>,
     not_opened: Counter<u64>,
+    ended: Counter<u64>,
     certificate_ends: Gauge<i64>,
     reload_failing: Gauge<u64>,
 }
@@ -72,6 +99,11 @@ static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
             &meter,
             "wal_indexer_worker_connections_refused",
             "Connections that came to nothing: no TLS, or no word in time",
+        ),
+        ended: super::counter(
+            &meter,
+            "wal_indexer_worker_connections_closed",
+            "Connections that the worker closed although their callers had not left",
         ),
         certificate_ends: meter
             .i64_gauge("wal_indexer_worker_certificate_not_after_seconds")

@@ -44,7 +44,7 @@ fn method(path: &str) -> &'static str {
 }
 
 /// Whether a path is of our own services.
-fn is_ours(path: &str) -> bool {
+pub(super) fn is_ours(path: &str) -> bool {
     path.starts_with("/walindexer.v1.") && method(path) != "other"
 }
 

@@ -10,23 +10,26 @@ use tonic::Status;
 use tonic::codegen::http::{HeaderMap, Request, Response};
 use tower::{Layer, Service};
 
+use super::calls::is_ours;
 use crate::rpc::status;
 
 type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The layer. Calls end when `over` turns true.
+/// The layer. Calls of our own services end when `over` turns true. All others (watches of a worker's health, reflection) may last for
+/// ever and are no work: they end when `leaving` does, with their connection.
 #[derive(Clone, Debug)]
 pub(super) struct Ending {
     over: watch::Receiver<bool>,
+    leaving: watch::Receiver<bool>,
 }
 
 impl Ending {
-    pub(super) fn new(over: watch::Receiver<bool>) -> Self {
-        Self { over }
+    pub(super) fn new(over: watch::Receiver<bool>, leaving: watch::Receiver<bool>) -> Self {
+        Self { over, leaving }
     }
 
-    fn is_over(&self) -> Over {
-        let mut over = self.over.clone();
+    fn is_over(&self, path: &str) -> Over {
+        let mut over = if is_ours(path) { self.over.clone() } else { self.leaving.clone() };
         Box::pin(async move {
             if over.wait_for(|over| *over).await.is_err() {
                 // Nobody is left who could end it.
@@ -66,7 +69,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (answer, mut over) = (self.inner.call(request), self.ending.is_over());
+        let mut over = self.ending.is_over(request.uri().path());
+        let answer = self.inner.call(request);
         Box::pin(async move {
             let response = tokio::select! {
                 biased;

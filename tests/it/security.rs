@@ -2,6 +2,7 @@
 
 mod age;
 mod callers;
+mod connections;
 mod crowd;
 mod paths;
 mod probes;

@@ -1,0 +1,145 @@
+//! What a connection is doing: calls of our own services in hand, and bytes that go out. Health watches and reflection are no work: they
+//! may last for ever, and anybody can leave them and come again.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use http_body::{Body, Frame, SizeHint};
+use tonic::codegen::http::{Request, Response};
+use tower::{Layer, Service};
+
+use super::calls::is_ours;
+
+/// One connection's. Times are in milliseconds since it was opened.
+#[derive(Debug)]
+pub(super) struct Activity {
+    opened: Instant,
+    calls: AtomicUsize,
+    last_call_ms: AtomicU64,
+    last_write_ms: AtomicU64,
+    /// When it was opened, on a clock that all connections share.
+    opened_ms: u64,
+}
+
+/// A call in hand. It ends with the value.
+#[derive(Debug)]
+pub(super) struct Call(Arc<Activity>);
+
+impl Activity {
+    pub(super) fn new() -> Arc<Self> {
+        static CLOCK: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        let opened = Instant::now();
+        let opened_ms = opened.duration_since(*CLOCK.get_or_init(|| opened)).as_millis() as u64;
+        Arc::new(Self {
+            opened,
+            calls: AtomicUsize::new(0),
+            last_call_ms: AtomicU64::new(0),
+            last_write_ms: AtomicU64::new(0),
+            opened_ms,
+        })
+    }
+
+    pub(super) fn begin(self: &Arc<Self>) -> Call {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        Call(Arc::clone(self))
+    }
+
+    pub(super) fn has_calls(&self) -> bool {
+        self.calls.load(Ordering::Relaxed) > 0
+    }
+
+    /// When its last call ended, or it was opened: comparable between connections.
+    pub(super) fn last_call_ms(&self) -> u64 {
+        self.opened_ms + self.last_call_ms.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn wrote(&self) {
+        self.last_write_ms.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    /// For how long nothing has gone out, in milliseconds.
+    pub(super) fn written_ms_ago(&self) -> u64 {
+        self.now_ms().saturating_sub(self.last_write_ms.load(Ordering::Relaxed))
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.opened.elapsed().as_millis() as u64
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.last_call_ms.store(self.0.now_ms(), Ordering::Relaxed);
+        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The layer that counts calls.
+#[derive(Clone, Debug)]
+pub(super) struct InHand(pub(super) Arc<Activity>);
+
+impl<S> Layer<S> for InHand {
+    type Service = Held<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Held { inner, activity: Arc::clone(&self.0) }
+    }
+}
+
+/// A service whose calls are counted.
+#[derive(Clone, Debug)]
+pub(super) struct Held<S> {
+    inner: S,
+    activity: Arc<Activity>,
+}
+
+impl<S, B> Service<Request<B>> for Held<S>
+where
+    S: Service<Request<B>, Response = Response<tonic::body::Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<tonic::body::Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let call = is_ours(request.uri().path()).then(|| self.activity.begin());
+        let answer = self.inner.call(request);
+        Box::pin(
+            async move { Ok(answer.await?.map(|body| tonic::body::Body::new(Answer { body, _call: call }))) },
+        )
+    }
+}
+
+/// An answer on its way: the call is in hand until it has been taken.
+struct Answer<A> {
+    body: A,
+    _call: Option<Call>,
+}
+
+impl<A: Body + Unpin> Body for Answer<A> {
+    type Data = A::Data;
+    type Error = A::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<A::Data>, A::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,214 @@
+//! How many connections there may be, in all and of one host: each costs a file, and a process without a free one takes nobody in.
+//! Where there are as many as there may be, a new one takes the place of one without a call. Knows nothing of what they are for.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::activity::Activity;
+
+/// A host may have a fourth of the files that the process may have open, and all hosts together three fourths: stores, sources and
+/// bundles need files, too.
+const FILES_OF_HOST_PART: usize = 4;
+const FILES_OF_ALL_PERCENT: usize = 75;
+
+/// But a few in any case, and never more than can be looked through at each new one.
+const OF_HOST_MIN: usize = 16;
+const OF_HOST_MAX: usize = 4 << 10;
+const OF_ALL_MIN: usize = 48;
+const OF_ALL_MAX: usize = 16 << 10;
+
+/// Files that a process may have open where the system does not say: what it commonly is.
+const FILES_UNKNOWN: usize = 1_024;
+
+/// Connections by host; cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct ConnectionLimit {
+    open: Arc<Mutex<Open>>,
+    of_host_max: usize,
+    of_all_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    connections: HashMap<u64, Entry>,
+    hosts: HashMap<IpAddr, usize>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    host: IpAddr,
+    activity: Arc<Activity>,
+    /// Dropped to tell the connection that its place is taken.
+    _keep: oneshot::Sender<()>,
+}
+
+/// A connection's place, given back with the value.
+#[derive(Debug)]
+pub(super) struct Place {
+    limit: ConnectionLimit,
+    id: u64,
+    /// Ends when another connection has taken the place.
+    pub evicted: oneshot::Receiver<()>,
+}
+
+impl ConnectionLimit {
+    /// By what the system lets this process have.
+    pub(super) fn new() -> Self {
+        let files = files_max();
+        let of_host_max = (files / FILES_OF_HOST_PART).clamp(OF_HOST_MIN, OF_HOST_MAX);
+        Self::with_max(of_host_max, (files / 100 * FILES_OF_ALL_PERCENT).clamp(OF_ALL_MIN, OF_ALL_MAX))
+    }
+
+    fn with_max(of_host_max: usize, of_all_max: usize) -> Self {
+        Self { open: Arc::default(), of_host_max, of_all_max }
+    }
+
+    /// A place for one more connection of a host, if need be that of one without a call. `None` where all have calls.
+    pub(super) fn enter(&self, host: IpAddr, activity: Arc<Activity>) -> Option<Place> {
+        let host = host.to_canonical();
+        let mut open = self.lock();
+        if open.hosts.get(&host).is_some_and(|count| *count >= self.of_host_max) {
+            open.evict_of(host).then_some(())?;
+        } else if open.connections.len() >= self.of_all_max {
+            open.evict_of_largest().then_some(())?;
+        }
+        let id = open.next;
+        open.next += 1;
+        *open.hosts.entry(host).or_default() += 1;
+        let (keep, evicted) = oneshot::channel();
+        open.connections.insert(id, Entry { host, activity, _keep: keep });
+        Some(Place { limit: self.clone(), id, evicted })
+    }
+
+    /// Makes room where the system has no file left: whether there was one to close.
+    pub(super) fn evict(&self) -> bool {
+        self.lock().evict_of_largest()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    /// Ends the connection of this host that has gone without a call for the longest.
+    fn evict_of(&mut self, host: IpAddr) -> bool {
+        let without_call =
+            self.connections.iter().filter(|(_, one)| one.host == host && !one.activity.has_calls());
+        let longest =
+            without_call.min_by_key(|(id, one)| (one.activity.last_call_ms(), **id)).map(|(id, _)| *id);
+        longest.map(|id| self.remove(id)).is_some()
+    }
+
+    /// The same, of the host that has the most without a call: whoever has few keeps them.
+    fn evict_of_largest(&mut self) -> bool {
+        let mut hosts = HashMap::<IpAddr, usize>::new();
+        for one in self.connections.values().filter(|one| !one.activity.has_calls()) {
+            *hosts.entry(one.host).or_default() += 1;
+        }
+        let largest = hosts.into_iter().max_by_key(|(host, count)| (*count, *host));
+        largest.is_some_and(|(host, _)| self.evict_of(host))
+    }
+
+    fn remove(&mut self, id: u64) {
+        let Some(one) = self.connections.remove(&id) else { return };
+        if let Some(count) = self.hosts.get_mut(&one.host) {
+            *count -= 1;
+            if *count == 0 {
+                self.hosts.remove(&one.host);
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // One whose place was taken is no longer there.
+        self.limit.lock().remove(self.id);
+    }
+}
+
+/// Files that this process may have open.
+fn files_max() -> usize {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    soft_limit(&limits).unwrap_or(FILES_UNKNOWN)
+}
+
+/// From the system's table: `Max open files  1024  524288  files`; `None` where there is no limit, or no such line.
+fn soft_limit(limits: &str) -> Option<usize> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts() -> [IpAddr; 3] {
+        ["10.0.0.1", "::ffff:10.0.0.1", "10.0.0.2"].map(|host| host.parse().expect("an address"))
+    }
+
+    /// Places of connections that each have a call, and what ends the calls.
+    fn busy(
+        limit: &ConnectionLimit,
+        host: IpAddr,
+        count: usize,
+    ) -> Vec<(Place, super::super::activity::Call)> {
+        let one = |_| {
+            let activity = Activity::new();
+            (limit.enter(host, Arc::clone(&activity)).expect("a place"), activity.begin())
+        };
+        (0..count).map(one).collect()
+    }
+
+    fn is_evicted(place: &mut Place) -> bool {
+        matches!(place.evicted.try_recv(), Err(oneshot::error::TryRecvError::Closed))
+    }
+
+    #[test]
+    fn a_host_has_so_many_places_and_takes_none_of_anothers() {
+        let limit = ConnectionLimit::with_max(2, 10);
+        let [one, mapped, other] = hosts();
+        let places = [busy(&limit, one, 1), busy(&limit, mapped, 1)];
+        assert!(limit.enter(one, Activity::new()).is_none(), "all have calls");
+        assert!(limit.enter(other, Activity::new()).is_some());
+        drop(places);
+        assert!(limit.enter(one, Activity::new()).is_some());
+        let open = limit.lock();
+        assert!(open.connections.is_empty() && open.hosts.is_empty(), "nobody is remembered who has left");
+    }
+
+    #[test]
+    fn the_one_without_a_call_for_the_longest_makes_room_of_the_host_that_has_most() {
+        let limit = ConnectionLimit::with_max(4, 5);
+        let [one, _, other] = hosts();
+        let enter = |host| limit.enter(host, Activity::new()).expect("a place");
+        let mut mine = [enter(one)];
+        let called = busy(&limit, other, 1);
+        let mut silent = [enter(other), enter(other), enter(other)];
+        let _new = enter(one);
+        assert_eq!(silent.each_mut().map(is_evicted), [true, false, false]);
+        assert!(!mine.iter_mut().any(is_evicted));
+        let _more = enter(other);
+        assert_eq!(silent.each_mut().map(is_evicted), [true, true, false]);
+        assert!(!is_evicted(&mut called.into_iter().next().expect("one").0));
+    }
+
+    #[test]
+    fn the_limit_is_the_systems() {
+        let table = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                     Max processes             95987                95987                processes \n\
+                     Max open files            1024                 524288               files     \n";
+        assert_eq!(soft_limit(table), Some(1_024));
+        assert_eq!(
+            soft_limit("Max open files            unlimited            unlimited            files"),
+            None
+        );
+        assert!(files_max() > 2);
+    }
+}

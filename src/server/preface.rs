@@ -1,0 +1,57 @@
+//! The first words of HTTP/2: the client's preface and its SETTINGS. A connection is served once they have come whole, so that one that
+//! stops before can be closed like any that says nothing.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const HEAD_BYTES: usize = 9;
+const SETTINGS: u8 = 4;
+
+/// Clients send some ten settings of 6 bytes.
+const SETTINGS_BYTES_MAX: usize = 1_024;
+
+/// What has come so far, and whether it is enough to serve the connection.
+enum Words {
+    Partial,
+    /// Whole, or something else, which the protocol's own implementation answers.
+    Served,
+    /// HTTP/2 begins with SETTINGS.
+    Wrong,
+}
+
+/// Reads up to the end of the first SETTINGS, and perhaps beyond. `None` where the caller has gone before.
+pub(super) async fn read(line: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
+    let mut words = Vec::new();
+    loop {
+        match judge(&words) {
+            Words::Served => return Ok(Some(words)),
+            Words::Wrong => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "HTTP/2 without settings"));
+            }
+            Words::Partial => {}
+        }
+        let mut buffer = [0; PREFACE.len() + HEAD_BYTES + SETTINGS_BYTES_MAX];
+        match line.read(&mut buffer).await? {
+            0 => return Ok(None),
+            bytes => words.extend_from_slice(&buffer[..bytes]),
+        }
+    }
+}
+
+fn judge(words: &[u8]) -> Words {
+    let common = words.len().min(PREFACE.len());
+    if words[..common] != PREFACE[..common] {
+        return Words::Served;
+    }
+    let Some(rest) = words.get(PREFACE.len()..) else { return Words::Partial };
+    let Some(head) = rest.first_chunk::<HEAD_BYTES>() else { return Words::Partial };
+    let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+    match head[3] {
+        SETTINGS if length > SETTINGS_BYTES_MAX => Words::Wrong,
+        SETTINGS if rest.len() < HEAD_BYTES + length => Words::Partial,
+        SETTINGS => Words::Served,
+        _ => Words::Wrong,
+    }
+}
