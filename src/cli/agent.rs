@@ -225,11 +225,11 @@ async fn look_after(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
         summaries = future::join_all(work) => summaries,
         () = signals.nth(2) => return Err(CliError::because(Exit::Again, "stopped at once")),
     };
-    progress.into_iter().for_each(Progress::finish);
-    match args.once {
-        true => conclude(&summaries),
-        false => Ok(()),
+    let printed = progress.map_or(Ok(()), Progress::finish);
+    if args.once {
+        conclude(&summaries)?;
     }
+    printed.map_err(|error| failed("standard output", &error))
 }
 
 /// An agent at work.

@@ -45,8 +45,8 @@ const LAST_LINES_MAX: Duration = Duration::from_secs(1);
 /// Prints what becomes of segments, on a thread of its own: a terminal that is held must not hold the agent.
 pub struct Progress {
     lines: Lines,
-    /// Closed when all lines are printed.
-    ended: Receiver<()>,
+    /// Told when all lines are printed, and whether they could be.
+    ended: Receiver<io::Result<()>>,
 }
 
 impl Progress {
@@ -57,8 +57,8 @@ impl Progress {
         let left_out = Arc::<AtomicU64>::default();
         let lines = Lines { sender, left_out: Arc::clone(&left_out), names_directories };
         thread::Builder::new().name("progress".to_owned()).spawn(move || {
-            print(&queue, &left_out);
-            drop(end);
+            // Nobody may wait for it any more.
+            let _ = end.send(print(&queue, &left_out));
         })?;
         Ok(Self { lines, ended })
     }
@@ -70,14 +70,16 @@ impl Progress {
     }
 
     /// Waits for the last lines, when all agents have ended.
-    pub fn finish(self) {
+    pub fn finish(self) -> io::Result<()> {
         drop(self.lines);
         // Either all are printed, or nobody reads them.
-        let _ = self.ended.recv_timeout(LAST_LINES_MAX);
+        self.ended.recv_timeout(LAST_LINES_MAX).unwrap_or(Ok(()))
     }
 }
 
-fn print(queue: &Receiver<String>, left_out: &AtomicU64) {
+/// Segments are looked after whatever becomes of the lines: the first failure is told at the end.
+fn print(queue: &Receiver<String>, left_out: &AtomicU64) -> io::Result<()> {
+    let mut outcome = Ok(());
     for line in queue {
         let mut stdout = io::stdout().lock();
         let lost = left_out.swap(0, Ordering::Relaxed);
@@ -85,8 +87,12 @@ fn print(queue: &Receiver<String>, left_out: &AtomicU64) {
             // Whoever closed standard output does not want lines; segments are looked after all the same.
             let _ = writeln!(stdout, "lines left out: {lost}");
         }
-        let _ = writeln!(stdout, "{line}");
+        match writeln!(stdout, "{line}") {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => outcome = outcome.and(Err(error)),
+            _ => {}
+        }
     }
+    outcome
 }
 
 #[derive(Clone)]

@@ -73,6 +73,36 @@ fn an_agent_works_on_after_signals_that_do_not_stop_it_and_sigquit_stops_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sighup_has_tokens_looked_at_at_once() {
+    let directory = TempDir::with_prefix("wal-indexer-it-").expect("a directory");
+    let tokens = directory.path().join("tokens");
+    std::fs::write(&tokens, "one stats first-token-0123456789\n").expect("a file");
+    let worker = Worker::start_with(&["--tokens", tokens.to_str().expect("UTF-8")]);
+    let mut client = worker.client().await;
+    let mut knows = async |token: &str| {
+        let mut request = tonic::Request::new(GetStatsRequest {});
+        let bearer = format!("Bearer {token}").parse().expect("a header");
+        request.metadata_mut().insert("authorization", bearer);
+        client.get_stats(request).await.is_ok()
+    };
+    assert!(knows("first-token-0123456789").await);
+    let mut fastest = SOON;
+    // Now and then it would have looked by itself just then.
+    for number in 0..3 {
+        let token = format!("token-{number}-0123456789");
+        std::fs::write(&tokens, format!("one stats {token}\n")).expect("a file");
+        worker.signal("HUP");
+        let began = Instant::now();
+        while !knows(&token).await {
+            assert!(began.elapsed() < SOON);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        fastest = fastest.min(began.elapsed());
+    }
+    assert!(fastest < Duration::from_secs(2), "{fastest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn log_lines_that_nobody_reads_are_dropped_and_counted_and_hold_up_nothing() {
     let root = TempDir::with_prefix("wal-indexer-it-").expect("a directory");
     let mut worker = command(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
@@ -137,6 +167,16 @@ fn a_full_disk_under_what_is_printed_is_exit_code_1() {
         let mut process = command(verb).stdout(full()).stderr(full()).spawn().expect("it starts");
         assert_eq!(ended(&mut process), Some(1), "{verb:?}");
     }
+    let wal = Wal::new();
+    wal.add_all("orders", 3, 1..=2);
+    let worker = Worker::start();
+    let mut agent = command(["agent", "--once", "--progress", "always", "--min-segment-age", "0"])
+        .args(["--endpoint", &worker.endpoint(), "--wal-dir", wal.path().to_str().expect("UTF-8")])
+        .stdout(full())
+        .stderr(full())
+        .spawn()
+        .expect("it starts");
+    assert_eq!(ended(&mut agent), Some(1));
     // What fails for another reason says so by its code, also where its words have no room.
     for (verb, code) in [(&["ls", "--store", "file:///no/such/directory"][..], 4), (&["no-such-verb"], 2)] {
         let mut process = command(verb).stdout(full()).stderr(full()).spawn().expect("it starts");
