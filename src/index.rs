@@ -20,6 +20,7 @@ mod parts;
 mod paths;
 pub mod query;
 mod reader;
+mod rest;
 mod rfc3339;
 mod schema;
 mod segment;
@@ -30,7 +31,7 @@ mod words;
 
 pub use assemble::{Index, IndexSegment, META_FILE, assemble};
 pub use builder::{IndexBuilder, IndexPart};
-pub use catalog::{FieldCatalog, FieldTypes, Unsearchable};
+pub use catalog::{FieldCatalog, FieldTypes, Gaps, Unsearchable};
 pub use hot::hot_ranges;
 pub use leaf::{Leaf, LeafFacts, Opening, Outline, Plan, Scored, Step};
 pub use parts::IndexParts;

@@ -55,6 +55,9 @@ pub const BUCKETS_MAX: usize = 10_000;
 /// The most offsets that are reported for having different records. Beyond that the records are answered all the same.
 pub const CONFLICTS_MAX: usize = 1_000;
 
+/// The most bundles that are named for not being able to tell what matches.
+pub const UNSURE_MAX: usize = 100;
+
 /// What the searches of a process may take in memory, in bytes, where nothing else is said.
 pub const MEMORY_BYTES_DEFAULT: u64 = 128 << 20;
 
@@ -135,6 +138,9 @@ pub struct Summary {
     pub conflicts: Vec<Conflict>,
     /// Whether a phrase was looked for as its words in any order, since an index does not know their places.
     pub phrases_as_words: bool,
+    /// Bundles whose indexes cannot tell for sure what matches, since an earlier release wrote them, at most [`UNSURE_MAX`]: of numbers that are written as
+    /// strings, of paths beyond the thousandth, and of the ends of ranges beyond 2^53.
+    pub unsure: Vec<String>,
     /// Where each bucket begins, in milliseconds since the Unix epoch, and how many records of it match; ascending, none of them empty.
     pub buckets: Vec<(i64, u64)>,
 }
@@ -360,6 +366,7 @@ async fn hunt_through(
         bundles_left: left + unfinished.into_inner(),
         bundles_pruned: pruned,
         phrases_as_words: hunt.phrases_as_words.load(Ordering::Relaxed),
+        unsure: hunt.unsure(),
         buckets,
         ..Summary::default()
     };

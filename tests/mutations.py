@@ -497,6 +497,31 @@ MUTATIONS = {
     "kafka": ("Kafka's segments go like any other.", "wal_dirs::a_kafka_directory", [
         ("src/wal/layout.rs", "            Self::Kafka => true,", '            Self::Kafka => !crate::mutant("kafka"),'),
     ]),
+    "apart": ("Whole numbers beside fractions are rounded.", "queries::answers::ranges_are_exact_at_every_place", [
+        ("src/index/columns/column.rs", "    const WHOLE_MAX: u64 = 1 << 53;", """    const WHOLE_MAX: u64 = 1 << 53;
+    if crate::mutant("apart") {
+        return true;
+    }"""),
+    ]),
+    "number-text": ("A string that is a number is words only.", "queries::answers::numbers_written_as_strings", [
+        ("src/index/json/scan.rs", "            None if number_text(text).is_some() => Kind::NumberText,", '            None if !crate::mutant("number-text") && number_text(text).is_some() => Kind::NumberText,'),
+    ]),
+    "token": ("What JSON does not allow ends the value.", "queries::answers::what_json_does_not_allow", [
+        ("src/index/json/scan.rs", "        if self.objects == 0 || len == 0 || is_odd {", '        if self.objects == 0 || len == 0 || is_odd || crate::mutant("token") {'),
+    ]),
+    "rest": ("Paths beyond the thousandth have no terms.", "queries::answers::a_path_beyond_the_thousandth queries::answers::a_map_whose_keys_are_data", [
+        ("src/index/document.rs", "        if self.tape.rest.is_empty() {", '        if self.tape.rest.is_empty() || crate::mutant("rest") {'),
+    ]),
+    "escapes": ("The letters of escape sequences belong to words.", "queries::answers::escape_sequences_of_terminals", [
+        ("src/index/words.rs", "        let len = escape_bytes(&text.as_bytes()[at..]);", '        let len = if crate::mutant("escapes") { 0 } else { escape_bytes(&text.as_bytes()[at..]) };'),
+    ]),
+    "operators": ("Operators of other languages separate words.", "queries::answers::operators_that_mean_nothing", [
+        ("src/index/query/operators.rs", "    for (before, bare) in piece.bare() {\n        let starts", """    for (before, bare) in piece.bare() {
+        if crate::mutant("operators") {
+            break;
+        }
+        let starts"""),
+    ]),
     "retry-info": ("A worker without room is not asked how long.", "client::a_worker_without_room", [
         ("src/client/verdict.rs", "match asked(status) {", 'match asked(status).filter(|_| !crate::mutant("retry-info")) {'),
     ]),

@@ -3,7 +3,7 @@
 use super::error::{ArchiveError, Fault};
 use super::read::Archive;
 use crate::bundle::Manifest;
-use crate::index::{FieldCatalog, FieldTypes, IndexReader};
+use crate::index::{FieldCatalog, FieldTypes, Gaps, IndexReader};
 
 /// What fields are called in manifests and queries, by where they are.
 const VALUE_PREFIX: &str = "value.";
@@ -32,5 +32,10 @@ pub fn catalog(manifest: &Manifest) -> FieldCatalog {
         Some((path.to_owned(), types.fold(FieldTypes::none(), |all, one| all | one)))
     });
     let headers = fields.iter().filter_map(|field| field.path.strip_prefix(HEADER_PREFIX));
-    FieldCatalog::new(values, headers.map(str::to_owned))
+    let unsearchable = |name: &str| manifest.index.unsearchable.get(name).copied().unwrap_or(0);
+    let rest_leaves = manifest.index.rest_leaves;
+    let lost = if rest_leaves.is_some() { "leaves_beyond_paths" } else { "leaves_without_path" };
+    let gaps = Gaps { numbers: rest_leaves.is_none(), paths: unsearchable(lost) > 0 };
+    let catalog = FieldCatalog::new(values, headers.map(str::to_owned));
+    catalog.with_rest(rest_leaves.unwrap_or(0)).with_gaps(gaps)
 }

@@ -202,6 +202,7 @@ fn pack_partition(
                 .map(|s| IndexSegmentFacts { name: s.name.clone(), documents: s.documents.into() })
                 .collect(),
             unsearchable: index.unsearchable.counts().map(|(name, count)| (name.to_owned(), count)).into(),
+            rest_leaves: Some(index.fields.rest_leaves()),
         },
         records: RecordsFacts::of(&blocks),
     };

@@ -93,6 +93,10 @@ pub struct IndexFacts {
     pub segments: Vec<IndexSegmentFacts>,
     /// What is stored but cannot be searched: a number for each reason.
     pub unsearchable: BTreeMap<String, u64>,
+    /// Leaves of JSON values at paths that `fields` does not list, which have terms of their own. Absent where an earlier release wrote the bundle: then
+    /// such leaves have none, and numbers that are written as strings are words only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest_leaves: Option<u64>,
 }
 
 /// A field that queries can name.

@@ -102,6 +102,7 @@ pub(super) fn manifest_of(slices: &[Blocks]) -> Manifest {
             fields: vec![FieldFacts { path: "value.level".into(), types: vec!["text".into()] }],
             segments: vec![IndexSegmentFacts { name: "0a".into(), documents: record_count }],
             unsearchable: BTreeMap::from([("not UTF-8".into(), 2)]),
+            rest_leaves: None,
         },
         records,
     }

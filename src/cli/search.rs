@@ -57,7 +57,7 @@ pub struct SearchArgs {
     #[arg(long, env = "WAL_INDEXER_MAX_OFFSET", value_name = "OFFSET", allow_hyphen_values = true)]
     max_offset: Option<i64>,
 
-    /// Only from this time on: 2024-05-01, 2024-05-01T12:00:00Z, milliseconds since the epoch, or an age: 30s, 15m, 2h, 7d.
+    /// Only from this time on: 2024-05-01, 2024-05-01T12:00:00Z, milliseconds or seconds since the epoch, or an age: 30s, 15m, 2h, 7d.
     #[arg(long, env = "WAL_INDEXER_SINCE", value_name = "TIME", value_parser = when::parse)]
     since: Option<i64>,
 
@@ -241,6 +241,10 @@ fn warn_of_conflicts(summary: &v1::SearchSummary) {
     }
     if summary.phrases_as_words {
         warn!("the index does not know the places of words: phrases were looked for as words in any order");
+    }
+    if !summary.unsure_bundle_keys.is_empty() {
+        let bundles = summary.unsure_bundle_keys.join(" ");
+        warn!(bundles, "indexes of an earlier release cannot tell for sure what matches");
     }
 }
 

@@ -6,7 +6,10 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{Date, OffsetDateTime};
 
-/// Milliseconds since the Unix epoch, from a day, an RFC 3339 time, such a number, or an age.
+/// Below this, no number is a time in milliseconds that anybody means: a year after the epoch, where seconds reach the year 2969.
+const MILLISECONDS_LEAST: u64 = 31_536_000_000;
+
+/// Milliseconds since the Unix epoch, from a day, an RFC 3339 time, such a number, or an age. A number of nine to eleven digits is seconds.
 pub fn parse(text: &str) -> Result<i64, String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     parse_at(text, i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
@@ -14,7 +17,8 @@ pub fn parse(text: &str) -> Result<i64, String> {
 
 fn parse_at(text: &str, now_ms: i64) -> Result<i64, String> {
     if let Ok(ms) = text.parse::<i64>() {
-        return Ok(ms);
+        let is_seconds = (100_000_000..MILLISECONDS_LEAST).contains(&ms.unsigned_abs());
+        return Ok(if is_seconds { ms.saturating_mul(1_000) } else { ms });
     }
     if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
         return Ok((time.unix_timestamp_nanos() / 1_000_000) as i64);
@@ -46,6 +50,10 @@ mod tests {
             ("2024-05-01T14:00:00.25+02:00", now + 250),
             ("1714564800000", now),
             ("-5", -5),
+            ("1714564800", now),
+            ("-1714564800", -now),
+            ("99999999", 99_999_999),
+            ("31536000000", 31_536_000_000),
             ("90s", now - 90_000),
             ("15m", now - 900_000),
             ("2h", now - 7_200_000),

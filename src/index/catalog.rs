@@ -84,6 +84,20 @@ impl fmt::Debug for FieldTypes {
 pub struct FieldCatalog {
     values: BTreeMap<String, FieldTypes>,
     headers: BTreeMap<String, ()>,
+    /// Leaves at other paths, which have terms of their own.
+    rest_leaves: u64,
+    gaps: Gaps,
+}
+
+/// What an index has no terms or columns for, since it was written by an earlier release or beyond a limit: a query that asks for it cannot be
+/// answered for sure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gaps {
+    /// Numbers that are written as strings have no numeric terms and columns, and whole numbers beyond 2^53 beside fractions or beside numbers
+    /// of the other sign are rounded in their column.
+    pub numbers: bool,
+    /// Some leaves are searchable as text, not by their path.
+    pub paths: bool,
 }
 
 impl FieldCatalog {
@@ -100,11 +114,32 @@ impl FieldCatalog {
         catalog
     }
 
-    pub(super) fn from_paths(values: &Paths, headers: &Paths) -> Self {
-        Self::new(
+    pub(super) fn from_paths(values: &Paths, headers: &Paths, rest_leaves: u64) -> Self {
+        let catalog = Self::new(
             values.admitted().map(|(path, types)| (path.replace(SEPARATOR, "."), types)),
             headers.admitted().map(|(name, _)| name.to_owned()),
-        )
+        );
+        catalog.with_rest(rest_leaves)
+    }
+
+    /// The same with so many leaves at paths that it does not name.
+    pub fn with_rest(self, rest_leaves: u64) -> Self {
+        Self { rest_leaves, ..self }
+    }
+
+    /// The same of an index with gaps.
+    pub fn with_gaps(self, gaps: Gaps) -> Self {
+        Self { gaps, ..self }
+    }
+
+    /// How many leaves are at paths that it does not name. They have terms of their own.
+    pub fn rest_leaves(&self) -> u64 {
+        self.rest_leaves
+    }
+
+    /// What the index cannot tell.
+    pub fn gaps(&self) -> Gaps {
+        self.gaps
     }
 
     /// The dotted paths below `value`, sorted, with the types seen there. A dot in a key separates as nesting does.
@@ -128,6 +163,9 @@ impl FieldCatalog {
             *self.values.entry(path).or_default() |= types;
         }
         self.headers.extend(other.headers);
+        self.rest_leaves += other.rest_leaves;
+        self.gaps.numbers |= other.gaps.numbers;
+        self.gaps.paths |= other.gaps.paths;
     }
 }
 
@@ -150,15 +188,17 @@ pub struct Unsearchable {
     pub words_too_long: u64,
     /// Dates before 1677 or after 2262: searchable as words, not by range.
     pub dates_out_of_range: u64,
-    /// JSON objects with over a million leaves, or nested deeper than 100 levels: searchable as text, not by path.
+    /// JSON values with over a million leaves, or nested deeper than 100 levels: what comes behind is searchable as text, not by path.
     pub objects_as_text: u64,
-    /// Leaves whose path is too long, holds a NUL, or is one too many: searchable as text, not by path.
+    /// Leaves whose path is too long or holds a NUL: searchable as text, not by path.
     pub leaves_without_path: u64,
+    /// Leaves whose path is one too many for one value: searchable as text, not by path.
+    pub leaves_beyond_paths: u64,
 }
 
 impl Unsearchable {
     /// The counts with their names, in the order of their declaration.
-    pub fn counts(&self) -> [(&'static str, u64); 9] {
+    pub fn counts(&self) -> [(&'static str, u64); 10] {
         [
             ("values_not_utf8", self.values_not_utf8),
             ("values_too_long", self.values_too_long),
@@ -169,6 +209,7 @@ impl Unsearchable {
             ("dates_out_of_range", self.dates_out_of_range),
             ("objects_as_text", self.objects_as_text),
             ("leaves_without_path", self.leaves_without_path),
+            ("leaves_beyond_paths", self.leaves_beyond_paths),
         ]
     }
 
@@ -183,5 +224,6 @@ impl Unsearchable {
         self.dates_out_of_range += other.dates_out_of_range;
         self.objects_as_text += other.objects_as_text;
         self.leaves_without_path += other.leaves_without_path;
+        self.leaves_beyond_paths += other.leaves_beyond_paths;
     }
 }

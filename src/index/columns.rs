@@ -98,6 +98,6 @@ impl Columns {
 
     /// What the file takes at most.
     pub fn file_usage(&self) -> usize {
-        self.columns.iter().map(|column| column.bytes() + 1_024 + column.len() / 8).sum()
+        self.columns.iter().map(|column| column.bytes() + 3 * (1_024 + column.len() / 8)).sum()
     }
 }

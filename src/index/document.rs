@@ -3,6 +3,7 @@
 use super::catalog::{FieldCatalog, FieldTypes, Unsearchable};
 use super::json::{Parsed, Scalar, Tape};
 use super::paths::{Dots, PathId, Paths, ROOT};
+use super::rest;
 use super::schema::{HEADERS_BYTES_MAX, TERM_BYTES_MAX, VALUE_BYTES_MAX};
 use super::settings::ValueMode;
 use crate::record::Record;
@@ -20,6 +21,9 @@ pub(super) struct Draft {
     header_text: String,
     paths: Paths,
     names: Paths,
+    /// The name under which the leaves of [`rest`] stand among the headers.
+    rest_name: PathId,
+    rest_leaves: u64,
     unsearchable: Unsearchable,
 }
 
@@ -32,6 +36,8 @@ struct Header {
 
 impl Draft {
     pub fn new(mode: ValueMode) -> Self {
+        let mut names = Paths::new(Dots::Kept);
+        let rest_name = names.child(ROOT, rest::NAME);
         Self {
             mode,
             offset: 0,
@@ -42,7 +48,9 @@ impl Draft {
             headers: Vec::new(),
             header_text: String::new(),
             paths: Paths::new(Dots::Separate),
-            names: Paths::new(Dots::Kept),
+            names,
+            rest_name,
+            rest_leaves: 0,
             unsearchable: Unsearchable::default(),
         }
     }
@@ -56,11 +64,18 @@ impl Draft {
         if self.tape.mem_usage() > SPARE_BYTES_MAX {
             self.tape.shrink();
         }
+        if self.header_text.capacity() > SPARE_BYTES_MAX {
+            self.header_text = String::new();
+            self.headers = Vec::new();
+        }
         self.tape.clear();
         if let Some(value) = record.value() {
             self.fill_value(value);
         }
+        self.fill_rest();
         self.unsearchable.leaves_without_path += self.tape.leaves_without_path;
+        self.unsearchable.leaves_beyond_paths += self.tape.leaves_beyond_paths;
+        self.unsearchable.objects_as_text += u64::from(self.tape.too_deep > 0);
         self.unsearchable.dates_out_of_range += self.tape.dates_out_of_range;
     }
 
@@ -80,6 +95,7 @@ impl Draft {
     fn fill_headers(&mut self, record: &Record<'_>) {
         self.headers.clear();
         self.header_text.clear();
+        self.names.forget_passing();
         self.names.enter(ROOT);
         for (name, value) in record.headers() {
             let Some(value) = value else { continue };
@@ -95,7 +111,7 @@ impl Draft {
         }
         let (name, value) = (str::from_utf8(name).ok()?, str::from_utf8(value).ok()?);
         let name = self.names.child(ROOT, name);
-        if !self.names.admit(name, FieldTypes::TEXT) {
+        if name == self.rest_name || !self.names.admit(name, FieldTypes::TEXT) {
             return None;
         }
         let start = self.header_text.len() as u32;
@@ -112,22 +128,67 @@ impl Draft {
             self.unsearchable.values_too_long += 1;
             return;
         }
-        let Ok(value) = str::from_utf8(value) else {
-            self.unsearchable.values_not_utf8 += 1;
-            return;
-        };
+        let Ok(value) = str::from_utf8(value) else { return self.fill_damaged(value) };
         let parsed = match self.mode {
             ValueMode::Text | ValueMode::None => Parsed::Other,
             ValueMode::Auto | ValueMode::Json => self.tape.parse(value, &mut self.paths),
         };
         match (parsed, self.mode) {
             (Parsed::Object, _) => {}
-            (Parsed::Other, ValueMode::Json) => self.unsearchable.values_not_json += 1,
-            (Parsed::Other, _) => self.tape.push_text(value),
-            (Parsed::TooLarge, _) => {
-                self.unsearchable.objects_as_text += 1;
-                self.tape.push_text(value);
+            (Parsed::Partial | Parsed::Other, ValueMode::Json) => {
+                self.tape.texts.clear();
+                self.unsearchable.values_not_json += 1;
             }
+            (Parsed::Partial, _) => {}
+            (Parsed::Other, _) => self.tape.push_text(value),
+            (Parsed::TooLarge, _) => self.unsearchable.objects_as_text += 1,
+        }
+    }
+
+    /// Takes in a value that is not UTF-8. What is JSON all the same is read with a replacement character for what is not: a leaf
+    /// that was cut within a character costs no other.
+    #[cold]
+    fn fill_damaged(&mut self, value: &[u8]) {
+        let start = value.trim_ascii_start().first();
+        let is_json = matches!(self.mode, ValueMode::Auto | ValueMode::Json)
+            && matches!(start, Some(b'{' | b'[' | 0xef));
+        if is_json {
+            let text = String::from_utf8_lossy(value);
+            if text.len() <= VALUE_BYTES_MAX {
+                match self.tape.parse(&text, &mut self.paths) {
+                    Parsed::Object | Parsed::Partial => return,
+                    Parsed::TooLarge => {
+                        self.unsearchable.objects_as_text += 1;
+                        return;
+                    }
+                    Parsed::Other => {}
+                }
+            }
+        }
+        self.unsearchable.values_not_utf8 += 1;
+    }
+
+    /// Takes in the leaves at paths beyond those that the index keeps.
+    fn fill_rest(&mut self) {
+        if self.tape.rest.is_empty() {
+            return;
+        }
+        let start = self.header_text.len();
+        for index in 0..self.tape.rest.len() {
+            let leaf = self.tape.rest[index];
+            if self.header_text.len() - start > REST_BYTES_MAX {
+                self.tape.leaves_beyond_paths += 1;
+                continue;
+            }
+            let (headers, name) = (&mut self.headers, self.rest_name);
+            let too_long = rest::terms(
+                self.paths.path(leaf.path()),
+                leaf.scalar(&self.tape.text),
+                &mut self.header_text,
+                &mut |start, len| headers.push(Header { name, start, len }),
+            );
+            self.unsearchable.words_too_long += too_long;
+            self.rest_leaves += 1;
         }
     }
 
@@ -172,7 +233,7 @@ impl Draft {
 
     /// What was found in all records so far.
     pub fn catalog(&self) -> FieldCatalog {
-        FieldCatalog::from_paths(&self.paths, &self.names)
+        FieldCatalog::from_paths(&self.paths, &self.names, self.rest_leaves)
     }
 
     /// What of all records so far cannot be searched.
@@ -192,6 +253,8 @@ impl Draft {
 
 /// How much storage stays for the next record.
 const SPARE_BYTES_MAX: usize = 4 << 20;
+/// How long the terms of leaves beyond the paths of an index may be together, for one record.
+const REST_BYTES_MAX: usize = 16 << 20;
 
 #[cfg(test)]
 pub(super) mod stock;

@@ -1,4 +1,4 @@
-//! JSON objects, read once onto a tape of leaves: a flat list of paths and leaves has no depths, and none of the
+//! JSON values, read once onto a tape of leaves: a flat list of paths and leaves has no depths, and none of the
 //! keys at which Tantivy's own reading of JSON stops.
 
 mod scan;
@@ -6,13 +6,14 @@ mod scan;
 use std::fmt::Write;
 
 use super::catalog::FieldTypes;
-use super::paths::{PathId, Paths};
+use super::paths::{Kept, PathId, Paths, ROOT};
 use super::rfc3339::{self, Date};
-use scan::Stop;
+use super::words;
+use scan::{BYTE_ORDER_MARK, Stop};
 
-/// How deep objects and arrays may nest. Deeper ones are text.
+/// How deep objects and arrays may nest. What lies deeper is text.
 const DEPTH_MAX: usize = 100;
-/// How many leaves one object may have. More than that is text: a tape has sixteen bytes for each, and the shortest leaf has two.
+/// How many leaves one value may have. What comes behind them is text: a tape has sixteen bytes for each, and the shortest leaf has two.
 const LEAVES_MAX: usize = 1 << 20;
 
 /// A string's place in [`Tape::text`]. A record and its strings have less than 4 GiB.
@@ -34,6 +35,8 @@ pub(super) enum Scalar<'a> {
     Text(&'a str),
     /// A string that is an RFC 3339 date: indexed as both.
     Date(&'a str, i64),
+    /// A string that is a number: indexed as both.
+    NumberText(&'a str, Number),
     I64(i64),
     U64(u64),
     F64(f64),
@@ -44,6 +47,7 @@ pub(super) enum Scalar<'a> {
 enum Kind {
     Text,
     Date,
+    NumberText,
     I64,
     U64,
     F64,
@@ -72,6 +76,10 @@ impl Leaf {
                 (text, Some(Date::Nanos(nanos))) => Scalar::Date(text, nanos),
                 (text, _) => Scalar::Text(text),
             },
+            Kind::NumberText => match (self.slice().of(text), scan::number_text(self.slice().of(text))) {
+                (text, Some(number)) => Scalar::NumberText(text, number),
+                (text, None) => Scalar::Text(text),
+            },
             Kind::I64 => Scalar::I64(self.bits.cast_signed()),
             Kind::U64 => Scalar::U64(self.bits),
             Kind::F64 => Scalar::F64(f64::from_bits(self.bits)),
@@ -83,10 +91,16 @@ impl Leaf {
         Slice { start: (self.bits >> 32) as u32, len: self.bits as u32 }
     }
 
-    fn types(&self) -> FieldTypes {
+    fn types(&self, text: &str) -> FieldTypes {
         match self.kind {
             Kind::Text => FieldTypes::TEXT,
             Kind::Date => FieldTypes::TEXT | FieldTypes::DATE,
+            Kind::NumberText => match scan::number_text(self.slice().of(text)) {
+                Some(Number::I64(_)) => FieldTypes::TEXT | FieldTypes::I64,
+                Some(Number::U64(_)) => FieldTypes::TEXT | FieldTypes::U64,
+                Some(Number::F64(_)) => FieldTypes::TEXT | FieldTypes::F64,
+                None => FieldTypes::TEXT,
+            },
             Kind::I64 => FieldTypes::I64,
             Kind::U64 => FieldTypes::U64,
             Kind::F64 => FieldTypes::F64,
@@ -122,77 +136,98 @@ impl Number {
     }
 }
 
-/// What came of reading a value as a JSON object.
+/// What came of reading a value as JSON objects and arrays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parsed {
     /// Its leaves are on the tape.
     Object,
-    /// It is no JSON object.
+    /// Some of its leaves are on the tape; then it is no JSON any more, or breaks off. All of it is among the texts.
+    Partial,
+    /// It is no JSON.
     Other,
-    /// It is one, for all that was read, but too deep or too large for the tape.
+    /// It has more leaves than a tape holds: the first of them are on the tape, and all of it is among the texts.
     TooLarge,
 }
 
-/// The leaves of one object, and the texts that have no path.
+/// The leaves of a value, and the texts that have no path.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tape {
     pub leaves: Vec<Leaf>,
+    /// Leaves at paths beyond those that an index keeps. They are texts, too.
+    pub rest: Vec<Leaf>,
     pub texts: Vec<Slice>,
-    /// What the slices point into: the object as it came, then what had to be written otherwise.
+    /// What the slices point into: the value as it came, then what had to be written otherwise.
     pub text: String,
-    /// Leaves that became texts.
+    /// Leaves that are nothing but texts, since their path is too long or holds a NUL.
     pub leaves_without_path: u64,
+    /// Leaves that are nothing but texts, since the value has more paths than are kept for one.
+    pub leaves_beyond_paths: u64,
     /// Dates that Tantivy cannot hold.
     pub dates_out_of_range: u64,
+    /// Objects and arrays that became texts.
+    pub too_deep: u64,
 }
 
 impl Tape {
     pub fn clear(&mut self) {
         self.leaves.clear();
+        self.rest.clear();
         self.texts.clear();
         self.text.clear();
         self.leaves_without_path = 0;
+        self.leaves_beyond_paths = 0;
         self.dates_out_of_range = 0;
+        self.too_deep = 0;
     }
 
     /// Frees what only an unusually large record needed.
     pub fn shrink(&mut self) {
         self.leaves.shrink_to(4_096);
+        self.rest.shrink_to(4_096);
         self.texts.shrink_to(4_096);
         self.text.shrink_to(1 << 20);
     }
 
     pub fn mem_usage(&self) -> usize {
-        self.leaves.capacity() * size_of::<Leaf>()
+        (self.leaves.capacity() + self.rest.capacity()) * size_of::<Leaf>()
             + self.texts.capacity() * size_of::<Slice>()
             + self.text.capacity()
     }
 
     /// Keeps a text that has no path.
     pub fn push_text(&mut self, text: &str) {
-        let slice = self.keep(text);
-        self.texts.push(slice);
+        let start = self.text.len();
+        self.text.push_str(&words::blank(text));
+        self.texts.push(Slice { start: start as u32, len: (self.text.len() - start) as u32 });
     }
 
-    /// Reads an object's leaves. Where it is none, the tape is empty afterwards and no path was added.
+    /// Reads the leaves of objects and arrays. Where it is none, the tape is empty afterwards and no path was added.
     pub fn parse(&mut self, json: &str, paths: &mut Paths) -> Parsed {
         self.clear();
-        if !json.trim_ascii_start().starts_with('{') {
+        paths.forget_passing();
+        let json = json.trim_start_matches(BYTE_ORDER_MARK);
+        if !json.trim_ascii_start().starts_with(['{', '[']) {
             return Parsed::Other;
         }
         let mark = paths.mark();
         // One copy of all, in which most strings lie as they are, costs less than one of each string.
         self.text.push_str(json);
-        if let Err(stop) = scan::read(json, self, paths) {
-            paths.forget(mark);
-            self.clear();
-            return match stop {
-                Stop::TooLarge => Parsed::TooLarge,
-                Stop::Syntax => Parsed::Other,
-            };
-        }
+        let parsed = match scan::read(json, self, paths) {
+            Ok(()) => Parsed::Object,
+            Err(Stop::TooLarge) => Parsed::TooLarge,
+            Err(Stop::Syntax) if self.leaves.iter().any(|leaf| leaf.path != ROOT) => Parsed::Partial,
+            Err(Stop::Syntax) => {
+                paths.forget(mark);
+                self.clear();
+                return Parsed::Other;
+            }
+        };
         self.settle(paths);
-        Parsed::Object
+        if parsed != Parsed::Object {
+            self.texts.clear();
+            self.push_text(json);
+        }
+        parsed
     }
 
     /// Turns the leaves whose path cannot be kept into texts.
@@ -200,14 +235,19 @@ impl Tape {
         let mut kept = 0;
         for index in 0..self.leaves.len() {
             let leaf = self.leaves[index];
-            if paths.admit(leaf.path, leaf.types()) {
+            if paths.admit(leaf.path, leaf.types(&self.text)) {
                 self.leaves[kept] = leaf;
                 kept += 1;
-            } else {
-                self.leaves_without_path += 1;
-                let slice = self.slice_of(leaf);
-                self.texts.push(slice);
+                continue;
             }
+            match paths.place(leaf.path) {
+                Kept::NoPath => {}
+                Kept::Named => self.rest.push(leaf),
+                Kept::Unnamable => self.leaves_without_path += 1,
+                Kept::TooMany => self.leaves_beyond_paths += 1,
+            }
+            let slice = self.slice_of(leaf);
+            self.texts.push(slice);
         }
         self.leaves.truncate(kept);
     }
@@ -216,19 +256,13 @@ impl Tape {
         let start = self.text.len();
         // Writing to a string cannot fail.
         let _ = match leaf.kind {
-            Kind::Text | Kind::Date => return leaf.slice(),
+            Kind::Text | Kind::Date | Kind::NumberText => return leaf.slice(),
             Kind::I64 => write!(self.text, "{}", leaf.bits.cast_signed()),
             Kind::U64 => write!(self.text, "{}", leaf.bits),
             Kind::F64 => write!(self.text, "{}", f64::from_bits(leaf.bits)),
             Kind::Bool => write!(self.text, "{}", leaf.bits != 0),
         };
         Slice { start: start as u32, len: (self.text.len() - start) as u32 }
-    }
-
-    fn keep(&mut self, text: &str) -> Slice {
-        let start = self.text.len() as u32;
-        self.text.push_str(text);
-        Slice { start, len: text.len() as u32 }
     }
 }
 

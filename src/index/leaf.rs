@@ -182,6 +182,11 @@ impl Plan {
         self.compiled.phrases_as_words
     }
 
+    /// Whether the index cannot tell for sure what matches: it was written by an earlier release, or beyond a limit.
+    pub fn is_unsure(&self) -> bool {
+        self.compiled.unsure
+    }
+
     /// What the plan of a query takes in memory at most, in bytes, for an index with so many paths.
     pub fn mem_usage_max(query: &Query, paths: usize) -> u64 {
         (query.terms_max(paths) as u64).saturating_mul(TERM_BYTES)

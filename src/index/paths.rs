@@ -12,6 +12,8 @@ pub(super) const SEPARATOR: char = '\u{1}';
 const END: char = '\0';
 /// Nodes of the tree, inner ones too: many objects without a leaf must not fill the memory.
 const NODES_MAX: usize = 8 * PATHS_MAX;
+/// More nodes, which one value may have beside those: they are forgotten with it.
+const PASSING_MAX: usize = 32 * PATHS_MAX;
 /// From here on a node's children are found by hash.
 const SCANNED_MAX: usize = 16;
 
@@ -26,10 +28,25 @@ impl PathId {
     }
 }
 
-/// The path of all that cannot have one of its own: too long, with a NUL, or one too many.
+/// The path of all that cannot have one: too long, or with a NUL.
 pub(super) const NOWHERE: PathId = PathId(0);
 /// The empty path: the object itself.
 pub(super) const ROOT: PathId = PathId(1);
+/// The path of all that is one too many for one value.
+const BEYOND: PathId = PathId(2);
+
+/// Why a path is none of those that an index keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// It is the empty one, of an element without an object around it.
+    NoPath,
+    /// There are too many: but its name is known until the next value.
+    Named,
+    /// It is too long, or holds a NUL.
+    Unnamable,
+    /// The value has too many.
+    TooMany,
+}
 
 /// How keys become segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,13 +80,13 @@ struct Node {
 
 impl Paths {
     pub fn new(dots: Dots) -> Self {
-        Self { nodes: vec![Node::default(), Node::default()], leaves: 0, dots }
+        Self { nodes: vec![Node::default(), Node::default(), Node::default()], leaves: 0, dots }
     }
 
     /// The path one key below `parent`; [`NOWHERE`] where it cannot be kept.
     pub fn child(&mut self, parent: PathId, key: &str) -> PathId {
-        if parent == NOWHERE {
-            return NOWHERE;
+        if parent == NOWHERE || parent == BEYOND {
+            return parent;
         }
         let node = &mut self.nodes[parent.0 as usize];
         if let Some((known, id)) = node.children.get(node.next)
@@ -119,11 +136,11 @@ impl Paths {
     fn insert(&mut self, parent: PathId, key: &str) -> PathId {
         let above = &self.nodes[parent.0 as usize].path;
         let separated = parent != ROOT;
-        if key.contains(END)
-            || above.len() + usize::from(separated) + key.len() > PATH_BYTES_MAX
-            || self.nodes.len() >= NODES_MAX
-        {
+        if key.contains(END) || above.len() + usize::from(separated) + key.len() > PATH_BYTES_MAX {
             return NOWHERE;
+        }
+        if self.nodes.len() >= NODES_MAX + PASSING_MAX {
+            return BEYOND;
         }
         let mut path = String::with_capacity(above.len() + 1 + key.len());
         path.push_str(above);
@@ -166,9 +183,27 @@ impl Paths {
         }
     }
 
+    /// Forgets the nodes that only the last value needed.
+    pub fn forget_passing(&mut self) {
+        if self.nodes.len() > NODES_MAX {
+            self.forget(NODES_MAX);
+            self.nodes.shrink_to(2 * NODES_MAX);
+        }
+    }
+
+    /// Where a path belongs that was not admitted.
+    pub fn place(&self, id: PathId) -> Kept {
+        match id {
+            ROOT => Kept::NoPath,
+            NOWHERE => Kept::Unnamable,
+            BEYOND => Kept::TooMany,
+            _ => Kept::Named,
+        }
+    }
+
     /// Whether a leaf of this type may stand at this path: the first [`PATHS_MAX`] paths may.
     pub fn admit(&mut self, id: PathId, types: FieldTypes) -> bool {
-        if id == NOWHERE {
+        if id.index() <= BEYOND.index() || id.index() >= NODES_MAX {
             return false;
         }
         let node = &mut self.nodes[id.0 as usize];

@@ -36,9 +36,8 @@
 //! in JSON has none, a range finds it. All prefixes of a query together may stand for [`PREFIX_TERMS_MAX`] different words in one Tantivy
 //! segment; beyond that the query fails as too broad: nothing is left out.
 //!
-//! **Ranges** find a number whatever its type at other records. Where one path holds both whole numbers beyond 2^53 and
-//! fractions, they are compared as floating-point numbers: a range then finds all it should, and may find
-//! neighbours of its end that the rounding makes equal.
+//! **Ranges** find a number whatever its type at other records, also one that is written as a string. They are exact for all whole numbers that fit an `i64` or a
+//! `u64`. In bundles of earlier releases a range may find neighbours of an end beyond 2^53, where the path holds fractions too.
 //!
 //! ```
 //! use wal_indexer::index::Query;
@@ -53,6 +52,7 @@ mod ends;
 mod excluded;
 mod marks;
 pub(super) mod needs;
+mod operators;
 mod parse;
 pub(super) mod prefix;
 pub(super) mod range;
@@ -137,6 +137,14 @@ pub enum QueryProblem {
     /// The field holds numbers, which have no prefixes.
     #[error("{0:?} has no prefixes: use a range")]
     PrefixOfNumber(String),
+    /// An operator of another query language.
+    #[error("{written} is no operator: write {instead}, or quote it as text")]
+    NoOperator {
+        /// What was written.
+        written: String,
+        /// The right spelling.
+        instead: String,
+    },
     /// A range without `TO` between its ends.
     #[error("a range is written [a TO b], {{a TO b}}, >a, >=a, <a or <=a")]
     NoRange,
@@ -205,20 +213,26 @@ impl Sought {
         if is_open {
             // Behind a word's end any word may come, or none.
             let is_open = text.ends_with(char::is_alphanumeric);
-            let boolean = [true, false].into_iter().find(|value| value.to_string().starts_with(text));
+            let small = text.to_lowercase();
+            let boolean = [true, false].into_iter().find(|value| value.to_string().starts_with(&small));
             return Some(Self { words, is_open, number: None, boolean, date: None });
         }
         let date = match rfc3339::parse(text) {
             Some(rfc3339::Date::Nanos(nanos)) => Some(nanos),
             _ => None,
         };
-        Some(Self { words, is_open, number: number(text), boolean: text.parse().ok(), date })
+        Some(Self { words, is_open, number: number(text), boolean: boolean(text), date })
     }
 
     /// Any word at all.
     fn any_word() -> Self {
         Self { words: vec![String::new()], is_open: true, number: None, boolean: None, date: None }
     }
+}
+
+/// `true` or `false`, in whatever case.
+fn boolean(text: &str) -> Option<bool> {
+    [true, false].into_iter().find(|value| text.eq_ignore_ascii_case(if *value { "true" } else { "false" }))
 }
 
 /// As much of a query as an error repeats: it may be sent where there is little room.

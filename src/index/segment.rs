@@ -13,7 +13,7 @@ use tantivy::store::StoreWriter;
 use super::columns::Columns;
 use super::document::Draft;
 use super::inverted::{Inverted, Lane, Whole};
-use super::json::Scalar;
+use super::json::{Number, Scalar};
 use super::schema::{self, Fields};
 
 /// A finished Tantivy segment without a name.
@@ -80,6 +80,20 @@ impl SegmentBuilder {
                 Scalar::Date(text, nanos) => {
                     inverted.push_words(&mut self.words, path, paths, text);
                     columns.push_date(doc, path, paths, nanos);
+                }
+                Scalar::NumberText(text, number) => {
+                    inverted.push_words(&mut self.words, path, paths, text);
+                    let (lane, bits, value) = match number {
+                        Number::I64(number) => {
+                            (&mut self.i64s, tantivy::i64_to_u64(number), NumericalValue::I64(number))
+                        }
+                        Number::U64(number) => (&mut self.u64s, number, NumericalValue::U64(number)),
+                        Number::F64(number) => {
+                            (&mut self.f64s, tantivy::f64_to_u64(number), NumericalValue::F64(number))
+                        }
+                    };
+                    inverted.push_number(lane, path, paths, bits);
+                    columns.push_number(doc, path, paths, value);
                 }
                 Scalar::I64(number) => {
                     inverted.push_number(&mut self.i64s, path, paths, tantivy::i64_to_u64(number));

@@ -4,11 +4,12 @@
 //! lower-cased by itself. All else separates: `user-30` is two words, so are `trace_id` and `ünï_code`; `10.0.0.1` is four. A query
 //! is cut the same way, so `user-30` finds `User_30` too; with `positions = true` the words must also be adjacent and in order.
 //! There are no stop words and no stemming, nothing is normalised (a letter with a combining accent ends a word), and
-//! scripts written without spaces are not cut into words.
+//! scripts written without spaces are not cut into words. A terminal's escape sequences separate, all of their characters: see [`blank`].
 //!
 //! The schema calls it by the name of Tantivy's own `default` tokenizer, which gives the same words except that it
 //! drops those over 40 bytes: so stock Tantivy searches an extracted index with its own query parser.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// The name in the schema.
@@ -19,6 +20,7 @@ pub(super) const RAW: &str = "raw";
 /// The words of a text as they are indexed, but for those that are longer than [`TERM_BYTES_MAX`](super::schema::TERM_BYTES_MAX),
 /// which are not.
 pub(super) fn words(text: &str) -> Vec<String> {
+    let text = &*blank(text);
     let (mut words, mut at) = (Vec::new(), 0);
     loop {
         let mut word = Vec::new();
@@ -26,6 +28,63 @@ pub(super) fn words(text: &str) -> Vec<String> {
         at = place.end;
         words.extend(String::from_utf8(word));
     }
+}
+
+/// The text with a space for each byte of a terminal's escape sequences, as `\u{1b}[31m` is one: their letters and digits belong to no word. So do those
+/// that were escaped once more on the way: `\x1b[31m`, `\033[31m`, `\e[31m` and `\u001b[31m` in so many characters.
+pub(super) fn blank(text: &str) -> Cow<'_, str> {
+    let (mut blanked, mut kept, mut from) = (String::new(), 0, 0);
+    while let Some(at) = memchr::memchr2(ESCAPE, b'\\', &text.as_bytes()[from..]).map(|at| from + at) {
+        let len = escape_bytes(&text.as_bytes()[at..]);
+        from = at + len.max(1);
+        if len > 0 {
+            blanked.push_str(&text[kept..at]);
+            blanked.extend(std::iter::repeat_n(' ', len));
+            kept = from;
+        }
+    }
+    if kept == 0 {
+        return Cow::Borrowed(text);
+    }
+    blanked.push_str(&text[kept..]);
+    Cow::Owned(blanked)
+}
+
+/// [`blank`]s what stands behind the first `start` bytes.
+pub(super) fn blank_behind(text: &mut String, start: usize) {
+    if let Cow::Owned(blanked) = blank(&text[start..]) {
+        text.truncate(start);
+        text.push_str(&blanked);
+    }
+}
+
+const ESCAPE: u8 = 0x1b;
+
+/// How long the escape sequence is that `bytes` start with; 0 where they start with none. All of its bytes are ASCII.
+fn escape_bytes(bytes: &[u8]) -> usize {
+    const WRITTEN: [&[u8]; 5] = [b"\\u001b", b"\\x1b", b"\\033", b"\\e", b"\\u{1b}"];
+    let run =
+        |from: usize, is: &dyn Fn(u8) -> bool| bytes[from..].iter().take_while(|byte| is(**byte)).count();
+    let is_final = |at: usize| bytes.get(at).is_some_and(|byte| (0x30..0x7f).contains(byte));
+    let start = match bytes {
+        [ESCAPE, ..] => 1,
+        _ => {
+            let is = |written: &&&[u8]| {
+                bytes.get(..written.len()).is_some_and(|b| b.eq_ignore_ascii_case(written))
+            };
+            let len = WRITTEN.iter().find(is).map_or(0, |written| written.len());
+            match bytes.get(len) {
+                Some(b'[') if len > 0 => len,
+                _ => return 0,
+            }
+        }
+    };
+    if bytes.get(start) == Some(&b'[') {
+        let parameters = start + 1 + run(start + 1, &|byte| (0x20..0x40).contains(&byte));
+        return if is_final(parameters) { parameters + 1 } else { parameters };
+    }
+    let intermediates = start + run(start, &|byte| (0x20..0x30).contains(&byte));
+    if is_final(intermediates) { intermediates + 1 } else { intermediates }
 }
 
 /// What each byte is: part of a word, a separator, or the start of a longer character.

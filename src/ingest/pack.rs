@@ -166,6 +166,7 @@ fn index_facts(index: &Index) -> IndexFacts {
             })
             .collect(),
         unsearchable: index.unsearchable.counts().map(|(what, count)| (what.to_owned(), count)).into(),
+        rest_leaves: Some(index.fields.rest_leaves()),
     }
 }
 

@@ -211,6 +211,7 @@ pub fn summary(summary: &Summary, began: Instant) -> v1::SearchSummary {
         bundles_left: summary.bundles_left,
         conflicts: summary.conflicts.iter().map(conflict).collect(),
         phrases_as_words: summary.phrases_as_words,
+        unsure_bundle_keys: summary.unsure.clone(),
         buckets: summary
             .buckets
             .iter()

@@ -57,6 +57,9 @@ pub(super) async fn search_bundle(hunt: &Hunt, bundle: Bundle) -> Result<bool, S
     if plan.phrases_as_words() {
         hunt.phrases_as_words.store(true, Ordering::Relaxed);
     }
+    if plan.is_unsure() {
+        hunt.note_unsure(&bundle.listed.key.to_string());
+    }
     if plan.is_impossible() {
         return Ok(false);
     }

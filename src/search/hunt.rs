@@ -1,5 +1,6 @@
 //! One search while it goes on: what all its parts share.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::best::Place;
 use super::room::Room;
 use super::tally::Tally;
-use super::{Request, SearchError};
+use super::{Request, SearchError, UNSURE_MAX};
 use crate::archive::{Shelf, TrafficCounter};
 use crate::budget::Reservation;
 use crate::index::{Bounds, Order};
@@ -21,6 +22,7 @@ pub(super) struct Hunt {
     pub traffic: TrafficCounter,
     pub ended: Ended,
     pub phrases_as_words: AtomicBool,
+    unsure: Mutex<BTreeSet<String>>,
     found: Mutex<Tally>,
     lasting: Mutex<Lasting>,
 }
@@ -127,6 +129,7 @@ impl Hunt {
             traffic: TrafficCounter::default(),
             ended: Ended::default(),
             phrases_as_words: AtomicBool::new(false),
+            unsure: Mutex::default(),
             found: Mutex::new(found),
             lasting: Mutex::new(Lasting {
                 reservation: lasting,
@@ -198,6 +201,19 @@ impl Hunt {
         let mut lasting = self.lasting();
         lasting.repeats_bytes = lasting.repeats_bytes.max(repeats_bytes);
         lasting.suffice()
+    }
+
+    /// A bundle's index cannot tell for sure what matches.
+    pub fn note_unsure(&self, key: &str) {
+        let mut unsure = self.unsure.lock().unwrap_or_else(PoisonError::into_inner);
+        if unsure.len() < UNSURE_MAX {
+            unsure.insert(key.to_owned());
+        }
+    }
+
+    /// The bundles of which that is so, at most [`UNSURE_MAX`], sorted.
+    pub fn unsure(&self) -> Vec<String> {
+        self.unsure.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// Takes room for a plan.

@@ -1,5 +1,6 @@
 //! Queries: what a worker finds, held against what a plain scan of the records finds; and queries that nobody should send.
 
+mod answers;
 mod command;
 mod compose;
 pub mod hostile;

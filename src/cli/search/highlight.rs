@@ -57,7 +57,7 @@ mod tests {
     fn a_terminal_gets_no_orders_but_the_marks() {
         let hostile = "a\x1b[2Jb \u{202e}conn\x07\u{9b}31m conn";
         let line = marked("conn 2Jb 31m", hostile.as_bytes(), true);
-        assert_eq!(line, "a\\u{1b}[<2Jb> \\u{202e}<conn>\\u{7}\\u{9b}<31m> <conn>");
+        assert_eq!(line, "a\\u{1b}[2Jb \\u{202e}<conn>\\u{7}\\u{9b}<31m> <conn>");
     }
 
     #[test]

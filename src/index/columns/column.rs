@@ -22,11 +22,20 @@ pub(super) struct Column {
     values: Chunked<u64, 12>,
     /// The document of each value; none as long as the nth value is the nth document's.
     docs: Chunked<u32, 13>,
+    /// Whole numbers that a column of this type cannot hold: those that fit an `i64`, and larger ones.
+    apart: Option<Box<[Self; 2]>>,
 }
 
 impl Column {
     pub fn new(name: Box<str>, kind: Kind) -> Self {
-        Self { name, kind, has_negative: false, values: Chunked::default(), docs: Chunked::default() }
+        Self {
+            name,
+            kind,
+            has_negative: false,
+            values: Chunked::default(),
+            docs: Chunked::default(),
+            apart: None,
+        }
     }
 
     /// The next value, which belongs to the same document as the last one or to a later one.
@@ -40,36 +49,72 @@ impl Column {
         self.values.push(value);
     }
 
-    /// The same. Where whole numbers of all sizes do not fit a type, or some are fractions, all become `f64`.
+    /// The same. Whole numbers become `f64` beside fractions as long as each is a floating-point number of its own; larger ones, and those that
+    /// fit no type together with negative ones, are set apart in a column of the same name.
     #[inline]
     pub fn push_number(&mut self, doc: u32, number: NumericalValue) {
-        match number {
-            NumericalValue::I64(number) => {
-                self.has_negative |= number < 0;
-                if self.kind == Kind::U64 && number < 0 {
-                    self.widen(Kind::F64);
-                }
+        match (self.kind, number) {
+            (Kind::I64, NumericalValue::I64(number)) => self.has_negative |= number < 0,
+            (Kind::U64, NumericalValue::I64(number)) if number < 0 => {
+                self.has_negative = true;
+                self.turn_into(Kind::I64);
             }
-            NumericalValue::U64(_) if self.kind == Kind::I64 => {
-                self.widen(if self.has_negative { Kind::F64 } else { Kind::U64 });
-            }
-            NumericalValue::F64(_) if self.kind != Kind::F64 => self.widen(Kind::F64),
+            (Kind::I64, NumericalValue::U64(_)) if self.has_negative => return self.set_apart(doc, number),
+            (Kind::I64, NumericalValue::U64(_)) => self.turn_into(Kind::U64),
+            (Kind::I64 | Kind::U64, NumericalValue::F64(_)) => self.turn_into(Kind::F64),
+            (Kind::F64, number) if !fits(Kind::F64, number) => return self.set_apart(doc, number),
             _ => {}
         }
         self.push(doc, of_kind(self.kind, number));
     }
 
+    /// Keeps the values as those of another type, and sets apart what it cannot hold.
     #[cold]
-    fn widen(&mut self, kind: Kind) {
+    fn turn_into(&mut self, kind: Kind) {
         let was = self.kind;
-        for value in self.values.iter_mut() {
-            let number = match was {
-                Kind::U64 => NumericalValue::U64(*value),
-                _ => NumericalValue::I64(tantivy::u64_to_i64(*value)),
-            };
-            *value = of_kind(kind, number);
-        }
+        let number = |value: u64| match was {
+            Kind::U64 => NumericalValue::U64(value),
+            _ => NumericalValue::I64(tantivy::u64_to_i64(value)),
+        };
         self.kind = kind;
+        if self.values.iter().all(|value| fits(kind, number(*value))) {
+            self.values.iter_mut().for_each(|value| *value = of_kind(kind, number(*value)));
+            return;
+        }
+        let values = std::mem::take(&mut self.values).into_chunks().flatten();
+        let docs: Vec<u32> = std::mem::take(&mut self.docs).into_chunks().flatten().collect();
+        for (nth, value) in values.enumerate() {
+            let doc = docs.get(nth).copied().unwrap_or(nth as u32);
+            match number(value) {
+                number if fits(kind, number) => self.push(doc, of_kind(kind, number)),
+                number => self.set_apart(doc, number),
+            }
+        }
+    }
+
+    #[cold]
+    fn set_apart(&mut self, doc: u32, number: NumericalValue) {
+        let name = &self.name;
+        let [i64s, u64s] = &mut **self.apart.get_or_insert_with(|| {
+            Box::new([Kind::I64, Kind::U64].map(|kind| Self::new(name.clone(), kind)))
+        });
+        match number {
+            NumericalValue::I64(value) => i64s.push(doc, tantivy::i64_to_u64(value)),
+            // A column of large numbers held small ones, too.
+            NumericalValue::U64(value) => match i64::try_from(value) {
+                Ok(value) => i64s.push(doc, tantivy::i64_to_u64(value)),
+                Err(_) => u64s.push(doc, value),
+            },
+            NumericalValue::F64(_) => {}
+        }
+    }
+
+    /// This column and those of the numbers that were set apart.
+    pub fn into_columns(mut self) -> impl Iterator<Item = Self> {
+        let apart = self.apart.take().map(|apart| *apart);
+        let apart = apart.into_iter().flatten().filter(|column| column.len() > 0);
+        // What all values were set apart from is there all the same: it says where the next ones belong.
+        Some(self).into_iter().chain(apart)
     }
 
     pub fn column_type(&self) -> ColumnType {
@@ -96,12 +141,30 @@ impl Column {
     }
 
     pub fn mem_usage(&self) -> usize {
-        size_of::<Self>() + self.name.len() + self.values.mem_usage() + self.docs.mem_usage()
+        let apart: usize = self.apart().map(Self::mem_usage).sum();
+        size_of::<Self>() + self.name.len() + self.values.mem_usage() + self.docs.mem_usage() + apart
+    }
+
+    fn apart(&self) -> impl Iterator<Item = &Self> {
+        self.apart.iter().flat_map(|apart| apart.iter())
     }
 
     /// Bytes of the values alone.
     pub fn bytes(&self) -> usize {
-        self.values.len() * size_of::<u64>() + self.docs.len() * size_of::<u32>()
+        let apart: usize = self.apart().map(Self::bytes).sum();
+        self.values.len() * size_of::<u64>() + self.docs.len() * size_of::<u32>() + apart
+    }
+}
+
+/// Whether a column of this type can hold a number as it is.
+fn fits(kind: Kind, number: NumericalValue) -> bool {
+    /// Up to here, every whole number is a floating-point number of its own.
+    const WHOLE_MAX: u64 = 1 << 53;
+    match (kind, number) {
+        (Kind::F64, NumericalValue::I64(number)) => number.unsigned_abs() <= WHOLE_MAX,
+        (Kind::F64, NumericalValue::U64(number)) => number <= WHOLE_MAX,
+        (Kind::I64, NumericalValue::U64(number)) => i64::try_from(number).is_ok(),
+        _ => true,
     }
 }
 
@@ -111,6 +174,7 @@ fn of_kind(kind: Kind, number: NumericalValue) -> u64 {
         (Kind::F64, NumericalValue::U64(number)) => tantivy::f64_to_u64(number as f64),
         (_, NumericalValue::F64(number)) => tantivy::f64_to_u64(number),
         (Kind::U64, NumericalValue::I64(number)) => number as u64,
+        (Kind::I64, NumericalValue::U64(number)) => tantivy::i64_to_u64(number as i64),
         (_, NumericalValue::I64(number)) => tantivy::i64_to_u64(number),
         (_, NumericalValue::U64(number)) => number,
     }

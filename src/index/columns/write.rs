@@ -17,7 +17,7 @@ const FOOTER: [u8; 8] = [2, 0, 0, 0, 2, 113, 119, 66];
 impl Columns {
     /// Writes all columns of this many documents.
     pub fn write(self, documents: u32, to: &mut impl Write) -> io::Result<()> {
-        let mut columns = self.columns;
+        let mut columns: Vec<Column> = self.columns.into_iter().flat_map(Column::into_columns).collect();
         columns.sort_by(|a, b| (&a.name, a.column_type()).cmp(&(&b.name, b.column_type())));
         let mut ranges = RangeSSTable::writer(Vec::new());
         let (mut start, mut bytes) = (0_u64, Vec::new());

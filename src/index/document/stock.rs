@@ -7,7 +7,7 @@ use tantivy::DateTime;
 use tantivy::schema::document::{Document, ReferenceValue, ReferenceValueLeaf, Value};
 use tantivy::schema::{Field, Schema};
 
-use super::super::json::Leaf;
+use super::super::json::{Leaf, Number};
 use super::super::schema::names;
 use super::*;
 
@@ -148,13 +148,25 @@ impl<'a> Value<'a> for Part<'a> {
             Self::Bytes(bytes) => ReferenceValueLeaf::Bytes(bytes),
             Self::Text(text) => ReferenceValueLeaf::Str(text),
             Self::Headers(draft) => {
-                return ReferenceValue::Object(Entries { draft, of: Of::Headers(draft.headers.iter()) });
+                return ReferenceValue::Object(Entries {
+                    draft,
+                    of: Of::Headers(draft.headers.iter()),
+                    number: None,
+                });
             }
             Self::Leaves(draft) => {
-                return ReferenceValue::Object(Entries { draft, of: Of::Leaves(draft.tape.leaves.iter()) });
+                return ReferenceValue::Object(Entries {
+                    draft,
+                    of: Of::Leaves(draft.tape.leaves.iter()),
+                    number: None,
+                });
             }
             Self::Ranges(draft) => {
-                return ReferenceValue::Object(Entries { draft, of: Of::Ranges(draft.tape.leaves.iter()) });
+                return ReferenceValue::Object(Entries {
+                    draft,
+                    of: Of::Ranges(draft.tape.leaves.iter()),
+                    number: None,
+                });
             }
         })
     }
@@ -164,6 +176,8 @@ impl<'a> Value<'a> for Part<'a> {
 pub(in super::super) struct Entries<'a> {
     draft: &'a Draft,
     of: Of<'a>,
+    /// A string that is a number comes as both.
+    number: Option<(&'a str, Part<'a>)>,
 }
 
 enum Of<'a> {
@@ -177,6 +191,9 @@ impl<'a> Iterator for Entries<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let draft = self.draft;
+        if let Some(number) = self.number.take() {
+            return Some(number);
+        }
         let (leaf, dates_are_text) = match &mut self.of {
             Of::Headers(headers) => {
                 let header = headers.next()?;
@@ -189,6 +206,19 @@ impl<'a> Iterator for Entries<'a> {
         let part = match leaf.scalar(&draft.tape.text) {
             Scalar::Date(_, nanos) if !dates_are_text => Part::Date(nanos),
             Scalar::Text(text) | Scalar::Date(text, _) => Part::Text(text),
+            Scalar::NumberText(text, value) => {
+                let number = match value {
+                    Number::I64(value) => Part::I64(value),
+                    Number::U64(value) => Part::U64(value),
+                    Number::F64(value) => Part::F64(value),
+                };
+                if dates_are_text {
+                    self.number = Some((draft.paths.path(leaf.path()), number));
+                    Part::Text(text)
+                } else {
+                    number
+                }
+            }
             Scalar::I64(value) => Part::I64(value),
             Scalar::U64(value) => Part::U64(value),
             Scalar::F64(value) => Part::F64(value),

@@ -1,38 +1,52 @@
 //! Reads JSON text onto a tape, in one pass and without asking a library for each value.
 //!
-//! What is an object, and what its leaves are, is `serde_json`'s decision, to the bit of a number: the tests hold the two against
-//! each other. What is rare (numbers with an exponent, or with more digits than a `u64` surely holds) is its work here, too.
+//! Where `serde_json` reads an object, the leaves are those that it finds, to the bit of a number: the tests hold the two against each
+//! other. Producers also write what JSON does not allow, and that costs no more than the leaf it stands in: a number beyond `f64`, `NaN` or a lone
+//! surrogate, for example. Several values in a row are read like the elements of an array.
 
 use super::{DEPTH_MAX, Kind, LEAVES_MAX, Leaf, Number, Slice, Tape};
 use crate::index::paths::{PathId, Paths, ROOT};
 use crate::index::rfc3339::{self, Date};
+use crate::index::words;
 
-/// Why reading ends early.
+/// Why reading ends early. What was read until then stays on the tape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// It is no JSON object.
+    /// It is no JSON, or breaks off.
     Syntax,
-    /// It nests too deep, or has too many leaves.
+    /// It has too many leaves.
     TooLarge,
 }
 
-/// Reads the object that `json` is, whose copy is all that stands in the tape's text so far.
+/// Reads the objects and arrays that `json` is, whose copy is all that stands in the tape's text so far.
 pub(super) fn read(json: &str, tape: &mut Tape, paths: &mut Paths) -> Result<(), Stop> {
-    let mut scanner = Scanner { json, at: 0, depth: 0, key: String::new(), tape, paths };
-    match scanner.next()? {
-        b'{' => scanner.object(ROOT)?,
-        _ => return Err(Stop::Syntax),
-    }
-    match scanner.next() {
-        Ok(_) => Err(Stop::Syntax),
-        Err(_) => Ok(()),
+    let mut scanner = Scanner { json, at: 0, depth: 0, objects: 0, key: String::new(), tape, paths };
+    let mut is_first = true;
+    loop {
+        match scanner.next() {
+            Ok(b'{') => scanner.object(ROOT)?,
+            Ok(b'[') => scanner.array(ROOT)?,
+            Ok(b',' | RECORD_SEPARATOR) if !is_first => scanner.at += 1,
+            Err(_) if !is_first => return Ok(()),
+            _ if !is_first && json[scanner.at..].starts_with(BYTE_ORDER_MARK) => {
+                scanner.at += BYTE_ORDER_MARK.len_utf8();
+            }
+            _ => return Err(Stop::Syntax),
+        }
+        is_first = false;
     }
 }
+
+/// Begins each value of a JSON text sequence (RFC 7464).
+const RECORD_SEPARATOR: u8 = 0x1e;
+pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
 
 struct Scanner<'a> {
     json: &'a str,
     at: usize,
     depth: usize,
+    /// How many objects are open.
+    objects: usize,
     /// A key that is written with escapes.
     key: String,
     tape: &'a mut Tape,
@@ -56,25 +70,26 @@ impl Scanner<'_> {
     fn value(&mut self, path: PathId) -> Result<(), Stop> {
         match self.next()? {
             b'"' => self.string(path),
+            b'{' | b'[' if self.depth == DEPTH_MAX => self.too_deep(),
             b'{' => self.object(path),
             b'[' => self.array(path),
             b'-' | b'0'..=b'9' => self.number(path),
-            b't' => self.word("true").and_then(|()| self.push(path, Kind::Bool, 1)),
-            b'f' => self.word("false").and_then(|()| self.push(path, Kind::Bool, 0)),
-            b'n' => self.word("null"),
-            _ => Err(Stop::Syntax),
+            b't' if self.word("true") => self.push(path, Kind::Bool, 1),
+            b'f' if self.word("false") => self.push(path, Kind::Bool, 0),
+            b'n' if self.word("null") => Ok(()),
+            _ => self.token(path),
         }
     }
 
     fn object(&mut self, path: PathId) -> Result<(), Stop> {
-        self.deeper()?;
+        self.open();
+        self.objects += 1;
         self.paths.enter(path);
-        if self.next()? == b'}' {
-            return self.higher();
-        }
         loop {
-            if self.next()? != b'"' {
-                return Err(Stop::Syntax);
+            match self.next()? {
+                b'"' => {}
+                b'}' => break,
+                _ => return Err(Stop::Syntax),
             }
             let below = self.key(path)?;
             if self.next()? != b':' {
@@ -84,47 +99,94 @@ impl Scanner<'_> {
             self.value(below)?;
             match self.next()? {
                 b',' => self.at += 1,
-                b'}' => return self.higher(),
+                b'}' => break,
                 _ => return Err(Stop::Syntax),
             }
         }
+        self.objects -= 1;
+        self.close();
+        Ok(())
     }
 
     fn array(&mut self, path: PathId) -> Result<(), Stop> {
-        self.deeper()?;
-        if self.next()? == b']' {
-            return self.higher();
-        }
-        loop {
+        self.open();
+        while self.next()? != b']' {
             self.value(path)?;
             match self.next()? {
                 b',' => self.at += 1,
-                b']' => return self.higher(),
+                b']' => break,
                 _ => return Err(Stop::Syntax),
             }
         }
+        self.close();
+        Ok(())
     }
 
     /// Behind a bracket that opens.
-    fn deeper(&mut self) -> Result<(), Stop> {
+    fn open(&mut self) {
         self.at += 1;
         self.depth += 1;
-        if self.depth > DEPTH_MAX { Err(Stop::TooLarge) } else { Ok(()) }
     }
 
     /// Behind one that closes.
-    fn higher(&mut self) -> Result<(), Stop> {
+    fn close(&mut self) {
         self.at += 1;
         self.depth -= 1;
+    }
+
+    /// An object or an array that lies too deep becomes text as it is written.
+    #[cold]
+    fn too_deep(&mut self) -> Result<(), Stop> {
+        let (start, bytes) = (self.at, self.json.as_bytes());
+        let mut depth = 0_usize;
+        loop {
+            match *bytes.get(self.at).ok_or(Stop::Syntax)? {
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth -= 1,
+                b'"' => self.skip_string()?,
+                _ => {}
+            }
+            self.at += 1;
+            if depth == 0 {
+                break;
+            }
+        }
+        self.tape.too_deep += 1;
+        self.tape.texts.push(Slice { start: start as u32, len: (self.at - start) as u32 });
         Ok(())
     }
 
-    fn word(&mut self, word: &str) -> Result<(), Stop> {
-        if !self.json.as_bytes()[self.at..].starts_with(word.as_bytes()) {
+    /// Goes from the quote that opens a string to the one that closes it.
+    fn skip_string(&mut self) -> Result<(), Stop> {
+        let bytes = self.json.as_bytes();
+        self.at += 1;
+        while *bytes.get(self.at).ok_or(Stop::Syntax)? != b'"' {
+            self.at += if bytes[self.at] == b'\\' { 2 } else { 1 };
+        }
+        Ok(())
+    }
+
+    /// Takes a word that a value is, and nothing else.
+    fn word(&mut self, word: &str) -> bool {
+        let rest = &self.json.as_bytes()[self.at..];
+        let is_word = rest.starts_with(word.as_bytes()) && ends_token(rest.get(word.len()));
+        self.at += if is_word { word.len() } else { 0 };
+        is_word
+    }
+
+    /// A member's value that JSON does not know becomes text: `NaN`, `01`, `1e400`. Outside of objects a bracket is more likely part of
+    /// a text: `[INFO]`.
+    #[cold]
+    fn token(&mut self, path: PathId) -> Result<(), Stop> {
+        let rest = &self.json.as_bytes()[self.at..];
+        let len = (0..rest.len()).find(|at| ends_token(rest.get(*at))).unwrap_or(rest.len());
+        let is_odd = rest[..len].iter().any(|byte| matches!(byte, b'"' | b'{' | b'['));
+        if self.objects == 0 || len == 0 || is_odd {
             return Err(Stop::Syntax);
         }
-        self.at += word.len();
-        Ok(())
+        let slice = Slice { start: self.at as u32, len: len as u32 };
+        self.at += len;
+        self.push_text(path, Kind::Text, slice)
     }
 
     /// Reads a key and finds its path.
@@ -158,7 +220,7 @@ impl Scanner<'_> {
         let start = self.at;
         if self.run()? == b'"' {
             let slice = Slice { start: start as u32, len: (self.at - start) as u32 };
-            let kind = self.kind_of(rfc3339::parse(&self.json[start..self.at]));
+            let kind = self.kind_of(rfc3339::parse(&self.json[start..self.at]), &self.json[start..self.at]);
             self.at += 1;
             return self.push_text(path, kind, slice);
         }
@@ -166,8 +228,9 @@ impl Scanner<'_> {
         let mut text = std::mem::take(&mut self.tape.text);
         let start = text.len();
         let read = self.unescape(&mut text);
+        words::blank_behind(&mut text, start);
         let slice = Slice { start: start as u32, len: (text.len() - start) as u32 };
-        let kind = self.kind_of(rfc3339::parse(&text[start..]));
+        let kind = self.kind_of(rfc3339::parse(&text[start..]), &text[start..]);
         self.tape.text = text;
         read?;
         self.push_text(path, kind, slice)
@@ -180,48 +243,59 @@ impl Scanner<'_> {
             let end = self.run()?;
             out.push_str(&self.json[start..self.at]);
             self.at += 1;
-            if end == b'"' {
-                return Ok(());
+            match end {
+                b'"' => return Ok(()),
+                b'\\' => self.escape(out)?,
+                control => out.push(char::from(control)),
             }
-            let escaped = *self.json.as_bytes().get(self.at).ok_or(Stop::Syntax)?;
-            self.at += 1;
-            out.push(match escaped {
-                b'"' | b'\\' | b'/' => char::from(escaped),
-                b'b' => '\u{8}',
-                b'f' => '\u{c}',
-                b'n' => '\n',
-                b'r' => '\r',
-                b't' => '\t',
-                b'u' => self.code_point()?,
-                _ => return Err(Stop::Syntax),
-            });
         }
     }
 
-    /// Reads what follows `\u`: four hexadecimal digits, or two times four that are a pair of surrogates.
-    fn code_point(&mut self) -> Result<char, Stop> {
-        let unit = self.hex()?;
-        if !(0xd800..0xdc00).contains(&unit) {
-            return char::from_u32(unit).ok_or(Stop::Syntax);
+    /// Reads what follows a backslash. One that escapes nothing is left out.
+    fn escape(&mut self, out: &mut String) -> Result<(), Stop> {
+        let escaped = *self.json.as_bytes().get(self.at).ok_or(Stop::Syntax)?;
+        if !escaped.is_ascii() {
+            return Ok(());
         }
-        self.word("\\u")?;
-        let low = self.hex()?;
-        if !(0xdc00..0xe000).contains(&low) {
-            return Err(Stop::Syntax);
-        }
-        char::from_u32(0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00)).ok_or(Stop::Syntax)
+        self.at += 1;
+        out.push(match escaped {
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => self.code_point(),
+            other => char::from(other),
+        });
+        Ok(())
     }
 
-    fn hex(&mut self) -> Result<u32, Stop> {
-        let digits = self.json.as_bytes().get(self.at..self.at + 4).ok_or(Stop::Syntax)?;
-        self.at += 4;
-        digits.iter().try_fold(0, |value, digit| {
-            let digit = char::from(*digit).to_digit(16).ok_or(Stop::Syntax)?;
-            Ok(value << 4 | digit)
-        })
+    /// Reads what follows `\u`: four hexadecimal digits, or two times four that are a pair of surrogates. A lone surrogate, and what has
+    /// other digits, is the replacement character.
+    fn code_point(&mut self) -> char {
+        let Some(unit) = self.hex() else { return char::REPLACEMENT_CHARACTER };
+        let behind = self.at;
+        if (0xd800..0xdc00).contains(&unit) && self.json.as_bytes()[self.at..].starts_with(b"\\u") {
+            self.at += 2;
+            if let Some(low) = self.hex().filter(|low| (0xdc00..0xe000).contains(low)) {
+                let code = 0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00);
+                return char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+            }
+            self.at = behind;
+        }
+        char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER)
     }
 
-    /// Goes to the next quote or backslash, and returns it. There must be one, and no control character in front of it.
+    fn hex(&mut self) -> Option<u32> {
+        let digits = self.json.as_bytes().get(self.at..self.at + 4)?;
+        let value = digits
+            .iter()
+            .try_fold(0, |value, digit| char::from(*digit).to_digit(16).map(|digit| value << 4 | digit));
+        self.at += if value.is_some() { 4 } else { 0 };
+        value
+    }
+
+    /// Goes to the next quote, backslash or control character, and returns it. There must be one.
     #[inline]
     fn run(&mut self) -> Result<u8, Stop> {
         let bytes = self.json.as_bytes();
@@ -235,8 +309,7 @@ impl Scanner<'_> {
         }
         while let Some(byte) = bytes.get(self.at) {
             match byte {
-                b'"' | b'\\' => return Ok(*byte),
-                0..0x20 => return Err(Stop::Syntax),
+                b'"' | b'\\' | 0..0x20 => return Ok(*byte),
                 _ => self.at += 1,
             }
         }
@@ -248,8 +321,14 @@ impl Scanner<'_> {
         let rest = &self.json.as_bytes()[self.at..];
         let (number, len) = match plain_number(rest) {
             Some(plain) => plain,
-            None => any_number(&self.json[self.at..])?,
+            None => match any_number(&self.json[self.at..]) {
+                Some(any) => any,
+                None => return self.token(path),
+            },
         };
+        if !ends_token(rest.get(len)) {
+            return self.token(path);
+        }
         self.at += len;
         match number {
             Number::I64(value) => self.push(path, Kind::I64, value.cast_unsigned()),
@@ -258,8 +337,10 @@ impl Scanner<'_> {
         }
     }
 
-    fn kind_of(&mut self, date: Option<Date>) -> Kind {
+    #[inline]
+    fn kind_of(&mut self, date: Option<Date>, text: &str) -> Kind {
         match date {
+            None if number_text(text).is_some() => Kind::NumberText,
             None => Kind::Text,
             Some(Date::Nanos(_)) => Kind::Date,
             Some(Date::OutOfRange) => {
@@ -338,15 +419,39 @@ fn digits(bytes: &[u8], mut at: usize, mut value: u64) -> (u64, usize) {
 /// Reads any number that `json` starts with. All that can belong to one must: bytes of this kind that are left over could not be
 /// followed by anything that makes sense of them.
 #[cold]
-fn any_number(json: &str) -> Result<(Number, usize), Stop> {
-    let belongs = |byte: &u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
-    let len = json.bytes().position(|byte| !belongs(&byte)).unwrap_or(json.len());
-    let number: serde_json::Number = serde_json::from_str(&json[..len]).map_err(|_| Stop::Syntax)?;
+fn any_number(json: &str) -> Option<(Number, usize)> {
+    let len = json.bytes().position(|byte| !belongs_to_number(byte)).unwrap_or(json.len());
+    let number: serde_json::Number = serde_json::from_str(&json[..len]).ok()?;
     let number = match (number.as_u64(), number.as_i64(), number.as_f64()) {
         (Some(value), ..) => Number::of_u64(value),
         (_, Some(value), _) => Number::I64(value),
-        (.., Some(value)) => Number::of_f64(value),
-        (None, None, None) => return Err(Stop::Syntax),
+        (.., value) => Number::of_f64(value?),
     };
-    Ok((number, len))
+    Some((number, len))
+}
+
+fn belongs_to_number(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')
+}
+
+/// Whether a value that is neither string nor object nor array ends in front of this byte.
+fn ends_token(byte: Option<&u8>) -> bool {
+    matches!(byte, None | Some(b',' | b'}' | b']' | 0..=b' '))
+}
+
+/// Longer strings of digits are no numbers to anybody.
+const NUMBER_TEXT_BYTES_MAX: usize = 64;
+
+/// The number that a string is, all of it, as JSON writes numbers.
+#[inline]
+pub(super) fn number_text(text: &str) -> Option<Number> {
+    match text.as_bytes().first()? {
+        b'-' | b'0'..=b'9' => {}
+        _ => return None,
+    }
+    if text.len() > NUMBER_TEXT_BYTES_MAX || !text.bytes().all(belongs_to_number) {
+        return None;
+    }
+    let (number, len) = plain_number(text.as_bytes()).or_else(|| any_number(text))?;
+    (len == text.len()).then_some(number)
 }

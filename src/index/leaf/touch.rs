@@ -19,11 +19,14 @@ pub(super) enum Touched {
     Terms(usize),
 }
 
+/// A field, the first of its terms, and what ends them, if they do not all start so.
+type Range<'a> = (Field, &'a [u8], Option<&'a [u8]>);
+
 /// What a leaf has of the terms and prefixes of a query; of a prefix all terms as one, since their postings lie side by side.
 #[derive(Default)]
 struct Known<'a> {
     terms: HashMap<&'a Term, Option<TermInfo>>,
-    prefixes: HashMap<(Field, &'a [u8]), (TermInfo, usize)>,
+    prefixes: HashMap<Range<'a>, (TermInfo, usize)>,
     /// How many terms all prefixes stand for.
     prefix_terms: usize,
 }
@@ -72,13 +75,13 @@ impl<'a> Known<'a> {
                 let info = reader.inverted_index(term.field())?.get_term_info(term)?;
                 self.terms.insert(term, info);
             }
-            Needs::Prefix { field, bytes, .. } => {
-                if let Some((all, terms)) = starting_with(reader, *field, bytes)? {
+            Needs::Prefix { field, bytes, end, .. } => {
+                if let Some((all, terms)) = starting_with(reader, *field, bytes, end.as_deref())? {
                     self.prefix_terms += terms;
                     if self.prefix_terms > PREFIX_TERMS_MAX {
                         return Err(too_broad());
                     }
-                    self.prefixes.insert((*field, bytes), (all, terms));
+                    self.prefixes.insert((*field, bytes, end.as_deref()), (all, terms));
                 }
             }
             _ => {}
@@ -89,7 +92,9 @@ impl<'a> Known<'a> {
     fn has(&self, need: &Needs) -> bool {
         match need {
             Needs::Term { term, .. } => self.terms.get(term).is_some_and(Option::is_some),
-            Needs::Prefix { field, bytes, .. } => self.prefixes.contains_key(&(*field, bytes.as_slice())),
+            Needs::Prefix { field, bytes, end, .. } => {
+                self.prefixes.contains_key(&(*field, bytes.as_slice(), end.as_deref()))
+            }
             _ => true,
         }
     }
@@ -103,8 +108,8 @@ impl<'a> Known<'a> {
                 Some(Some(info)) => postings(reader, term.field(), info, *positions),
                 _ => Ok(()),
             },
-            Needs::Prefix { field, bytes, positions } => {
-                match self.prefixes.get(&(*field, bytes.as_slice())) {
+            Needs::Prefix { field, bytes, end, positions } => {
+                match self.prefixes.get(&(*field, bytes.as_slice(), end.as_deref())) {
                     Some((info, _)) => postings(reader, *field, info, *positions),
                     None => Ok(()),
                 }
@@ -115,15 +120,16 @@ impl<'a> Known<'a> {
     }
 }
 
-/// The terms that start so, as one, and how many they are.
+/// The terms that start so, or lie in front of the end, as one, and how many they are.
 fn starting_with(
     reader: &SegmentReader,
     field: Field,
     bytes: &[u8],
+    end: Option<&[u8]>,
 ) -> tantivy::Result<Option<(TermInfo, usize)>> {
     let index = reader.inverted_index(field)?;
     let mut terms = index.terms().range().ge(bytes).limit(PREFIX_TERMS_MAX as u64 + 1);
-    if let Some(end) = behind(bytes) {
+    if let Some(end) = end.map(<[u8]>::to_vec).or_else(|| behind(bytes)) {
         terms = terms.lt(end);
     }
     let mut terms = terms.without_keys().into_stream()?;

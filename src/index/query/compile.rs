@@ -2,14 +2,17 @@
 
 use std::ops::Bound;
 
-use tantivy::Term;
+use tantivy::columnar::ColumnType;
 use tantivy::query::{
     AllQuery, BooleanQuery, EmptyQuery, Occur, PhraseQuery, Query as TantivyQuery, TermQuery,
 };
 use tantivy::schema::IndexRecordOption;
+use tantivy::{Term, i64_to_u64};
 
 use super::super::catalog::{FieldCatalog, FieldTypes};
 use super::super::json::Number;
+use super::super::paths::SEPARATOR;
+use super::super::rest;
 use super::super::schema::{Fields, names};
 use super::excluded::Excluded;
 use super::needs::Needs;
@@ -29,6 +32,8 @@ pub(in crate::index) struct Compiled {
     pub looked: Looked,
     /// Whether a phrase was taken as its words in any order.
     pub phrases_as_words: bool,
+    /// Whether the index cannot tell for sure what matches: see [`Gaps`](super::super::catalog::Gaps).
+    pub unsure: bool,
 }
 
 /// Why a query cannot be asked of this index.
@@ -43,10 +48,11 @@ impl Query {
         positions: bool,
     ) -> Result<Compiled, TooBroad> {
         let looked = Looked::default();
-        let mut compiler = Compiler { fields, catalog, positions, looked, terms: 0, phrases_as_words: false };
+        let mut compiler =
+            Compiler { fields, catalog, positions, looked, terms: 0, phrases_as_words: false, unsure: false };
         let Part { query, needs } = compiler.node(&self.root)?;
-        let Compiler { looked, phrases_as_words, .. } = compiler;
-        Ok(Compiled { query, needs, looked, phrases_as_words })
+        let Compiler { looked, phrases_as_words, unsure, .. } = compiler;
+        Ok(Compiled { query, needs, looked, phrases_as_words, unsure })
     }
 }
 
@@ -57,6 +63,7 @@ struct Compiler<'a> {
     looked: Looked,
     terms: usize,
     phrases_as_words: bool,
+    unsure: bool,
 }
 
 /// A part of the query, and what it reads.
@@ -83,6 +90,10 @@ impl Compiler<'_> {
             Node::At(path, sought) => {
                 let (types, mut found) = (self.catalog.value(path), Found::default());
                 self.at(path, types, sought, &mut found)?;
+                self.unsure |= self.catalog.gaps().paths;
+                if self.has_rest() {
+                    self.at_rest(path, sought, &mut found)?;
+                }
                 Ok(self.any(found))
             }
             Node::Text(sought) => {
@@ -101,7 +112,7 @@ impl Compiler<'_> {
             }
             Node::Offset(span) => Ok(whole(names::OFFSET, span)),
             Node::Timestamp(span) => Ok(whole(names::TIMESTAMP, span)),
-            Node::Range(path, limits) => Ok(range(path, limits.clone())),
+            Node::Range(path, limits) => self.range(path, limits),
             Node::And(nodes) => self.and(nodes),
             Node::Or(nodes) => {
                 let parts = nodes.iter().map(|node| self.node(node)).collect::<Result<_, _>>()?;
@@ -172,14 +183,86 @@ impl Compiler<'_> {
         if let Some(nanos) = sought.date
             && types.contains(FieldTypes::DATE)
         {
-            found.parts.push(range(path, Limits::Dates(nanos..=nanos)));
+            found.parts.push(range(path, Limits::Dates(nanos..=nanos), false));
         }
         Ok(())
+    }
+
+    /// Whether there are leaves at paths that the catalog does not name.
+    fn has_rest(&self) -> bool {
+        self.catalog.rest_leaves() > 0
+    }
+
+    /// Among the paths that the catalog does not name.
+    fn at_rest(&mut self, path: &str, sought: &Sought, found: &mut Found) -> Result<(), TooBroad> {
+        let (header, path) = (self.rest(), path.replace('.', &SEPARATOR.to_string()));
+        let term = |kind: rest::Kind, what: &str| with_word(&header, &(rest::start(&path, kind) + what));
+        let words = |word: &str| term(rest::Kind::Word, word);
+        let positions = std::mem::replace(&mut self.positions, false);
+        let looked = self.words(sought, words, found);
+        self.positions = positions;
+        looked?;
+        if let Some(number) = sought.number {
+            let (kind, value) = rest::number(number);
+            found.parts.push(self.term(term(kind, &rest::digits(value)))?);
+        }
+        if let Some(value) = sought.boolean {
+            found.parts.push(self.term(term(rest::Kind::Bool, &rest::digits(value.into())))?);
+        }
+        if let Some(nanos) = sought.date {
+            let date = term(rest::Kind::Date, &rest::digits(i64_to_u64(nanos)));
+            found.parts.push(self.term(date)?);
+        }
+        Ok(())
+    }
+
+    /// The values at a path that lie in a range.
+    fn range(&mut self, path: &str, limits: &Limits) -> Built {
+        let (types, gaps) = (self.catalog.value(path), self.catalog.gaps());
+        let is_mixed = types.contains(FieldTypes::F64) || types.contains(FieldTypes::I64 | FieldTypes::U64);
+        let is_unsure =
+            types.contains(FieldTypes::TEXT) || types.has_numbers() && is_mixed && limits.has_large_end();
+        let is_numeric = matches!(limits, Limits::Numbers(..));
+        self.unsure |= gaps.paths || gaps.numbers && is_numeric && is_unsure;
+        let mut found = Found::default();
+        found.parts.push(range(path, limits.clone(), gaps.numbers));
+        if self.has_rest() {
+            let (header, path) = (self.rest(), path.replace('.', &SEPARATOR.to_string()));
+            for (kind, column) in [
+                (rest::Kind::I64, ColumnType::I64),
+                (rest::Kind::U64, ColumnType::U64),
+                (rest::Kind::F64, ColumnType::F64),
+                (rest::Kind::Date, ColumnType::DateTime),
+            ] {
+                let Some(values) = limits.in_column(column, false) else { continue };
+                self.count(1)?;
+                let end =
+                    |value: &u64| with_word(&header, &(rest::start(&path, kind) + &rest::digits(*value)));
+                let (prefix, mut to) =
+                    (end(values.start()), end(values.end()).serialized_value_bytes().to_vec());
+                to.push(0);
+                found.ends.push(OpenEnd { before: Vec::new(), prefix, end: Some(to) });
+            }
+        }
+        Ok(self.any(found))
+    }
+
+    /// What the terms of paths that the catalog does not name start with.
+    fn rest(&self) -> Term {
+        Term::from_field_json_path(self.fields.header, &escaped(rest::NAME, true), false)
     }
 
     /// Whatever there is at a path, or below it. Dates are words too.
     fn present(&mut self, path: &str) -> Built {
         let mut found = Found::default();
+        self.unsure |= self.catalog.gaps().paths;
+        if self.has_rest() {
+            let (header, path) = (self.rest(), path.replace('.', &SEPARATOR.to_string()));
+            for start in [rest::start_of_all(&path), format!("{path}{SEPARATOR}")] {
+                self.count(1)?;
+                found.ends.push(open(with_word(&header, &start)));
+            }
+        }
         for (at, types) in self.catalog.values() {
             let below = at.strip_prefix(path);
             if !below.is_some_and(|below| below.is_empty() || below.starts_with('.')) {
@@ -188,10 +271,11 @@ impl Compiler<'_> {
             let at_path = self.path(at);
             if types.contains(FieldTypes::TEXT) {
                 self.count(1)?;
-                found.ends.push(OpenEnd { before: Vec::new(), prefix: with_word(&at_path, "") });
+                found.ends.push(open(with_word(&at_path, "")));
             }
             if types.has_numbers() {
-                found.parts.push(range(at, Limits::Numbers(Bound::Unbounded, Bound::Unbounded)));
+                let limits = Limits::Numbers(Bound::Unbounded, Bound::Unbounded);
+                found.parts.push(range(at, limits, false));
             }
             for value in [true, false].into_iter().filter(|_| types.contains(FieldTypes::BOOL)) {
                 let mut term = at_path.clone();
@@ -207,7 +291,7 @@ impl Compiler<'_> {
             Exact::Whole(text) => self.term(term(text)),
             Exact::Prefix(text) => {
                 self.count(1)?;
-                Ok(self.prefixes(vec![OpenEnd { before: Vec::new(), prefix: term(text) }]))
+                Ok(self.prefixes(vec![open(term(text))]))
             }
         }
     }
@@ -221,21 +305,21 @@ impl Compiler<'_> {
     ) -> Result<(), TooBroad> {
         let mut terms: Vec<Term> = sought.words.iter().map(|word| term(word)).collect();
         self.count(terms.len())?;
-        let open = if sought.is_open { terms.pop() } else { None };
+        let last = if sought.is_open { terms.pop() } else { None };
         let in_order = self.positions || sought.words.len() == 1;
         // A number or a date is one thing, although its text has several words: `5.0`, `2024-05-01T12:00:00Z`.
         let is_phrase = sought.number.is_none() && sought.date.is_none();
         self.phrases_as_words |= !in_order && is_phrase;
-        match (open, terms.len()) {
+        match (last, terms.len()) {
             (None, 1) => found.parts.extend(terms.pop().map(part)),
             (None, _) if in_order => {
                 let needs = Needs::All(terms.iter().map(placed).collect());
                 found.parts.push(Part { query: Box::new(PhraseQuery::new(terms)), needs });
             }
-            (Some(prefix), _) if in_order => found.ends.push(OpenEnd { before: terms, prefix }),
-            (open, _) => {
-                let open = open.map(|prefix| self.prefixes(vec![OpenEnd { before: Vec::new(), prefix }]));
-                let all = terms.into_iter().map(part).chain(open);
+            (Some(prefix), _) if in_order => found.ends.push(OpenEnd { before: terms, prefix, end: None }),
+            (last, _) => {
+                let last = last.map(|prefix| self.prefixes(vec![open(prefix)]));
+                let all = terms.into_iter().map(part).chain(last);
                 found.parts.push(both(all.map(|part| (Occur::Must, part)).collect()));
             }
         }
@@ -291,7 +375,8 @@ fn placed(term: &Term) -> Needs {
 impl OpenEnd {
     fn needs(&self) -> Needs {
         let (field, bytes) = (self.prefix.field(), self.prefix.serialized_value_bytes().to_vec());
-        let prefix = Needs::Prefix { field, bytes, positions: !self.before.is_empty() };
+        let (end, positions) = (self.end.clone(), !self.before.is_empty());
+        let prefix = Needs::Prefix { field, bytes, end, positions };
         Needs::All(self.before.iter().map(placed).chain([prefix]).collect())
     }
 }
@@ -326,18 +411,23 @@ fn escaped(path: &str, dots: bool) -> String {
     if dots { path.replace('.', "\\.") } else { path }
 }
 
-fn range(path: &str, limits: Limits) -> Part {
-    // Without a path Tantivy takes the name for that of the field alone: a `\` that escapes nothing is an empty path.
-    let path = if path.is_empty() { "\\".to_owned() } else { escaped(path, false) };
-    in_column(format!("{}.{path}", names::NUM), limits)
+/// All terms that start so.
+fn open(prefix: Term) -> OpenEnd {
+    OpenEnd { before: Vec::new(), prefix, end: None }
 }
 
-fn in_column(column: String, limits: Limits) -> Part {
+fn range(path: &str, limits: Limits, rounded: bool) -> Part {
+    // Without a path Tantivy takes the name for that of the field alone: a `\` that escapes nothing is an empty path.
+    let path = if path.is_empty() { "\\".to_owned() } else { escaped(path, false) };
+    in_column(format!("{}.{path}", names::NUM), limits, rounded)
+}
+
+fn in_column(column: String, limits: Limits, rounded: bool) -> Part {
     let needs = Needs::Column(column.clone());
-    Part { query: Box::new(RangeQuery { column, limits }), needs }
+    Part { query: Box::new(RangeQuery { column, limits, rounded }), needs }
 }
 
 fn whole(column: &str, span: &Span) -> Part {
     let end = |value: &i64| Bound::Included(Number::I64(*value));
-    in_column(column.to_owned(), Limits::Numbers(end(span.start()), end(span.end())))
+    in_column(column.to_owned(), Limits::Numbers(end(span.start()), end(span.end())), false)
 }

@@ -137,6 +137,7 @@ type Found = (Range<usize>, String);
 
 /// The words of a text that starts at byte `start` of a value.
 fn words_of(text: &str, start: usize) -> Vec<Found> {
+    let text = &*words::blank(text);
     let (mut found, mut at) = (Vec::new(), 0);
     loop {
         let mut word = Vec::new();
@@ -149,8 +150,9 @@ fn words_of(text: &str, start: usize) -> Vec<Found> {
 /// The words of a JSON string. An escape separates, as nearly all that are written so do.
 fn words_in_json(value: &str, place: Range<usize>) -> Vec<Found> {
     let (mut found, mut at) = (Vec::new(), place.start);
+    let text = words::blank(&value[place.clone()]);
     while at < place.end {
-        let rest = &value[at..place.end];
+        let rest = &text[at - place.start..];
         let len = rest.find('\\').unwrap_or(rest.len());
         found.extend(words_of(&rest[..len], at));
         let escape_bytes = if rest.as_bytes().get(len + 1) == Some(&b'u') { 6 } else { 2 };

@@ -19,7 +19,8 @@ pub(in crate::index) enum Needs {
     Term { term: Term, positions: bool },
     /// The terms of a field that begin so (as [`Term::serialized_value_bytes`] has them), and their postings, with the places of their
     /// words where a phrase asks for them.
-    Prefix { field: Field, bytes: Vec<u8>, positions: bool },
+    /// With an `end`: those from `bytes` on that come before it.
+    Prefix { field: Field, bytes: Vec<u8>, end: Option<Vec<u8>>, positions: bool },
     /// The columns of this name, as Tantivy's fast fields are named: dotted, `\` escaped.
     Column(String),
     /// A record matches where it matches all of them.
@@ -41,20 +42,19 @@ impl Node {
     fn terms_max(&self, paths: usize) -> usize {
         // Beside its words, a text may stand for a number, a boolean or a date.
         let at_one_place = |sought: &Sought| sought.words.len() + 3;
+        // And once more among the paths beyond those that are known.
+        let at_path = |sought: &Sought| 2 * at_one_place(sought);
         match self {
             Self::Anywhere(sought) => at_one_place(sought).saturating_mul(paths + 1),
-            Self::At(_, sought) | Self::Text(sought) => at_one_place(sought),
-            Self::Present(_) => paths.saturating_mul(4),
+            Self::At(_, sought) => at_path(sought),
+            Self::Text(sought) => at_one_place(sought),
+            Self::Present(_) => paths.saturating_mul(4) + 2,
+            Self::Range(..) => 4,
             Self::And(nodes) | Self::Or(nodes) => {
                 nodes.iter().fold(0, |all, node| node.terms_max(paths).saturating_add(all))
             }
             Self::Not(node) => node.terms_max(paths),
-            Self::All
-            | Self::Key(_)
-            | Self::Header(..)
-            | Self::Offset(_)
-            | Self::Timestamp(_)
-            | Self::Range(..) => 1,
+            Self::All | Self::Key(_) | Self::Header(..) | Self::Offset(_) | Self::Timestamp(_) => 1,
         }
     }
 }

@@ -4,7 +4,8 @@ use std::ops::Bound;
 use std::rc::Rc;
 
 use super::ends::{self, End};
-use super::scan::{Scanner, Word};
+use super::operators;
+use super::scan::{Piece, Scanner, Word};
 use super::{
     Exact, Node, QUERY_BYTES_MAX, QUERY_CLAUSES_MAX, QUERY_DEPTH_MAX, QueryError, QueryProblem, Sought, shown,
 };
@@ -195,7 +196,12 @@ impl Parser {
         let piece = self.scanner.piece(|c| ends_word(c) || c == ':');
         if self.scanner.peek() == Some(':') {
             self.scanner.at += 1;
+            self.refuse_name(&piece)?;
             return self.field(piece.at, piece.plain()?);
+        }
+        match within {
+            Some(_) => operators::refuse_in_value(&piece)?,
+            None => operators::refuse_in_word(&piece)?,
         }
         match within {
             Some(field) if piece.is_star() => Ok(field.present()),
@@ -223,9 +229,18 @@ impl Parser {
             Some(c) if c.is_whitespace() => Err(self.scanner.problem(QueryProblem::Missing)),
             Some(_) => {
                 let piece = self.scanner.piece(ends_word);
+                operators::refuse_in_value(&piece)?;
                 if piece.is_star() { Ok(field.present()) } else { field.holds(piece.word()?) }
             }
         }
+    }
+
+    /// Refuses a name that holds an operator. The error shows what follows the colon, too.
+    fn refuse_name(&mut self, name: &Piece) -> Result<(), QueryError> {
+        let behind = self.scanner.at;
+        let value = self.scanner.piece(ends_word).text;
+        self.scanner.at = behind;
+        operators::refuse_in_name(name, &value)
     }
 
     fn range(&mut self, field: &Field) -> Result<Node, QueryError> {

@@ -32,6 +32,8 @@ pub(in crate::index) struct OpenEnd {
     pub before: Vec<Term>,
     /// The start of terms. It need not end where a word could.
     pub prefix: Term,
+    /// Where the terms end, as [`Term::serialized_value_bytes`] has them; `None`: they all start so.
+    pub end: Option<Vec<u8>>,
 }
 
 /// Prefixes stand for more than [`PREFIX_TERMS_MAX`] terms.
@@ -124,7 +126,7 @@ impl OpenEnd {
         }
         let prefix = self.prefix.serialized_value_bytes();
         let mut terms = index.terms().range().ge(prefix).limit(PREFIX_TERMS_MAX as u64 + 1);
-        if let Some(end) = behind(prefix) {
+        if let Some(end) = self.end.clone().or_else(|| behind(prefix)) {
             terms = terms.lt(end);
         }
         let (mut terms, mut uncounted) = (terms.without_keys().into_stream()?, 0);

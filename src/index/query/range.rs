@@ -3,6 +3,7 @@
 //! Tantivy's own range query over JSON converts the ends to the type that a column happens to have, and gets some ends wrong (below all
 //! whole numbers: everything matches). Here each column, of each Tantivy segment, is asked in its own type.
 
+use std::cmp::Ordering;
 use std::ops::{Bound, RangeInclusive};
 
 use tantivy::columnar::{ColumnType, DynamicColumnHandle};
@@ -26,7 +27,10 @@ pub(in crate::index) enum Limits {
 
 impl Limits {
     /// The values of a column that are in the range, in the order-preserving `u64` form that columns are kept in. `None`: none of them.
-    fn in_column(&self, column: ColumnType) -> Option<RangeInclusive<u64>> {
+    ///
+    /// `rounded`: whole numbers beyond 2^53 may have been rounded to the column's floating-point numbers. Then those are in the range, too, that an
+    /// end would be rounded to.
+    pub(super) fn in_column(&self, column: ColumnType, rounded: bool) -> Option<RangeInclusive<u64>> {
         match (self, column) {
             (Self::Numbers(from, to), ColumnType::I64) => {
                 let (from, to) = (lowest_i64(from)?, highest_i64(to)?);
@@ -37,7 +41,7 @@ impl Limits {
                 (from <= to).then_some(from..=to)
             }
             (Self::Numbers(from, to), ColumnType::F64) => {
-                let (from, to) = (lowest_f64(from), highest_f64(to));
+                let (from, to) = (lowest_f64(from, rounded), highest_f64(to, rounded));
                 (from <= to).then(|| f64_to_u64(from)..=f64_to_u64(to))
             }
             (Self::Dates(span), ColumnType::DateTime) => {
@@ -51,7 +55,7 @@ impl Limits {
 const TWO_63: f64 = 9_223_372_036_854_775_808.0;
 const TWO_64: f64 = TWO_63 * 2.0;
 /// Below, every whole number is a floating-point number of its own.
-const TWO_53: u64 = 1 << 53;
+const TWO_53: f64 = 9_007_199_254_740_992.0;
 
 fn lowest_i64(from: &Bound<Number>) -> Option<i64> {
     match *from {
@@ -105,34 +109,52 @@ fn highest_u64(to: &Bound<Number>) -> Option<u64> {
     }
 }
 
-/// A number as the column has it, and whether others may have been rounded to the same.
-fn rounded(number: Number) -> (f64, bool) {
+/// The floating-point number next to a number, and on which side of it that is.
+fn nearest(number: Number) -> (f64, Ordering) {
+    let exact = |whole: i128, value: f64| (value, (value as i128).cmp(&whole));
     match number {
-        Number::I64(value) => (value as f64, value.unsigned_abs() >= TWO_53),
-        Number::U64(value) => (value as f64, value >= TWO_53),
-        Number::F64(value) => (value, value.abs() >= TWO_53 as f64),
+        Number::I64(whole) => exact(whole.into(), whole as f64),
+        Number::U64(whole) => exact(whole.into(), whole as f64),
+        Number::F64(value) => (value, Ordering::Equal),
     }
 }
 
-fn lowest_f64(from: &Bound<Number>) -> f64 {
-    match *from {
-        Bound::Unbounded => f64::NEG_INFINITY,
-        Bound::Included(number) => rounded(number).0,
-        Bound::Excluded(number) => match rounded(number) {
-            (value, true) => value,
-            (value, false) => value.next_up(),
-        },
+fn lowest_f64(from: &Bound<Number>, rounded: bool) -> f64 {
+    let (number, is_included) = match *from {
+        Bound::Unbounded => return f64::NEG_INFINITY,
+        Bound::Included(number) => (number, true),
+        Bound::Excluded(number) => (number, false),
+    };
+    match nearest(number) {
+        (value, _) if rounded && value.abs() >= TWO_53 => value,
+        (value, Ordering::Greater) => value,
+        (value, Ordering::Equal) if is_included => value,
+        (value, _) => value.next_up(),
     }
 }
 
-fn highest_f64(to: &Bound<Number>) -> f64 {
-    match *to {
-        Bound::Unbounded => f64::INFINITY,
-        Bound::Included(number) => rounded(number).0,
-        Bound::Excluded(number) => match rounded(number) {
-            (value, true) => value,
-            (value, false) => value.next_down(),
-        },
+fn highest_f64(to: &Bound<Number>, rounded: bool) -> f64 {
+    let (number, is_included) = match *to {
+        Bound::Unbounded => return f64::INFINITY,
+        Bound::Included(number) => (number, true),
+        Bound::Excluded(number) => (number, false),
+    };
+    match nearest(number) {
+        (value, _) if rounded && value.abs() >= TWO_53 => value,
+        (value, Ordering::Less) => value,
+        (value, Ordering::Equal) if is_included => value,
+        (value, _) => value.next_down(),
+    }
+}
+
+impl Limits {
+    /// Whether an end is a whole number that not every floating-point number beside it is apart from.
+    pub(super) fn has_large_end(&self) -> bool {
+        let is_large = |bound: &Bound<Number>| match bound {
+            Bound::Unbounded => false,
+            Bound::Included(number) | Bound::Excluded(number) => nearest(*number).0.abs() >= TWO_53,
+        };
+        matches!(self, Self::Numbers(from, to) if is_large(from) || is_large(to))
     }
 }
 
@@ -142,6 +164,8 @@ pub(super) struct RangeQuery {
     /// As Tantivy's fast fields are named: dotted, `\` escaped.
     pub column: String,
     pub limits: Limits,
+    /// Whether columns of floating-point numbers may hold whole numbers that were rounded.
+    pub rounded: bool,
 }
 
 impl Query for RangeQuery {
@@ -154,7 +178,7 @@ impl Weight for RangeQuery {
     fn scorer(&self, reader: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
         let mut found: Option<BitSet> = None;
         for handle in reader.fast_fields().dynamic_column_handles(&self.column)? {
-            if let Some(values) = self.limits.in_column(handle.column_type()) {
+            if let Some(values) = self.limits.in_column(handle.column_type(), self.rounded) {
                 let found = found.get_or_insert_with(|| BitSet::with_max_value(reader.max_doc()));
                 collect(&handle, values, reader.max_doc(), found)?;
             }

@@ -16,6 +16,18 @@ pub(super) struct Piece {
     pub at: usize,
     /// The first `*` without a `\` in front: where it is in the query, and in the text.
     star: Option<(usize, usize)>,
+    /// The characters without a `\` in front that other query languages have as operators.
+    bare: Vec<Bare>,
+}
+
+/// A character that is written as it is, without a `\` in front.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bare {
+    pub c: char,
+    /// Where it is in the query.
+    pub at: usize,
+    /// Where it is in the piece's text.
+    pub byte: usize,
 }
 
 /// A piece, and whether it stands for all that starts like it.
@@ -26,6 +38,14 @@ pub(super) struct Word {
 }
 
 impl Piece {
+    /// The characters that other query languages have as operators, each with the one right in front of it, if that is one too.
+    pub fn bare(&self) -> impl Iterator<Item = (Option<char>, Bare)> {
+        self.bare.iter().enumerate().map(|(nth, bare)| {
+            let before = nth.checked_sub(1).map(|nth| self.bare[nth]);
+            (before.filter(|before| before.at + 1 == bare.at).map(|before| before.c), *bare)
+        })
+    }
+
     /// Whether it is a lone `*`.
     pub fn is_star(&self) -> bool {
         self.text == "*" && self.star.is_some()
@@ -73,7 +93,7 @@ impl Scanner {
 
     /// What comes before a character at which `ends` says so. `\` takes the next character as it is.
     pub fn piece(&mut self, ends: impl Fn(char) -> bool) -> Piece {
-        let (at, mut text, mut star) = (self.at, String::new(), None);
+        let (at, mut text, mut star, mut bare) = (self.at, String::new(), None, Vec::new());
         while let Some(c) = self.peek() {
             if c == '\\'
                 && let Some(next) = self.peek_behind()
@@ -88,10 +108,13 @@ impl Scanner {
             if c == '*' && star.is_none() {
                 star = Some((self.at, text.len()));
             }
+            if matches!(c, '!' | '=' | '~' | '?' | '/' | '<' | '>' | '&' | '|') {
+                bare.push(Bare { c, at: self.at, byte: text.len() });
+            }
             text.push(c);
             self.at += 1;
         }
-        Piece { text, at, star }
+        Piece { text, at, star, bare }
     }
 
     /// A quotation, in which a star is a star. One behind it leaves its last word open.

@@ -223,3 +223,66 @@ fn no_text_panics() {
         }
     }
 }
+
+#[test]
+fn operators_of_other_languages_are_refused_with_the_right_spelling() {
+    for (text, position, written, instead) in [
+        ("level:!error", 6, "!", "-error or name:(-error)"),
+        ("level:!=error", 6, "!=", "-error or name:(-error)"),
+        ("!level:error", 0, "!", "-level:error"),
+        ("!error", 0, "!", "-error or name:(-error)"),
+        ("a ! b", 2, "!", "-value or name:(-value)"),
+        ("level:=error", 6, "=", "name:error"),
+        ("level:==error", 6, "==", "name:error"),
+        ("level:~err", 6, "~", "name:err"),
+        ("level:(warn OR =error)", 15, "=", "name:error"),
+        ("level=error", 5, "=", "level:error"),
+        ("level==error", 5, "==", "level:error"),
+        ("level!=error", 6, "!=", "-level:error"),
+        ("level=~err", 5, "=~", "level:err"),
+        ("status>500", 6, ">", "status:>500"),
+        ("status>=500", 6, ">=", "status:>=500"),
+        ("a status<500", 8, "<", "status:<500"),
+        ("status > 500", 7, ">", "name:>value"),
+        ("te?t", 2, "?", "te*"),
+        ("level:err?r", 9, "?", "err*"),
+        ("roam~", 4, "~", "roam*"),
+        ("roam~2", 4, "~", "roam*"),
+        ("/err.*/", 0, "/…/", "err*"),
+        ("path:/v1/", 5, "/…/", "v1*"),
+        ("_exists_:user.id", 0, "_exists_", "user.id:*"),
+        ("-_exists_:user", 1, "_exists_", "user:*"),
+        ("_missing_:user", 0, "_missing_", "-user:*"),
+        ("a&&b", 2, "&&", "a AND b"),
+        ("a || b", 3, "||", "a OR b"),
+    ] {
+        let problem = QueryProblem::NoOperator { written: written.into(), instead: instead.into() };
+        check_error(text, position, problem);
+    }
+}
+
+#[test]
+fn the_characters_of_operators_are_characters_where_they_cannot_be_taken_for_one() {
+    for text in [
+        "\"a=b\"",
+        "\"!x\"",
+        r"a\=b",
+        r"level:\!error",
+        "key:\"a=b\"",
+        "key:YWJj==",
+        "header.x:a=b",
+        "path:/v1/carts",
+        "what!",
+        "a-b/c",
+        "url:https://x/y",
+        "a&b",
+        "level:\"/x/\"",
+        "done! now",
+        "n:>=5",
+        "n:[1 TO 2]",
+        "tags:a|b",
+        "mail:x@y",
+    ] {
+        assert!(Query::parse(text).is_ok(), "{text}: {:?}", Query::parse(text));
+    }
+}

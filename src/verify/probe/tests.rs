@@ -50,6 +50,7 @@ fn look_up(batch: &RecordBatch, settings: TopicSettings) -> (Vec<String>, u64) {
         fields: values.chain(headers).collect(),
         segments: vec![],
         unsearchable: index.unsearchable.counts().map(|(name, count)| (name.to_owned(), count)).into(),
+        rest_leaves: Some(index.fields.rest_leaves()),
     });
     let reader = IndexReader::open(index.files, &catalog(&manifest)).expect("a reader");
     let (mut terms, mut group) = (Terms::new(&manifest), Group::default());

@@ -17,12 +17,11 @@ const PATHS: usize = 900;
 const ENDS_WITHIN: Duration = Duration::from_secs(300);
 
 /// Values as Chronik's V1 records: the simplest frame there is.
-pub fn segment(values: &[String]) -> Vec<u8> {
+pub fn segment<T: AsRef<[u8]>>(values: &[T]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for (offset, value) in values.iter().enumerate() {
+    for (offset, value) in values.iter().map(AsRef::as_ref).enumerate() {
         let (key_len, value_len, headers) = (-1_i32, value.len() as i32, 0_i32);
-        let body =
-            [&key_len.to_le_bytes()[..], &value_len.to_le_bytes(), value.as_bytes(), &headers.to_le_bytes()];
+        let body = [&key_len.to_le_bytes()[..], &value_len.to_le_bytes(), value, &headers.to_le_bytes()];
         let body = body.concat();
         let head = [&[0x7e, 0xca, 1, 0][..], &(28 + body.len() as u32).to_le_bytes()].concat();
         let place =

@@ -59,19 +59,54 @@ impl Doc {
     pub fn new(record: Record) -> Self {
         let text = record.value.as_deref().and_then(|value| String::from_utf8(value.to_vec()).ok());
         let mut places = BTreeMap::new();
-        match text.as_deref().map(serde_json::from_str::<Value>) {
-            Some(Ok(object @ Value::Object(_))) => {
-                leaves(&object, "", &mut places);
-                Self { record, places, text: None }
+        let Some(values) = text.as_deref().and_then(objects_and_arrays) else {
+            return Self { record, places, text };
+        };
+        let (mut strings, mut bare) = (Vec::new(), Vec::new());
+        for value in &values {
+            if let Value::Array(_) = value {
+                elements(value, &mut bare);
             }
-            _ => Self { record, places, text },
+            leaves(value, "", &mut places);
         }
+        // An element without an object around it has no path: it is text.
+        if !bare.is_empty() {
+            places.remove("");
+            strings.extend(bare.iter().map(|value| value.as_str().map_or(value.to_string(), str::to_owned)));
+        }
+        Self { record, places, text: (!strings.is_empty()).then(|| strings.join("\n")) }
     }
 
     /// All strings that words are looked for in.
     pub fn strings(&self) -> Vec<&str> {
         let leaves = self.places.values().flatten().filter_map(Value::as_str);
         self.text.as_deref().into_iter().chain(leaves).collect()
+    }
+}
+
+/// The values of a text that is nothing but JSON objects and arrays, one at least.
+fn objects_and_arrays(text: &str) -> Option<Vec<Value>> {
+    let values = serde_json::Deserializer::from_str(text.trim_start_matches('\u{feff}')).into_iter::<Value>();
+    let values = values.collect::<Result<Vec<_>, _>>().ok()?;
+    let all = values.iter().all(|value| value.is_object() || value.is_array());
+    (all && !values.is_empty()).then_some(values)
+}
+
+fn elements(value: &Value, bare: &mut Vec<Value>) {
+    match value {
+        Value::Array(values) => values.iter().for_each(|value| elements(value, bare)),
+        Value::Object(_) | Value::Null => {}
+        value => bare.push(value.clone()),
+    }
+}
+
+/// The number that a value is, or is as a string.
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::String(text) if !text.contains(char::is_whitespace) => {
+            serde_json::from_str::<serde_json::Number>(text).ok()?.as_f64()
+        }
+        value => value.as_f64(),
     }
 }
 
@@ -91,8 +126,19 @@ fn leaves(value: &Value, path: &str, places: &mut BTreeMap<String, Vec<Value>>) 
 
 /// The words of a text: runs of letters and digits, each letter made small by itself.
 pub fn words(text: &str) -> Vec<String> {
+    let text = without_escapes(text);
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     words.map(|word| word.chars().flat_map(char::to_lowercase).collect()).collect()
+}
+
+/// The text with a space for each escape sequence of a terminal: ESC, a bracket, what is no letter, and a letter.
+fn without_escapes(text: &str) -> String {
+    let mut pieces = text.split("\u{1b}[");
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.fold(first, |all, piece| {
+        let end = piece.find(|c: char| ('@'..='~').contains(&c)).map_or(piece.len(), |at| at + 1);
+        all + " " + &piece[end..]
+    })
 }
 
 pub fn date(text: &str) -> Option<OffsetDateTime> {
@@ -115,7 +161,7 @@ impl Query {
                 }
             }
             Self::Numbers(path, from, to) => {
-                values(path).filter_map(Value::as_f64).any(|number| (*from, *to).contains(&number))
+                values(path).filter_map(number).any(|number| (*from, *to).contains(&number))
             }
             Self::Dates(path, from, to) => {
                 let dates = values(path).filter_map(Value::as_str).filter_map(date);
@@ -170,10 +216,10 @@ impl Sought {
     /// The leaf as a whole.
     fn is(&self, leaf: &Value) -> bool {
         match leaf {
-            Value::Bool(value) if self.open => value.to_string().starts_with(&self.text),
-            Value::Bool(value) => value.to_string() == self.text,
-            Value::Number(number) if !self.open => {
-                let is_number = self.text.parse::<f64>().is_ok_and(|sought| Some(sought) == number.as_f64());
+            Value::Bool(value) if self.open => value.to_string().starts_with(&self.text.to_lowercase()),
+            Value::Bool(value) => value.to_string().eq_ignore_ascii_case(&self.text),
+            leaf if !self.open && number(leaf).is_some() => {
+                let is_number = self.text.parse::<f64>().is_ok_and(|sought| Some(sought) == number(leaf));
                 is_number && self.text.chars().all(|c| "0123456789+-.eE".contains(c))
             }
             Value::String(text) if !self.open => {

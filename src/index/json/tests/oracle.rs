@@ -11,6 +11,7 @@ use super::super::*;
 /// [`Tape::parse`] as it should be.
 pub(super) fn parse(tape: &mut Tape, json: &str, paths: &mut Paths) -> Parsed {
     tape.clear();
+    paths.forget_passing();
     if !json.trim_ascii_start().starts_with('{') {
         return Parsed::Other;
     }
@@ -26,6 +27,14 @@ pub(super) fn parse(tape: &mut Tape, json: &str, paths: &mut Paths) -> Parsed {
     }
     tape.settle(paths);
     Parsed::Object
+}
+
+/// Whether a string is a number as JSON writes it.
+fn is_number(text: &str) -> bool {
+    !text.starts_with(char::is_whitespace)
+        && !text.ends_with(char::is_whitespace)
+        && text.len() <= 64
+        && serde_json::from_str::<serde_json::Number>(text).is_ok()
 }
 
 struct Reader<'a> {
@@ -47,6 +56,7 @@ impl Reader<'_> {
 
     fn text<E: Error>(&mut self, path: PathId, text: &str) -> Result<(), E> {
         let kind = match rfc3339::parse(text) {
+            None if is_number(text) => Kind::NumberText,
             None => Kind::Text,
             Some(Date::Nanos(_)) => Kind::Date,
             Some(Date::OutOfRange) => {
@@ -54,8 +64,10 @@ impl Reader<'_> {
                 Kind::Text
             }
         };
-        let Slice { start, len } = self.tape.keep(text);
-        self.push(path, kind, u64::from(start) << 32 | u64::from(len))
+        let start = self.tape.text.len();
+        self.tape.text.push_str(text);
+        let len = text.len();
+        self.push(path, kind, (start as u64) << 32 | len as u64)
     }
 
     fn number<E: Error>(&mut self, path: PathId, number: Number) -> Result<(), E> {

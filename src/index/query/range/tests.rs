@@ -44,7 +44,8 @@ fn limits(from: Bound<usize>, to: Bound<usize>) -> Limits {
 fn whole_columns_answer_exactly_for_every_pair_of_ends() {
     for (from, to) in bounds() {
         let limits = limits(from, to);
-        let (i64s, u64s) = (limits.in_column(ColumnType::I64), limits.in_column(ColumnType::U64));
+        let (i64s, u64s) =
+            (limits.in_column(ColumnType::I64, false), limits.in_column(ColumnType::U64, false));
         for (index, number) in NUMBERS.into_iter().enumerate() {
             let expected = is_between(index, from, to);
             if let Number::I64(value) = number {
@@ -63,16 +64,21 @@ fn whole_columns_answer_exactly_for_every_pair_of_ends() {
 }
 
 #[test]
-fn columns_of_fractions_miss_nothing_and_are_exact_where_nothing_is_rounded() {
+fn columns_of_fractions_are_exact_and_rounded_ones_miss_nothing() {
     for (from, to) in bounds() {
         let limits = limits(from, to);
-        let range = limits.in_column(ColumnType::F64);
+        let [exact, rounded] = [false, true].map(|rounded| limits.in_column(ColumnType::F64, rounded));
         for (index, number) in NUMBERS.into_iter().enumerate() {
-            let (value, rounded) = rounded(number);
-            let found = range.as_ref().is_some_and(|range| range.contains(&f64_to_u64(value)));
+            let (value, side) = nearest(number);
+            let is_in = |range: &Option<RangeInclusive<u64>>| {
+                range.as_ref().is_some_and(|range| range.contains(&f64_to_u64(value)))
+            };
             let expected = is_between(index, from, to);
-            assert!(found || !expected, "{number:?} in {limits:?}");
-            assert!(found == expected || rounded, "{number:?} in {limits:?}");
+            if side == Ordering::Equal {
+                assert_eq!(is_in(&exact), expected, "{number:?} in {limits:?}");
+            }
+            assert!(is_in(&rounded) || !expected, "{number:?} in {limits:?}");
+            assert!(is_in(&rounded) == expected || value.abs() >= TWO_53, "{number:?} in {limits:?}");
         }
     }
 }
@@ -80,12 +86,12 @@ fn columns_of_fractions_miss_nothing_and_are_exact_where_nothing_is_rounded() {
 #[test]
 fn a_column_of_another_kind_holds_nothing_of_the_range() {
     let numbers = Limits::Numbers(Bound::Unbounded, Bound::Unbounded);
-    assert_eq!(numbers.in_column(ColumnType::DateTime), None);
-    assert_eq!(numbers.in_column(ColumnType::Bool), None);
-    assert_eq!(Limits::Dates(i64::MIN..=i64::MAX).in_column(ColumnType::I64), None);
-    assert_eq!(Limits::Dates(Span::new(2, 1)).in_column(ColumnType::DateTime), None);
-    let all = numbers.in_column(ColumnType::I64).unwrap();
+    assert_eq!(numbers.in_column(ColumnType::DateTime, false), None);
+    assert_eq!(numbers.in_column(ColumnType::Bool, false), None);
+    assert_eq!(Limits::Dates(i64::MIN..=i64::MAX).in_column(ColumnType::I64, false), None);
+    assert_eq!(Limits::Dates(Span::new(2, 1)).in_column(ColumnType::DateTime, false), None);
+    let all = numbers.in_column(ColumnType::I64, false).unwrap();
     assert_eq!((u64_to_i64(*all.start()), u64_to_i64(*all.end())), (i64::MIN, i64::MAX));
-    let all = numbers.in_column(ColumnType::F64).unwrap();
+    let all = numbers.in_column(ColumnType::F64, false).unwrap();
     assert_eq!((u64_to_f64(*all.start()), u64_to_f64(*all.end())), (f64::NEG_INFINITY, f64::INFINITY));
 }
