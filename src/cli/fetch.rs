@@ -148,7 +148,7 @@ async fn print_records(args: &FetchArgs, place: &Place) -> Result<(), CliError> 
 
 fn print(args: &FetchArgs, record: &v1::Record) -> Result<(), CliError> {
     if args.json {
-        return output::json_line(record);
+        return output::record(record);
     }
     let (time, topic) = (output::time_ms(record.timestamp_ms), text::one_line(&record.topic));
     let value = text::value(record.value.as_deref());

@@ -8,7 +8,8 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
 
 use super::{CliError, Exit, stderr};
 use crate::proto::v1;
@@ -19,6 +20,25 @@ pub fn json_line(value: &impl Serialize) -> Result<(), CliError> {
         .map_err(|error| CliError::new(Exit::Failed, "cannot write JSON", &error))?;
     line.push(b'\n');
     print(&line)
+}
+
+/// A record as one JSON object on a line of its own, with offset and partition also where they are 0.
+pub fn record(record: &v1::Record) -> Result<(), CliError> {
+    let json = serde_json::to_value(record);
+    let mut json = json.map_err(|error| CliError::new(Exit::Failed, "cannot write JSON", &error))?;
+    if let Some(members) = json.as_object_mut() {
+        // The mapping of protobuf to JSON leaves out what is 0, and has numbers of 64 bits as strings.
+        members.entry("partition").or_insert_with(|| 0.into());
+        members.entry("offset").or_insert_with(|| "0".into());
+    }
+    json_line(&json)
+}
+
+/// Whether what is printed may be marked by colours: on a terminal that knows them, unless `NO_COLOR` says otherwise (<https://no-color.org>).
+pub fn has_colours() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb
 }
 
 /// Text on standard output. A reader that has gone (`| head`) ends the program quietly, as it would end `cat`.
@@ -70,10 +90,14 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// RFC 3339 with all three digits of milliseconds, so that lines sort as times do.
+const MILLISECONDS: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
 /// A time in milliseconds since the Unix epoch, as RFC 3339; `-` where there is none.
 pub fn time_ms(ms: Option<i64>) -> String {
     let time = ms.and_then(|ms| OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok());
-    time.and_then(|time| time.format(&Rfc3339).ok())
+    time.and_then(|time| time.format(MILLISECONDS).ok())
         .unwrap_or_else(|| ms.map_or("-".into(), |ms| ms.to_string()))
 }
 

@@ -121,7 +121,13 @@ enum OrderArg {
 pub fn run(args: &SearchArgs) -> Result<(), CliError> {
     let query = Query::parse(&args.query)
         .map_err(|error| CliError::because(Exit::Usage, caret::point_at(&args.query, &error)))?;
-    let printer = Printer { args, highlighter: Highlighter::new(query, std::io::stdout().is_terminal()) };
+    if let (Some(since), Some(until)) = (args.since, args.until)
+        && since > until
+    {
+        let times = format!("{} and {}", output::time_ms(Some(since)), output::time_ms(Some(until)));
+        return Err(CliError::because(Exit::Usage, format!("--since is after --until: {times}")));
+    }
+    let printer = Printer { args, highlighter: Highlighter::new(query, output::has_colours()) };
     runtime()?.block_on(async {
         let worker = args.endpoint.as_deref().map(|endpoint| Worker::new(endpoint, &args.security));
         let mut source = Source::open(worker.transpose()?, args.store.as_ref()).await?;
@@ -213,12 +219,29 @@ impl SearchArgs {
         }
     }
 
+    /// The time of the record that comes first of those that match and have one.
+    async fn first_time(&self, source: &mut Source, order: Order) -> Result<Option<i64>, CliError> {
+        let mut first = None;
+        let request = v1::SearchRequest { limit: 1, order: order.into(), ..self.request() };
+        let each = |record: v1::Record| {
+            first = record.timestamp_ms;
+            Ok(())
+        };
+        source.search(request, each).await?;
+        Ok(first)
+    }
+
     /// From when to when matches may be: as it was asked for, and as the bundles have it. `None`: nothing there has a time.
     async fn times(&self, source: &mut Source) -> Result<Option<Times>, CliError> {
         let bundles = source.bundles(&self.filter()).await?;
         let each = || bundles.iter().filter_map(|one| one.bundle.as_ref());
-        let min = each().filter_map(|bundle| bundle.min_timestamp_ms).min();
-        let max = each().filter_map(|bundle| bundle.max_timestamp_ms).max();
+        let mut min = each().filter_map(|bundle| bundle.min_timestamp_ms).min();
+        let mut max = each().filter_map(|bundle| bundle.max_timestamp_ms).max();
+        // A key says no times where one lies before 1970: the records do.
+        if each().any(|bundle| bundle.min_timestamp_ms.is_none() || bundle.max_timestamp_ms.is_none()) {
+            min = min.into_iter().chain(self.first_time(source, Order::OldestFirst).await?).min();
+            max = max.into_iter().chain(self.first_time(source, Order::NewestFirst).await?).max();
+        }
         Ok(min.zip(max).map(|(min, max)| {
             let from = self.since.map_or(min, |since| since.max(min));
             Times { from, to: self.until.map_or(max, |until| until.min(max)).max(from) }
@@ -257,7 +280,7 @@ struct Printer<'a> {
 impl Printer<'_> {
     fn record(&self, record: &v1::Record) -> Result<(), CliError> {
         if self.args.json {
-            return output::json_line(record);
+            return output::record(record);
         }
         let time = output::time_ms(record.timestamp_ms);
         let value = self.highlighter.value(record.value.as_deref());

@@ -313,6 +313,46 @@ async fn operators_that_mean_nothing_are_refused_by_name() {
     }
 }
 
+/// What a search of the command line prints, or its exit code and errors.
+fn searched(worker: &Worker, arguments: &[&str]) -> Result<String, (i32, String)> {
+    let url = file_url(&worker.store());
+    let ran = command([&["search", "--topic", "t", "--store", &url], arguments].concat())
+        .output()
+        .expect("it runs");
+    match ran.status.code() {
+        Some(0) => Ok(String::from_utf8_lossy(&ran.stdout).into_owned()),
+        code => Err((code.unwrap_or(-1), String::from_utf8_lossy(&ran.stderr).into_owned())),
+    }
+}
+
+#[tokio::test]
+async fn a_time_before_1970_is_counted_and_drawn_with_the_others() {
+    let (worker, client) = indexed(&fixture("negative-time-one")).await;
+    assert_eq!(answer(&client, "timestamp:<0").await.records.len(), 1);
+    assert_eq!(answer(&client, "timestamp:*").await.records.len(), 100);
+    let lines = searched(&worker, &["--histogram"]).expect("a histogram");
+    let counts =
+        lines.lines().map(|line| line.rsplit_once(' ').expect("a count").1.parse::<u64>().expect("a number"));
+    assert_eq!(counts.sum::<u64>(), 100, "{lines}");
+    assert!(lines.starts_with("19"), "{lines}");
+}
+
+#[tokio::test]
+async fn lines_have_all_that_sorts_them_and_times_that_end_before_they_begin_are_refused() {
+    let (worker, _client) = indexed(&segment(&["a", "b"])).await;
+    let lines = searched(&worker, &["--json", "--oldest-first"]).expect("records");
+    let first: serde_json::Value = serde_json::from_str(lines.lines().next().expect("a line")).expect("JSON");
+    assert_eq!((&first["offset"], &first["partition"]), (&"0".into(), &0.into()), "{first}");
+    let lines = searched(&worker, &["--oldest-first"]).expect("records");
+    assert!(
+        lines.starts_with("2025-10-09T08:53:20.000Z t/0@0 a\n2025-10-09T08:53:20.001Z t/0@1 b\n"),
+        "{lines}"
+    );
+    let (code, error) =
+        searched(&worker, &["--since=2025-10-10", "--until=2025-10-09"]).expect_err("no range");
+    assert!(code == 2 && error.contains("--since is after --until"), "{code}: {error}");
+}
+
 #[tokio::test]
 async fn a_time_of_ten_digits_is_in_seconds() {
     let (worker, _client) = indexed(&segment(&["a", "b"])).await;

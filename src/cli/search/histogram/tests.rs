@@ -50,7 +50,7 @@ fn few_buckets_are_wide_and_a_single_match_is_seen() {
     let lines = histogram.draw(80);
     assert_eq!(lines[7], "      0 ███████████ ▁▁▁▁▁▁▁▁▁▁▁");
     assert_eq!(lines[8], "        2024-05-01  2024-05-02  2024-05-03  2024-05-04  2024-05-05");
-    assert_eq!(histogram.lines(), ["2024-05-01T00:00:00Z 1000000", "2024-05-02T00:00:00Z 1"]);
+    assert_eq!(histogram.lines(), ["2024-05-01T00:00:00.000Z 1000000", "2024-05-02T00:00:00.000Z 1"]);
 }
 
 #[test]
