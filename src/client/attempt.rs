@@ -7,10 +7,10 @@ use std::time::Duration;
 use futures::{Stream, stream};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tonic::metadata::{Ascii, AsciiMetadataKey, MetadataValue};
-use tonic::transport::Channel;
 use tonic::{Response, Status};
 use tracing::Instrument;
 
+use super::proxy::GrpcChannel;
 use super::reading::{Read, Reading};
 use super::{Payload, REPLY_BYTES_MAX, Request};
 use crate::ids::SegmentFormat;
@@ -64,7 +64,10 @@ pub(super) struct Attempt<'a, P> {
 
 impl<P: Payload> Attempt<'_, P> {
     /// Sends the segment, and returns the answer beside what was read. To drop this ends the call.
-    pub(super) async fn run(&self, channel: Channel) -> Result<(v1::IndexSegmentResponse, Read), Failure> {
+    pub(super) async fn run(
+        &self,
+        channel: GrpcChannel,
+    ) -> Result<(v1::IndexSegmentResponse, Read), Failure> {
         let client = IndexerServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
         match (&self.request.url, self.pointed) {
             (Some(url), Some(read)) => self.point_to(client, url.as_str(), read).await,
@@ -74,7 +77,7 @@ impl<P: Payload> Attempt<'_, P> {
 
     async fn point_to(
         &self,
-        mut client: IndexerServiceClient<Channel>,
+        mut client: IndexerServiceClient<GrpcChannel>,
         url: &str,
         read: &Read,
     ) -> Result<(v1::IndexSegmentResponse, Read), Failure> {
@@ -90,7 +93,7 @@ impl<P: Payload> Attempt<'_, P> {
 
     async fn inline(
         &self,
-        mut client: IndexerServiceClient<Channel>,
+        mut client: IndexerServiceClient<GrpcChannel>,
     ) -> Result<(v1::IndexSegmentResponse, Read), Failure> {
         let size_bytes = self.payload.size_bytes();
         let header = self.header(Source::Inline(v1::InlineSource { size_bytes, crc32c: None }));

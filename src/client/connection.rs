@@ -2,17 +2,20 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
-use tonic::transport::{self, Channel};
+use tokio::time::sleep;
+use tonic::transport;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::REPLY_BYTES_MAX;
 use super::dial::{Dialer, Token};
 use super::endpoint::{Endpoint, EndpointError, Security};
+use super::proxy::GrpcChannel;
 use super::reading::CHUNK_BYTES;
 use super::verdict::never_sent;
 use crate::proto::v1;
@@ -23,6 +26,9 @@ use crate::proto::v1::segment_header::Source;
 
 /// The largest message of an answer, in bytes. A record or a batch is never cut, and may open to 256 MiB.
 const ANSWER_BYTES_MAX: usize = 320 << 20;
+
+/// Before a call is tried again that found its connection closed.
+const UNSENT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a worker gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -66,8 +72,8 @@ impl From<Status> for ConnectionError {
 /// A connection to one worker; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    indexer: IndexerServiceClient<Channel>,
-    search: SearchServiceClient<Channel>,
+    indexer: IndexerServiceClient<GrpcChannel>,
+    search: SearchServiceClient<GrpcChannel>,
     token: Option<Arc<Token>>,
 }
 
@@ -103,7 +109,10 @@ impl Connection {
         question: impl AsyncFn(Request<T>) -> Result<Response<A>, Status>,
     ) -> Result<A, ConnectionError> {
         let answer = match question(self.call(message.clone()).await).await {
-            Err(status) if never_sent(&status) => question(self.call(message).await).await,
+            Err(status) if never_sent(&status) => {
+                sleep(UNSENT_PAUSE).await;
+                question(self.call(message).await).await
+            }
             answer => answer,
         };
         Ok(answer?.into_inner())

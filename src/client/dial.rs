@@ -15,11 +15,13 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{self, Channel, Uri};
+use tonic::transport::{self, Uri};
 use tower::{Service, service_fn};
 use tracing::warn;
 
 use super::endpoint::{Endpoint, EndpointError, Security, Target};
+use super::greeting::Greeted;
+use super::proxy::GrpcChannel;
 use super::tls::Tls;
 
 /// How long a worker may take to accept a connection, and as long again for TLS.
@@ -65,18 +67,22 @@ impl Dialer {
 
     /// A connection to one of an endpoint's addresses, by the endpoint's name. It is made when it is first used, and made again
     /// when it breaks.
-    pub(super) fn connect(&self, endpoint: &Endpoint, address: SocketAddr) -> Result<Channel, EndpointError> {
+    pub(super) fn connect(
+        &self,
+        endpoint: &Endpoint,
+        address: SocketAddr,
+    ) -> Result<GrpcChannel, EndpointError> {
         let connector = self.connector(endpoint, Target::Address(address))?;
-        Ok(settings(endpoint).connect_with_connector_lazy(connector))
+        Ok(GrpcChannel::new(settings(endpoint).connect_with_connector_lazy(connector)))
     }
 
     /// A connection to whichever of an endpoint's addresses answers, made at once.
     pub(super) async fn connect_now(
         &self,
         endpoint: &Endpoint,
-    ) -> Result<Result<Channel, transport::Error>, EndpointError> {
+    ) -> Result<Result<GrpcChannel, transport::Error>, EndpointError> {
         let connector = self.connector(endpoint, endpoint.target())?;
-        Ok(settings(endpoint).connect_with_connector(connector).await)
+        Ok(settings(endpoint).connect_with_connector(connector).await.map(GrpcChannel::new))
     }
 
     fn connector(&self, endpoint: &Endpoint, target: Target) -> Result<impl Connector, EndpointError> {
@@ -138,9 +144,10 @@ async fn open(target: Target, safe: Option<(Arc<Tls>, ServerName<'static>)>) -> 
     let stream = in_time("no connection", connect).await?;
     stream.set_nodelay(true)?;
     match safe {
-        None => Ok(Box::new(stream)),
+        None => Ok(Box::new(Greeted::new(stream))),
         Some((tls, name)) => {
-            Ok(Box::new(in_time("no end of the TLS handshake", tls.connect(name, stream)).await?))
+            let stream = in_time("no end of the TLS handshake", tls.connect(name, stream)).await?;
+            Ok(Box::new(Greeted::new(stream)))
         }
     }
 }

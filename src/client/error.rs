@@ -26,10 +26,12 @@ pub enum IndexError {
     #[error("refused: {0}")]
     Refused(Refusal),
     /// No worker took it in time: again later.
-    #[error("no receipt after {attempts} attempts")]
+    #[error("no receipt after {attempts} attempts{}", because(unreachable))]
     OutOfPatience {
         /// How many there were; none where no worker could be reached.
         attempts: u32,
+        /// Where no worker said no to this segment: why none could be asked, such as a name without addresses.
+        unreachable: Vec<String>,
         /// The last no, if there was one.
         #[source]
         last: Option<Refusal>,
@@ -58,4 +60,8 @@ pub struct Mismatch {
     pub read: String,
     /// What the answer says.
     pub answered: String,
+}
+
+fn because(reasons: &[String]) -> String {
+    if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) }
 }

@@ -1,6 +1,7 @@
 //! The workers that there are, how much each has in hand, and who is next.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,11 +9,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use tonic::transport::Channel;
 use tracing::error;
 
 use super::dial::Dialer;
 use super::endpoint::Endpoint;
+use super::proxy::GrpcChannel;
 
 /// What a segment weighs beside its bytes: a worker with a hundred empty ones in hand is not idle.
 const SEGMENT_BYTES: u64 = 1 << 20;
@@ -21,15 +22,24 @@ const SEGMENT_BYTES: u64 = 1 << 20;
 const COOL_FIRST: Duration = Duration::from_millis(250);
 const COOL_MAX: Duration = Duration::from_secs(15);
 
+/// The same for one whose connection was closed before a call had begun.
+const UNSENT_FIRST: Duration = Duration::from_millis(50);
+
 /// Bounds for what workers ask for: neither a storm of attempts nor one that never comes.
 const ASKED_MIN: Duration = Duration::from_millis(50);
 const ASKED_MAX: Duration = Duration::from_secs(300);
+
+/// How many reasons are told where no worker can be reached.
+const TROUBLES_MAX: usize = 3;
 
 /// How long a worker that gave no receipt gets nothing new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cooling {
     /// As long as it said: it is not broken.
     Asked(Duration),
+    /// For a moment, and longer each time in a row: a connection that was retired is no fault, but one that always closes at once
+    /// must not be dialled without a pause.
+    Unsent,
     /// Longer each time.
     Growing,
     /// As long as can be: it has cost a whole deadline.
@@ -50,6 +60,8 @@ pub(super) struct Pool {
 struct State {
     /// The addresses of each endpoint.
     addresses: Vec<Vec<SocketAddr>>,
+    /// Why the last lookup of an endpoint's name gave none.
+    lookups_failed: BTreeMap<usize, String>,
     members: BTreeMap<SocketAddr, Member>,
     /// Counts members and picks: later is greater.
     clock: u64,
@@ -60,11 +72,15 @@ struct State {
 struct Member {
     /// Tells it from one that was here before, under the same address.
     born: u64,
-    channel: Channel,
+    channel: GrpcChannel,
     in_flight_bytes: u64,
     picked: u64,
     failures: u32,
+    /// Calls in a row that found their connection closed.
+    unsent: u32,
     cool_until: Option<Instant>,
+    /// What it failed with last, since it last did what was asked of it.
+    trouble: Option<String>,
 }
 
 /// A worker that was picked for a segment. It has the segment in hand until this is dropped.
@@ -76,7 +92,7 @@ pub(super) struct Picked {
     /// Where it is.
     pub address: SocketAddr,
     /// The connection to it.
-    pub channel: Channel,
+    pub channel: GrpcChannel,
 }
 
 impl Pool {
@@ -95,14 +111,31 @@ impl Pool {
         if let Some(known) = state.addresses.get_mut(endpoint) {
             *known = addresses;
         }
+        state.lookups_failed.remove(&endpoint);
         self.settle(&mut state);
         drop(state);
         self.changed.send_replace(());
     }
 
+    /// Tells that an endpoint's name could not be looked up, and why.
+    pub(super) fn lookup_failed(&self, endpoint: usize, error: String) {
+        self.lock().lookups_failed.insert(endpoint, error);
+    }
+
+    /// Why there is no worker to be had, as far as that is known: names without addresses, and what workers failed with last.
+    pub(super) fn troubles(&self) -> Vec<String> {
+        let state = self.lock();
+        let lookups = state.lookups_failed.iter().filter_map(|(endpoint, error)| {
+            let endpoint = self.endpoints.get(*endpoint)?;
+            Some(format!("cannot look up {endpoint}: {error}"))
+        });
+        let members = state.members.values().filter_map(|member| member.trouble.clone());
+        lookups.chain(members).take(TROUBLES_MAX).collect()
+    }
+
     /// Makes the members those that the endpoints have.
     fn settle(&self, state: &mut State) {
-        let State { addresses, members, clock } = state;
+        let State { addresses, members, clock, .. } = state;
         members.retain(|address, _| addresses.iter().flatten().any(|known| known == address));
         for (endpoint, address) in
             self.endpoints.iter().zip(addresses).flat_map(|(e, a)| a.iter().map(move |a| (e, a)))
@@ -177,8 +210,17 @@ impl Pool {
 }
 
 impl Member {
-    fn new(born: u64, channel: Channel) -> Self {
-        Self { born, channel, in_flight_bytes: 0, picked: 0, failures: 0, cool_until: None }
+    fn new(born: u64, channel: GrpcChannel) -> Self {
+        Self {
+            born,
+            channel,
+            in_flight_bytes: 0,
+            picked: 0,
+            failures: 0,
+            unsent: 0,
+            cool_until: None,
+            trouble: None,
+        }
     }
 
     fn is_cooling(&self, now: Instant) -> bool {
@@ -190,10 +232,8 @@ impl Member {
             Cooling::Asked(pause) => pause.clamp(ASKED_MIN, ASKED_MAX),
             // Several segments that fail with one worker at the same time are one failure.
             Cooling::Growing if self.is_cooling(now) => return,
-            Cooling::Growing => {
-                self.failures += 1;
-                COOL_FIRST.saturating_mul(1 << (self.failures - 1).min(20)).min(COOL_MAX)
-            }
+            Cooling::Unsent => grown(UNSENT_FIRST, &mut self.unsent),
+            Cooling::Growing => grown(COOL_FIRST, &mut self.failures),
             Cooling::Longest => COOL_MAX,
         };
         let until = now + pause + part_of(pause / 4);
@@ -205,7 +245,7 @@ impl Picked {
     /// The worker has done what was asked of it.
     pub(super) fn succeeded(&self) {
         let waited = self.with_member(|member| {
-            member.failures = 0;
+            (member.failures, member.unsent, member.trouble) = (0, 0, None);
             member.cool_until.take().is_some()
         });
         if waited == Some(true) {
@@ -213,9 +253,12 @@ impl Picked {
         }
     }
 
-    /// It has not, and gets nothing new for a while.
-    pub(super) fn failed(&self, cooling: Cooling) {
-        self.with_member(|member| member.cool(cooling, Instant::now()));
+    /// It has not, for this reason, and gets nothing new for a while.
+    pub(super) fn failed(&self, cooling: Cooling, why: &dyn Display) {
+        self.with_member(|member| {
+            member.cool(cooling, Instant::now());
+            member.trouble = Some(why.to_string());
+        });
     }
 
     /// `None` where it is no longer among the workers.
@@ -232,6 +275,13 @@ impl Drop for Picked {
     }
 }
 
+/// Twice as long each time, up to a limit.
+fn grown(first: Duration, times: &mut u32) -> Duration {
+    let pause = first.saturating_mul(1 << (*times).min(20)).min(COOL_MAX);
+    *times += 1;
+    pause
+}
+
 /// Between nothing and the whole, by chance: those who wait for one worker should not come all at once. Each `RandomState`
 /// has other keys: chance enough.
 fn part_of(whole: Duration) -> Duration {
@@ -244,7 +294,8 @@ mod tests {
     use super::*;
 
     fn member() -> Member {
-        Member::new(1, tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy())
+        let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        Member::new(1, GrpcChannel::new(channel))
     }
 
     /// How long the member is left alone from `now` on.
@@ -266,6 +317,17 @@ mod tests {
             now += pause(&member, now);
             assert!(!member.is_cooling(now));
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_closes_again_and_again_is_dialled_less_and_less_often() {
+        let (mut member, mut now) = (member(), Instant::now());
+        for least_ms in [50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 15_000, 15_000] {
+            member.cool(Cooling::Unsent, now);
+            check(pause(&member, now), Duration::from_millis(least_ms));
+            now += pause(&member, now);
+        }
+        assert_eq!(member.failures, 0, "it has not failed at anything");
     }
 
     #[tokio::test]

@@ -75,6 +75,9 @@ impl Watch {
             }
             Err(error) => warn!(host = self.host, error, "cannot look up workers: those known stay"),
         }
+        if let Err(error) = &looked {
+            self.pool.lookup_failed(self.endpoint, error.clone());
+        }
         self.last = looked;
     }
 

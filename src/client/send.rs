@@ -124,11 +124,11 @@ impl<'a, P: Payload> Sending<'a, P> {
                 Err(IndexError::Rejected(refusal))
             }
             Verdict::Refuse(cooling) => {
-                cooling.into_iter().for_each(|cooling| picked.failed(cooling));
+                cooling.into_iter().for_each(|cooling| picked.failed(cooling, &refusal));
                 Err(IndexError::Refused(refusal))
             }
             Verdict::AgainAFewTimes(cooling) if self.internal + 1 == INTERNAL_MAX => {
-                picked.failed(cooling);
+                picked.failed(cooling, &refusal);
                 Err(IndexError::Refused(refusal))
             }
             Verdict::AgainAFewTimes(cooling) => {
@@ -146,12 +146,14 @@ impl<'a, P: Payload> Sending<'a, P> {
     fn again(&mut self, picked: &Picked, refusal: Refusal, cooling: Cooling) {
         let (segment, attempt, why) = (&self.request.segment_id, self.attempts, refusal.why());
         match cooling {
-            // What a worker asks for under load is no fault.
-            Cooling::Asked(pause) => debug!(segment, attempt, why, ?pause, %refusal, "no receipt yet"),
+            // What a worker asks for under load is no fault, nor is a connection that it retires.
+            Cooling::Asked(_) | Cooling::Unsent => {
+                debug!(segment, attempt, why, ?cooling, %refusal, "no receipt yet")
+            }
             Cooling::Growing | Cooling::Longest => warn!(segment, attempt, why, %refusal, "no receipt yet"),
         }
         metrics::client::retried(why);
-        picked.failed(cooling);
+        picked.failed(cooling, &refusal);
         *self.failed.entry(picked.address).or_default() += 1;
         self.last = Some(refusal);
     }
@@ -164,12 +166,13 @@ impl<'a, P: Payload> Sending<'a, P> {
     }
 
     fn out_of_patience(&mut self) -> IndexError {
-        IndexError::OutOfPatience { attempts: self.attempts, last: self.last.take() }
+        let unreachable = if self.last.is_none() { self.workers.pool.troubles() } else { Vec::new() };
+        IndexError::OutOfPatience { attempts: self.attempts, unreachable, last: self.last.take() }
     }
 }
 
 /// A worker that acknowledges what it was not sent is broken: it gets nothing new for a while.
 fn mismatched(picked: &Picked, mismatch: Mismatch) -> IndexError {
-    picked.failed(Cooling::Growing);
+    picked.failed(Cooling::Growing, &mismatch);
     IndexError::Mismatch { worker: picked.address.to_string(), mismatch }
 }

@@ -8,6 +8,7 @@ use tonic_types::StatusExt;
 
 use super::error::Refusal;
 use super::pool::Cooling;
+use super::proxy::ProxyAnswer;
 use crate::wording::code_name;
 
 /// What to do about a no.
@@ -25,12 +26,18 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
-    /// By the code. What broke on the way here is nobody's verdict: then there is a cause, which none has that came by wire.
+    /// By the code. What broke on the way here is nobody's verdict: then there is a cause, which none has that came by wire. A
+    /// proxy's answer is one about the way: it never rejects a segment.
     pub(super) fn of(status: &Status) -> Self {
         if never_sent(status) {
-            return Self::Again(Cooling::Asked(Duration::ZERO));
+            return Self::Again(Cooling::Unsent);
         }
-        if status.source().is_some() {
+        let proxy = ProxyAnswer::behind(status);
+        if proxy.is_some_and(ProxyAnswer::is_body_limit) {
+            // Smaller segments still go through.
+            return Self::Refuse(None);
+        }
+        if proxy.is_none() && status.source().is_some() {
             return Self::Again(Cooling::Growing);
         }
         let asked = || match asked(status) {
@@ -71,7 +78,10 @@ impl Refusal {
         Self {
             worker: worker.to_owned(),
             code: code_name(status.code()),
-            reason: info.map(|info| info.reason).unwrap_or_default(),
+            reason: match ProxyAnswer::behind(status) {
+                Some(proxy) => proxy.reason().to_owned(),
+                None => info.map(|info| info.reason).unwrap_or_default(),
+            },
             message: chain(status),
             position,
         }
@@ -130,7 +140,7 @@ mod tests {
     fn a_connection_that_was_retired_is_no_fault_of_the_workers() {
         let mut status = Status::cancelled("operation was canceled");
         status.set_source(Arc::new(std::io::Error::other("connection closed")));
-        assert_eq!(Verdict::of(&status), Verdict::Again(Cooling::Asked(Duration::ZERO)));
+        assert_eq!(Verdict::of(&status), Verdict::Again(Cooling::Unsent));
         // A worker that says so itself has a reason.
         assert_eq!(Verdict::of(&Status::cancelled("")), Verdict::Again(Cooling::Growing));
     }

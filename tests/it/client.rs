@@ -2,6 +2,7 @@
 
 mod names;
 mod payloads;
+mod proxies;
 mod secure;
 mod spread;
 
@@ -412,7 +413,7 @@ async fn the_code_says_what_to_do() {
         let (fate, said) = match sent.expect_err("it never says yes") {
             IndexError::Rejected(refusal) => (Fate::Rejected, refusal),
             IndexError::Refused(refusal) => (Fate::Refused, refusal),
-            IndexError::OutOfPatience { last, attempts } => {
+            IndexError::OutOfPatience { last, attempts, .. } => {
                 assert_eq!(attempts as usize, calls, "{code:?}");
                 (Fate::SentAgain, last.expect("it said no"))
             }
@@ -512,7 +513,7 @@ async fn without_a_worker_patience_ends() {
     let patience = Patience { segment: Duration::from_millis(400), ..PATIENCE };
     let client = client(&[format!("http://{nobody}")], patience).await;
     let error = client.index(&request(), &Given::new(segment(10))).await.expect_err("nobody");
-    let IndexError::OutOfPatience { attempts, last: Some(last) } = &error else { panic!("{error:?}") };
+    let IndexError::OutOfPatience { attempts, last: Some(last), .. } = &error else { panic!("{error:?}") };
     assert!(*attempts > 0 && last.code == "UNAVAILABLE" && last.worker == nobody.to_string(), "{error:?}");
     assert!(last.message.to_lowercase().contains("refused"), "{last}");
 }

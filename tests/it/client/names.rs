@@ -146,7 +146,9 @@ async fn a_name_without_addresses_may_get_some() {
     let patience = Patience { segment: Duration::from_millis(200), ..PATIENCE };
     let impatient = client(&resolver, patience).await;
     let error = impatient.index(&request(), &Given::new(segment(10))).await.expect_err("nobody");
-    assert!(matches!(error, IndexError::OutOfPatience { attempts: 0, last: None }), "{error:?}");
+    assert!(matches!(error, IndexError::OutOfPatience { attempts: 0, last: None, .. }), "{error:?}");
+    let cause = "cannot look up http://workers.test:7070: no such host is known here";
+    assert_eq!(error.to_string(), format!("no receipt after 0 attempts: {cause}"));
 
     let client = client(&resolver, PATIENCE).await;
     let waiting = tokio::spawn(async move { client.index(&request(), &Given::new(segment(10))).await });

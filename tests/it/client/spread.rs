@@ -122,6 +122,6 @@ async fn lesson_23_all_attempts_together_have_a_deadline() {
         Patience { attempt: Duration::from_millis(300), segment: Duration::from_millis(500), ..PATIENCE };
     let client = client(&endpoints(&workers), patience).await;
     let error = client.index(&request(), &Given::new(segment(10))).await.expect_err("they hang");
-    let IndexError::OutOfPatience { attempts: 2, last: Some(last) } = &error else { panic!("{error:?}") };
+    let IndexError::OutOfPatience { attempts: 2, last: Some(last), .. } = &error else { panic!("{error:?}") };
     assert_eq!(last.code, "DEADLINE_EXCEEDED");
 }
