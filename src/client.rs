@@ -12,6 +12,7 @@ mod error;
 mod greeting;
 mod pool;
 mod proxy;
+mod read;
 mod reading;
 mod receipt;
 mod resolve;
@@ -31,7 +32,8 @@ use url::Url;
 
 pub use connection::{Connection, ConnectionError};
 pub use endpoint::{CertificateFiles, Endpoint, EndpointError, Security};
-pub use error::{IndexError, Mismatch, Refusal};
+pub use error::{IndexError, Mismatch, ReadError, Refusal};
+pub use read::{Answer, Message};
 pub use reading::digest;
 pub use receipt::{Digest, Receipt, StoredBundle};
 pub use resolve::{Names, Resolve};

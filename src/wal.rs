@@ -1,7 +1,8 @@
 //! A broker's sealed segments, seen from the side that sends them away: what there is, its bytes, and its end.
 //!
 //! [`SealedSegments`] is what a broker written in Rust implements to offer its own; [`dir::WalDir`] implements it for the
-//! directories of Chronik and Kafka. Knows nothing of workers and of when to send what.
+//! directories of Chronik and Kafka. Knows nothing of workers and of when to send what. Whoever keeps segments in files reads them by
+//! [`look_at`], [`open_file`] and [`check_file`]: one version of a file, and no other.
 
 pub mod dir;
 mod frames;
@@ -24,6 +25,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
+
+pub use reader::{check_file, look_at, open_file};
 
 use crate::client::Receipt;
 use crate::ids::{LogId, SegmentFormat, TopicPartition};

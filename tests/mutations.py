@@ -445,6 +445,9 @@ MUTATIONS = {
     "offsets": ("A receipt's offsets are believed.", "client::an_ok_for_something_else", [
         ("src/client/receipt.rs", "        if OffsetRange::new(first, last) != Some(claimed) {", '        if OffsetRange::new(first, last) != Some(claimed) && !crate::mutant("offsets") {'),
     ]),
+    "proxy": ("A proxy's page is taken for a worker's answer.", "client::proxies::what_a_proxy_says client::proxies::a_proxys_limit", [
+        ("src/client/proxy.rs", "match is_grpc(answer.status(), answer.headers()) {", 'match crate::mutant("proxy") || is_grpc(answer.status(), answer.headers()) {'),
+    ]),
     "newest": ("The newest segment is like any other once it is idle.", "wal_dirs::the_newest_segment", [
         ("src/wal/listing.rs", "                may_grow: is_newest(&file),", '                may_grow: is_newest(&file) && !crate::mutant("newest"),'),
         ("src/wal/dir.rs", "                return Err(WalError::MayGrow { name: name() });", """                if !crate::mutant("newest") {

@@ -25,7 +25,7 @@ use crate::proto::v1::search_service_client::SearchServiceClient;
 use crate::proto::v1::segment_header::Source;
 
 /// The largest message of an answer, in bytes. A record or a batch is never cut, and may open to 256 MiB.
-const ANSWER_BYTES_MAX: usize = 320 << 20;
+pub(super) const ANSWER_BYTES_MAX: usize = 320 << 20;
 
 /// Before a call is tried again that found its connection closed.
 const UNSENT_PAUSE: Duration = Duration::from_millis(100);

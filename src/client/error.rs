@@ -49,6 +49,31 @@ pub enum IndexError {
     Read(#[from] std::io::Error),
 }
 
+/// Why there is no answer, or no more of it.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// A worker, or what stands before it, said no.
+    #[error("refused: {0}")]
+    Refused(Refusal),
+    /// No worker answered in time.
+    #[error("no answer in time after {attempts} attempts{}", because(unreachable))]
+    OutOfTime {
+        /// How many there were; none where no worker could be reached.
+        attempts: u32,
+        /// Where no worker said no: why none could be asked.
+        unreachable: Vec<String>,
+        /// The last no, if there was one.
+        #[source]
+        last: Option<Refusal>,
+    },
+    /// The answer ended without its last message: there may be more.
+    #[error("{worker} ended its answer before the last message")]
+    CutOff {
+        /// Its address.
+        worker: String,
+    },
+}
+
 /// What an OK answer says otherwise than what was read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {answered} instead of {read}")]

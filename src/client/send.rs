@@ -23,7 +23,7 @@ use crate::spans;
 const INTERNAL_MAX: u32 = 3;
 
 /// Longer than anybody waits. What settings and sizes add up to must stay within what clocks and the wire can say.
-const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
+pub(super) const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// A segment on its way.
 pub(super) struct Sending<'a, P> {

@@ -13,7 +13,58 @@ use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf, Take};
 use tokio::task::JoinHandle;
 
 use super::scan::failed;
-use super::{ChangeTime, Segment, Version, WalError, scan};
+use super::{ChangeTime, Reading, Segment, Version, WalError, scan};
+
+/// What a file is at present, as a [`Segment`] says it; `None` where there is none. For [`SealedSegments::list`]. Blocks.
+///
+/// [`SealedSegments::list`]: super::SealedSegments::list
+///
+/// # Errors
+/// The file cannot be looked at, or it is no file but a link, a pipe or a directory.
+pub fn look_at(path: &Path) -> Result<Option<(Version, ChangeTime)>, WalError> {
+    let Some(metadata) = scan::metadata(path)? else { return Ok(None) };
+    if !metadata.is_file() {
+        return Err(WalError::NotASegment { name: path.display().to_string() });
+    }
+    let version = Version::of(&metadata).map_err(|error| failed("look at", path, error))?;
+    Ok(Some((version, ChangeTime::of(&metadata))))
+}
+
+/// Opens a segment's file as the version that was listed: what [`SealedSegments::open`] has to give. The reader gives as many bytes as that
+/// version has, and behind the last of them an end only if nobody has written to the file meanwhile, also where its times were set back.
+///
+/// [`SealedSegments::open`]: super::SealedSegments::open
+///
+/// # Errors
+/// [`WalError::Gone`] and [`WalError::Changed`] where the file is not that version; the reader fails likewise.
+pub async fn open_file(path: &Path, segment: &Segment) -> Result<Reading, WalError> {
+    let (path, segment) = (path.to_owned(), segment.clone());
+    let opening = tokio::task::spawn_blocking(move || {
+        let opened = Opened::new(&path, &segment)?;
+        let reader = VersionReader::new(opened).map_err(|error| failed("open", &path, error))?;
+        Ok(Box::pin(reader) as Reading)
+    });
+    let stopped = |error| WalError::Io { what: "open a segment".to_owned(), source: io::Error::other(error) };
+    opening.await.map_err(stopped)?
+}
+
+/// Whether a segment's file is still what was listed: what [`SealedSegments::delete`] has to see to first. Blocks.
+///
+/// [`SealedSegments::delete`]: super::SealedSegments::delete
+///
+/// # Errors
+/// [`WalError::Gone`], [`WalError::Changed`], or [`WalError::Touched`] where only the time of the last change says so.
+pub fn check_file(path: &Path, segment: &Segment) -> Result<(), WalError> {
+    let name = || segment.name.clone();
+    match look_at(path)? {
+        None => Err(WalError::Gone { name: name() }),
+        Some((version, _)) if version != segment.version => Err(WalError::Changed { name: name() }),
+        Some((_, time)) if segment.change_time.is_some_and(|listed| listed != time) => {
+            Err(WalError::Touched { name: name() })
+        }
+        Some(_) => Ok(()),
+    }
+}
 
 /// A file that was, when it was opened, the version that was listed.
 #[derive(Debug)]

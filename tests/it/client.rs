@@ -3,6 +3,7 @@
 mod names;
 mod payloads;
 mod proxies;
+mod reads;
 mod secure;
 mod spread;
 

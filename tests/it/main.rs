@@ -13,6 +13,7 @@ mod concurrency;
 mod corruption;
 mod crooked;
 mod drain;
+mod embedded;
 mod expire;
 mod faults;
 mod fetch;

@@ -20,16 +20,16 @@ use super::*;
 use crate::sidecar::once;
 
 /// A status, what is said of the content, and the content.
-type Own = (u16, &'static str, &'static str);
+pub type Own = (u16, &'static str, &'static str);
 
-const HTML: &str = "text/html; charset=utf-8";
+pub const HTML: &str = "text/html; charset=utf-8";
 
 /// A page as nginx makes them.
 const BAD_GATEWAY: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad \
     Gateway</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n";
 
 /// A proxy in front of a worker. Ends with the value.
-struct Proxy {
+pub struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
     _tasks: JoinSet<()>,
@@ -46,7 +46,7 @@ struct Shared {
 }
 
 impl Proxy {
-    async fn start(worker: &str) -> Self {
+    pub async fn start(worker: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let shared = Arc::new(Shared { worker: worker.to_owned(), ..Shared::default() });
@@ -68,15 +68,20 @@ impl Proxy {
         Self { address, shared, _tasks: tasks }
     }
 
-    fn endpoint(&self) -> String {
+    pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    fn always(&self, own: Own) {
+    /// Answers so by itself, one call after the other.
+    pub fn says(&self, own: impl IntoIterator<Item = Own>) {
+        self.shared.own.lock().expect("nobody panicked").extend(own);
+    }
+
+    pub fn always(&self, own: Own) {
         *self.shared.always.lock().expect("nobody panicked") = Some(own);
     }
 
-    fn calls(&self) -> usize {
+    pub fn calls(&self) -> usize {
         self.shared.calls.load(Relaxed)
     }
 }
@@ -152,7 +157,7 @@ async fn a_proxy_without_a_worker_is_asked_again_until_it_has_one() {
     let worker = Worker::start();
     let proxy = Proxy::start(worker.address()).await;
     let busy = [(503, HTML, "busy"), (502, HTML, BAD_GATEWAY), (429, "", ""), (504, "text/plain", "late")];
-    proxy.shared.own.lock().expect("nobody panicked").extend(busy);
+    proxy.says(busy);
     let receipt = index(proxy.endpoint(), &segment(100)).await.expect("a receipt");
     assert_eq!((receipt.attempts(), receipt.data_records()), (5, 100));
 }

@@ -1,0 +1,194 @@
+//! Reading back what workers stored: a question to whichever of them answers, and its answer as it comes.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::connection::ANSWER_BYTES_MAX;
+use super::error::{ReadError, Refusal};
+use super::pool::{Cooling, Picked};
+use super::proxy::GrpcChannel;
+use super::verdict::Verdict;
+use super::{Client, Workers};
+use crate::metrics;
+use crate::proto::v1;
+use crate::proto::v1::search_service_client::SearchServiceClient;
+
+impl Client {
+    /// Records of one partition from an offset on, in the order of offsets, from whichever worker answers. The last message says where to go on.
+    ///
+    /// `within` is the time for all of the answer. Until its first message has come, workers that are away or have no room are
+    /// asked again, or others in their place; from then on an error ends it, and whoever wants the rest asks from the offset behind the
+    /// last record.
+    ///
+    /// # Errors
+    /// Those of [`ReadError`], from here or from [`Answer::next`].
+    pub async fn fetch(
+        &self,
+        request: v1::FetchRequest,
+        within: Duration,
+    ) -> Result<Answer<v1::FetchResponse>, ReadError> {
+        let ask = async |mut service: SearchServiceClient<GrpcChannel>, call| service.fetch(call).await;
+        Asking::new(&self.workers, within).run(request, ask).await
+    }
+
+    /// Records that match a query, as they are found, from whichever worker answers. The last message has the summary.
+    ///
+    /// `within` is the time for all of the answer. Until its first message has come, workers that are away or have no room are
+    /// asked again, or others in their place; from then on an error ends it.
+    ///
+    /// # Errors
+    /// Those of [`ReadError`], from here or from [`Answer::next`].
+    pub async fn search(
+        &self,
+        request: v1::SearchRequest,
+        within: Duration,
+    ) -> Result<Answer<v1::SearchResponse>, ReadError> {
+        let ask = async |mut service: SearchServiceClient<GrpcChannel>, call| service.search(call).await;
+        Asking::new(&self.workers, within).run(request, ask).await
+    }
+}
+
+/// A message of an answer that is streamed.
+pub trait Message {
+    /// Whether it is the one that ends a whole answer.
+    fn is_last(&self) -> bool;
+}
+
+impl Message for v1::FetchResponse {
+    fn is_last(&self) -> bool {
+        self.next_offset.is_some()
+    }
+}
+
+impl Message for v1::SearchResponse {
+    fn is_last(&self) -> bool {
+        self.summary.is_some()
+    }
+}
+
+/// An answer as it comes. To drop it ends the call.
+#[derive(Debug)]
+pub struct Answer<T> {
+    first: Option<T>,
+    rest: Streaming<T>,
+    picked: Picked,
+    until: Instant,
+    is_whole: bool,
+}
+
+impl<T: Message> Answer<T> {
+    /// The next message; `None` behind the last one.
+    ///
+    /// # Errors
+    /// [`ReadError::CutOff`] where the worker ended the answer before its last message, [`ReadError::OutOfTime`] where it took too long,
+    /// [`ReadError::Refused`] where the worker or the way to it failed.
+    pub async fn next(&mut self) -> Result<Option<T>, ReadError> {
+        let next = match self.first.take() {
+            Some(first) => Some(first),
+            None if self.is_whole => None,
+            None => self.receive().await?,
+        };
+        match &next {
+            Some(message) => self.is_whole = message.is_last(),
+            None if !self.is_whole => return Err(ReadError::CutOff { worker: self.worker() }),
+            None => {}
+        }
+        Ok(next)
+    }
+
+    /// The address of the worker that answers.
+    pub fn worker(&self) -> String {
+        self.picked.address.to_string()
+    }
+
+    async fn receive(&mut self) -> Result<Option<T>, ReadError> {
+        match timeout_at(self.until, self.rest.message()).await {
+            Ok(Ok(message)) => Ok(message),
+            Ok(Err(status)) => Err(ReadError::Refused(Refusal::of(&status, &self.worker()))),
+            Err(_) => Err(ReadError::OutOfTime { attempts: 1, unreachable: Vec::new(), last: None }),
+        }
+    }
+}
+
+/// A question on its way to a worker.
+struct Asking<'a> {
+    workers: &'a Workers,
+    until: Instant,
+    attempts: u32,
+    failed: BTreeMap<SocketAddr, u32>,
+    last: Option<Refusal>,
+}
+
+impl<'a> Asking<'a> {
+    fn new(workers: &'a Workers, within: Duration) -> Self {
+        let until = Instant::now() + within.min(super::send::TIME_MAX);
+        Self { workers, until, attempts: 0, failed: BTreeMap::new(), last: None }
+    }
+
+    /// Asks one worker after the other until the first message has come.
+    async fn run<Q: Clone, T: Message>(
+        mut self,
+        question: Q,
+        ask: impl AsyncFn(SearchServiceClient<GrpcChannel>, Request<Q>) -> Result<Response<Streaming<T>>, Status>,
+    ) -> Result<Answer<T>, ReadError> {
+        loop {
+            let picking = self.workers.pool.pick(0, &self.failed);
+            let Ok(picked) = timeout_at(self.until, picking).await else { return Err(self.out_of_time()) };
+            self.attempts += 1;
+            let call = self.call(question.clone()).await;
+            let service = SearchServiceClient::new(picked.channel.clone());
+            let asking = async {
+                let mut rest =
+                    ask(service.max_decoding_message_size(ANSWER_BYTES_MAX), call).await?.into_inner();
+                Ok((rest.message().await?, rest))
+            };
+            match timeout_at(self.until, asking).await {
+                Err(_) => return Err(self.out_of_time()),
+                Ok(Ok((None, _))) => return Err(ReadError::CutOff { worker: picked.address.to_string() }),
+                Ok(Ok((first, rest))) => {
+                    picked.succeeded();
+                    return Ok(Answer { first, rest, picked, until: self.until, is_whole: false });
+                }
+                Ok(Err(status)) => self.judge(&picked, &status).map_err(ReadError::Refused)?,
+            }
+        }
+    }
+
+    async fn call<Q>(&self, question: Q) -> Request<Q> {
+        let mut call = Request::new(question);
+        call.set_timeout(self.until.saturating_duration_since(Instant::now()));
+        if let Some(token) = &self.workers.token {
+            call.metadata_mut().insert("authorization", token.authorization().await);
+        }
+        call
+    }
+
+    /// Goes on where another worker, or this one later, may answer.
+    fn judge(&mut self, picked: &Picked, status: &Status) -> Result<(), Refusal> {
+        let refusal = Refusal::of(status, &picked.address.to_string());
+        let again = match Verdict::of(status) {
+            Verdict::Again(cooling) if status.code() != Code::DeadlineExceeded => Some(cooling),
+            _ => None,
+        };
+        let Some(cooling) = again else {
+            if matches!(Verdict::of(status), Verdict::AgainAFewTimes(_)) {
+                picked.failed(Cooling::Growing, &refusal);
+            }
+            return Err(refusal);
+        };
+        metrics::client::retried(refusal.why());
+        picked.failed(cooling, &refusal);
+        *self.failed.entry(picked.address).or_default() += 1;
+        self.last = Some(refusal);
+        Ok(())
+    }
+
+    fn out_of_time(&mut self) -> ReadError {
+        let unreachable = if self.last.is_none() { self.workers.pool.troubles() } else { Vec::new() };
+        ReadError::OutOfTime { attempts: self.attempts, unreachable, last: self.last.take() }
+    }
+}

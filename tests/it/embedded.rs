@@ -1,0 +1,226 @@
+//! The broker of examples/chronik_like_broker.rs, as a process that is killed: it deletes nothing that its own recovery needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use wal_indexer::wording::hex;
+
+use crate::truth::{self, Record};
+use crate::worker::Worker;
+
+#[path = "../../examples/chronik_like_broker.rs"]
+#[allow(dead_code)]
+mod broker;
+
+/// Where the broker's process is told its directory, its worker and its seed.
+const DIRECTORY: &str = "WAL_INDEXER_TEST_EMBEDDED_DIRECTORY";
+const ENDPOINT: &str = "WAL_INDEXER_TEST_EMBEDDED_ENDPOINT";
+const SEED: &str = "WAL_INDEXER_TEST_EMBEDDED_SEED";
+
+/// Longer than anything here takes, on any machine.
+const SOON: Duration = Duration::from_secs(60);
+
+/// What the test below starts as a process of its own; run by anybody else it does nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "it is the broker's process, and goes on until it is killed"]
+async fn process() {
+    let told = [DIRECTORY, ENDPOINT, SEED].map(std::env::var);
+    if let [Ok(directory), Ok(endpoint), Ok(seed)] = told {
+        let ran = broker::run(Path::new(&directory), &endpoint, seed.parse().expect("a number")).await;
+        ran.expect("it goes on until it is killed");
+    }
+}
+
+/// When a broker is killed.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    /// When it has acknowledged so many records.
+    Acknowledged(usize),
+    /// As soon as it begins to go on with another file, for the nth time.
+    Rotating(usize),
+    /// As soon as it begins to delete a segment.
+    Deleting(usize),
+    /// As soon as it has deleted one.
+    Deleted(usize),
+}
+
+impl Moment {
+    /// How a line begins that brings it nearer, and how many of these it takes.
+    fn lines(self) -> (&'static str, usize) {
+        match self {
+            Self::Acknowledged(count) => ("ack ", count),
+            Self::Rotating(count) => ("rotating ", count),
+            Self::Deleting(count) => ("deleting ", count),
+            Self::Deleted(count) => ("deleted ", count),
+        }
+    }
+}
+
+/// What brokers have said so far, one after the other.
+#[derive(Default)]
+struct Said {
+    /// The hashes of acknowledged values, by partition and offset.
+    acknowledged: BTreeMap<(i32, i64), String>,
+    deleted: usize,
+}
+
+impl Said {
+    fn take(&mut self, line: &str) {
+        let words: Vec<_> = line.split(' ').collect();
+        match words[..] {
+            // The last line may be cut by the kill: then it was acknowledged to nobody.
+            ["ack", partition, offset, value] if value.len() == 64 => {
+                let place = (partition.parse().expect("a number"), offset.parse().expect("a number"));
+                let before = self.acknowledged.insert(place, value.to_owned());
+                assert_eq!(before, None, "offset {offset} of partition {partition} was given out twice");
+            }
+            ["deleted", _] => self.deleted += 1,
+            // The test harness speaks, too.
+            _ => {}
+        }
+    }
+
+    /// The last acknowledged offset of each partition.
+    fn ends(&self) -> BTreeMap<i32, i64> {
+        self.acknowledged.keys().copied().collect()
+    }
+}
+
+/// Starts the broker, kills it at the moment, and takes in all that it said.
+fn run_until(moment: Moment, (directory, endpoint, seed): (&Path, &str, u64), said: &mut Said) {
+    let program = std::env::current_exe().expect("this program");
+    let mut process = Command::new(program)
+        .args(["embedded::process", "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
+        .env(DIRECTORY, directory)
+        .env(ENDPOINT, endpoint)
+        .env(SEED, seed.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
+    let mut process = Killed(process);
+    let ((begins, mut left), deadline) = (moment.lines(), Instant::now() + SOON);
+    while left > 0 {
+        let line = lines.next().unwrap_or_else(|| panic!("it ended before {moment:?}")).expect("text");
+        left -= usize::from(line.starts_with(begins));
+        said.take(&line);
+        assert!(Instant::now() < deadline, "not {moment:?} in time");
+    }
+    process.kill();
+    lines.map_while(Result::ok).for_each(|line| said.take(&line));
+}
+
+/// A process that does not outlive the test.
+struct Killed(Child);
+
+impl Killed {
+    fn kill(&mut self) {
+        // Either fails only where it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The files of all partitions.
+fn files(directory: &Path) -> Vec<(i32, PathBuf)> {
+    let mut files = Vec::new();
+    for partition in 0..3 {
+        let entries = fs::read_dir(directory.join(partition.to_string())).expect("a directory");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        let segments = paths.filter(|path| path.extension().is_some_and(|it| it == "segment"));
+        files.extend(segments.map(|path| (partition, path)));
+    }
+    files
+}
+
+/// The hashes of the values that are in a file or a bundle, by partition and offset.
+fn kept(directory: &Path, worker: &Worker) -> BTreeMap<(i32, i64), BTreeSet<String>> {
+    let mut kept = BTreeMap::<_, BTreeSet<_>>::new();
+    let mut keep = |partition, record: &Record| {
+        let value = hex(&Sha256::digest(record.value.as_deref().unwrap_or_default()));
+        kept.entry((partition, record.offset)).or_default().insert(value);
+    };
+    for (partition, path) in files(directory) {
+        for frame in broker::whole_frames(&path).expect("it reads") {
+            truth::frame_records(&frame).iter().for_each(|record| keep(partition, record));
+        }
+    }
+    for key in worker.keys() {
+        let bundle = truth::open(&fs::read(worker.store().join(&key)).expect("a bundle").into());
+        bundle.records.iter().for_each(|record| keep(bundle.manifest.partition, record));
+    }
+    kept
+}
+
+/// What the broker finds in its files when it starts is at least what it acknowledged.
+fn check_ends(directory: &Path, said: &Said) {
+    let mut ends = BTreeMap::new();
+    for (partition, path) in files(directory) {
+        let frames = broker::whole_frames(&path).expect("it reads");
+        let last = frames.iter().filter_map(|frame| Some(frame.claimed_range()?.last())).max();
+        let end = ends.entry(partition).or_insert(None);
+        *end = last.max(*end);
+    }
+    for (partition, acknowledged) in said.ends() {
+        assert!(ends[&partition] >= Some(acknowledged), "partition {partition}: {ends:?}, {acknowledged}");
+    }
+}
+
+fn check_all(moments: &[Moment]) {
+    let worker = Worker::start();
+    let directory = TempDir::with_prefix("wal-indexer-it-").expect("a directory");
+    let mut said = Said::default();
+    for (round, moment) in moments.iter().enumerate() {
+        run_until(*moment, (directory.path(), &worker.endpoint(), round as u64), &mut said);
+        check_ends(directory.path(), &said);
+    }
+    let kept = kept(directory.path(), &worker);
+    let lost = said.acknowledged.iter().filter(|(place, value)| {
+        kept.get(place).is_none_or(|found| !found.contains(*value) || found.len() > 1)
+    });
+    assert_eq!(lost.map(|(place, _)| place).collect::<Vec<_>>(), Vec::<&(i32, i64)>::new());
+    let (deleted, acknowledged) = (said.deleted, said.acknowledged.len());
+    assert!(
+        deleted >= moments.len() / 2 && acknowledged > 200,
+        "{deleted} deleted, {acknowledged} acknowledged"
+    );
+}
+
+#[test]
+fn the_broker_of_the_examples_deletes_nothing_that_its_recovery_needs() {
+    use Moment::*;
+    check_all(&[
+        Acknowledged(150),
+        Deleting(1),
+        Rotating(5),
+        Deleted(3),
+        Deleting(2),
+        Acknowledged(90),
+        Deleted(1),
+    ]);
+}
+
+#[test]
+#[ignore = "takes a minute"]
+fn the_broker_of_the_examples_is_killed_over_and_over() {
+    let moments = (0..40).map(|round| match round % 5 {
+        0 => Moment::Acknowledged(1 + 7 * round),
+        1 => Moment::Deleting(1 + round % 3),
+        2 => Moment::Rotating(1 + round % 4),
+        3 => Moment::Deleted(1 + round % 3),
+        _ => Moment::Acknowledged(1),
+    });
+    check_all(&moments.collect::<Vec<_>>());
+}
