@@ -49,6 +49,8 @@ pub struct Settings {
     pub retention: Retention,
     /// Whether bytes of a frame that a segment's end cuts off are kept, or make workers refuse the segment.
     pub keep_torn_tail: bool,
+    /// Whether frames that workers cannot decode are kept as they are, or make them refuse the segment.
+    pub keep_undecodable: bool,
     /// How long segments on their way may take after the shutdown.
     pub drain_max: Duration,
 }
@@ -62,6 +64,7 @@ impl Default for Settings {
             delete_after_index: true,
             retention: Retention::default(),
             keep_torn_tail: false,
+            keep_undecodable: false,
             drain_max: Duration::from_secs(30),
         }
     }

@@ -34,17 +34,21 @@ pub use hot::{CHUNK_BYTES, HOT_MAGIC, Hot, HotError};
 pub use layout::{BLOCK_INDEX_NAME, FOOTER_NAME, HOT_NAME, INDEX_PREFIX, MANIFEST_NAME, RECORDS_NAME};
 pub use manifest::{
     Disagreement, FieldFacts, IndexFacts, IndexSegmentFacts, Manifest, ManifestError, RecordsFacts,
-    SegmentFacts, TantivyFacts,
+    SegmentFacts, TantivyFacts, UndecodedFacts,
 };
 pub use records::{
     BLOCK_INDEX_MAGIC, BLOCK_PLAIN_BYTES_MAX, BlockEntry, BlockError, BlockIndex, BlockIndexError,
     BlockOrderError, TimeRange,
 };
 pub use verify::{OpenedBlock, Verified, Verifier, VerifyError, verify};
-pub use writer::{BLOCK_PLAIN_BYTES, BlockWriter, BlockWriterError, Blocks, FrameFacts};
+pub use writer::{BLOCK_PLAIN_BYTES, BlockWriter, BlockWriterError, Blocks, FrameFacts, FrameKind};
 
-/// The version of the bundle's format that this build writes, and the latest that it reads. The first had no hot part.
-pub const FORMAT_VERSION: u32 = 2;
+/// The latest version of the bundle's format that this build reads. The first had no hot part. Only bundles with anomalies, or with frames
+/// that were not decoded, are of the third: readers of the second would take their frames for damaged.
+pub const FORMAT_VERSION: u32 = 3;
+
+/// The version of a bundle in which every frame is as its format says.
+const FORMAT_VERSION_STRICT: u32 = 2;
 
 /// What kind of trouble a reader has: three that call for three different answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

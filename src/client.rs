@@ -61,6 +61,8 @@ pub struct Request {
     pub log_id: LogId,
     /// Whether bytes of a frame that the segment's end cuts off are kept, or make the segment be refused.
     pub keep_torn_tail: bool,
+    /// Whether frames that workers cannot decode are kept as they are, or make the segment be refused.
+    pub keep_undecodable: bool,
     /// Where workers see the same bytes: then they read them there, and only the header is sent.
     pub url: Option<Url>,
 }

@@ -32,6 +32,7 @@ use crate::spans;
 use crate::stats::{Phase, Stats};
 use crate::store::{BundleKey, KeyHash, Store};
 
+pub use crate::bundle::UndecodedFacts;
 pub use error::{IngestError, ReadError, RequestError};
 pub use receipt::{IndexedPartition, RECEIPT_GAPS_MAX, Receipt, Timings};
 
@@ -75,6 +76,17 @@ pub enum TornTail {
     Keep,
 }
 
+/// What to do with a frame whose bytes are as they were written, and which nobody here can decode: it opens beyond all bounds, or is of a magic
+/// or a codec that is not known, or its contents make no sense.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Undecodable {
+    /// Refuse the segment.
+    #[default]
+    Refuse,
+    /// Keep the frame as it is, under the offsets of its head. None of its records is indexed.
+    Keep,
+}
+
 /// A segment that somebody wants indexed; valid by construction.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -87,6 +99,7 @@ pub struct Request {
     size_bytes: u64,
     crc32c: Option<u32>,
     torn_tail: TornTail,
+    undecodable: Undecodable,
     claimant: Claimant,
 }
 
@@ -109,6 +122,8 @@ pub struct RequestParts {
     pub crc32c: Option<u32>,
     /// What to do where it ends inside a frame.
     pub torn_tail: TornTail,
+    /// What to do with frames that cannot be decoded.
+    pub undecodable: Undecodable,
 }
 
 /// How long a request may take in stages that depend on others.
@@ -193,6 +208,7 @@ impl Ingest {
             settings: Arc::clone(&self.settings),
             meter: meter.clone(),
             segment_bytes: request.size_bytes,
+            undecodable: request.undecodable,
             job: Arc::clone(&job),
         };
         let build = async {
@@ -246,8 +262,8 @@ impl Ingest {
 impl Request {
     /// Checks what a caller says of its segment.
     pub fn new(parts: RequestParts) -> Result<Self, RequestError> {
-        let RequestParts { segment_id, format, topic, partition, log_id, size_bytes, crc32c, torn_tail } =
-            parts;
+        let RequestParts { segment_id, format, topic, partition, log_id, size_bytes, crc32c, .. } = parts;
+        let (torn_tail, undecodable) = (parts.torn_tail, parts.undecodable);
         if size_bytes > SEGMENT_BYTES_MAX {
             return Err(RequestError::SegmentTooLarge { size_bytes, max_bytes: SEGMENT_BYTES_MAX });
         }
@@ -271,6 +287,7 @@ impl Request {
             size_bytes,
             crc32c,
             torn_tail,
+            undecodable,
             claimant,
         })
     }

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::archive::{Archive, FRAME_BYTES_MAX, StoredRecord};
 use crate::bundle::{MANIFEST_NAME, Manifest};
 use crate::ids::OffsetRange;
-use crate::segment::{Frame, SegmentError, Splitter};
+use crate::segment::{AnomalyCounts, Frame, SegmentError, Splitter};
 use crate::wording::hex;
 
 /// Files are read in pieces of this size.
@@ -35,6 +35,11 @@ pub struct SegmentReport {
     pub kinds: BTreeMap<&'static str, u64>,
     /// How many frames use each codec.
     pub codecs: BTreeMap<String, u64>,
+    /// What is not as the format says in frames that are read all the same: a number of frames for each kind.
+    pub anomalies: BTreeMap<&'static str, u64>,
+    /// Frames that cannot be decoded, though their bytes are as they were written: a number for each reason. They are indexed by no one, and
+    /// kept where that is asked for.
+    pub undecodable: BTreeMap<&'static str, u64>,
     /// What the frames hold, by partition.
     pub partitions: Vec<PartitionReport>,
     /// Bytes behind the last whole frame.
@@ -42,12 +47,12 @@ pub struct SegmentReport {
     /// The first records.
     #[serde(skip)]
     pub first_records: Vec<StoredRecord>,
-    /// What cannot be read, and where: nothing behind that is counted.
+    /// What cannot be read, and where: nothing behind that is counted, unless it is a frame that cannot be decoded.
     pub error: Option<String>,
 }
 
 /// A partition's part of a segment.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct PartitionReport {
     /// The topic; `None` where the frames do not say.
     pub topic: Option<String>,
@@ -57,9 +62,9 @@ pub struct PartitionReport {
     pub frames: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// The least offset that a frame covers.
+    /// The least offset that a frame covers; where none covers any, where they stand.
     pub base_offset: i64,
-    /// The greatest.
+    /// The greatest; one less than the least where none covers any.
     pub last_offset: i64,
     /// Data records.
     pub records: u64,
@@ -69,6 +74,9 @@ pub struct PartitionReport {
     pub min_timestamp_ms: Option<i64>,
     /// The latest.
     pub max_timestamp_ms: Option<i64>,
+    /// Whether a frame covers an offset.
+    #[serde(skip)]
+    covers_some: bool,
 }
 
 /// A bundle.
@@ -114,6 +122,8 @@ pub struct BlockReport {
     pub frames: u32,
     /// Data records in it.
     pub records: u64,
+    /// Whether its frames could not be decoded.
+    pub is_undecoded: bool,
     /// The least offset that a frame of it covers.
     pub first_offset: Option<i64>,
     /// The greatest.
@@ -168,6 +178,7 @@ pub fn bundle(archive: &Archive) -> BundleReport {
         plain_bytes: entry.plain_len,
         frames: entry.frames,
         records: entry.records,
+        is_undecoded: entry.is_undecoded,
         first_offset: entry.offsets.map(|offsets| offsets.first()),
         last_offset: entry.offsets.map(|offsets| offsets.last()),
         source_position: entry.source_position,
@@ -188,13 +199,17 @@ struct SegmentReader {
     report: SegmentReport,
     partitions: BTreeMap<Option<(String, i32)>, PartitionReport>,
     first_records: usize,
+    anomalies: AnomalyCounts,
+    /// What the first frame that cannot be decoded is refused for.
+    undecodable: Option<String>,
 }
 
 impl SegmentReader {
     fn new(size_bytes: u64, first_records: usize) -> Self {
         let report = SegmentReport { size_bytes, ..SegmentReport::default() };
-        let splitter = Some(Splitter::new(size_bytes, None));
-        Self { splitter, report, partitions: BTreeMap::new(), first_records }
+        let splitter = Some(Splitter::new(size_bytes, None).with_any_magic(true));
+        let (partitions, anomalies) = (BTreeMap::new(), AnomalyCounts::default());
+        Self { splitter, report, partitions, first_records, anomalies, undecodable: None }
     }
 
     fn push(&mut self, chunk: Bytes) {
@@ -216,6 +231,8 @@ impl SegmentReader {
             Some(Err(error)) => self.fail(&error),
             None => {}
         }
+        self.report.anomalies = self.anomalies.by_name().collect();
+        self.report.error = self.report.error.or(self.undecodable);
         self.report.partitions = self.partitions.into_values().collect();
         self.report
     }
@@ -226,38 +243,59 @@ impl SegmentReader {
     }
 
     fn frame(&mut self, frame: &Frame) -> Result<(), SegmentError> {
-        let decoded = frame.decode(FRAME_BYTES_MAX)?;
+        let decoded = match frame.decode(FRAME_BYTES_MAX) {
+            Ok(decoded) => Some(decoded),
+            // Those behind it are there all the same; the report is an error's only for the first.
+            Err(error) if frame.is_keepable(error.fault()) => {
+                *self.report.undecodable.entry(error.reason()).or_default() += 1;
+                let first = || format!("{}: {error}", error.reason());
+                self.undecodable.get_or_insert_with(first);
+                None
+            }
+            Err(error) => return Err(error),
+        };
         let report = &mut self.report;
         report.frames += 1;
         *report.kinds.entry(frame.kind()).or_default() += 1;
-        *report.codecs.entry(decoded.codec.to_string()).or_default() += 1;
-        let missing = self.first_records.saturating_sub(report.first_records.len());
-        report.first_records.extend(decoded.records.iter().take(missing).map(|one| StoredRecord::new(&one)));
-
+        self.anomalies.add(decoded.as_ref().map_or(frame.anomalies, |decoded| decoded.anomalies));
+        if let Some(decoded) = &decoded {
+            *report.codecs.entry(decoded.codec.to_string()).or_default() += 1;
+            let missing = self.first_records.saturating_sub(report.first_records.len());
+            let first = decoded.records.iter().take(missing).map(|one| StoredRecord::new(&one));
+            report.first_records.extend(first);
+        }
         let name = frame.partition.as_ref().map(|one| (one.topic().to_owned(), one.partition()));
-        let range: OffsetRange = decoded.range;
-        let part = self.partitions.entry(name.clone()).or_insert_with(|| PartitionReport {
-            topic: name.as_ref().map(|(topic, _)| topic.clone()),
-            partition: name.as_ref().map(|(_, partition)| *partition),
-            frames: 0,
-            bytes: 0,
-            base_offset: range.first(),
-            last_offset: range.last(),
-            records: 0,
-            control_records: 0,
-            min_timestamp_ms: None,
-            max_timestamp_ms: None,
-        });
+        let part = self.partitions.entry(name.clone()).or_insert_with(|| PartitionReport::new(name));
         part.frames += 1;
         part.bytes += frame.bytes.len() as u64;
-        part.base_offset = part.base_offset.min(range.first());
-        part.last_offset = part.last_offset.max(range.last());
-        part.records += decoded.records.records.len() as u64;
-        part.control_records += decoded.control_offsets.len() as u64;
-        let (min, max) = (decoded.min_timestamp_ms, decoded.max_timestamp_ms);
-        part.min_timestamp_ms = part.min_timestamp_ms.into_iter().chain(min).min();
-        part.max_timestamp_ms = part.max_timestamp_ms.into_iter().chain(max).max();
+        let range = decoded.as_ref().map_or_else(|| frame.head_range(), |decoded| decoded.range);
+        part.cover(range, decoded.as_ref().map_or(0, |decoded| decoded.base_offset));
+        if let Some(decoded) = decoded {
+            part.records += decoded.records.records.len() as u64;
+            part.control_records += decoded.control_offsets.len() as u64;
+            let (min, max) = (decoded.min_timestamp_ms, decoded.max_timestamp_ms);
+            part.min_timestamp_ms = part.min_timestamp_ms.into_iter().chain(min).min();
+            part.max_timestamp_ms = part.max_timestamp_ms.into_iter().chain(max).max();
+        }
         Ok(())
+    }
+}
+
+impl PartitionReport {
+    fn new(name: Option<(String, i32)>) -> Self {
+        let (topic, partition) = name.unzip();
+        Self { topic, partition, ..Self::default() }
+    }
+
+    /// Adds what a frame at `place` covers.
+    fn cover(&mut self, range: Option<OffsetRange>, place: i64) {
+        let before = OffsetRange::new(self.base_offset, self.last_offset).filter(|_| self.covers_some);
+        if let Some(all) = before.into_iter().chain(range).reduce(|a, b| a.cover(&b)) {
+            (self.base_offset, self.last_offset, self.covers_some) = (all.first(), all.last(), true);
+        } else {
+            let place = if self.frames == 1 { place } else { self.base_offset.min(place) };
+            (self.base_offset, self.last_offset) = (place, place - 1);
+        }
     }
 }
 

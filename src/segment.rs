@@ -8,6 +8,7 @@
 //! Every byte of the formats, and where each fact comes from, stands in `docs/segment-formats.md`.
 //! This module refuses to know Tantivy, tokio and gRPC, and where bytes come from or go.
 
+mod anomaly;
 mod batch;
 mod canonical;
 mod chronik;
@@ -15,16 +16,21 @@ mod codec;
 mod error;
 mod gather;
 mod kafka;
+mod message;
+mod order;
 mod split;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod zeros;
 
 use bytes::Bytes;
 
+pub use anomaly::{Anomalies, Anomaly, AnomalyCounts};
 pub use batch::{KafkaBatch, NoBatch};
 pub use codec::{Codec, CompressionFlaw};
 pub use error::{ErrorKind, Fault, SegmentError};
+pub use order::LogOrder;
 pub use split::{Splitter, Tail, TornTail};
 
 use crate::ids::{OffsetRange, SegmentFormat, TopicPartition};
@@ -41,6 +47,8 @@ pub struct Frame {
     pub partition: Option<TopicPartition>,
     /// All its bytes. Where one chunk held the whole frame this is a slice of it, and keeps that chunk alive.
     pub bytes: Bytes,
+    /// What is not as the format says where it stands: only the frames in front of it tell.
+    pub anomalies: Anomalies,
     encoding: Encoding,
 }
 
@@ -50,33 +58,44 @@ enum Encoding {
     ChronikV1,
     ChronikV2,
     KafkaBatch,
+    KafkaMessage,
+    /// A Kafka frame of a magic that nobody knows.
+    Unknown,
 }
+
+/// What the opened value of a compressed message may take where only its number of records is asked for.
+const COUNTED_BYTES_MAX: usize = 256 << 20;
 
 impl Frame {
     /// The format of the segment it comes from.
     pub fn format(&self) -> SegmentFormat {
         match self.encoding {
             Encoding::ChronikV1 | Encoding::ChronikV2 => SegmentFormat::ChronikWal,
-            Encoding::KafkaBatch => SegmentFormat::KafkaLog,
+            Encoding::KafkaBatch | Encoding::KafkaMessage | Encoding::Unknown => SegmentFormat::KafkaLog,
         }
     }
 
-    /// What it is, in words: `chronik-v1`, `chronik-v2`, `kafka-batch`.
+    /// What it is, in words: `chronik-v1`, `chronik-v2`, `kafka-batch`, `kafka-message`, `kafka-unknown`.
     pub fn kind(&self) -> &'static str {
         match self.encoding {
             Encoding::ChronikV1 => "chronik-v1",
             Encoding::ChronikV2 => "chronik-v2",
             Encoding::KafkaBatch => "kafka-batch",
+            Encoding::KafkaMessage => "kafka-message",
+            Encoding::Unknown => "kafka-unknown",
         }
     }
 
     /// How many records the frame's own head claims, control records among them. Nothing has verified it, and a sane count
-    /// may still be wrong. `None` where the head says none, or a number that cannot be.
+    /// may still be wrong. `None` where the head says none, or a number that cannot be. A compressed message from before batches is opened
+    /// for it.
     pub fn claimed_records(&self) -> Option<u64> {
         match self.encoding {
             Encoding::ChronikV1 => Some(1),
             Encoding::ChronikV2 => chronik::claimed_records(&self.bytes),
             Encoding::KafkaBatch => kafka::claimed_records(&self.bytes),
+            Encoding::KafkaMessage => message::claimed_records(&self.bytes, COUNTED_BYTES_MAX),
+            Encoding::Unknown => None,
         }
     }
 
@@ -87,16 +106,45 @@ impl Frame {
             // Records are there uncompressed, whatever else is.
             Encoding::ChronikV1 | Encoding::ChronikV2 => self.bytes.len() as u64,
             Encoding::KafkaBatch => kafka::opened_bytes_guess(&self.bytes),
+            Encoding::KafkaMessage => message::opened_bytes_guess(&self.bytes),
+            Encoding::Unknown => self.bytes.len() as u64,
         }
     }
 
-    /// The offsets that the frame's own head claims, as [`DecodedFrame::range`] but for that nothing has verified them.
-    /// `None` where they are no range.
+    /// The offsets that the frame's own head claims; nothing has verified them, and a record may lie outside of them
+    /// ([`Anomaly::RecordOffset`]). `None` where they are no range, or where the head does not tell the first.
     pub fn claimed_range(&self) -> Option<OffsetRange> {
         match self.encoding {
             Encoding::ChronikV1 => chronik::v1_range(&self.bytes),
             Encoding::ChronikV2 => chronik::v2_range(&self.bytes),
             Encoding::KafkaBatch => kafka::range(&self.bytes).ok(),
+            Encoding::KafkaMessage => message::claimed_range(&self.bytes),
+            Encoding::Unknown => None,
+        }
+    }
+
+    /// The offsets under which the frame is kept where it cannot be decoded: those that its head claims, or the only one that it says.
+    pub fn head_range(&self) -> Option<OffsetRange> {
+        let offset = || match self.format() {
+            SegmentFormat::ChronikWal => None,
+            SegmentFormat::KafkaLog => Some(kafka::base_offset(&self.bytes)),
+        };
+        let single = |offset| OffsetRange::new(offset, offset).filter(|_| offset >= 0);
+        self.claimed_range().or_else(|| offset().and_then(single))
+    }
+
+    /// Whether the frame is as its writer wrote it, and has offsets to be kept under, though it does not decode for this `fault`. A
+    /// frame whose checksum does not hold is damaged; of an unknown magic nobody knows the checksum.
+    pub fn is_keepable(&self, fault: &Fault) -> bool {
+        !matches!(fault, Fault::CrcMismatch { .. }) && self.head_range().is_some()
+    }
+
+    /// Whether its compressed records open to more than so many bytes. Takes no more memory than a codec does.
+    pub fn opens_beyond(&self, bytes_max: usize) -> bool {
+        match self.encoding {
+            Encoding::KafkaBatch => kafka::opens_beyond(&self.bytes, bytes_max),
+            Encoding::KafkaMessage => message::opens_beyond(&self.bytes, bytes_max),
+            Encoding::ChronikV1 | Encoding::ChronikV2 | Encoding::Unknown => self.bytes.len() > bytes_max,
         }
     }
 
@@ -129,18 +177,27 @@ impl Frame {
             Encoding::ChronikV1 => chronik::decode_v1(&self.bytes, decoded_bytes_max),
             Encoding::ChronikV2 => chronik::decode_v2(&self.bytes, decoded_bytes_max),
             Encoding::KafkaBatch => kafka::decode(&self.bytes, decoded_bytes_max),
+            Encoding::KafkaMessage => message::decode(&self.bytes, decoded_bytes_max),
+            Encoding::Unknown => Err(Fault::BadMagic { found: self.bytes[kafka::MAGIC_AT].into() }),
         };
-        decoded.map_err(|fault| SegmentError::new(self.position, self.ordinal, fault))
+        let mut decoded = decoded.map_err(|fault| SegmentError::new(self.position, self.ordinal, fault))?;
+        decoded.anomalies.extend(self.anomalies);
+        Ok(decoded)
     }
 }
 
 /// What a verified frame holds.
 #[derive(Clone, Debug)]
 pub struct DecodedFrame {
-    /// The offsets that the frame's own head claims: also those of control records, and those that compaction emptied.
-    pub range: OffsetRange,
+    /// The first offset that its head claims: where it stands in its log, also where it covers none.
+    pub base_offset: i64,
+    /// The offsets that the frame covers: those that its own head claims, also of control records, and of records that compaction
+    /// removed; and those of records that lie outside of them. `None` where it covers none.
+    pub range: Option<OffsetRange>,
     /// How the producer compressed the records. Chronik's V1 frames do not say, and V2 frames hold them uncompressed besides.
     pub codec: Codec,
+    /// What is not as the format says. The records are those that Kafka's own reader gives.
+    pub anomalies: Anomalies,
     /// The data records, in the order of the file. Control records are not among them.
     pub records: RecordBatch,
     /// The offsets of the control records: a frame holds these or data, never both.

@@ -41,6 +41,10 @@ pub struct Checked {
     pub records: u64,
     /// Terms that were looked for and led to their records.
     pub terms: u64,
+    /// What is not as the formats say in frames that were read all the same, as its receipt said: a number of frames for each kind.
+    pub anomalies: BTreeMap<String, u64>,
+    /// Frames that were not decoded, as its receipt said: their bytes were checked, and nothing else.
+    pub undecoded_frames: u64,
 }
 
 /// What came out of it.
@@ -182,6 +186,8 @@ async fn verify_bundle(
         size_bytes: listed.size_bytes,
         records: archive.manifest().record_count,
         terms: concluded.terms,
+        anomalies: archive.manifest().anomalies.clone(),
+        undecoded_frames: archive.manifest().undecoded.frames,
     };
     Ok((archive, checked, concluded.wrong))
 }

@@ -49,7 +49,7 @@ MUTATIONS = {
     "02": ("A frame that does not decode is kept as bytes and passed over.", "lessons::lesson_02", [
         ("src/ingest/slice.rs", "        let decoded = self.decode(frame)?;", """        if crate::mutant("02") && frame.decode(BATCH_BYTES_MAX).is_err() {
             self.tally.count_torn(frame.bytes.len());
-            return Ok((FrameFacts::default(), 0));
+            return Ok((FrameFacts::torn_tail(), 0));
         }
         let decoded = self.decode(frame)?;"""),
     ]),

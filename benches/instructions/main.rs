@@ -114,9 +114,10 @@ fn decode_all(frames: &[Frame]) -> Result<Vec<DecodedFrame>, Box<dyn Error>> {
 
 fn facts_of(frame: &DecodedFrame) -> FrameFacts {
     FrameFacts {
-        range: Some(frame.range),
+        range: frame.range,
         min_timestamp_ms: frame.min_timestamp_ms,
         max_timestamp_ms: frame.max_timestamp_ms,
         data_records: frame.records.records.len() as u64,
+        ..FrameFacts::default()
     }
 }

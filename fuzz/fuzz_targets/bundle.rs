@@ -261,6 +261,7 @@ fn write_and_read(data: &[u8]) {
             min_timestamp_ms: time,
             max_timestamp_ms: time.map(|time| time + 1),
             data_records,
+            ..FrameFacts::default()
         };
         writer.add(position, &bytes, facts).expect("a frame in order");
         offsets = Some(offsets.map_or(range, |before| before.cover(&range)));
@@ -278,7 +279,7 @@ fn write_and_read(data: &[u8]) {
     let torn_tail = if torn & 1 == 0 { &[][..] } else { data };
     if !torn_tail.is_empty() {
         let bytes = Bytes::copy_from_slice(torn_tail);
-        writer.add(position, &bytes, FrameFacts::default()).expect("a torn tail");
+        writer.add(position, &bytes, FrameFacts::torn_tail()).expect("a torn tail");
         source.resize(position as usize, 0);
         source.extend_from_slice(&bytes);
         position += torn_tail.len() as u64;
@@ -299,6 +300,8 @@ fn write_and_read(data: &[u8]) {
         min_timestamp_ms: times.map(|times| times.0),
         max_timestamp_ms: times.map(|times| times.1),
         gaps: Vec::new(),
+        anomalies: BTreeMap::new(),
+        undecoded: UndecodedFacts::default(),
         segment: SegmentFacts {
             id: String::from_utf8_lossy(&data[..data.len().min(40)]).into(),
             format: SegmentFormat::KafkaLog,

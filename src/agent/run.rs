@@ -316,11 +316,11 @@ impl<W: SealedSegments> Run<W> {
     fn send_first(&mut self, slot: Slot) {
         let Some(segment) = self.queue.pop_front() else { return };
         let (wal, client) = (Arc::clone(&self.agent.wal), self.agent.client.clone());
-        let (work, keep_torn_tail) = (Work::Send(segment.clone()), self.agent.settings.keep_torn_tail);
+        let (work, settings) = (Work::Send(segment.clone()), self.agent.settings.clone());
         let span = spans::segment(&segment.name, &segment.partition, segment.version.size_bytes);
         let sending = async move {
             let begun = Instant::now();
-            let outcome = send(wal, client, segment.clone(), keep_torn_tail).await;
+            let outcome = send(wal, client, segment.clone(), &settings).await;
             drop(slot);
             spans::ended(outcome.name());
             let way = Way { took: begun.elapsed(), origin: Origin::here() };

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::SegmentBytes;
 use super::settle::wal_error;
+use super::{SegmentBytes, Settings};
 use crate::client::{Client, IndexError, Mismatch, Receipt, Refusal, Request};
 use crate::wal::{Rejection, SealedSegments, Segment, WalError};
 use crate::wording::chain;
@@ -44,14 +44,15 @@ pub(super) async fn send<W: SealedSegments>(
     wal: Arc<W>,
     client: Client,
     segment: Segment,
-    keep_torn_tail: bool,
+    settings: &Settings,
 ) -> Outcome {
     let request = Request {
         segment_id: segment.name.clone(),
         format: segment.format,
         partition: segment.partition.clone(),
         log_id: segment.log_id.clone(),
-        keep_torn_tail,
+        keep_torn_tail: settings.keep_torn_tail,
+        keep_undecodable: settings.keep_undecodable,
         url: wal.url(&segment),
     };
     let payload = SegmentBytes { wal, segment };

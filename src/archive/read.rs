@@ -14,7 +14,7 @@ use super::source::{Source, Traffic, blocking};
 use crate::bundle::{
     BlockEntry, BlockError, BlockIndex, Disagreement, Footer, Hot, HotError, Manifest, Member,
 };
-use crate::ids::{LogId, OffsetRange, TopicPartition};
+use crate::ids::{LogId, TopicPartition};
 use crate::store::{BundleKey, KeyHash};
 
 /// Hashing this much, in bytes, would hold up a thread of the runtime.
@@ -276,10 +276,10 @@ fn agrees_with_key(
     key: &BundleKey,
 ) -> Result<(), Fault> {
     let hash = KeyHash::new(&manifest.segment.sha256, log_id, partition).hash16();
-    let range = OffsetRange::new(manifest.base_offset, manifest.last_offset);
+    let range = manifest.key_range();
     let times = manifest.min_timestamp_ms.zip(manifest.max_timestamp_ms);
-    let from_manifest = range
-        .and_then(|range| BundleKey::new(partition.clone(), log_id.clone(), range, times, hash).ok())
+    let from_manifest = BundleKey::new(partition.clone(), log_id.clone(), range, times, hash)
+        .ok()
         .ok_or(Fault::Unusable { what: "topic, log id, offsets or times" })?;
     let differs = [
         ("topic or partition", from_manifest.partition() != key.partition()),

@@ -12,7 +12,7 @@ use crate::segment::{DecodedFrame, Frame, SegmentError, Splitter};
 pub const FRAME_BYTES_MAX: usize = 1 << 30;
 
 /// Splits an opened block into its frames and hands each, decoded, to `each`, in the order of the file. Positions in errors are those
-/// of the source. The torn tail holds none.
+/// of the source. The torn tail holds none, and frames that were not decoded when they were stored are not decoded now.
 pub fn decode_block<E: From<Fault>>(
     entry: &BlockEntry,
     plain: &Bytes,
@@ -20,6 +20,9 @@ pub fn decode_block<E: From<Fault>>(
     mut each: impl FnMut(&Frame, DecodedFrame) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut records = 0;
+    if entry.is_undecoded {
+        return Ok(split_block(entry, plain, format).map(drop)?);
+    }
     for frame in split_block(entry, plain, format)? {
         let decoded = frame.decode(FRAME_BYTES_MAX).map_err(|error| fault_in_block(entry, &error))?;
         records += decoded.records.records.len() as u64;
@@ -36,7 +39,8 @@ pub fn split_block(entry: &BlockEntry, plain: &Bytes, format: SegmentFormat) -> 
     }
     let failed = |error: SegmentError| fault_in_block(entry, &error);
     let mut frames = Vec::with_capacity(1_024);
-    let mut splitter = Splitter::new(plain.len() as u64, Some(format));
+    let splitter = Splitter::new(plain.len() as u64, Some(format));
+    let mut splitter = splitter.with_any_magic(entry.is_undecoded);
     splitter.push(plain.clone(), &mut frames).map_err(failed)?;
     let tail = splitter.finish().map_err(failed)?;
     if let Some(torn) = tail.torn {

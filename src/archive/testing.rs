@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::bundle::{
-    self, AssembleError, BlockWriter, Built, FORMAT_VERSION, FieldFacts, FrameFacts, IndexFacts,
-    IndexSegmentFacts, Manifest, RecordsFacts, SegmentFacts, TantivyFacts,
+    self, AssembleError, BlockWriter, Built, FieldFacts, FrameFacts, IndexFacts, IndexSegmentFacts, Manifest,
+    RecordsFacts, SegmentFacts, TantivyFacts, UndecodedFacts,
 };
 use crate::ids::{LogId, OffsetRange, TopicPartition};
 use crate::index::{self, FieldCatalog, IndexBuilder, TopicSettings};
@@ -151,10 +151,11 @@ fn pack_partition(
                 index.add(&decoded.records).expect("documents");
             }
             let facts = FrameFacts {
-                range: Some(decoded.range),
+                range: decoded.range,
                 min_timestamp_ms: decoded.min_timestamp_ms,
                 max_timestamp_ms: decoded.max_timestamp_ms,
                 data_records: decoded.records.records.len() as u64,
+                ..FrameFacts::default()
             };
             writer.add(frame.position, &frame.bytes, facts).expect("a frame");
         }
@@ -168,19 +169,19 @@ fn pack_partition(
     }
     if let Some((position, bytes)) = torn {
         let mut writer = BlockWriter::new().expect("blocks");
-        writer.add(position, &bytes, FrameFacts::default()).expect("a tail");
+        writer.add(position, &bytes, FrameFacts::torn_tail()).expect("a tail");
         blocks.push(writer.finish().expect("blocks"));
     }
     let hash = KeyHash::new(&segment.sha256, &log_id, &partition);
     let index = index::assemble(parts, hash.bytes(), &settings).expect("an index");
     let decoded = || frames.iter().map(|(_, decoded)| decoded);
-    let range = decoded().map(|d| d.range).reduce(|a, b| a.cover(&b)).expect("a frame");
+    let range = decoded().filter_map(|d| d.range).reduce(|a, b| a.cover(&b)).expect("a frame");
     let times = decoded()
         .filter_map(|d| d.min_timestamp_ms)
         .min()
         .zip(decoded().filter_map(|d| d.max_timestamp_ms).max());
     let manifest = Manifest {
-        format_version: FORMAT_VERSION,
+        format_version: 2,
         created_by: Manifest::this_build(),
         tantivy: TantivyFacts { version: index.tantivy_version.into(), dictionary: index.dictionary.into() },
         topic: partition.topic().into(),
@@ -194,6 +195,8 @@ fn pack_partition(
         min_timestamp_ms: times.map(|(min, _)| min),
         max_timestamp_ms: times.map(|(_, max)| max),
         gaps: gaps(range, decoded()),
+        anomalies: BTreeMap::new(),
+        undecoded: UndecodedFacts::default(),
         segment: segment.clone(),
         index: IndexFacts {
             settings: BTreeMap::new(),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::records::{BlockEntry, BlockIndex, TimeRange};
 use super::writer::Blocks;
-use super::{FORMAT_VERSION, Kind};
+use super::{FORMAT_VERSION, FORMAT_VERSION_STRICT, Kind};
 use crate::ids::{OffsetRange, SegmentFormat};
 
 /// What a bundle is. No wall-clock times, nothing random: the same source, settings and build give the same
@@ -25,9 +25,9 @@ pub struct Manifest {
     pub partition: i32,
     /// The incarnation of the log that the offsets count in.
     pub log_id: String,
-    /// The least offset that a frame covers, by the frames' own heads.
+    /// The least offset that a frame covers.
     pub base_offset: i64,
-    /// The greatest such offset, inclusive.
+    /// The greatest such offset, inclusive. Where no frame covers an offset, one less than `base_offset`, which is where they stand.
     pub last_offset: i64,
     /// Data records: documents in the index, and records in the blocks.
     pub record_count: u64,
@@ -43,6 +43,12 @@ pub struct Manifest {
     /// and merged.
     #[serde(with = "gap_pairs")]
     pub gaps: Vec<OffsetRange>,
+    /// What is not as the formats say in frames that were read all the same: a number of frames for each kind.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub anomalies: BTreeMap<String, u64>,
+    /// Frames that could not be decoded, and are kept as they are; absent where there are none.
+    #[serde(default, skip_serializing_if = "UndecodedFacts::is_empty")]
+    pub undecoded: UndecodedFacts,
     /// The source.
     pub segment: SegmentFacts,
     /// The index.
@@ -115,6 +121,36 @@ pub struct IndexSegmentFacts {
     pub name: String,
     /// Its documents: one for each data record, in the order of the ordinals.
     pub documents: u64,
+}
+
+/// Frames that could not be decoded and are kept verbatim: they can be restored and fetched as batches, and none of their records is indexed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UndecodedFacts {
+    /// How many.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The records that their heads claim, where they do.
+    pub claimed_records: u64,
+    /// Why not: a number of frames for each reason.
+    pub reasons: BTreeMap<String, u64>,
+}
+
+impl UndecodedFacts {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.frames == 0
+    }
+
+    /// Adds others.
+    pub fn merge(&mut self, others: Self) {
+        self.frames += others.frames;
+        self.bytes += others.bytes;
+        self.claimed_records = self.claimed_records.saturating_add(others.claimed_records);
+        for (reason, frames) in others.reasons {
+            *self.reasons.entry(reason).or_default() += frames;
+        }
+    }
 }
 
 /// What the blocks hold.
@@ -200,6 +236,22 @@ impl Manifest {
         format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
     }
 
+    /// The version of the format that a bundle with this in it is written in.
+    pub fn version_for(anomalies: &BTreeMap<String, u64>, undecoded: &UndecodedFacts) -> u32 {
+        if anomalies.is_empty() && undecoded.is_empty() { FORMAT_VERSION_STRICT } else { FORMAT_VERSION }
+    }
+
+    /// The offsets that the frames cover; `None` where they cover none.
+    pub fn covered(&self) -> Option<OffsetRange> {
+        OffsetRange::new(self.base_offset, self.last_offset)
+    }
+
+    /// The offsets that the bundle's key says. Where the frames cover none, it says the one at which they stand.
+    pub fn key_range(&self) -> OffsetRange {
+        let place = || OffsetRange::new(self.base_offset, self.base_offset).expect("a range of one");
+        self.covered().unwrap_or_else(place)
+    }
+
     /// Reads `manifest.json`. A later version is refused by its name before its fields are looked at.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
         #[derive(Deserialize)]
@@ -237,7 +289,12 @@ impl Manifest {
         if self.partition < 0 {
             return wrong("partition", "is negative");
         }
-        if self.base_offset > self.last_offset {
+        let is_strict = self.format_version <= FORMAT_VERSION_STRICT;
+        if is_strict && !(self.anomalies.is_empty() && self.undecoded.is_empty()) {
+            return wrong("anomalies", "are there in a version that knows none");
+        }
+        let covers_none = !is_strict && self.last_offset.checked_add(1) == Some(self.base_offset);
+        if self.base_offset > self.last_offset && !covers_none {
             return wrong("base_offset", "is above last_offset");
         }
         match (self.min_timestamp_ms, self.max_timestamp_ms) {
@@ -289,7 +346,14 @@ impl Manifest {
         if let Some(offsets) = offsets {
             same("base_offset", self.base_offset.into(), offsets.first().into())?;
             same("last_offset", self.last_offset.into(), offsets.last().into())?;
+        } else if blocks.frames() > 0 {
+            same("offsets covered", i128::from(self.covered().is_some()), 0)?;
         }
+        let unknown = |entry: &&BlockEntry| entry.frames > 0 && entry.offsets.is_none();
+        if self.format_version <= FORMAT_VERSION_STRICT {
+            same("blocks that cover no offset", 0, entries.iter().filter(unknown).count() as i128)?;
+        }
+        same("frames not decoded", self.undecoded.frames.into(), blocks.undecoded_frames().into())?;
         let times = entries.iter().filter_map(|entry| entry.times).reduce(|a: TimeRange, b| a.cover(&b));
         same("min_timestamp_ms", or_absent(self.min_timestamp_ms), or_absent(times.map(|t| t.min_ms)))?;
         same("max_timestamp_ms", or_absent(self.max_timestamp_ms), or_absent(times.map(|t| t.max_ms)))?;

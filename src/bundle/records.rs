@@ -30,6 +30,7 @@ const CHECKSUM_BYTES: usize = 4;
 
 const FLAG_OFFSETS: u32 = 1;
 const FLAG_TIMES: u32 = 2;
+const FLAG_UNDECODED: u32 = 4;
 
 /// The least and the greatest time of some data records, in milliseconds since the Unix epoch, both inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +57,9 @@ pub struct BlockEntry {
     pub records: u64,
     /// Whole frames in the block. Zero says that it holds the segment's torn tail.
     pub frames: u32,
-    /// The offsets that the frames cover by their own heads; `None` for the torn tail.
+    /// Whether its frames could not be decoded: then they are kept under the offsets of their heads, and hold no data records for anybody.
+    pub is_undecoded: bool,
+    /// The offsets that the frames cover; `None` for the torn tail, and where they cover none.
     pub offsets: Option<OffsetRange>,
     /// The times of the data records that carry one.
     pub times: Option<TimeRange>,
@@ -441,6 +444,12 @@ impl BlockIndex {
         self.entries.iter().map(|entry| u64::from(entry.frames)).sum()
     }
 
+    /// The number of whole frames that were not decoded.
+    pub fn undecoded_frames(&self) -> u64 {
+        let undecoded = self.entries.iter().filter(|entry| entry.is_undecoded);
+        undecoded.map(|entry| u64::from(entry.frames)).sum()
+    }
+
     /// The bytes of the source that the blocks hold, torn tail included.
     pub fn plain_bytes(&self) -> u64 {
         self.entries.iter().map(|entry| u64::from(entry.plain_len)).sum()
@@ -465,6 +474,7 @@ fn encode_entry(entry: &BlockEntry, out: &mut Vec<u8>) {
     let mut put = |flag: u32, present: bool| flags |= if present { flag } else { 0 };
     put(FLAG_OFFSETS, entry.offsets.is_some());
     put(FLAG_TIMES, entry.times.is_some());
+    put(FLAG_UNDECODED, entry.is_undecoded);
     let (first, last) = entry.offsets.map_or((0, 0), |offsets| (offsets.first(), offsets.last()));
     let (min_ms, max_ms) = entry.times.map_or((0, 0), |times| (times.min_ms, times.max_ms));
     out.extend(entry.compressed_len.to_le_bytes());
@@ -497,7 +507,7 @@ fn parse_entry(cursor: &mut Cursor<'_>, whole: &Bytes) -> Result<BlockEntry, Mal
     if u64::from(plain_len) > u64::from(compressed_len) * EXPANSION_MAX {
         return wrong("no zstd frame opens to so much");
     }
-    if flags & !(FLAG_OFFSETS | FLAG_TIMES) != 0 {
+    if flags & !(FLAG_OFFSETS | FLAG_TIMES | FLAG_UNDECODED) != 0 {
         return wrong("a block has unknown flags");
     }
     let (has_offsets, has_times) = (flags & FLAG_OFFSETS != 0, flags & FLAG_TIMES != 0);
@@ -507,7 +517,11 @@ fn parse_entry(cursor: &mut Cursor<'_>, whole: &Bytes) -> Result<BlockEntry, Mal
     if min_ms > max_ms || (!has_times && (min_ms, max_ms) != (0, 0)) {
         return wrong("a block's times are no range");
     }
-    if has_offsets != (frames > 0) || (has_times && records == 0) || (records > 0 && frames == 0) {
+    let is_undecoded = flags & FLAG_UNDECODED != 0;
+    // Records have offsets, and only frames that hold none may cover none.
+    let needs_offsets = records > 0 || is_undecoded;
+    let wrong_offsets = (has_offsets && frames == 0) || (needs_offsets && !has_offsets);
+    if wrong_offsets || (has_times && records == 0) || (is_undecoded && records > 0) {
         return wrong("a block's counts contradict one another");
     }
     let runs_at = cursor.position();
@@ -517,6 +531,7 @@ fn parse_entry(cursor: &mut Cursor<'_>, whole: &Bytes) -> Result<BlockEntry, Mal
         first_ordinal: 0,
         records,
         frames,
+        is_undecoded,
         offsets: if has_offsets { OffsetRange::new(first, last) } else { None },
         times: has_times.then_some(TimeRange { min_ms, max_ms }),
         position: 0,

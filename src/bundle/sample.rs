@@ -30,6 +30,7 @@ pub(super) fn frames(lens: &[usize], records_each: u64) -> Vec<SampleFrame> {
             min_timestamp_ms: times.then_some(first),
             max_timestamp_ms: times.then_some(last),
             data_records: records_each,
+            ..FrameFacts::default()
         };
         frames.push(SampleFrame { position, bytes: log_lines(number as u64, *len), facts });
     }
@@ -74,7 +75,7 @@ pub(super) fn manifest_of(slices: &[Blocks]) -> Manifest {
     let record_count = entries().map(|entry| entry.records).sum();
     let torn = entries().filter(|entry| entry.is_torn_tail()).map(|entry| u64::from(entry.plain_len)).sum();
     Manifest {
-        format_version: FORMAT_VERSION,
+        format_version: 2,
         created_by: Manifest::this_build(),
         tantivy: TantivyFacts { version: "0.27.0".into(), dictionary: "sstable".into() },
         topic: "orders".into(),
@@ -88,6 +89,8 @@ pub(super) fn manifest_of(slices: &[Blocks]) -> Manifest {
         min_timestamp_ms: times.map(|times| times.min_ms),
         max_timestamp_ms: times.map(|times| times.max_ms),
         gaps: Vec::new(),
+        anomalies: BTreeMap::new(),
+        undecoded: UndecodedFacts::default(),
         segment: SegmentFacts {
             id: "orders:3:17".into(),
             format: SegmentFormat::KafkaLog,

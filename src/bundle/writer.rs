@@ -12,11 +12,25 @@ use crate::ids::OffsetRange;
 /// log to be found, small enough that reading one record costs one short read.
 pub const BLOCK_PLAIN_BYTES: usize = 1 << 20;
 
+/// What bytes of a segment are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FrameKind {
+    /// A frame that was decoded.
+    #[default]
+    Decoded,
+    /// A frame that could not be decoded, and is kept as it is.
+    Undecoded,
+    /// The torn tail of a segment, which is no frame.
+    TornTail,
+}
+
 /// What a frame's decoder found in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameFacts {
-    /// The offsets that the frame covers by its own head, control records and emptied ranges included. `None`
-    /// only for the torn tail of a segment, which is no frame.
+    /// What it is.
+    pub kind: FrameKind,
+    /// The offsets that the frame covers, control records and emptied ranges included; of one that was not decoded, what its head says.
+    /// `None` where it covers none, and for the torn tail.
     pub range: Option<OffsetRange>,
     /// The least time of its data records; `None` where none carries one.
     pub min_timestamp_ms: Option<i64>,
@@ -27,6 +41,11 @@ pub struct FrameFacts {
 }
 
 impl FrameFacts {
+    /// Those of the torn tail.
+    pub fn torn_tail() -> Self {
+        Self { kind: FrameKind::TornTail, ..Self::default() }
+    }
+
     fn times(&self) -> Option<TimeRange> {
         Some(TimeRange { min_ms: self.min_timestamp_ms?, max_ms: self.max_timestamp_ms? })
     }
@@ -116,6 +135,7 @@ pub struct BlockWriter {
 
 /// What is known of the block under construction.
 struct OpenBlock {
+    kind: FrameKind,
     source_position: u64,
     runs: RunsBuilder,
     frames: u32,
@@ -125,14 +145,14 @@ struct OpenBlock {
 }
 
 impl OpenBlock {
-    fn new(source_position: u64) -> Self {
+    fn new(kind: FrameKind, source_position: u64) -> Self {
         let runs = RunsBuilder::new(source_position);
-        Self { source_position, runs, frames: 0, records: 0, offsets: None, times: None }
+        Self { kind, source_position, runs, frames: 0, records: 0, offsets: None, times: None }
     }
 
     fn add(&mut self, position: u64, len: u64, facts: &FrameFacts) {
         self.runs.push(position, len);
-        self.frames += u32::from(facts.range.is_some());
+        self.frames += u32::from(facts.kind != FrameKind::TornTail);
         self.records += facts.data_records;
         self.offsets = cover(self.offsets, facts.range, |a, b| a.cover(b));
         self.times = cover(self.times, facts.times(), |a, b| a.cover(b));
@@ -162,17 +182,18 @@ impl BlockWriter {
         })
     }
 
-    /// Adds a frame, or the torn tail (`facts.range` is `None`; a block of its own, the last one), from
-    /// `position` in the source.
+    /// Adds a frame, or the torn tail (a block of its own, the last one), from `position` in the source. Frames that were decoded and such that
+    /// were not lie in different blocks.
     pub fn add(&mut self, position: u64, bytes: &Bytes, facts: FrameFacts) -> Result<(), BlockWriterError> {
         let len = bytes.len() as u64;
         self.check(position, bytes.len(), &facts)?;
-        self.torn = facts.range.is_none();
-        if self.torn || self.plain.len() + bytes.len() > BLOCK_PLAIN_BYTES {
+        self.torn = facts.kind == FrameKind::TornTail;
+        let other_kind = self.open.as_ref().is_some_and(|open| open.kind != facts.kind);
+        if other_kind || self.plain.len() + bytes.len() > BLOCK_PLAIN_BYTES {
             self.close()?;
         }
         self.source_end = position + len;
-        let open = self.open.get_or_insert_with(|| OpenBlock::new(position));
+        let open = self.open.get_or_insert_with(|| OpenBlock::new(facts.kind, position));
         open.add(position, len, &facts);
         if bytes.len() >= BLOCK_PLAIN_BYTES {
             // A block of its own: compressed from where it lies.
@@ -203,6 +224,17 @@ impl BlockWriter {
         if facts.range.is_none() && facts.data_records > 0 {
             return wrong("it has records but no offsets");
         }
+        match facts.kind {
+            FrameKind::Decoded => {}
+            FrameKind::Undecoded if facts.range.is_none() => {
+                return wrong("it is not decoded and has no offsets");
+            }
+            FrameKind::TornTail if facts.range.is_some() => return wrong("it is torn but has offsets"),
+            FrameKind::Undecoded | FrameKind::TornTail if facts.data_records > 0 => {
+                return wrong("it is not decoded but has records");
+            }
+            FrameKind::Undecoded | FrameKind::TornTail => {}
+        }
         Ok(())
     }
 
@@ -228,6 +260,7 @@ impl BlockWriter {
             first_ordinal: 0,
             records: block.records,
             frames: block.frames,
+            is_undecoded: block.kind == FrameKind::Undecoded,
             offsets: block.offsets,
             times: block.times,
             position: 0,

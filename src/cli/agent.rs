@@ -17,7 +17,7 @@ use url::Url;
 use deletion::{DeletionArgs, Wal};
 
 use super::file_mode::FileModeArgs;
-use super::index::Torn;
+use super::index::{Torn, Undecoded};
 use super::metrics::{Collected, MetricsArgs};
 use super::otlp::{OtlpArgs, process_name};
 use super::progress::{Progress, When};
@@ -175,6 +175,10 @@ struct PaceArgs {
     #[arg(long, env = "WAL_INDEXER_TORN_TAIL", default_value = "refuse", value_name = "WHAT")]
     torn_tail: Torn,
 
+    /// What to do with frames that workers cannot decode, though their bytes are as they were written.
+    #[arg(long, env = "WAL_INDEXER_UNDECODABLE", default_value = "refuse", value_name = "WHAT")]
+    undecodable: Undecoded,
+
     /// How long segments on their way may take after SIGTERM, in seconds.
     #[arg(long, env = "WAL_INDEXER_DRAIN_TIMEOUT", default_value = "30", value_name = "SECONDS", value_parser = seconds)]
     drain_timeout: Duration,
@@ -310,6 +314,7 @@ impl Args {
             delete_after_index: self.deletion.delete_after_index,
             retention: self.deletion.retention(),
             keep_torn_tail: matches!(self.pace.torn_tail, Torn::Keep),
+            keep_undecodable: matches!(self.pace.undecodable, Undecoded::Keep),
             drain_max: self.pace.drain_timeout,
         }
     }

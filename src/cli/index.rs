@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 
 use super::{CliError, Exit, output, pipeline, runtime};
 use crate::ids::SegmentFormat;
-use crate::ingest::{Ingest, ReadError, Request, RequestParts, TornTail};
+use crate::ingest::{Ingest, ReadError, Request, RequestParts, TornTail, Undecodable};
 use crate::proto::v1;
 use crate::rpc::{convert, status};
 
@@ -46,6 +46,10 @@ pub struct Args {
     #[arg(long, env = "WAL_INDEXER_TORN_TAIL", default_value = "refuse", value_name = "WHAT")]
     torn_tail: Torn,
 
+    /// What to do with frames that cannot be decoded, though their bytes are as they were written.
+    #[arg(long, env = "WAL_INDEXER_UNDECODABLE", default_value = "refuse", value_name = "WHAT")]
+    undecodable: Undecoded,
+
     /// Print receipts as JSON, one a line.
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
@@ -66,6 +70,15 @@ pub(super) enum Torn {
     /// Refuse the segment.
     Refuse,
     /// Keep them with it.
+    Keep,
+}
+
+/// What to do with frames that cannot be decoded.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Undecoded {
+    /// Refuse the segment.
+    Refuse,
+    /// Keep them as they are, under the offsets of their heads: none of their records is indexed.
     Keep,
 }
 
@@ -110,6 +123,10 @@ impl Args {
             torn_tail: match self.torn_tail {
                 Torn::Refuse => TornTail::Refuse,
                 Torn::Keep => TornTail::Keep,
+            },
+            undecodable: match self.undecodable {
+                Undecoded::Refuse => Undecodable::Refuse,
+                Undecoded::Keep => Undecodable::Keep,
             },
             ..RequestParts::default()
         }

@@ -95,6 +95,12 @@ fn segment_text(report: &SegmentReport) -> String {
     facts.add_row(["crc32c".to_owned(), report.crc32c.clone()]);
     facts.add_row(["frames".to_owned(), counts(kinds)]);
     facts.add_row(["compression".to_owned(), counts(codecs)]);
+    if !report.anomalies.is_empty() {
+        facts.add_row(["anomalies".to_owned(), output::counts(&report.anomalies)]);
+    }
+    if !report.undecodable.is_empty() {
+        facts.add_row(["not decodable".to_owned(), output::counts(&report.undecodable)]);
+    }
     facts.add_row(["torn tail".to_owned(), format!("{} bytes", report.torn_tail_bytes)]);
     let header = ["partition", "frames", "bytes", "offsets", "records", "control", "from", "to"];
     let mut partitions = output::table(&header, &[1, 2, 4, 5]);
@@ -104,7 +110,7 @@ fn segment_text(report: &SegmentReport) -> String {
             name.map_or("(not in the frames)".to_owned(), |(topic, n)| format!("{}/{n}", one_line(topic))),
             part.frames.to_string(),
             part.bytes.to_string(),
-            format!("{}..{}", part.base_offset, part.last_offset),
+            offsets_text(part.base_offset, part.last_offset),
             part.records.to_string(),
             part.control_records.to_string(),
             output::time_ms(part.min_timestamp_ms),
@@ -152,7 +158,11 @@ fn bundle_text(report: &BundleReport) -> String {
         ),
         (
             "offsets",
-            format!("{}..{}, {} gaps", manifest.base_offset, manifest.last_offset, manifest.gaps.len()),
+            format!(
+                "{}, {} gaps",
+                offsets_text(manifest.base_offset, manifest.last_offset),
+                manifest.gaps.len()
+            ),
         ),
         (
             "times",
@@ -173,6 +183,15 @@ fn bundle_text(report: &BundleReport) -> String {
     ] {
         facts.add_row([name.to_owned(), fact]);
     }
+    if !manifest.anomalies.is_empty() {
+        facts.add_row(["anomalies".to_owned(), output::counts(&manifest.anomalies)]);
+    }
+    let undecoded = &manifest.undecoded;
+    if !undecoded.is_empty() {
+        let reasons = output::counts(&undecoded.reasons);
+        let fact = format!("{} frames of {} bytes: {reasons}", undecoded.frames, undecoded.bytes);
+        facts.add_row(["not decoded".to_owned(), fact]);
+    }
     let mut members = output::table(&["member", "position", "bytes", "crc32c"], &[1, 2]);
     for one in &report.members {
         members.add_row([
@@ -192,11 +211,21 @@ fn bundle_text(report: &BundleReport) -> String {
             one.plain_bytes.to_string(),
             one.frames.to_string(),
             one.records.to_string(),
-            offsets.map_or("torn tail".to_owned(), |(first, last)| format!("{first}..{last}")),
+            match offsets {
+                Some((first, last)) if one.is_undecoded => format!("{first}..{last}, not decoded"),
+                Some((first, last)) => format!("{first}..{last}"),
+                None if one.frames == 0 => "torn tail".to_owned(),
+                None => "none".to_owned(),
+            },
             one.source_position.to_string(),
         ]);
     }
     format!("{}\n\n{}\n\n{}", facts.trim_fmt(), members.trim_fmt(), blocks.trim_fmt())
+}
+
+/// A range of offsets; one that ends before it begins is none.
+fn offsets_text(first: i64, last: i64) -> String {
+    if first <= last { format!("{first}..{last}") } else { format!("none, at {first}") }
 }
 
 fn fields(report: &BundleReport) -> String {

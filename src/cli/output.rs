@@ -1,5 +1,6 @@
 //! What verbs print: tables for people, one JSON object a line for machines; progress bars on terminals only.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
+use super::text::one_line;
 use super::{CliError, Exit, stderr};
 use crate::proto::v1;
 
@@ -101,7 +103,14 @@ pub fn time_ms(ms: Option<i64>) -> String {
         .unwrap_or_else(|| ms.map_or("-".into(), |ms| ms.to_string()))
 }
 
-/// The receipts of several segments, a line for each partition.
+/// Numbers of things by their kinds: `2 EMPTY_FRAME, 1 BYTES_LEFT_OVER`; `-` where there are none.
+pub fn counts<'a, K: AsRef<str> + 'a>(counts: impl IntoIterator<Item = (&'a K, &'a u64)>) -> String {
+    let counts: Vec<_> =
+        counts.into_iter().map(|(kind, count)| format!("{count} {}", one_line(kind.as_ref()))).collect();
+    if counts.is_empty() { "-".to_owned() } else { counts.join(", ") }
+}
+
+/// The receipts of several segments, a line for each partition; and behind them what is not as the formats say.
 pub fn receipts(receipts: &[v1::IndexSegmentResponse]) -> String {
     let header = ["segment", "bytes", "partition", "offsets", "records", "bundle", "took", "key"];
     let mut table = table(&header, &[1, 4, 5, 6]);
@@ -139,7 +148,21 @@ pub fn receipts(receipts: &[v1::IndexSegmentResponse]) -> String {
             ]);
         }
     }
-    table.trim_fmt()
+    let mut text = table.trim_fmt();
+    for receipt in receipts {
+        let segment = &receipt.segment_id;
+        if !receipt.anomalies.is_empty() {
+            let anomalies: BTreeMap<_, _> = receipt.anomalies.iter().collect();
+            let anomalies = counts(anomalies.iter().map(|(kind, count)| (*kind, *count)));
+            text.push_str(&format!("\n{segment}: anomalies: {anomalies}"));
+        }
+        if let Some(undecoded) = &receipt.undecoded {
+            let (frames, reasons) = (undecoded.frames, undecoded.reasons.iter().collect::<BTreeMap<_, _>>());
+            let reasons = counts(reasons.iter().map(|(kind, count)| (*kind, *count)));
+            text.push_str(&format!("\n{segment}: {frames} frames not decoded, kept as they are: {reasons}"));
+        }
+    }
+    text
 }
 
 /// A progress bar over bytes on standard error where that is a terminal; else nothing.

@@ -1,6 +1,7 @@
 //! `verify`: whether stored bundles still are what their receipts said.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 
 use bytesize::ByteSize;
@@ -48,7 +49,15 @@ struct BundleLine<'a> {
     size_bytes: u64,
     records: u64,
     terms: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    anomalies: &'a BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "is_zero")]
+    undecoded_frames: u64,
     ok: bool,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Something that is wrong.
@@ -117,14 +126,21 @@ async fn list(store: &Store, args: &VerifyArgs) -> Result<Vec<Listed>, StoreErro
 }
 
 fn print_bundle(json: bool, checked: &Checked, findings: &[Finding]) -> Result<(), CliError> {
-    let Checked { bundle, size_bytes, records, terms } = checked;
-    let ok = findings.is_empty();
+    let Checked { bundle, size_bytes, records, terms, anomalies, undecoded_frames } = checked;
+    let (ok, undecoded_frames) = (findings.is_empty(), *undecoded_frames);
     if json {
-        let line = BundleLine { bundle, size_bytes: *size_bytes, records: *records, terms: *terms, ok };
+        let (size_bytes, records, terms) = (*size_bytes, *records, *terms);
+        let line = BundleLine { bundle, size_bytes, records, terms, anomalies, undecoded_frames, ok };
         output::json_line(&line)?;
     } else {
         let (mark, size) = (if ok { "ok" } else { "WRONG" }, output::bytes(*size_bytes));
         output::line(&format!("{mark:<5} {size:>10} {records:>9} records {terms:>9} terms found  {bundle}"))?;
+        if !anomalies.is_empty() {
+            output::line(&format!("      anomalies: {}", output::counts(anomalies)))?;
+        }
+        if undecoded_frames > 0 {
+            output::line(&format!("      {undecoded_frames} frames not decoded"))?;
+        }
     }
     findings.iter().try_for_each(|finding| print_finding(json, finding))
 }

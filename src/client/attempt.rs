@@ -97,7 +97,8 @@ impl<P: Payload> Attempt<'_, P> {
     ) -> Result<(v1::IndexSegmentResponse, Read), Failure> {
         let size_bytes = self.payload.size_bytes();
         let header = self.header(Source::Inline(v1::InlineSource { size_bytes, crc32c: None }));
-        let reading = Reading::start(self.payload, self.request.format).await?;
+        let reading =
+            Reading::start(self.payload, self.request.format, self.request.keep_undecodable).await?;
         let (messages, sent) = mpsc::channel(1);
         let mut call = pin!(client.index_segment(self.call(until_its_end(sent))));
         let mut reading = pin!(send(reading, header, messages).instrument(spans::read(size_bytes)));
@@ -120,12 +121,15 @@ impl<P: Payload> Attempt<'_, P> {
             Some(SegmentFormat::KafkaLog) => v1::SegmentFormat::KafkaLog,
         };
         let torn_tail = if request.keep_torn_tail { v1::TornTail::Keep } else { v1::TornTail::Refuse };
+        let undecodable =
+            if request.keep_undecodable { v1::Undecodable::Keep } else { v1::Undecodable::Refuse };
         message(Part::Header(v1::SegmentHeader {
             segment_id: request.segment_id.clone(),
             format: format.into(),
             topic: Some(request.partition.topic().to_owned()),
             partition: Some(request.partition.partition()),
             torn_tail: torn_tail.into(),
+            undecodable: undecodable.into(),
             log_id: request.log_id.as_str().to_owned(),
             source: Some(source),
         }))

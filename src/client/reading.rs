@@ -25,7 +25,8 @@ const FRAME_BYTES_MAX: usize = 256 << 20;
 /// # Errors
 /// The payload's own; [`io::ErrorKind::InvalidData`] where the bytes are no frames, so that nobody can have a receipt for them.
 pub async fn digest(payload: &impl Payload) -> io::Result<Digest> {
-    let read = read_all(payload, None).await?;
+    // Frames that cannot be decoded may have been kept: whoever remembers a receipt asked for that.
+    let read = read_all(payload, None, true).await?;
     match read.flaw {
         None => Ok(read.digest),
         Some(flaw) => Err(io::Error::new(io::ErrorKind::InvalidData, flaw)),
@@ -43,9 +44,13 @@ pub(super) struct Read {
 }
 
 /// Reads all of `payload` and sends nothing.
-pub(super) async fn read_all(payload: &impl Payload, format: Option<SegmentFormat>) -> io::Result<Read> {
+pub(super) async fn read_all(
+    payload: &impl Payload,
+    format: Option<SegmentFormat>,
+    keep_undecodable: bool,
+) -> io::Result<Read> {
     spans::stage(spans::read(payload.size_bytes()), async {
-        let mut reading = Reading::start(payload, format).await?;
+        let mut reading = Reading::start(payload, format, keep_undecodable).await?;
         while reading.next().await?.is_some() {}
         reading.finish()
     })
@@ -64,12 +69,16 @@ pub(super) struct Reading<B> {
 
 impl<B: AsyncRead + Send + Unpin> Reading<B> {
     /// Opens a payload at its first byte.
-    pub(super) async fn start<P>(payload: &P, format: Option<SegmentFormat>) -> io::Result<Self>
+    pub(super) async fn start<P>(
+        payload: &P,
+        format: Option<SegmentFormat>,
+        keep_undecodable: bool,
+    ) -> io::Result<Self>
     where
         P: Payload<Bytes = B>,
     {
         let (bytes, size_bytes) = (payload.open().await?, payload.size_bytes());
-        let tally = Some(Tally::new(size_bytes, format));
+        let tally = Some(Tally::new(size_bytes, format, keep_undecodable));
         Ok(Self { bytes, size_bytes, left_bytes: size_bytes, tally })
     }
 
@@ -134,11 +143,14 @@ struct Tally {
     torn_at: Option<u64>,
     /// `None` when it has nothing more to say: the rest is torn, or no frames.
     splitter: Option<Splitter>,
+    /// Whether a frame that says no number of records may be one that nobody can decode.
+    keep_undecodable: bool,
     flaw: Option<String>,
 }
 
 impl Tally {
-    fn new(size_bytes: u64, format: Option<SegmentFormat>) -> Self {
+    fn new(size_bytes: u64, format: Option<SegmentFormat>, keep_undecodable: bool) -> Self {
+        let splitter = Splitter::new(size_bytes, format).with_any_magic(keep_undecodable);
         Self {
             crc32c: 0,
             sha256: Sha256::new(),
@@ -146,7 +158,8 @@ impl Tally {
             offsets: None,
             size_bytes,
             torn_at: None,
-            splitter: Some(Splitter::new(size_bytes, format)),
+            splitter: Some(splitter),
+            keep_undecodable,
             flaw: None,
         }
     }
@@ -169,6 +182,7 @@ impl Tally {
             };
             match frame.claimed_records() {
                 Some(records) => self.records = self.records.saturating_add(records),
+                None if self.keep_undecodable => {}
                 None => {
                     self.flaw =
                         Some(format!("the frame at byte {} claims no count of records", frame.position));

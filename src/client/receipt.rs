@@ -183,13 +183,18 @@ fn check_bytes(answer: &v1::IndexSegmentResponse, read: &Digest) -> Result<(), M
 }
 
 fn check_records(answer: &v1::IndexSegmentResponse, read: &Read, request: &Request) -> Result<(), Mismatch> {
-    let answered = u128::from(answer.record_count) + u128::from(answer.control_record_count);
+    let undecoded = answer.undecoded.as_ref().map_or(0, |undecoded| undecoded.claimed_record_count);
+    let decoded = u128::from(answer.record_count) + u128::from(answer.control_record_count);
+    let answered = decoded + u128::from(undecoded);
     if let Some(flaw) = &read.flaw {
         return Err(Mismatch::new("records", format!("what cannot be counted ({flaw})"), answered));
     }
     check("records", read.digest.records.into(), answered)?;
     let partitions: u128 = answer.partitions.iter().map(|one| u128::from(one.record_count)).sum();
     check("records", answer.record_count.into(), partitions)?;
+    if let Some(undecoded) = answer.undecoded.as_ref().filter(|_| !request.keep_undecodable) {
+        return Err(Mismatch::new("undecoded", "none to be kept", undecoded.frames));
+    }
     check("torn_tail_bytes", read.digest.torn_bytes, answer.torn_tail_bytes)?;
     if answer.torn_tail_bytes > 0 && !request.keep_torn_tail {
         return Err(Mismatch::new("torn_tail_bytes", "none to be kept", answer.torn_tail_bytes));

@@ -159,7 +159,12 @@ impl<'a, P: Payload> Sending<'a, P> {
     }
 
     async fn read_all(&mut self) -> Result<Read, IndexError> {
-        match timeout_at(self.until, read_all(self.payload, self.request.format)).await {
+        match timeout_at(
+            self.until,
+            read_all(self.payload, self.request.format, self.request.keep_undecodable),
+        )
+        .await
+        {
             Ok(read) => Ok(read?),
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "reading it took too long").into()),
         }

@@ -34,8 +34,6 @@ pub struct Fetch {
     log_id: Option<LogId>,
     from: i64,
     form: Form,
-    /// The last offset that any bundle of the log covers.
-    log_end: Option<i64>,
     plan: Plan,
     reading: VecDeque<Reading>,
     window: Window,
@@ -60,13 +58,11 @@ impl Fetch {
     pub(super) fn new(shelf: Shelf, request: &Request, log: Option<Log>) -> Self {
         let room = Room { records: request.max_records, bytes: request.max_bytes };
         let traffic = TrafficCounter::default();
-        let log_end = log.as_ref().and_then(Log::last_offset);
         let (log_id, bundles) = log.map(|log| (log.log_id, log.bundles)).unzip();
         Self {
             log_id,
             from: request.offset,
             form: request.form,
-            log_end,
             plan: Plan::new(shelf, traffic.clone(), request.offset, bundles.unwrap_or_default()),
             reading: VecDeque::new(),
             window: Window::new(request.offset, room),
@@ -198,7 +194,8 @@ impl Fetch {
         self.is_done = true;
         self.reading.clear();
         if is_read_to_its_end {
-            let behind = self.log_end.map_or(self.from, |last| last.saturating_add(1));
+            // All bundles with anything at the asked offset or behind it were opened.
+            let behind = self.plan.last_covered().map_or(self.from, |last| last.saturating_add(1));
             self.answered_to = self.answered_to.max(behind);
         }
         match self.window.missing() {

@@ -31,10 +31,3 @@ pub(super) async fn find(store: &Store, request: &Request) -> Result<Option<Log>
     bundles.sort_by_key(|one| (one.key.range(), one.key.hash()));
     Ok(Some(Log { log_id, bundles }))
 }
-
-impl Log {
-    /// The last offset that any bundle covers.
-    pub fn last_offset(&self) -> Option<i64> {
-        self.bundles.iter().map(|one| one.key.range().last()).max()
-    }
-}

@@ -23,6 +23,8 @@ pub(super) struct Plan {
     from: i64,
     unopened: VecDeque<Listed>,
     opened: u64,
+    /// The last offset that a bundle covers, of those opened so far. The key of one that covers none says where it stands.
+    last_covered: Option<i64>,
     /// By first offset; then in the order of the bundles and of their blocks, so that the same answer comes every time.
     blocks: BTreeMap<(i64, u64, usize), Arc<Archive>>,
 }
@@ -39,13 +41,18 @@ impl Plan {
     /// `bundles` are in the order of their first offsets.
     pub fn new(shelf: Shelf, traffic: TrafficCounter, from: i64, bundles: Vec<Listed>) -> Self {
         let unopened = bundles.into_iter().filter(|one| one.key.range().last() >= from).collect();
-        Self { shelf, traffic, from, unopened, opened: 0, blocks: BTreeMap::new() }
+        Self { shelf, traffic, from, unopened, opened: 0, last_covered: None, blocks: BTreeMap::new() }
     }
 
     /// No block that is left holds anything in front of this; `None`: none is left.
     pub fn next_offset(&self) -> Option<i64> {
         let opened = self.blocks.first_key_value().map(|((first, ..), _)| *first);
         opened.into_iter().chain(self.next_unopened()).min()
+    }
+
+    /// The last offset that any of the bundles opened so far covers.
+    pub fn last_covered(&self) -> Option<i64> {
+        self.last_covered
     }
 
     fn next_unopened(&self) -> Option<i64> {
@@ -84,6 +91,8 @@ impl Plan {
     }
 
     fn add(&mut self, archive: Arc<Archive>) {
+        let covered = archive.manifest().covered().map(|covered| covered.last());
+        self.last_covered = self.last_covered.into_iter().chain(covered).max();
         for (at, entry) in archive.blocks().entries().iter().enumerate() {
             if let Some(offsets) = entry.offsets.filter(|offsets| offsets.last() >= self.from) {
                 self.blocks.insert((offsets.first(), self.opened, at), Arc::clone(&archive));

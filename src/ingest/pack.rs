@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures::future::try_join_all;
 
 use crate::bundle::{
-    self, Built, FORMAT_VERSION, FieldFacts, IndexFacts, IndexSegmentFacts, Manifest, RecordsFacts,
-    SegmentFacts, TantivyFacts,
+    self, Built, FieldFacts, IndexFacts, IndexSegmentFacts, Manifest, RecordsFacts, SegmentFacts,
+    TantivyFacts,
 };
 use crate::ids::{OffsetRange, SegmentFormat, TopicPartition};
 use crate::index::{self, FieldTypes, Index};
@@ -25,7 +25,6 @@ pub(super) struct Packed {
     pub key: BundleKey,
     pub manifest: Manifest,
     pub built: Built,
-    pub range: OffsetRange,
     pub tally: Tally,
     /// What the slices hold, which is what the bundle consists of, and what its list of gaps takes.
     pub memory: Vec<Share>,
@@ -96,10 +95,12 @@ fn pack_partition(
         blocks.push(slice.blocks);
         memory.push(slice.memory);
     }
-    // Only a torn tail has no range, and it is always kept beside the last whole frame.
-    let range = tally.range.ok_or(IngestError::NothingWhole { bytes: tally.torn_bytes as usize })?;
+    // Frames that cover no offset stand at one. Only a torn tail has none, and it is always kept beside the last whole frame.
+    let covered = tally.range.map(|range| (range.first(), range.last()));
+    let placed = covered.or_else(|| tally.place.map(|place| (place, place - 1)));
+    let (base_offset, last_offset) =
+        placed.ok_or(IngestError::NothingWhole { bytes: tally.torn_bytes as usize })?;
     let hash = KeyHash::new(&origin.source.sha256, &request.log_id, &partition);
-    let key = BundleKey::new(partition.clone(), request.log_id.clone(), range, tally.times, hash.hash16())?;
     let index = index::assemble(parts, hash.bytes(), settings)?;
     let indexed = index.segments.iter().map(|segment| u64::from(segment.documents)).sum();
     if indexed != tally.records {
@@ -112,8 +113,9 @@ fn pack_partition(
         listed.set(gaps.len() as u64 * GAP_BYTES)?;
         memory.push(listed);
     }
+    let anomalies = tally.anomalies.by_name().map(|(name, count)| (name.to_owned(), count)).collect();
     let manifest = Manifest {
-        format_version: FORMAT_VERSION,
+        format_version: Manifest::version_for(&anomalies, &tally.undecoded),
         created_by: Manifest::this_build(),
         tantivy: TantivyFacts {
             version: index.tantivy_version.to_owned(),
@@ -122,18 +124,22 @@ fn pack_partition(
         topic: partition.topic().to_owned(),
         partition: partition.partition(),
         log_id: request.log_id.as_str().to_owned(),
-        base_offset: range.first(),
-        last_offset: range.last(),
+        base_offset,
+        last_offset,
         record_count: tally.records,
         control_record_count: tally.control_records,
         batch_count: tally.batches,
         min_timestamp_ms: tally.times.map(|(min, _)| min),
         max_timestamp_ms: tally.times.map(|(_, max)| max),
         gaps,
+        anomalies,
+        undecoded: tally.undecoded.clone(),
         segment: origin.segment.clone(),
         index: index_facts(&index),
         records: RecordsFacts::of(&blocks),
     };
+    let (log_id, range) = (request.log_id.clone(), manifest.key_range());
+    let key = BundleKey::new(partition, log_id, range, tally.times, hash.hash16())?;
     let built = bundle::assemble(&manifest, index.files, blocks, |files| {
         index::hot_ranges(files).map_err(IngestError::from)
     })?;
@@ -142,7 +148,7 @@ fn pack_partition(
         hot.set(built.hot_bytes)?;
         memory.push(hot);
     }
-    Ok(Packed { key, manifest, built, range, tally, memory })
+    Ok(Packed { key, manifest, built, tally, memory })
 }
 
 /// The index in the manifest's words: paths as queries write them.

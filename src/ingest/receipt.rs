@@ -1,8 +1,10 @@
 //! What an acknowledged segment became. A receipt is built from [`Stored`] objects, and only a confirmed PUT makes one
 //! of those: acknowledging before the data is durable does not compile.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::bundle::{Manifest, UndecodedFacts};
 use crate::ids::{LogId, OffsetRange, SegmentFormat, SegmentId, TopicPartition};
 use crate::store::Stored;
 
@@ -40,8 +42,10 @@ pub struct IndexedPartition {
     pub partition: TopicPartition,
     /// The incarnation of the log.
     pub log_id: LogId,
-    /// The offsets that the segment's batches cover.
-    pub range: OffsetRange,
+    /// The first offset that the segment's frames cover; or where they stand, where they cover none.
+    pub base_offset: i64,
+    /// The last; one less than the first where they cover none.
+    pub last_offset: i64,
     /// Data records.
     pub records: u64,
     /// Control records.
@@ -56,6 +60,10 @@ pub struct IndexedPartition {
     pub gaps: Vec<OffsetRange>,
     /// How many gaps there are in all.
     pub gap_count: u64,
+    /// What is not as the formats say in frames that were read all the same: a number of frames for each kind.
+    pub anomalies: BTreeMap<String, u64>,
+    /// Frames that were not decoded and are kept as they are.
+    pub undecoded: UndecodedFacts,
     /// The object: stored and checked.
     pub stored: Stored,
     /// Where the bundle's footer begins in the object.
@@ -113,6 +121,22 @@ impl Receipt {
         self.partitions.iter().map(|partition| partition.batches).sum()
     }
 
+    /// The anomalies of all partitions.
+    pub fn anomalies(&self) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::new();
+        for (kind, frames) in self.partitions.iter().flat_map(|partition| &partition.anomalies) {
+            *all.entry(kind.clone()).or_default() += frames;
+        }
+        all
+    }
+
+    /// The frames of all partitions that were not decoded.
+    pub fn undecoded(&self) -> UndecodedFacts {
+        let mut all = UndecodedFacts::default();
+        self.partitions.iter().for_each(|partition| all.merge(partition.undecoded.clone()));
+        all
+    }
+
     /// Whether every object was there before this request.
     pub fn already_existed(&self) -> bool {
         !self.partitions.is_empty() && self.partitions.iter().all(|one| one.stored.already_existed())
@@ -120,22 +144,16 @@ impl Receipt {
 }
 
 impl IndexedPartition {
-    pub(super) fn new(
-        partition: TopicPartition,
-        log_id: LogId,
-        range: OffsetRange,
-        tally: Tally,
-        mut gaps: Vec<OffsetRange>,
-        stored: Stored,
-        footer_offset: u64,
-    ) -> Self {
+    pub(super) fn new(manifest: Manifest, tally: Tally, stored: Stored, footer_offset: u64) -> Self {
+        let mut gaps = manifest.gaps;
         let gap_count = gaps.len() as u64;
         gaps.truncate(RECEIPT_GAPS_MAX);
         gaps.shrink_to_fit();
         Self {
-            partition,
-            log_id,
-            range,
+            partition: stored.key().partition().clone(),
+            log_id: stored.key().log_id().clone(),
+            base_offset: manifest.base_offset,
+            last_offset: manifest.last_offset,
             records: tally.records,
             control_records: tally.control_records,
             batches: tally.batches,
@@ -143,6 +161,8 @@ impl IndexedPartition {
             times_ms: tally.times,
             gaps,
             gap_count,
+            anomalies: manifest.anomalies,
+            undecoded: manifest.undecoded,
             stored,
             footer_offset,
         }

@@ -17,7 +17,7 @@ use super::error::{IngestError, ReadError};
 use super::meter::Share;
 use super::slice::{BATCH_BYTES_MAX, Piece, Slice};
 use super::slices::{Slices, Workshop};
-use super::{Patience, Request, TornTail};
+use super::{Patience, Request, TornTail, Undecodable};
 
 /// The least rate at which a segment may come, in bytes a second: slower, it only holds memory that others wait for.
 const SENDER_BYTES_PER_SECOND_MIN: u64 = 256 << 10;
@@ -141,7 +141,8 @@ struct Incoming {
 impl Incoming {
     fn new(request: &Request, unsplit: Share) -> Self {
         Self {
-            splitter: Splitter::new(request.size_bytes, request.format),
+            splitter: Splitter::new(request.size_bytes, request.format)
+                .with_any_magic(request.undecodable == Undecodable::Keep),
             sha256: Sha256::new(),
             crc32c: 0,
             received: 0,
@@ -191,7 +192,11 @@ impl Incoming {
                 Ok(()) => this.refuse_torn(),
                 Err(error) => Some(IngestError::Segment(error)),
             };
-            this.unsplit.set(this.splitter.mem_usage() as u64)?;
+            let zeros = match this.torn_tail {
+                TornTail::Refuse => 0,
+                TornTail::Keep => this.splitter.finish_usage(),
+            };
+            this.unsplit.set(this.splitter.mem_usage() as u64 + zeros)?;
             Ok((this, Split { frames, fault }))
         })
         .await?
@@ -205,7 +210,7 @@ impl Incoming {
 
     /// Whether nothing is left to look at: then to finish is no work for a CPU thread.
     fn is_split(&self) -> bool {
-        self.splitter.mem_usage() == 0
+        self.splitter.mem_usage() == 0 && self.splitter.finish_usage() == 0
     }
 
     fn finish(self) -> Result<(Source, Tail), SegmentError> {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::bundle::{BlockWriter, Blocks, FrameFacts};
+use crate::bundle::{BlockWriter, Blocks, FrameFacts, FrameKind};
 use crate::index::{IndexBuilder, IndexPart, TopicSettings};
-use crate::segment::{DecodedFrame, ErrorKind, Frame};
+use crate::segment::{DecodedFrame, ErrorKind, Frame, SegmentError};
 use crate::stats::Job;
 
+use super::Undecodable;
 use super::error::IngestError;
 use super::meter::{Meter, Share};
 use super::tally::Tally;
@@ -83,6 +84,7 @@ pub(super) struct Reader {
     tally: Tally,
     memory: Share,
     decoding: Share,
+    undecodable: Undecodable,
     job: Arc<Job>,
 }
 
@@ -110,11 +112,12 @@ pub(super) struct Packed {
 pub(super) fn begin(
     settings: &TopicSettings,
     meter: &Meter,
+    undecodable: Undecodable,
     job: &Arc<Job>,
 ) -> Result<(Reader, Packer), IngestError> {
     let (memory, decoding, job) = (meter.share(), meter.share(), Arc::clone(job));
     let index = IndexBuilder::new(*settings)?;
-    let mut reader = Reader { index, tally: Tally::default(), memory, decoding, job };
+    let mut reader = Reader { index, tally: Tally::default(), memory, decoding, undecodable, job };
     reader.account()?;
     let mut packer = Packer { blocks: BlockWriter::new()?, memory: meter.share() };
     packer.account()?;
@@ -174,7 +177,7 @@ impl Reader {
                 }
                 Piece::Torn { bytes, .. } => {
                     self.tally.count_torn(bytes.len());
-                    FrameFacts::default()
+                    FrameFacts::torn_tail()
                 }
             });
             if unaccounted > UNACCOUNTED_BYTES_MAX {
@@ -201,7 +204,10 @@ impl Reader {
 
     /// Returns what was found in the frame, and how many bytes it opened to.
     fn add_frame(&mut self, frame: &Frame) -> Result<(FrameFacts, usize), IngestError> {
-        let decoded = self.decode(frame)?;
+        let decoded = match self.decode(frame)? {
+            Ok(decoded) => decoded,
+            Err(undecodable) => return Ok((self.keep(frame, &undecodable)?, 0)),
+        };
         self.tally.count(&decoded, frame.bytes.len());
         self.index.add(&decoded.records)?;
         let facts = facts_of(&decoded);
@@ -212,8 +218,17 @@ impl Reader {
         Ok((facts, opened))
     }
 
-    /// Opens a batch to what batches open to; where that is not enough, the memory for more is reserved before it is tried.
-    fn decode(&mut self, frame: &Frame) -> Result<DecodedFrame, IngestError> {
+    /// Keeps a frame as it is.
+    fn keep(&mut self, frame: &Frame, undecodable: &SegmentError) -> Result<FrameFacts, IngestError> {
+        self.decoding.set(0)?;
+        self.tally.count_undecoded(frame, undecodable.reason());
+        self.job.progressed(frame.bytes.len() as u64, 0);
+        Ok(FrameFacts { kind: FrameKind::Undecoded, range: frame.head_range(), ..FrameFacts::default() })
+    }
+
+    /// Opens a batch to what batches open to; where that is not enough, the memory for more is reserved before it is tried. The inner error is
+    /// that of a frame which is to be kept as it is.
+    fn decode(&mut self, frame: &Frame) -> Result<Result<DecodedFrame, SegmentError>, IngestError> {
         let mut bound = frame.bytes.len().saturating_mul(OPENS_TO_TIMES);
         bound = bound.clamp(OPENED_BYTES_FIRST.0, OPENED_BYTES_FIRST.1).max(frame.bytes.len());
         bound = bound.min(BATCH_BYTES_MAX);
@@ -221,15 +236,20 @@ impl Reader {
             let error = match frame.decode(bound) {
                 Ok(decoded) => {
                     self.decoding.set(decoded.mem_usage(frame) as u64)?;
-                    return Ok(decoded);
+                    return Ok(Ok(decoded));
                 }
                 Err(error) => error,
             };
+            let is_kept = self.undecodable == Undecodable::Keep && frame.is_keepable(error.fault());
             match error.kind() {
-                ErrorKind::TooLarge if bound < BATCH_BYTES_MAX => {
+                // One that no memory is enough for need not wait for it.
+                ErrorKind::TooLarge
+                    if bound < BATCH_BYTES_MAX && !(is_kept && frame.opens_beyond(BATCH_BYTES_MAX)) =>
+                {
                     bound = bound.saturating_mul(OPENED_GROWTH).min(BATCH_BYTES_MAX);
                     self.decoding.set(bound as u64)?;
                 }
+                _ if is_kept => return Ok(Err(error)),
                 ErrorKind::TooLarge => return Err(IngestError::BatchTooLarge(error)),
                 ErrorKind::Corrupt | ErrorKind::Unsupported => return Err(IngestError::Segment(error)),
             }
@@ -244,7 +264,8 @@ impl Reader {
 
 fn facts_of(decoded: &DecodedFrame) -> FrameFacts {
     FrameFacts {
-        range: Some(decoded.range),
+        kind: FrameKind::Decoded,
+        range: decoded.range,
         min_timestamp_ms: decoded.min_timestamp_ms,
         max_timestamp_ms: decoded.max_timestamp_ms,
         data_records: decoded.records.records.len() as u64,

@@ -15,6 +15,7 @@ use crate::index::{Settings, TopicSettings};
 use crate::spans;
 use crate::stats::Job;
 
+use super::Undecodable;
 use super::error::IngestError;
 use super::meter::{Meter, Share};
 use super::slice::{self, Packed, Packer, Piece, Read, Reader, SLICE_BYTES, Slice};
@@ -46,6 +47,8 @@ pub(super) struct Workshop {
     pub meter: Meter,
     /// The segment's size.
     pub segment_bytes: u64,
+    /// What to do with a frame that cannot be decoded.
+    pub undecodable: Undecodable,
     pub job: Arc<Job>,
 }
 
@@ -460,7 +463,7 @@ fn pack_run(mut packer: Packer, ReadRun { run, facts }: ReadRun) -> Result<Packe
 impl Workshop {
     fn begin(&self, partition: &TopicPartition) -> Result<(Reader, Packer), IngestError> {
         let settings: TopicSettings = self.settings.for_topic(partition.topic());
-        slice::begin(&settings, &self.meter, &self.job)
+        slice::begin(&settings, &self.meter, self.undecodable, &self.job)
     }
 }
 

@@ -1,13 +1,18 @@
 //! Counts what was decoded, so that it can be held against what was indexed and what was stored.
 
+use std::collections::BTreeMap;
+
+use crate::bundle::UndecodedFacts;
 use crate::ids::OffsetRange;
-use crate::segment::DecodedFrame;
+use crate::segment::{AnomalyCounts, DecodedFrame, Frame};
 
 /// What the frames of a slice, or of a whole partition, hold.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
-    /// The range that the frames cover by their own heads; `None` without frames.
+    /// The range that the frames cover; `None` without frames, or where none covers an offset.
     pub range: Option<OffsetRange>,
+    /// Where the frames that cover no offset stand: the least of their first offsets.
+    pub place: Option<i64>,
     /// Data records.
     pub records: u64,
     /// Control records.
@@ -20,6 +25,10 @@ pub(super) struct Tally {
     pub torn_bytes: u64,
     /// The smallest and the greatest timestamp of data records, in milliseconds since the Unix epoch.
     pub times: Option<(i64, i64)>,
+    /// Frames that are not as their format says.
+    pub anomalies: AnomalyCounts,
+    /// Frames that were not decoded.
+    pub undecoded: UndecodedFacts,
     /// Offsets with data records, as runs in the order of the file.
     data: Vec<OffsetRange>,
 }
@@ -27,7 +36,11 @@ pub(super) struct Tally {
 impl Tally {
     /// Counts a frame of `source_bytes`.
     pub(super) fn count(&mut self, frame: &DecodedFrame, source_bytes: usize) {
-        self.range = Some(self.range.map_or(frame.range, |range| range.cover(&frame.range)));
+        self.cover(frame.range);
+        if frame.range.is_none() {
+            self.place = Some(self.place.map_or(frame.base_offset, |place| place.min(frame.base_offset)));
+        }
+        self.anomalies.add(frame.anomalies);
         self.records += frame.records.records.len() as u64;
         self.control_records += frame.control_offsets.len() as u64;
         self.batches += 1;
@@ -38,6 +51,27 @@ impl Tally {
         }
     }
 
+    /// Counts a frame that is kept although it could not be decoded, and why not.
+    pub(super) fn count_undecoded(&mut self, frame: &Frame, reason: &'static str) {
+        self.cover(frame.head_range());
+        self.batches += 1;
+        self.source_bytes += frame.bytes.len() as u64;
+        self.undecoded.merge(UndecodedFacts {
+            frames: 1,
+            bytes: frame.bytes.len() as u64,
+            claimed_records: frame.claimed_records().unwrap_or_default(),
+            reasons: BTreeMap::from([(reason.to_owned(), 1)]),
+        });
+        self.anomalies.add(frame.anomalies);
+    }
+
+    fn cover(&mut self, range: Option<OffsetRange>) {
+        self.range = match (self.range, range) {
+            (Some(a), Some(b)) => Some(a.cover(&b)),
+            (a, b) => a.or(b),
+        };
+    }
+
     /// Counts bytes that are kept although they are no whole frame.
     pub(super) fn count_torn(&mut self, bytes: usize) {
         self.source_bytes += bytes as u64;
@@ -46,10 +80,10 @@ impl Tally {
 
     /// Adds what a later slice of the same partition counted.
     pub(super) fn merge(&mut self, later: Tally) {
-        self.range = match (self.range, later.range) {
-            (Some(a), Some(b)) => Some(a.cover(&b)),
-            (a, b) => a.or(b),
-        };
+        self.cover(later.range);
+        self.place = self.place.into_iter().chain(later.place).min();
+        self.anomalies.merge(&later.anomalies);
+        self.undecoded.merge(later.undecoded);
         self.records += later.records;
         self.control_records += later.control_records;
         self.batches += later.batches;

@@ -34,7 +34,7 @@ pub(super) async fn upload(
 }
 
 async fn upload_one(store: &Store, packed: Packed, base: Duration) -> Result<IndexedPartition, IngestError> {
-    let Packed { key, manifest, built, range, tally, memory } = packed;
+    let Packed { key, manifest, built, tally, memory } = packed;
     let object = NewObject { parts: built.parts.clone(), size_bytes: built.size_bytes, crc32c: built.crc32c };
     let deadline = Instant::now() + base + UPLOAD_PER_MIB * (object.size_bytes >> 20) as u32;
     let put = store
@@ -44,13 +44,5 @@ async fn upload_one(store: &Store, packed: Packed, base: Duration) -> Result<Ind
     let footer_offset = put.judged.unwrap_or(built.footer_offset);
     spans::ended(if put.stored.already_existed() { "already there" } else { "created" });
     drop((object, built, memory));
-    Ok(IndexedPartition::new(
-        key.partition().clone(),
-        key.log_id().clone(),
-        range,
-        tally,
-        manifest.gaps,
-        put.stored,
-        footer_offset,
-    ))
+    Ok(IndexedPartition::new(manifest, tally, put.stored, footer_offset))
 }

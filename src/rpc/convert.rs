@@ -4,7 +4,9 @@ use prost::Message;
 
 use crate::budget::BudgetUse;
 use crate::ids::{OffsetRange, SegmentFormat};
-use crate::ingest::{IndexedPartition, Receipt, RequestError, RequestParts, Timings, TornTail};
+use crate::ingest::{
+    IndexedPartition, Receipt, RequestError, RequestParts, Timings, TornTail, Undecodable, UndecodedFacts,
+};
 use crate::proto::v1;
 use crate::stats::{JobView, Phase, Snapshot};
 
@@ -24,6 +26,7 @@ pub fn request_parts(header: &v1::SegmentHeader, size_bytes: u64) -> Result<Requ
         size_bytes,
         crc32c,
         torn_tail: torn_tail_from(header.torn_tail)?,
+        undecodable: undecodable_from(header.undecodable)?,
     })
 }
 
@@ -41,6 +44,14 @@ fn torn_tail_from(value: i32) -> Result<TornTail, RequestError> {
         Ok(v1::TornTail::Unspecified | v1::TornTail::Refuse) => Ok(TornTail::Refuse),
         Ok(v1::TornTail::Keep) => Ok(TornTail::Keep),
         Err(_) => Err(RequestError::UnknownValue { field: "torn_tail", value }),
+    }
+}
+
+fn undecodable_from(value: i32) -> Result<Undecodable, RequestError> {
+    match v1::Undecodable::try_from(value) {
+        Ok(v1::Undecodable::Unspecified | v1::Undecodable::Refuse) => Ok(Undecodable::Refuse),
+        Ok(v1::Undecodable::Keep) => Ok(Undecodable::Keep),
+        Err(_) => Err(RequestError::UnknownValue { field: "undecodable", value }),
     }
 }
 
@@ -73,6 +84,8 @@ pub fn receipt(receipt: &Receipt) -> v1::IndexSegmentResponse {
         torn_tail_bytes: receipt.torn_tail_bytes,
         partitions: receipt.partitions.iter().map(|one| partition(one, gaps_max)).collect(),
         timings: Some(timings(&receipt.timings)),
+        anomalies: receipt.anomalies().into_iter().collect(),
+        undecoded: undecoded(&receipt.undecoded()),
     };
     make_fit(&mut reply);
     reply
@@ -96,8 +109,8 @@ fn partition(one: &IndexedPartition, gaps_max: usize) -> v1::IndexedPartition {
     v1::IndexedPartition {
         topic: one.partition.topic().to_owned(),
         partition: one.partition.partition(),
-        base_offset: one.range.first(),
-        last_offset: one.range.last(),
+        base_offset: one.base_offset,
+        last_offset: one.last_offset,
         record_count: one.records,
         min_timestamp_ms: one.times_ms.map(|(min, _)| min),
         max_timestamp_ms: one.times_ms.map(|(_, max)| max),
@@ -105,7 +118,18 @@ fn partition(one: &IndexedPartition, gaps_max: usize) -> v1::IndexedPartition {
         gap_count: one.gap_count,
         bundle: Some(bundle(one)),
         log_id: one.log_id.as_str().to_owned(),
+        anomalies: one.anomalies.clone().into_iter().collect(),
+        undecoded: undecoded(&one.undecoded),
     }
+}
+
+fn undecoded(facts: &UndecodedFacts) -> Option<v1::Undecoded> {
+    (!facts.is_empty()).then(|| v1::Undecoded {
+        frames: facts.frames,
+        bytes: facts.bytes,
+        claimed_record_count: facts.claimed_records,
+        reasons: facts.reasons.clone().into_iter().collect(),
+    })
 }
 
 fn bundle(one: &IndexedPartition) -> v1::Bundle {
@@ -115,8 +139,8 @@ fn bundle(one: &IndexedPartition) -> v1::Bundle {
         size_bytes: one.stored.size_bytes(),
         crc32c: one.stored.crc32c(),
         e_tag: one.stored.e_tag().unwrap_or_default().to_owned(),
-        base_offset: one.range.first(),
-        last_offset: one.range.last(),
+        base_offset: one.stored.key().range().first(),
+        last_offset: one.stored.key().range().last(),
         record_count: one.records,
         min_timestamp_ms: one.times_ms.map(|(min, _)| min),
         max_timestamp_ms: one.times_ms.map(|(_, max)| max),
@@ -245,6 +269,7 @@ mod tests {
             gap_count: gaps as u64,
             bundle: Some(bundle),
             log_id: id,
+            ..v1::IndexedPartition::default()
         };
         v1::IndexSegmentResponse { partitions: vec![one; partitions], ..Default::default() }
     }

@@ -2,10 +2,11 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Encoding, Fault, Frame, SegmentError, chronik, kafka};
+use super::{DecodedFrame, Encoding, Fault, Frame, SegmentError, chronik, kafka, message};
 use crate::ids::OffsetRange;
 
-/// A Kafka record batch of magic 2, whole, its checksum verified. Its records are not: they may be compressed still.
+/// A Kafka record batch of magic 2, whole, its checksum verified; or a message from before batches. Its records are not verified: they may be
+/// compressed still. Of a frame that nobody could decode these are the bytes as they were.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaBatch {
     /// The offsets that it covers.
@@ -22,6 +23,18 @@ pub enum NoBatch {
     /// A record of its own.
     #[error("a chronik wal v1 record is no batch")]
     SingleRecord,
+    /// It covers no offset: there is nothing to be had.
+    #[error("the frame covers no offset")]
+    Empty,
+    /// What the broker kept of the producer's batch is damaged.
+    #[error("the producer's batch is damaged: {part}")]
+    Damaged {
+        /// What does not fit.
+        part: &'static str,
+    },
+    /// The frame could not be decoded.
+    #[error("the frame was not decoded")]
+    Undecoded,
     /// The broker kept the records only.
     #[error("the broker did not keep the producer's batch")]
     NotKept,
@@ -45,12 +58,29 @@ impl Frame {
         let batch = match self.encoding {
             Encoding::ChronikV1 => chronik::check_crc(&self.bytes).map(|()| Err(NoBatch::SingleRecord)),
             Encoding::ChronikV2 => original(&self.bytes, decoded_bytes_max),
-            Encoding::KafkaBatch => kafka::check_crc(&self.bytes)
-                .and_then(|()| kafka::range(&self.bytes))
-                .map(|range| Ok(batch_of(range, self.bytes.clone()))),
+            Encoding::KafkaBatch => match kafka::range(&self.bytes) {
+                Ok(range) => kafka::check_crc(&self.bytes).map(|()| Ok(batch_of(range, self.bytes.clone()))),
+                Err(_) => whole(kafka::decode(&self.bytes, decoded_bytes_max), &self.bytes),
+            },
+            Encoding::KafkaMessage => whole(message::decode(&self.bytes, decoded_bytes_max), &self.bytes),
+            Encoding::Unknown => Ok(self.undecoded_batch().ok_or(NoBatch::Empty)),
         };
         batch.map_err(|fault| SegmentError::new(self.position, self.ordinal, fault))
     }
+
+    /// The frame as it is, for one that nobody could decode: under the offsets of its head.
+    pub fn undecoded_batch(&self) -> Option<KafkaBatch> {
+        let records = self.claimed_records().unwrap_or_default();
+        self.head_range().map(|range| KafkaBatch { range, records, bytes: self.bytes.clone() })
+    }
+}
+
+/// A frame that only its records give offsets to.
+fn whole(decoded: Result<DecodedFrame, Fault>, bytes: &Bytes) -> Result<Result<KafkaBatch, NoBatch>, Fault> {
+    let decoded = decoded?;
+    let (records, bytes) = (decoded.records.records.len() + decoded.control_offsets.len(), bytes.clone());
+    let batch = decoded.range.map(|range| KafkaBatch { range, records: records as u64, bytes });
+    Ok(batch.ok_or(NoBatch::Empty))
 }
 
 fn batch_of(range: OffsetRange, bytes: Bytes) -> KafkaBatch {
@@ -58,15 +88,23 @@ fn batch_of(range: OffsetRange, bytes: Bytes) -> KafkaBatch {
 }
 
 fn original(frame: &Bytes, decoded_bytes_max: usize) -> Result<Result<KafkaBatch, NoBatch>, Fault> {
-    let (range, canonical) = chronik::open_v2(frame, decoded_bytes_max)?;
-    let Some(original) = canonical.original else { return Ok(Err(NoBatch::NotKept)) };
+    let (head, mut canonical) = chronik::open_v2(frame, decoded_bytes_max)?;
+    let (base, original, damage) =
+        (canonical.base_offset, canonical.original.take(), canonical.original_damage);
+    let Some(range) = canonical.gather.finish(base, head, frame.clone())?.range else {
+        return Ok(Err(NoBatch::Empty));
+    };
+    let Some(original) = original else { return Ok(Err(NoBatch::NotKept)) };
+    if let Some(part) = damage {
+        return Ok(Err(NoBatch::Damaged { part }));
+    }
     let bytes = frame.slice(original);
     let (batch, frame) =
-        (kafka::last_delta(&bytes).saturating_add(1), (range.last() - range.first()).saturating_add(1));
+        (kafka::last_delta(&bytes).saturating_add(1), range.last().saturating_sub(base).saturating_add(1));
     if batch != frame {
         return Ok(Err(NoBatch::OtherSpan { batch, frame }));
     }
-    Ok(Ok(batch_of(range, at_base(bytes, range.first()))))
+    Ok(Ok(batch_of(range, at_base(bytes, base))))
 }
 
 /// The batch with this base offset.

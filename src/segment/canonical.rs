@@ -10,7 +10,7 @@ use bincode::{BorrowDecode, Decode};
 use bytes::Bytes;
 
 use super::gather::Gather;
-use super::{Codec, Fault, kafka};
+use super::{Anomaly, Codec, Fault, kafka};
 use crate::ids::OffsetRange;
 use crate::record::Span;
 
@@ -83,15 +83,17 @@ pub(super) struct Canonical {
     pub(super) base_offset: i64,
     pub(super) count: u64,
     pub(super) gather: Gather,
-    /// Where in the frame the producer's own batch of magic 2 lies, if it was kept. It is whole, and its checksum holds.
+    /// Where in the frame the producer's own batch of magic 2 lies, if it was kept.
     pub(super) original: Option<Range<usize>>,
+    /// What is wrong with that batch. The broker does not look: its own record beside it is sound all the same.
+    pub(super) original_damage: Option<&'static str>,
 }
 
-/// Decodes the canonical record that `data` of `frame` is. All its offsets must lie in `range`.
+/// Decodes the canonical record that `data` of `frame` is. `offsets` are those that the frame's head claims.
 pub(super) fn decode(
     frame: &Bytes,
     data: Range<usize>,
-    range: OffsetRange,
+    offsets: Option<OffsetRange>,
     limit: usize,
 ) -> Result<Canonical, Fault> {
     let mut rest = Rest { frame, at: data.start, end: data.end };
@@ -105,15 +107,16 @@ pub(super) fn decode(
     let mut gather = Gather::new(count as usize, head.is_control, 0, limit)?;
     gather.codec = head.compression.into();
     for record in 0..count as u32 {
-        decode_record(&mut rest, record, range, append_time, &mut gather)?;
+        decode_record(&mut rest, record, offsets, append_time, &mut gather)?;
     }
     // The bytes of the compressed section, of the producer's message set of magic 1, and of its batch of magic 2. Older
     // releases knew fewer of them, and wrote none of those they did not know.
     let _compressed_records_wire_bytes = rest.option("its compressed section")?;
     let _original_v1_wire_format = rest.option("its original message set")?;
     let original = rest.option("its original batch")?;
-    if let Some(batch) = original {
-        kafka::check_whole(batch).map_err(|part| Fault::BadOriginal { part })?;
+    let original_damage = original.and_then(|batch| kafka::check_whole(batch).err());
+    if original_damage.is_some() {
+        gather.anomalies.insert(Anomaly::OriginalBatchDamaged);
     }
     let original = original.map(|batch| {
         let Span { start, len } = rest.span(batch);
@@ -122,20 +125,21 @@ pub(super) fn decode(
     if rest.len() > 0 {
         return Err(Fault::LeftOver { bytes: rest.len() as u64 });
     }
-    Ok(Canonical { base_offset: head.base_offset, count, gather, original })
+    Ok(Canonical { base_offset: head.base_offset, count, gather, original, original_damage })
 }
 
 fn decode_record(
     rest: &mut Rest<'_>,
     record: u32,
-    range: OffsetRange,
+    head_range: Option<OffsetRange>,
     append_time: Option<i64>,
     gather: &mut Gather,
 ) -> Result<(), Fault> {
     let bad = |part| Fault::BadRecord { record, part };
     let head: RecordHead<'_> = rest.decode().ok_or(bad("its offset, time, key or value"))?;
-    if head.offset < range.first() || head.offset > range.last() {
-        return Err(Fault::BadRecordOffset { record, offset: head.offset });
+    // The broker adds the producer's deltas, and counts records for the last offset: deltas with gaps between them reach beyond it.
+    if head_range.is_none_or(|range| head.offset < range.first() || head.offset > range.last()) {
+        gather.unexpected_offset(head.offset);
     }
     let first_header = gather.headers();
     for _ in 0..head.header_count {

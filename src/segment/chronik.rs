@@ -150,6 +150,9 @@ pub(super) fn partition(frame: &[u8], before: Option<TopicPartition>) -> Result<
     })
 }
 
+/// How many zeros a frame may well end in: the upper bytes of its record count.
+pub(super) const USUAL_ZEROS: usize = 3;
+
 /// The record count of a V2 frame that is all there, but not verified.
 pub(super) fn claimed_records(frame: &[u8]) -> Option<u64> {
     let trailer = body(frame).ok()?.trailer;
@@ -174,12 +177,16 @@ pub(super) fn v1_range(frame: &[u8]) -> Option<OffsetRange> {
 
 /// Decodes a V2 frame. `frame` is as long as its length field says: splitting saw to that.
 pub(super) fn decode_v2(frame: &Bytes, decoded_bytes_max: usize) -> Result<DecodedFrame, Fault> {
-    let (range, canonical) = open_v2(frame, decoded_bytes_max)?;
-    Ok(canonical.gather.finish(range, frame.clone()))
+    let (head, canonical) = open_v2(frame, decoded_bytes_max)?;
+    canonical.gather.finish(canonical.base_offset, head, frame.clone())
 }
 
-/// Verifies a V2 frame: its offsets, and what its data hold.
-pub(super) fn open_v2(frame: &Bytes, decoded_bytes_max: usize) -> Result<(OffsetRange, Canonical), Fault> {
+/// Verifies a V2 frame: the offsets that its head claims, and what its data hold. Of no records there are no offsets: the broker writes the
+/// last offset as the base offset and the number of records, less one.
+pub(super) fn open_v2(
+    frame: &Bytes,
+    decoded_bytes_max: usize,
+) -> Result<(Option<OffsetRange>, Canonical), Fault> {
     check_crc(frame)?;
     let Body { data, trailer, .. } = body(frame)?;
     match trailer.len() {
@@ -191,8 +198,12 @@ pub(super) fn open_v2(frame: &Bytes, decoded_bytes_max: usize) -> Result<(Offset
     let base = i64::from_le_bytes(le(frame, trailer.start));
     let last = i64::from_le_bytes(le(frame, trailer.start + 8));
     let count = i32::from_le_bytes(le(frame, trailer.start + 16));
-    let range = OffsetRange::new(base, last).filter(|_| base >= 0).ok_or(Fault::BadOffsets { base, last })?;
-    let canonical = canonical::decode(frame, data, range, decoded_bytes_max)?;
+    let head = OffsetRange::new(base, last);
+    let is_empty = head.is_none() && count == 0 && last.checked_add(1) == Some(base);
+    if base < 0 || (head.is_none() && !is_empty) {
+        return Err(Fault::BadOffsets { base, last });
+    }
+    let canonical = canonical::decode(frame, data, head, decoded_bytes_max)?;
     let Canonical { base_offset, count: inside, .. } = canonical;
     if base_offset != base {
         return Err(Fault::HeadDisagrees { field: "base offset", head: base, inside: base_offset });
@@ -204,7 +215,7 @@ pub(super) fn open_v2(frame: &Bytes, decoded_bytes_max: usize) -> Result<(Offset
             inside: inside as i64,
         });
     }
-    Ok((range, canonical))
+    Ok((head, canonical))
 }
 
 /// Decodes a V1 frame, which is one record. `frame` is as long as its length field says: splitting saw to that.
@@ -239,7 +250,7 @@ pub(super) fn decode_v1(frame: &Bytes, decoded_bytes_max: usize) -> Result<Decod
         return Err(Fault::LeftOver { bytes: (frame.len() - fields.at) as u64 });
     }
     gather.record(offset, timestamp, key, Some(value), 0);
-    Ok(gather.finish(range, frame.clone()))
+    gather.finish(offset, Some(range), frame.clone())
 }
 
 /// Reads the parts of a V1 record; `None` where they reach past the end.

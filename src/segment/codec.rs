@@ -1,7 +1,7 @@
 //! Opens the compressed section of a Kafka batch, within a bound.
 //!
-//! What each codec accepts is what Kafka's own clients write and read, but a stream must end where its bytes end: Kafka ignores
-//! bytes behind some of the streams, here they are corruption.
+//! What each codec accepts is what Kafka's own clients write and read. Where these pass over bytes behind a stream's end, or over a checksum
+//! that does not hold, so does this, and says so.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::io::{self, Read};
 
 use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, InBuffer, Operation, OutBuffer};
 
-use super::Fault;
+use super::{Anomalies, Anomaly, Fault};
 
 /// How a batch's records are compressed; the numbers are those of Kafka's batch attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,25 +61,84 @@ pub enum CompressionFlaw {
     /// The stream does not end within the section.
     #[error("it is cut off")]
     CutOff,
-    /// Bytes follow the stream's end.
-    #[error("bytes follow its end")]
-    FollowedByBytes,
+}
+
+/// What a compressed section opened to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Opened {
+    pub(super) bytes: Vec<u8>,
+    /// What Kafka's reader passes over.
+    pub(super) anomalies: Anomalies,
+}
+
+impl From<Vec<u8>> for Opened {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, anomalies: Anomalies::default() }
+    }
 }
 
 /// Decompresses `input` to at most `bytes_max` bytes.
-pub(super) fn open(codec: Codec, input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Fault> {
+pub(super) fn open(codec: Codec, input: &[u8], bytes_max: usize) -> Result<Opened, Fault> {
     let opened = match codec {
         Codec::None if input.len() > bytes_max => Err(Failure::TooLarge),
-        Codec::None => Ok(input.to_vec()),
+        Codec::None => Ok(input.to_vec().into()),
         Codec::Gzip => gzip(input, bytes_max),
         Codec::Snappy => snappy(input, bytes_max),
         Codec::Lz4 => lz4(input, bytes_max),
-        Codec::Zstd => zstd(input, bytes_max),
+        Codec::Zstd => zstd(input, bytes_max).map(Opened::from),
     };
     opened.map_err(|failure| match failure {
         Failure::TooLarge | Failure::WindowTooLarge => Fault::TooLarge { limit: bytes_max },
         Failure::Flaw(flaw) => Fault::BadCompression { codec, flaw },
     })
+}
+
+/// Whether `input` opens to more than `bytes_max` bytes. What does not open is not looked at any further: it is not too large.
+pub(super) fn opens_beyond(codec: Codec, input: &[u8], bytes_max: usize) -> bool {
+    match codec {
+        Codec::None => input.len() > bytes_max,
+        Codec::Gzip => reads_beyond(flate2::bufread::MultiGzDecoder::new(input), bytes_max),
+        Codec::Snappy => snappy_claims(input).is_some_and(|claimed| claimed > bytes_max as u64),
+        Codec::Lz4 => reads_beyond(lz4_flex::frame::FrameDecoder::new(input), bytes_max),
+        Codec::Zstd => zstd::stream::read::Decoder::with_buffer(input)
+            .and_then(|mut decoder| decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map(|()| decoder))
+            .is_ok_and(|decoder| reads_beyond(decoder, bytes_max)),
+    }
+}
+
+fn reads_beyond(mut reader: impl Read, bytes_max: usize) -> bool {
+    let (mut scratch, mut opened) = ([0; 16 << 10], 0);
+    while opened <= bytes_max {
+        match reader.read(&mut scratch) {
+            Ok(0) => return false,
+            Ok(read) => opened += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// What the blocks of a Snappy section claim to open to.
+fn snappy_claims(input: &[u8]) -> Option<u64> {
+    let of_block = |block: &[u8]| {
+        let claimed = snap::raw::decompress_len(block).ok()?;
+        (claimed <= block.len().saturating_mul(SNAPPY_RATIO_MAX)).then_some(claimed as u64)
+    };
+    if !input.starts_with(&XERIAL_MAGIC) {
+        return of_block(input);
+    }
+    let (mut rest, mut claimed) = (input.get(XERIAL_HEAD..)?, 0);
+    while let Some((len, behind)) = rest.split_first_chunk::<4>() {
+        if rest.starts_with(&XERIAL_MAGIC) {
+            rest = rest.get(XERIAL_HEAD..)?;
+            continue;
+        }
+        let (block, behind) = behind.split_at_checked(u32::from_be_bytes(*len) as usize)?;
+        claimed += of_block(block)?;
+        rest = behind;
+    }
+    Some(claimed)
 }
 
 enum Failure {
@@ -147,34 +206,39 @@ fn read_to_end(
     }
 }
 
-/// Java's `GZIPInputStream` goes on with the next member where one follows, so more than one is read.
-fn gzip(mut input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
+/// Java's `GZIPInputStream` goes on with the next member where one follows, so more than one is read. What does not begin with a
+/// member's header it passes over.
+fn gzip(mut input: &[u8], bytes_max: usize) -> Result<Opened, Failure> {
     let guess = first_guess(input, bytes_max);
-    let (mut out, mut len) = (Vec::new(), 0);
+    let (mut out, mut len, mut anomalies) = (Vec::new(), 0, Anomalies::default());
+    let mut member = flate2::bufread::GzDecoder::new(input);
     loop {
-        let mut member = flate2::bufread::GzDecoder::new(input);
         len = read_to_end(&mut member, &mut out, len, guess, bytes_max)?;
         input = member.into_inner();
-        match input {
-            [] => break,
-            [0x1f, 0x8b, ..] => {}
-            _ => return Err(CompressionFlaw::FollowedByBytes.into()),
+        if input.is_empty() {
+            break;
+        }
+        member = flate2::bufread::GzDecoder::new(input);
+        if member.header().is_none() {
+            anomalies.insert(Anomaly::BytesLeftOver);
+            break;
         }
     }
     out.truncate(len);
-    Ok(out)
+    Ok(Opened { bytes: out, anomalies })
 }
 
 /// What Xerial's framing starts with; a version and a compatible version, four bytes each, follow.
 const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const XERIAL_HEAD: usize = 16;
 
-/// Java writes Snappy in Xerial's framing (chunks, each a big-endian length and a raw Snappy block), librdkafka without.
-fn snappy(input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
-    let mut out = Vec::new();
+/// Java writes Snappy in Xerial's framing (chunks, each a big-endian length and a raw Snappy block), librdkafka without. Java's reader
+/// passes over what is too short for a length.
+fn snappy(input: &[u8], bytes_max: usize) -> Result<Opened, Failure> {
+    let (mut out, mut anomalies) = (Vec::new(), Anomalies::default());
     if !input.starts_with(&XERIAL_MAGIC) {
         snappy_block(input, &mut out, bytes_max)?;
-        return Ok(out);
+        return Ok(out.into());
     }
     let mut rest = input.get(XERIAL_HEAD..).ok_or(CompressionFlaw::CutOff)?;
     while !rest.is_empty() {
@@ -183,13 +247,16 @@ fn snappy(input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
             rest = rest.get(XERIAL_HEAD..).ok_or(CompressionFlaw::CutOff)?;
             continue;
         }
-        let (len, behind) = rest.split_first_chunk::<4>().ok_or(CompressionFlaw::CutOff)?;
+        let Some((len, behind)) = rest.split_first_chunk::<4>() else {
+            anomalies.insert(Anomaly::BytesLeftOver);
+            break;
+        };
         let len = u32::from_be_bytes(*len) as usize;
         let (block, behind) = behind.split_at_checked(len).ok_or(CompressionFlaw::CutOff)?;
         snappy_block(block, &mut out, bytes_max)?;
         rest = behind;
     }
-    Ok(out)
+    Ok(Opened { bytes: out, anomalies })
 }
 
 /// A Snappy element of three bytes yields at most 64, so a length beyond that ratio is a lie, known before anything is allocated.
@@ -215,16 +282,54 @@ fn snappy_block(block: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(),
     if written == opened { Ok(()) } else { Err(CompressionFlaw::Broken.into()) }
 }
 
-fn lz4(input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
+/// Kafka's reader ends with the first frame. It looks at the checksums of header and blocks, and at neither checksum nor size of the
+/// content; by then all of it is out.
+fn lz4(input: &[u8], bytes_max: usize) -> Result<Opened, Failure> {
+    use lz4_flex::frame::{Error, FrameDecoder};
+    let mut anomalies = Anomalies::default();
     let len = lz4_frame_len(input)?;
     if len < input.len() {
-        return Err(CompressionFlaw::FollowedByBytes.into());
+        anomalies.insert(Anomaly::BytesLeftOver);
     }
+    let mut frame = FrameDecoder::new(&input[..len]);
+    let mut lenient = EndsWhere {
+        inner: &mut frame,
+        ends: |error: &io::Error| {
+            let error = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
+            matches!(error, Some(Error::ContentChecksumError | Error::ContentLengthError { .. }))
+        },
+        ended: false,
+    };
     let mut out = Vec::new();
-    let mut frame = lz4_flex::frame::FrameDecoder::new(input);
-    let len = read_to_end(&mut frame, &mut out, 0, first_guess(input, bytes_max), bytes_max)?;
-    out.truncate(len);
-    Ok(out)
+    let guess = first_guess(input, bytes_max);
+    let opened = read_to_end(&mut lenient, &mut out, 0, guess, bytes_max)?;
+    if lenient.ended {
+        anomalies.insert(Anomaly::ContentChecksum);
+    }
+    out.truncate(opened);
+    Ok(Opened { bytes: out, anomalies })
+}
+
+/// Reads on to an error of a certain kind, which is an end like any other.
+struct EndsWhere<R, E> {
+    inner: R,
+    ends: E,
+    ended: bool,
+}
+
+impl<R: Read, E: Fn(&io::Error) -> bool> Read for EndsWhere<R, E> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        if self.ended {
+            return Ok(0);
+        }
+        match self.inner.read(to) {
+            Err(error) if (self.ends)(&error) => {
+                self.ended = true;
+                Ok(0)
+            }
+            read => read,
+        }
+    }
 }
 
 /// The length of the LZ4 frame at the input's start, end mark and content checksum included. The decoder takes a frame that is

@@ -65,20 +65,12 @@ pub enum Fault {
         /// The last one it claims, or the distance to it where the sum does not fit.
         last: i64,
     },
-    /// A Kafka batch that starts at or before the last offset of the batch in front of it, which no Kafka log holds.
-    #[error("the batch starts at offset {base}, but the one before it ends at {previous_last}")]
-    OffsetsOutOfOrder {
-        /// The batch's first offset.
-        base: i64,
-        /// The last offset of the batch before it.
-        previous_last: i64,
-    },
-    /// A record whose offset the frame's head does not allow.
-    #[error("record {record} has offset {offset}, outside of what its frame and the records before it allow")]
+    /// A record whose offset is beyond the largest number.
+    #[error("record {record} has an offset that cannot be: {offset} behind the frame's first")]
     BadRecordOffset {
         /// Which record of the frame, from 0.
         record: u32,
-        /// The offset (of Kafka: relative to the batch's base).
+        /// The offset, relative to the frame's first.
         offset: i64,
     },
     /// More records are claimed than there can be.
@@ -127,12 +119,6 @@ pub enum Fault {
         /// Its value in the canonical record.
         inside: i64,
     },
-    /// The producer's own Kafka batch, kept within a Chronik record, is damaged.
-    #[error("the producer's batch in the record is damaged: {part}")]
-    BadOriginal {
-        /// What does not fit.
-        part: &'static str,
-    },
     /// The segment ends within a frame.
     #[error("the segment ends within a frame: {left} bytes are left, {needed} are needed")]
     Torn {
@@ -140,6 +126,12 @@ pub enum Fault {
         left: u64,
         /// The bytes that the frame claims, or that its head takes.
         needed: u64,
+    },
+    /// The segment ends in zeros where a frame should be, or the rest of one.
+    #[error("the segment ends in zeros: its last {bytes} bytes hold no whole frame")]
+    EndsInZeros {
+        /// The bytes from the end of the last whole frame to the segment's end.
+        bytes: u64,
     },
     /// A frame claims more than is left, and yet is followed by whole frames, or whole itself: its length is wrong.
     #[error(
@@ -162,12 +154,6 @@ pub enum Fault {
         left: u64,
         /// The bytes that the frame claims.
         needed: u64,
-    },
-    /// Kafka message sets from before record batches.
-    #[error("kafka messages of magic {magic} are not supported, only record batches of magic 2")]
-    KafkaMagic {
-        /// 0 or 1.
-        magic: u8,
     },
     /// A Chronik V2 record of the oldest releases, which lacks the last three fields.
     #[error("a chronik v2 record without offsets, as the oldest releases wrote them, is not supported")]
@@ -246,7 +232,6 @@ impl Fault {
             | Self::BadLength { .. }
             | Self::CrcMismatch { .. }
             | Self::BadOffsets { .. }
-            | Self::OffsetsOutOfOrder { .. }
             | Self::BadRecordOffset { .. }
             | Self::BadCount { .. }
             | Self::BadRecord { .. }
@@ -254,12 +239,11 @@ impl Fault {
             | Self::LeftOver { .. }
             | Self::BadCompression { .. }
             | Self::HeadDisagrees { .. }
-            | Self::BadOriginal { .. }
             | Self::Torn { .. }
+            | Self::EndsInZeros { .. }
             | Self::WrongLength { .. }
             | Self::TailUndecided { .. } => ErrorKind::Corrupt,
-            Self::KafkaMagic { .. }
-            | Self::ChronikV2WithoutOffsets
+            Self::ChronikV2WithoutOffsets
             | Self::UnknownCodec { .. }
             | Self::FormatMismatch { .. }
             | Self::UnusablePartition(_)
@@ -277,7 +261,6 @@ impl Fault {
             Self::BadLength { .. } => "BAD_LENGTH",
             Self::CrcMismatch { .. } => "CRC_MISMATCH",
             Self::BadOffsets { .. } => "BAD_OFFSETS",
-            Self::OffsetsOutOfOrder { .. } => "OFFSETS_OUT_OF_ORDER",
             Self::BadRecordOffset { .. } => "BAD_RECORD_OFFSET",
             Self::BadCount { .. } => "BAD_RECORD_COUNT",
             Self::BadRecord { .. } => "BAD_RECORD",
@@ -285,12 +268,9 @@ impl Fault {
             Self::LeftOver { .. } => "BYTES_LEFT_OVER",
             Self::BadCompression { .. } => "BAD_COMPRESSION",
             Self::HeadDisagrees { .. } => "HEAD_DISAGREES",
-            Self::BadOriginal { .. } => "ORIGINAL_BATCH_DAMAGED",
-            Self::Torn { .. } => "TORN",
+            Self::Torn { .. } | Self::EndsInZeros { .. } => "TORN",
             Self::WrongLength { .. } => "WRONG_LENGTH",
             Self::TailUndecided { .. } => "TAIL_UNDECIDED",
-            Self::KafkaMagic { magic: 0 } => "KAFKA_MAGIC_0",
-            Self::KafkaMagic { .. } => "KAFKA_MAGIC_1",
             Self::ChronikV2WithoutOffsets => "CHRONIK_V2_WITHOUT_OFFSETS",
             Self::UnknownCodec { .. } => "UNKNOWN_CODEC",
             Self::FormatMismatch { .. } => "FORMAT_MISMATCH",

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Codec, DecodedFrame, Fault};
+use super::{Anomalies, Anomaly, Codec, DecodedFrame, Fault};
 use crate::ids::OffsetRange;
 use crate::record::{HeaderSpans, RecordBatch, RecordSpans, Span};
 
@@ -10,6 +10,10 @@ use crate::record::{HeaderSpans, RecordBatch, RecordSpans, Span};
 pub(super) struct Gather {
     /// How the producer compressed them.
     pub(super) codec: Codec,
+    /// What is not as the format says.
+    pub(super) anomalies: Anomalies,
+    /// The offsets of records that lie outside of what the frame's head says.
+    outside: Option<OffsetRange>,
     records: Vec<RecordSpans>,
     headers: Vec<HeaderSpans>,
     control_offsets: Vec<i64>,
@@ -34,6 +38,8 @@ impl Gather {
         let (records, control_offsets) = if is_control { (0, count) } else { (count, 0) };
         Ok(Self {
             codec: Codec::None,
+            anomalies: Anomalies::default(),
+            outside: None,
             records: Vec::with_capacity(records),
             headers: Vec::new(),
             control_offsets: Vec::with_capacity(control_offsets),
@@ -93,16 +99,53 @@ impl Gather {
         });
     }
 
-    /// All there is, with the bytes that the spans point into.
-    pub(super) fn finish(self, range: OffsetRange, bytes: Bytes) -> DecodedFrame {
-        DecodedFrame {
+    /// Notes that the record which is to be added next has an offset that its frame's head, or the record before it, does not allow.
+    /// Negative ones are no consumer's to ask for: the frame does not cover them.
+    pub(super) fn unexpected_offset(&mut self, offset: i64) {
+        self.anomalies.insert(Anomaly::RecordOffset);
+        if offset >= 0 {
+            self.covers(offset);
+        }
+    }
+
+    /// Notes that the frame covers an offset that its head does not tell.
+    pub(super) fn covers(&mut self, offset: i64) {
+        if let Some(one) = OffsetRange::new(offset, offset) {
+            self.outside = Some(self.outside.map_or(one, |outside| outside.cover(&one)));
+        }
+    }
+
+    /// All there is, with the bytes that the spans point into. `base_offset` is the first that the frame's head claims,
+    /// and `head` all of them, where they are a range.
+    ///
+    /// # Errors
+    /// Records, and no offset that they could be read at.
+    pub(super) fn finish(
+        mut self,
+        base_offset: i64,
+        head: Option<OffsetRange>,
+        bytes: Bytes,
+    ) -> Result<DecodedFrame, Fault> {
+        let range = match (head, self.outside) {
+            (Some(head), Some(outside)) => Some(head.cover(&outside)),
+            (head, outside) => head.or(outside),
+        };
+        if range.is_none() {
+            if let Some(record) = self.records.first() {
+                return Err(Fault::BadOffsets { base: record.offset, last: record.offset });
+            }
+            self.anomalies.insert(Anomaly::EmptyFrame);
+        }
+        Ok(DecodedFrame {
+            base_offset,
             range,
             codec: self.codec,
+            anomalies: self.anomalies,
             records: RecordBatch { bytes, records: self.records, headers: self.headers },
             control_offsets: self.control_offsets,
             min_timestamp_ms: self.times.map(|(min, _)| min),
             max_timestamp_ms: self.times.map(|(_, max)| max),
-        }
+        })
     }
 }
 

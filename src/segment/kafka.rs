@@ -1,14 +1,16 @@
 //! Kafka record batches, magic 2, as they lie in a log segment.
 //!
 //! The format is Kafka's "Record Batch" and "Record" (its documentation, section Message Format; KIP-98, KIP-534). Where the
-//! documentation is silent, `DefaultRecordBatch` and `DefaultRecord` of its Java clients decide.
+//! documentation is silent, `DefaultRecordBatch` and `DefaultRecord` of its Java clients decide. What these read although the documentation
+//! does not allow it is read here too, and named as an [`Anomaly`].
 
 use bytes::Bytes;
 
-use super::codec::{self, Codec};
+use super::codec::{self, Codec, Opened};
 use super::gather::Gather;
+use super::message;
 use super::split::Head;
-use super::{DecodedFrame, Fault};
+use super::{Anomaly, DecodedFrame, Fault};
 use crate::ids::OffsetRange;
 use crate::record::Span;
 
@@ -20,8 +22,8 @@ pub(super) const HEAD_BYTES: usize = 61;
 const LENGTH_OVERHEAD: usize = 12;
 /// The smallest length field: that of a batch without records.
 const LENGTH_MIN: i32 = (HEAD_BYTES - LENGTH_OVERHEAD) as i32;
-/// Magic 0: the smallest message behind its offset and size is CRC, magic, attributes, key length and value length.
-const MESSAGE_LENGTH_MIN: i32 = 14;
+/// Where the magic is, in batches and in the messages from before them.
+pub(super) const MAGIC_AT: usize = 16;
 /// Base offset, length, leader epoch and magic: what must be there to tell a batch from other bytes.
 pub(super) const PREFIX_BYTES: usize = 17;
 /// Where the bytes that the CRC covers start.
@@ -45,7 +47,8 @@ fn be<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     field
 }
 
-fn base_offset(bytes: &[u8]) -> i64 {
+/// A batch's first offset; a message's own, or that of the last one in it.
+pub(super) fn base_offset(bytes: &[u8]) -> i64 {
     i64::from_be_bytes(be(bytes, 0))
 }
 
@@ -53,29 +56,37 @@ fn length(bytes: &[u8]) -> i32 {
     i32::from_be_bytes(be(bytes, 8))
 }
 
-/// Reads as much of a batch's head as splitting needs.
-pub(super) fn head(bytes: &[u8]) -> Result<Head, Fault> {
+/// Reads as much of the head of a batch, or of a message from before batches, as splitting needs. With `any_magic` a frame of an unknown
+/// magic is as long as its length field says: all magics so far have it at the same place.
+pub(super) fn head(bytes: &[u8], any_magic: bool) -> Result<Head, Fault> {
     if bytes.len() >= 8 && base_offset(bytes) < 0 {
         return Err(Fault::BadOffsets { base: base_offset(bytes), last: base_offset(bytes) });
     }
+    let too_short = |least: i32| Fault::BadLength { length: length(bytes).into(), least: least.into() };
     if bytes.len() < PREFIX_BYTES {
-        if bytes.len() >= LENGTH_OVERHEAD && length(bytes) < MESSAGE_LENGTH_MIN {
-            return Err(Fault::BadLength { length: length(bytes).into(), least: LENGTH_MIN.into() });
+        if bytes.len() >= LENGTH_OVERHEAD && length(bytes) < message::LENGTH_MIN {
+            return Err(too_short(LENGTH_MIN));
         }
         return Ok(Head::Needs(PREFIX_BYTES));
     }
-    match bytes[16] {
-        MAGIC => {}
-        magic @ (0 | 1) if length(bytes) >= MESSAGE_LENGTH_MIN => return Err(Fault::KafkaMagic { magic }),
+    let least = match bytes[MAGIC_AT] {
+        MAGIC => LENGTH_MIN,
+        0 | 1 => message::LENGTH_MIN,
+        _ if any_magic => (PREFIX_BYTES - LENGTH_OVERHEAD) as i32,
         found => return Err(Fault::BadMagic { found: found.into() }),
-    }
-    if length(bytes) < LENGTH_MIN {
-        return Err(Fault::BadLength { length: length(bytes).into(), least: LENGTH_MIN.into() });
+    };
+    if length(bytes) < least {
+        return Err(too_short(least));
     }
     Ok(Head::Frame(LENGTH_OVERHEAD as u64 + length(bytes) as u64))
 }
 
-/// The offsets of a batch whose head is all there.
+/// Whether a frame is one of no known magic.
+pub(super) fn is_of_unknown_magic(bytes: &[u8]) -> bool {
+    bytes[MAGIC_AT] > MAGIC
+}
+
+/// The offsets of a batch whose head is all there; an error where they are no range.
 pub(super) fn range(bytes: &[u8]) -> Result<OffsetRange, Fault> {
     let base = base_offset(bytes);
     let last_delta = last_delta(bytes);
@@ -109,7 +120,7 @@ pub(super) fn check_whole(bytes: &[u8]) -> Result<(), &'static str> {
     if bytes.len() < HEAD_BYTES {
         return Err("it is shorter than a batch's head");
     }
-    if bytes[16] != MAGIC {
+    if bytes[MAGIC_AT] != MAGIC {
         return Err("its magic is not 2");
     }
     if i64::from(length(bytes)) != (bytes.len() - LENGTH_OVERHEAD) as i64 {
@@ -120,6 +131,11 @@ pub(super) fn check_whole(bytes: &[u8]) -> Result<(), &'static str> {
 
 fn attributes(bytes: &[u8]) -> u16 {
     u16::from_be_bytes(be(bytes, 21))
+}
+
+/// How the records of a batch, whose head is all there, are compressed.
+pub(super) fn codec(bytes: &[u8]) -> Result<Codec, Fault> {
+    Codec::of_attributes(attributes(bytes))
 }
 
 fn count(bytes: &[u8]) -> i32 {
@@ -146,12 +162,12 @@ pub(super) fn opened_bytes_guess(bytes: &[u8]) -> u64 {
 /// Decodes a batch. `bytes` are as many as its length field says, and at least [`HEAD_BYTES`]: splitting saw to that.
 pub(super) fn decode(bytes: &Bytes, decoded_bytes_max: usize) -> Result<DecodedFrame, Fault> {
     check_crc(bytes)?;
-    let range = range(bytes)?;
+    let head = head_range(bytes)?;
     let attributes = attributes(bytes);
     let codec = Codec::of_attributes(attributes)?;
     let batch = Batch {
         codec,
-        base_offset: range.first(),
+        base_offset: base_offset(bytes),
         last_delta: last_delta(bytes),
         // Compaction may put a delete horizon here (attribute bit 6, KIP-534): it rewrites the records' times relative to
         // that, so that their sum is their time all the same.
@@ -161,13 +177,26 @@ pub(super) fn decode(bytes: &Bytes, decoded_bytes_max: usize) -> Result<DecodedF
         count: count(bytes),
     };
     let body = &bytes[HEAD_BYTES..];
-    let is_empty = batch.count == 0 && body.is_empty();
-    if codec == Codec::None || is_empty {
-        return batch.records(bytes.clone(), HEAD_BYTES, range, 0, decoded_bytes_max);
+    if codec == Codec::None || batch.count == 0 {
+        let uncompressed = Opened::default();
+        return batch.records(bytes.clone(), HEAD_BYTES, head, &uncompressed, decoded_bytes_max);
     }
-    let opened = codec::open(codec, body, decoded_bytes_max.min(u32::MAX as usize))?;
-    let used = opened.len();
-    batch.records(Bytes::from(opened), 0, range, used, decoded_bytes_max)
+    let mut opened = codec::open(codec, body, decoded_bytes_max.min(u32::MAX as usize))?;
+    let records = Bytes::from(std::mem::take(&mut opened.bytes));
+    batch.records(records, 0, head, &opened, decoded_bytes_max)
+}
+
+/// Whether a batch's records open to more than so many bytes.
+pub(super) fn opens_beyond(bytes: &[u8], bytes_max: usize) -> bool {
+    codec(bytes).is_ok_and(|codec| codec::opens_beyond(codec, &bytes[HEAD_BYTES..], bytes_max))
+}
+
+/// The offsets that a batch's head claims; `None` where the last one comes before the first, as in a batch that covers none.
+fn head_range(bytes: &[u8]) -> Result<Option<OffsetRange>, Fault> {
+    let (base, last_delta) = (base_offset(bytes), last_delta(bytes));
+    let last = base.checked_add(last_delta).filter(|_| base >= 0);
+    let last = last.ok_or(Fault::BadOffsets { base, last: last_delta })?;
+    Ok(OffsetRange::new(base, last))
 }
 
 /// What a batch's head says about its records.
@@ -182,13 +211,13 @@ struct Batch {
 }
 
 impl Batch {
-    /// Reads the records, which start at `start` of `bytes` and end where those end.
+    /// Reads the records, which start at `start` of `bytes` and end where those end. `opened` says what was noticed when they were opened.
     fn records(
         &self,
         bytes: Bytes,
         start: usize,
-        range: OffsetRange,
-        bytes_used: usize,
+        head: Option<OffsetRange>,
+        opened: &Opened,
         limit: usize,
     ) -> Result<DecodedFrame, Fault> {
         let most = ((bytes.len() - start) / RECORD_BYTES_MIN) as u64;
@@ -196,17 +225,23 @@ impl Batch {
             .ok()
             .filter(|count| u64::from(*count) <= most)
             .ok_or(Fault::BadCount { claimed: self.count.into(), most })?;
+        // Uncompressed records are there already.
+        let bytes_used = if start == 0 { bytes.len() } else { 0 };
         let mut gather = Gather::new(count as usize, self.is_control, bytes_used, limit)?;
         gather.codec = self.codec;
+        gather.anomalies = opened.anomalies;
         let mut fields = Fields { bytes: &bytes, at: start, end: bytes.len() };
         let mut delta_before = -1;
         for record in 0..count {
             delta_before = self.record(&mut fields, record, delta_before, &mut gather)?;
         }
-        if fields.at < bytes.len() {
-            return Err(Fault::LeftOver { bytes: (bytes.len() - fields.at) as u64 });
+        match bytes.len() - fields.at {
+            0 => {}
+            // Kafka's reader looks behind the last record, and does not look for one where none is counted.
+            _ if count == 0 => gather.anomalies.insert(Anomaly::BytesLeftOver),
+            left => return Err(Fault::LeftOver { bytes: left as u64 }),
         }
-        Ok(gather.finish(range, bytes))
+        gather.finish(self.base_offset, head, bytes)
     }
 
     /// Reads one record, and returns its offset's distance from the base.
@@ -230,11 +265,13 @@ impl Batch {
         fields.byte().ok_or(bad("its attributes"))?;
         let time_delta = fields.varlong().ok_or(bad("its time"))?;
         let offset_delta = i64::from(fields.varint().ok_or(bad("its offset"))?);
+        let offset = self.base_offset.checked_add(offset_delta);
+        let offset = offset.ok_or(Fault::BadRecordOffset { record, offset: offset_delta })?;
         if offset_delta <= delta_before || offset_delta > self.last_delta {
-            return Err(Fault::BadRecordOffset { record, offset: offset_delta });
+            gather.unexpected_offset(offset);
         }
-        let key = fields.nullable().ok_or(bad("its key"))?;
-        let value = fields.nullable().ok_or(bad("its value"))?;
+        let key = fields.nullable(gather).ok_or(bad("its key"))?;
+        let value = fields.nullable(gather).ok_or(bad("its value"))?;
         let first_header = gather.headers();
         let headers = fields.varint().ok_or(bad("its header count"))?;
         let most = (end - fields.at) / HEADER_BYTES_MIN;
@@ -242,8 +279,8 @@ impl Batch {
             return Err(bad("its header count"));
         }
         for _ in 0..headers {
-            let name = fields.nullable().flatten().ok_or(bad("a header's name"))?;
-            let value = fields.nullable().ok_or(bad("a header's value"))?;
+            let name = fields.sized().ok_or(bad("a header's name"))?;
+            let value = fields.nullable(gather).ok_or(bad("a header's value"))?;
             gather.header(name, value)?;
         }
         if fields.at != end {
@@ -252,7 +289,7 @@ impl Batch {
         fields.end = batch_end;
         // Java adds without looking for overflow, and so finds again the time that its writer took the difference from.
         let timestamp = self.append_time.unwrap_or(self.base_timestamp.wrapping_add(time_delta));
-        gather.record(self.base_offset + offset_delta, timestamp, key, value, first_header);
+        gather.record(offset, timestamp, key, value, first_header);
         Ok(offset_delta)
     }
 }
@@ -275,14 +312,14 @@ impl Fields<'_> {
         Some(byte)
     }
 
-    /// A zigzag varint of at most five bytes.
+    /// A zigzag varint of at most five bytes. What goes beyond 32 bits is lost, as in Kafka's reader.
     #[inline]
     fn varint(&mut self) -> Option<i32> {
-        let value = u32::try_from(self.unsigned::<5>()?).ok()?;
+        let value = self.unsigned::<5>()? as u32;
         Some((value >> 1) as i32 ^ -((value & 1) as i32))
     }
 
-    /// A zigzag varint of at most ten bytes.
+    /// A zigzag varint of at most ten bytes. What goes beyond 64 bits is lost.
     #[inline]
     fn varlong(&mut self) -> Option<i64> {
         let value = self.unsigned::<10>()?;
@@ -294,12 +331,8 @@ impl Fields<'_> {
         let mut value = 0_u64;
         for nth in 0..BYTES_MAX {
             let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            // The tenth byte has room for one bit only.
-            if nth == 9 && bits > 1 {
-                return None;
-            }
-            value |= bits << (7 * nth);
+            // The tenth byte has room for one bit only: the others are lost.
+            value |= u64::from(byte & 0x7f) << (7 * nth);
             if byte & 0x80 == 0 {
                 return Some(value);
             }
@@ -307,16 +340,30 @@ impl Fields<'_> {
         None
     }
 
-    /// A length and as many bytes; the length -1 stands for null.
+    /// A length and as many bytes; the length -1 stands for null, and Kafka's reader takes all that are negative for it.
     #[inline]
-    fn nullable(&mut self) -> Option<Option<Span>> {
-        let len = self.varint()?;
-        if len == -1 {
-            return Some(None);
+    fn nullable(&mut self, gather: &mut Gather) -> Option<Option<Span>> {
+        match self.varint()? {
+            -1 => Some(None),
+            len if len < 0 => {
+                gather.anomalies.insert(Anomaly::NegativeLength);
+                Some(None)
+            }
+            len => self.span(len).map(Some),
         }
+    }
+
+    /// A length, not negative, and as many bytes.
+    fn sized(&mut self) -> Option<Span> {
+        let len = self.varint()?;
+        self.span(len)
+    }
+
+    #[inline]
+    fn span(&mut self, len: i32) -> Option<Span> {
         let len = usize::try_from(len).ok().filter(|len| *len <= self.end - self.at)?;
         let span = Span { start: self.at as u32, len: len as u32 };
         self.at += len;
-        Some(Some(span))
+        Some(span)
     }
 }

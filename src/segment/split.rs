@@ -2,8 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::order::LogOrder;
 use super::tail::{self, Search};
-use super::{Encoding, Fault, Frame, SegmentError, chronik, kafka};
+use super::zeros::{ZeroTail, may_cut_frame, may_cut_head};
+use super::{Anomalies, Encoding, Fault, Frame, SegmentError, chronik, kafka, message};
 use crate::ids::{SegmentFormat, TopicPartition};
 
 /// What the first bytes of a frame tell.
@@ -17,8 +19,8 @@ pub(super) enum Head {
 
 /// Cuts a segment's bytes into frames.
 ///
-/// It does no input or output and keeps no more than one unfinished frame (or the tail that turned out to be torn). Where a
-/// chunk holds a whole frame, the frame is a slice of that chunk.
+/// It does no input or output and keeps no more than one whole frame and one unfinished one (or the tail that turned out to be torn). Where
+/// a chunk holds a whole frame, the frame is a slice of that chunk.
 #[derive(Debug)]
 pub struct Splitter {
     size_bytes: u64,
@@ -29,9 +31,13 @@ pub struct Splitter {
     position: u64,
     ordinal: u64,
     pending: BytesMut,
+    /// The last frame, until what follows it shows that it was not cut off by zeros.
+    held: Option<Frame>,
     torn: Option<Torn>,
+    zeros: Option<ZeroTail>,
     partition: Option<TopicPartition>,
-    last_offset: Option<i64>,
+    order: LogOrder,
+    any_magic: bool,
 }
 
 #[derive(Debug)]
@@ -46,11 +52,11 @@ struct Torn {
 pub struct Tail {
     /// What the segment is written in; `None` where there are too few bytes to tell.
     pub format: Option<SegmentFormat>,
-    /// The frame that the segment's end cuts off.
+    /// The frame that the segment's end cuts off, or the zeros that it ends in.
     pub torn: Option<TornTail>,
 }
 
-/// The first bytes of a frame whose rest is missing. No whole frame lies behind its start.
+/// The first bytes of a frame whose rest is missing, or zeros in its place. No whole frame lies behind its start.
 #[derive(Clone, Debug)]
 pub struct TornTail {
     /// Where it starts in the segment, in bytes.
@@ -59,14 +65,16 @@ pub struct TornTail {
     pub ordinal: u64,
     /// All bytes from there to the segment's end.
     pub bytes: Bytes,
-    /// The bytes that the frame claims, or that its head takes.
+    /// The bytes that the frame claims, or that its head takes. No more than there are where zeros stand in their place.
     pub needed: u64,
 }
 
 impl TornTail {
     /// The error that it is for a caller who does not keep torn bytes.
     pub fn error(&self) -> SegmentError {
-        let fault = Fault::Torn { left: self.bytes.len() as u64, needed: self.needed };
+        let (left, needed) = (self.bytes.len() as u64, self.needed);
+        let fault =
+            if needed > left { Fault::Torn { left, needed } } else { Fault::EndsInZeros { bytes: left } };
         SegmentError::new(self.position, self.ordinal, fault)
     }
 }
@@ -87,10 +95,18 @@ impl Splitter {
             position: 0,
             ordinal: 0,
             pending: BytesMut::new(),
+            held: None,
             torn: None,
+            zeros: None,
             partition: None,
-            last_offset: None,
+            order: LogOrder::default(),
+            any_magic: false,
         }
+    }
+
+    /// Makes frames of Kafka's batches and messages of any magic, also of one that nobody knows.
+    pub fn with_any_magic(self, any_magic: bool) -> Self {
+        Self { any_magic, ..self }
     }
 
     /// The format, as soon as the bytes have told it.
@@ -99,14 +115,21 @@ impl Splitter {
     }
 
     /// Where the segment's last, cut-off frame starts, as soon as that is known: a caller who does not keep torn bytes need
-    /// not wait for their end.
+    /// not wait for their end. Zeros are torn only when they have come to the segment's end.
     pub fn torn_at(&self) -> Option<u64> {
-        self.torn.is_some().then_some(self.position)
+        let zeros = self.zeros.as_ref().filter(|_| self.received == self.size_bytes);
+        zeros.map(|zeros| zeros.position).or_else(|| self.torn.is_some().then_some(self.position))
     }
 
-    /// The bytes held here: those of an unfinished frame, or of a torn tail.
+    /// The bytes held here: those of the last frame, of an unfinished one, or of a torn tail.
     pub fn mem_usage(&self) -> usize {
-        self.pending.capacity()
+        let held = self.held.as_ref().map_or(0, |held| held.bytes.len());
+        self.pending.capacity() + held + self.zeros.as_ref().map_or(0, |zeros| zeros.cut.len())
+    }
+
+    /// What [`Splitter::finish`] takes besides, in bytes: zeros are only counted until then.
+    pub fn finish_usage(&self) -> u64 {
+        self.zeros.as_ref().map_or(0, |zeros| zeros.cut.len() as u64 + zeros.zeros)
     }
 
     /// Takes the next bytes and appends the frames that they complete to `frames`.
@@ -120,6 +143,9 @@ impl Splitter {
             return Err(self.sizes_disagree());
         }
         loop {
+            if self.zeros.is_some() {
+                return self.take_zeros(&chunk, frames);
+            }
             if self.torn.is_some() {
                 self.pending.extend_from_slice(&chunk);
                 return self.search_if_grown();
@@ -130,10 +156,23 @@ impl Splitter {
                 return Ok(());
             }
             let left = self.size_bytes - self.position;
-            let head =
-                recognise(seen, left, self.announced, self.format).map_err(|fault| self.error(fault))?;
+            let head = match recognise(seen, left, self.announced, self.format, self.any_magic) {
+                Ok(head) => head,
+                Err(fault) => {
+                    let seen = self.take_seen(&mut chunk);
+                    self.begin_zeros(fault, &seen, frames)?;
+                    continue;
+                }
+            };
             self.format = head.format;
             if head.needed > left {
+                // Too few zeros for a head are zeros, too.
+                if seen.len() as u64 == left && seen.iter().all(|byte| *byte == 0) {
+                    let seen = self.take_seen(&mut chunk);
+                    self.begin_zeros(Fault::Torn { left, needed: head.needed }, &seen, frames)?;
+                    continue;
+                }
+                frames.extend(self.held.take());
                 self.torn = Some(Torn { needed: head.needed, search_at: SEARCH_BYTES_FIRST });
                 continue;
             }
@@ -147,14 +186,68 @@ impl Splitter {
                 self.keep(&chunk.split_to(missing), needed);
             } else if in_pieces {
                 let bytes = self.pending.split().freeze();
-                frames.push(self.frame(bytes)?);
+                self.whole(bytes, frames)?;
             } else if chunk.len() < needed {
                 self.keep(&chunk, needed);
                 chunk.clear();
             } else {
-                frames.push(self.frame(chunk.split_to(needed))?);
+                self.whole(chunk.split_to(needed), frames)?;
             }
         }
+    }
+
+    /// Takes a frame that is all there. It is held until what follows it shows that it is not cut off by zeros.
+    fn whole(&mut self, bytes: Bytes, frames: &mut Vec<Frame>) -> Result<(), SegmentError> {
+        frames.extend(self.held.take());
+        let (position, ordinal, encoding) = (self.position, self.ordinal, self.encoding(&bytes));
+        let is_last = position + bytes.len() as u64 == self.size_bytes;
+        let is_cut = |bytes: &[u8]| ordinal > 0 && may_cut_frame(bytes, encoding, is_last);
+        match self.frame(bytes.clone(), encoding) {
+            Ok(frame) if !is_last => self.held = Some(frame),
+            Ok(frame) if !is_cut(&bytes) => frames.push(frame),
+            Err(fault) if !is_cut(&bytes) => return Err(fault),
+            framed => {
+                let fault = framed.err().unwrap_or_else(|| self.error(Fault::EndsInZeros { bytes: 0 }));
+                self.zeros = Some(ZeroTail { position, ordinal, cut: bytes, zeros: 0, frame: None, fault });
+            }
+        }
+        Ok(())
+    }
+
+    /// `seen`, where a frame should start, is none, by this `fault`. But it may be zeros, or the start of a head and then zeros.
+    fn begin_zeros(
+        &mut self,
+        fault: Fault,
+        seen: &Bytes,
+        frames: &mut Vec<Frame>,
+    ) -> Result<(), SegmentError> {
+        let (position, ordinal, fault) = (self.position, self.ordinal, self.error(fault));
+        let prefix = seen.slice(..seen.len().min(kafka::PREFIX_BYTES));
+        let held = self.held.take();
+        let Some(written) = may_cut_head(&prefix, self.format, ordinal) else {
+            frames.extend(held);
+            return Err(fault);
+        };
+        let cut = prefix.slice(..written);
+        let mut tail = ZeroTail { position, ordinal, cut, zeros: 0, frame: None, fault };
+        match held {
+            Some(held) if written == 0 && tail.may_have_cut(&held) => tail.take_back(held),
+            held => frames.extend(held),
+        }
+        self.zeros = Some(tail);
+        self.take_zeros(&seen[written..], frames)
+    }
+
+    /// Goes on with what is zeros so far.
+    fn take_zeros(&mut self, bytes: &[u8], frames: &mut Vec<Frame>) -> Result<(), SegmentError> {
+        if let Some(mut tail) = self.zeros.take() {
+            if !tail.takes(bytes) {
+                frames.extend(tail.frame);
+                return Err(tail.fault);
+            }
+            self.zeros = Some(tail);
+        }
+        Ok(())
     }
 
     /// Ends the segment, and says what is left of it.
@@ -164,6 +257,11 @@ impl Splitter {
     pub fn finish(mut self) -> Result<Tail, SegmentError> {
         if self.received < self.size_bytes {
             return Err(self.sizes_disagree());
+        }
+        if let Some(zeros) = self.zeros.take() {
+            let (position, ordinal, bytes) = (zeros.position, zeros.ordinal, zeros.into_bytes());
+            let torn = Some(TornTail { position, ordinal, needed: bytes.len() as u64, bytes });
+            return Ok(Tail { format: self.format, torn });
         }
         let torn = match self.torn.take() {
             None => None,
@@ -187,19 +285,25 @@ impl Splitter {
         self.pending.extend_from_slice(part);
     }
 
-    /// Makes a frame of its bytes, and goes on behind it.
-    fn frame(&mut self, bytes: Bytes) -> Result<Frame, SegmentError> {
-        let encoding = match self.format {
+    /// What has come of a frame so far.
+    fn take_seen(&mut self, chunk: &mut Bytes) -> Bytes {
+        if self.pending.is_empty() { std::mem::take(chunk) } else { self.pending.split().freeze() }
+    }
+
+    fn encoding(&self, frame: &[u8]) -> Encoding {
+        match self.format {
+            Some(SegmentFormat::KafkaLog) if message::is_one(frame) => Encoding::KafkaMessage,
+            Some(SegmentFormat::KafkaLog) if kafka::is_of_unknown_magic(frame) => Encoding::Unknown,
             Some(SegmentFormat::KafkaLog) => Encoding::KafkaBatch,
-            _ if chronik::is_v1(&bytes) => Encoding::ChronikV1,
+            _ if chronik::is_v1(frame) => Encoding::ChronikV1,
             _ => Encoding::ChronikV2,
-        };
+        }
+    }
+
+    /// Makes a frame of its bytes, and goes on behind it.
+    fn frame(&mut self, bytes: Bytes, encoding: Encoding) -> Result<Frame, SegmentError> {
         let partition = match encoding {
-            Encoding::KafkaBatch => {
-                self.check_order(&bytes).map_err(|fault| self.error(fault))?;
-                None
-            }
-            Encoding::ChronikV1 => None,
+            Encoding::KafkaBatch | Encoding::KafkaMessage | Encoding::Unknown | Encoding::ChronikV1 => None,
             Encoding::ChronikV2 => {
                 let before = self.partition.take();
                 let partition = chronik::partition(&bytes, before).map_err(|fault| self.error(fault))?;
@@ -207,21 +311,12 @@ impl Splitter {
                 Some(partition)
             }
         };
-        let frame = Frame { position: self.position, ordinal: self.ordinal, partition, bytes, encoding };
+        let (position, ordinal, anomalies) = (self.position, self.ordinal, Anomalies::default());
+        let mut frame = Frame { position, ordinal, partition, bytes, anomalies, encoding };
+        frame.anomalies = self.order.next(&frame);
         self.position += frame.bytes.len() as u64;
         self.ordinal += 1;
         Ok(frame)
-    }
-
-    /// A batch's base offset is under no checksum. A Kafka log's offsets only ever rise, so this is what can be checked.
-    fn check_order(&mut self, batch: &[u8]) -> Result<(), Fault> {
-        let range = kafka::range(batch)?;
-        match self.last_offset.replace(range.last()) {
-            Some(previous_last) if range.first() <= previous_last => {
-                Err(Fault::OffsetsOutOfOrder { base: range.first(), previous_last })
-            }
-            _ => Ok(()),
-        }
     }
 
     fn search_if_grown(&mut self) -> Result<(), SegmentError> {
@@ -277,6 +372,7 @@ fn recognise(
     left: u64,
     announced: Option<SegmentFormat>,
     known: Option<SegmentFormat>,
+    any_magic: bool,
 ) -> Result<Recognised, Fault> {
     // The shortest Chronik frame is longer than the prefix of a Kafka batch.
     let prefix = match known {
@@ -293,7 +389,7 @@ fn recognise(
     let head = match format {
         None => Head::Needs(kafka::PREFIX_BYTES),
         Some(SegmentFormat::ChronikWal) => chronik::head(bytes)?,
-        Some(SegmentFormat::KafkaLog) => kafka::head(bytes)?,
+        Some(SegmentFormat::KafkaLog) => kafka::head(bytes, any_magic)?,
     };
     let needed = match head {
         Head::Needs(bytes) => bytes as u64,
@@ -308,19 +404,18 @@ fn format_of(bytes: &[u8], announced: Option<SegmentFormat>) -> Result<Option<Se
     // A Kafka batch that started with Chronik's magic would have an offset beyond 9 * 10^18. The reverse proves nothing: what
     // stands where Kafka has length and magic may be anything in a Chronik record.
     let is_chronik = bytes.starts_with(&chronik::MAGIC);
+    let is_head = || matches!(kafka::head(bytes, false), Ok(Head::Frame(_)));
     match announced {
         Some(KafkaLog) if is_chronik => Err(Fault::FormatMismatch { announced: KafkaLog, found: ChronikWal }),
-        Some(ChronikWal) if !is_chronik && matches!(kafka::head(bytes), Ok(Head::Frame(_))) => {
+        Some(ChronikWal) if !is_chronik && bytes.get(kafka::MAGIC_AT) == Some(&kafka::MAGIC) && is_head() => {
             Err(Fault::FormatMismatch { announced: ChronikWal, found: KafkaLog })
         }
         Some(format) => Ok(Some(format)),
         None if is_chronik => Ok(Some(ChronikWal)),
         None if bytes.len() < kafka::PREFIX_BYTES => Ok(None),
-        None if bytes[16] == kafka::MAGIC => Ok(Some(KafkaLog)),
+        None if bytes[kafka::MAGIC_AT] == kafka::MAGIC => Ok(Some(KafkaLog)),
         // Two byte values are weak evidence of an older message: the rest of its head must bear it out.
-        None => match kafka::head(bytes) {
-            Err(fault @ Fault::KafkaMagic { .. }) => Err(fault),
-            _ => Err(Fault::UnknownFormat),
-        },
+        None if is_head() => Ok(Some(KafkaLog)),
+        None => Err(Fault::UnknownFormat),
     }
 }

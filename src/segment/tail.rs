@@ -1,7 +1,7 @@
 //! Tells a torn tail, whose frame the segment's end cuts off, from a damaged length in the middle of a segment.
 
 use super::split::Head;
-use super::{chronik, kafka};
+use super::{chronik, kafka, message};
 use crate::ids::SegmentFormat;
 
 /// What looking for a whole frame led to.
@@ -29,18 +29,29 @@ pub(super) fn later_frame(tail: &[u8], format: SegmentFormat) -> Search {
         let head = match format {
             SegmentFormat::ChronikWal if !rest.starts_with(&chronik::MAGIC) => continue,
             SegmentFormat::ChronikWal => chronik::head(rest),
-            SegmentFormat::KafkaLog if rest.get(16) != Some(&kafka::MAGIC) => continue,
-            SegmentFormat::KafkaLog => kafka::head(rest),
+            SegmentFormat::KafkaLog
+                if rest.get(kafka::MAGIC_AT).is_none_or(|magic| *magic > kafka::MAGIC) =>
+            {
+                continue;
+            }
+            SegmentFormat::KafkaLog => kafka::head(rest, false),
         };
         let Ok(Head::Frame(len)) = head else { continue };
         let Some(frame) = usize::try_from(len).ok().and_then(|len| rest.get(..len)) else { continue };
-        if format == SegmentFormat::KafkaLog && !kafka::is_plausible(frame) {
+        let is_message = format == SegmentFormat::KafkaLog && message::is_one(frame);
+        let is_plausible = match format {
+            SegmentFormat::ChronikWal => true,
+            SegmentFormat::KafkaLog if is_message => message::is_plausible(frame),
+            SegmentFormat::KafkaLog => kafka::is_plausible(frame),
+        };
+        if !is_plausible {
             continue;
         }
         let Some(left) = work_left.checked_sub(frame.len()) else { return Search::Undecided };
         work_left = left;
         let holds = match format {
             SegmentFormat::ChronikWal => chronik::check_crc(frame),
+            SegmentFormat::KafkaLog if is_message => message::check_crc(frame),
             SegmentFormat::KafkaLog => kafka::check_crc(frame),
         };
         if holds.is_ok() {

@@ -1,13 +1,15 @@
 //! One bundle's blocks, decoded: what they hold against what table, manifest and index say.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest, Sha256};
 
 use super::probe::{Group, Terms};
-use crate::archive::{Archive, Fault, Visit, decode_block};
+use crate::archive::{Archive, Fault, Visit, decode_block, split_block};
 use crate::bundle::{BlockEntry, Manifest, OpenedBlock, TimeRange};
 use crate::ids::{OffsetRange, TopicPartition};
 use crate::index::IndexReader;
-use crate::segment::{DecodedFrame, Frame};
+use crate::segment::{Anomalies, Anomaly, AnomalyCounts, DecodedFrame, Frame, LogOrder};
 
 /// Records are looked up in groups of this many: a group's terms are in memory, and each group asks the index for all its records once.
 const GROUP_RECORDS: usize = 256 << 10;
@@ -25,6 +27,8 @@ pub(super) struct Check {
     /// The offsets with data records, as runs in the order of the file.
     data: Vec<OffsetRange>,
     control_records: u64,
+    order: LogOrder,
+    anomalies: AnomalyCounts,
     /// Of the source, where this bundle holds all of it.
     source: Option<Sha256>,
     wrong: Vec<String>,
@@ -43,6 +47,19 @@ struct BlockFacts {
     times: Option<TimeRange>,
 }
 
+impl BlockFacts {
+    fn cover(&mut self, range: Option<OffsetRange>) {
+        let both = self.offsets.into_iter().chain(range).reduce(|a, b| a.cover(&b));
+        self.offsets = both;
+    }
+}
+
+/// Kinds with their numbers of frames.
+fn listed(counts: &BTreeMap<String, u64>) -> String {
+    let counts: Vec<_> = counts.iter().map(|(kind, frames)| format!("{frames} {kind}")).collect();
+    if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
+}
+
 impl Check {
     pub fn new(archive: &Archive, reader: IndexReader) -> Self {
         let manifest = archive.manifest().clone();
@@ -53,6 +70,8 @@ impl Check {
             terms: Terms::new(&manifest),
             data: Vec::new(),
             control_records: 0,
+            order: LogOrder::default(),
+            anomalies: AnomalyCounts::default(),
             source: (manifest.segment.partitions == 1).then(Sha256::new),
             wrong: Vec::new(),
             manifest,
@@ -65,6 +84,12 @@ impl Check {
         let (stated, found) = (self.manifest.control_record_count, self.control_records);
         if stated != found {
             self.complain(format!("{found} control records, the manifest says {stated}"));
+        }
+        let anomalies: BTreeMap<String, u64> =
+            self.anomalies.by_name().map(|(name, count)| (name.to_owned(), count)).collect();
+        if anomalies != self.manifest.anomalies {
+            let (found, stated) = (listed(&anomalies), listed(&self.manifest.anomalies));
+            self.complain(format!("the frames' anomalies are {found}, the manifest says {stated}"));
         }
         if self.gaps() != self.manifest.gaps {
             self.complain("the gaps in the manifest are not those of the records".to_owned());
@@ -86,9 +111,10 @@ impl Check {
 
     fn frame(&mut self, frame: &Frame, decoded: &DecodedFrame, facts: &mut BlockFacts) -> Result<(), Fault> {
         if frame.partition.as_ref().is_some_and(|partition| *partition != self.partition) {
-            self.complain(format!("a frame at offset {} is another partition's", decoded.range.first()));
+            self.complain(format!("a frame at offset {} is another partition's", decoded.base_offset));
         }
-        facts.offsets = Some(facts.offsets.map_or(decoded.range, |offsets| offsets.cover(&decoded.range)));
+        facts.cover(decoded.range);
+        self.place(frame, decoded.anomalies);
         if let (Some(min_ms), Some(max_ms)) = (decoded.min_timestamp_ms, decoded.max_timestamp_ms) {
             let times = TimeRange { min_ms, max_ms };
             facts.times = Some(facts.times.map_or(times, |all| all.cover(&times)));
@@ -104,6 +130,23 @@ impl Check {
             self.group.add(&record, &self.terms);
         }
         if self.group.len() >= GROUP_RECORDS { self.look_up() } else { Ok(()) }
+    }
+
+    /// A block's first frame does not know the one in front of it, so that order is judged here.
+    fn place(&mut self, frame: &Frame, found: Anomalies) {
+        let mut anomalies = self.order.next(frame);
+        let of_frame = found.iter().filter(|one| *one != Anomaly::OffsetsOutOfOrder);
+        of_frame.for_each(|one| anomalies.insert(one));
+        self.anomalies.add(anomalies);
+    }
+
+    /// Frames that were not decoded when they were stored.
+    fn undecoded(&mut self, block: &OpenedBlock, facts: &mut BlockFacts) -> Result<(), Fault> {
+        for frame in split_block(&block.entry, &block.plain, self.manifest.segment.format)? {
+            facts.cover(frame.head_range());
+            self.place(&frame, Anomalies::default());
+        }
+        Ok(())
     }
 
     fn look_up(&mut self) -> Result<(), Fault> {
@@ -150,9 +193,13 @@ impl Visit for Check {
             source.update(&block.plain);
         }
         let (format, mut facts) = (self.manifest.segment.format, BlockFacts::default());
-        decode_block(&block.entry, &block.plain, format, |frame, decoded| {
-            self.frame(frame, &decoded, &mut facts)
-        })?;
+        if block.entry.is_undecoded {
+            self.undecoded(&block, &mut facts)?;
+        } else {
+            decode_block(&block.entry, &block.plain, format, |frame, decoded| {
+                self.frame(frame, &decoded, &mut facts)
+            })?;
+        }
         self.compare(&block.entry, &facts);
         Ok(())
     }

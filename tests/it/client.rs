@@ -107,6 +107,7 @@ pub fn request() -> Request {
         partition: partition(),
         log_id: LogId::new("cluster-7"),
         keep_torn_tail: false,
+        keep_undecodable: false,
         url: None,
     }
 }

@@ -110,7 +110,7 @@ async fn from_every_offset_of_every_fixture_exactly_the_records_come() {
                     .partitions
                     .iter()
                     .find(|one| (one.partition.topic(), one.partition.partition()) == (topic, partition));
-                let range = one.expect("a bundle").range;
+                let range = one.expect("a bundle").stored.key().range();
                 let wanted = in_order(wanted);
                 let beyond = [0, range.last() + 1_000_000, i64::MAX];
                 for offset in (range.first().max(1) - 1..=range.last() + 2).chain(beyond) {

@@ -108,29 +108,12 @@ fn kafka_heads() -> Vec<Case> {
     let mut cases = vec![
         middle.case("kafka: a flipped bit in a value", &["CRC_MISMATCH"], |batch| batch[80] ^= 4),
         middle.case("kafka: a flipped bit in the checksum", &["CRC_MISMATCH"], |batch| batch[17] ^= 1),
-        middle.case(
-            "kafka: zeros in place of a batch",
-            &["BAD_LENGTH", "KAFKA_MAGIC_0", "BAD_MAGIC"],
-            |batch| batch.fill(0),
-        ),
-        sealed("kafka: magic 0".into(), &["KAFKA_MAGIC_0"], 16, &[0]),
-        sealed("kafka: magic 1".into(), &["KAFKA_MAGIC_1"], 16, &[1]),
+        middle.case("kafka: zeros in place of a batch", &["BAD_LENGTH", "BAD_MAGIC"], |batch| batch.fill(0)),
+        sealed("kafka: magic 0".into(), &["CRC_MISMATCH"], 16, &[0]),
+        sealed("kafka: magic 1".into(), &["CRC_MISMATCH"], 16, &[1]),
         sealed("kafka: magic 3".into(), &["BAD_MAGIC"], 16, &[3]),
-        sealed(
-            "kafka: a negative base offset".into(),
-            &["BAD_OFFSETS", "OFFSETS_OUT_OF_ORDER"],
-            0,
-            &(-10_i64).to_be_bytes(),
-        ),
+        sealed("kafka: a negative base offset".into(), &["BAD_OFFSETS"], 0, &(-10_i64).to_be_bytes()),
         sealed("kafka: offsets past the greatest".into(), &["BAD_OFFSETS"], 0, &(i64::MAX - 1).to_be_bytes()),
-        sealed("kafka: a last offset before the first".into(), &["BAD_OFFSETS"], 23, &(-1_i32).to_be_bytes()),
-        sealed("kafka: a last offset before the last record's".into(), BAD_OFFSET, 23, &1_i32.to_be_bytes()),
-        sealed(
-            "kafka: offsets of the batch before".into(),
-            &["OFFSETS_OUT_OF_ORDER"],
-            0,
-            &2_i64.to_be_bytes(),
-        ),
     ];
     for codec in 5..8_u8 {
         cases.push(sealed(format!("kafka: codec {codec}"), &["UNKNOWN_CODEC"], 22, &[codec]));
@@ -186,12 +169,8 @@ fn kafka_records() -> Vec<Case> {
     let case = |name: &str, reasons, section: &[u8]| {
         middle.case(format!("kafka: {name}"), reasons, |batch| *batch = kafka_raw(0, 1, section))
     };
-    let two = |second_delta: i64| {
-        let record = |delta| counted(&[&[0], &[0], &varint(delta), &[1], &[1], &[0]]);
-        [record(3), record(second_delta)].concat()
-    };
     let overlong = [0xff; 11];
-    let mut cases = vec![
+    vec![
         case("a record longer than the batch", BAD_RECORD, &[varint(1_000), good[1..].to_vec()].concat()),
         case("a record of a negative length", BAD_RECORD, &[varint(-5), good[1..].to_vec()].concat()),
         case("a record shorter than its parts", BAD_RECORD, &[varint(4), good[1..].to_vec()].concat()),
@@ -205,8 +184,6 @@ fn kafka_records() -> Vec<Case> {
             BAD_RECORD,
             &counted(&[&[0, 0, 0], &varint(i64::MAX), &[b'k', 1, 0]]),
         ),
-        case("a key's length of -2", BAD_RECORD, &counted(&[&[0, 0, 0], &varint(-2), &[1, 0]])),
-        case("a value's length of -2", BAD_RECORD, &counted(&[&[0, 0, 0, 1], &varint(-2), &[0]])),
         case(
             "a value past the record",
             BAD_RECORD,
@@ -223,19 +200,12 @@ fn kafka_records() -> Vec<Case> {
             BAD_RECORD,
             &counted(&[&[0, 0, 0, 1, 1], &varint(1), &varint(-1), &[1]]),
         ),
-        case("a record past the last offset", BAD_OFFSET, &counted(&[&[0, 0], &varint(10), &[1, 1, 0]])),
-        case("a record before the first offset", BAD_OFFSET, &counted(&[&[0, 0], &varint(-1), &[1, 1, 0]])),
         case(
             "an offset past the greatest",
             &["BAD_RECORD_OFFSET", "BAD_RECORD"],
             &counted(&[&[0, 0], &varint(i64::MAX), &[1, 1, 0]]),
         ),
-    ];
-    for (name, delta) in [("the same offset twice", 3), ("falling offsets", 2)] {
-        let change = |batch: &mut Vec<u8>| *batch = kafka_raw(0, 2, &two(delta));
-        cases.push(middle.case(format!("kafka: {name}"), BAD_OFFSET, change));
-    }
-    cases
+    ]
 }
 
 fn kafka_compressed() -> Vec<Case> {
@@ -253,7 +223,10 @@ fn kafka_compressed() -> Vec<Case> {
         cases.push(case("not compressed", BAD_COMPRESSION, &[0x55; 40]));
         cases.push(case("cut off", BAD_COMPRESSION, &section[..section.len() - 5]));
         cases.push(case("cut off in its head", BAD_COMPRESSION, &section[..3]));
-        cases.push(case("bytes behind its end", BAD_COMPRESSION, &[&section[..], &[1, 2, 3]].concat()));
+        // Kafka's reader passes over bytes behind gzip and lz4, and over fewer than a length behind snappy.
+        if matches!(codec, Codec::Snappy | Codec::Zstd) {
+            cases.push(case("bytes behind its end", BAD_COMPRESSION, &[&section[..], &[1; 7]].concat()));
+        }
         cases.push(case("opens to far more", TOO_LARGE, &bomb(codec, BOMB_BYTES)));
     }
     let snappy_claim = [0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0]; // raw Snappy: 4 GiB claimed
@@ -362,7 +335,6 @@ fn chronik_v2() -> Vec<Case> {
         sealed("data past the frame", BAD_FRAME, 24, &[0xff; 4]),
         sealed("data shorter than it is", BAD_FRAME, 24, &(data_bytes - 1).to_le_bytes()),
         sealed("a base offset that its contents deny", BAD_OFFSET, end - 20, &9_i64.to_le_bytes()),
-        sealed("a last offset that its contents deny", BAD_OFFSET, end - 12, &11_i64.to_le_bytes()),
         sealed("a last offset before the first", BAD_OFFSET, end - 12, &9_i64.to_le_bytes()),
         sealed("a canonical base that its head denies", BAD_OFFSET, DATA_AT, &11_i64.to_le_bytes()),
         sealed("a boolean of 2", BAD_FRAME, DATA_AT + 26, &[2]),
@@ -371,19 +343,11 @@ fn chronik_v2() -> Vec<Case> {
         sealed("more records than bytes", BAD_FRAME, DATA_AT + 52, &[0xff; 8]),
         sealed("as many records as bytes", BAD_FRAME, DATA_AT + 52, &u64::from(data_bytes).to_le_bytes()),
         sealed("a record fewer than there are", BAD_FRAME, DATA_AT + 52, &[2]),
-        sealed("a record's negative offset", BAD_OFFSET, record, &(-1_i64).to_le_bytes()),
-        sealed("a record's offset past the last", BAD_OFFSET, record, &13_i64.to_le_bytes()),
         sealed("a key's tag of 2", BAD_FRAME, record + 16, &[2]),
         sealed("a key past the data", BAD_FRAME, record + 17, &[0xff; 8]),
         sealed("a key of four gigabytes", BAD_FRAME, record + 17, &(u64::from(u32::MAX)).to_le_bytes()),
         sealed("more headers than bytes", BAD_FRAME, record + 53, &[0xff; 8]),
         sealed("a header's name that is not UTF-8", BAD_FRAME, record + 69, &[0xff]),
-        sealed(
-            "a producer's batch of another checksum",
-            &["ORIGINAL_BATCH_DAMAGED"],
-            end - BEHIND_DATA - 4,
-            &[0x5a],
-        ),
         resized("bytes behind the data's last option", BAD_FRAME, end - BEHIND_DATA, 0, &[0, 0, 0], true),
         resized("bytes behind the count", BAD_FRAME, end, 0, &[0, 0, 0], false),
         resized(

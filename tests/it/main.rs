@@ -2,6 +2,7 @@
 
 mod abuse;
 mod agent;
+mod anomalies;
 mod authority;
 mod broker;
 mod chaos;

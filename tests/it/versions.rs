@@ -113,7 +113,7 @@ fn of_version(object: &Bytes, version: u32) -> Vec<u8> {
 #[test]
 fn bundles_of_a_later_version_are_refused_by_its_number_whatever_is_done_with_them() {
     for old in &OLD {
-        let newer = of_version(&old.object(), 3);
+        let newer = of_version(&old.object(), 4);
         assert!(matches!(
             Footer::open(&of_version(&old.object(), old.version as u32), newer.len() as u64),
             Ok(Opened::Footer(_))
@@ -122,7 +122,7 @@ fn bundles_of_a_later_version_are_refused_by_its_number_whatever_is_done_with_th
         for (what, ran) in read(&written, old) {
             let said = format!("{}{}", ran.out, ran.err);
             assert_ne!(ran.code, 0, "{}: {what}: {said}", old.file);
-            let reason = "bundle format version 3 is newer than this build reads (2)";
+            let reason = "bundle format version 4 is newer than this build reads (3)";
             assert!(said.contains(reason), "{}: {what}: {said}", old.file);
             assert!(said.contains(old.key), "{}: {what}: {said}", old.file);
         }

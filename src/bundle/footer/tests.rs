@@ -155,7 +155,7 @@ fn absent_is_not_corrupt_and_corrupt_is_not_newer() {
     let tail = tail_of(&small());
     check(&tail, size + 512, Kind::Corrupt, "the bundle states a size of 5120 bytes, the object has 5632");
     let newer = with_trailer(|trailer| trailer[8] = 7);
-    check(&newer, size, Kind::Unsupported, "bundle format version 7 is newer than this build reads (2)");
+    check(&newer, size, Kind::Unsupported, "bundle format version 7 is newer than this build reads (3)");
     let zero = with_trailer(|trailer| trailer[8] = 0);
     check(&zero, size, Kind::Corrupt, "footer: there is no format version 0 at byte 4064");
     let huge = with_trailer(|trailer| trailer[12..16].fill(0xff));

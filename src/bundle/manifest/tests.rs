@@ -61,7 +61,7 @@ fn a_later_version_is_refused_by_name_whatever_else_it_holds() {
         let error = Manifest::parse(json.as_bytes()).expect_err(json);
         assert_eq!((error.kind(), error.to_string()), (kind, message.to_owned()));
     };
-    let newer = "bundle format version 7 is newer than this build reads (2)";
+    let newer = "bundle format version 7 is newer than this build reads (3)";
     check(r#"{"format_version": 7, "nothing": "known"}"#, Kind::Unsupported, newer);
     check(r#"{"format_version": 0}"#, Kind::Corrupt, "manifest: format_version is 0");
     let missing = "manifest at line 1, column 2: missing field `format_version` at line 1 column 2";
@@ -124,7 +124,7 @@ fn torn() -> (Manifest, BlockIndex) {
     for frame in frames(&[100, 200, 250], 10) {
         writer.add(frame.position, &frame.bytes, frame.facts).expect("a frame");
     }
-    writer.add(550, &log_lines(0, 50), FrameFacts::default()).expect("the torn tail");
+    writer.add(550, &log_lines(0, 50), FrameFacts::torn_tail()).expect("the torn tail");
     let blocks = writer.finish().expect("blocks");
     (manifest_of(std::slice::from_ref(&blocks)), blocks.index)
 }

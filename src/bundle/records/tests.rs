@@ -16,6 +16,7 @@ fn two_blocks() -> BlockIndex {
         first_ordinal: 0,
         records: 9,
         frames: 3,
+        is_undecoded: false,
         offsets: OffsetRange::new(40, 51),
         times: Some(TimeRange { min_ms: -1, max_ms: 258 }),
         position: 0,
@@ -143,7 +144,7 @@ fn an_index_that_contradicts_itself_is_refused_though_its_checksum_fits() {
     check(lengths, &|bytes| bytes[FIRST + 8..FIRST + 12].fill(0xff));
     check("no zstd frame opens to so much", &|bytes| bytes[FIRST..FIRST + 4].fill(0));
     check("no zstd frame opens to so much", &|bytes| bytes[FIRST + 11] = 0x7f);
-    check("a block has unknown flags", &|bytes| bytes[FIRST + 64] = 7);
+    check("a block has unknown flags", &|bytes| bytes[FIRST + 64] = 11);
     check("a block's offsets are no range", &|bytes| bytes[FIRST + 24] = 52);
     check("a block's offsets are no range", &|bytes| bytes[TORN + 32] = 1);
     check("a block's times are no range", &|bytes| bytes[FIRST + 55] = 0x80);
@@ -151,7 +152,9 @@ fn an_index_that_contradicts_itself_is_refused_though_its_checksum_fits() {
     let counts = "a block's counts contradict one another";
     check(counts, &|bytes| bytes[FIRST + 12] = 0);
     check(counts, &|bytes| bytes[FIRST + 16] = 0);
-    check(counts, &|bytes| bytes[TORN + 12] = 1);
+    check(counts, &|bytes| bytes[FIRST + 64] = 4);
+    check(counts, &|bytes| bytes[FIRST + 64] = 7);
+    check(counts, &|bytes| bytes[TORN + 64] = 4);
     check(counts, &|bytes| bytes[TORN + 16] = 1);
     check(counts, &|bytes| bytes[TORN + 64] = 1);
     check("a field runs past the end", &|bytes| bytes[FIRST + 71] = 0xff);

@@ -2,9 +2,7 @@ use super::super::sample::{
     blocks_of, bundle_of, footer_of, forge, frames, hot_ranges, index_files, log_lines, manifest_of,
     two_slices,
 };
-use super::super::{
-    BLOCK_PLAIN_BYTES, BlockWriter, Built, FORMAT_VERSION, FrameFacts, IndexSegmentFacts, assemble,
-};
+use super::super::{BLOCK_PLAIN_BYTES, BlockWriter, Built, FrameFacts, IndexSegmentFacts, assemble};
 use super::*;
 
 fn small() -> Bytes {
@@ -134,7 +132,7 @@ fn forged(change: impl FnOnce(&mut Vec<(String, Vec<u8>)>)) -> Bytes {
         .map(|member| (member.name.clone(), member.within(0, &object).expect("it is there").to_vec()))
         .collect();
     change(&mut parts);
-    forge(FORMAT_VERSION, &parts)
+    forge(2, &parts)
 }
 
 #[test]
@@ -189,7 +187,7 @@ fn bundles_of_every_shape_are_sound() {
         [0, 1, 2, 3]
     );
     let mut writer = BlockWriter::new().expect("a context");
-    writer.add(0, &log_lines(1, 40), FrameFacts::default()).expect("the torn tail");
+    writer.add(0, &log_lines(1, 40), FrameFacts::torn_tail()).expect("the torn tail");
     let torn = bundle("a torn tail only", vec![writer.finish().expect("blocks")]);
     assert_eq!(torn.manifest.segment.torn_tail_bytes, 40);
 

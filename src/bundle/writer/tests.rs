@@ -48,6 +48,7 @@ fn an_entry_says_what_the_frames_of_its_block_hold() {
             min_timestamp_ms: times.map(|times| times.0),
             max_timestamp_ms: times.map(|times| times.1),
             data_records,
+            ..FrameFacts::default()
         },
     };
     let blocks = blocks_of(&[
@@ -73,7 +74,7 @@ fn the_torn_tail_is_a_block_of_its_own_and_the_last() {
             writer.add(frame.position, &frame.bytes, frame.facts).expect("a frame");
         }
         let torn = log_lines(9, torn_len);
-        writer.add(300, &torn, FrameFacts::default()).expect("the torn tail");
+        writer.add(300, &torn, FrameFacts::torn_tail()).expect("the torn tail");
         let more = writer.add(300 + torn_len as u64, &torn, whole[0].facts);
         assert!(matches!(more, Err(BlockWriterError::OutOfOrder { .. })), "nothing follows it");
         let blocks = writer.finish().expect("blocks");
@@ -88,8 +89,13 @@ fn the_torn_tail_is_a_block_of_its_own_and_the_last() {
 #[test]
 fn what_cannot_be_is_refused() {
     let range = OffsetRange::new(0, 0);
-    let times =
-        |min, max| FrameFacts { range, min_timestamp_ms: min, max_timestamp_ms: max, data_records: 1 };
+    let times = |min, max| FrameFacts {
+        range,
+        min_timestamp_ms: min,
+        max_timestamp_ms: max,
+        data_records: 1,
+        ..FrameFacts::default()
+    };
     let good = times(Some(1), Some(1));
     let check = |position, bytes: &'static [u8], facts, message: &str| {
         let mut writer = BlockWriter::new().expect("a context");

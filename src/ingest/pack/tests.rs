@@ -34,7 +34,8 @@ async fn the_gaps_of_a_compacted_log_are_counted_with_the_bundle_that_lists_them
     );
     let job = Arc::new(Stats::default().job_started(&SegmentId::new("a").expect("short"), source.bytes_read));
     let settings = TopicSettings::default();
-    let (mut reader, mut packer) = slice::begin(&settings, &meter, &job).expect("a beginning");
+    let (mut reader, mut packer) =
+        slice::begin(&settings, &meter, crate::ingest::Undecodable::Refuse, &job).expect("a beginning");
     let pieces: Vec<Piece> = frames.into_iter().map(Piece::Frame).collect();
     let facts = reader.add(&pieces).expect("read");
     packer.add(pieces, &facts).expect("packed");

@@ -32,6 +32,7 @@ async fn slices(budget: &Budget) -> Slices {
         settings: Arc::default(),
         meter: Meter::new(reservation),
         segment_bytes: 1 << 30,
+        undecodable: Undecodable::Refuse,
         job: Arc::new(Stats::default().job_started(&segment_id, 1 << 30)),
     })
 }

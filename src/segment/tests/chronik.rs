@@ -74,7 +74,7 @@ fn check_reason(reason: &str, bytes: &[u8]) {
 fn a_v2_frame_is_read_as_its_bytes_say() {
     let (frame, decoded) = decode(V2).expect("a whole frame");
     assert_eq!(frame.partition, TopicPartition::new("t", 7).ok());
-    assert_eq!(decoded.range, OffsetRange::new(100, 103).expect("a range"));
+    assert_eq!(decoded.range, OffsetRange::new(100, 103));
     assert_eq!((decoded.min_timestamp_ms, decoded.max_timestamp_ms), (Some(1_005), Some(1_005)));
     let records: Vec<_> = decoded.records.iter().collect();
     assert_eq!(records.len(), 1);
@@ -88,7 +88,7 @@ fn a_v2_frame_is_read_as_its_bytes_say() {
 fn a_v1_frame_is_read_as_its_bytes_say() {
     let (frame, decoded) = decode(V1).expect("a whole frame");
     assert_eq!(frame.partition, None);
-    assert_eq!(decoded.range, OffsetRange::new(42, 42).expect("a range"));
+    assert_eq!(decoded.range, OffsetRange::new(42, 42));
     let records: Vec<_> = decoded.records.iter().collect();
     assert_eq!((records[0].offset(), records[0].timestamp_ms()), (42, Some(1_000)));
     assert_eq!((records[0].key(), records[0].value()), (Some(&b"k"[..]), Some(&b"v1"[..])));
@@ -148,11 +148,52 @@ fn a_head_that_disagrees_with_its_contents_is_corrupt() {
     check_reason("HEAD_DISAGREES", &v2(&data, &v2_trailer(99, 100, 1)));
     check_reason("HEAD_DISAGREES", &v2(&data, &v2_trailer(100, 100, 2)));
     check_reason("HEAD_DISAGREES", &v2(&data, &v2_trailer(100, 100, -1)));
-    check_reason("BAD_RECORD_OFFSET", &v2(&data, &v2_trailer(101, 102, 1)));
+    check_reason("HEAD_DISAGREES", &v2(&data, &v2_trailer(101, 102, 1)));
     check_reason("BAD_OFFSETS", &v2(&data, &v2_trailer(100, 99, 1)));
     check_reason("BAD_OFFSETS", &v2(&data, &v2_trailer(-1, 100, 1)));
-    let outside = canonical(CanonicalHead::default(), &entry(101, 0, None, None), &[]);
-    check_reason("BAD_RECORD_OFFSET", &v2(&outside, &v2_trailer(100, 100, 1)));
+    check_reason("BAD_OFFSETS", &v2(&data, &v2_trailer(100, 98, 0)));
+}
+
+/// A frame of `orders`/3 with records at these offsets, as the broker writes it: the last offset is the base offset and their number, less one.
+fn at_offsets(offsets: &[i64]) -> Vec<u8> {
+    let records: Vec<u8> = offsets.iter().flat_map(|offset| entry(*offset, 0, None, Some(b"v"))).collect();
+    let count = offsets.len();
+    let head = CanonicalHead { count: count as u64, ..CanonicalHead::default() };
+    v2(&canonical(head, &records, &[]), &v2_trailer(100, 99 + count as i64, count as i32))
+}
+
+#[test]
+fn a_producers_deltas_with_gaps_are_gaps() {
+    for (offsets, covered) in [
+        (&[100, 105, 109][..], (100, 109)),
+        (&[105], (100, 105)),
+        (&[100, 98, 101], (98, 102)),
+        (&[-3, 100], (100, 101)),
+    ] {
+        let (frame, decoded) = decode(&at_offsets(offsets)).expect("sound");
+        let found: Vec<_> = decoded.records.iter().map(|record| record.offset()).collect();
+        assert_eq!(found, offsets);
+        assert_eq!(decoded.range, OffsetRange::new(covered.0, covered.1), "{offsets:?}");
+        assert_eq!(decoded.anomalies, Anomalies::of(Anomaly::RecordOffset));
+        assert_eq!(frame.claimed_records(), Some(offsets.len() as u64));
+    }
+    assert!(
+        decode(&at_offsets(&[101, 100])).expect("sound").1.anomalies.is_empty(),
+        "order is not asked for"
+    );
+}
+
+#[test]
+fn a_frame_of_no_records_covers_no_offset_and_stands_at_one() {
+    for base in [0, 100] {
+        let head = CanonicalHead { base_offset: base, count: 0, ..CanonicalHead::default() };
+        let bytes = v2(&canonical(head, &[], &[]), &v2_trailer(base, base - 1, 0));
+        let (frame, decoded) = decode(&bytes).expect("sound");
+        assert_eq!((decoded.base_offset, decoded.range, frame.claimed_range()), (base, None, None));
+        assert_eq!(decoded.anomalies, Anomalies::of(Anomaly::EmptyFrame));
+        assert_eq!(frame.claimed_records(), Some(0));
+        assert_eq!(frame.kafka_batch(1 << 20).expect("sound"), Err(NoBatch::Empty));
+    }
 }
 
 #[test]
@@ -246,19 +287,27 @@ fn the_producers_own_batch_is_checked() {
     // Its offset and leader epoch are the broker's to set: no checksum covers them, and they may be any.
     let head = BatchHead { base_offset: 0, leader_epoch: -1, ..BatchHead::default() };
     let whole = batch(head, &record(0, 0, None, None));
-    assert!(decode(&with(&whole)).is_ok());
+    // Damaged, it is kept and marked, and never handed out; the broker's own record is sound.
+    let check_damaged = |original: &[u8]| {
+        let (frame, decoded) = decode(&with(original)).expect("sound");
+        assert_eq!(decoded.anomalies, Anomalies::of(Anomaly::OriginalBatchDamaged));
+        assert_eq!(decoded.records.records.len(), 1);
+        let batch = frame.kafka_batch(1 << 20).expect("sound");
+        assert!(matches!(batch, Err(NoBatch::Damaged { .. })), "{batch:?}");
+    };
+    assert!(decode(&with(&whole)).expect("sound").1.anomalies.is_empty());
     for at in 8..whole.len() {
         let mut damaged = whole.clone();
         damaged[at] ^= 1;
         if (12..16).contains(&at) {
-            assert!(decode(&with(&damaged)).is_ok());
+            assert!(decode(&with(&damaged)).expect("sound").1.anomalies.is_empty());
         } else {
-            check_reason("ORIGINAL_BATCH_DAMAGED", &with(&damaged));
+            check_damaged(&damaged);
         }
     }
-    check_reason("ORIGINAL_BATCH_DAMAGED", &with(&whole[..60]));
-    check_reason("ORIGINAL_BATCH_DAMAGED", &with(&[]));
-    check_reason("ORIGINAL_BATCH_DAMAGED", &with(&[&whole[..], &[0]].concat()));
+    check_damaged(&whole[..60]);
+    check_damaged(&[]);
+    check_damaged(&[&whole[..], &[0]].concat());
 }
 
 #[test]

@@ -2,8 +2,12 @@
 
 use std::io::Write;
 
-use super::super::codec::open;
+use super::super::codec::{self, opens_beyond};
 use super::*;
+
+fn open(codec: Codec, input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Fault> {
+    codec::open(codec, input, bytes_max).map(|opened| opened.bytes)
+}
 
 const CODECS: [Codec; 4] = [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
 
@@ -116,13 +120,18 @@ fn a_cut_stream_never_passes_for_a_whole_one() {
 }
 
 #[test]
-fn bytes_behind_a_streams_end_are_corruption() {
-    use CompressionFlaw::{Broken, CutOff, FollowedByBytes};
+fn bytes_behind_a_streams_end_are_passed_over_where_kafka_passes_over_them() {
+    use CompressionFlaw::{Broken, CutOff};
     let plain = log_lines(10_000);
-    for garbage in [&b"\0"[..], b"garbage", b"\0\0\0\0", &[0; 100]] {
+    let left_over = |codec, packed: &[u8]| {
+        let opened = codec::open(codec, packed, 1 << 20).unwrap_or_else(|fault| panic!("{codec}: {fault}"));
+        assert!(opened.bytes == plain, "{codec}");
+        assert_eq!(opened.anomalies, Anomalies::of(Anomaly::BytesLeftOver), "{codec}");
+    };
+    for garbage in [&b"\0"[..], b"garbage", b"\0\0\0\0", &[0; 100], &[0x1f, 0x8b], &[0x1f, 0x8b, 8, 4]] {
         let with = |packed: Vec<u8>| [&packed[..], garbage].concat();
         for codec in [Codec::Gzip, Codec::Lz4] {
-            check_flaw(codec, &[FollowedByBytes], &with(compress(codec, &plain)));
+            left_over(codec, &with(compress(codec, &plain)));
         }
         check_flaw(Codec::Zstd, &[Broken, CutOff], &with(compress(Codec::Zstd, &plain)));
         check_flaw(
@@ -131,14 +140,43 @@ fn bytes_behind_a_streams_end_are_corruption() {
             &with(snap::raw::Encoder::new().compress_vec(&plain).expect("small")),
         );
     }
-    check_flaw(
-        Codec::Snappy,
-        &[Broken, CutOff],
-        &[&compress(Codec::Snappy, &plain)[..], b"garbage"].concat(),
-    );
-    // Kafka's reader ends with the first LZ4 frame, so nobody writes a second.
-    let twice = [compress(Codec::Lz4, &plain), compress(Codec::Lz4, &plain)].concat();
-    check_flaw(Codec::Lz4, &[FollowedByBytes], &twice);
+    let snappy = compress(Codec::Snappy, &plain);
+    for short in 1..4 {
+        left_over(Codec::Snappy, &[&snappy[..], &[0; 3][..short]].concat());
+    }
+    check_flaw(Codec::Snappy, &[Broken, CutOff], &[&snappy[..], b"garbage"].concat());
+    check_flaw(Codec::Snappy, &[Broken, CutOff], &[&snappy[..], &[0; 4]].concat());
+    // Kafka's reader ends with the first LZ4 frame.
+    left_over(Codec::Lz4, &compress(Codec::Lz4, &plain).repeat(2));
+}
+
+#[test]
+fn an_lz4_frame_whose_content_has_another_checksum_opens_as_it_does_for_kafka() {
+    let plain = log_lines(200_000);
+    let info = || lz4_flex::frame::FrameInfo::new().block_size(lz4_flex::frame::BlockSize::Max64KB);
+    let mut checksum = lz4(&plain, info().content_checksum(true));
+    *checksum.last_mut().expect("bytes") ^= 1;
+    let opened = codec::open(Codec::Lz4, &checksum, 1 << 20).expect("it opens");
+    assert!(opened.bytes == plain);
+    assert_eq!(opened.anomalies, Anomalies::of(Anomaly::ContentChecksum));
+    // A block's own checksum counts.
+    let mut block = lz4(&plain, info().block_checksums(true));
+    let at = block.len() - 10;
+    block[at] ^= 1;
+    check_flaw(Codec::Lz4, &[CompressionFlaw::Broken], &block);
+}
+
+#[test]
+fn what_opens_beyond_a_bound_is_known_without_opening_it() {
+    for codec in CODECS {
+        for len in [1, 1_000, 300_000] {
+            let packed = compress(codec, &log_lines(len));
+            for (bound, beyond) in [(len - 1, true), (len, false), (len + 1, false)] {
+                assert_eq!(opens_beyond(codec, &packed, bound), beyond, "{codec} {len} {bound}");
+            }
+        }
+        assert!(!opens_beyond(codec, b"\xffgarbage", 1), "{codec}");
+    }
 }
 
 #[test]

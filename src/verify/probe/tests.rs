@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::archive::catalog;
-use crate::bundle::{FORMAT_VERSION, FieldFacts, IndexFacts, RecordsFacts, SegmentFacts, TantivyFacts};
+use crate::bundle::{FieldFacts, IndexFacts, RecordsFacts, SegmentFacts, TantivyFacts, UndecodedFacts};
 use crate::ids::SegmentFormat;
 use crate::index::{IndexBuilder, TopicSettings, assemble};
 use crate::record::{HeaderSpans, RecordBatch, RecordSpans, Span};
@@ -62,7 +62,7 @@ fn look_up(batch: &RecordBatch, settings: TopicSettings) -> (Vec<String>, u64) {
 
 fn manifest(index: IndexFacts) -> Manifest {
     Manifest {
-        format_version: FORMAT_VERSION,
+        format_version: 2,
         created_by: String::new(),
         tantivy: TantivyFacts { version: String::new(), dictionary: String::new() },
         topic: "t".to_owned(),
@@ -76,6 +76,8 @@ fn manifest(index: IndexFacts) -> Manifest {
         min_timestamp_ms: None,
         max_timestamp_ms: None,
         gaps: vec![],
+        anomalies: std::collections::BTreeMap::new(),
+        undecoded: UndecodedFacts::default(),
         segment: SegmentFacts {
             id: String::new(),
             format: SegmentFormat::KafkaLog,

@@ -1,0 +1,136 @@
+//! What is not as the format says in a frame that is read all the same, because Kafka's own reader reads it too.
+
+/// A kind of deviation from the format. The frame's bytes are kept as they are, its records are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Anomaly {
+    /// A frame without records whose last offset comes before its first: it covers no offset.
+    EmptyFrame,
+    /// The producer's own Kafka batch, kept within a Chronik record, is damaged. The record itself is sound.
+    OriginalBatchDamaged,
+    /// A Kafka batch that starts at or before the last offset of the batch in front of it.
+    OffsetsOutOfOrder,
+    /// A record's offset lies outside of what its frame's head says, or (Kafka) not behind that of the record before it.
+    RecordOffset,
+    /// Bytes behind the end of a compressed stream, or records in a batch that counts none.
+    BytesLeftOver,
+    /// The checksum or the size of a compressed stream's content does not hold; Kafka's reader looks at neither.
+    ContentChecksum,
+    /// A negative length other than -1, which stands for null.
+    NegativeLength,
+    /// A Kafka message of magic 0, from before record batches.
+    KafkaMagic0,
+    /// A Kafka message of magic 1, from before record batches.
+    KafkaMagic1,
+}
+
+/// How many kinds there are.
+const KINDS: usize = 9;
+
+impl Anomaly {
+    /// All kinds.
+    pub const ALL: [Self; KINDS] = [
+        Self::EmptyFrame,
+        Self::OriginalBatchDamaged,
+        Self::OffsetsOutOfOrder,
+        Self::RecordOffset,
+        Self::BytesLeftOver,
+        Self::ContentChecksum,
+        Self::NegativeLength,
+        Self::KafkaMagic0,
+        Self::KafkaMagic1,
+    ];
+
+    /// The kind's stable name, in manifests and answers: part of the contract, so these never change.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EmptyFrame => "EMPTY_FRAME",
+            Self::OriginalBatchDamaged => "ORIGINAL_BATCH_DAMAGED",
+            Self::OffsetsOutOfOrder => "OFFSETS_OUT_OF_ORDER",
+            Self::RecordOffset => "BAD_RECORD_OFFSET",
+            Self::BytesLeftOver => "BYTES_LEFT_OVER",
+            Self::ContentChecksum => "BAD_CONTENT_CHECKSUM",
+            Self::NegativeLength => "NEGATIVE_LENGTH",
+            Self::KafkaMagic0 => "KAFKA_MAGIC_0",
+            Self::KafkaMagic1 => "KAFKA_MAGIC_1",
+        }
+    }
+
+    fn bit(self) -> u16 {
+        1 << self as u16
+    }
+}
+
+/// The anomalies of one frame: a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Anomalies(u16);
+
+impl Anomalies {
+    /// The set of one.
+    pub fn of(anomaly: Anomaly) -> Self {
+        Self(anomaly.bit())
+    }
+
+    /// Adds one.
+    pub fn insert(&mut self, anomaly: Anomaly) {
+        self.0 |= anomaly.bit();
+    }
+
+    /// Adds all of another set.
+    pub fn extend(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// Whether one is among them.
+    pub fn contains(self, anomaly: Anomaly) -> bool {
+        self.0 & anomaly.bit() != 0
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Those that there are.
+    pub fn iter(self) -> impl Iterator<Item = Anomaly> {
+        Anomaly::ALL.into_iter().filter(move |one| self.contains(*one))
+    }
+}
+
+/// How many frames have each anomaly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AnomalyCounts([u64; KINDS]);
+
+impl AnomalyCounts {
+    /// Counts a frame.
+    pub fn add(&mut self, anomalies: Anomalies) {
+        anomalies.iter().for_each(|one| self.0[one as usize] += 1);
+    }
+
+    /// Adds what another one counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(count, more)| *count += more);
+    }
+
+    /// The kinds that there are, by name, with their numbers of frames.
+    pub fn by_name(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counted = Anomaly::ALL.into_iter().map(|one| (one.name(), self.0[one as usize]));
+        counted.filter(|(_, count)| *count > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_place_and_a_name_of_its_own() {
+        let mut counts = AnomalyCounts::default();
+        for (place, one) in Anomaly::ALL.into_iter().enumerate() {
+            assert_eq!(one as usize, place);
+            counts.add(Anomalies::of(one));
+        }
+        let names: std::collections::BTreeSet<_> = counts.by_name().collect();
+        assert_eq!(names.len(), KINDS);
+        assert!(names.iter().all(|(_, count)| *count == 1));
+    }
+}

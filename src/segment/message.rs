@@ -1,0 +1,299 @@
+//! Kafka messages of magic 0 and 1, from before record batches, as they still lie in segments of logs that were never rewritten.
+//!
+//! The format is Kafka's "message set" (its documentation, section Old Message Format; KIP-31, KIP-32). Where the documentation is silent,
+//! `LegacyRecord` and `AbstractLegacyRecordBatch` of its Java clients decide. A message is a frame of its own; a compressed one holds
+//! further messages in its value.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::codec::{self, Codec};
+use super::gather::Gather;
+use super::kafka::MAGIC_AT;
+use super::{Anomalies, Anomaly, DecodedFrame, Fault};
+use crate::ids::OffsetRange;
+use crate::record::Span;
+
+/// The smallest length field: CRC, magic, attributes, key length and value length of magic 0.
+pub(super) const LENGTH_MIN: i32 = 14;
+/// Offset and length, which the length field does not count.
+const OVERHEAD: usize = 12;
+/// What the CRC-32 covers starts at the magic.
+const CRC_AT: usize = 12;
+const ATTRIBUTES_AT: usize = 17;
+const TIMESTAMP_AT: usize = 18;
+/// Where the key's length is, of magic 0 and of magic 1.
+const KEY_AT: [usize; 2] = [18, 26];
+
+const ATTRIBUTE_LOG_APPEND_TIME: u8 = 1 << 3;
+
+/// A message's parts.
+struct Message {
+    offset: i64,
+    magic: u8,
+    attributes: u8,
+    /// -1 for none: magic 0 has no time.
+    timestamp: i64,
+    key: Option<Span>,
+    value: Option<Span>,
+    anomalies: Anomalies,
+}
+
+impl Message {
+    /// Reads the message that takes up `bytes[start..end]`, and checks its CRC-32.
+    fn parse(bytes: &[u8], start: usize, end: usize) -> Result<Self, Fault> {
+        let whole = &bytes[start..end];
+        check_crc(whole)?;
+        let magic = whole[MAGIC_AT];
+        let key_at = *KEY_AT.get(usize::from(magic)).ok_or(Fault::BadMagic { found: magic.into() })?;
+        let least = key_at + 8 - OVERHEAD;
+        if whole.len() < OVERHEAD + least {
+            let length = (whole.len() - OVERHEAD) as i64;
+            return Err(Fault::BadLength { length, least: least as i64 });
+        }
+        let mut fields = Fields { bytes: whole, at: key_at, start, anomalies: Anomalies::default() };
+        let bad = |part| Fault::BadRecord { record: 0, part };
+        let key = fields.nullable().ok_or(bad("its key"))?;
+        let value = fields.nullable().ok_or(bad("its value"))?;
+        let mut anomalies = fields.anomalies;
+        if fields.at < whole.len() {
+            anomalies.insert(Anomaly::BytesLeftOver);
+        }
+        anomalies.insert(if magic == 0 { Anomaly::KafkaMagic0 } else { Anomaly::KafkaMagic1 });
+        let timestamp = if magic == 0 { -1 } else { i64_at(whole, TIMESTAMP_AT) };
+        let (offset, attributes) = (i64_at(whole, 0), whole[ATTRIBUTES_AT]);
+        Ok(Self { offset, magic, attributes, timestamp, key, value, anomalies })
+    }
+
+    fn codec(&self) -> Result<Codec, Fault> {
+        codec_of(self.attributes)
+    }
+
+    fn is_of_append_time(&self) -> bool {
+        self.magic == 1 && self.attributes & ATTRIBUTE_LOG_APPEND_TIME != 0
+    }
+}
+
+/// Zstandard came with batches.
+fn codec_of(attributes: u8) -> Result<Codec, Fault> {
+    match Codec::of_attributes(attributes.into())? {
+        Codec::Zstd => Err(Fault::UnknownCodec { id: Codec::Zstd as u8 }),
+        codec => Ok(codec),
+    }
+}
+
+fn i64_at(bytes: &[u8], at: usize) -> i64 {
+    i64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+fn i32_at(bytes: &[u8], at: usize) -> i32 {
+    i32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+/// Whether a frame is such a message.
+pub(super) fn is_one(frame: &[u8]) -> bool {
+    frame[MAGIC_AT] <= 1
+}
+
+/// Whether the bytes from the magic to the message's end are those that its CRC-32 was made of.
+pub(super) fn check_crc(message: &[u8]) -> Result<(), Fault> {
+    let stored = i32_at(message, CRC_AT) as u32;
+    let computed = crc32fast::hash(&message[MAGIC_AT..]);
+    if stored == computed { Ok(()) } else { Err(Fault::CrcMismatch { stored, computed }) }
+}
+
+/// Whether the lengths in a would-be message add up to it: far cheaper to ask than its checksum.
+pub(super) fn is_plausible(message: &[u8]) -> bool {
+    let Some(key_at) = KEY_AT.get(usize::from(message[MAGIC_AT])) else { return false };
+    let mut fields = Fields { bytes: message, at: *key_at, start: 0, anomalies: Anomalies::default() };
+    let adds_up = fields.nullable().is_some() && fields.nullable().is_some();
+    adds_up && fields.at == message.len() && codec_of(message[ATTRIBUTES_AT]).is_ok()
+}
+
+/// The offset of a message that is not compressed; a compressed one says only the last of those in it.
+pub(super) fn claimed_range(message: &[u8]) -> Option<OffsetRange> {
+    let offset = i64_at(message, 0);
+    let is_single = matches!(codec_of(message[ATTRIBUTES_AT]), Ok(Codec::None));
+    OffsetRange::new(offset, offset).filter(|_| is_single && offset >= 0)
+}
+
+/// The number of records: of a compressed message only its opened value tells.
+pub(super) fn claimed_records(message: &Bytes, decoded_bytes_max: usize) -> Option<u64> {
+    match codec_of(message[ATTRIBUTES_AT]) {
+        Ok(Codec::None) => Some(1),
+        Ok(_) => Some(decode(message, decoded_bytes_max).ok()?.records.records.len() as u64),
+        Err(_) => None,
+    }
+}
+
+/// What a message opens to, about: as of batches.
+pub(super) fn opened_bytes_guess(message: &[u8]) -> u64 {
+    let size = message.len() as u64;
+    match codec_of(message[ATTRIBUTES_AT]) {
+        Ok(Codec::None) | Err(_) => size,
+        Ok(Codec::Snappy | Codec::Lz4) => 2 * size,
+        Ok(Codec::Gzip | Codec::Zstd) => 4 * size,
+    }
+}
+
+/// Whether the messages in a compressed one open to more than so many bytes.
+pub(super) fn opens_beyond(message: &Bytes, bytes_max: usize) -> bool {
+    let Ok(outer) = Message::parse(message, 0, message.len()) else { return false };
+    let value = outer.value.map_or(&[][..], |value| value.of(message));
+    outer.codec().is_ok_and(|codec| codec::opens_beyond(codec, value, bytes_max))
+}
+
+/// Decodes a message. `frame` is as long as its length field says: splitting saw to that.
+pub(super) fn decode(frame: &Bytes, decoded_bytes_max: usize) -> Result<DecodedFrame, Fault> {
+    let outer = Message::parse(frame, 0, frame.len())?;
+    let range = OffsetRange::new(outer.offset, outer.offset);
+    let codec = outer.codec()?;
+    if codec == Codec::None {
+        let mut gather = Gather::new(1, false, 0, decoded_bytes_max)?;
+        gather.anomalies = outer.anomalies;
+        gather.record(outer.offset, outer.timestamp, outer.key, outer.value, 0);
+        return gather.finish(outer.offset, range, frame.clone());
+    }
+    let bad = |part| Fault::BadFrame { part };
+    let value = outer.value.ok_or(bad("a compressed message without a value"))?.of(frame);
+    let section = match (outer.magic, codec) {
+        (0, Codec::Lz4) => with_header_checksum(value),
+        _ => Cow::Borrowed(value),
+    };
+    let opened = codec::open(codec, &section, decoded_bytes_max.min(u32::MAX as usize))?;
+    let bytes_used = opened.bytes.len();
+    let places = places(&opened.bytes)?;
+    let first = opened.bytes.get(places.last().ok_or(bad("a compressed message without messages"))?.0..);
+    let last_inner = first.map_or(0, |last| i64_at(last, 0));
+    let mut gather = Gather::new(places.len(), false, bytes_used, decoded_bytes_max)?;
+    (gather.codec, gather.anomalies) = (codec, opened.anomalies);
+    gather.anomalies.extend(outer.anomalies);
+    if places.last().is_some_and(|(_, end)| *end < bytes_used) {
+        gather.anomalies.insert(Anomaly::BytesLeftOver);
+    }
+    // Offsets within magic 1 count from the first message's; some producers, and so some brokers, left the outer one at zero.
+    let base = match outer.magic {
+        0 => 0,
+        _ if outer.offset == 0 => 0,
+        _ if outer.offset < last_inner => {
+            return Err(Fault::BadOffsets { base: outer.offset, last: last_inner });
+        }
+        _ => outer.offset - last_inner,
+    };
+    for (nth, (start, end)) in places.into_iter().enumerate() {
+        inner(&outer, base, nth as u32, &opened.bytes, start..end, &mut gather)?;
+    }
+    gather.finish(outer.offset, range, Bytes::from(opened.bytes))
+}
+
+/// Reads one message of those in a compressed one.
+fn inner(
+    outer: &Message,
+    base: i64,
+    record: u32,
+    bytes: &[u8],
+    place: std::ops::Range<usize>,
+    gather: &mut Gather,
+) -> Result<(), Fault> {
+    let message = Message::parse(bytes, place.start, place.end)?;
+    if message.codec()? != Codec::None {
+        return Err(Fault::BadRecord { record, part: "it is compressed within a compressed message" });
+    }
+    let offset = base.checked_add(message.offset);
+    let offset = offset.ok_or(Fault::BadRecordOffset { record, offset: message.offset })?;
+    gather.anomalies.extend(message.anomalies);
+    if offset < 0 || offset > outer.offset {
+        gather.unexpected_offset(offset);
+    } else {
+        gather.covers(offset);
+    }
+    let timestamp = match message.magic {
+        1 if outer.is_of_append_time() => outer.timestamp,
+        _ => message.timestamp,
+    };
+    gather.record(offset, timestamp, message.key, message.value, 0);
+    Ok(())
+}
+
+/// Where the messages in an opened value lie. One that is cut off at the end is none: brokers cut answers anywhere, and clients pass over it.
+fn places(opened: &[u8]) -> Result<Vec<(usize, usize)>, Fault> {
+    let (mut places, mut at) = (Vec::new(), 0);
+    while opened.len() - at >= OVERHEAD {
+        let length = i32_at(opened, at + 8);
+        if length < LENGTH_MIN {
+            return Err(Fault::BadLength { length: length.into(), least: LENGTH_MIN.into() });
+        }
+        let Some(end) = at.checked_add(OVERHEAD + length as usize).filter(|end| *end <= opened.len()) else {
+            break;
+        };
+        places.push((at, end));
+        at = end;
+    }
+    Ok(places)
+}
+
+/// An LZ4 frame with the header checksum that its header has: clients of magic 0 wrote another one, computed over the magic number too, and
+/// Kafka's reader does not look at it.
+fn with_header_checksum(frame: &[u8]) -> Cow<'_, [u8]> {
+    let Some(flags) = frame.get(4) else { return Cow::Borrowed(frame) };
+    let end = 6 + if flags & 1 << 3 != 0 { 8 } else { 0 } + if flags & 1 != 0 { 4 } else { 0 };
+    let Some(descriptor) = frame.get(4..end) else { return Cow::Borrowed(frame) };
+    let checksum = (xxh32_of_few(descriptor) >> 8) as u8;
+    match frame.get(end) {
+        Some(found) if *found != checksum => {
+            let mut mended = frame.to_vec();
+            mended[end] = checksum;
+            Cow::Owned(mended)
+        }
+        _ => Cow::Borrowed(frame),
+    }
+}
+
+/// XXH32 with the seed 0, of fewer than 16 bytes (xxHash fast digest algorithm, section XXH32).
+fn xxh32_of_few(bytes: &[u8]) -> u32 {
+    const PRIMES: [u32; 5] = [0x9E37_79B1, 0x85EB_CA77, 0xC2B2_AE3D, 0x27D4_EB2F, 0x1656_67B1];
+    let mut hash = PRIMES[4].wrapping_add(bytes.len() as u32);
+    let lanes = bytes.chunks_exact(4);
+    let rest = lanes.remainder();
+    for lane in lanes {
+        let lane = u32::from_le_bytes(lane.try_into().expect("four bytes"));
+        hash = hash.wrapping_add(lane.wrapping_mul(PRIMES[2])).rotate_left(17).wrapping_mul(PRIMES[3]);
+    }
+    for byte in rest {
+        hash = hash.wrapping_add(u32::from(*byte).wrapping_mul(PRIMES[4]));
+        hash = hash.rotate_left(11).wrapping_mul(PRIMES[0]);
+    }
+    hash = (hash ^ hash >> 15).wrapping_mul(PRIMES[1]);
+    hash = (hash ^ hash >> 13).wrapping_mul(PRIMES[2]);
+    hash ^ hash >> 16
+}
+
+/// Reads a message's key and value; `None` where they reach past its end.
+struct Fields<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    /// Where the message starts in what spans point into.
+    start: usize,
+    anomalies: Anomalies,
+}
+
+impl Fields<'_> {
+    /// A length and as many bytes; -1 stands for null, and Kafka's reader takes all that are negative for it.
+    fn nullable(&mut self) -> Option<Option<Span>> {
+        let len = i32::from_be_bytes(*self.bytes.get(self.at..)?.first_chunk()?);
+        self.at += 4;
+        let Ok(len) = usize::try_from(len) else {
+            if len != -1 {
+                self.anomalies.insert(Anomaly::NegativeLength);
+            }
+            return Some(None);
+        };
+        if len > self.bytes.len() - self.at {
+            return None;
+        }
+        let span = Span { start: (self.start + self.at) as u32, len: len as u32 };
+        self.at += len;
+        Some(Some(span))
+    }
+}
