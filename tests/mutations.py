@@ -47,11 +47,11 @@ MUTATIONS = {
         ("src/ingest/upload.rs", ".buffered(UPLOADS_AT_ONCE)", '.buffered(UPLOADS_AT_ONCE)\n        .filter(|one| std::future::ready(one.is_ok() || !crate::mutant("01")))'),
     ]),
     "02": ("A frame that does not decode is kept as bytes and passed over.", "lessons::lesson_02", [
-        ("src/ingest/slice.rs", "        let decoded = self.decode(frame)?;", """        if crate::mutant("02") && frame.decode(BATCH_BYTES_MAX).is_err() {
+        ("src/ingest/slice.rs", "        let decoded = match self.decode(frame)? {", """        if crate::mutant("02") && frame.decode(BATCH_BYTES_MAX).is_err() {
             self.tally.count_torn(frame.bytes.len());
             return Ok((FrameFacts::torn_tail(), 0));
         }
-        let decoded = self.decode(frame)?;"""),
+        let decoded = match self.decode(frame)? {"""),
     ]),
     "03": ("V1 records are read past.", "lessons::lesson_03", [
         ("src/segment/chronik.rs", "    gather.record(offset, timestamp, key, Some(value), 0);", """    if !crate::mutant("03") {
@@ -116,7 +116,8 @@ MUTATIONS = {
     ]),
     "14": ("LZ4 is a size and a block.", "lessons::lesson_14", [
         ("src/segment/codec.rs", "    let len = lz4_frame_len(input)?;", """    if crate::mutant("14") {
-        return lz4_flex::block::decompress_size_prepended(input).map_err(|_| CompressionFlaw::Broken.into());
+        let opened = lz4_flex::block::decompress_size_prepended(input);
+        return opened.map(Opened::from).map_err(|_| CompressionFlaw::Broken.into());
     }
     let len = lz4_frame_len(input)?;"""),
     ]),
@@ -524,6 +525,43 @@ MUTATIONS = {
             break;
         }
         let starts"""),
+    ]),
+    "empty-frame": ("A frame without records takes the offset at which it stands.", "anomalies::chronik::", [
+        ("src/ingest/tally.rs", "        if frame.range.is_none() {", """        if frame.range.is_none() && crate::mutant("empty-frame") {
+            self.cover(OffsetRange::new(frame.base_offset, frame.base_offset));
+        } else if frame.range.is_none() {"""),
+    ]),
+    "empty-end": ("A bundle covers what its key says, also where its frames cover nothing.", "anomalies::chronik::a_partition_of_frames", [
+        ("src/fetch/plan.rs", "archive.manifest().covered().map(", 'archive.manifest().covered().or_else(|| crate::mutant("empty-end").then(|| archive.manifest().key_range())).map('),
+    ]),
+    "damaged-original": ("A producer's batch is handed out as the broker kept it.", "anomalies::chronik::a_producers_damaged_batch", [
+        ("src/segment/batch.rs", "    if let Some(part) = damage {", '    if let Some(part) = damage.filter(|_| !crate::mutant("damaged-original")) {'),
+    ]),
+    "anomalies": ("Anomalies are read and not counted.", "anomalies::kafka::", [
+        ("src/segment/anomaly.rs", "        self.0 |= anomaly.bit();", """        if !crate::mutant("anomalies") {
+            self.0 |= anomaly.bit();
+        }"""),
+    ]),
+    "heads-lie": ("A frame is passed over by what its head says, whatever its records do.", "anomalies::kafka::records_behind", [
+        ("src/fetch/block.rs", ".filter(|_| !heads_lie)", '.filter(|_| !heads_lie || crate::mutant("heads-lie"))'),
+    ]),
+    "undecodable": ("A frame that cannot be decoded is kept whoever asked.", "anomalies::undecodable::a_frame_that_cannot", [
+        ("src/ingest/slice.rs", "let is_kept = self.undecodable == Undecodable::Keep &&", 'let is_kept = (self.undecodable == Undecodable::Keep || crate::mutant("undecodable")) &&'),
+    ]),
+    "undecodable-damaged": ("A damaged frame is one that cannot be decoded.", "anomalies::undecodable::a_frame_whose_checksum", [
+        ("src/segment.rs", "        !matches!(fault, Fault::CrcMismatch { .. }) &&", '        (!matches!(fault, Fault::CrcMismatch { .. }) || crate::mutant("undecodable-damaged")) &&'),
+    ]),
+    "undecodable-receipt": ("An agent believes that frames were kept which it wanted decoded.", "anomalies::undecodable::a_receipt_for_frames", [
+        ("src/client/receipt.rs", ".filter(|_| !request.keep_undecodable) {", '.filter(|_| !request.keep_undecodable && !crate::mutant("undecodable-receipt")) {'),
+    ]),
+    "zeros": ("Zeros behind the last frame are corrupt.", "anomalies::zeros::zeros_to_the_end", [
+        ("src/segment/zeros.rs", "    may_be.then_some(written)", '    may_be.then_some(written).filter(|_| !crate::mutant("zeros"))'),
+    ]),
+    "zeros-cut": ("A frame that zeros cut off is a damaged one.", "anomalies::zeros::zeros_to_the_end", [
+        ("src/segment/zeros.rs", "    zeros_at_end(frame) >= least &&", '    !crate::mutant("zeros-cut") && zeros_at_end(frame) >= least &&'),
+    ]),
+    "zeros-followed": ("Zeros are torn whatever follows them.", "anomalies::zeros::zeros_that_something_follows", [
+        ("src/segment/zeros.rs", "        bytes.iter().all(|byte| *byte == 0)", '        crate::mutant("zeros-followed") || bytes.iter().all(|byte| *byte == 0)'),
     ]),
     "retry-info": ("A worker without room is not asked how long.", "client::a_worker_without_room", [
         ("src/client/verdict.rs", "match asked(status) {", 'match asked(status).filter(|_| !crate::mutant("retry-info")) {'),

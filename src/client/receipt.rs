@@ -184,8 +184,8 @@ fn check_bytes(answer: &v1::IndexSegmentResponse, read: &Digest) -> Result<(), M
 
 fn check_records(answer: &v1::IndexSegmentResponse, read: &Read, request: &Request) -> Result<(), Mismatch> {
     let undecoded = answer.undecoded.as_ref().map_or(0, |undecoded| undecoded.claimed_record_count);
-    let decoded = u128::from(answer.record_count) + u128::from(answer.control_record_count);
-    let answered = decoded + u128::from(undecoded);
+    let answered = u128::from(answer.record_count) + u128::from(answer.control_record_count);
+    let answered = answered + u128::from(undecoded);
     if let Some(flaw) = &read.flaw {
         return Err(Mismatch::new("records", format!("what cannot be counted ({flaw})"), answered));
     }

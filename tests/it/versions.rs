@@ -22,7 +22,7 @@ struct Old {
 const ONE_RECORD: &str = "orders/3/0/00000000000000000007-00000000000000000007_00000001760000014018-00000001760000014018_41b60b0b5b88602c.tar";
 const ONE_RECORD_SHA256: &str = "5482639a299952ecefddb0bb53692b7131b3924b3cc7243c4b4b04ecb32ee686";
 
-const OLD: [Old; 3] = [
+const OLD: [Old; 4] = [
     Old {
         file: "version-1.tar",
         key: ONE_RECORD,
@@ -46,6 +46,14 @@ const OLD: [Old; 3] = [
         records: 160,
         sha256: "9af7ea3db54c95353712e51186efb34ae3dd84e6423b50b95163e4d0709c9649",
         query: ("value.http.method:POST", 40),
+    },
+    Old {
+        file: "version-3.tar",
+        key: "orders/3/0/00000000000000000000-00000000000000000034_00000001764000000000-00000001764000000021_f804e863dfff77d8.tar",
+        version: 3,
+        records: 27,
+        sha256: "852cbb8915d4c0b39eb0f709ca7b2f07eea246cdad94005bc6b29b446f685cd0",
+        query: ("w:last", 5),
     },
 ];
 

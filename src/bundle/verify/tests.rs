@@ -148,7 +148,7 @@ fn members_that_contradict_one_another_are_refused_though_all_checksums_fit() {
         matches!(records, Err(VerifyError::Disagreement(error)) if error.what == "records"),
         "one record more"
     );
-    let newer = verify(&forged(|parts| json(parts, "\"format_version\":2", "\"format_version\":3")));
+    let newer = verify(&forged(|parts| json(parts, "\"format_version\":2", "\"format_version\":4")));
     assert_eq!(newer.expect_err("newer").kind(), Kind::Unsupported);
     let short = verify(&forged(|parts| parts[3].1.truncate(20)));
     let what = "the length of records.zst";
@@ -208,10 +208,11 @@ fn bundles_of_every_shape_are_sound() {
 }
 
 /// What earlier builds wrote, and what they wrote it of.
-static OLD: [(&str, &[u8], u32, i64); 3] = [
+static OLD: [(&str, &[u8], u32, i64); 4] = [
     ("version-1.tar", include_bytes!("../../../tests/fixtures/bundle/version-1.tar"), 1, 7),
     ("version-2.tar", include_bytes!("../../../tests/fixtures/bundle/version-2.tar"), 2, 7),
     ("version-2-hot.tar", include_bytes!("../../../tests/fixtures/bundle/version-2-hot.tar"), 2, 159),
+    ("version-3.tar", include_bytes!("../../../tests/fixtures/bundle/version-3.tar"), 3, 34),
 ];
 
 #[test]
