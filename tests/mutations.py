@@ -319,7 +319,7 @@ MUTATIONS = {
         }"""),
     ]),
     "header": ("A caller may take its time for the header.", "kill::a_caller_that_never_sends", [
-        ("src/rpc.rs", "        let first = tokio::time::timeout(silence,", '        let silence = if crate::mutant("header") { Duration::from_secs(3_600) } else { silence };\n        let first = tokio::time::timeout(silence,'),
+        ("src/rpc.rs", "        let first = tokio::time::timeout(silence,", '        let silence = if crate::mutant("header") { std::time::Duration::from_secs(3_600) } else { silence };\n        let first = tokio::time::timeout(silence,'),
     ]),
     "silent": ("Silent connections are connections.", "kill::connections_that_say_nothing", [
         ("src/server/connection.rs", "() = until(stopping.clone()) => return,", '() = until(stopping.clone()), if !crate::mutant("silent") => return,'),

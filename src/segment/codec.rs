@@ -3,6 +3,7 @@
 //! What each codec accepts is what Kafka's own clients write and read. Where these pass over bytes behind a stream's end, or over a checksum
 //! that does not hold, so does this, and says so.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Read};
@@ -208,24 +209,36 @@ fn read_to_end(
 
 /// Java's `GZIPInputStream` goes on with the next member where one follows, so more than one is read. What does not begin with a
 /// member's header it passes over.
-fn gzip(mut input: &[u8], bytes_max: usize) -> Result<Opened, Failure> {
+fn gzip(input: &[u8], bytes_max: usize) -> Result<Opened, Failure> {
     let guess = first_guess(input, bytes_max);
-    let (mut out, mut len, mut anomalies) = (Vec::new(), 0, Anomalies::default());
-    let mut member = flate2::bufread::GzDecoder::new(input);
+    let (mut out, mut len, mut anomalies, mut at) = (Vec::new(), 0, Anomalies::default(), 0);
     loop {
-        len = read_to_end(&mut member, &mut out, len, guess, bytes_max)?;
-        input = member.into_inner();
-        if input.is_empty() {
+        let bytes = without_reserved_flags(&input[at..]);
+        let mut member = flate2::bufread::GzDecoder::new(&*bytes);
+        if at > 0 && member.header().is_none() {
+            anomalies.insert(Anomaly::BytesLeftOver);
             break;
         }
-        member = flate2::bufread::GzDecoder::new(input);
-        if member.header().is_none() {
-            anomalies.insert(Anomaly::BytesLeftOver);
+        len = read_to_end(&mut member, &mut out, len, guess, bytes_max)?;
+        at = input.len() - member.into_inner().len();
+        if at == input.len() {
             break;
         }
     }
     out.truncate(len);
     Ok(Opened { bytes: out, anomalies })
+}
+
+/// A member whose header has flags that RFC 1952 reserves, without them: Java's reader does not look.
+fn without_reserved_flags(member: &[u8]) -> Cow<'_, [u8]> {
+    match member {
+        [0x1f, 0x8b, 8, flags, ..] if flags & 0xe0 != 0 => {
+            let mut mended = member.to_vec();
+            mended[3] &= 0x1f;
+            Cow::Owned(mended)
+        }
+        _ => Cow::Borrowed(member),
+    }
 }
 
 /// What Xerial's framing starts with; a version and a compatible version, four bytes each, follow.

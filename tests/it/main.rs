@@ -13,6 +13,7 @@ mod commands;
 mod concurrency;
 mod corruption;
 mod crooked;
+mod differential;
 mod drain;
 mod embedded;
 mod expire;

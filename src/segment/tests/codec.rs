@@ -140,6 +140,13 @@ fn bytes_behind_a_streams_end_are_passed_over_where_kafka_passes_over_them() {
             &with(snap::raw::Encoder::new().compress_vec(&plain).expect("small")),
         );
     }
+    // Flags that are reserved mean nothing to Java's reader.
+    for flag in [0x20, 0x40, 0x80] {
+        let mut packed = compress(Codec::Gzip, &plain);
+        packed[3] |= flag;
+        let packed = packed.repeat(2);
+        assert!(open(Codec::Gzip, &packed, 1 << 20).expect("two members") == plain.repeat(2));
+    }
     let snappy = compress(Codec::Snappy, &plain);
     for short in 1..4 {
         left_over(Codec::Snappy, &[&snappy[..], &[0; 3][..short]].concat());
