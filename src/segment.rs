@@ -156,6 +156,8 @@ impl Frame {
         let checked = match self.encoding {
             Encoding::ChronikV1 | Encoding::ChronikV2 => chronik::check_crc(&self.bytes),
             Encoding::KafkaBatch => kafka::check_crc(&self.bytes),
+            Encoding::KafkaMessage => message::check_crc(&self.bytes),
+            Encoding::Unknown => Err(Fault::BadMagic { found: self.bytes[kafka::MAGIC_AT].into() }),
         };
         checked.map_err(|fault| SegmentError::new(self.position, self.ordinal, fault))
     }
