@@ -101,8 +101,8 @@ impl<'a, P: Payload> Sending<'a, P> {
             Err(_) => {
                 let refusal = Refusal::silence(&worker, allowed);
                 if allowed < whole {
-                    // It had less time than a worker may take, so it is not to blame.
-                    self.last = Some(refusal);
+                    // It had less time than a worker may take, so it is not to blame; an earlier no says more.
+                    self.last.get_or_insert(refusal);
                     return Err(self.out_of_patience());
                 }
                 self.again(picked, refusal, Cooling::Longest);
