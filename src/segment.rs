@@ -157,6 +157,7 @@ impl Frame {
             Encoding::ChronikV1 | Encoding::ChronikV2 => chronik::check_crc(&self.bytes),
             Encoding::KafkaBatch => kafka::check_crc(&self.bytes),
             Encoding::KafkaMessage => message::check_crc(&self.bytes),
+            // Nobody knows where it is.
             Encoding::Unknown => Err(Fault::BadMagic { found: self.bytes[kafka::MAGIC_AT].into() }),
         };
         checked.map_err(|fault| SegmentError::new(self.position, self.ordinal, fault))
