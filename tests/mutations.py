@@ -444,13 +444,13 @@ MUTATIONS = {
     let answered = u128::from("""),
     ]),
     "offsets": ("A receipt's offsets are believed.", "client::an_ok_for_something_else", [
-        ("src/client/receipt.rs", "        if OffsetRange::new(first, last) != Some(claimed) {", '        if OffsetRange::new(first, last) != Some(claimed) && !crate::mutant("offsets") {'),
+        ("src/client/receipt.rs", "        if !is_right {", '        if !is_right && !crate::mutant("offsets") {'),
     ]),
     "proxy": ("A proxy's page is taken for a worker's answer.", "client::proxies::what_a_proxy_says client::proxies::a_proxys_limit", [
         ("src/client/proxy.rs", "match is_grpc(answer.status(), answer.headers()) {", 'match crate::mutant("proxy") || is_grpc(answer.status(), answer.headers()) {'),
     ]),
     "newest": ("The newest segment is like any other once it is idle.", "wal_dirs::the_newest_segment", [
-        ("src/wal/listing.rs", "                may_grow: is_newest(&file),", '                may_grow: is_newest(&file) && !crate::mutant("newest"),'),
+        ("src/wal/listing.rs", "                may_grow: is_in_use(&file),", '                may_grow: is_in_use(&file) && !crate::mutant("newest"),'),
         ("src/wal/dir.rs", "                return Err(WalError::MayGrow { name: name() });", """                if !crate::mutant("newest") {
                     return Err(WalError::MayGrow { name: name() });
                 }"""),
@@ -466,7 +466,36 @@ MUTATIONS = {
         ("src/wal/dir.rs", "!scan::has_newer(&self.root, &folder, position)?", '(!scan::has_newer(&self.root, &folder, position)? && !crate::mutant("newest-now"))'),
     ]),
     "version-delete": ("A file goes by its name.", "wal_dirs::another_segment_of_the_same_name", [
-        ("src/wal/dir.rs", "version == segment.version {\n            true => Ok(true),", '(version == segment.version || crate::mutant("version-delete")) {\n            true => Ok(true),'),
+        ("src/wal/dir.rs", "metadata.is_file() && version == segment.version {", 'metadata.is_file() && (version == segment.version || crate::mutant("version-delete")) {'),
+    ]),
+    "end-of-log": ("The last segment with a whole frame goes like any other.", "wal_dirs::an_idle_segment_that_grows chronik::beside_a_live_broker", [
+        ("src/wal/hold.rs", "        if reaches.map_err(|error| failed(\"read\", &path, error))? {", """        if crate::mutant("end-of-log") {
+            return Ok(true);
+        }
+        if reaches.map_err(|error| failed("read", &path, error))? {"""),
+        ("src/wal/hold.rs", "    let mut later: Vec<&SegmentFile>", """    if crate::mutant("end-of-log") {
+        return Ok(true);
+    }
+    let mut later: Vec<&SegmentFile>"""),
+    ]),
+    "last-written": ("The highest segment is taken for the one in use, and no lease is asked for.", "chronik::beside_a_live_broker held::a_lower_segment", [
+        ("src/wal/hold.rs", "    last_written(contents) == contents.newest()", '    crate::mutant("last-written") || last_written(contents) == contents.newest()'),
+        ("src/wal/listing.rs", "let last_written = if folder.layout.keeps() {", 'let last_written = if folder.layout.keeps() || crate::mutant("last-written") {'),
+        ("src/wal/dir.rs", "        if self.writer_check == WriterCheck::Off {", '        if self.writer_check == WriterCheck::Off || crate::mutant("last-written") {'),
+    ]),
+    "open": ("A file goes although a process has it open for writing.", "held::what_is_open", [
+        ("src/wal/dir.rs", "            Writers::Some => Err(Hold::OpenForWriting),", """            Writers::Some if crate::mutant("open") => Ok(Writers::None { _lease: None }),
+            Writers::Some => Err(Hold::OpenForWriting),"""),
+    ]),
+    "unsettled": ("A partition need not have come to rest.", "operator::a_fresh_segment", [
+        ("src/wal/hold.rs", "        match is_watched || is_settled(contents, age_min) {", '        match is_watched || is_settled(contents, age_min) || crate::mutant("unsettled") {'),
+    ]),
+    "touched": ("A file whose times were set back is the one that was read.", "held::a_segment_that_was_overwritten", [
+        ("src/wal/dir.rs", "        match segment.change_time.is_none_or(|listed| listed == ChangeTime::of(&metadata)) {", '        match crate::mutant("touched") || crate::mutant("version-delete") || segment.change_time.is_none_or(|listed| listed == ChangeTime::of(&metadata)) {'),
+        ("src/agent/checkpoint.rs", "            seen.change_time == segment.change_time && ", '            (crate::mutant("touched") || seen.change_time == segment.change_time) && '),
+    ]),
+    "retention": ("What is to stay on disk goes.", "held::what_is_to_stay", [
+        ("src/agent/settle.rs", "if settings.retention.keeps(&segments[nth + 1..]) || is_young() {", 'if !crate::mutant("retention") && (settings.retention.keeps(&segments[nth + 1..]) || is_young()) {'),
     ]),
     "version-read": ("A file that was written to while it was read has been read.", "wal_dirs::a_segment_that_grows_while_it_is_read wal_dirs::a_segment_that_is_written_over", [
         ("src/wal/reader.rs", "        let metadata = self.file.metadata()?;", """        if crate::mutant("version-read") {
@@ -475,7 +504,7 @@ MUTATIONS = {
         let metadata = self.file.metadata()?;"""),
     ]),
     "remembered": ("A remembered receipt is believed.", "agent::a_receipt_of_an_earlier_process", [
-        ("src/agent/settle.rs", "is_to_be_read: !entry.is_own,", 'is_to_be_read: !entry.is_own && !crate::mutant("remembered"),'),
+        ("src/agent/checkpoint.rs", "        !self.seen.as_ref().is_some_and(is_fresh)", '        !self.seen.as_ref().is_some_and(is_fresh) && !crate::mutant("remembered")'),
     ]),
     "damaged-line": ("A damaged line of the checkpoint is believed.", "agent::deleting::a_damaged_line", [
         ("src/agent/checkpoint.rs", "    let is_whole = u32::", '    let is_whole = crate::mutant("damaged-line") || u32::'),

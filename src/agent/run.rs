@@ -16,7 +16,7 @@ use super::plan::{Plan, plan};
 use super::send::{Outcome, send};
 use super::settle::{Deletion, Settlement, Stop, delete, is_ours_to_delete, settle};
 use super::slots::{Line, Slot};
-use super::{Agent, Summary};
+use super::{Agent, Retention, Summary};
 use crate::client::{Receipt, Refusal};
 use crate::ids::TopicPartition;
 use crate::metrics;
@@ -547,10 +547,29 @@ impl<W: SealedSegments> Run<W> {
         if self.is_unreported {
             return;
         }
-        if let Some(backlog) = self.ledger.backlog(&self.agent.checkpoint) {
+        if let Some(mut backlog) = self.ledger.backlog(&self.agent.checkpoint) {
+            *backlog.held.entry(Hold::Retention.name()).or_default() += self.retained();
             metrics::agent::backlog(&self.agent.name, backlog);
             self.report_from = now + REPORT_EVERY;
         }
+    }
+
+    /// How many stored segments stay because they are to stay on disk for longer.
+    fn retained(&self) -> u64 {
+        if self.agent.settings.retention == Retention::default() {
+            return 0;
+        }
+        let of_partition = |(partition, segments): (&TopicPartition, &[Segment])| {
+            let settlement = self.settlement(partition);
+            let Some(first) = settlement.stops_at.filter(|_| settlement.is_retained) else { return 0 };
+            let stays = |segment: &&Segment| {
+                segment.position >= first.position
+                    && is_ours_to_delete(segment, &self.agent.settings)
+                    && self.ledger.standing(segment, &self.agent.checkpoint) == Standing::Stored
+            };
+            segments.iter().filter(stays).count() as u64
+        };
+        self.ledger.partitions().map(of_partition).sum()
     }
 
     fn sum_up(&self) -> Summary {

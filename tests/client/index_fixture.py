@@ -47,6 +47,10 @@ class Must:
         return self.text
 
 
+# What is said of frames that are as their formats say: nothing.
+SOUND = {"anomalies": Must("no anomalies", lambda kinds: len(kinds) == 0), "undecoded": None}
+
+
 @functools.cache
 def compile_protos():
     """The modules of indexer.proto: its messages, and its stubs."""
@@ -148,6 +152,7 @@ class Segment:
             "control_record_count": self.sum(lambda expected: len(expected["control_offsets"])),
             "batch_count": count_frames(self.data),
             "torn_tail_bytes": 0,
+            **SOUND,
             "partitions": [
                 self.partition(messages, topic, partition, expected, again)
                 for (topic, partition), expected in sorted(self.expected.items())
@@ -189,6 +194,7 @@ class Segment:
             "partition": partition,
             "gaps": [{"first": first, "last": end} for first, end in gaps[:GAPS_IN_REPLY_MAX]],
             "gap_count": len(gaps),
+            **SOUND,
             "log_id": self.log_id,
             "bundle": {
                 **common,

@@ -192,10 +192,22 @@ impl Writer {
     fn run(&mut self, is_over: &AtomicBool) {
         for _ in 0..self.plan.batches {
             if is_over.load(Relaxed) {
-                return;
+                break;
             }
             self.turn();
             std::thread::sleep(self.plan.pause);
+        }
+        self.end();
+    }
+
+    /// Leaves a batch in every open segment: where one is empty, the end of the log is in the one before it, and that one stays.
+    fn end(&mut self) {
+        for chosen in 0..self.lanes.len() {
+            if self.lanes[chosen].size_bytes == 0 {
+                let batch = self.batch(chosen, 1);
+                let bytes = self.encode(chosen, &batch);
+                self.lanes[chosen].append(&bytes, &batch, &self.log);
+            }
         }
     }
 

@@ -465,7 +465,7 @@ async fn lesson_19_a_segment_that_can_never_fit_is_set_aside_with_a_note_and_not
     let wal = Wal::new();
     wal.add_all("orders", 0, 1..=4);
     let large = wal.path().join(name("orders", 0, 2));
-    fs::write(&large, segment_of("orders", 0, 2, 60_000)).expect("written");
+    wal.rewrite("orders", 0, 2, &segment_of("orders", 0, 2, 60_000));
     let agent = Sidecar::start(wal.path(), &[worker.endpoint()], &[]);
     agent.until("two receipts", |agent| agent.metric("agent_acknowledged_segments_total") == Some(2.0));
     agent.until("one set aside", |agent| agent.metric("agent_rejected_segments") == Some(1.0));

@@ -284,7 +284,7 @@ async fn of_busy_agents() -> [Scrape; 3] {
     let bad = wals[0].path().join(name("orders", 0, 2));
     let mut bytes = std::fs::read(&bad).expect("it is there");
     bytes[200] ^= 1;
-    std::fs::write(&bad, bytes).expect("written");
+    wals[0].rewrite("orders", 0, 2, &bytes);
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
     let sends = Sidecar::start(wals[0].path(), &[worker.endpoint()], &[]);
     let searches = Worker::start_with(&["--roles", "search"]);
