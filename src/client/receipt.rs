@@ -231,7 +231,9 @@ fn offsets(one: &v1::IndexedPartition, read: &Read) -> Result<Option<OffsetRange
     let Some(claimed) = read.offsets.or_else(|| covered(one).filter(|_| may_be_more)) else {
         return Ok(None);
     };
+    // A bundle may be told by its key alone: numbers that are not said are zeros.
     let bundle = one.bundle.iter().map(|bundle| (bundle.base_offset, bundle.last_offset));
+    let bundle = bundle.filter(|said| *said != (0, 0));
     for (first, last) in bundle.chain([(one.base_offset, one.last_offset)]) {
         let answered = OffsetRange::new(first, last);
         let is_right = answered == Some(claimed)
