@@ -212,8 +212,9 @@ impl Kafka {
             println!("left out: no JDK, no Maven, or no Maven Central");
             return None;
         }
+        // Kafka's reader sets aside what a length claims, up to 2 GiB, before it finds that the bytes are not there.
         let mut process = Command::new("java")
-            .args(["-Xmx1g", "-cp", &classes, "KafkaReader"])
+            .args(["-Xmx3g", "-cp", &classes, "KafkaReader"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
