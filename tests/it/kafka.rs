@@ -67,6 +67,8 @@ impl Kafka {
             format!("controller.quorum.voters=1@127.0.0.1:{controller}"),
             format!("log.dirs={}", data.display()),
             "offsets.topic.replication.factor=1".to_owned(),
+            // Whoever asks for a topic would make it, before the test does.
+            "auto.create.topics.enable=false".to_owned(),
         ];
         fs::write(&settings, lines.join("\n")).expect("written");
         let formatted = java("kafka.tools.StorageTool")
