@@ -28,6 +28,10 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How often the broker is asked whether it still knows where its logs start.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
+/// What is said of a receipt that an earlier release has left in the checkpoint.
+const NO_OFFSETS: &str = "its receipt is an earlier release's and says no offsets, so it is not known where the log would start; \
+     without the checkpoint it is sent again, and gets another one";
+
 /// Why the start of a log could not be moved.
 #[derive(Debug, thiserror::Error)]
 pub enum LogStartError {
@@ -89,10 +93,17 @@ impl<W: SealedSegments> SealedSegments for LogStart<W> {
         if let Some(hold) = self.wal.hold(segment, receipt).await? {
             return Err(held(hold));
         }
-        if let Some(range) = receipt.offsets() {
-            let start = range.last().saturating_add(1);
-            let moved = self.starts.move_to(&segment.partition, start).await;
-            moved.map_err(|error| held(Hold::BrokerNotReady(chain(&error))))?;
+        match receipt.offsets() {
+            Some(range) => {
+                let start = range.last().saturating_add(1);
+                let moved = self.starts.move_to(&segment.partition, start).await;
+                moved.map_err(|error| held(Hold::BrokerNotReady(chain(&error))))?;
+            }
+            None if receipt.digest().records > 0 => {
+                return Err(held(Hold::BrokerNotReady(NO_OFFSETS.to_owned())));
+            }
+            // What holds no record has no offset that a consumer could ask for.
+            None => {}
         }
         self.wal.delete(segment, receipt).await
     }
@@ -194,5 +205,47 @@ async fn look_after(starts: Arc<Starts>) {
             }
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::{Format, Size, Spec, generate};
+    use crate::ids::LogId;
+    use crate::wal::dir::WalDir;
+
+    /// Nobody listens there, and nobody is asked.
+    #[tokio::test]
+    async fn nothing_goes_on_a_receipt_that_does_not_say_where_the_log_would_start() {
+        let root = tempfile::tempdir().expect("a directory");
+        let folder = root.path().join("orders/0");
+        std::fs::create_dir_all(&folder).expect("directories");
+        for id in 1..=2 {
+            let spec = Spec {
+                format: Format::ChronikV2,
+                size: Size::Records(1),
+                base_offset: id,
+                ..Spec::default()
+            };
+            let mut bytes = Vec::new();
+            generate(&spec, &mut bytes).expect("a segment");
+            std::fs::write(folder.join(format!("wal_0_{id}.log")), bytes).expect("a file");
+        }
+        let wal = WalDir::new(root.path(), LogId::new("0"));
+        let segment = wal.list().await.expect("a listing").segments.remove(0);
+        let digest = serde_json::json!({
+            "size_bytes": segment.version.size_bytes, "crc32c": 0, "sha256": ([0_u8; 32]), "records": 1, "torn_bytes": 0,
+        });
+        let receipt = serde_json::from_value(serde_json::json!({
+            "digest": digest, "keys": ["key"], "data_records": 1, "stored_bytes": 1, "already_existed": false,
+            "worker": "127.0.0.1:1", "attempts": 1,
+        }));
+        let receipt: Receipt = receipt.expect("a receipt of an earlier release");
+        let told = LogStart::new(wal.clone(), vec!["127.0.0.1:1".to_owned()], BTreeMap::new());
+        let error = told.delete(&segment, &receipt).await.expect_err("it stays");
+        let is_held =
+            matches!(&error, WalError::Held { hold: Hold::BrokerNotReady(why), .. } if why == NO_OFFSETS);
+        assert!(is_held && wal.path_of(&segment).exists(), "{error}");
     }
 }

@@ -47,7 +47,7 @@ port=$(sed -n 's/^listening on .*://p' "$work/said")
 # By its name: the C library looks it up.
 "${run[@]}" health --endpoint "http://a-name:$port" >/dev/null || fail "the worker is not well"
 for id in 1 2; do
-    "${run[@]}" generate --format chronik-v2 --size 1MiB --out "/wal/logs/0/wal_0_$id.log" >/dev/null
+    "${run[@]}" generate --format chronik-v2 --size 1MiB --base-offset "${id}000000" --out "/wal/logs/0/wal_0_$id.log" >/dev/null
 done
 "${run[@]}" agent --once --wal-dir /wal --endpoint "http://a-name:$port" --min-segment-age 0 >/dev/null 2>"$work/agent.log" ||
     fail "the agent: $(tail -n 3 "$work/agent.log")"

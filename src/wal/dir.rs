@@ -173,24 +173,39 @@ impl WalDir {
     }
 
     fn hold_now(&self, segment: &Segment, receipt: &Receipt) -> Result<Option<Hold>, WalError> {
-        let (folder, position) = place(segment)?;
+        let (folder, _) = place(segment)?;
+        if segment.kept || folder.layout.keeps() || segment.may_grow {
+            return Ok(None);
+        }
         let path = self.path_of(segment);
-        // Only a file that is there and is what was listed can be held.
-        let Ok(Some(file)) = self.open_listed(segment, &path) else { return Ok(None) };
+        match self.open_listed(segment, &path) {
+            Ok(Some(file)) => match self.hold_of(&file, segment, receipt)? {
+                Some(hold) => Ok(Some(hold)),
+                None => Ok(self.writers(&file, &path)?.err()),
+            },
+            // Only a file that is there and is what was listed can be held; a deletion says what is the matter.
+            Ok(None) | Err(WalError::Changed { .. } | WalError::Touched { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Why a file that is open must stay, as far as its partition tells; its writers are looked for apart.
+    fn hold_of(&self, file: &File, segment: &Segment, receipt: &Receipt) -> Result<Option<Hold>, WalError> {
+        let (folder, position) = place(segment)?;
         let contents = scan::contents(&self.root, &folder, &mut Oddities::new())?;
-        let is_newest = contents.newest().is_none_or(|newest| newest <= position);
-        if segment.kept || folder.layout.keeps() || segment.may_grow || is_newest {
+        if contents.newest().is_none_or(|newest| newest <= position) {
             return Ok(None);
         }
         if let Some(hold) = self.watches.hold(&folder, &contents, self.min_segment_age) {
             return Ok(Some(hold));
         }
-        if let Some(last_offset) = last_offset(&folder, &path, receipt)?
-            && !is_log_longer(&self.root, &folder, &contents, position, last_offset)?
-        {
-            return Ok(Some(Hold::EndOfLog));
-        }
-        Ok(self.writers(&file, &path)?.err())
+        let last = last_offset(&folder, file, receipt)
+            .map_err(|error| failed("read", &self.path_of(segment), error))?;
+        let is_end = match last {
+            Some(last) => !is_log_longer(&self.root, &folder, &contents, position, last)?,
+            None => false,
+        };
+        Ok(is_end.then_some(Hold::EndOfLog))
     }
 
     /// Nobody who writes to the file, for as long as what this returns is held; or why it must stay.
@@ -228,7 +243,7 @@ impl WalDir {
                 return Err(WalError::MayGrow { name: name() });
             }
             let held = |hold| WalError::Held { name: name(), hold };
-            if let Some(hold) = self.hold_now(segment, receipt)? {
+            if let Some(hold) = self.hold_of(&file, segment, receipt)? {
                 return Err(held(hold));
             }
             let _no_writers = self.writers(&file, &path)?.map_err(held)?;
@@ -303,12 +318,10 @@ fn place(segment: &Segment) -> Result<(Folder, u64), WalError> {
 }
 
 /// The greatest offset in a segment, by its receipt. Receipts of earlier releases do not say it: then the file does.
-fn last_offset(folder: &Folder, path: &Path, receipt: &Receipt) -> Result<Option<i64>, WalError> {
+fn last_offset(folder: &Folder, file: &File, receipt: &Receipt) -> io::Result<Option<i64>> {
     match receipt.offsets() {
         Some(range) => Ok(Some(range.last())),
-        None => {
-            frames::last_offset(path, folder.layout.format()).map_err(|error| failed("read", path, error))
-        }
+        None => frames::last_offset(file, folder.layout.format()),
     }
 }
 

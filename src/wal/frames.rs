@@ -1,7 +1,7 @@
 //! Which offsets the whole frames of a segment's file cover: what a broker would find in it at its start.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -19,7 +19,8 @@ const FRAME_BYTES_MAX: usize = 256 << 20;
 
 /// Whether the file holds a whole frame that covers an offset greater than this. A file that is gone holds none. Blocks.
 pub(super) fn reach_beyond(path: &Path, format: SegmentFormat, offset: i64) -> io::Result<bool> {
-    let flow = visit(path, format, |range| match range.last() > offset {
+    let Some(file) = unless_gone(File::open(path))? else { return Ok(false) };
+    let flow = visit(&file, format, |range| match range.last() > offset {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
     })?;
@@ -27,9 +28,9 @@ pub(super) fn reach_beyond(path: &Path, format: SegmentFormat, offset: i64) -> i
 }
 
 /// The greatest offset that a whole frame of the file covers; `None`: no whole frame covers any. Blocks.
-pub(super) fn last_offset(path: &Path, format: SegmentFormat) -> io::Result<Option<i64>> {
+pub(super) fn last_offset(file: &File, format: SegmentFormat) -> io::Result<Option<i64>> {
     let mut last = None;
-    let _ = visit(path, format, |range| {
+    let _ = visit(file, format, |range| {
         last = last.max(Some(range.last()));
         ControlFlow::Continue(())
     })?;
@@ -38,27 +39,28 @@ pub(super) fn last_offset(path: &Path, format: SegmentFormat) -> io::Result<Opti
 
 /// The first offset that the file's first whole frame with offsets covers. Blocks.
 pub(super) fn first_offset(path: &Path, format: SegmentFormat) -> io::Result<Option<i64>> {
+    let Some(file) = unless_gone(File::open(path))? else { return Ok(None) };
     let mut first = None;
-    let _ = visit(path, format, |range| {
+    let _ = visit(&file, format, |range| {
         first = Some(range.first());
         ControlFlow::Break(())
     })?;
     Ok(first)
 }
 
-/// Visits the offsets of the file's whole frames, one after the other, up to the first bytes that are none: frames whose own
+/// Visits the offsets of the file's whole frames, one after the other from its first byte on, up to the first bytes that are none: frames whose own
 /// checksum holds. Frames without offsets are passed over.
 fn visit(
-    path: &Path,
+    mut file: &File,
     format: SegmentFormat,
     mut visit: impl FnMut(OffsetRange) -> ControlFlow<()>,
 ) -> io::Result<ControlFlow<()>> {
-    let Some(mut file) = unless_gone(File::open(path))? else { return Ok(ControlFlow::Continue(())) };
+    file.rewind()?;
     let mut left = file.metadata()?.len();
     let mut splitter = Splitter::new(left, Some(format));
     let mut frames = Vec::new();
     while left > 0 && splitter.torn_at().is_none() && splitter.mem_usage() <= FRAME_BYTES_MAX {
-        let chunk = read_chunk(&mut file, left)?;
+        let chunk = read_chunk(file, left)?;
         if chunk.is_empty() {
             break;
         }
@@ -81,7 +83,7 @@ fn visit(
     Ok(ControlFlow::Continue(()))
 }
 
-fn read_chunk(file: &mut File, left: u64) -> io::Result<Bytes> {
+fn read_chunk(mut file: &File, left: u64) -> io::Result<Bytes> {
     let wanted = usize::try_from(left).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
     let mut chunk = BytesMut::zeroed(wanted);
     let mut len = 0;

@@ -131,7 +131,7 @@ async fn receipts_out_of_order_never_leave_a_hole() {
     agent.until("four receipts", |agent| acknowledged(agent) == 4.0);
     agent.until("one left to store", |agent| backlog(agent) == expected([1]));
     assert_eq!(scene.wal.ids("orders", 0), [1, 2, 3, 4, 5, 6]);
-    assert!(agent.log().contains("waits behind orders/0/wal_0_1.log"), "{}", agent.log());
+    agent.until("a line", |agent| agent.log().contains("waits behind orders/0/wal_0_1.log"));
     held.add_permits(1);
     scene.until_ids(&agent, &[6]);
     assert!(scene.sent().values().all(|times| *times == 1), "{:?}", scene.sent());
@@ -397,7 +397,7 @@ async fn lesson_15_a_quiet_topics_last_segment_is_sent_and_stays() {
     let agent = scene.start(&flags);
     agent.until("a receipt", |agent| acknowledged(agent) == 1.0);
     assert_eq!(scene.wal.ids("orders", 0), [1]);
-    assert!(agent.log().contains("stored, and kept"), "{}", agent.log());
+    agent.until("a line", |agent| agent.log().contains("stored, and kept"));
     agent.kill();
     assert_eq!(scene.once(&flags).0, 0, "that is all there is to do");
     // The topic wakes up: its broker goes on in another segment.
