@@ -382,6 +382,7 @@ impl SealedSegments for Offered {
                         kept: false,
                         verdict: partition.rejected.get(&id).map(|_| Verdict::Rejected),
                         change_time: Some(change_time),
+                        bounds: None,
                     });
                 }
             }

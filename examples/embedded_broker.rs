@@ -111,6 +111,7 @@ impl SealedSegments for Offered {
             kept: false,
             verdict: sealed.rejected.as_ref().map(|_| Verdict::Rejected),
             change_time: None,
+            bounds: None,
         };
         Ok(broker.log().sealed.iter().map(segment).collect::<Vec<_>>().into())
     }

@@ -8,9 +8,12 @@
 //! What is sent next is a pure function (`plan`), and so is what may go (`settle`). Everything that waits is a task of its own:
 //! neither a worker that hangs nor a slow disk keeps the agent from looking at what is there, and from telling of it.
 
+mod check;
 mod checkpoint;
 mod event;
+mod journal;
 mod ledger;
+mod logs;
 mod plan;
 mod retention;
 mod run;
@@ -25,6 +28,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use check::{Check, CheckError, Prospect, check};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use event::{Event, Fate, log};
 pub use retention::Retention;
@@ -94,6 +98,8 @@ pub struct Summary {
     pub left: u64,
     /// Segments that stay until somebody decides.
     pub rejected: u64,
+    /// Partitions, or directories of several, with which nothing is done until somebody sets something right.
+    pub halted: u64,
     /// Whether the segments could be listed.
     pub is_listed: bool,
 }

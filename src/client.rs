@@ -43,7 +43,7 @@ use pool::Pool;
 use resolve::Watch;
 use send::Sending;
 
-use crate::ids::{LogId, SegmentFormat, TopicPartition};
+use crate::ids::{LogId, OffsetRange, SegmentFormat, TopicPartition};
 
 /// Replies list up to 1,000 gaps for each partition, and a segment may hold many.
 const REPLY_BYTES_MAX: usize = 64 << 20;
@@ -63,6 +63,8 @@ pub struct Request {
     pub keep_torn_tail: bool,
     /// Whether frames that workers cannot decode are kept as they are, or make the segment be refused.
     pub keep_undecodable: bool,
+    /// The offsets that it may hold; `None`: any. Workers refuse a segment that holds others.
+    pub allowed_offsets: Option<OffsetRange>,
     /// Where workers see the same bytes: then they read them there, and only the header is sent.
     pub url: Option<Url>,
 }

@@ -100,6 +100,7 @@ pub struct Request {
     crc32c: Option<u32>,
     torn_tail: TornTail,
     undecodable: Undecodable,
+    allowed_offsets: Option<OffsetRange>,
     claimant: Claimant,
 }
 
@@ -124,6 +125,8 @@ pub struct RequestParts {
     pub torn_tail: TornTail,
     /// What to do with frames that cannot be decoded.
     pub undecodable: Undecodable,
+    /// The offsets that it may hold; `None`: any.
+    pub allowed_offsets: Option<OffsetRange>,
 }
 
 /// How long a request may take in stages that depend on others.
@@ -263,7 +266,8 @@ impl Request {
     /// Checks what a caller says of its segment.
     pub fn new(parts: RequestParts) -> Result<Self, RequestError> {
         let RequestParts { segment_id, format, topic, partition, log_id, size_bytes, crc32c, .. } = parts;
-        let (torn_tail, undecodable) = (parts.torn_tail, parts.undecodable);
+        let (torn_tail, undecodable, allowed_offsets) =
+            (parts.torn_tail, parts.undecodable, parts.allowed_offsets);
         if size_bytes > SEGMENT_BYTES_MAX {
             return Err(RequestError::SegmentTooLarge { size_bytes, max_bytes: SEGMENT_BYTES_MAX });
         }
@@ -288,6 +292,7 @@ impl Request {
             crc32c,
             torn_tail,
             undecodable,
+            allowed_offsets,
             claimant,
         })
     }

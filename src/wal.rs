@@ -9,14 +9,17 @@ mod frames;
 mod hold;
 mod layout;
 mod lease;
+mod level;
 mod listing;
 mod moment;
 pub mod note;
 mod reader;
 mod scan;
+mod survey;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -29,7 +32,7 @@ use tokio::io::AsyncRead;
 pub use reader::{check_file, look_at, open_file};
 
 use crate::client::Receipt;
-use crate::ids::{LogId, SegmentFormat, TopicPartition};
+use crate::ids::{LogId, OffsetRange, SegmentFormat, TopicPartition};
 
 /// A segment that its broker has finished, or seems to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +58,9 @@ pub struct Segment {
     pub verdict: Option<Verdict>,
     /// The time of the last change of any kind. `None`: nobody can say it.
     pub change_time: Option<ChangeTime>,
+    /// The offsets that it may hold, by its own name and the next segment's. A worker refuses it where it holds others. `None`: names
+    /// do not say it.
+    pub bounds: Option<OffsetRange>,
 }
 
 /// The time of a file's last change of any kind (`st_ctime`): of its bytes, its times, its owner, its names. Nobody can set
@@ -74,12 +80,105 @@ pub struct Listing {
     pub segments: Vec<Segment>,
     /// The partitions in which nothing may be deleted at present, with the reason. Their sealed segments are sent all the same.
     pub held: Vec<(TopicPartition, Hold)>,
+    /// What could not be looked into, while all else could. An error is never an absence: nothing is known of the segments there.
+    pub halted: Vec<Halted>,
+    /// What tells each partition's log from another one of the same name. A partition may be missing: then the segments' log ids
+    /// say it all.
+    pub logs: BTreeMap<TopicPartition, LogSigns>,
+    /// How many partitions have a segment, one that is in use among them; `None`: nobody has counted them.
+    pub partitions: Option<u64>,
+    /// Where there is no partition: where else some are, in words.
+    pub hint: Option<String>,
+}
+
+/// A part of a log with which nothing is done at present: nothing of it is sent, and nothing is deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Halted {
+    /// Where: what the names of its segments begin with, up to a slash. For files the directory, below the WAL directory.
+    pub name: String,
+    /// The partition, where it can be told.
+    pub partition: Option<TopicPartition>,
+    /// Why.
+    pub halt: Halt,
+}
+
+impl Halted {
+    /// Whether a segment belongs to it.
+    pub fn covers(&self, segment: &str, partition: &TopicPartition) -> bool {
+        let is_below = || segment.strip_prefix(&*self.name).is_some_and(|rest| rest.starts_with('/'));
+        self.partition.as_ref() == Some(partition) || is_below()
+    }
+}
+
+/// Why nothing is done with a part of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Halt {
+    /// It cannot be looked into, for this reason.
+    Unreadable(String),
+    /// The log's id should be beside its segments, and cannot be read, for this reason.
+    LogIdUnreadable(String),
+    /// The log's id is no longer beside its segments, and its offsets begin anew.
+    LogIdLost,
+    /// It was deleted and created again: its offsets begin anew under a log id that others are stored under.
+    CreatedAgain {
+        /// The log id.
+        log_id: LogId,
+    },
+}
+
+impl Halt {
+    /// A stable name, as metrics have it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unreadable(_) => "unreadable",
+            Self::LogIdUnreadable(_) => "log_id_unreadable",
+            Self::LogIdLost => "log_id_lost",
+            Self::CreatedAgain { .. } => "created_again",
+        }
+    }
+}
+
+impl fmt::Display for Halt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(why) => f.write_str(why),
+            Self::LogIdUnreadable(why) => write!(f, "nobody can tell which log it is: {why}"),
+            Self::LogIdLost => f.write_str(
+                "its partition.metadata is gone and its offsets begin anew, so nobody can tell which log it is: put the file \
+                 back, or name the log with --log-id",
+            ),
+            Self::CreatedAgain { log_id } => write!(
+                f,
+                "it was deleted and created again: its offsets begin anew, and those before are stored under log id {:?}; give it \
+                 another one with --log-id",
+                log_id.as_str()
+            ),
+        }
+    }
+}
+
+/// What tells a partition's log from another one of the same name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogSigns {
+    /// Whether the log itself says its id, as Kafka's does. Otherwise [`Segment::log_id`] is what was set for it.
+    pub says_its_id: bool,
+    /// Tells where the log is kept from another place of the same name.
+    pub birth: Option<Birth>,
+}
+
+/// When and as what a partition's directory was created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Birth {
+    /// The directory's inode.
+    pub inode: u64,
+    /// Nanoseconds since the Unix epoch; `None` where the file system does not know.
+    pub nanos: Option<i64>,
 }
 
 impl From<Vec<Segment>> for Listing {
     /// Segments of partitions of which none is held.
     fn from(segments: Vec<Segment>) -> Self {
-        Self { segments, held: Vec::new() }
+        Self { segments, ..Self::default() }
     }
 }
 
@@ -181,7 +280,7 @@ pub type Reading = Pin<Box<dyn AsyncRead + Send>>;
 /// A broker's sealed segments.
 ///
 /// All methods may be called at the same time, for different segments. An error never means that there is nothing: a listing
-/// that fails fails as a whole.
+/// fails as a whole, or says of which parts it knows nothing ([`Listing::halted`]).
 ///
 /// # What a broker must see to
 /// After a deletion the bytes are in the object store and nowhere else, so the broker must not need them to start again:
@@ -200,6 +299,12 @@ pub trait SealedSegments: Send + Sync + 'static {
 
     /// The bytes of a segment as it was listed.
     fn open(&self, segment: &Segment) -> impl Future<Output = Result<Reading, WalError>> + Send;
+
+    /// The offset that a segment begins with. Asked where a log may have been deleted and created again. `None`: nobody can say it.
+    fn first_offset(&self, segment: &Segment) -> impl Future<Output = Result<Option<i64>, WalError>> + Send {
+        let first = segment.bounds.map(|bounds| bounds.first());
+        async move { Ok(first) }
+    }
 
     /// Asked before a deletion: why a segment must stay although it is stored; `None`: it may go. Whoever is told to wait
     /// asks again with the next listing. The answer holds for the moment: [`Self::delete`] checks again what can change.

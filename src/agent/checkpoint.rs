@@ -1,7 +1,6 @@
 //! Which segments are stored already: a file of receipts that outlives the process.
 //!
-//! A first line says what it is; each line behind it is a CRC-32C and one receipt as JSON, appended as receipts come. The last
-//! line about a name counts. A line that is torn or damaged ends what is read.
+//! It is a [journal](super::journal) of receipts. The last line about a name counts.
 //!
 //! Losing it costs time, never data: segments are sent again, and workers find them stored. Having too much in it costs no data
 //! either: nothing is deleted on a receipt of an earlier process before the segment's bytes were read again and found to be what the
@@ -14,18 +13,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tokio::fs::{File, OpenOptions};
-use tokio::io::AsyncWriteExt;
 use tracing::warn;
 
+use super::journal::Journal;
+use super::logs::{FirstOffsets, Known, Logs};
 use crate::client::Receipt;
-use crate::ids::LogId;
-use crate::wal::{ChangeTime, Segment, Version};
+use crate::ids::{LogId, TopicPartition};
+use crate::wal::{ChangeTime, Listing, Segment, Version};
 
 const FIRST_LINE: &str = "wal-indexer checkpoint 1";
-
-/// Lines that no longer count may be as many as those that do, and so many more, before the file is written anew.
-const GARBAGE_LINES: usize = 256;
 
 /// How old a receipt may be, for a segment to be deleted on it without its bytes being read again. Most segments go at once; one
 /// that waits behind another is on a disk, where others write.
@@ -34,13 +30,12 @@ const RECEIPT_AGE_MAX: Duration = Duration::from_secs(30);
 /// The receipts of one WAL directory; locked, so that no two agents look after one directory.
 #[derive(Debug)]
 pub struct Checkpoint {
-    path: PathBuf,
     entries: HashMap<String, Entry>,
-    /// Where lines are appended; `None`: the file must be written anew first, because what follows in it would not be read.
-    file: Option<File>,
-    lines: usize,
+    journal: Journal,
+    /// Away while it looks at a listing.
+    logs: Option<Logs>,
     /// Unlocked by the end of the process, whatever ends it.
-    _lock: fs::File,
+    _locks: Vec<fs::File>,
 }
 
 /// Why a checkpoint cannot be used.
@@ -145,32 +140,56 @@ struct LineRef<'a> {
     receipt: &'a Receipt,
 }
 
+impl<'a> LineRef<'a> {
+    fn of((name, entry): (&'a String, &'a Entry)) -> Self {
+        Self { name, of: &entry.of, receipt: &entry.receipt }
+    }
+}
+
 impl Checkpoint {
-    /// Opens or creates `DIR/NAME.checkpoint`, and locks `DIR/NAME.lock`.
+    /// Opens or creates `DIR/NAME.checkpoint` and `DIR/NAME.logs`, and locks `DIR/NAME.lock`.
     pub async fn open(dir: &Path, name: &str) -> Result<Self, CheckpointError> {
-        let (path, lock) = (dir.join(format!("{name}.checkpoint")), dir.join(format!("{name}.lock")));
-        let lock = lock_file(&lock)?;
-        let bytes = match tokio::fs::read(&path).await {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(failed_at(&path, error)),
-        };
-        let Some(contents) = read(&bytes) else { return Err(CheckpointError::Foreign { path }) };
-        if let Some(line) = contents.damaged_line {
-            let (path, kept) = (path.display(), contents.entries.len());
-            warn!(%path, line, kept, "the checkpoint is damaged; what it says from that line on is sent again");
-        }
-        let (entries, lines) = (contents.entries, contents.lines);
-        let mut checkpoint = Self { path, entries, file: None, lines, _lock: lock };
-        match checkpoint.write_anew().await {
+        let lock = lock_file(&dir.join(format!("{name}.lock")))?;
+        let mut checkpoint = Self::look_at(dir, name).await?;
+        checkpoint._locks.push(lock);
+        match checkpoint.journal.write_anew(lines(&checkpoint.entries)).await {
             // A full disk is what an agent is there for.
             Err(error) if is_full(&error) => {
-                warn!(path = %checkpoint.path.display(), %error, "the checkpoint cannot be written");
+                warn!(path = %checkpoint.journal.path().display(), %error, "the checkpoint cannot be written");
             }
             // Now, so that a place that cannot be written to is found before there is anything to write.
-            written => written.map_err(|source| failed_at(&checkpoint.path, source))?,
+            written => written.map_err(|source| failed_at(checkpoint.journal.path(), source))?,
         }
         Ok(checkpoint)
+    }
+
+    /// Reads `DIR/NAME.checkpoint` and `DIR/NAME.logs`, whoever has them locked. It is not to be written to.
+    pub(super) async fn look_at(dir: &Path, name: &str) -> Result<Self, CheckpointError> {
+        let path = dir.join(format!("{name}.checkpoint"));
+        let read = Journal::read::<Line>(path.clone(), FIRST_LINE).await;
+        let (journal, contents) = read.map_err(|error| failed_at(&path, error))?;
+        let Some(contents) = contents else { return Err(CheckpointError::Foreign { path }) };
+        let entry = |Line { name, of, receipt }| (name, Entry { receipt, seen: None, of });
+        let entries: HashMap<_, _> = contents.lines.into_iter().map(entry).collect();
+        if let Some(line) = contents.damaged_line {
+            let (path, kept) = (path.display(), entries.len());
+            warn!(%path, line, kept, "the checkpoint is damaged; what it says from that line on is sent again");
+        }
+        let logs = Logs::open(dir, name).await;
+        let logs_path = dir.join(format!("{name}.logs"));
+        let logs = logs.map_err(|error| failed_at(&logs_path, error))?;
+        let logs = Some(logs.ok_or(CheckpointError::Foreign { path: logs_path })?);
+        Ok(Self { entries, journal, logs, _locks: Vec::new() })
+    }
+
+    /// Locks another file too, so that an agent that keeps its checkpoint elsewhere is seen. One that cannot be opened is passed over.
+    pub fn locked_by(mut self, path: &Path) -> Result<Self, CheckpointError> {
+        match lock_file(path) {
+            Ok(lock) => self._locks.push(lock),
+            Err(CheckpointError::Io { source, .. }) if is_no_place(&source) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(self)
     }
 
     /// The receipt for a segment as it is, if there is one.
@@ -183,13 +202,54 @@ impl Checkpoint {
 
     /// Remembers a receipt that has just come. An error means that it is remembered for this process only.
     pub(super) async fn remember(&mut self, segment: &Segment, receipt: Receipt) -> io::Result<()> {
+        let last_offset = receipt.offsets().map(|offsets| offsets.last());
         let entry = Entry { receipt, seen: Some(Seen::now(segment)), of: Subject::of(segment) };
-        let line = line(&segment.name, &entry);
         self.entries.insert(segment.name.clone(), entry);
-        let garbage = self.lines.saturating_sub(self.entries.len());
-        match self.file.take() {
-            Some(file) if garbage <= self.entries.len() + GARBAGE_LINES => self.append(file, line?).await,
-            _ => self.write_anew().await,
+        let line = LineRef::of((&segment.name, &self.entries[&segment.name]));
+        let added = self.journal.add(&line, lines(&self.entries)).await;
+        match (&mut self.logs, last_offset) {
+            (Some(logs), Some(last_offset)) => added.and(logs.stored(segment, last_offset).await),
+            _ => added,
+        }
+    }
+
+    /// What is known of the partitions' logs.
+    pub(super) fn known_logs(&self) -> HashMap<TopicPartition, Known> {
+        self.logs.as_ref().map(Logs::known).unwrap_or_default()
+    }
+
+    /// What receipts tell of a partition's log.
+    pub(super) fn known_log(&self, partition: &TopicPartition) -> Option<Known> {
+        let is_its = |entry: &&Entry| {
+            (&*entry.of.topic, entry.of.partition) == (partition.topic(), partition.partition())
+        };
+        let last = |entry: &Entry| entry.receipt.offsets().map(|offsets| offsets.last().saturating_add(1));
+        let latest = self.entries.values().filter(is_its).max_by_key(|entry| last(entry))?;
+        Some(Known::new(latest.of.log_id.clone(), last(latest)))
+    }
+
+    /// Whether a segment of this name, length and time is stored, under whatever log id and in whatever file.
+    pub(super) fn has_copy_of(&self, segment: &Segment) -> bool {
+        self.entries.get(&segment.name).is_some_and(|entry| {
+            let (is, was) = (segment.version, entry.of.version);
+            (is.size_bytes, is.changed_at) == (was.size_bytes, was.changed_at)
+        })
+    }
+
+    /// Holds a listing against what is known of the partitions' logs. Says whether anything was learned that is to be
+    /// [saved](Self::save_logs).
+    pub(super) fn take_logs(&mut self, listing: &mut Listing, first_offsets: &FirstOffsets) -> bool {
+        let Some(mut logs) = self.logs.take() else { return false };
+        let is_changed = logs.take(listing, first_offsets, self);
+        self.logs = Some(logs);
+        is_changed
+    }
+
+    /// An error means that what was learned of logs is remembered for this process only.
+    pub(super) async fn save_logs(&mut self) -> io::Result<()> {
+        match &mut self.logs {
+            Some(logs) => logs.save().await,
+            None => Ok(()),
         }
     }
 
@@ -203,7 +263,7 @@ impl Checkpoint {
     /// A receipt is no longer believed, by this process and by later ones.
     pub(super) async fn disown(&mut self, name: &str) -> io::Result<()> {
         self.forget(name);
-        self.write_anew().await
+        self.journal.write_anew(lines(&self.entries)).await
     }
 
     /// A receipt is no longer needed.
@@ -211,38 +271,17 @@ impl Checkpoint {
         self.entries.remove(name);
     }
 
-    /// Forgets all but those that are still there.
-    pub(super) fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
-        self.entries.retain(|name, _| is_there(name));
+    /// Forgets all but those that are still there, by their names and partitions.
+    pub(super) fn retain(&mut self, is_there: impl Fn(&str, &TopicPartition) -> bool) {
+        self.entries.retain(|name, entry| {
+            let partition = TopicPartition::new(&*entry.of.topic, entry.of.partition);
+            partition.is_ok_and(|partition| is_there(name, &partition))
+        });
     }
+}
 
-    /// The file is kept for the next line only if this one went into it as a whole.
-    async fn append(&mut self, mut file: File, line: String) -> io::Result<()> {
-        file.write_all(line.as_bytes()).await?;
-        file.flush().await?;
-        self.lines += 1;
-        self.file = Some(file);
-        Ok(())
-    }
-
-    /// Writes all that counts to another file, which then takes the place of this one.
-    async fn write_anew(&mut self) -> io::Result<()> {
-        let mut text = format!("{FIRST_LINE}\n");
-        for (name, entry) in &self.entries {
-            text.push_str(&line(name, entry)?);
-        }
-        let temporary = self.path.with_extension("checkpoint.new");
-        let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(&temporary).await?;
-        file.write_all(text.as_bytes()).await?;
-        file.sync_all().await?;
-        tokio::fs::rename(&temporary, &self.path).await?;
-        if let Some(dir) = self.path.parent() {
-            File::open(dir).await?.sync_all().await?;
-        }
-        self.lines = self.entries.len();
-        self.file = Some(file);
-        Ok(())
-    }
+fn lines(entries: &HashMap<String, Entry>) -> impl ExactSizeIterator<Item = LineRef<'_>> {
+    entries.iter().map(LineRef::of)
 }
 
 fn failed_at(path: &Path, source: io::Error) -> CheckpointError {
@@ -253,6 +292,11 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+fn is_no_place(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+        || is_full(error)
+}
+
 fn lock_file(path: &Path) -> Result<fs::File, CheckpointError> {
     let failed = |source| failed_at(path, source);
     let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(failed)?;
@@ -261,44 +305,4 @@ fn lock_file(path: &Path) -> Result<fs::File, CheckpointError> {
         Err(TryLockError::WouldBlock) => Err(CheckpointError::Locked { path: path.to_owned() }),
         Err(TryLockError::Error(error)) => Err(failed(error)),
     }
-}
-
-fn line(name: &str, entry: &Entry) -> io::Result<String> {
-    let json = serde_json::to_string(&LineRef { name, of: &entry.of, receipt: &entry.receipt })?;
-    Ok(format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes())))
-}
-
-/// What a checkpoint's bytes say.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Contents {
-    entries: HashMap<String, Entry>,
-    /// Good ones, also those that later ones replace.
-    lines: usize,
-    /// The first that is not good, counted from 1.
-    damaged_line: Option<usize>,
-}
-
-/// `None` where these are no checkpoint's bytes. Nothing at all, or a first line that was cut off, is an empty one.
-fn read(bytes: &[u8]) -> Option<Contents> {
-    let mut contents = Contents::default();
-    let first = format!("{FIRST_LINE}\n");
-    let Some(rest) = bytes.strip_prefix(first.as_bytes()) else {
-        return first.as_bytes().starts_with(bytes).then_some(contents);
-    };
-    for line in rest.split_inclusive(|byte| *byte == b'\n') {
-        let Some(Line { name, of, receipt }) = read_line(line) else {
-            contents.damaged_line = Some(contents.lines + 2);
-            break;
-        };
-        contents.entries.insert(name, Entry { receipt, seen: None, of });
-        contents.lines += 1;
-    }
-    Some(contents)
-}
-
-fn read_line(line: &[u8]) -> Option<Line> {
-    let (checksum, json) = line.strip_suffix(b"\n")?.split_at_checked(9)?;
-    let checksum = std::str::from_utf8(checksum).ok()?.strip_suffix(' ')?;
-    let is_whole = u32::from_str_radix(checksum, 16) == Ok(crc32c::crc32c(json));
-    is_whole.then(|| serde_json::from_slice(json).ok())?
 }

@@ -61,7 +61,7 @@ pub fn log(event: &Event<'_>) {
         wal_dir = event.agent,
         segment = event.segment.name,
         size_bytes = digest.size_bytes,
-        records = digest.records,
+        records = receipt.data_records(),
         worker = receipt.worker(),
         attempts = receipt.attempts(),
         already_existed = receipt.already_existed(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::checkpoint::Checkpoint;
 use crate::ids::TopicPartition;
 use crate::metrics::agent::{Backlog, Waiting};
-use crate::wal::{Hold, Listing, Segment, Verdict, Version};
+use crate::wal::{Halted, Hold, Listing, Segment, Verdict, Version};
 
 /// The last good listing, and what was learned of its segments.
 #[derive(Debug)]
@@ -21,6 +21,10 @@ pub(super) struct Ledger {
     holds: HashMap<String, Hold>,
     /// The partitions in which nothing may be deleted at present.
     held_partitions: BTreeMap<TopicPartition, Hold>,
+    /// The parts of the log with which nothing is done at present.
+    halted: Vec<Halted>,
+    /// How many partitions there are, by the last listing.
+    partition_count: Option<u64>,
 }
 
 /// What is known of one version of a segment.
@@ -77,6 +81,8 @@ impl Ledger {
             deleted: HashSet::new(),
             holds: HashMap::new(),
             held_partitions: BTreeMap::new(),
+            halted: Vec::new(),
+            partition_count: None,
         }
     }
 
@@ -87,8 +93,10 @@ impl Ledger {
 
     /// What is there, by a listing that was begun at `begun` and has just ended.
     pub(super) fn take_listing(&mut self, listing: Listing, begun: Instant, now: Now) {
-        let Listing { segments: mut listing, held } = listing;
+        let Listing { segments: mut listing, held, halted, logs: _, partitions, hint: _ } = listing;
         self.held_partitions = held.into_iter().collect();
+        (self.halted, self.partition_count) = (halted, partitions);
+        self.keep_unseen(&mut listing);
         listing.retain(|segment| !self.deleted.contains(&(segment.name.clone(), segment.version)));
         let mut known = std::mem::take(&mut self.memory);
         for segment in &listing {
@@ -108,13 +116,48 @@ impl Ledger {
         self.listed_at = Some(now.monotonic);
     }
 
+    /// Of what could not be looked into the last that was seen counts.
+    fn keep_unseen(&self, listing: &mut Vec<Segment>) {
+        if self.halted.is_empty() {
+            return;
+        }
+        let listed: HashSet<_> = listing.iter().map(|segment| segment.name.clone()).collect();
+        let before = self.partitions.values().flatten();
+        let unseen = before.filter(|segment| !listed.contains(&segment.name) && self.is_halted(segment));
+        listing.extend(unseen.cloned());
+    }
+
+    /// Whether nothing is done with a segment at present.
+    pub(super) fn is_halted(&self, segment: &Segment) -> bool {
+        self.is_unseen(&segment.name, &segment.partition)
+    }
+
+    /// Whether nobody knows if there is a segment of this name.
+    pub(super) fn is_unseen(&self, name: &str, partition: &TopicPartition) -> bool {
+        self.halted.iter().any(|halted| halted.covers(name, partition))
+    }
+
+    /// The parts of the log with which nothing is done at present.
+    pub(super) fn halted(&self) -> &[Halted] {
+        &self.halted
+    }
+
+    /// How many partitions there are; `None`: nobody has counted them.
+    pub(super) fn partition_count(&self) -> Option<u64> {
+        self.partition_count
+    }
+
     /// What a listing, which is not taken yet, says nothing of although it is in no store: by partition, ascending. A segment
     /// that its broker may append to is none of these, for it may be in use again.
-    pub(super) fn vanished(&self, listing: &[Segment], checkpoint: &Checkpoint) -> Vec<Vec<Segment>> {
-        let listed: HashSet<_> = listing.iter().map(|segment| &*segment.name).collect();
+    pub(super) fn vanished(&self, listing: &Listing, checkpoint: &Checkpoint) -> Vec<Vec<Segment>> {
+        let listed: HashSet<_> = listing.segments.iter().map(|segment| &*segment.name).collect();
+        let is_unseen = |segment: &Segment| {
+            listing.halted.iter().any(|halted| halted.covers(&segment.name, &segment.partition))
+        };
         let is_lost = |segment: &&Segment| {
             !segment.may_grow
                 && !listed.contains(&*segment.name)
+                && !is_unseen(segment)
                 && matches!(self.standing(segment, checkpoint), Standing::Unsent | Standing::Rejected)
         };
         let of_each = |segments: &Vec<Segment>| segments.iter().filter(is_lost).cloned().collect::<Vec<_>>();
@@ -219,6 +262,8 @@ impl Ledger {
             oldest: None,
             held: BTreeMap::new(),
             held_partitions: BTreeMap::new(),
+            partitions: self.partition_count,
+            halted: self.halted.iter().map(|it| (it.name.clone(), it.halt.name())).collect(),
         };
         for hold in self.holds.values() {
             *backlog.held.entry(hold.name()).or_default() += 1;

@@ -25,6 +25,7 @@ pub(super) fn plan(
 ) -> Plan {
     let is_ready = |segment: &&Segment| {
         ledger.standing(segment, checkpoint) == Standing::Unsent
+            && !ledger.is_halted(segment)
             && !in_flight.contains(&*segment.name)
             && !ledger.has_failed_in(segment, round)
             && ledger.is_old(segment, settings.min_segment_age, now)

@@ -1,5 +1,8 @@
 //! An agent at work: what happens, one thing after the other, and what is begun because of it.
 
+mod deleted;
+mod listed;
+
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::pin::pin;
@@ -12,9 +15,10 @@ use tracing::{Instrument, error, info, warn};
 
 use super::event::{Event, Fate};
 use super::ledger::{Ledger, Now, Standing};
+use super::logs::{FirstOffsets, first_offsets};
 use super::plan::{Plan, plan};
 use super::send::{Outcome, send};
-use super::settle::{Deletion, Settlement, Stop, delete, is_ours_to_delete, settle};
+use super::settle::{Deletion, Settlement, Stop, is_ours_to_delete, settle};
 use super::slots::{Line, Slot};
 use super::{Agent, Retention, Summary};
 use crate::client::{Receipt, Refusal};
@@ -22,13 +26,7 @@ use crate::ids::TopicPartition;
 use crate::metrics;
 use crate::spans::{self, Origin};
 use crate::wal::{Hold, Listing, SealedSegments, Segment, WalError};
-use crate::wording::{chain, hex};
-
-/// Partitions that are settled at a time.
-const SETTLING_MAX: usize = 4;
-
-/// Segments of a partition that are deleted before the agent hears of it.
-const DELETIONS_MAX: usize = 16;
+use crate::wording::chain;
 
 /// How often the backlog is counted at most while there is a lot going on.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
@@ -78,7 +76,7 @@ enum Work {
 
 /// How a task ended.
 enum Done {
-    Listed { begun: Instant, listing: Result<Listing, WalError> },
+    Listed { begun: Instant, listing: Result<Listing, WalError>, first_offsets: FirstOffsets },
     Sent { segment: Segment, way: Way, outcome: Outcome },
     Settled { partition: TopicPartition, deleted: Vec<Deletion>, stop: Option<(Deletion, Stop)> },
 }
@@ -148,7 +146,11 @@ impl<W: SealedSegments> Run<W> {
                 next = self.next() => next,
             };
             self.take(next).await;
+            if self.is_cut && self.queue.is_empty() {
+                self.list();
+            }
         }
+        self.tell_young();
         self.drain().await
     }
 
@@ -209,7 +211,9 @@ impl<W: SealedSegments> Run<W> {
 
     async fn take_done(&mut self, done: Done) {
         match done {
-            Done::Listed { begun, listing } => self.take_listing(begun, listing),
+            Done::Listed { begun, listing, first_offsets } => {
+                self.take_listing(begun, listing, &first_offsets).await;
+            }
             Done::Sent { segment, way, outcome } => self.take_outcome(&segment, way, outcome).await,
             Done::Settled { partition, deleted, stop } => {
                 self.take_settled(partition, &deleted, stop).await;
@@ -249,58 +253,16 @@ impl<W: SealedSegments> Run<W> {
         }
         self.is_cut = false;
         self.ledger.begin_listing();
-        let (wal, begun) = (Arc::clone(&self.agent.wal), Instant::now());
-        self.spawn(Work::List, async move { Done::Listed { begun, listing: wal.list().await } });
-    }
-
-    /// A listing that fails changes nothing: it never means that there is nothing.
-    fn take_listing(&mut self, begun: Instant, listing: Result<Listing, WalError>) {
-        match listing {
-            Ok(listing) => {
-                self.summary.is_listed = true;
-                self.miss(&listing.segments);
-                self.warn_of_held(&listing);
-                self.ledger.take_listing(listing, begun, Now::read());
-                self.agent.checkpoint.retain(|name| self.ledger.holds(name));
-                self.ways.retain(|name, _| self.ledger.holds(name));
-                self.stuck.retain(|name, _| self.ledger.holds(name));
-                self.unsettled = self.ledger.partitions().map(|(partition, _)| partition.clone()).collect();
-                self.plan();
-                self.report_from = tokio::time::Instant::now();
-            }
-            Err(error) => {
-                self.summary.is_listed = false;
-                metrics::agent::listing_failed(&self.agent.name);
-                error!(wal_dir = &*self.agent.name, error = chain(&error), "cannot list the segments");
-            }
-        }
-    }
-
-    /// Warns of partitions in which nothing may be deleted, each once as long as that lasts.
-    fn warn_of_held(&self, listing: &Listing) {
-        for (partition, hold) in &listing.held {
-            if self.ledger.held_partitions().get(partition) != Some(hold) {
-                warn!(wal_dir = &*self.agent.name, %partition, %hold, "nothing is deleted in this partition");
-            }
-        }
-    }
-
-    /// Tells which segments have gone before they were stored. What is on its way may be stored all the same: a file can be
-    /// read to its end when its name is gone.
-    fn miss(&self, listing: &[Segment]) {
-        let on_their_way: HashSet<_> = self.sending().map(|segment| &*segment.name).collect();
-        for mut lost in self.ledger.vanished(listing, &self.agent.checkpoint) {
-            lost.retain(|segment| !on_their_way.contains(&*segment.name));
-            self.tell_vanished(&lost);
-        }
-    }
-
-    /// Somebody else has deleted segments of a partition that are in no store.
-    fn tell_vanished(&self, lost: &[Segment]) {
-        let (Some(first), Some(last)) = (lost.first(), lost.last()) else { return };
-        let (wal_dir, segments) = (&*self.agent.name, lost.len() as u64);
-        metrics::agent::vanished(wal_dir, segments);
-        warn!(wal_dir, segments, first = first.name, last = last.name, "gone before they were stored");
+        let (wal, begun, known) =
+            (Arc::clone(&self.agent.wal), Instant::now(), self.agent.checkpoint.known_logs());
+        self.spawn(Work::List, async move {
+            let listing = wal.list().await;
+            let first_offsets = match &listing {
+                Ok(listing) => first_offsets(&*wal, &known, listing).await,
+                Err(_) => FirstOffsets::new(),
+            };
+            Done::Listed { begun, listing, first_offsets }
+        });
     }
 
     fn plan(&mut self) {
@@ -426,115 +388,6 @@ impl<W: SealedSegments> Run<W> {
         settle(segments, &self.ledger, &self.agent.checkpoint, (&self.agent.settings, Now::read()))
     }
 
-    /// Begins to delete what may go, in as many partitions at a time as there should be.
-    fn settle(&mut self) {
-        let settling = self.works.values().filter_map(|work| match work {
-            Work::Settle(partition) => Some(partition.clone()),
-            Work::List | Work::Send(_) => None,
-        });
-        let settling: BTreeSet<_> = settling.collect();
-        let mut room = SETTLING_MAX.saturating_sub(settling.len());
-        let mut free = self.unsettled.difference(&settling).cloned().collect::<VecDeque<_>>();
-        while room > 0
-            && let Some(partition) = free.pop_front()
-        {
-            self.unsettled.remove(&partition);
-            let may_go = self.settlement(&partition).may_go;
-            let deletions: Vec<_> = may_go
-                .iter()
-                .take(DELETIONS_MAX)
-                .map(|(segment, entry)| Deletion::new(segment, entry, self.origin(segment)))
-                .collect();
-            if !deletions.is_empty() {
-                self.delete(partition, deletions);
-                room -= 1;
-            }
-        }
-    }
-
-    fn origin(&self, segment: &Segment) -> Option<Origin> {
-        self.ways.get(&segment.name)?.origin.clone()
-    }
-
-    fn delete(&mut self, partition: TopicPartition, deletions: Vec<Deletion>) {
-        let (wal, work) = (Arc::clone(&self.agent.wal), Work::Settle(partition.clone()));
-        self.spawn(work, async move {
-            let (deleted, stop) = delete(&wal, deletions).await;
-            Done::Settled { partition, deleted, stop }
-        });
-    }
-
-    async fn take_settled(
-        &mut self,
-        partition: TopicPartition,
-        deleted: &[Deletion],
-        stop: Option<(Deletion, Stop)>,
-    ) {
-        for Deletion { segment, receipt, .. } in deleted {
-            self.summary.deleted += 1;
-            metrics::agent::deleted(&self.agent.name);
-            self.ledger.remove(segment);
-            self.agent.checkpoint.forget(&segment.name);
-            let took = self.ways.remove(&segment.name).map(|way| way.took);
-            self.tell(segment, Some(receipt), took, Fate::Deleted);
-        }
-        match stop {
-            None => {
-                self.unsettled.insert(partition);
-            }
-            Some((deletion, stop)) => self.take_stop(&deletion, stop).await,
-        }
-    }
-
-    /// The next listing tries again what can be tried again.
-    async fn take_stop(&mut self, deletion: &Deletion, stop: Stop) {
-        let Deletion { segment, receipt, is_to_be_read, .. } = deletion;
-        let (wal_dir, name) = (Arc::clone(&self.agent.name), &segment.name);
-        match stop {
-            Stop::Changed => {
-                info!(%wal_dir, segment = name, "it has changed since it was stored, and is sent again");
-                self.agent.checkpoint.forget(name);
-            }
-            Stop::Different(read) => {
-                metrics::agent::mismatched(&wal_dir);
-                let (read, stored) = (hex(&read.sha256), hex(&receipt.digest().sha256));
-                error!(%wal_dir, segment = name, read, stored, "not what was stored: it stays, and is sent again");
-                if let Err(error) = self.agent.checkpoint.disown(name).await {
-                    warn!(%wal_dir, segment = name, %error, "the checkpoint cannot be written");
-                }
-            }
-            Stop::Held(hold) => self.take_hold(deletion, hold),
-            Stop::Touched => {
-                info!(%wal_dir, segment = name, "it was touched since it was listed: it is read again before it goes");
-            }
-            Stop::Failed(error) => {
-                metrics::agent::deletion_failed(&wal_dir);
-                if !is_to_be_read {
-                    // Once is enough: each look at the directory tries again.
-                    self.agent.checkpoint.confirm(segment);
-                }
-                let why = chain(&error);
-                if self.stuck.insert(name.clone(), why.clone()).as_ref() != Some(&why) {
-                    error!(%wal_dir, segment = name, error = why, "it is stored, and cannot be deleted");
-                }
-            }
-        }
-    }
-
-    /// It stays at present, and so do those behind it. The next listing asks again.
-    fn take_hold(&mut self, deletion: &Deletion, hold: Hold) {
-        let Deletion { segment, receipt, .. } = deletion;
-        let (wal_dir, name) = (Arc::clone(&self.agent.name), &segment.name);
-        if !self.ledger.hold(segment, hold.clone()) {
-            return;
-        }
-        if matches!(hold, Hold::WritersUnknown(_)) {
-            warn!(%wal_dir, segment = name, %hold, "it is stored, and stays");
-        }
-        let took = self.ways.get(name).map(|way| way.took);
-        self.tell(segment, Some(receipt), took, Fate::Held(&hold));
-    }
-
     fn tell(&self, segment: &Segment, receipt: Option<&Receipt>, took: Option<Duration>, fate: Fate<'_>) {
         let agent = &self.agent.name;
         (self.agent.observer)(&Event { agent, segment, receipt, took, fate });
@@ -573,7 +426,7 @@ impl<W: SealedSegments> Run<W> {
     }
 
     fn sum_up(&self) -> Summary {
-        let mut summary = self.summary;
+        let mut summary = Summary { halted: self.ledger.halted().len() as u64, ..self.summary };
         for (partition, segments) in self.ledger.partitions() {
             // What lies behind a segment that is at rest is at rest, too.
             let mut is_at_rest = false;

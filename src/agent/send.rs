@@ -53,6 +53,7 @@ pub(super) async fn send<W: SealedSegments>(
         log_id: segment.log_id.clone(),
         keep_torn_tail: settings.keep_torn_tail,
         keep_undecodable: settings.keep_undecodable,
+        allowed_offsets: segment.bounds,
         url: wal.url(&segment),
     };
     let payload = SegmentBytes { wal, segment };

@@ -32,6 +32,10 @@ pub(super) fn settle<'a>(
 ) -> Settlement<'a> {
     let mut settlement = Settlement::default();
     for (nth, segment) in segments.iter().enumerate() {
+        if ledger.is_halted(segment) {
+            settlement.stops_at = Some(segment);
+            break;
+        }
         let is_young = || !ledger.is_old(segment, settings.retention.age, now);
         match (ledger.standing(segment, checkpoint), checkpoint.get(segment)) {
             (Standing::Skipped, _) => {}

@@ -30,6 +30,7 @@ fn segment(topic: &str, position: u64) -> Segment {
         kept: false,
         verdict: None,
         change_time: None,
+        bounds: None,
     }
 }
 
@@ -332,8 +333,11 @@ async fn what_is_missed_was_sealed_and_is_in_no_store() {
     checkpoint.remember(&segments[0], receipt(&segments[0])).await.expect("written");
     let mut changed = segments[4].clone();
     changed.version.size_bytes += 1;
-    assert_eq!(ledger.vanished(&[changed], &checkpoint), [[segments[1].clone(), segments[3].clone()]]);
-    assert!(ledger.vanished(&segments, &checkpoint).is_empty());
+    assert_eq!(
+        ledger.vanished(&vec![changed].into(), &checkpoint),
+        [[segments[1].clone(), segments[3].clone()]]
+    );
+    assert!(ledger.vanished(&segments.clone().into(), &checkpoint).is_empty());
 }
 
 /// A checkpoint with a receipt for each of `0..count`.
@@ -453,7 +457,7 @@ async fn a_checkpoint_does_not_grow_with_what_is_gone_and_keeps_what_is_there() 
         checkpoint.remember(&goes, receipt(&goes)).await.expect("written");
         match position % 2 {
             0 => checkpoint.forget(&goes.name),
-            _ => checkpoint.retain(|name| name == stays.name),
+            _ => checkpoint.retain(|name, _| name == stays.name),
         }
         let text = std::fs::read_to_string(dir.path().join("test.checkpoint")).expect("it is there");
         longest = longest.max(text.lines().count());

@@ -1,20 +1,21 @@
 //! `agent`: a broker's WAL directories empty themselves.
 
+mod check;
 mod deletion;
+mod site;
 
-use std::future::Future;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Subcommand;
 use futures::future;
-use sha2::{Digest, Sha256};
 use tracing::info;
 use url::Url;
 
-use deletion::{DeletionArgs, Wal};
+use deletion::DeletionArgs;
+use site::{Observer, Running, Site};
 
 use super::file_mode::FileModeArgs;
 use super::index::{Torn, Undecoded};
@@ -25,16 +26,14 @@ use super::seconds::{positive_seconds, seconds};
 use super::security::SecurityArgs;
 use super::signals::Signals;
 use super::{CliError, Exit, endpoint, runtime};
-use crate::agent::{Agent, Checkpoint, CheckpointError, Settings, Slots, Summary};
+use crate::agent::{Settings, Slots, Summary};
 use crate::client::{Client, Endpoint, Patience};
 use crate::ids::LogId;
 use crate::store;
 use crate::store::KeyError;
 use crate::telemetry::Otlp;
-use crate::wal::SealedSegments;
 use crate::wal::dir::WalDir;
 use crate::wal::note::{self, NoteError};
-use crate::wording::hex;
 
 /// Send a broker's sealed segments to workers, and delete them on their receipts.
 #[derive(Debug, clap::Args)]
@@ -55,10 +54,15 @@ pub struct Args {
     #[command(flatten)]
     deletion: DeletionArgs,
 
-    /// Make one run and exit: 0 if all segments are stored (and deleted, where they are to be), 5 if one stayed that may go
-    /// later, 3 if one is rejected.
+    /// Do all that can be done and exit: 0 if all segments are stored (and deleted, where they are to be), 5 if one stayed that may go
+    /// later, 3 if one is rejected, 1 if a directory or a partition could not be looked into.
     #[arg(long, env = "WAL_INDEXER_ONCE")]
     once: bool,
+
+    /// Print what would be sent and what is left alone, and why; send and delete nothing. Exits with 2 where a directory holds no
+    /// partition. Needs no worker.
+    #[arg(long, conflicts_with = "once")]
+    check: bool,
 
     #[command(flatten)]
     file_mode: FileModeArgs,
@@ -132,7 +136,7 @@ struct WorkerArgs {
         env = "WAL_INDEXER_ENDPOINT",
         value_name = "URL",
         value_delimiter = ',',
-        required = true
+        required_unless_present = "check"
     )]
     endpoints: Vec<String>,
 
@@ -217,9 +221,13 @@ fn decide(paths: &[PathBuf], decision: fn(&Path) -> Result<(), NoteError>) -> Re
 
 async fn look_after(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     let failed = |what: &str, error: &dyn std::error::Error| CliError::new(Exit::Failed, what, error);
+    if args.check {
+        return check::print(&args).await;
+    }
+    let args = Arc::new(args);
     args.file_mode.apply();
     let metrics = args.metrics.collect(otlp).await?;
-    let signals = Signals::listen()?;
+    let signals = Arc::new(Signals::listen()?);
     let progress = args.progress.is_wanted().then(|| Progress::start(args.wal.wal_dirs.len() > 1));
     let progress = progress.transpose().map_err(|error| failed("cannot start a thread", &error))?;
     let work = args.agents(progress.as_ref(), &signals).await?;
@@ -236,19 +244,6 @@ async fn look_after(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     printed.map_err(|error| failed("standard output", &error))
 }
 
-/// An agent at work.
-type Running = Pin<Box<dyn Future<Output = Summary> + Send>>;
-
-/// What an agent needs beside its directory.
-struct Parts<'a, Shutdown> {
-    name: String,
-    client: Client,
-    checkpoint: Checkpoint,
-    slots: Slots,
-    progress: Option<&'a Progress>,
-    shutdown: Shutdown,
-}
-
 impl Args {
     /// Where traces and measurements go.
     pub fn otlp(&self) -> Result<Option<Otlp>, CliError> {
@@ -258,52 +253,43 @@ impl Args {
         }
     }
 
-    /// One for each directory. None has begun when this returns.
-    async fn agents(&self, progress: Option<&Progress>, signals: &Signals) -> Result<Vec<Running>, CliError> {
+    /// One for each directory. None has begun when this returns. One that cannot be looked after at present does not keep the others from
+    /// it, but one at least must be there, or be awaited.
+    async fn agents(
+        self: &Arc<Self>,
+        progress: Option<&Progress>,
+        signals: &Arc<Signals>,
+    ) -> Result<Vec<Running>, CliError> {
         if self.wal.point_to.is_some() && self.wal.wal_dirs.len() > 1 {
             return Err(CliError::because(Exit::Usage, "--point-to goes with one --wal-dir only"));
         }
         let point_to = self.wal.point_to()?;
         let client = self.workers.client().await?;
         let slots = Slots::new(self.pace.max_concurrent_tasks);
-        let mut agents = Vec::new();
+        let (mut agents, mut late) = (Vec::new(), Vec::new());
         for dir in &self.wal.wal_dirs {
-            let wal = self.wal.open(dir, point_to.clone());
-            let wal =
-                wal.min_segment_age(self.pace.min_segment_age).writer_check(self.deletion.writer_check());
-            let checkpoint = self.wal.checkpoint(dir).await?;
-            let parts = Parts {
-                name: dir.display().to_string(),
+            let site = Site {
+                args: Arc::clone(self),
+                dir: dir.clone(),
+                point_to: point_to.clone(),
                 client: client.clone(),
-                checkpoint,
                 slots: slots.clone(),
-                progress,
-                shutdown: signals.nth(1),
+                observer: progress.map(|progress| Arc::new(progress.observer()) as Observer),
+                signals: Arc::clone(signals),
             };
-            agents.push(match self.deletion.with_log_start(wal).await? {
-                Wal::Dir(wal) => self.running(wal, parts),
-                #[cfg(feature = "delete-records")]
-                Wal::LogStart(wal) => self.running(wal, parts),
-            });
+            match site.begin().await {
+                Ok(running) => agents.push(running),
+                Err(why) => late.push((site, why)),
+            }
+        }
+        let is_hopeless = agents.is_empty() && late.iter().all(|(site, _)| site.is_there());
+        for (site, why) in late {
+            if is_hopeless {
+                return Err(why);
+            }
+            agents.push(site.begin_later(why));
         }
         Ok(agents)
-    }
-
-    fn running<W: SealedSegments>(
-        &self,
-        wal: W,
-        parts: Parts<'_, impl Future<Output = ()> + Send + 'static>,
-    ) -> Running {
-        let Parts { name, client, checkpoint, slots, progress, shutdown } = parts;
-        let agent = Agent::new(&name, wal, client, checkpoint, slots, self.settings());
-        let agent = match progress {
-            Some(progress) => agent.observed_by(progress.observer()),
-            None => agent,
-        };
-        match self.once {
-            true => Box::pin(agent.run_once(shutdown)),
-            false => Box::pin(agent.run(shutdown)),
-        }
     }
 
     fn settings(&self) -> Settings {
@@ -331,34 +317,6 @@ impl WalArgs {
         let checked = self.point_to.as_deref().map(store::check_source_root).transpose();
         checked.map_err(|error| CliError::flag("--point-to", &error))
     }
-
-    async fn checkpoint(&self, dir: &Path) -> Result<Checkpoint, CliError> {
-        let failed = |flag: &str, path: &Path, error: &std::io::Error| {
-            CliError::new(Exit::Failed, &format!("{flag} {}", path.display()), error)
-        };
-        let whole = dir.canonicalize().map_err(|error| failed("--wal-dir", dir, &error))?;
-        let opened = match &self.state_dir {
-            None => Checkpoint::open(&whole, ".wal-indexer").await,
-            Some(state) => {
-                std::fs::create_dir_all(state).map_err(|error| failed("--state-dir", state, &error))?;
-                Checkpoint::open(state, &name_of_state(&whole)).await
-            }
-        };
-        opened.map_err(|error| match error {
-            CheckpointError::Locked { .. } => CliError::new(Exit::Again, "cannot start", &error),
-            CheckpointError::Foreign { .. } => CliError::new(Exit::Failed, "cannot start", &error),
-            CheckpointError::Io { .. } if self.state_dir.is_none() => {
-                CliError::new(Exit::Failed, "the WAL directory takes no files (see --state-dir)", &error)
-            }
-            CheckpointError::Io { .. } => CliError::new(Exit::Failed, "--state-dir", &error),
-        })
-    }
-}
-
-/// One state directory may serve several WAL directories.
-fn name_of_state(wal_dir: &Path) -> String {
-    let hash = Sha256::digest(wal_dir.as_os_str().as_encoded_bytes());
-    format!("wal-indexer-{}", hex(&hash[..8]))
 }
 
 impl WorkerArgs {
@@ -387,6 +345,12 @@ fn conclude(summaries: &[Summary]) -> Result<(), CliError> {
     }
     if !summaries.iter().all(|one| one.is_listed) {
         return Err(CliError::because(Exit::Failed, "the segments could not be listed"));
+    }
+    let halted = sum(|one| one.halted);
+    if halted > 0 {
+        let line =
+            format!("partitions with which nothing is done: {halted}; segments that stay for later: {left}");
+        return Err(CliError::because(Exit::Failed, line));
     }
     match left {
         0 => Ok(()),

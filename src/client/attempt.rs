@@ -130,6 +130,9 @@ impl<P: Payload> Attempt<'_, P> {
             partition: Some(request.partition.partition()),
             torn_tail: torn_tail.into(),
             undecodable: undecodable.into(),
+            allowed_offsets: request
+                .allowed_offsets
+                .map(|allowed| v1::OffsetRange { first: allowed.first(), last: allowed.last() }),
             log_id: request.log_id.as_str().to_owned(),
             source: Some(source),
         }))

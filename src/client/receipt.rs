@@ -82,6 +82,7 @@ impl Receipt {
             Some((one, _)) => offsets(one, read)?,
             None => None,
         };
+        check_allowed(offsets, request)?;
         let bundle = stored.map(|(_, bundle)| bundle);
         Ok(Self {
             digest: read.digest.clone(),
@@ -244,6 +245,17 @@ fn offsets(one: &v1::IndexedPartition, read: &Read) -> Result<Option<OffsetRange
         }
     }
     Ok(covered(one).or(Some(claimed)))
+}
+
+/// A worker of an earlier release does not know which offsets are allowed.
+fn check_allowed(offsets: Option<OffsetRange>, request: &Request) -> Result<(), Mismatch> {
+    match (offsets, request.allowed_offsets) {
+        (Some(offsets), Some(allowed)) if allowed.cover(&offsets) != allowed => {
+            let expected = format!("{} to {} at most", allowed.first(), allowed.last());
+            Err(Mismatch::new("offsets", expected, format!("{} to {}", offsets.first(), offsets.last())))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn covered(one: &v1::IndexedPartition) -> Option<OffsetRange> {

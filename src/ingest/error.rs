@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::budget::BudgetError;
 use crate::bundle::{AssembleError, BlockWriterError};
 use crate::cpu::Panicked;
-use crate::ids::{SEGMENT_ID_BYTES_MAX, TopicPartition, TopicPartitionError};
+use crate::ids::{OffsetRange, SEGMENT_ID_BYTES_MAX, TopicPartition, TopicPartitionError};
 use crate::index::IndexError;
 use crate::segment::SegmentError;
 use crate::store::{KeyError, PutError, SourceError};
@@ -71,6 +71,14 @@ pub enum RequestError {
         size_bytes: u64,
         /// The limit in bytes.
         max_bytes: u64,
+    },
+    /// The offsets that the segment may hold are none.
+    #[error("the segment may hold the offsets {first} to {last}, which are none")]
+    NoOffsetsAllowed {
+        /// The first.
+        first: i64,
+        /// The last.
+        last: i64,
     },
     /// The object source's URL cannot be read.
     #[error("the source's url is not one")]
@@ -152,6 +160,19 @@ pub enum IngestError {
         /// Where the frame begins in the segment.
         position: u64,
     },
+    /// The segment holds offsets that it may not hold: its file has another one's name.
+    #[error(
+        "offsets {} to {} are not among those that the segment may hold by its name and the next one's, {} to {}",
+        found.first(), found.last(), allowed.first(), allowed.last()
+    )]
+    OffsetsNotAllowed {
+        /// What the bytes say.
+        found: OffsetRange,
+        /// What the request allows.
+        allowed: OffsetRange,
+        /// Where the frame begins in the segment, if it is known which.
+        position: Option<u64>,
+    },
     /// Decoded, indexed and stored records differ in number: a bug, caught before anything is stored.
     #[error("decoded {decoded} records, indexed {indexed}, stored {stored}")]
     CountsDiffer {
@@ -202,6 +223,7 @@ impl IngestError {
         match self {
             Self::Segment(error) | Self::BatchTooLarge(error) => error.position(),
             Self::Torn { position } | Self::OtherPartition { position, .. } => *position,
+            Self::OffsetsNotAllowed { position, .. } => position.unwrap_or(u64::MAX),
             Self::NothingWhole { .. } => 0,
             Self::Request(_)
             | Self::Budget(_)

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use crate::cpu::Cpu;
-use crate::ids::{SegmentFormat, TopicPartition};
+use crate::ids::{OffsetRange, SegmentFormat, TopicPartition};
 use crate::segment::{Frame, SegmentError, Splitter, Tail, TornTail as TornBytes};
 use crate::spans;
 
@@ -88,6 +88,10 @@ where
     }
     let partitions = dealer.slices.finish().await?;
     request.check_against(&source)?;
+    for slice in partitions.values().flatten() {
+        // Records may lie outside of what their frame's head claims.
+        request.check_allowed(slice.tally.range, None)?;
+    }
     let records = partitions.values().flatten().map(|slice| slice.tally.records).sum();
     spans::took(source.bytes_read, records);
     Ok(Received { source, partitions, ended })
@@ -251,6 +255,9 @@ impl<'a> Dealer<'a> {
                 Ok(partition) => partition,
                 Err(error) => return Err(self.blame(or_corrupt(cpu, frame, error).await).await),
             };
+            if let Err(error) = self.request.check_allowed(frame.claimed_range(), Some(frame.position)) {
+                return Err(self.blame(or_corrupt(cpu, frame, error).await).await);
+            }
             self.slices.add(&partition, Piece::Frame(frame)).await?;
             if self.last.as_ref() != Some(&partition) {
                 self.last = Some(partition);
@@ -281,7 +288,7 @@ impl<'a> Dealer<'a> {
     }
 }
 
-/// A frame that names the wrong partition may simply be damaged: then that is what there is to say.
+/// A frame that names the wrong partition or offsets may simply be damaged: then that is what there is to say.
 async fn or_corrupt(cpu: &Cpu, frame: Frame, error: IngestError) -> IngestError {
     match cpu.run(move || frame.decode(BATCH_BYTES_MAX)).await {
         Ok(Ok(_)) => error,
@@ -305,6 +312,15 @@ impl Request {
                 Ok(found.clone())
             }
             None => self.fallback_partition().cloned().ok_or(IngestError::PartitionMissing),
+        }
+    }
+
+    fn check_allowed(&self, found: Option<OffsetRange>, position: Option<u64>) -> Result<(), IngestError> {
+        match (found, self.allowed_offsets) {
+            (Some(found), Some(allowed)) if allowed.cover(&found) != allowed => {
+                Err(IngestError::OffsetsNotAllowed { found, allowed, position })
+            }
+            _ => Ok(()),
         }
     }
 

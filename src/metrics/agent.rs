@@ -28,6 +28,10 @@ pub struct Backlog {
     pub held: BTreeMap<&'static str, u64>,
     /// Partitions in which nothing may be deleted at present, by reason.
     pub held_partitions: BTreeMap<&'static str, u64>,
+    /// How many partitions there are; `None` where nobody has counted them.
+    pub partitions: Option<u64>,
+    /// The partitions, or directories of several, with which nothing is done at present: names, and reasons.
+    pub halted: BTreeMap<String, &'static str>,
 }
 
 /// Since when a segment waits: the greater of both ages counts, because a file's clock may be off.
@@ -194,6 +198,20 @@ fn gauges(meter: &Meter) {
         |it| &it.held_partitions,
     );
 
+    count("wal_indexer_agent_halted_partitions", "Partitions with which nothing is done", |it| {
+        it.halted.len() as u64
+    });
+    meter
+        .u64_observable_gauge("wal_indexer_agent_halted_partition")
+        .with_description("1 for each partition with which nothing is done, by its name and the reason")
+        .with_callback(observe_halted)
+        .build();
+    meter
+        .u64_observable_gauge("wal_indexer_agent_partitions")
+        .with_description("Partitions that have a segment")
+        .with_callback(observe_partitions)
+        .build();
+
     let age = |name: &'static str, about: &'static str, value: fn(&Backlog) -> f64| {
         meter.f64_observable_gauge(name).with_description(about).with_callback(observe(value)).build();
     };
@@ -236,6 +254,26 @@ fn observe_reasons(
                 let count = counts(backlog).get(reason).copied().unwrap_or_default();
                 observer.observe(count, &[directory(wal_dir), KeyValue::new("reason", reason)]);
             }
+        }
+    }
+}
+
+/// No more of a directory's halted partitions are named: a directory in which all fail would make too many time series.
+const HALTED_NAMES_MAX: usize = 200;
+
+fn observe_halted(observer: &dyn AsyncInstrument<u64>) {
+    for (wal_dir, backlog) in &*backlogs() {
+        for (name, reason) in backlog.halted.iter().take(HALTED_NAMES_MAX) {
+            let partition = KeyValue::new("partition", name.clone());
+            observer.observe(1, &[directory(wal_dir), partition, KeyValue::new("reason", *reason)]);
+        }
+    }
+}
+
+fn observe_partitions(observer: &dyn AsyncInstrument<u64>) {
+    for (wal_dir, backlog) in &*backlogs() {
+        if let Some(partitions) = backlog.partitions {
+            observer.observe(partitions, &[directory(wal_dir)]);
         }
     }
 }

@@ -27,7 +27,13 @@ pub fn request_parts(header: &v1::SegmentHeader, size_bytes: u64) -> Result<Requ
         crc32c,
         torn_tail: torn_tail_from(header.torn_tail)?,
         undecodable: undecodable_from(header.undecodable)?,
+        allowed_offsets: header.allowed_offsets.as_ref().map(allowed_from).transpose()?,
     })
+}
+
+fn allowed_from(range: &v1::OffsetRange) -> Result<OffsetRange, RequestError> {
+    let (first, last) = (range.first, range.last);
+    OffsetRange::new(first, last).ok_or(RequestError::NoOffsetsAllowed { first, last })
 }
 
 fn format_from(value: i32) -> Result<Option<SegmentFormat>, RequestError> {

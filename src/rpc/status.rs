@@ -115,6 +115,10 @@ fn verdict(error: &IngestError) -> Verdict {
         IngestError::OtherPartition { position, .. } => {
             Verdict::new(Code::InvalidArgument, "OTHER_PARTITION").at("position", position)
         }
+        IngestError::OffsetsNotAllowed { position, .. } => {
+            let verdict = Verdict::new(Code::InvalidArgument, "OFFSETS_NOT_ALLOWED");
+            position.iter().fold(verdict, |verdict, position| verdict.at("position", position))
+        }
         IngestError::Key(_) => Verdict::new(Code::InvalidArgument, "NAME_DOES_NOT_FIT"),
         IngestError::Put { source, .. } => put_verdict(source),
         IngestError::CountsDiffer { .. } => Verdict::new(Code::Internal, "COUNTS_DIFFER"),
@@ -131,6 +135,7 @@ fn request_verdict(error: &RequestError) -> Verdict {
         RequestError::SourceMissing => "SOURCE_MISSING",
         RequestError::MoreThanHeader => "MORE_THAN_HEADER",
         RequestError::UnknownValue { .. } => "UNKNOWN_VALUE",
+        RequestError::NoOffsetsAllowed { .. } => "NO_OFFSETS_ALLOWED",
         RequestError::SegmentIdTooLong { .. } => "SEGMENT_ID_TOO_LONG",
         RequestError::Partition(_) => "NO_PARTITION",
         RequestError::Key(_) => "NAME_DOES_NOT_FIT",

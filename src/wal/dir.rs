@@ -12,17 +12,18 @@ use tracing::warn;
 use url::Url;
 
 use super::hold::{Watches, is_log_longer};
-use super::layout::{self, Folder};
+use super::layout::{self, Folder, Layout};
 use super::lease::Writers;
 use super::listing::Lister;
 use super::reader::{Opened, VersionReader};
-use super::scan::{self, Oddities, failed, unless_gone};
+use super::scan::{self, Halts, Oddities, failed, unless_gone};
 use super::{
     ChangeTime, Hold, Listing, Reading, Rejection, SealedSegments, Segment, Verdict, Version, WalError,
-    frames, note,
+    frames, note, survey,
 };
 use crate::client::Receipt;
 use crate::ids::{LogId, TopicPartition};
+use crate::wording::chain;
 
 /// In a URL's path every byte is encoded but `[A-Za-z0-9._-]`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-');
@@ -117,29 +118,52 @@ impl WalDir {
     /// its files begins with. Only Chronik's layout says which are the first.
     ///
     /// # Errors
-    /// The directory, or a segment, cannot be read.
+    /// The directory cannot be read. A partition that cannot be read is passed over, with a warning.
     pub async fn first_offsets(&self) -> Result<BTreeMap<TopicPartition, i64>, WalError> {
         self.blocking(Self::first_offsets_now).await
     }
 
     fn first_offsets_now(&self) -> Result<BTreeMap<TopicPartition, i64>, WalError> {
         let (mut starts, mut oddities) = (BTreeMap::new(), Oddities::new());
-        for folder in scan::folders(&self.root, &mut oddities)? {
-            let contents = scan::contents(&self.root, &folder, &mut oddities)?;
-            let is_whole = contents.segments.iter().any(|file| file.position == 0);
-            if is_whole || folder.layout.keeps() {
-                continue;
+        for folder in scan::folders(&self.root, &mut oddities, &mut Halts::new())? {
+            match self.first_offset_in(&folder, &mut oddities) {
+                Ok(first) => starts.extend(first.map(|first| (folder.partition, first))),
+                Err(error) => {
+                    let (directory, error) = (&folder.path, chain(&error));
+                    warn!(
+                        directory,
+                        error, "cannot read where this log starts: its broker is told with the next deletion"
+                    );
+                }
             }
-            let mut first = None::<i64>;
-            for file in &contents.segments {
-                let path = self.root.join(folder.name_of(&file.file));
-                let begins = frames::first_offset(&path, folder.layout.format());
-                let begins = begins.map_err(|error| failed("read", &path, error))?;
-                first = first.into_iter().chain(begins).min();
-            }
-            starts.extend(first.map(|first| (folder.partition, first)));
         }
         Ok(starts)
+    }
+
+    /// The least offset that a file begins with, in a partition that lacks its first segments.
+    fn first_offset_in(&self, folder: &Folder, oddities: &mut Oddities) -> Result<Option<i64>, WalError> {
+        let contents = scan::contents(&self.root, folder, oddities)?;
+        let is_whole = contents.segments.iter().any(|file| file.position == 0);
+        if is_whole || folder.layout.keeps() {
+            return Ok(None);
+        }
+        let mut first = None::<i64>;
+        for file in &contents.segments {
+            let path = self.root.join(folder.name_of(&file.file));
+            let begins = frames::first_offset(&path, folder.layout.format());
+            let begins = begins.map_err(|error| failed("read", &path, error))?;
+            first = first.into_iter().chain(begins).min();
+        }
+        Ok(first)
+    }
+
+    /// What of the directory is not among `listed`, and why: names, and reasons in words. Directories on the way to segments, and files
+    /// that are no segments, are not told of.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub async fn left_alone(&self, listed: Vec<Segment>) -> Result<BTreeMap<String, String>, WalError> {
+        self.blocking(move |dir| survey::left_alone(&dir.root, &listed, dir.seal_idle_after.is_some())).await
     }
 
     pub(super) fn list_now(&self) -> Result<Listing, WalError> {
@@ -287,10 +311,18 @@ impl WalDir {
     }
 
     fn reject_now(&self, segment: &Segment, rejection: &Rejection) -> Result<(), WalError> {
-        place(segment)?;
+        let (folder, position) = place(segment)?;
         let path = self.path_of(segment);
         if self.listed(segment, &path)?.is_none() {
             return Err(WalError::Gone { name: segment.name.clone() });
+        }
+        if segment.bounds.is_some() {
+            // A compaction may have put other segments behind it since it was listed: then it was refused for nothing.
+            let contents = scan::contents(&self.root, &folder, &mut Oddities::new())?;
+            let positions = contents.segments.iter().map(|file| file.position).collect();
+            if folder.layout.bounds(position, &positions) != segment.bounds {
+                return Err(WalError::Changed { name: segment.name.clone() });
+            }
         }
         // Decided by an operator while a worker still had it.
         let skipped = |note: note::Note| note.verdict == Verdict::Skipped && note.version == segment.version;
@@ -338,6 +370,22 @@ impl SealedSegments for WalDir {
             let opened = Opened::new(&path, &segment)?;
             let reader = VersionReader::new(opened).map_err(|error| failed("open", &path, error))?;
             Ok(Box::pin(reader) as Reading)
+        })
+        .await
+    }
+
+    async fn first_offset(&self, segment: &Segment) -> Result<Option<i64>, WalError> {
+        let segment = segment.clone();
+        self.blocking(move |dir| {
+            let (folder, position) = place(&segment)?;
+            match folder.layout {
+                Layout::Kafka => Ok(i64::try_from(position).ok()),
+                Layout::Chronik => {
+                    let path = dir.path_of(&segment);
+                    frames::first_offset(&path, folder.layout.format())
+                        .map_err(|error| failed("read", &path, error))
+                }
+            }
         })
         .await
     }

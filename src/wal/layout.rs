@@ -7,7 +7,9 @@
 //!
 //! Names only: nothing here looks at a disk.
 
-use crate::ids::{SegmentFormat, TopicPartition};
+use std::collections::BTreeSet;
+
+use crate::ids::{OffsetRange, SegmentFormat, TopicPartition};
 
 /// Topics of a broker's own, which are left alone: `__consumer_offsets`, `__cluster_metadata`.
 const INTERNAL: &str = "__";
@@ -24,6 +26,20 @@ impl Layout {
         match self {
             Self::Chronik => SegmentFormat::ChronikWal,
             Self::Kafka => SegmentFormat::KafkaLog,
+        }
+    }
+
+    /// The offsets that the segment at this position may hold, where names say it: its own name is the first of them, and the
+    /// next segment's the first that is none (Kafka's `UnifiedLog`: a segment's base offset names its file).
+    pub(super) fn bounds(self, position: u64, positions: &BTreeSet<u64>) -> Option<OffsetRange> {
+        let next = positions.range(position.checked_add(1)?..).next();
+        match self {
+            Self::Chronik => None,
+            Self::Kafka => {
+                let first = i64::try_from(position).ok()?;
+                let last = next.and_then(|next| i64::try_from(next - 1).ok()).unwrap_or(i64::MAX);
+                OffsetRange::new(first, last)
+            }
         }
     }
 
@@ -57,7 +73,7 @@ pub(super) enum Name<T> {
 }
 
 impl<T> Name<T> {
-    fn is(self) -> Option<T> {
+    pub(super) fn is(self) -> Option<T> {
         match self {
             Self::Is(it) => Some(it),
             Self::Nearly(_) | Self::Other => None,
@@ -129,8 +145,8 @@ impl Folder {
 }
 
 fn kafka_position(stem: &str) -> Name<u64> {
-    match stem.len() {
-        20 => position(stem),
+    match (stem.len(), position(stem)) {
+        (20, Name::Is(position)) if i64::try_from(position).is_ok() => Name::Is(position),
         _ => Name::Nearly("its name is not an offset of 20 digits"),
     }
 }

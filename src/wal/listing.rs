@@ -1,13 +1,15 @@
 //! The segments of a WAL directory that may be sent.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::hold::{Watches, last_written};
 use super::layout::{Folder, Layout};
-use super::scan::{self, Contents, Oddities, SegmentFile, failed};
-use super::{Hold, Listing, Segment, Verdict, WalError, note};
+use super::scan::{self, Contents, Halts, Oddities, SegmentFile, failed};
+use super::{Birth, Halt, Halted, Hold, Listing, LogSigns, Segment, Verdict, WalError, level, note};
 use crate::ids::{LogId, TopicPartition};
+use crate::wording::chain;
 
 /// Beside a Kafka partition's segments.
 const METADATA: &str = "partition.metadata";
@@ -17,6 +19,12 @@ const INDEXER_OUTPUT: &str = "segments/segments";
 
 /// An indexer that has written nothing for so long is at work no more: it looks for segments every 30 s.
 const INDEXER_IDLE_MIN: Duration = Duration::from_secs(600);
+
+/// The segments of a partition that may be sent.
+struct Ready {
+    segments: Vec<Segment>,
+    says_its_id: bool,
+}
 
 /// What a listing is made with.
 pub(super) struct Lister<'a> {
@@ -31,17 +39,42 @@ pub(super) struct Lister<'a> {
 impl Lister<'_> {
     /// Looks at all partitions. Notes whose segments have gone are removed on the way. Blocks.
     pub(super) fn list(&mut self) -> Result<Listing, WalError> {
-        let mut listing = Listing::default();
-        let folders = scan::folders(self.root, &mut self.oddities)?;
+        let (mut listing, mut halts) = (Listing::default(), Halts::new());
+        let folders = scan::folders(self.root, &mut self.oddities, &mut halts)?;
+        let mut partitions = 0;
         for folder in &folders {
-            let contents = scan::contents(self.root, folder, &mut self.oddities)?;
-            self.remove_orphans(folder, &contents);
-            listing.held.extend(self.held(folder, &contents));
-            listing.segments.extend(self.ready(folder, contents)?);
+            match self.look_into(folder, &mut listing) {
+                Ok(has_segments) => partitions += u64::from(has_segments),
+                Err(halt) => {
+                    let (name, partition) = (folder.path.clone(), Some(folder.partition.clone()));
+                    halts.insert(name.clone(), Halted { name, partition, halt });
+                }
+            }
         }
+        listing.partitions = Some(partitions);
+        if partitions == 0 && halts.is_empty() {
+            listing.hint = level::hint(self.root);
+        }
+        listing.halted = halts.into_values().collect();
         self.watches.retain(&folders);
         self.look_for_another_indexer(&folders);
         Ok(listing)
+    }
+
+    /// Adds what a partition's directory holds, and says whether there is a segment.
+    fn look_into(&mut self, folder: &Folder, listing: &mut Listing) -> Result<bool, Halt> {
+        let unreadable = |error: WalError| Halt::Unreadable(chain(&error));
+        let contents = scan::contents(self.root, folder, &mut self.oddities).map_err(unreadable)?;
+        let birth = Birth::of(&self.root.join(&folder.path)).map_err(unreadable)?;
+        self.remove_orphans(folder, &contents);
+        let (held, has_segments) = (self.held(folder, &contents), !contents.segments.is_empty());
+        if let Some(ready) = self.ready(folder, contents)? {
+            let signs = LogSigns { says_its_id: ready.says_its_id, birth };
+            listing.logs.insert(folder.partition.clone(), signs);
+            listing.segments.extend(ready.segments);
+        }
+        listing.held.extend(held);
+        Ok(has_segments)
     }
 
     /// Chronik has an indexer of its own, which cannot be turned off. It reads sealed segments some time after they were sealed, and fails for
@@ -71,16 +104,19 @@ impl Lister<'_> {
         Some((folder.partition.clone(), hold))
     }
 
-    fn ready(&mut self, folder: &Folder, mut contents: Contents) -> Result<Vec<Segment>, WalError> {
-        let Some(newest) = contents.newest() else { return Ok(Vec::new()) };
+    /// The segments that may be sent; `None`: there is none.
+    fn ready(&mut self, folder: &Folder, mut contents: Contents) -> Result<Option<Ready>, Halt> {
+        let Some(newest) = contents.newest() else { return Ok(None) };
         // The broker may go on with a lower one than the highest: that one is in use, too.
         let last_written = if folder.layout.keeps() { None } else { last_written(&contents) };
         let is_in_use = |file: &SegmentFile| file.position == newest || Some(file.position) == last_written;
+        let positions: BTreeSet<u64> = contents.segments.iter().map(|file| file.position).collect();
         contents.segments.retain(|file| !is_in_use(file) || self.is_idle(file));
         if contents.segments.is_empty() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
-        let log_id = self.log_id_of(folder)?;
+        let said = self.log_id_said(folder).map_err(|error| Halt::LogIdUnreadable(chain(&error)))?;
+        let log_id = said.as_ref().unwrap_or(self.log_id);
         let mut segments = Vec::with_capacity(contents.segments.len());
         for file in contents.segments {
             let noted = contents.notes.iter().any(|note| note.segment == file.file);
@@ -95,9 +131,10 @@ impl Lister<'_> {
                 kept: folder.layout.keeps(),
                 verdict: if noted { self.verdict(folder, &file) } else { None },
                 change_time: Some(file.change_time),
+                bounds: folder.layout.bounds(file.position, &positions),
             });
         }
-        Ok(segments)
+        Ok(Some(Ready { segments, says_its_id: said.is_some() }))
     }
 
     /// Whether a newest segment has something to send and was last written to long ago; not, if that time is still to come.
@@ -121,13 +158,13 @@ impl Lister<'_> {
         }
     }
 
-    fn log_id_of(&self, folder: &Folder) -> Result<LogId, WalError> {
+    /// The log's id, where its directory says it.
+    fn log_id_said(&self, folder: &Folder) -> Result<Option<LogId>, WalError> {
         match folder.layout {
-            Layout::Chronik => Ok(self.log_id.clone()),
+            Layout::Chronik => Ok(None),
             Layout::Kafka => {
                 let path = self.root.join(&folder.path).join(METADATA);
-                let topic_id = topic_id(&path).map_err(|error| failed("read", &path, error))?;
-                Ok(topic_id.unwrap_or_else(|| self.log_id.clone()))
+                topic_id(&path).map_err(|error| failed("read", &path, error))
             }
         }
     }

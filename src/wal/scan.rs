@@ -1,5 +1,5 @@
-//! What lies in a WAL directory. Links are never followed below it, and what has just gone is not there; any other failure
-//! fails the whole look: a partition that cannot be seen is not an empty one.
+//! What lies in a WAL directory. Links are never followed below it, and what has just gone is not there; any other failure is
+//! told of the directory that it happened in: a partition that cannot be seen is not an empty one.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry, FileType, Metadata};
@@ -10,10 +10,15 @@ use std::time::SystemTime;
 
 use super::layout::{self, Folder, Name};
 use super::note::NoteFile;
-use super::{ChangeTime, Version, WalError};
+use super::{Birth, ChangeTime, Halt, Halted, Version, WalError};
+use crate::ids::TopicPartition;
+use crate::wording::chain;
 
 /// What looks much like a segment or a partition and is none, and why: somebody should know.
 pub(super) type Oddities = BTreeMap<PathBuf, String>;
+
+/// The directories that could not be looked into, by their names below the WAL directory.
+pub(super) type Halts = BTreeMap<String, Halted>;
 
 /// A segment's file.
 #[derive(Debug)]
@@ -54,8 +59,28 @@ impl ChangeTime {
     }
 }
 
-/// The partitions' directories.
-pub(super) fn folders(root: &Path, oddities: &mut Oddities) -> Result<Vec<Folder>, WalError> {
+impl Birth {
+    /// Of a directory; `None`, if it has just gone.
+    pub(super) fn of(directory: &Path) -> Result<Option<Self>, WalError> {
+        let Some(metadata) = metadata(directory)? else { return Ok(None) };
+        let since_epoch = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
+        let nanos = metadata.created().ok().and_then(since_epoch);
+        Ok(Some(Self {
+            inode: metadata.ino(),
+            nanos: nanos.and_then(|nanos| i64::try_from(nanos.as_nanos()).ok()),
+        }))
+    }
+}
+
+/// The partitions' directories. A topic's directory that cannot be looked into is one of `halts`.
+///
+/// # Errors
+/// The WAL directory itself cannot be looked into.
+pub(super) fn folders(
+    root: &Path,
+    oddities: &mut Oddities,
+    halts: &mut Halts,
+) -> Result<Vec<Folder>, WalError> {
     let mut folders = Vec::new();
     let entries = fs::read_dir(root).map_err(|error| failed("list", root, error))?;
     for entry in entries {
@@ -63,12 +88,27 @@ pub(super) fn folders(root: &Path, oddities: &mut Oddities) -> Result<Vec<Folder
             continue;
         };
         add(&mut folders, root.join(&topic), Folder::kafka(&topic), oddities);
-        let path = root.join(&topic);
-        for entry in entries_of(&path)? {
-            let in_layout = |name: &str| Folder::chronik(&topic, name) != Name::Other;
-            if let Some(partition) = directory(&path, entry, oddities, in_layout)? {
-                add(&mut folders, path.join(&partition), Folder::chronik(&topic, &partition), oddities);
+        match chronik_folders(root, &topic, oddities) {
+            Ok(found) => folders.extend(found),
+            // No topic of Chronik's can be called so.
+            Err(_) if TopicPartition::new(&*topic, 0).is_err() => {}
+            Err(error) => {
+                let partition = Folder::kafka(&topic).is().map(|folder| folder.partition);
+                let halt = Halt::Unreadable(chain(&error));
+                halts.insert(topic.clone(), Halted { name: topic, partition, halt });
             }
+        }
+    }
+    Ok(folders)
+}
+
+/// Those in a topic's directory.
+fn chronik_folders(root: &Path, topic: &str, oddities: &mut Oddities) -> Result<Vec<Folder>, WalError> {
+    let (path, mut folders) = (root.join(topic), Vec::new());
+    for entry in entries_of(&path)? {
+        let in_layout = |name: &str| Folder::chronik(topic, name) != Name::Other;
+        if let Some(partition) = directory(&path, entry, oddities, in_layout)? {
+            add(&mut folders, path.join(&partition), Folder::chronik(topic, &partition), oddities);
         }
     }
     Ok(folders)

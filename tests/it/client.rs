@@ -108,6 +108,7 @@ pub fn request() -> Request {
         log_id: LogId::new("cluster-7"),
         keep_torn_tail: false,
         keep_undecodable: false,
+        allowed_offsets: None,
         url: None,
     }
 }

@@ -22,6 +22,7 @@ mod fetch;
 mod fixtures;
 mod gate;
 mod generated;
+mod halted;
 mod held;
 mod hostile;
 mod kafka;

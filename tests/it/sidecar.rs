@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::num::NonZeroU32;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -24,6 +26,13 @@ pub struct Sidecar {
     /// Not read any further.
     _stdout: BufReader<ChildStdout>,
     root: TempDir,
+}
+
+/// A user with no rights but everybody's.
+const NOBODY: u32 = 65534;
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").expect("it is there").uid() == 0
 }
 
 /// The agent's flags for this directory and these workers, in a hurry.
@@ -48,8 +57,31 @@ fn unless_given(flags: &[&str], flag: &'static str, value: &'static str) -> Vec<
 impl Sidecar {
     pub fn start(wal: &Path, endpoints: &[String], more: &[&str]) -> Self {
         let root = TempDir::with_prefix("wal-indexer-it-").expect("a directory");
+        Self::spawn(root, command(flags(wal, endpoints)), more)
+    }
+
+    /// The same, as a user who may not do everything: root's agent would read what it may not. The directory becomes that user's.
+    pub fn start_unprivileged(wal: &Path, endpoints: &[String], more: &[&str]) -> Self {
+        let root = TempDir::with_prefix("wal-indexer-it-").expect("a directory");
+        let mut command = command(flags(wal, endpoints));
+        if is_root() {
+            let owner = NOBODY.to_string();
+            let given = Command::new("chown").arg("-R").arg(format!("{owner}:{owner}")).arg(wal).status();
+            assert!(given.expect("chown runs").success());
+            // The program may lie below a directory that is root's alone.
+            let program = root.path().join("wal-indexer");
+            fs::copy(command.get_program(), &program).expect("copied");
+            fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).expect("ours");
+            let mut of_nobody = Command::new(program);
+            of_nobody.args(command.get_args()).stdin(Stdio::null()).uid(NOBODY).gid(NOBODY);
+            command = of_nobody;
+        }
+        Self::spawn(root, command, more)
+    }
+
+    fn spawn(root: TempDir, mut command: Command, more: &[&str]) -> Self {
         let log = File::create(root.path().join("log")).expect("a file");
-        let mut process = command(flags(wal, endpoints))
+        let mut process = command
             .args(unless_given(more, "--interval", "0.1"))
             .args(unless_given(more, "--min-segment-age", "0"))
             .args(["--metrics-listen", "127.0.0.1:0"])

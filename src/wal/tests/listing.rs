@@ -81,19 +81,37 @@ async fn a_kafka_segment_is_described_and_kept() {
 }
 
 #[tokio::test]
-async fn a_listing_fails_as_a_whole() {
+async fn a_partition_whose_log_id_cannot_be_read_is_halted_and_the_others_go_on() {
     // Whoever runs the tests may be allowed to read everything, so these are failures of another kind.
     for text in ["", "version: 0\n", "topic_id: \n", "topic_id: ../../../../../../../x\n"] {
         let wal = Wal::of(&["orders-3/00000000000000000017.log", "orders-3/00000000000000000099.log"]);
         wal.write("audit/0/wal_0_1.log", b"1");
         wal.write("audit/0/wal_0_2.log", b"2");
         wal.write("orders-3/partition.metadata", text.as_bytes());
-        let error = wal.dir.list().await.expect_err(text);
-        assert!(error.to_string().ends_with("orders-3/partition.metadata"), "{error}");
+        check_halted(&wal, text).await;
     }
     let wal = Wal::of(&["orders-3/00000000000000000017.log", "orders-3/00000000000000000099.log"]);
+    wal.write("audit/0/wal_0_1.log", b"1");
+    wal.write("audit/0/wal_0_2.log", b"2");
     fs::create_dir(wal.path("orders-3/partition.metadata")).expect("a directory");
-    wal.dir.list().await.expect_err("a directory is not absent");
+    check_halted(&wal, "a directory is not absent").await;
+}
+
+async fn check_halted(wal: &Wal, what: &str) {
+    let listing = wal.dir.list().await.expect(what);
+    let names: Vec<_> = listing.segments.iter().map(|segment| &*segment.name).collect();
+    assert_eq!((names, listing.partitions), (vec!["audit/0/wal_0_1.log"], Some(1)), "{what}");
+    let [halted] = &listing.halted[..] else { panic!("{what}: {listing:?}") };
+    assert_eq!((&*halted.name, halted.halt.name()), ("orders-3", "log_id_unreadable"), "{what}");
+    assert!(
+        halted
+            .covers("orders-3/00000000000000000017.log", &TopicPartition::new("orders", 3).expect("a name"))
+    );
+    assert!(!halted.covers("orders-30/1", &TopicPartition::new("orders", 30).expect("a name")), "{what}");
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_there_is_an_error() {
     let root = Wal::of(&[]).path("missing");
     let error = WalDir::new(&root, LogId::new("")).list().await.expect_err("no directory");
     assert!(matches!(error, WalError::Io { .. }), "{error}");
@@ -102,15 +120,60 @@ async fn a_listing_fails_as_a_whole() {
 #[tokio::test]
 async fn a_partition_that_cannot_be_read_is_not_empty() {
     use std::os::unix::fs::PermissionsExt;
-    let wal = Wal::of(&["orders/0/wal_0_1.log", "orders/0/wal_0_2.log", "audit/0/wal_0_1.log"]);
-    let folder = wal.path("audit/0");
-    let allow = |mode| fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).expect("it is ours");
-    allow(0o000);
-    // The superuser reads it all the same.
-    let readable = fs::read_dir(&folder).is_ok();
-    let listed = wal.dir.list().await;
-    allow(0o755);
-    assert_eq!(listed.is_ok(), readable, "{listed:?}");
+    for closed in ["audit/0", "audit"] {
+        let wal = Wal::of(&["orders/0/wal_0_1.log", "orders/0/wal_0_2.log", "audit/0/wal_0_1.log"]);
+        let folder = wal.path(closed);
+        let allow =
+            |mode| fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).expect("it is ours");
+        allow(0o000);
+        // The superuser reads it all the same.
+        let readable = fs::read_dir(&folder).is_ok();
+        let listing = wal.dir.list().await.expect("a listing");
+        allow(0o755);
+        let halted: Vec<_> = listing.halted.iter().map(|halted| &*halted.name).collect();
+        assert_eq!(halted, if readable { vec![] } else { vec![closed] });
+        assert_eq!(listing.segments.len(), 1, "{listing:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_directory_at_the_wrong_level_says_where_the_partitions_are() {
+    let wal = Wal::of(&[
+        "data/orders/0/wal_0_1.log",
+        "data/orders/0/wal_0_2.log",
+        "logs/audit-0/00000000000000000000.log",
+    ]);
+    let root = wal.root.path().canonicalize().expect("it is there");
+    for (given, hint) in [
+        ("", format!("{}/data holds partitions", root.display())),
+        ("data/orders", format!("{}/data holds partitions, and this", root.display())),
+        ("data/orders/0", format!("{}/data holds partitions, and this", root.display())),
+        ("logs/audit-0", format!("{}/logs holds partitions, and this", root.display())),
+    ] {
+        let listing = WalDir::new(root.join(given), LogId::new("")).list().await.expect("a listing");
+        assert_eq!(listing.partitions, Some(0), "{given}");
+        assert!(listing.hint.as_ref().is_some_and(|found| found.starts_with(&hint)), "{given}: {listing:?}");
+    }
+    let right = WalDir::new(root.join("data"), LogId::new("")).list().await.expect("a listing");
+    assert_eq!((right.partitions, right.hint), (Some(1), None));
+}
+
+#[tokio::test]
+async fn kafkas_names_say_which_offsets_a_segment_may_hold() {
+    let wal = Wal::of(&[
+        "orders-3/00000000000000000000.log",
+        "orders-3/00000000000000000017.log",
+        "orders-3/00000000000000000099.log",
+        "audit/0/wal_0_1.log",
+        "audit/0/wal_0_2.log",
+    ]);
+    let bounds = |name| {
+        let segment = wal.segment(name);
+        async { segment.await.bounds.map(|bounds| (bounds.first(), bounds.last())) }
+    };
+    assert_eq!(bounds("orders-3/00000000000000000000.log").await, Some((0, 16)));
+    assert_eq!(bounds("orders-3/00000000000000000017.log").await, Some((17, 98)));
+    assert_eq!(bounds("audit/0/wal_0_1.log").await, None);
 }
 
 #[tokio::test]

@@ -110,6 +110,7 @@ fn workers_are_pointed_to_the_same_file() {
             kept: false,
             verdict: None,
             change_time: None,
+            bounds: None,
         };
         dir.url(&segment).map(String::from)
     };

@@ -1,0 +1,77 @@
+//! What an agent would do, without doing it.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::Settings;
+use super::checkpoint::{Checkpoint, CheckpointError};
+use super::ledger::{Ledger, Now, Standing};
+use super::logs::first_offsets;
+use crate::wal::{Listing, SealedSegments, Segment, WalError};
+
+/// What would become of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prospect {
+    /// It would be sent.
+    Send,
+    /// It is stored.
+    Stored,
+    /// It has changed too lately.
+    Young,
+    /// Workers have refused it for good.
+    Rejected,
+    /// An operator has decided to skip it.
+    Skipped,
+    /// Nothing is done with its partition.
+    Halted,
+}
+
+/// What an agent would find, and do.
+#[derive(Debug)]
+pub struct Check {
+    /// The segments, by partition and position, with what would become of them.
+    pub segments: Vec<(Segment, Prospect)>,
+    /// What was found, without its segments.
+    pub listing: Listing,
+}
+
+/// Why nobody can tell what an agent would do.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The segments cannot be listed.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// It cannot be read what is stored.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+/// Looks at the segments once, and at `DIR/NAME.checkpoint`. Changes nothing; an agent may be at work meanwhile.
+///
+/// # Errors
+/// The segments cannot be listed, or the checkpoint cannot be read.
+pub async fn check<W: SealedSegments>(
+    wal: &W,
+    (dir, name): (&Path, &str),
+    settings: &Settings,
+) -> Result<Check, CheckError> {
+    let mut checkpoint = Checkpoint::look_at(dir, name).await?;
+    let (begun, mut listing) = (Instant::now(), wal.list().await?);
+    let first_offsets = first_offsets(wal, &checkpoint.known_logs(), &listing).await;
+    // What is learned of logs here is not kept.
+    let _ = checkpoint.take_logs(&mut listing, &first_offsets);
+    let (mut ledger, now) = (Ledger::new(), Now::read());
+    ledger.take_listing(listing.clone(), begun, now);
+    let prospect = |segment: &Segment| match ledger.standing(segment, &checkpoint) {
+        _ if ledger.is_halted(segment) => Prospect::Halted,
+        Standing::Stored => Prospect::Stored,
+        Standing::Rejected => Prospect::Rejected,
+        Standing::Skipped => Prospect::Skipped,
+        Standing::Unsent if ledger.is_old(segment, settings.min_segment_age, now) => Prospect::Send,
+        Standing::Unsent => Prospect::Young,
+    };
+    let segments = ledger.partitions().flat_map(|(_, segments)| segments);
+    let segments = segments.map(|segment| (segment.clone(), prospect(segment))).collect();
+    listing.segments.clear();
+    Ok(Check { segments, listing })
+}

@@ -1,0 +1,132 @@
+//! What is deleted, and what a deletion comes to.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use tracing::{error, info, warn};
+
+use super::{Done, Run, Work};
+use crate::agent::event::Fate;
+use crate::agent::settle::{Deletion, Stop, delete};
+use crate::ids::TopicPartition;
+use crate::metrics;
+use crate::spans::Origin;
+use crate::wal::{Hold, SealedSegments, Segment};
+use crate::wording::{chain, hex};
+
+/// Partitions that are settled at a time.
+const SETTLING_MAX: usize = 4;
+
+/// Segments of a partition that are deleted before the agent hears of it.
+const DELETIONS_MAX: usize = 16;
+
+impl<W: SealedSegments> Run<W> {
+    /// Begins to delete what may go, in as many partitions at a time as there should be.
+    pub(super) fn settle(&mut self) {
+        let settling = self.works.values().filter_map(|work| match work {
+            Work::Settle(partition) => Some(partition.clone()),
+            Work::List | Work::Send(_) => None,
+        });
+        let settling: BTreeSet<_> = settling.collect();
+        let mut room = SETTLING_MAX.saturating_sub(settling.len());
+        let mut free = self.unsettled.difference(&settling).cloned().collect::<VecDeque<_>>();
+        while room > 0
+            && let Some(partition) = free.pop_front()
+        {
+            self.unsettled.remove(&partition);
+            let may_go = self.settlement(&partition).may_go;
+            let deletions: Vec<_> = may_go
+                .iter()
+                .take(DELETIONS_MAX)
+                .map(|(segment, entry)| Deletion::new(segment, entry, self.origin(segment)))
+                .collect();
+            if !deletions.is_empty() {
+                self.delete(partition, deletions);
+                room -= 1;
+            }
+        }
+    }
+
+    fn origin(&self, segment: &Segment) -> Option<Origin> {
+        self.ways.get(&segment.name)?.origin.clone()
+    }
+
+    fn delete(&mut self, partition: TopicPartition, deletions: Vec<Deletion>) {
+        let (wal, work) = (Arc::clone(&self.agent.wal), Work::Settle(partition.clone()));
+        self.spawn(work, async move {
+            let (deleted, stop) = delete(&wal, deletions).await;
+            Done::Settled { partition, deleted, stop }
+        });
+    }
+
+    pub(super) async fn take_settled(
+        &mut self,
+        partition: TopicPartition,
+        deleted: &[Deletion],
+        stop: Option<(Deletion, Stop)>,
+    ) {
+        for Deletion { segment, receipt, .. } in deleted {
+            self.summary.deleted += 1;
+            metrics::agent::deleted(&self.agent.name);
+            self.ledger.remove(segment);
+            self.agent.checkpoint.forget(&segment.name);
+            let took = self.ways.remove(&segment.name).map(|way| way.took);
+            self.tell(segment, Some(receipt), took, Fate::Deleted);
+        }
+        match stop {
+            None => {
+                self.unsettled.insert(partition);
+            }
+            Some((deletion, stop)) => self.take_stop(&deletion, stop).await,
+        }
+    }
+
+    /// The next listing tries again what can be tried again.
+    async fn take_stop(&mut self, deletion: &Deletion, stop: Stop) {
+        let Deletion { segment, receipt, is_to_be_read, .. } = deletion;
+        let (wal_dir, name) = (Arc::clone(&self.agent.name), &segment.name);
+        match stop {
+            Stop::Changed => {
+                info!(%wal_dir, segment = name, "it has changed since it was stored, and is sent again");
+                self.agent.checkpoint.forget(name);
+            }
+            Stop::Different(read) => {
+                metrics::agent::mismatched(&wal_dir);
+                let (read, stored) = (hex(&read.sha256), hex(&receipt.digest().sha256));
+                error!(%wal_dir, segment = name, read, stored, "not what was stored: it stays, and is sent again");
+                if let Err(error) = self.agent.checkpoint.disown(name).await {
+                    warn!(%wal_dir, segment = name, %error, "the checkpoint cannot be written");
+                }
+            }
+            Stop::Held(hold) => self.take_hold(deletion, hold),
+            Stop::Touched => {
+                info!(%wal_dir, segment = name, "it was touched since it was listed: it is read again before it goes");
+            }
+            Stop::Failed(error) => {
+                metrics::agent::deletion_failed(&wal_dir);
+                if !is_to_be_read {
+                    // Once is enough: each look at the directory tries again.
+                    self.agent.checkpoint.confirm(segment);
+                }
+                let why = chain(&error);
+                if self.stuck.insert(name.clone(), why.clone()).as_ref() != Some(&why) {
+                    error!(%wal_dir, segment = name, error = why, "it is stored, and cannot be deleted");
+                }
+            }
+        }
+    }
+
+    /// It stays at present, and so do those behind it. The next listing asks again.
+    fn take_hold(&mut self, deletion: &Deletion, hold: Hold) {
+        let Deletion { segment, receipt, .. } = deletion;
+        let (wal_dir, name) = (Arc::clone(&self.agent.name), &segment.name);
+        if !self.ledger.hold(segment, hold.clone()) {
+            return;
+        }
+        if matches!(hold, Hold::WritersUnknown(_)) {
+            warn!(%wal_dir, segment = name, %hold, "it is stored, and stays");
+        }
+        let took = self.ways.get(name).map(|way| way.took);
+        self.tell(segment, Some(receipt), took, Fate::Held(&hold));
+    }
+}

@@ -1,0 +1,128 @@
+//! What a listing changes.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use tracing::{error, info, warn};
+
+use super::Run;
+use crate::agent::ledger::{Now, Standing};
+use crate::agent::logs::FirstOffsets;
+use crate::metrics;
+use crate::wal::{Listing, SealedSegments, Segment, WalError};
+use crate::wording::chain;
+
+impl<W: SealedSegments> Run<W> {
+    /// A listing that fails changes nothing: it never means that there is nothing.
+    pub(super) async fn take_listing(
+        &mut self,
+        begun: Instant,
+        listing: Result<Listing, WalError>,
+        first_offsets: &FirstOffsets,
+    ) {
+        let mut listing = match listing {
+            Ok(listing) => listing,
+            Err(error) => {
+                self.summary.is_listed = false;
+                metrics::agent::listing_failed(&self.agent.name);
+                error!(wal_dir = &*self.agent.name, error = chain(&error), "cannot list the segments");
+                return;
+            }
+        };
+        let is_news = self.agent.checkpoint.take_logs(&mut listing, first_offsets);
+        if is_news && let Err(error) = self.agent.checkpoint.save_logs().await {
+            // Nothing but time depends on it, unless a log becomes another one before it can be written.
+            warn!(wal_dir = &*self.agent.name, %error, "what is known of the logs cannot be written");
+        }
+        self.summary.is_listed = true;
+        self.miss(&listing);
+        self.tell_held(&listing);
+        self.tell_halted(&listing);
+        self.tell_empty(&listing);
+        self.ledger.take_listing(listing, begun, Now::read());
+        let ledger = &self.ledger;
+        self.agent
+            .checkpoint
+            .retain(|name, partition| ledger.holds(name) || ledger.is_unseen(name, partition));
+        self.ways.retain(|name, _| ledger.holds(name));
+        self.stuck.retain(|name, _| ledger.holds(name));
+        self.unsettled = self.ledger.partitions().map(|(partition, _)| partition.clone()).collect();
+        self.plan();
+        self.report_from = tokio::time::Instant::now();
+    }
+
+    /// Warns of partitions in which nothing may be deleted, each once as long as that lasts.
+    fn tell_held(&self, listing: &Listing) {
+        for (partition, hold) in &listing.held {
+            if self.ledger.held_partitions().get(partition) != Some(hold) {
+                warn!(wal_dir = &*self.agent.name, %partition, %hold, "nothing is deleted in this partition");
+            }
+        }
+    }
+
+    /// Tells with which partitions nothing is done, each once as long as that lasts, and which go on.
+    fn tell_halted(&self, listing: &Listing) {
+        let (wal_dir, before) = (&*self.agent.name, self.ledger.halted());
+        for halted in listing.halted.iter().filter(|halted| !before.contains(halted)) {
+            let (partition, halt) = (&halted.name, &halted.halt);
+            error!(wal_dir, partition, reason = halt.name(), %halt, "nothing is done with this partition");
+        }
+        let is_still = |name: &str| listing.halted.iter().any(|halted| halted.name == name);
+        for halted in before.iter().filter(|halted| !is_still(&halted.name)) {
+            info!(wal_dir, partition = halted.name, "this partition goes on");
+        }
+    }
+
+    /// Tells what a run leaves because it is too young.
+    pub(super) fn tell_young(&self) {
+        let (now, age_min) = (Now::read(), self.agent.settings.min_segment_age);
+        let segments = self.ledger.partitions().flat_map(|(_, segments)| segments);
+        let is_left = |segment: &&Segment| {
+            let standing = self.ledger.standing(segment, &self.agent.checkpoint);
+            standing == Standing::Unsent && !self.ledger.is_old(segment, age_min, now)
+        };
+        let young: Vec<_> = segments.filter(is_left).collect();
+        let Some(first) = young.first() else { return };
+        let (wal_dir, segments, name) = (&*self.agent.name, young.len(), &first.name);
+        match first.version.changed_at.duration_since(now.wall) {
+            Ok(ahead) => {
+                let ahead_s = ahead.as_secs();
+                warn!(
+                    wal_dir,
+                    segments,
+                    first = name,
+                    ahead_s,
+                    "left for later: written to in the future, by the file's time"
+                );
+            }
+            Err(_) => info!(wal_dir, segments, first = name, ?age_min, "left for later: changed too lately"),
+        }
+    }
+
+    /// Tells of a directory without any partition, once as long as that lasts: it may be the wrong one.
+    fn tell_empty(&self, listing: &Listing) {
+        let was_empty = self.ledger.partition_count() == Some(0);
+        if listing.partitions == Some(0) && listing.halted.is_empty() && !was_empty {
+            let (wal_dir, hint) = (&*self.agent.name, listing.hint.as_deref());
+            error!(wal_dir, hint, "there is no partition here: is it the right directory?");
+        }
+    }
+
+    /// Tells which segments have gone before they were stored. What is on its way may be stored all the same: a file can be
+    /// read to its end when its name is gone.
+    fn miss(&self, listing: &Listing) {
+        let on_their_way: HashSet<_> = self.sending().map(|segment| &*segment.name).collect();
+        for mut lost in self.ledger.vanished(listing, &self.agent.checkpoint) {
+            lost.retain(|segment| !on_their_way.contains(&*segment.name));
+            self.tell_vanished(&lost);
+        }
+    }
+
+    /// Somebody else has deleted segments of a partition that are in no store.
+    pub(super) fn tell_vanished(&self, lost: &[Segment]) {
+        let (Some(first), Some(last)) = (lost.first(), lost.last()) else { return };
+        let (wal_dir, segments) = (&*self.agent.name, lost.len() as u64);
+        metrics::agent::vanished(wal_dir, segments);
+        warn!(wal_dir, segments, first = first.name, last = last.name, "gone before they were stored");
+    }
+}

@@ -1,0 +1,153 @@
+//! A WAL directory that is looked after, be it there yet or not.
+
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use tracing::{error, info};
+use url::Url;
+
+use super::super::signals::Signals;
+use super::super::{CliError, Exit};
+use super::Args;
+use super::deletion::Wal;
+use crate::agent::{Agent, Checkpoint, CheckpointError, Event, Slots, Summary};
+use crate::client::Client;
+use crate::metrics;
+use crate::wal::SealedSegments;
+use crate::wording::hex;
+
+/// What the files that an agent keeps in the WAL directory are called, up to their extension.
+const STATE_NAME: &str = ".wal-indexer";
+
+/// An agent at work.
+pub(super) type Running = Pin<Box<dyn Future<Output = Summary> + Send>>;
+
+/// Tells what becomes of segments.
+pub(super) type Observer = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
+
+/// A WAL directory, and what is needed to look after it.
+pub(super) struct Site {
+    pub args: Arc<Args>,
+    pub dir: PathBuf,
+    pub point_to: Option<Url>,
+    pub client: Client,
+    pub slots: Slots,
+    pub observer: Option<Observer>,
+    pub signals: Arc<Signals>,
+}
+
+/// Where the state of a WAL directory's agent is: in which directory, and under which name.
+pub(super) struct StatePlace {
+    pub dir: PathBuf,
+    pub name: String,
+}
+
+impl StatePlace {
+    /// Of the agent of `wal_dir`, which must be there.
+    pub(super) fn of(wal_dir: &Path, state_dir: Option<&Path>) -> Result<Self, CliError> {
+        let whole = wal_dir.canonicalize().map_err(|error| failed("--wal-dir", wal_dir, &error))?;
+        Ok(match state_dir {
+            None => Self { dir: whole, name: STATE_NAME.to_owned() },
+            // One state directory may serve several WAL directories.
+            Some(state) => {
+                let hash = Sha256::digest(whole.as_os_str().as_encoded_bytes());
+                Self { dir: state.to_owned(), name: format!("wal-indexer-{}", hex(&hash[..8])) }
+            }
+        })
+    }
+}
+
+fn failed(flag: &str, path: &Path, error: &std::io::Error) -> CliError {
+    CliError::new(Exit::Failed, &format!("{flag} {}", path.display()), error)
+}
+
+impl Site {
+    /// The agent, ready to begin.
+    pub(super) async fn begin(&self) -> Result<Running, CliError> {
+        let wal = self.args.wal.open(&self.dir, self.point_to.clone());
+        let wal = wal
+            .min_segment_age(self.args.pace.min_segment_age)
+            .writer_check(self.args.deletion.writer_check());
+        let checkpoint = self.checkpoint().await?;
+        Ok(match self.args.deletion.with_log_start(wal).await? {
+            Wal::Dir(wal) => self.running(wal, checkpoint),
+            #[cfg(feature = "delete-records")]
+            Wal::LogStart(wal) => self.running(wal, checkpoint),
+        })
+    }
+
+    /// Whether the directory is there.
+    pub(super) fn is_there(&self) -> bool {
+        self.dir.is_dir()
+    }
+
+    /// Tries again at each interval, until the agent can begin. `why` it cannot is told once as long as it is the same.
+    pub(super) fn begin_later(self, mut why: CliError) -> Running {
+        let shutdown = self.signals.nth(1);
+        Box::pin(async move {
+            let (name, mut told) = (self.dir.display().to_string(), String::new());
+            metrics::agent::watched(&name);
+            let mut shutdown = std::pin::pin!(shutdown);
+            loop {
+                metrics::agent::listing_failed(&name);
+                let line = why.line().to_owned();
+                if line != told {
+                    error!(wal_dir = name, error = line, "nothing is done with this directory");
+                    told = line;
+                }
+                if self.args.once {
+                    return Summary::default();
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(self.args.pace.interval) => {}
+                    () = &mut shutdown => return Summary::default(),
+                }
+                match self.begin().await {
+                    Ok(running) => {
+                        info!(wal_dir = name, "looking after this directory from now on");
+                        return running.await;
+                    }
+                    Err(error) => why = error,
+                }
+            }
+        })
+    }
+
+    fn running<W: SealedSegments>(&self, wal: W, checkpoint: Checkpoint) -> Running {
+        let (name, client) = (self.dir.display().to_string(), self.client.clone());
+        let agent = Agent::new(&name, wal, client, checkpoint, self.slots.clone(), self.args.settings());
+        let agent = match self.observer.clone() {
+            Some(observer) => agent.observed_by(move |event| observer(event)),
+            None => agent,
+        };
+        let shutdown = self.signals.nth(1);
+        match self.args.once {
+            true => Box::pin(agent.run_once(shutdown)),
+            false => Box::pin(agent.run(shutdown)),
+        }
+    }
+
+    async fn checkpoint(&self) -> Result<Checkpoint, CliError> {
+        let state_dir = self.args.wal.state_dir.as_deref();
+        let place = StatePlace::of(&self.dir, state_dir)?;
+        if let Some(state) = state_dir {
+            std::fs::create_dir_all(state).map_err(|error| failed("--state-dir", state, &error))?;
+        }
+        let opened = Checkpoint::open(&place.dir, &place.name).await;
+        let opened = opened.and_then(|checkpoint| match state_dir {
+            None => Ok(checkpoint),
+            // Another agent may keep its state elsewhere: what they share is the WAL directory.
+            Some(_) => checkpoint.locked_by(&self.dir.join(format!("{STATE_NAME}.lock"))),
+        });
+        opened.map_err(|error| match error {
+            CheckpointError::Locked { .. } => CliError::new(Exit::Again, "cannot start", &error),
+            CheckpointError::Foreign { .. } => CliError::new(Exit::Failed, "cannot start", &error),
+            CheckpointError::Io { .. } if state_dir.is_none() => {
+                CliError::new(Exit::Failed, "the WAL directory takes no files (see --state-dir)", &error)
+            }
+            CheckpointError::Io { .. } => CliError::new(Exit::Failed, "--state-dir", &error),
+        })
+    }
+}
