@@ -15,7 +15,7 @@ use tracing::info;
 use url::Url;
 
 use deletion::DeletionArgs;
-use site::{Observer, Running, Site};
+use site::{Observer, Running, Site, StatePlace};
 
 use super::file_mode::FileModeArgs;
 use super::index::{Torn, Undecoded};
@@ -33,7 +33,7 @@ use crate::store;
 use crate::store::KeyError;
 use crate::telemetry::Otlp;
 use crate::wal::dir::WalDir;
-use crate::wal::note::{self, NoteError};
+use crate::wal::note::{self, NoteError, Notes};
 
 /// Send a broker's sealed segments to workers, and delete them on their receipts.
 #[derive(Debug, clap::Args)]
@@ -82,17 +82,21 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Decision {
     /// Accept that these segments are not stored: they stay where they are, and what lies behind them may go.
-    Skip {
-        /// The segments' files.
-        #[arg(required = true, value_name = "PATH")]
-        paths: Vec<PathBuf>,
-    },
+    Skip(Segments),
     /// Try these rejected or skipped segments again.
-    Retry {
-        /// The segments' files.
-        #[arg(required = true, value_name = "PATH")]
-        paths: Vec<PathBuf>,
-    },
+    Retry(Segments),
+}
+
+/// Segments that somebody decides about.
+#[derive(Debug, clap::Args)]
+struct Segments {
+    /// The segments' files.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+
+    /// The agent's, if it has one: where nothing can be written beside segments, decisions lie there.
+    #[arg(long, env = "WAL_INDEXER_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
 }
 
 /// What there is.
@@ -191,8 +195,8 @@ struct PaceArgs {
 /// Writes a decision down, or looks after the directories until SIGTERM, SIGINT or SIGQUIT.
 pub fn run(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     match args.decision {
-        Some(Decision::Skip { paths }) => decide(&paths, note::skip),
-        Some(Decision::Retry { paths }) => decide(&paths, note::retry),
+        Some(Decision::Skip(segments)) => segments.decide(note::skip),
+        Some(Decision::Retry(segments)) => segments.decide(note::retry),
         None => {
             let runtime = runtime()?;
             let result = runtime.block_on(look_after(args, otlp));
@@ -210,13 +214,19 @@ fn log_id(text: &str) -> Result<LogId, KeyError> {
     Ok(log_id)
 }
 
-fn decide(paths: &[PathBuf], decision: fn(&Path) -> Result<(), NoteError>) -> Result<(), CliError> {
-    for path in paths {
+impl Segments {
+    fn decide(&self, decision: fn(&Path, &Notes) -> Result<(), NoteError>) -> Result<(), CliError> {
         let failed =
             |error| CliError::new(Exit::Failed, "nothing is decided about it and what follows it", &error);
-        decision(path).map_err(failed)?;
+        for path in &self.paths {
+            let notes = match &self.state_dir {
+                None => Notes::default(),
+                Some(state) => StatePlace::of(&note::root_of(path).map_err(failed)?, Some(state))?.notes(),
+            };
+            decision(path, &notes).map_err(failed)?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 async fn look_after(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
@@ -309,7 +319,10 @@ impl Args {
 impl WalArgs {
     fn open(&self, dir: &Path, point_to: Option<Url>) -> WalDir {
         let wal = WalDir::new(dir, self.log_id.clone());
-        wal.seal_idle_after(self.seal_idle_after).seen_at(point_to)
+        let state = self.state_dir.as_deref().map(|state| StatePlace::of(dir, Some(state)));
+        // Where there is no directory, there is nothing to note.
+        let notes = state.and_then(Result::ok).map(|state| state.notes()).unwrap_or_default();
+        wal.seal_idle_after(self.seal_idle_after).seen_at(point_to).notes(notes)
     }
 
     /// Checked here, because workers blame a segment for where it is said to be. Not repeated: it may hold a password.

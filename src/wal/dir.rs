@@ -15,6 +15,7 @@ use super::hold::{Watches, is_log_longer};
 use super::layout::{self, Folder, Layout};
 use super::lease::Writers;
 use super::listing::Lister;
+use super::note::Notes;
 use super::reader::{Opened, VersionReader};
 use super::scan::{self, Halts, Oddities, failed, unless_gone};
 use super::{
@@ -47,6 +48,7 @@ pub struct WalDir {
     min_segment_age: Duration,
     writer_check: WriterCheck,
     seen_at: Option<Url>,
+    notes: Notes,
     watches: Watches,
     /// What was warned of before.
     known_oddities: Arc<Mutex<Oddities>>,
@@ -74,6 +76,7 @@ impl WalDir {
             min_segment_age: Duration::ZERO,
             writer_check: WriterCheck::default(),
             seen_at: None,
+            notes: Notes::default(),
             watches: Watches::default(),
             known_oddities: Arc::default(),
         }
@@ -101,6 +104,12 @@ impl WalDir {
     /// Where workers see the directory, if they share the storage: a URL that can have a path.
     pub fn seen_at(mut self, url: Option<Url>) -> Self {
         self.seen_at = url;
+        self
+    }
+
+    /// Where notes about rejected segments are kept.
+    pub fn notes(mut self, notes: Notes) -> Self {
+        self.notes = notes;
         self
     }
 
@@ -172,6 +181,8 @@ impl WalDir {
             log_id: &self.log_id,
             seal_idle_after: self.seal_idle_after,
             watches: &self.watches,
+            notes: &self.notes,
+            noted_elsewhere: self.notes.names_elsewhere(),
             oddities: Oddities::new(),
         };
         let listing = lister.list()?;
@@ -277,7 +288,7 @@ impl WalDir {
             }
         }
         // One that stays goes with the next listing.
-        let _ = fs::remove_file(note::path_of(&path));
+        self.notes.drop(&self.root, &segment.name);
         // Also where it had gone already: perhaps a moment ago, and not for good.
         note::sync_directory_of(&path)
     }
@@ -326,10 +337,10 @@ impl WalDir {
         }
         // Decided by an operator while a worker still had it.
         let skipped = |note: note::Note| note.verdict == Verdict::Skipped && note.version == segment.version;
-        if note::read(&path).is_ok_and(|note| note.is_some_and(skipped)) {
+        if self.notes.read(&self.root, &segment.name).is_ok_and(|note| note.is_some_and(skipped)) {
             return Ok(());
         }
-        note::write(&path, Verdict::Rejected, rejection, segment.version)
+        self.notes.write(&self.root, &segment.name, Verdict::Rejected, rejection, segment.version)
     }
 
     async fn blocking<T: Send + 'static>(

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use super::hold::{Watches, last_written};
 use super::layout::{Folder, Layout};
+use super::note::Notes;
 use super::scan::{self, Contents, Halts, Oddities, SegmentFile, failed};
-use super::{Birth, Halt, Halted, Hold, Listing, LogSigns, Segment, Verdict, WalError, level, note};
+use super::{Birth, Halt, Halted, Hold, Listing, LogSigns, Segment, Verdict, WalError, level};
 use crate::ids::{LogId, TopicPartition};
 use crate::wording::chain;
 
@@ -32,6 +33,9 @@ pub(super) struct Lister<'a> {
     pub(super) log_id: &'a LogId,
     pub(super) seal_idle_after: Option<Duration>,
     pub(super) watches: &'a Watches,
+    pub(super) notes: &'a Notes,
+    /// The segments with a note that is not beside them.
+    pub(super) noted_elsewhere: BTreeSet<String>,
     /// Fills while it looks.
     pub(super) oddities: Oddities,
 }
@@ -57,6 +61,11 @@ impl Lister<'_> {
         }
         listing.halted = halts.into_values().collect();
         self.watches.retain(&folders);
+        for name in &self.noted_elsewhere {
+            if let Ok(None) = scan::metadata(&self.root.join(name)) {
+                self.notes.drop(self.root, name);
+            }
+        }
         self.look_for_another_indexer(&folders);
         Ok(listing)
     }
@@ -119,9 +128,11 @@ impl Lister<'_> {
         let log_id = said.as_ref().unwrap_or(self.log_id);
         let mut segments = Vec::with_capacity(contents.segments.len());
         for file in contents.segments {
-            let noted = contents.notes.iter().any(|note| note.segment == file.file);
+            let name = folder.name_of(&file.file);
+            let noted = contents.notes.iter().any(|note| note.segment == file.file)
+                || self.noted_elsewhere.contains(&name);
             segments.push(Segment {
-                name: folder.name_of(&file.file),
+                name,
                 partition: folder.partition.clone(),
                 log_id: log_id.clone(),
                 format: Some(folder.layout.format()),
@@ -147,12 +158,12 @@ impl Lister<'_> {
     }
 
     fn verdict(&mut self, folder: &Folder, file: &SegmentFile) -> Option<Verdict> {
-        let path = self.root.join(folder.name_of(&file.file));
-        match note::read(&path) {
+        let name = folder.name_of(&file.file);
+        match self.notes.read(self.root, &name) {
             Ok(note) => note.filter(|note| note.version == file.version).map(|note| note.verdict),
             Err(error) => {
                 let why = format!("it counts as rejected, since the note about it cannot be read: {error}");
-                self.oddities.insert(path, why);
+                self.oddities.insert(self.root.join(name), why);
                 Some(Verdict::Rejected)
             }
         }

@@ -1,13 +1,15 @@
 //! What is written beside a segment that workers refused: `SEGMENT.rejected.json`, for people and for the next run.
 //!
 //! A note counts for the version of the segment that it was written about, and for no other. One that cannot be read counts
-//! for every version: somebody decided something.
+//! for every version: somebody decided something. Where nothing can be written beside segments, notes lie in another directory.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -18,6 +20,9 @@ use super::{Rejection, Verdict, Version, WalError};
 use crate::partial::Partial;
 
 const EXTENSION: &str = ".rejected.json";
+
+/// In a file's name every byte is encoded but `[A-Za-z0-9._-]`.
+const NAME_ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-');
 
 /// No note is longer: the messages of workers end long before.
 const NOTE_BYTES_MAX: u64 = 1 << 20;
@@ -52,7 +57,7 @@ pub enum NoteError {
 
 /// Accepts that the records of a segment will not be stored: it stays where it is, and no longer holds up the deletion of those
 /// behind it. Counts for the segment as it is now. The newest of a partition cannot be skipped: it may still grow.
-pub fn skip(path: &Path) -> Result<(), NoteError> {
+pub fn skip(path: &Path, notes: &Notes) -> Result<(), NoteError> {
     let target = Target::of(path)?;
     let metadata = scan::metadata(&target.path)?.filter(|metadata| metadata.is_file());
     let metadata = metadata.ok_or_else(|| WalError::Gone { name: path.display().to_string() })?;
@@ -61,17 +66,23 @@ pub fn skip(path: &Path) -> Result<(), NoteError> {
     }
     let version = Version::of(&metadata).map_err(|error| failed("look at", path, error))?;
     // One that cannot be read has no reason to keep.
-    let rejection = read(&target.path).ok().flatten().map_or_else(unasked, |note| note.rejection);
-    Ok(write(&target.path, Verdict::Skipped, &rejection, version)?)
+    let known = notes.read(&target.root, &target.name).ok().flatten();
+    let rejection = known.map_or_else(unasked, |note| note.rejection);
+    Ok(notes.write(&target.root, &target.name, Verdict::Skipped, &rejection, version)?)
 }
 
 /// Takes back what was decided about a segment, so that it is tried again.
-pub fn retry(path: &Path) -> Result<(), NoteError> {
+pub fn retry(path: &Path, notes: &Notes) -> Result<(), NoteError> {
     let target = Target::of(path)?;
-    match remove(&target.path)? {
+    match notes.remove(&target.root, &target.name)? {
         true => Ok(()),
         false => Err(NoteError::NoNote { path: path.to_owned() }),
     }
+}
+
+/// The WAL directory that a segment's file lies in.
+pub fn root_of(path: &Path) -> Result<PathBuf, NoteError> {
+    Ok(Target::of(path)?.root)
 }
 
 fn unasked() -> Rejection {
@@ -86,6 +97,8 @@ fn unasked() -> Rejection {
 /// A segment that an operator names by its path.
 struct Target {
     root: PathBuf,
+    /// Below the root.
+    name: String,
     folder: Folder,
     position: u64,
     path: PathBuf,
@@ -108,8 +121,9 @@ impl Target {
     fn below(directory: &Path, depth: usize, file: &str) -> Option<Self> {
         let root = directory.ancestors().nth(depth)?;
         let folder = directory.strip_prefix(root).ok()?.to_str()?;
-        let (folder, position) = layout::place(&format!("{folder}/{file}"))?;
-        Some(Self { root: root.to_owned(), folder, position, path: directory.join(file) })
+        let name = format!("{folder}/{file}");
+        let (folder, position) = layout::place(&name)?;
+        Some(Self { root: root.to_owned(), name, folder, position, path: directory.join(file) })
     }
 }
 
@@ -133,55 +147,117 @@ impl NoteFile {
     }
 }
 
-/// Where the note about a segment is.
-pub(super) fn path_of(segment: &Path) -> PathBuf {
+/// Where notes are kept: beside their segments; where nothing can be written there, in another directory.
+#[derive(Clone, Debug, Default)]
+pub struct Notes {
+    elsewhere: Option<PathBuf>,
+}
+
+impl Notes {
+    /// With a directory for those that cannot be written beside their segments. It need not be there.
+    pub fn or_in(directory: PathBuf) -> Self {
+        Self { elsewhere: Some(directory) }
+    }
+
+    /// The file in the other directory, for a segment of this name.
+    fn elsewhere(&self, name: &str) -> Option<PathBuf> {
+        let file = format!("{}{EXTENSION}", utf8_percent_encode(name, NAME_ENCODED));
+        self.elsewhere.as_ref().map(|directory| directory.join(file))
+    }
+
+    /// The segments that notes in the other directory are about. What cannot be looked at counts as empty: their segments are only sent again.
+    pub(super) fn names_elsewhere(&self) -> BTreeSet<String> {
+        let entries =
+            self.elsewhere.iter().filter_map(|directory| fs::read_dir(directory).ok()).flatten().flatten();
+        let name = |entry: fs::DirEntry| {
+            let file = entry.file_name().into_string().ok()?;
+            let name = percent_decode_str(file.strip_suffix(EXTENSION)?).decode_utf8().ok()?.into_owned();
+            layout::place(&name).is_some().then_some(name)
+        };
+        entries.filter_map(name).collect()
+    }
+
+    /// The note about a segment, if there is one.
+    pub(super) fn read(&self, root: &Path, name: &str) -> io::Result<Option<Note>> {
+        match (read(&path_of(&root.join(name)))?, self.elsewhere(name)) {
+            (None, Some(elsewhere)) => read(&elsewhere),
+            (note, _) => Ok(note),
+        }
+    }
+
+    /// Writes down a decision, durably and as a whole; what was decided before is replaced.
+    pub(super) fn write(
+        &self,
+        root: &Path,
+        name: &str,
+        verdict: Verdict,
+        rejection: &Rejection,
+        version: Version,
+    ) -> Result<(), WalError> {
+        let note = Note { verdict, rejection: rejection.clone(), rejected_at: now(), version };
+        let beside = path_of(&root.join(name));
+        match (write(&beside, &note), &self.elsewhere, self.elsewhere(name)) {
+            (Err(error), Some(directory), Some(elsewhere)) if takes_no_files(&error) => {
+                let written = fs::create_dir_all(directory).and_then(|()| write(&elsewhere, &note));
+                written.map_err(|error| failed("write", &elsewhere, error))
+            }
+            (written, ..) => written.map_err(|error| failed("write", &beside, error)),
+        }
+    }
+
+    /// Removes what was decided about a segment, for good. Says whether there was anything.
+    pub(super) fn remove(&self, root: &Path, name: &str) -> Result<bool, WalError> {
+        let paths = [Some(path_of(&root.join(name))), self.elsewhere(name)];
+        let mut is_removed = false;
+        for path in paths.into_iter().flatten() {
+            let removed =
+                unless_gone(fs::remove_file(&path)).map_err(|error| failed("remove", &path, error))?;
+            if removed.is_some() {
+                sync_directory_of(&path)?;
+                is_removed = true;
+            }
+        }
+        Ok(is_removed)
+    }
+
+    /// Removes the note about a segment that is gone. One that stays is in nobody's way.
+    pub(super) fn drop(&self, root: &Path, name: &str) {
+        for path in [Some(path_of(&root.join(name))), self.elsewhere(name)].into_iter().flatten() {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn takes_no_files(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Where the note about a segment is, beside it.
+fn path_of(segment: &Path) -> PathBuf {
     let mut path = segment.as_os_str().to_owned();
     path.push(EXTENSION);
     path.into()
 }
 
-/// The note about a segment, if there is one.
-pub(super) fn read(segment: &Path) -> io::Result<Option<Note>> {
-    let path = path_of(segment);
-    let Some(metadata) = unless_gone(fs::symlink_metadata(&path))? else { return Ok(None) };
+fn read(path: &Path) -> io::Result<Option<Note>> {
+    let Some(metadata) = unless_gone(fs::symlink_metadata(path))? else { return Ok(None) };
     if !metadata.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a file"));
     }
-    let Some(file) = unless_gone(File::open(&path))? else { return Ok(None) };
+    let Some(file) = unless_gone(File::open(path))? else { return Ok(None) };
     let mut text = Vec::new();
     file.take(NOTE_BYTES_MAX).read_to_end(&mut text)?;
     Ok(Some(serde_json::from_slice(&text)?))
 }
 
-/// Writes down a decision, durably and as a whole; what was decided before is replaced.
-pub(super) fn write(
-    segment: &Path,
-    verdict: Verdict,
-    rejection: &Rejection,
-    version: Version,
-) -> Result<(), WalError> {
-    let path = path_of(segment);
-    let note = Note { verdict, rejection: rejection.clone(), rejected_at: now(), version };
-    let written = || {
-        let partial = Partial::create(&path)?;
-        serde_json::to_writer_pretty(&*partial.file(), &note)?;
-        partial.keep()
-    };
-    written().map_err(|error| failed("write", &path, error))
+fn write(path: &Path, note: &Note) -> io::Result<()> {
+    let partial = Partial::create(path)?;
+    serde_json::to_writer_pretty(&*partial.file(), note)?;
+    partial.keep()
 }
 
 fn now() -> String {
     OffsetDateTime::from(SystemTime::now()).format(&Rfc3339).unwrap_or_default()
-}
-
-/// Removes the note about a segment, for good. Says whether there was one.
-pub(super) fn remove(segment: &Path) -> Result<bool, WalError> {
-    let path = path_of(segment);
-    let removed = unless_gone(fs::remove_file(&path)).map_err(|error| failed("remove", &path, error))?;
-    if removed.is_some() {
-        sync_directory_of(&path)?;
-    }
-    Ok(removed.is_some())
 }
 
 /// Makes durable what names there are beside this one, and which no longer are; nothing, if all of it has gone.

@@ -479,3 +479,38 @@ fn two_agents_on_one_directory_see_one_another_wherever_their_state_is() {
     drop(agent);
     assert_eq!(once(wal.path(), &endpoints, &[]).status.code(), Some(0));
 }
+
+#[test]
+fn a_rejection_on_a_read_only_directory_is_remembered_with_the_agents_state() {
+    let (worker, wal, state) = (Worker::start(), Wal::new(), Wal::new());
+    wal.add_all("orders", 0, 1..=3);
+    wal.rewrite("orders", 0, 1, &segment("audit", 0, 1));
+    allow(state.path(), 0o777);
+    let directories = ["orders/0", "orders", ""].map(|name| wal.path().join(name));
+    let flags = ["--state-dir", state.path().to_str().expect("UTF-8")];
+    // Given to whom it is read by, then closed.
+    drop(Sidecar::start_unprivileged(wal.path(), &["http://127.0.0.1:1".to_owned()], &flags));
+    directories.iter().for_each(|directory| allow(directory, 0o555));
+    for rejections in [1.0, 0.0] {
+        let agent = Sidecar::start_unprivileged(wal.path(), &[worker.endpoint()], &flags);
+        agent.until("a rejected segment", |agent| agent.metric("agent_rejected_segments") == Some(1.0));
+        agent.until("the others stored", |agent| agent.metric("agent_backlog_segments") == Some(1.0));
+        assert_eq!(agent.metric("agent_rejections_total").unwrap_or_default(), rejections, "{}", agent.log());
+        assert!(!agent.log().contains("cannot be noted"), "{}", agent.log());
+    }
+    directories.iter().for_each(|directory| allow(directory, 0o755));
+    let retry = |flags: &[&str]| {
+        let path = wal.path().join("orders/0/wal_0_1.log");
+        command(["agent", "retry", path.to_str().expect("UTF-8")])
+            .args(flags)
+            .status()
+            .expect("it starts")
+            .success()
+    };
+    assert!(!retry(&[]), "there is no note beside it");
+    assert!(retry(&flags));
+    assert!(!retry(&flags), "it is taken back");
+    wal.rewrite("orders", 0, 1, &segment("orders", 0, 1));
+    let agent = Sidecar::start_unprivileged(wal.path(), &[worker.endpoint()], &flags);
+    agent.until("the directory emptied", |_| wal.ids("orders", 0) == [3]);
+}

@@ -16,6 +16,7 @@ use crate::agent::{Agent, Checkpoint, CheckpointError, Event, Slots, Summary};
 use crate::client::Client;
 use crate::metrics;
 use crate::wal::SealedSegments;
+use crate::wal::note::Notes;
 use crate::wording::hex;
 
 /// What the files that an agent keeps in the WAL directory are called, up to their extension.
@@ -56,6 +57,13 @@ impl StatePlace {
                 Self { dir: state.to_owned(), name: format!("wal-indexer-{}", hex(&hash[..8])) }
             }
         })
+    }
+}
+
+impl StatePlace {
+    /// Where notes about rejected segments are.
+    pub(super) fn notes(&self) -> Notes {
+        Notes::or_in(self.dir.join(format!("{}.rejected", self.name)))
     }
 }
 

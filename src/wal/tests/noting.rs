@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{Wal, frame, kind};
-use crate::wal::note::{self, Note, NoteError};
+use crate::wal::note::{self, Note, NoteError, Notes};
 use crate::wal::{Rejection, SealedSegments, Verdict, WalError};
 
 const NAME: &str = "orders/0/wal_0_1.log";
@@ -94,7 +94,7 @@ async fn a_note_that_cannot_be_read_counts_as_a_rejection() {
 
     fs::remove_file(wal.path(NOTE)).expect("ours");
     wal.write(NOTE, b"{");
-    note::skip(&wal.path(NAME)).expect("an operator overrules what cannot be read");
+    note::skip(&wal.path(NAME), &Notes::default()).expect("an operator overrules what cannot be read");
     assert_eq!(verdict(&wal).await, Some(Verdict::Skipped));
 }
 
@@ -134,13 +134,13 @@ async fn a_note_without_a_segment_is_removed() {
 #[tokio::test]
 async fn an_operator_skips_a_segment_and_takes_it_back() {
     let wal = rejected().await;
-    note::skip(&wal.path(NAME)).expect("a decision");
+    note::skip(&wal.path(NAME), &Notes::default()).expect("a decision");
     assert_eq!(verdict(&wal).await, Some(Verdict::Skipped));
     assert_eq!(note(&wal).rejection, rejection(), "why it was rejected is still said");
-    note::retry(&wal.path(NAME)).expect("a decision");
+    note::retry(&wal.path(NAME), &Notes::default()).expect("a decision");
     assert_eq!(verdict(&wal).await, None);
     assert_eq!(wal.files(), [NAME, NEWEST]);
-    note::skip(&wal.path(NAME)).expect("nobody needs to have rejected it");
+    note::skip(&wal.path(NAME), &Notes::default()).expect("nobody needs to have rejected it");
     assert_eq!(verdict(&wal).await, Some(Verdict::Skipped));
     wal.write(NAME, b"changed");
     wal.write(NEWEST, &frame(2));
@@ -151,7 +151,7 @@ async fn an_operator_skips_a_segment_and_takes_it_back() {
 async fn a_rejection_does_not_overrule_an_operator() {
     let wal = Wal::of(&[NAME, NEWEST]);
     let in_flight = wal.segment(NAME).await;
-    note::skip(&wal.path(NAME)).expect("a decision");
+    note::skip(&wal.path(NAME), &Notes::default()).expect("a decision");
     wal.dir.reject(&in_flight, &rejection()).await.expect("nothing to do");
     assert_eq!(verdict(&wal).await, Some(Verdict::Skipped));
 }
@@ -177,12 +177,12 @@ fn an_operator_may_err() {
         ("orders/1/wal_0_1.log", "not a segment"),
     ] {
         let path = wal.path(name);
-        assert_eq!(refused(note::skip(&path)), expected, "{name}");
+        assert_eq!(refused(note::skip(&path, &Notes::default())), expected, "{name}");
     }
-    assert_eq!(refused(note::retry(&wal.path(NAME))), "no note");
-    assert_eq!(refused(note::retry(Path::new("/"))), "not a segment");
+    assert_eq!(refused(note::retry(&wal.path(NAME), &Notes::default())), "no note");
+    assert_eq!(refused(note::retry(Path::new("/"), &Notes::default())), "not a segment");
     assert!(matches!(
-        note::skip(Path::new("nothing.log")),
+        note::skip(Path::new("nothing.log"), &Notes::default()),
         Err(NoteError::Segment(WalError::NotASegment { .. }))
     ));
     assert_eq!(wal.files().len(), 5);
@@ -194,10 +194,10 @@ async fn a_path_leads_over_links_and_dots() {
         Wal::of(&[NAME, NEWEST, "orders-3/00000000000000000001.log", "orders-3/00000000000000000002.log"]);
     let elsewhere = Wal::of(&[]);
     symlink(wal.path("orders/0"), elsewhere.path("link")).expect("a link");
-    note::skip(&elsewhere.path("link/wal_0_1.log")).expect("a segment");
+    note::skip(&elsewhere.path("link/wal_0_1.log"), &Notes::default()).expect("a segment");
     assert_eq!(verdict(&wal).await, Some(Verdict::Skipped));
-    note::retry(&wal.path("orders/0/../../orders/0/wal_0_1.log")).expect("a note");
+    note::retry(&wal.path("orders/0/../../orders/0/wal_0_1.log"), &Notes::default()).expect("a note");
     assert_eq!(verdict(&wal).await, None);
-    note::skip(&wal.path("orders-3/00000000000000000001.log")).expect("Kafka's too");
+    note::skip(&wal.path("orders-3/00000000000000000001.log"), &Notes::default()).expect("Kafka's too");
     assert_eq!(wal.segment("orders-3/00000000000000000001.log").await.verdict, Some(Verdict::Skipped));
 }
