@@ -495,6 +495,33 @@ MUTATIONS = {
         ("src/wal/dir.rs", "        match segment.change_time.is_none_or(|listed| listed == ChangeTime::of(&metadata)) {", '        match crate::mutant("touched") || crate::mutant("version-delete") || segment.change_time.is_none_or(|listed| listed == ChangeTime::of(&metadata)) {'),
         ("src/agent/checkpoint.rs", "seen.change_time == segment.change_time && ", '(crate::mutant("touched") || seen.change_time == segment.change_time) && '),
     ]),
+    "halt": ("A partition that cannot be looked into fails the whole listing.", "halted::ten_broken", [
+        ("src/wal/listing.rs", "                Err(halt) => {\n", """                Err(halt) if crate::mutant("halt") => {
+                    let source = std::io::Error::other(halt.to_string());
+                    return Err(WalError::Io { what: halt.to_string(), source });
+                }
+                Err(halt) => {
+"""),
+    ]),
+    "unseen": ("What cannot be seen is gone.", "halted::a_partition_that_cannot_be_seen", [
+        ("src/agent/ledger.rs", "        self.halted.iter().any(|halted| halted.covers(name, partition))", '        !crate::mutant("unseen") && self.halted.iter().any(|halted| halted.covers(name, partition))'),
+    ]),
+    "names": ("A segment may hold other offsets than its name and the next one's allow.", "halted::ten_broken", [
+        ("src/agent/send.rs", "allowed_offsets: segment.bounds,", 'allowed_offsets: segment.bounds.filter(|_| !crate::mutant("names")),'),
+    ]),
+    "log-id": ("A log that gets its id is another log.", "halted::a_log_that_gets_its_id", [
+        ("src/agent/logs.rs", "(false, true) if !anew && known.next_offset.is_some()", '(false, true) if !crate::mutant("log-id") && !anew && known.next_offset.is_some()'),
+    ]),
+    "created-again": ("A log that was deleted and created again is the log that it was.", "halted::a_topic_that_was_deleted", [
+        ("src/agent/logs.rs", "(false, false) if anew =>", '(false, false) if anew && !crate::mutant("created-again") =>'),
+    ]),
+    "no-partition": ("A directory without a partition is as good as any.", "halted::a_directory_without_a_partition halted::a_check_says", [
+        ("src/agent/run/listed.rs", "        if listing.partitions == Some(0)", '        if !crate::mutant("no-partition") && listing.partitions == Some(0)'),
+        ("src/cli/agent/check.rs", "        if found.listing.partitions == Some(0)", '        if !crate::mutant("no-partition") && found.listing.partitions == Some(0)'),
+    ]),
+    "late": ("A directory that is not there ends the agent.", "halted::a_directory_that_is_not_there_yet", [
+        ("src/cli/agent.rs", "            if is_hopeless {", '            if is_hopeless || crate::mutant("late") {'),
+    ]),
     "retention": ("What is to stay on disk goes.", "held::what_is_to_stay", [
         ("src/agent/settle.rs", "if settings.retention.keeps(&segments[nth + 1..]) || is_young() {", 'if !crate::mutant("retention") && (settings.retention.keeps(&segments[nth + 1..]) || is_young()) {'),
     ]),

@@ -178,8 +178,9 @@ impl Checkpoint {
         let logs = Logs::open(dir, name).await;
         let logs_path = dir.join(format!("{name}.logs"));
         let logs = logs.map_err(|error| failed_at(&logs_path, error))?;
-        let logs = Some(logs.ok_or(CheckpointError::Foreign { path: logs_path })?);
-        Ok(Self { entries, journal, logs, _locks: Vec::new() })
+        let mut logs = logs.ok_or(CheckpointError::Foreign { path: logs_path })?;
+        logs.learn(told(&entries));
+        Ok(Self { entries, journal, logs: Some(logs), _locks: Vec::new() })
     }
 
     /// Locks another file too, so that an agent that keeps its checkpoint elsewhere is seen. One that cannot be opened is passed over.
@@ -216,16 +217,6 @@ impl Checkpoint {
     /// What is known of the partitions' logs.
     pub(super) fn known_logs(&self) -> HashMap<TopicPartition, Known> {
         self.logs.as_ref().map(Logs::known).unwrap_or_default()
-    }
-
-    /// What receipts tell of a partition's log.
-    pub(super) fn known_log(&self, partition: &TopicPartition) -> Option<Known> {
-        let is_its = |entry: &&Entry| {
-            (&*entry.of.topic, entry.of.partition) == (partition.topic(), partition.partition())
-        };
-        let last = |entry: &Entry| entry.receipt.offsets().map(|offsets| offsets.last().saturating_add(1));
-        let latest = self.entries.values().filter(is_its).max_by_key(|entry| last(entry))?;
-        Some(Known::new(latest.of.log_id.clone(), last(latest)))
     }
 
     /// Whether a segment of this name, length and time is stored, under whatever log id and in whatever file.
@@ -278,6 +269,22 @@ impl Checkpoint {
             partition.is_ok_and(|partition| is_there(name, &partition))
         });
     }
+}
+
+/// What receipts tell of the partitions' logs: the id and the end of the latest.
+fn told(entries: &HashMap<String, Entry>) -> HashMap<TopicPartition, Known> {
+    let mut told = HashMap::<TopicPartition, (Option<i64>, &str)>::new();
+    for Entry { receipt, of, .. } in entries.values() {
+        let Ok(partition) = TopicPartition::new(&*of.topic, of.partition) else { continue };
+        let next = receipt.offsets().map(|offsets| offsets.last().saturating_add(1));
+        let latest = told.entry(partition).or_insert((next, &of.log_id));
+        if next > latest.0 {
+            *latest = (next, &of.log_id);
+        }
+    }
+    let known =
+        |(partition, (next, log_id)): (_, (_, &str))| (partition, Known::new(log_id.to_owned(), next));
+    told.into_iter().map(known).collect()
 }
 
 fn lines(entries: &HashMap<String, Entry>) -> impl ExactSizeIterator<Item = LineRef<'_>> {

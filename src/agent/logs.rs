@@ -102,6 +102,13 @@ impl Logs {
         self.journal.add(&line, self.known.iter().map(Line::of)).await
     }
 
+    /// Takes what receipts tell of partitions of which nothing else is known.
+    pub(super) fn learn(&mut self, told: HashMap<TopicPartition, Known>) {
+        for (partition, known) in told {
+            self.known.entry(partition).or_insert(known);
+        }
+    }
+
     /// Holds a listing against what is known: gives its segments the ids of their logs, and halts partitions whose logs must not be mixed.
     /// Says whether anything was learned that is to be [saved](Self::save).
     pub(super) fn take(
@@ -119,7 +126,7 @@ impl Logs {
             let (Some(signs), Some(first)) = (listing.logs.get(partition), segments.first()) else {
                 continue;
             };
-            let known = self.known.get(partition).cloned().or_else(|| checkpoint.known_log(partition));
+            let known = self.known.get(partition).cloned();
             let anew = known
                 .as_ref()
                 .map_or(Ok(false), |known| known.begins_anew(signs, &segments, first_offsets, checkpoint));
@@ -235,7 +242,8 @@ pub(super) async fn first_offsets<W: SealedSegments>(
     let mut first_offsets = FirstOffsets::new();
     for segment in &listing.segments {
         let Some(signs) = listing.logs.get(&segment.partition) else { continue };
-        if known.get(&segment.partition).is_some_and(|known| known.is_as(signs, &segment.log_id)) {
+        // Of what is not known, none can be another one.
+        if known.get(&segment.partition).is_none_or(|known| known.is_as(signs, &segment.log_id)) {
             continue;
         }
         let first = wal.first_offset(segment).await.map_err(|error| chain(&error));

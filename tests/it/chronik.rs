@@ -30,6 +30,9 @@ const TOPIC: &str = "orders";
 const PARTITIONS: i32 = 12;
 /// Some partitions hear nothing after their first writes; they are the last ones.
 const SILENT: i32 = 4;
+/// Others, before them, are written to so seldom that their files look sealed in between.
+const SLOW: i32 = 4;
+const SLOW_EVERY: Duration = Duration::from_millis(500);
 const SEGMENT_BYTES: u64 = 8_000;
 
 /// Where the broker's process is told its directory and its seed.
@@ -109,9 +112,14 @@ impl Live {
         for partition in 0..PARTITIONS {
             self.write_first(partition);
         }
+        let mut slow_at = Instant::now() + SLOW_EVERY;
         loop {
-            let partition = self.dice.below((PARTITIONS - SILENT) as u64) as i32;
+            let partition = self.dice.below((PARTITIONS - SILENT - SLOW) as u64) as i32;
             self.write(partition);
+            if Instant::now() >= slow_at {
+                (PARTITIONS - SILENT - SLOW..PARTITIONS - SILENT).for_each(|partition| self.write(partition));
+                slow_at += SLOW_EVERY;
+            }
             self.closing.retain(|(when, _)| Instant::now() < *when);
             std::thread::sleep(Duration::from_millis(1 + self.dice.below(4)));
         }
@@ -131,6 +139,10 @@ impl Live {
             self.write(partition);
         }
         self.partitions[partition as usize].current = self.dice.below(count) as usize;
+        if partition >= PARTITIONS - SILENT && self.dice.one_in(2) {
+            // The next file is empty, and stays so.
+            self.rotate(partition);
+        }
     }
 
     fn open(&self, partition: i32, id: u64) -> File {
@@ -306,6 +318,8 @@ async fn beside(rounds: u64, lasting: Duration) {
         let mut broker = Broker::start(directory.path(), 100 + round, &said);
         std::thread::sleep(lasting);
         broker.kill();
+        // The agent goes on meanwhile.
+        std::thread::sleep(Duration::from_millis(700));
         let faults = said.lock().expect("well").faults.clone();
         assert_eq!(faults, Vec::<String>::new(), "{}", agent.log());
         if round % 2 == 1 {

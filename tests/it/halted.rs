@@ -230,6 +230,29 @@ async fn ten_broken_partitions_of_fifty_are_told_of_and_forty_are_emptied() {
 }
 
 #[test]
+fn a_partition_that_cannot_be_seen_for_a_while_is_not_gone() {
+    let (worker, wal) = (Worker::start(), Wal::new());
+    wal.add_all("orders", 0, 1..=3);
+    let (folder, endpoints, keep) =
+        (wal.path().join("orders/0"), [worker.endpoint()], ["--delete-after-index", "false"]);
+    let is_halted = |agent: &Sidecar| agent.metric("agent_halted_partitions") == Some(1.0);
+    let agent = Sidecar::start_unprivileged(wal.path(), &endpoints, &keep);
+    agent.until("two receipts", |agent| agent.metric("agent_acknowledged_segments_total") == Some(2.0));
+    allow(&folder, 0o000);
+    agent.until("it is halted", is_halted);
+    assert_eq!(agent.metric("agent_vanished_segments_total"), Some(0.0));
+    drop(agent);
+    // Nor does a later process, which has never seen it, forget what is stored of it.
+    let agent = Sidecar::start_unprivileged(wal.path(), &endpoints, &keep);
+    agent.until("it is halted again", is_halted);
+    drop(agent);
+    allow(&folder, 0o755);
+    let agent = Sidecar::start_unprivileged(wal.path(), &endpoints, &[]);
+    agent.until("both deleted on their receipts", |_| wal.ids("orders", 0) == [3]);
+    assert_eq!(agent.metric("agent_acknowledged_segments_total"), Some(0.0), "{}", agent.log());
+}
+
+#[test]
 fn a_directory_that_is_not_there_yet_keeps_none_of_the_others_from_being_looked_after() {
     let (worker, wal, late) = (Worker::start(), Wal::new(), Wal::new());
     let data = late.path().join("data");

@@ -45,7 +45,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("agent", &["client", "ids", "metrics", "spans", "wal", "wording"]),
     ("log_start", &["client", "ids", "wal", "wording"]),
-    ("wal", &["client", "ids", "partial", "segment"]),
+    ("wal", &["client", "ids", "partial", "segment", "wording"]),
     ("client", &["ids", "metrics", "proto", "segment", "spans", "wording"]),
     ("telemetry", &["metrics"]),
     ("metrics", &[]),

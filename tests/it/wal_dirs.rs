@@ -504,7 +504,10 @@ fn kafka_directory(site: &Site) -> Vec<u8> {
     let fixture = |name: &str| fs::read(Path::new("tests/fixtures/kafka").join(name)).expect("a fixture");
     let segment = fixture("apache-clients.log");
     site.write("orders-3/00000000000000123456.log", &segment);
-    site.write("orders-3/00000000000000123628.log", &fixture("none.log"));
+    let spec = Spec { size: Size::Records(50), base_offset: 123_628, ..Spec::default() };
+    let mut next = Vec::new();
+    generate(&spec, &mut next).expect("a segment");
+    site.write("orders-3/00000000000000123628.log", &next);
     for (file, bytes) in [
         ("00000000000000123456.index", &[0; 8][..]),
         ("00000000000000123456.timeindex", &[0; 12]),
