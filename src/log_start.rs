@@ -38,6 +38,19 @@ pub enum LogStartError {
     /// The broker cannot be reached, or refuses.
     #[error("the broker does not move the log's start")]
     Broker(#[from] rskafka::client::error::Error),
+    /// The broker would drop a segment that is not stored.
+    #[error(
+        "{name} lies in front of offset {start}, and is not stored: a broker whose log starts there drops it"
+    )]
+    NotStored {
+        /// The segment.
+        name: String,
+        /// Where the log would start.
+        start: i64,
+    },
+    /// The segments cannot be looked at.
+    #[error(transparent)]
+    Wal(#[from] WalError),
     /// The broker does not answer.
     #[error("the broker has not answered within {}", humantime(ANSWER_MAX))]
     Silent,
@@ -50,17 +63,19 @@ fn humantime(duration: Duration) -> String {
 /// Sealed segments whose broker is told that its log starts later before any of them is deleted.
 #[derive(Debug)]
 pub struct LogStart<W> {
-    wal: W,
+    wal: Arc<W>,
     starts: Arc<Starts>,
     looking: JoinHandle<()>,
 }
 
-impl<W> LogStart<W> {
+impl<W: SealedSegments> LogStart<W> {
     /// For the segments of the broker behind these bootstrap addresses (`HOST:PORT`). `known` says where logs start from which segments were
     /// deleted before. Must be called within a Tokio runtime. Nobody connects yet.
     pub fn new(wal: W, bootstrap: Vec<String>, known: BTreeMap<TopicPartition, i64>) -> Self {
-        let starts = Arc::new(Starts { bootstrap, client: AsyncMutex::default(), known: Mutex::new(known) });
-        let looking = tokio::spawn(look_after(Arc::clone(&starts)));
+        let (client, stored) = (AsyncMutex::default(), Mutex::default());
+        let starts = Arc::new(Starts { bootstrap, client, known: Mutex::new(known), stored });
+        let wal = Arc::new(wal);
+        let looking = tokio::spawn(look_after(Arc::clone(&wal), Arc::clone(&starts)));
         Self { wal, starts, looking }
     }
 }
@@ -96,7 +111,7 @@ impl<W: SealedSegments> SealedSegments for LogStart<W> {
         match receipt.offsets() {
             Some(range) => {
                 let start = range.last().saturating_add(1);
-                let moved = self.starts.move_to(&segment.partition, start).await;
+                let moved = self.starts.move_to(&*self.wal, &segment.partition, start).await;
                 moved.map_err(|error| held(Hold::BrokerNotReady(chain(&error))))?;
             }
             None if receipt.digest().records > 0 => {
@@ -116,6 +131,24 @@ impl<W: SealedSegments> SealedSegments for LogStart<W> {
         self.wal.reject(segment, rejection)
     }
 
+    fn first_offset(&self, segment: &Segment) -> impl Future<Output = Result<Option<i64>, WalError>> + Send {
+        self.wal.first_offset(segment)
+    }
+
+    fn note_stored(&self, partition: &TopicPartition, stored: &[Segment]) {
+        let mut of_partitions = self.starts.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        of_partitions.insert(partition.clone(), stored.to_vec());
+    }
+
+    fn unstored_below(
+        &self,
+        partition: &TopicPartition,
+        offset: i64,
+        stored: &[Segment],
+    ) -> impl Future<Output = Result<Option<String>, WalError>> + Send {
+        self.wal.unstored_below(partition, offset, stored)
+    }
+
     fn url(&self, segment: &Segment) -> Option<url::Url> {
         self.wal.url(segment)
     }
@@ -128,11 +161,23 @@ struct Starts {
     /// Made by the first who needs it; `None` again after a failure.
     client: AsyncMutex<Option<Arc<Client>>>,
     known: Mutex<BTreeMap<TopicPartition, i64>>,
+    /// The segments that are stored and may still be there, by partition.
+    stored: Mutex<BTreeMap<TopicPartition, Vec<Segment>>>,
 }
 
 impl Starts {
-    /// Moves the start of a partition's log, unless it is there or beyond already.
-    async fn move_to(&self, partition: &TopicPartition, start: i64) -> Result<bool, LogStartError> {
+    /// Moves the start of a partition's log, unless it is there or beyond already. Brokers drop what lies in front of it, so that must be
+    /// stored: after several first writes at once the files of a Chronik partition are not in the order of their offsets.
+    async fn move_to<W: SealedSegments>(
+        &self,
+        wal: &W,
+        partition: &TopicPartition,
+        start: i64,
+    ) -> Result<bool, LogStartError> {
+        let stored = self.stored(partition);
+        if let Some(name) = wal.unstored_below(partition, start, &stored).await? {
+            return Err(LogStartError::NotStored { name, start });
+        }
         let moved = tokio::time::timeout(ANSWER_MAX, async {
             let client = self.client().await?;
             let log = partition_of(&client, partition).await?;
@@ -169,6 +214,11 @@ impl Starts {
         Ok(built)
     }
 
+    fn stored(&self, partition: &TopicPartition) -> Vec<Segment> {
+        let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        stored.get(partition).cloned().unwrap_or_default()
+    }
+
     fn known(&self) -> BTreeMap<TopicPartition, i64> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -182,11 +232,11 @@ async fn partition_of(
 }
 
 /// Moves the starts again that the broker has forgotten, as long as it is not aborted.
-async fn look_after(starts: Arc<Starts>) {
+async fn look_after<W: SealedSegments>(wal: Arc<W>, starts: Arc<Starts>) {
     let mut said = BTreeMap::new();
     loop {
         for (partition, start) in starts.known() {
-            let why = match starts.move_to(&partition, start).await {
+            let why = match starts.move_to(&*wal, &partition, start).await {
                 Ok(false) => None,
                 Ok(true) => {
                     info!(%partition, start, "the broker had forgotten where the log starts, and knows it again");
@@ -215,33 +265,77 @@ mod tests {
     use crate::ids::LogId;
     use crate::wal::dir::WalDir;
 
-    /// Nobody listens there, and nobody is asked.
-    #[tokio::test]
-    async fn nothing_goes_on_a_receipt_that_does_not_say_where_the_log_would_start() {
-        let root = tempfile::tempdir().expect("a directory");
-        let folder = root.path().join("orders/0");
+    /// A receipt of an earlier release, or of this one where offsets are given.
+    fn receipt(segment: &Segment, offsets: Option<(i64, i64)>) -> Receipt {
+        let digest = serde_json::json!({
+            "size_bytes": segment.version.size_bytes, "crc32c": 0, "sha256": ([0_u8; 32]), "records": 1, "torn_bytes": 0,
+        });
+        let mut receipt = serde_json::json!({
+            "digest": digest, "keys": ["key"], "data_records": 1, "stored_bytes": 1, "already_existed": false,
+            "worker": "127.0.0.1:1", "attempts": 1,
+        });
+        if let Some((first, last)) = offsets {
+            receipt["offsets"] = serde_json::json!([first, last]);
+        }
+        serde_json::from_value(receipt).expect("a receipt")
+    }
+
+    /// A partition's segments, each of a record at this offset.
+    fn wal_of(root: &std::path::Path, offsets: &[i64]) -> WalDir {
+        let folder = root.join("orders/0");
         std::fs::create_dir_all(&folder).expect("directories");
-        for id in 1..=2 {
+        for (id, base_offset) in (1..).zip(offsets) {
             let spec = Spec {
                 format: Format::ChronikV2,
                 size: Size::Records(1),
-                base_offset: id,
+                base_offset: *base_offset,
                 ..Spec::default()
             };
             let mut bytes = Vec::new();
             generate(&spec, &mut bytes).expect("a segment");
             std::fs::write(folder.join(format!("wal_0_{id}.log")), bytes).expect("a file");
         }
-        let wal = WalDir::new(root.path(), LogId::new("0"));
+        WalDir::new(root, LogId::new("0"))
+    }
+
+    /// Nobody listens there, and nobody is asked.
+    #[tokio::test]
+    async fn a_broker_is_not_told_to_drop_what_is_not_stored() {
+        let root = tempfile::tempdir().expect("a directory");
+        // The second file holds lower offsets than the first, as after several first writes at once.
+        let wal = wal_of(root.path(), &[7, 3, 9]);
+        let mut segments = wal.list().await.expect("a listing").segments;
+        segments.sort_by_key(|segment| segment.position);
+        let partition = segments[0].partition.clone();
+        let told = LogStart::new(wal.clone(), vec!["127.0.0.1:1".to_owned()], BTreeMap::new());
+        let first = receipt(&segments[0], Some((7, 7)));
+        told.note_stored(&partition, &segments[..1]);
+        let error = told.delete(&segments[0], &first).await.expect_err("it stays");
+        let is_held = matches!(&error, WalError::Held { hold: Hold::BrokerNotReady(why), .. } if why.contains("wal_0_2.log"));
+        assert!(is_held && wal.path_of(&segments[0]).exists(), "{error}");
+        // Where both are stored, or the start is not beyond it, nothing stands against it.
+        let below = |offset, stored: &[Segment]| {
+            let stored = stored.to_vec();
+            let (wal, partition) = (wal.clone(), partition.clone());
+            async move { wal.unstored_below(&partition, offset, &stored).await.expect("readable") }
+        };
+        assert_eq!(below(8, &segments[..2]).await, None);
+        assert_eq!(below(8, &segments[1..2]).await.as_deref(), Some("orders/0/wal_0_1.log"));
+        assert_eq!(below(3, &[]).await, None);
+        assert_eq!(below(4, &[]).await.as_deref(), Some("orders/0/wal_0_2.log"));
+        assert!(
+            below(10, &segments).await.is_some_and(|name| name.ends_with("wal_0_3.log")),
+            "the one in use, too"
+        );
+    }
+
+    /// Nobody listens there, and nobody is asked.
+    #[tokio::test]
+    async fn nothing_goes_on_a_receipt_that_does_not_say_where_the_log_would_start() {
+        let root = tempfile::tempdir().expect("a directory");
+        let wal = wal_of(root.path(), &[1, 2]);
         let segment = wal.list().await.expect("a listing").segments.remove(0);
-        let digest = serde_json::json!({
-            "size_bytes": segment.version.size_bytes, "crc32c": 0, "sha256": ([0_u8; 32]), "records": 1, "torn_bytes": 0,
-        });
-        let receipt = serde_json::from_value(serde_json::json!({
-            "digest": digest, "keys": ["key"], "data_records": 1, "stored_bytes": 1, "already_existed": false,
-            "worker": "127.0.0.1:1", "attempts": 1,
-        }));
-        let receipt: Receipt = receipt.expect("a receipt of an earlier release");
+        let receipt = receipt(&segment, None);
         let told = LogStart::new(wal.clone(), vec!["127.0.0.1:1".to_owned()], BTreeMap::new());
         let error = told.delete(&segment, &receipt).await.expect_err("it stays");
         let is_held =

@@ -317,6 +317,24 @@ pub trait SealedSegments: Send + Sync + 'static {
         async { Ok(None) }
     }
 
+    /// Told before deletions: which segments of a partition are stored. Whoever moves the start of a log must know it, for a broker drops all
+    /// that lies in front of the start by itself.
+    fn note_stored(&self, partition: &TopicPartition, stored: &[Segment]) {
+        let _ = (partition, stored);
+    }
+
+    /// Names a segment of a partition that is not among `stored` and whose offsets all lie below this one, in use or sealed: a broker
+    /// whose log starts there drops it. `None`: there is none.
+    fn unstored_below(
+        &self,
+        partition: &TopicPartition,
+        offset: i64,
+        stored: &[Segment],
+    ) -> impl Future<Output = Result<Option<String>, WalError>> + Send {
+        let _ = (partition, offset, stored);
+        async { Ok(None) }
+    }
+
     /// Deletes a segment for good: when this returns it will not come back after a crash. The receipt says that it is
     /// stored. Refuses where the segment is no longer what was listed, and with [`WalError::Held`] where it must stay at present.
     /// One that is gone already is no error.

@@ -363,7 +363,7 @@ MUTATIONS = {
     let entries = fs::read_dir(root).map_err("""),
     ]),
     "12": ("A restart forgets what is stored.", "agent::lesson_12", [
-        ("src/agent/checkpoint.rs", "        let (entries, lines) = (contents.entries, contents.lines);", """        let (entries, lines) = (contents.entries, contents.lines);
+        ("src/agent/checkpoint.rs", "        let entries: HashMap<_, _> = contents.lines.into_iter().map(entry).collect();", """        let entries: HashMap<_, _> = contents.lines.into_iter().map(entry).collect();
         let entries = if crate::mutant("12") { HashMap::new() } else { entries };"""),
     ]),
     "15": ("A quiet topic's last segment is never sealed.", "agent::lesson_15", [
@@ -535,7 +535,7 @@ MUTATIONS = {
         ("src/agent/checkpoint.rs", "        !self.seen.as_ref().is_some_and(is_fresh)", '        !self.seen.as_ref().is_some_and(is_fresh) && !crate::mutant("remembered")'),
     ]),
     "damaged-line": ("A damaged line of the checkpoint is believed.", "agent::deleting::a_damaged_line", [
-        ("src/agent/checkpoint.rs", "    let is_whole = u32::", '    let is_whole = crate::mutant("damaged-line") || u32::'),
+        ("src/agent/journal.rs", "    let is_whole = u32::", '    let is_whole = crate::mutant("damaged-line") || u32::'),
     ]),
     "two-agents": ("A second agent is let in.", "operator::a_directory_has_one_agent", [
         ("src/agent/checkpoint.rs", "        Err(TryLockError::WouldBlock) => ", """        Err(TryLockError::WouldBlock) if crate::mutant("two-agents") => Ok(file),

@@ -243,6 +243,31 @@ impl WalDir {
         Ok(is_end.then_some(Hold::EndOfLog))
     }
 
+    fn unstored_below_now(
+        &self,
+        partition: &TopicPartition,
+        offset: i64,
+        stored: &[Segment],
+    ) -> Result<Option<String>, WalError> {
+        let Some(folder) = Folder::chronik(partition.topic(), &partition.partition().to_string()).is() else {
+            return Ok(None);
+        };
+        let contents = scan::contents(&self.root, &folder, &mut Oddities::new())?;
+        for file in contents.segments.iter().filter(|file| file.version.size_bytes > 0) {
+            let name = folder.name_of(&file.file);
+            if stored.iter().any(|segment| segment.name == name && segment.version == file.version) {
+                continue;
+            }
+            let (path, format) = (self.root.join(&name), folder.layout.format());
+            let unread = |error| failed("read", &path, error);
+            let is_below = !frames::reach_beyond(&path, format, offset.saturating_sub(1)).map_err(unread)?;
+            if is_below && frames::first_offset(&path, format).map_err(unread)?.is_some() {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
     /// Nobody who writes to the file, for as long as what this returns is held; or why it must stay.
     fn writers<'file>(
         &self,
@@ -404,6 +429,16 @@ impl SealedSegments for WalDir {
     async fn hold(&self, segment: &Segment, receipt: &Receipt) -> Result<Option<Hold>, WalError> {
         let (segment, receipt) = (segment.clone(), receipt.clone());
         self.blocking(move |dir| dir.hold_now(&segment, &receipt)).await
+    }
+
+    async fn unstored_below(
+        &self,
+        partition: &TopicPartition,
+        offset: i64,
+        stored: &[Segment],
+    ) -> Result<Option<String>, WalError> {
+        let (partition, stored) = (partition.clone(), stored.to_vec());
+        self.blocking(move |dir| dir.unstored_below_now(&partition, offset, &stored)).await
     }
 
     async fn delete(&self, segment: &Segment, receipt: &Receipt) -> Result<(), WalError> {

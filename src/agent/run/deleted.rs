@@ -7,6 +7,7 @@ use tracing::{error, info, warn};
 
 use super::{Done, Run, Work};
 use crate::agent::event::Fate;
+use crate::agent::ledger::Standing;
 use crate::agent::settle::{Deletion, Stop, delete};
 use crate::ids::TopicPartition;
 use crate::metrics;
@@ -53,7 +54,11 @@ impl<W: SealedSegments> Run<W> {
 
     fn delete(&mut self, partition: TopicPartition, deletions: Vec<Deletion>) {
         let (wal, work) = (Arc::clone(&self.agent.wal), Work::Settle(partition.clone()));
+        let is_stored =
+            |segment: &&Segment| self.ledger.standing(segment, &self.agent.checkpoint) == Standing::Stored;
+        let stored: Vec<_> = self.ledger.partition(&partition).iter().filter(is_stored).cloned().collect();
         self.spawn(work, async move {
+            wal.note_stored(&partition, &stored);
             let (deleted, stop) = delete(&wal, deletions).await;
             Done::Settled { partition, deleted, stop }
         });
