@@ -71,7 +71,7 @@ impl Scene {
         assert!(restored == written, "what is restored is not what was written");
     }
 
-    fn restored(&self, key: &str) -> Vec<u8> {
+    pub fn restored(&self, key: &str) -> Vec<u8> {
         let dir = tempfile::tempdir().expect("a directory");
         let out = dir.path().join("restored");
         run([

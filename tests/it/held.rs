@@ -100,6 +100,46 @@ async fn a_segment_that_was_overwritten_while_its_receipt_waited_is_sent_again()
     assert!(agent.log().contains("not what was stored"), "{}", agent.log());
 }
 
+/// The agent is killed before, while or after the bytes are replaced: the receipt that it left is for the old ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_overwritten_segment_goes_on_no_receipt_of_before_whoever_is_killed() {
+    let other = other_of_the_same_length("orders", 0, 2);
+    for (is_killed_first, dies_again) in [(false, false), (true, false), (false, true), (true, true)] {
+        let scene = Scene::new().await;
+        let gate = Arc::new(Semaphore::new(0));
+        scene.crooked.script([Answer::Held(Arc::clone(&gate))]);
+        scene.wal.add("orders", 0, 1);
+        scene.wal.add("orders", 0, 9);
+        let mut agent = Some(scene.start(&[]));
+        scene.crooked.until(|counts| counts.begun == 1).await;
+        scene.wal.add_all("orders", 0, [2, 3]);
+        scene.wal.add("orders", 0, 9);
+        agent.as_ref().expect("started").until("two receipts", |agent| acknowledged(agent) == 2.0);
+        if is_killed_first {
+            agent.take().expect("started").kill();
+        }
+        let path = scene.wal.path().join(name("orders", 0, 2));
+        let file = File::options().write(true).open(&path).expect("a file");
+        let written_at = file.metadata().and_then(|metadata| metadata.modified()).expect("a time");
+        file.write_all_at(&other, 0).expect("written");
+        file.set_modified(written_at).expect("set back");
+        drop(file);
+        agent.into_iter().for_each(Sidecar::kill);
+        gate.add_permits(1);
+        if dies_again {
+            let again = scene.start(&[]);
+            again.until("the first one gone", |_| !scene.wal.ids("orders", 0).contains(&1));
+            again.kill();
+        }
+        let agent = scene.start(&[]);
+        scene.until_ids(&agent, &[9]);
+        let restored: Vec<_> = scene.worker.keys().iter().map(|key| scene.restored(key)).collect();
+        let is_stored = |bytes: &[u8]| restored.iter().any(|stored| stored == bytes);
+        assert!(is_stored(&other), "what was there last: {is_killed_first}, {dies_again}\n{}", agent.log());
+        assert!([1, 3].iter().all(|id| is_stored(&segment("orders", 0, *id))));
+    }
+}
+
 /// A segment that differs in its records only: two letters of a value are exchanged, and the checksums are made anew by whoever wrote
 /// it. Here the frames are put in another order.
 fn other_of_the_same_length(topic: &str, partition: i32, id: u64) -> Vec<u8> {
