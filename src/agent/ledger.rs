@@ -23,8 +23,29 @@ pub(super) struct Ledger {
     held_partitions: BTreeMap<TopicPartition, Hold>,
     /// The parts of the log with which nothing is done at present.
     halted: Vec<Halted>,
+    unseen: Unseen,
     /// How many partitions there are, by the last listing.
     partition_count: Option<u64>,
+}
+
+/// The parts of the log with which nothing is done, to be looked up.
+#[derive(Debug, Default)]
+struct Unseen {
+    partitions: HashSet<TopicPartition>,
+    names: HashSet<String>,
+}
+
+impl Unseen {
+    fn of(halted: &[Halted]) -> Self {
+        let names = halted.iter().map(|halted| halted.name.clone()).collect();
+        Self { partitions: halted.iter().filter_map(|halted| halted.partition.clone()).collect(), names }
+    }
+
+    /// As [`Halted::covers`] of any of them.
+    fn covers(&self, name: &str, partition: &TopicPartition) -> bool {
+        let is_below = || name.match_indices('/').any(|(end, _)| self.names.contains(&name[..end]));
+        self.partitions.contains(partition) || is_below()
+    }
 }
 
 /// What is known of one version of a segment.
@@ -82,6 +103,7 @@ impl Ledger {
             holds: HashMap::new(),
             held_partitions: BTreeMap::new(),
             halted: Vec::new(),
+            unseen: Unseen::default(),
             partition_count: None,
         }
     }
@@ -95,6 +117,7 @@ impl Ledger {
     pub(super) fn take_listing(&mut self, listing: Listing, begun: Instant, now: Now) {
         let Listing { segments: mut listing, held, halted, logs: _, partitions, hint: _ } = listing;
         self.held_partitions = held.into_iter().collect();
+        self.unseen = Unseen::of(&halted);
         (self.halted, self.partition_count) = (halted, partitions);
         self.keep_unseen(&mut listing);
         listing.retain(|segment| !self.deleted.contains(&(segment.name.clone(), segment.version)));
@@ -134,7 +157,7 @@ impl Ledger {
 
     /// Whether nobody knows if there is a segment of this name.
     pub(super) fn is_unseen(&self, name: &str, partition: &TopicPartition) -> bool {
-        self.halted.iter().any(|halted| halted.covers(name, partition))
+        self.unseen.covers(name, partition)
     }
 
     /// The parts of the log with which nothing is done at present.
@@ -151,13 +174,11 @@ impl Ledger {
     /// that its broker may append to is none of these, for it may be in use again.
     pub(super) fn vanished(&self, listing: &Listing, checkpoint: &Checkpoint) -> Vec<Vec<Segment>> {
         let listed: HashSet<_> = listing.segments.iter().map(|segment| &*segment.name).collect();
-        let is_unseen = |segment: &Segment| {
-            listing.halted.iter().any(|halted| halted.covers(&segment.name, &segment.partition))
-        };
+        let unseen = Unseen::of(&listing.halted);
         let is_lost = |segment: &&Segment| {
             !segment.may_grow
                 && !listed.contains(&*segment.name)
-                && !is_unseen(segment)
+                && !unseen.covers(&segment.name, &segment.partition)
                 && matches!(self.standing(segment, checkpoint), Standing::Unsent | Standing::Rejected)
         };
         let of_each = |segments: &Vec<Segment>| segments.iter().filter(is_lost).cloned().collect::<Vec<_>>();
