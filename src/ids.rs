@@ -1,7 +1,11 @@
 //! The names of things: parsed once, valid ever after. Knows nothing but `std`.
 
+mod log_ids;
+
 use std::fmt;
 use std::sync::Arc;
+
+pub use log_ids::LogIds;
 
 /// A partition of a topic. The topic is any non-empty string of up to [`TOPIC_BYTES_MAX`] bytes; how it becomes part of
 /// an object's key is the store's business.

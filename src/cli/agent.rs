@@ -28,9 +28,8 @@ use super::signals::Signals;
 use super::{CliError, Exit, endpoint, runtime};
 use crate::agent::{Settings, Slots, Summary};
 use crate::client::{Client, Endpoint, Patience};
-use crate::ids::LogId;
+use crate::ids::{LogId, LogIds};
 use crate::store;
-use crate::store::KeyError;
 use crate::telemetry::Otlp;
 use crate::wal::dir::WalDir;
 use crate::wal::note::{self, NoteError, Notes};
@@ -113,9 +112,16 @@ struct WalArgs {
     wal_dirs: Vec<PathBuf>,
 
     /// The incarnation of the log that the offsets count in, where the directory does not say it (Kafka's does); becomes
-    /// part of the keys.
-    #[arg(long, env = "WAL_INDEXER_LOG_ID", default_value = "0", value_name = "ID", value_parser = log_id)]
-    log_id: LogId,
+    /// part of the keys. TOPIC=ID is that of the topics whose names match, with * and ? as in file names; the first one that matches
+    /// decides. ID alone is that of all others (default: 0). May be given several times.
+    #[arg(
+        long = "log-id",
+        env = "WAL_INDEXER_LOG_ID",
+        value_name = "[TOPIC=]ID",
+        value_delimiter = ',',
+        value_parser = log_id
+    )]
+    log_ids: Vec<LogIdArg>,
 
     /// Also send a partition's newest segment once it has not changed for so long, in seconds. It is never deleted.
     #[arg(long, env = "WAL_INDEXER_SEAL_IDLE_AFTER", value_name = "SECONDS", value_parser = positive_seconds)]
@@ -207,11 +213,25 @@ pub fn run(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     }
 }
 
+/// A log id, and the pattern of the topics that it is for; `None`: all that have no other.
+#[derive(Clone, Debug)]
+struct LogIdArg {
+    topics: Option<String>,
+    log_id: LogId,
+}
+
 /// Checked here, because workers reject each segment for it.
-fn log_id(text: &str) -> Result<LogId, KeyError> {
-    let log_id = LogId::new(text);
-    store::check_log_id(&log_id)?;
-    Ok(log_id)
+fn log_id(text: &str) -> Result<LogIdArg, String> {
+    let (topics, log_id) = text.split_once('=').map_or((None, text), |(topics, id)| (Some(topics), id));
+    if topics.is_some_and(str::is_empty) {
+        return Err("a topic is missing before '='".to_owned());
+    }
+    if topics.is_some() && log_id.is_empty() {
+        return Err("a log id is missing behind '='".to_owned());
+    }
+    let log_id = LogId::new(log_id);
+    store::check_log_id(&log_id).map_err(|error| error.to_string())?;
+    Ok(LogIdArg { topics: topics.map(str::to_owned), log_id })
 }
 
 impl Segments {
@@ -274,6 +294,7 @@ impl Args {
             return Err(CliError::because(Exit::Usage, "--point-to goes with one --wal-dir only"));
         }
         let point_to = self.wal.point_to()?;
+        self.wal.check_log_ids()?;
         let client = self.workers.client().await?;
         let slots = Slots::new(self.pace.max_concurrent_tasks);
         let (mut agents, mut late) = (Vec::new(), Vec::new());
@@ -318,11 +339,30 @@ impl Args {
 
 impl WalArgs {
     fn open(&self, dir: &Path, point_to: Option<Url>) -> WalDir {
-        let wal = WalDir::new(dir, self.log_id.clone());
+        let wal = WalDir::new(dir, self.log_ids());
         let state = self.state_dir.as_deref().map(|state| StatePlace::of(dir, Some(state)));
         // Where there is no directory, there is nothing to note.
         let notes = state.and_then(Result::ok).map(|state| state.notes()).unwrap_or_default();
         wal.seal_idle_after(self.seal_idle_after).seen_at(point_to).notes(notes)
+    }
+
+    /// What `--log-id` says of all topics.
+    fn log_ids(&self) -> LogIds {
+        let (mut default, mut by_pattern) = (LogId::new(""), Vec::new());
+        for LogIdArg { topics, log_id } in self.log_ids.iter().cloned() {
+            match topics {
+                Some(topics) => by_pattern.push((topics, log_id)),
+                None => default = log_id,
+            }
+        }
+        LogIds::new(default, by_pattern)
+    }
+
+    fn check_log_ids(&self) -> Result<(), CliError> {
+        match self.log_ids.iter().filter(|one| one.topics.is_none()).count() {
+            0 | 1 => Ok(()),
+            _ => Err(CliError::because(Exit::Usage, "--log-id: two ids without a topic: write TOPIC=ID")),
+        }
     }
 
     /// Checked here, because workers blame a segment for where it is said to be. Not repeated: it may hold a password.

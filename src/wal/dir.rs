@@ -23,7 +23,7 @@ use super::{
     frames, note, survey,
 };
 use crate::client::Receipt;
-use crate::ids::{LogId, TopicPartition};
+use crate::ids::{LogIds, TopicPartition};
 use crate::wording::chain;
 
 /// In a URL's path every byte is encoded but `[A-Za-z0-9._-]`.
@@ -43,7 +43,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'
 #[derive(Clone, Debug)]
 pub struct WalDir {
     root: PathBuf,
-    log_id: LogId,
+    log_ids: LogIds,
     seal_idle_after: Option<Duration>,
     min_segment_age: Duration,
     writer_check: WriterCheck,
@@ -66,12 +66,12 @@ pub enum WriterCheck {
 }
 
 impl WalDir {
-    /// The log under `root`. `log_id` is the incarnation of the log, where the directory does not say it: Kafka's does, in
-    /// `partition.metadata`.
-    pub fn new(root: impl Into<PathBuf>, log_id: LogId) -> Self {
+    /// The log under `root`. `log_ids` are the incarnations of the topics' logs, where the directory does not say them: Kafka's does, in
+    /// `partition.metadata`. A single [`LogId`](crate::ids::LogId) holds for all topics.
+    pub fn new(root: impl Into<PathBuf>, log_ids: impl Into<LogIds>) -> Self {
         Self {
             root: root.into(),
-            log_id,
+            log_ids: log_ids.into(),
             seal_idle_after: None,
             min_segment_age: Duration::ZERO,
             writer_check: WriterCheck::default(),
@@ -178,7 +178,7 @@ impl WalDir {
     pub(super) fn list_now(&self) -> Result<Listing, WalError> {
         let mut lister = Lister {
             root: &self.root,
-            log_id: &self.log_id,
+            log_ids: &self.log_ids,
             seal_idle_after: self.seal_idle_after,
             watches: &self.watches,
             notes: &self.notes,

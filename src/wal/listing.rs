@@ -9,7 +9,7 @@ use super::layout::{Folder, Layout};
 use super::note::Notes;
 use super::scan::{self, Contents, Halts, Oddities, SegmentFile, failed};
 use super::{Birth, Halt, Halted, Hold, Listing, LogSigns, Segment, Verdict, WalError, level};
-use crate::ids::{LogId, TopicPartition};
+use crate::ids::{LogId, LogIds, TopicPartition};
 use crate::wording::chain;
 
 /// Beside a Kafka partition's segments.
@@ -30,7 +30,7 @@ struct Ready {
 /// What a listing is made with.
 pub(super) struct Lister<'a> {
     pub(super) root: &'a Path,
-    pub(super) log_id: &'a LogId,
+    pub(super) log_ids: &'a LogIds,
     pub(super) seal_idle_after: Option<Duration>,
     pub(super) watches: &'a Watches,
     pub(super) notes: &'a Notes,
@@ -125,7 +125,7 @@ impl Lister<'_> {
             return Ok(None);
         }
         let said = self.log_id_said(folder).map_err(|error| Halt::LogIdUnreadable(chain(&error)))?;
-        let log_id = said.as_ref().unwrap_or(self.log_id);
+        let log_id = said.as_ref().unwrap_or_else(|| self.log_ids.of(folder.partition.topic()));
         let mut segments = Vec::with_capacity(contents.segments.len());
         for file in contents.segments {
             let name = folder.name_of(&file.file);

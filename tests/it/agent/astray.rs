@@ -118,3 +118,20 @@ async fn what_cannot_be_deleted_is_read_and_said_once_and_tried_again() {
     assert_eq!(log.matches("it is stored, and cannot be deleted").count(), 1, "{log}");
     assert_eq!(scene.wal.ids("orders", 0), [1, 2, 3]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_id_may_be_that_of_some_topics_and_leave_all_others_where_they_are() {
+    let scene = Scene::new().await;
+    let topics = ["orders", "orders-eu", "carts"];
+    topics.iter().for_each(|topic| scene.wal.add_all(topic, 0, 1..=2));
+    let given = ["--log-id", "orders=again", "--log-id", "orders-*=eu", "--log-id", "cluster-7"];
+    let (code, log) = scene.once(&given);
+    assert_eq!(code, 0, "{log}");
+    let keys = scene.worker.keys();
+    for log in ["orders/0/again/", "orders-eu/0/eu/", "carts/0/cluster-7/"] {
+        assert_eq!(keys.iter().filter(|key| key.starts_with(log)).count(), 1, "{log}: {keys:?}");
+    }
+    for refused in ["=1", "orders=", "a,b"] {
+        assert_eq!(scene.once(&["--log-id", refused]).0, 2, "{refused}");
+    }
+}
