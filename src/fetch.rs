@@ -24,6 +24,7 @@ use crate::spans;
 use crate::store::StoreError;
 
 pub use answer::{CONFLICTS_MAX, Conflict, Fetch};
+pub use log::OTHER_LOGS_MAX;
 pub use window::WINDOW_BYTES_MAX;
 
 /// What a consumer asks for.
@@ -31,8 +32,8 @@ pub use window::WINDOW_BYTES_MAX;
 pub struct Request {
     /// Topic and partition.
     pub partition: TopicPartition,
-    /// The incarnation of the log; `None`: the newest, which is the one with the latest time of a record, then with the
-    /// greatest offset.
+    /// The incarnation of the log; `None`: that of the bundle that was stored last. Times of records do not count: one that lies in the
+    /// future would decide for good.
     pub log_id: Option<LogId>,
     /// Where to begin; not negative.
     pub offset: i64,
@@ -110,7 +111,7 @@ pub async fn fetch(shelf: &Shelf, request: &Request) -> Result<Fetch, FetchError
     let planning = log::find(shelf.store(), request);
     let log = spans::stage(spans::plan(), async {
         let log = planning.await?;
-        spans::listed(log.as_ref().map_or(0, |log| log.bundles.len()));
+        spans::listed(log.listed);
         Ok::<_, StoreError>(log)
     });
     let log = log.await?;

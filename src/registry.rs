@@ -204,8 +204,11 @@ mod tests {
             key_of("a", 60, 69, Some((90, 95))),
             key_of("b", 5, 5, None),
         ];
-        let listed: Vec<_> =
-            keys.iter().rev().map(|key| Listed { key: key.clone(), size_bytes: 10, e_tag: None }).collect();
+        let listed: Vec<_> = {
+            let listed =
+                |key: &BundleKey| Listed { key: key.clone(), size_bytes: 10, e_tag: None, stored_at_ms: 0 };
+            keys.iter().rev().map(listed).collect()
+        };
         let logs = logs(&listed);
         assert_eq!(logs.iter().map(|log| log.log_id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         let (a, b) = (&logs[0], &logs[1]);

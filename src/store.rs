@@ -106,6 +106,8 @@ pub struct Listed {
     pub size_bytes: u64,
     /// Its ETag, where the store has one.
     pub e_tag: Option<String>,
+    /// When the store took it, in milliseconds since the Unix epoch; 0: unknown.
+    pub stored_at_ms: i64,
 }
 
 impl Store {
@@ -213,7 +215,8 @@ impl Store {
     /// A bundle's size and ETag.
     pub async fn head(&self, key: &BundleKey) -> Result<Listed, StoreError> {
         let meta = self.head_at(&key.to_string()).await?;
-        Ok(Listed { key: key.clone(), size_bytes: meta.size, e_tag: meta.e_tag })
+        let stored_at_ms = meta.last_modified.timestamp_millis();
+        Ok(Listed { key: key.clone(), size_bytes: meta.size, e_tag: meta.e_tag, stored_at_ms })
     }
 
     async fn head_at(&self, key: &str) -> Result<ObjectMeta, StoreError> {
@@ -279,7 +282,8 @@ impl Store {
             true => format!("\"{tag}\""),
             false => tag,
         });
-        Some(Listed { key, size_bytes: meta.size, e_tag })
+        let stored_at_ms = meta.last_modified.timestamp_millis();
+        Some(Listed { key, size_bytes: meta.size, e_tag, stored_at_ms })
     }
 
     /// The next item of a stream, within the time that an attempt may take.

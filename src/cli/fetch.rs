@@ -19,6 +19,9 @@ use crate::proto::v1;
 use crate::proto::v1::fetch_request::FetchForm;
 use crate::rpc::search::fetch as rpc;
 
+/// How many other logs of the partition are named.
+const LOGS_SHOWN_MAX: usize = 10;
+
 /// How long `--follow` waits before it asks again, where nothing new was there.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
@@ -49,7 +52,7 @@ pub struct FetchArgs {
     #[arg(long, env = "WAL_INDEXER_MAX_BYTES", value_name = "SIZE", default_value = "1MiB")]
     max_bytes: bytesize::ByteSize,
 
-    /// The incarnation of the log. Default: the one with the latest record.
+    /// The incarnation of the log. Default: the one of the bundle that was stored last.
     #[arg(long, env = "WAL_INDEXER_LOG_ID", value_name = "ID")]
     log_id: Option<String>,
 
@@ -65,7 +68,8 @@ pub struct FetchArgs {
     #[arg(long, env = "WAL_INDEXER_FOLLOW", conflicts_with = "kafka_batches")]
     follow: bool,
 
-    /// Print records as protobuf JSON, one a line, and last the rest of the answer: nextOffset, logId, conflicts.
+    /// Print records as protobuf JSON, one a line, and last the rest of the answer: nextOffset, logId, conflicts,
+    /// otherLogs.
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
 
@@ -98,6 +102,26 @@ impl FetchArgs {
         }
     }
 
+    /// Says that the partition has more logs than the one that was read.
+    fn note_other_logs(&self, last: &v1::FetchResponse) -> Result<(), CliError> {
+        if last.other_logs.is_empty() {
+            return Ok(());
+        }
+        let shown = last.other_logs.iter().take(LOGS_SHOWN_MAX).map(|log| {
+            format!("{} (offsets {}..{})", text::one_line(&log.log_id), log.base_offset(), log.last_offset())
+        });
+        let mut others: Vec<_> = shown.collect();
+        if last.other_logs.len() > LOGS_SHOWN_MAX {
+            others.push("and more".to_owned());
+        }
+        let others = others.join(", ");
+        let read = match last.log_id.as_str() {
+            "" => String::new(),
+            log_id => format!("this is log {}; ", text::one_line(log_id)),
+        };
+        output::note(&format!("{read}other logs of the partition: {others}; --log-id says which is read"))
+    }
+
     /// What is said when all is answered.
     fn conclude(&self, last: &v1::FetchResponse) -> Result<(), CliError> {
         for v1::Conflict { offset, bundle_keys, .. } in &last.conflicts {
@@ -106,6 +130,7 @@ impl FetchArgs {
         if last.log_id.is_empty() {
             output::note(&format!("nothing is stored{}", text::of(Some(&self.topic), Some(self.partition))))?;
         }
+        self.note_other_logs(last)?;
         if self.json {
             return output::json_line(last);
         }
@@ -133,10 +158,13 @@ async fn print_records(args: &FetchArgs, place: &Place) -> Result<(), CliError> 
             }
             last => last?,
         };
-        has_begun = true;
         if !args.follow {
             return args.conclude(&last);
         }
+        if !has_begun {
+            args.note_other_logs(&last)?;
+        }
+        has_begun = true;
         request.offset = last.next_offset();
         // The log that it began with, whatever comes later.
         request.log_id = request.log_id.or(Some(last.log_id).filter(|log_id| !log_id.is_empty()));

@@ -16,6 +16,9 @@ use crate::store::Listed;
 /// How many gaps of a log are shown; all are counted.
 const GAPS_SHOWN_MAX: usize = 3;
 
+/// How many of the logs are named that `--log-id` leaves out.
+const LOGS_SHOWN_MAX: usize = 10;
+
 /// List what is stored: topics, partitions and their logs, or their bundles.
 #[derive(Debug, clap::Args)]
 pub struct LsArgs {
@@ -50,7 +53,15 @@ pub struct LsArgs {
 /// Lists and prints.
 pub fn run(args: &LsArgs) -> Result<(), CliError> {
     let place = args.place.open()?;
-    let bundles = runtime()?.block_on(list(args, &place))?;
+    let (bundles, others) = runtime()?.block_on(async {
+        let bundles = list(args, &place, args.log_id.as_deref()).await?;
+        Ok::<_, CliError>((bundles, args.others(&place).await?))
+    })?;
+    if let Some(wanted) = &args.log_id
+        && !others.is_empty()
+    {
+        output::note(&format!("there are more logs than {}: {}", one_line(wanted), in_words(&others)))?;
+    }
     if bundles.is_empty() {
         // Beside the answer, which has no lines then.
         let of = of(args.topic.as_deref(), args.partition);
@@ -66,21 +77,30 @@ pub fn run(args: &LsArgs) -> Result<(), CliError> {
 }
 
 impl LsArgs {
-    fn filter(&self) -> Filter {
+    /// The logs that `--log-id` leaves out.
+    async fn others(&self, place: &Place) -> Result<Vec<Log>, CliError> {
+        let Some(wanted) = self.log_id.as_deref().map(LogId::new) else { return Ok(Vec::new()) };
+        let all = list(self, place, None).await?;
+        let mut logs = registry::logs(&all.iter().map(from_wire).collect::<Result<Vec<_>, _>>()?);
+        logs.retain(|log| log.log_id != wanted);
+        Ok(logs)
+    }
+
+    fn filter(&self, log_id: Option<&str>) -> Filter {
         Filter {
             topic: self.topic.clone(),
             partition: self.partition,
-            log_id: self.log_id.as_deref().map(LogId::new),
+            log_id: log_id.map(LogId::new),
             segment_sha256: self.segment,
             ..Filter::default()
         }
     }
 
-    fn request(&self) -> v1::ListBundlesRequest {
+    fn request(&self, log_id: Option<&str>) -> v1::ListBundlesRequest {
         let filter = v1::RecordFilter {
             topic: self.topic.clone().unwrap_or_default(),
             partition: self.partition,
-            log_id: self.log_id.clone(),
+            log_id: log_id.map(str::to_owned),
             ..v1::RecordFilter::default()
         };
         let segment_sha256 = self.segment.map(|hash| hash.to_vec().into());
@@ -88,15 +108,19 @@ impl LsArgs {
     }
 }
 
-async fn list(args: &LsArgs, place: &Place) -> Result<Vec<v1::ListBundlesResponse>, CliError> {
+async fn list(
+    args: &LsArgs,
+    place: &Place,
+    log_id: Option<&str>,
+) -> Result<Vec<v1::ListBundlesResponse>, CliError> {
     match place {
         Place::Store(shelf) => {
-            let found = registry::find(shelf.store(), &args.filter()).await;
+            let found = registry::find(shelf.store(), &args.filter(log_id)).await;
             let found = found.map_err(|error| CliError::new(exit_of_store(&error), "cannot list", &error))?;
             Ok(found.bundles.iter().map(|one| listed(shelf.store(), one)).collect())
         }
         Place::Worker(worker) => {
-            let asked = worker.ask(async |client| client.list_bundles(args.request()).await);
+            let asked = worker.ask(async |client| client.list_bundles(args.request(log_id)).await);
             let failed = |status| CliError::status(worker.name(), &status);
             asked.await?.try_collect().await.map_err(failed)
         }
@@ -107,7 +131,7 @@ async fn list(args: &LsArgs, place: &Place) -> Result<Vec<v1::ListBundlesRespons
 fn from_wire(message: &v1::ListBundlesResponse) -> Result<Listed, CliError> {
     let bundle = message.bundle.clone().unwrap_or_default();
     let key = bundle.key.parse().map_err(|error| CliError::new(Exit::Failed, &bundle.key, &error))?;
-    Ok(Listed { key, size_bytes: bundle.size_bytes, e_tag: Some(bundle.e_tag) })
+    Ok(Listed { key, size_bytes: bundle.size_bytes, e_tag: Some(bundle.e_tag), stored_at_ms: 0 })
 }
 
 fn print_logs(logs: &[Log]) -> Result<(), CliError> {
@@ -127,6 +151,26 @@ fn print_logs(logs: &[Log]) -> Result<(), CliError> {
         ]);
     }
     output::line(&table.trim_fmt())
+}
+
+/// Logs and their offsets: `orders/3 log 0, offsets 0..2; …`.
+fn in_words(logs: &[Log]) -> String {
+    let shown = logs.iter().take(LOGS_SHOWN_MAX);
+    let mut words: Vec<_> = shown
+        .map(|log| {
+            let (partition, log_id) = (log.partition.to_string(), one_line(log.log_id.as_str()));
+            format!(
+                "{} log {log_id}, offsets {}..{}",
+                one_line(&partition),
+                log.range.first(),
+                log.range.last()
+            )
+        })
+        .collect();
+    if logs.len() > LOGS_SHOWN_MAX {
+        words.push(format!("and {} more", logs.len() - LOGS_SHOWN_MAX));
+    }
+    words.join("; ")
 }
 
 fn gaps(log: &Log) -> String {

@@ -11,7 +11,7 @@ fn one(partition: i32, log_id: &str, offsets: (i64, i64), times: Option<(i64, i6
     let hash = KeyHash::new(&[3; 32], &log_id, &partition).hash16();
     let range = OffsetRange::new(offsets.0, offsets.1).expect("a range");
     let key = BundleKey::new(partition, log_id, range, times, hash).expect("a key");
-    Listed { key, size_bytes: 10, e_tag: None }
+    Listed { key, size_bytes: 10, e_tag: None, stored_at_ms: 0 }
 }
 
 fn ranges(bundles: &[Listed]) -> Vec<(i64, i64)> {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::block;
-use super::log::Log;
+use super::log::{Found, Log};
 use super::plan::Plan;
 use super::task::Task;
 use super::window::{Room, Version, Window};
@@ -32,6 +32,7 @@ pub struct Conflict {
 #[derive(Debug)]
 pub struct Fetch {
     log_id: Option<LogId>,
+    other_logs: Vec<(LogId, OffsetRange)>,
     from: i64,
     form: Form,
     plan: Plan,
@@ -55,12 +56,13 @@ struct Reading {
 }
 
 impl Fetch {
-    pub(super) fn new(shelf: Shelf, request: &Request, log: Option<Log>) -> Self {
+    pub(super) fn new(shelf: Shelf, request: &Request, found: Found) -> Self {
         let room = Room { records: request.max_records, bytes: request.max_bytes };
         let traffic = TrafficCounter::default();
-        let (log_id, bundles) = log.map(|log| (log.log_id, log.bundles)).unzip();
+        let (log_id, bundles) = found.log.map(|Log { log_id, bundles }| (log_id, bundles)).unzip();
         Self {
             log_id,
+            other_logs: found.others,
             from: request.offset,
             form: request.form,
             plan: Plan::new(shelf, traffic.clone(), request.offset, bundles.unwrap_or_default()),
@@ -77,6 +79,12 @@ impl Fetch {
     /// The log that is read; `None` where nothing of it is stored.
     pub fn log_id(&self) -> Option<&LogId> {
         self.log_id.as_ref()
+    }
+
+    /// The other logs of the partition and what their bundles cover, at most [`OTHER_LOGS_MAX`](super::OTHER_LOGS_MAX) of them: those
+    /// first that were stored to last.
+    pub fn other_logs(&self) -> &[(LogId, OffsetRange)] {
+        &self.other_logs
     }
 
     /// The next items, at least one; `None` after the last. After an error there are no more.

@@ -1,10 +1,27 @@
 //! Which log is read, and which bundles it has.
 
-use crate::ids::LogId;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use crate::ids::{LogId, OffsetRange};
 use crate::registry::{self, Filter};
 use crate::store::{Listed, Store, StoreError};
 
 use super::Request;
+
+/// How many other logs of a partition an answer names.
+pub const OTHER_LOGS_MAX: usize = 100;
+
+/// The log that is read, and the others that its partition has.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// `None` where nothing of it is stored.
+    pub log: Option<Log>,
+    /// Those first that were stored to last.
+    pub others: Vec<(LogId, OffsetRange)>,
+    /// How many bundles of the partition there are.
+    pub listed: usize,
+}
 
 /// A log's bundles, in the order of their first offsets.
 #[derive(Debug)]
@@ -13,21 +30,44 @@ pub(super) struct Log {
     pub bundles: Vec<Listed>,
 }
 
-/// The log that is asked for, or the newest; `None` where nothing of it is stored.
-pub(super) async fn find(store: &Store, request: &Request) -> Result<Option<Log>, StoreError> {
+/// Finds the log that is asked for, or the one that was stored to last.
+pub(super) async fn find(store: &Store, request: &Request) -> Result<Found, StoreError> {
     let filter = Filter {
         topic: Some(request.partition.topic().to_owned()),
         partition: Some(request.partition.partition()),
-        log_id: request.log_id.clone(),
         ..Filter::default()
     };
-    let mut bundles = registry::find(store, &filter).await?.bundles;
-    let newest = bundles.iter().max_by_key(|one| {
-        let key = &one.key;
-        (key.times_ms().map(|(_, max_ms)| max_ms), key.range().last(), key.log_id())
-    });
-    let Some(log_id) = newest.map(|newest| newest.key.log_id().clone()) else { return Ok(None) };
-    bundles.retain(|one| *one.key.log_id() == log_id);
-    bundles.sort_by_key(|one| (one.key.range(), one.key.hash()));
-    Ok(Some(Log { log_id, bundles }))
+    let bundles = registry::find(store, &filter).await?.bundles;
+    let (listed, mut by_log) = (bundles.len(), BTreeMap::<LogId, Vec<Listed>>::new());
+    for one in bundles {
+        by_log.entry(one.key.log_id().clone()).or_default().push(one);
+    }
+    let mut logs: Vec<_> = by_log.into_iter().map(|(log_id, bundles)| Log { log_id, bundles }).collect();
+    logs.sort_by_cached_key(|log| Reverse((log.last_stored(), log.log_id.clone())));
+    let nth = match &request.log_id {
+        Some(wanted) => logs.iter().position(|log| log.log_id == *wanted),
+        None => (!logs.is_empty()).then_some(0),
+    };
+    let mut log = nth.map(|nth| logs.remove(nth));
+    if let Some(log) = &mut log {
+        log.bundles.sort_by_key(|one| (one.key.range(), one.key.hash()));
+    }
+    let others = logs.iter().filter_map(|other| Some((other.log_id.clone(), other.range()?)));
+    Ok(Found { log, others: others.take(OTHER_LOGS_MAX).collect(), listed })
+}
+
+impl Log {
+    /// What tells the log that is in use from older ones: when the store took its last bundle. Stores count in seconds at worst, so where
+    /// two logs' times are the same the times of records decide, which count no further than to when they were stored.
+    fn last_stored(&self) -> Option<(i64, Option<i64>, i64)> {
+        let stored = self.bundles.iter().map(|one| {
+            let latest_ms = one.key.times_ms().map(|(_, max_ms)| max_ms.min(one.stored_at_ms));
+            (one.stored_at_ms, latest_ms, one.key.range().last())
+        });
+        stored.max()
+    }
+
+    fn range(&self) -> Option<OffsetRange> {
+        self.bundles.iter().map(|one| one.key.range()).reduce(|all, range| all.cover(&range))
+    }
 }

@@ -139,7 +139,13 @@ impl Answer {
         let message = self.empty_message();
         let conflicts = self.fetch.conflicts().iter();
         let conflicts = conflicts.map(|conflict| self.conflict(conflict, &message.log_id)).collect();
-        v1::FetchResponse { next_offset: Some(self.fetch.next_offset()), conflicts, ..message }
+        let others = self.fetch.other_logs().iter().map(|(log_id, range)| v1::LogRange {
+            log_id: log_id.as_str().to_owned(),
+            base_offset: Some(range.first()),
+            last_offset: Some(range.last()),
+        });
+        let (next_offset, other_logs) = (Some(self.fetch.next_offset()), others.collect());
+        v1::FetchResponse { next_offset, conflicts, other_logs, ..message }
     }
 
     fn empty_message(&self) -> v1::FetchResponse {
