@@ -145,12 +145,12 @@ impl fmt::Display for Halt {
             Self::LogIdUnreadable(why) => write!(f, "nobody can tell which log it is: {why}"),
             Self::LogIdLost => f.write_str(
                 "its partition.metadata is gone and its offsets begin anew, so nobody can tell which log it is: put the file \
-                 back, or name the log with --log-id",
+                 back, or name the log with --log-id TOPIC=ID",
             ),
             Self::CreatedAgain { log_id } => write!(
                 f,
                 "it was deleted and created again: its offsets begin anew, and those before are stored under log id {:?}; give it \
-                 another one with --log-id",
+                 another one with --log-id TOPIC=ID",
                 log_id.as_str()
             ),
         }

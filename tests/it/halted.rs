@@ -245,8 +245,11 @@ fn a_partition_that_cannot_be_seen_for_a_while_is_not_gone() {
     // Nor does a later process, which has never seen it, forget what is stored of it.
     let agent = Sidecar::start_unprivileged(wal.path(), &endpoints, &keep);
     agent.until("it is halted again", is_halted);
-    drop(agent);
     allow(&folder, 0o755);
+    agent.until("it goes on", |agent| agent.log().contains("this partition goes on"));
+    agent.until("nothing to send", |agent| agent.metric("agent_backlog_segments") == Some(0.0));
+    assert_eq!(agent.metric("agent_acknowledged_segments_total"), Some(0.0), "{}", agent.log());
+    drop(agent);
     let agent = Sidecar::start_unprivileged(wal.path(), &endpoints, &[]);
     agent.until("both deleted on their receipts", |_| wal.ids("orders", 0) == [3]);
     assert_eq!(agent.metric("agent_acknowledged_segments_total"), Some(0.0), "{}", agent.log());

@@ -354,6 +354,8 @@ async fn another_segment_of_the_same_name_is_not_deleted_on_the_receipt_of_the_f
     check_in_mid_stream(InMidStream {
         happens: |site, path| {
             site.write("new", &more());
+            // Not the last one written to, which would hold its partition.
+            site.set_time("new", SystemTime::now() - HOUR);
             fs::rename(site.path("new"), path).expect("a name");
         },
         exits: LEFT,
