@@ -285,6 +285,11 @@ async fn of_busy_agents() -> [Scrape; 3] {
     let mut bytes = std::fs::read(&bad).expect("it is there");
     bytes[200] ^= 1;
     wals[0].rewrite("orders", 0, 2, &bytes);
+    let halted = wals[0].path().join("audit-0");
+    std::fs::create_dir(&halted).expect("a directory");
+    for file in ["00000000000000000000.log", "00000000000000000001.log", "partition.metadata"] {
+        std::fs::write(halted.join(file), "").expect("a file");
+    }
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
     let sends = Sidecar::start(wals[0].path(), &[worker.endpoint()], &[]);
     let searches = Worker::start_with(&["--roles", "search"]);
@@ -292,6 +297,7 @@ async fn of_busy_agents() -> [Scrape; 3] {
     let alone = Sidecar::start(wals[2].path(), &[format!("http://{nobody}")], &[]);
     for (agent, name) in [
         (&sends, "agent_rejections_total"),
+        (&sends, "agent_halted_partition"),
         (&refused, "agent_refusals_total"),
         (&alone, "client_retries_total"),
     ] {

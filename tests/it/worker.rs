@@ -221,6 +221,11 @@ impl Worker {
         String::from_utf8_lossy(&log).into_owned()
     }
 
+    /// What of the program's own file is resident, in bytes: all who run it share that, and a debug build has a lot of it.
+    pub fn resident_file_bytes(&self) -> u64 {
+        status_bytes(self.pid(), "RssFile:")
+    }
+
     /// The most memory that the process ever had resident, in bytes.
     pub fn peak_resident_bytes(&self) -> u64 {
         peak_resident_bytes(self.pid())
