@@ -282,7 +282,7 @@ fn kept(directory: &Path, worker: &Worker) -> BTreeMap<(i32, i64), BTreeSet<Stri
             }
         }
     }
-    for key in worker.keys() {
+    for key in worker.finished_keys() {
         let bundle = truth::open(&fs::read(worker.store().join(&key)).expect("a bundle").into());
         bundle.records.iter().for_each(|record| keep(bundle.manifest.partition, record));
     }

@@ -207,14 +207,15 @@ async fn ten_broken_partitions_of_fifty_are_told_of_and_forty_are_emptied() {
         halts.iter().all(is_halted) && rejections.iter().all(is_rejected)
     });
     assert_eq!(agent.metric("agent_halted_partitions"), Some(halts.len() as f64));
-    let stored_before = worker.keys();
+    let stored_before = worker.finished_keys();
     for fault in &FAULTS {
         (fault.mend_it)(wal.path());
         if !fault.topic.starts_with("kafka-") && matches!(fault.told, Told::Rejected(_)) {
             wal.add(fault.topic, 0, 3);
         }
     }
-    let stored = |topic: &str| worker.keys().iter().filter(|key| key.contains(&format!("{topic}/"))).count();
+    let stored =
+        |topic: &str| worker.finished_keys().iter().filter(|key| key.contains(&format!("{topic}/"))).count();
     agent.until("each mended partition stored", |_| FAULTS.iter().all(|fault| stored(fault.topic) == 2));
     agent.until("nothing halted", |agent| agent.metric("agent_halted_partitions") == Some(0.0));
     assert_eq!(agent.metric("agent_halted_partition"), None, "{}", agent.metrics());
@@ -223,7 +224,7 @@ async fn ten_broken_partitions_of_fifty_are_told_of_and_forty_are_emptied() {
     let emptied = FAULTS.iter().filter(|fault| !fault.topic.starts_with("kafka-"));
     agent.until("Chronik's emptied", |_| emptied.clone().all(|fault| sealed(wal.path(), fault.topic) == 0));
     // Nothing else changed.
-    let stored_now = worker.keys();
+    let stored_now = worker.finished_keys();
     assert!(stored_before.iter().all(|key| stored_now.contains(key)));
     assert_eq!(stored_now.len(), sound.len() * 2 + FAULTS.len() * 2);
     assert!(sound.iter().all(|topic| sealed(wal.path(), topic) == 0));

@@ -70,7 +70,10 @@ impl Sidecar {
             assert!(given.expect("chown runs").success());
             // The program may lie below a directory that is root's alone.
             let program = root.path().join("wal-indexer");
-            fs::copy(command.get_program(), &program).expect("copied");
+            // By a process of its own: a file that this one has open for writing, for however short a time, may be so in a child that another
+            // test has just begun, and cannot be executed then.
+            let copied = Command::new("cp").arg(command.get_program()).arg(&program).status();
+            assert!(copied.expect("cp runs").success());
             fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).expect("ours");
             let mut of_nobody = Command::new(program);
             of_nobody.args(command.get_args()).stdin(Stdio::null()).uid(NOBODY).gid(NOBODY);

@@ -215,6 +215,13 @@ impl Worker {
         keys
     }
 
+    /// The same without the files that are being written: they have a `#` behind their names, which no key has.
+    pub fn finished_keys(&self) -> Vec<String> {
+        let mut keys = self.keys();
+        keys.retain(|key| !key.contains('#'));
+        keys
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> String {
         let log = fs::read(self.root.path().join("log")).expect("a file");
