@@ -138,6 +138,13 @@ impl Halt {
     }
 }
 
+impl Halt {
+    /// Whether nobody knows which segments there are. Otherwise they were listed, and only nothing is done with them.
+    pub fn is_unseen(&self) -> bool {
+        matches!(self, Self::Unreadable(_) | Self::LogIdUnreadable(_))
+    }
+}
+
 impl fmt::Display for Halt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

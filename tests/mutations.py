@@ -504,7 +504,7 @@ MUTATIONS = {
 """),
     ]),
     "unseen": ("What cannot be seen is gone.", "halted::a_partition_that_cannot_be_seen", [
-        ("src/agent/ledger.rs", "        self.unseen.covers(name, partition)", '        !crate::mutant("unseen") && self.unseen.covers(name, partition)'),
+        ("src/agent/ledger.rs", "        self.unseen.cover(name, partition)", '        !crate::mutant("unseen") && self.unseen.cover(name, partition)'),
     ]),
     "names": ("A segment may hold other offsets than its name and the next one's allow.", "halted::ten_broken", [
         ("src/agent/send.rs", "allowed_offsets: segment.bounds,", 'allowed_offsets: segment.bounds.filter(|_| !crate::mutant("names")),'),

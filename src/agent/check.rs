@@ -46,7 +46,8 @@ pub enum CheckError {
     Checkpoint(#[from] CheckpointError),
 }
 
-/// Looks at the segments once, and at `DIR/NAME.checkpoint`. Changes nothing; an agent may be at work meanwhile.
+/// Looks at the segments once, and at `DIR/NAME.checkpoint`. Sends and deletes no segment; an agent may be at work meanwhile. Notes whose segments
+/// are gone are removed, as by every listing.
 ///
 /// # Errors
 /// The segments cannot be listed, or the checkpoint cannot be read.

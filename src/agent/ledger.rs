@@ -23,26 +23,36 @@ pub(super) struct Ledger {
     held_partitions: BTreeMap<TopicPartition, Hold>,
     /// The parts of the log with which nothing is done at present.
     halted: Vec<Halted>,
-    unseen: Unseen,
+    idle: Parts,
+    /// Those of them of which nobody knows what is there.
+    unseen: Parts,
     /// How many partitions there are, by the last listing.
     partition_count: Option<u64>,
 }
 
-/// The parts of the log with which nothing is done, to be looked up.
+/// Parts of the log, to be looked up.
 #[derive(Debug, Default)]
-struct Unseen {
+struct Parts {
     partitions: HashSet<TopicPartition>,
     names: HashSet<String>,
 }
 
-impl Unseen {
-    fn of(halted: &[Halted]) -> Self {
-        let names = halted.iter().map(|halted| halted.name.clone()).collect();
-        Self { partitions: halted.iter().filter_map(|halted| halted.partition.clone()).collect(), names }
+impl Parts {
+    fn of<'a>(halted: impl IntoIterator<Item = &'a Halted>) -> Self {
+        let mut parts = Self::default();
+        for Halted { name, partition, .. } in halted {
+            parts.names.insert(name.clone());
+            parts.partitions.extend(partition.clone());
+        }
+        parts
+    }
+
+    fn unseen_of(halted: &[Halted]) -> Self {
+        Self::of(halted.iter().filter(|halted| halted.halt.is_unseen()))
     }
 
     /// As [`Halted::covers`] of any of them.
-    fn covers(&self, name: &str, partition: &TopicPartition) -> bool {
+    fn cover(&self, name: &str, partition: &TopicPartition) -> bool {
         let is_below = || name.match_indices('/').any(|(end, _)| self.names.contains(&name[..end]));
         self.partitions.contains(partition) || is_below()
     }
@@ -103,7 +113,8 @@ impl Ledger {
             holds: HashMap::new(),
             held_partitions: BTreeMap::new(),
             halted: Vec::new(),
-            unseen: Unseen::default(),
+            idle: Parts::default(),
+            unseen: Parts::default(),
             partition_count: None,
         }
     }
@@ -117,7 +128,7 @@ impl Ledger {
     pub(super) fn take_listing(&mut self, listing: Listing, begun: Instant, now: Now) {
         let Listing { segments: mut listing, held, halted, logs: _, partitions, hint: _ } = listing;
         self.held_partitions = held.into_iter().collect();
-        self.unseen = Unseen::of(&halted);
+        (self.idle, self.unseen) = (Parts::of(&halted), Parts::unseen_of(&halted));
         (self.halted, self.partition_count) = (halted, partitions);
         self.keep_unseen(&mut listing);
         listing.retain(|segment| !self.deleted.contains(&(segment.name.clone(), segment.version)));
@@ -146,18 +157,19 @@ impl Ledger {
         }
         let listed: HashSet<_> = listing.iter().map(|segment| segment.name.clone()).collect();
         let before = self.partitions.values().flatten();
-        let unseen = before.filter(|segment| !listed.contains(&segment.name) && self.is_halted(segment));
+        let is_unseen = |segment: &Segment| self.is_unseen(&segment.name, &segment.partition);
+        let unseen = before.filter(|segment| !listed.contains(&segment.name) && is_unseen(segment));
         listing.extend(unseen.cloned());
     }
 
     /// Whether nothing is done with a segment at present.
     pub(super) fn is_halted(&self, segment: &Segment) -> bool {
-        self.is_unseen(&segment.name, &segment.partition)
+        self.idle.cover(&segment.name, &segment.partition)
     }
 
     /// Whether nobody knows if there is a segment of this name.
     pub(super) fn is_unseen(&self, name: &str, partition: &TopicPartition) -> bool {
-        self.unseen.covers(name, partition)
+        self.unseen.cover(name, partition)
     }
 
     /// The parts of the log with which nothing is done at present.
@@ -174,11 +186,11 @@ impl Ledger {
     /// that its broker may append to is none of these, for it may be in use again.
     pub(super) fn vanished(&self, listing: &Listing, checkpoint: &Checkpoint) -> Vec<Vec<Segment>> {
         let listed: HashSet<_> = listing.segments.iter().map(|segment| &*segment.name).collect();
-        let unseen = Unseen::of(&listing.halted);
+        let unseen = Parts::unseen_of(&listing.halted);
         let is_lost = |segment: &&Segment| {
             !segment.may_grow
                 && !listed.contains(&*segment.name)
-                && !unseen.covers(&segment.name, &segment.partition)
+                && !unseen.cover(&segment.name, &segment.partition)
                 && matches!(self.standing(segment, checkpoint), Standing::Unsent | Standing::Rejected)
         };
         let of_each = |segments: &Vec<Segment>| segments.iter().filter(is_lost).cloned().collect::<Vec<_>>();

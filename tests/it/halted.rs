@@ -420,6 +420,7 @@ fn a_topic_that_was_deleted_and_created_again_is_not_mixed_with_what_it_was() {
     wal.add_all("audit", 0, 1..=2);
     let agent = Sidecar::start(wal.path(), &endpoints, &[]);
     agent.until("all stored", |_| wal.ids("orders", 0) == [4] && wal.ids("audit", 0) == [2]);
+    agent.until("nothing left", |agent| agent.metric("agent_backlog_segments") == Some(0.0));
     fs::remove_dir_all(wal.path().join("orders")).expect("removed");
     // Its offsets begin at zero again.
     wal.add_all("orders", 0, 0..=2);
@@ -429,6 +430,9 @@ fn a_topic_that_was_deleted_and_created_again_is_not_mixed_with_what_it_was() {
     };
     agent.until("it is halted", is_halted);
     agent.until("the flag is named", |agent| agent.log().contains("--log-id"));
+    agent.until("what is there now waits, and no more", |agent| {
+        agent.metric("agent_backlog_segments") == Some(2.0)
+    });
     assert_eq!(wal.ids("orders", 0), [0, 1, 2], "nothing of it goes");
     assert_eq!(logs(&worker, "orders").len(), 3, "and nothing is stored");
     // All else goes on, and a restart changes nothing.
