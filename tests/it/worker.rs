@@ -228,9 +228,9 @@ impl Worker {
         String::from_utf8_lossy(&log).into_owned()
     }
 
-    /// What of the program's own file is resident, in bytes: all who run it share that, and a debug build has a lot of it.
+    /// The resident bytes of files, see [`resident_file_bytes`].
     pub fn resident_file_bytes(&self) -> u64 {
-        status_bytes(self.pid(), "RssFile:")
+        resident_file_bytes(self.pid())
     }
 
     /// The most memory that the process ever had resident, in bytes.
@@ -269,6 +269,11 @@ pub fn peak_resident_bytes(pid: u32) -> u64 {
 /// `VmRSS` of a process, in bytes: what it has resident now.
 pub fn resident_bytes(pid: u32) -> u64 {
     status_bytes(pid, "VmRSS:")
+}
+
+/// `RssFile` of a process, in bytes: what of files it has resident, above all the program's own. All who run it share that.
+pub fn resident_file_bytes(pid: u32) -> u64 {
+    status_bytes(pid, "RssFile:")
 }
 
 fn status_bytes(pid: u32, name: &str) -> u64 {
