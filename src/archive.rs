@@ -16,6 +16,7 @@ mod read;
 mod records;
 mod shelf;
 mod source;
+mod transactions;
 mod walk;
 
 pub use error::{ArchiveError, ArchiveErrorKind, Fault};
@@ -25,6 +26,7 @@ pub use read::Archive;
 pub use records::{FRAME_BYTES_MAX, StoredRecord, decode_block, fault_in_block, split_block};
 pub use shelf::Shelf;
 pub use source::{Source, Traffic, TrafficCounter};
+pub use transactions::transaction_facts;
 pub use walk::{Visit, walk};
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ mod manifest;
 mod records;
 #[cfg(test)]
 mod sample;
+mod transactions;
 mod verify;
 mod writer;
 
@@ -40,6 +41,7 @@ pub use records::{
     BLOCK_INDEX_MAGIC, BLOCK_PLAIN_BYTES_MAX, BlockEntry, BlockError, BlockIndex, BlockIndexError,
     BlockOrderError, TimeRange,
 };
+pub use transactions::{OpenTransaction, TransactionEnd, TransactionFacts, has_offset};
 pub use verify::{OpenedBlock, Verified, Verifier, VerifyError, verify};
 pub use writer::{BLOCK_PLAIN_BYTES, BlockWriter, BlockWriterError, Blocks, FrameFacts, FrameKind};
 

@@ -14,6 +14,7 @@ mod generate;
 mod health;
 mod index;
 mod inspect;
+mod isolation;
 mod known;
 mod logging;
 mod ls;

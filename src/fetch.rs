@@ -15,6 +15,7 @@ mod block;
 mod log;
 mod plan;
 mod task;
+mod transactions;
 mod window;
 
 use crate::archive::{ArchiveError, Shelf, StoredRecord};
@@ -22,6 +23,7 @@ use crate::ids::{LogId, TopicPartition};
 use crate::segment::{KafkaBatch, NoBatch};
 use crate::spans;
 use crate::store::StoreError;
+use crate::transactions::{Isolation, TransactionState};
 
 pub use answer::{CONFLICTS_MAX, Conflict, Fetch};
 pub use log::OTHER_LOGS_MAX;
@@ -44,10 +46,13 @@ pub struct Request {
     pub max_bytes: u64,
     /// As what.
     pub form: Form,
+    /// Whether records of aborted and of open transactions are answered. Where they are not, an answer ends before the first record of an
+    /// open one.
+    pub isolation: Isolation,
 }
 
-/// What two blocks in work take, read and opened, where no batch is larger than one.
-const BLOCKS_BYTES: u64 = 4 << 20;
+/// What two blocks in work take, read and opened, where no batch is larger than one; and a third, which is looked at for transactions.
+const BLOCKS_BYTES: u64 = 6 << 20;
 
 impl Request {
     /// What a fetch takes, in bytes, where no batch is much larger than a block: what waits to be answered, and what two blocks bring.
@@ -73,6 +78,15 @@ pub enum Item {
     Record(StoredRecord),
     /// A batch.
     Batch(KafkaBatch),
+}
+
+/// A part of an answer, and what it is if its transaction was not committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The record or batch.
+    pub item: Item,
+    /// `None` where it belongs to no transaction, or to one that was committed.
+    pub transaction: Option<TransactionState>,
 }
 
 /// Why there is no answer, or no more of it.

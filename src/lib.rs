@@ -37,6 +37,7 @@ pub mod stats;
 pub mod store;
 pub mod sweep;
 pub mod telemetry;
+pub mod transactions;
 pub mod verify;
 pub mod wal;
 pub mod wording;

@@ -20,6 +20,7 @@ mod repeats;
 mod room;
 mod take;
 mod tally;
+mod transactions;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::index::{Order, PREFIX_TERMS_MAX, Plan, Query, ReadError};
 use crate::registry::{self, Filter, Selected};
 use crate::spans;
 use crate::store::{Listed, StoreError};
+use crate::transactions::{Isolation, TransactionState};
 
 use bundle::{Bundle, search_bundle};
 use course::{Span, work_through};
@@ -97,6 +99,8 @@ pub struct Request {
     pub order: Order,
     /// How wide the buckets are that the matches are counted in by time, in milliseconds; `None`: they are not.
     pub bucket_ms: Option<NonZeroU64>,
+    /// Whether records of aborted and of open transactions are answered and counted.
+    pub isolation: Isolation,
 }
 
 /// What was found.
@@ -119,6 +123,8 @@ pub struct Found {
     pub record: StoredRecord,
     /// How well it matches, where that decides the order.
     pub score: Option<f32>,
+    /// What it is, if its transaction was not committed.
+    pub transaction: Option<TransactionState>,
 }
 
 /// What a search found and took.
@@ -143,6 +149,8 @@ pub struct Summary {
     pub unsure: Vec<String>,
     /// Where each bucket begins, in milliseconds since the Unix epoch, and how many records of it match; ascending, none of them empty.
     pub buckets: Vec<(i64, u64)>,
+    /// Of how many bundles records were left out because the end of their transactions is not known. It may be known later.
+    pub bundles_with_open: u64,
 }
 
 /// Bundles hold different records for one offset.
@@ -368,6 +376,7 @@ async fn hunt_through(
         phrases_as_words: hunt.phrases_as_words.load(Ordering::Relaxed),
         unsure: hunt.unsure(),
         buckets,
+        bundles_with_open: hunt.transactions.bundles_with_open(),
         ..Summary::default()
     };
     Ok(Answers {
@@ -413,6 +422,7 @@ fn in_question(listed: Vec<Listed>, order: Order) -> Vec<Bundle> {
             log,
             bundle: number as u32,
             repeats: Repeats::Within(Arc::clone(&repeats[log as usize])),
+            left_out: Arc::default(),
         },
         listed: Arc::new(listed),
     });

@@ -22,6 +22,7 @@ mod split;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod transactions;
 mod zeros;
 
 use bytes::Bytes;
@@ -32,6 +33,7 @@ pub use codec::{Codec, CompressionFlaw};
 pub use error::{ErrorKind, Fault, SegmentError};
 pub use order::LogOrder;
 pub use split::{Splitter, Tail, TornTail};
+pub use transactions::{Outcome, TransactionPart, Transactions};
 
 use crate::ids::{OffsetRange, SegmentFormat, TopicPartition};
 use crate::record::{HeaderSpans, RecordBatch, RecordSpans};
@@ -205,6 +207,8 @@ pub struct DecodedFrame {
     pub records: RecordBatch,
     /// The offsets of the control records: a frame holds these or data, never both.
     pub control_offsets: Vec<i64>,
+    /// What it has to do with transactions.
+    pub transaction: Option<TransactionPart>,
     /// The earliest time of a data record, in milliseconds since the epoch; `None` where none carries one.
     pub min_timestamp_ms: Option<i64>,
     /// The latest time of a data record, likewise.

@@ -302,6 +302,7 @@ fn write_and_read(data: &[u8]) {
         gaps: Vec::new(),
         anomalies: BTreeMap::new(),
         undecoded: UndecodedFacts::default(),
+        transactions: None,
         segment: SegmentFacts {
             id: String::from_utf8_lossy(&data[..data.len().min(40)]).into(),
             format: SegmentFormat::KafkaLog,

@@ -41,6 +41,8 @@ pub(super) enum Part {
     Chunk { file: usize, chunk: u64 },
     /// An opened block, by its position in `records.zst`.
     Block { position: u64 },
+    /// The facts of its transactions, where these were found in its frames.
+    Transactions,
 }
 
 /// What is kept, of all bundles.

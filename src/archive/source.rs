@@ -54,6 +54,11 @@ impl std::ops::AddAssign for Traffic {
 }
 
 impl TrafficCounter {
+    /// Counts a LIST as one request.
+    pub fn count_list(&self) {
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// What was read so far.
     pub fn total(&self) -> Traffic {
         Traffic {

@@ -197,6 +197,7 @@ fn pack_partition(
         gaps: gaps(range, decoded()),
         anomalies: BTreeMap::new(),
         undecoded: UndecodedFacts::default(),
+        transactions: None,
         segment: segment.clone(),
         index: IndexFacts {
             settings: BTreeMap::new(),

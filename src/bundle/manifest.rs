@@ -1,10 +1,12 @@
 //! `manifest.json`: what a bundle holds, in words that need no other member to be understood.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::records::{BlockEntry, BlockIndex, TimeRange};
+use super::transactions::TransactionFacts;
 use super::writer::Blocks;
 use super::{FORMAT_VERSION, FORMAT_VERSION_STRICT, Kind};
 use crate::ids::{OffsetRange, SegmentFormat};
@@ -49,6 +51,9 @@ pub struct Manifest {
     /// Frames that could not be decoded, and are kept as they are; absent where there are none.
     #[serde(default, skip_serializing_if = "UndecodedFacts::is_empty")]
     pub undecoded: UndecodedFacts,
+    /// The transactions of its records; absent where none belongs to one, and where an earlier release wrote the bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "shared")]
+    pub transactions: Option<Arc<TransactionFacts>>,
     /// The source.
     pub segment: SegmentFacts,
     /// The index.
@@ -317,6 +322,9 @@ impl Manifest {
         {
             return wrong("gaps", "are not ascending and merged");
         }
+        if let Some(flaw) = self.transactions.as_ref().and_then(|facts| facts.flaw()) {
+            return wrong("transactions", flaw);
+        }
         Ok(())
     }
 
@@ -386,7 +394,8 @@ fn or_absent(time: Option<i64>) -> i128 {
     time.map_or(i128::from(i64::MIN) - 1, i128::from)
 }
 
-mod gap_pairs {
+/// Ranges as `[first, last]`.
+pub(super) mod gap_pairs {
     use super::OffsetRange;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -399,6 +408,26 @@ mod gap_pairs {
         let range =
             |(first, last)| OffsetRange::new(first, last).ok_or_else(|| D::Error::custom("an empty gap"));
         pairs.into_iter().map(range).collect()
+    }
+}
+
+/// What may be absent, and is shared with readers.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<T: Serialize, S: Serializer>(
+        shared: &Option<Arc<T>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        shared.as_deref().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Arc<T>>, D::Error> {
+        Ok(Option::<T>::deserialize(deserializer)?.map(Arc::new))
     }
 }
 

@@ -91,6 +91,7 @@ pub(super) fn manifest_of(slices: &[Blocks]) -> Manifest {
         gaps: Vec::new(),
         anomalies: BTreeMap::new(),
         undecoded: UndecodedFacts::default(),
+        transactions: None,
         segment: SegmentFacts {
             id: "orders:3:17".into(),
             format: SegmentFormat::KafkaLog,

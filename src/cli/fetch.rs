@@ -12,11 +12,11 @@ use futures::stream::BoxStream;
 use tonic::Status;
 use tracing::warn;
 
+use super::isolation::{self, Isolation};
 use super::place::{Place, PlaceArgs};
 use super::{CliError, Exit, output, runtime, text};
 use crate::partial::Partial;
 use crate::proto::v1;
-use crate::proto::v1::fetch_request::FetchForm;
 use crate::rpc::search::fetch as rpc;
 
 /// How many other logs of the partition are named.
@@ -56,6 +56,11 @@ pub struct FetchArgs {
     #[arg(long, env = "WAL_INDEXER_LOG_ID", value_name = "ID")]
     log_id: Option<String>,
 
+    /// Whether records of transactions that were not committed are read: `committed` passes over those of aborted ones, and ends before the
+    /// first of one whose end is not stored.
+    #[arg(long, env = "WAL_INDEXER_ISOLATION", default_value = "uncommitted", value_name = "LEVEL")]
+    isolation: Isolation,
+
     /// Write the producers' own batches, as they were, to --out.
     #[arg(long, env = "WAL_INDEXER_KAFKA_BATCHES", requires = "out")]
     kafka_batches: bool,
@@ -69,7 +74,7 @@ pub struct FetchArgs {
     follow: bool,
 
     /// Print records as protobuf JSON, one a line, and last the rest of the answer: nextOffset, logId, conflicts,
-    /// otherLogs.
+    /// otherLogs, openTransactionOffset.
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
 
@@ -90,14 +95,13 @@ pub fn run(args: &FetchArgs) -> Result<(), CliError> {
 
 impl FetchArgs {
     fn request(&self) -> v1::FetchRequest {
-        let form = if self.kafka_batches { FetchForm::KafkaBatches } else { FetchForm::Records };
         v1::FetchRequest {
             topic: self.topic.clone(),
             partition: self.partition,
             offset: self.offset,
             max_records: self.max_records,
             max_bytes: self.max_bytes.as_u64().max(1),
-            form: form.into(),
+            form: self.isolation.form(self.kafka_batches).into(),
             log_id: self.log_id.clone(),
         }
     }
@@ -131,6 +135,7 @@ impl FetchArgs {
             output::note(&format!("nothing is stored{}", text::of(Some(&self.topic), Some(self.partition))))?;
         }
         self.note_other_logs(last)?;
+        note_open(last)?;
         if self.json {
             return output::json_line(last);
         }
@@ -138,12 +143,21 @@ impl FetchArgs {
     }
 }
 
+/// Says that the answer ends before a record that may be committed yet.
+fn note_open(last: &v1::FetchResponse) -> Result<(), CliError> {
+    match last.open_transaction_offset {
+        None => Ok(()),
+        Some(offset) => output::note(&format!(
+            "offset {offset} belongs to a transaction whose end is not stored: a later fetch goes on there"
+        )),
+    }
+}
+
 async fn print_records(args: &FetchArgs, place: &Place) -> Result<(), CliError> {
-    let (mut request, mut has_begun) = (args.request(), false);
+    let (mut request, mut has_begun, mut waits_at) = (args.request(), false, None);
     loop {
-        let (mut records, mut answered_to) = (0, request.offset);
+        let mut answered_to = request.offset;
         let last = page(place, &request, |message| {
-            records += message.records.len();
             message.records.iter().try_for_each(|record| {
                 answered_to = record.offset.saturating_add(1);
                 print(args, record)
@@ -164,11 +178,17 @@ async fn print_records(args: &FetchArgs, place: &Place) -> Result<(), CliError> 
         if !has_begun {
             args.note_other_logs(&last)?;
         }
+        if last.open_transaction_offset.is_some() && last.open_transaction_offset != waits_at {
+            note_open(&last)?;
+        }
+        waits_at = last.open_transaction_offset;
         has_begun = true;
+        // Where nothing but gaps and aborted records was passed over, there may be more.
+        let is_all = request.offset == last.next_offset();
         request.offset = last.next_offset();
         // The log that it began with, whatever comes later.
         request.log_id = request.log_id.or(Some(last.log_id).filter(|log_id| !log_id.is_empty()));
-        if records == 0 {
+        if is_all {
             tokio::time::sleep(FOLLOW_EVERY).await;
         }
     }
@@ -180,7 +200,8 @@ fn print(args: &FetchArgs, record: &v1::Record) -> Result<(), CliError> {
     }
     let (time, topic) = (output::time_ms(record.timestamp_ms), text::one_line(&record.topic));
     let value = text::value(record.value.as_deref());
-    output::line(&format!("{time} {topic}/{}@{} {value}", record.partition, record.offset))
+    let mark = isolation::mark(record);
+    output::line(&format!("{time} {topic}/{}@{} {mark}{value}", record.partition, record.offset))
 }
 
 async fn write_batches(args: &FetchArgs, place: &Place, out: &Path) -> Result<(), CliError> {

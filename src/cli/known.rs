@@ -17,6 +17,12 @@ pub fn health(mut health: v1::HealthResponse) -> v1::HealthResponse {
     health
 }
 
+/// A record, with a state of its transaction that has a name.
+pub fn record(mut record: v1::Record) -> v1::Record {
+    record.set_transaction(record.transaction());
+    record
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use super::text::one_line;
-use super::{CliError, Exit, stderr};
+use super::{CliError, Exit, known, stderr};
 use crate::proto::v1;
 
 /// One JSON object on a line of its own, on standard output.
@@ -26,7 +26,7 @@ pub fn json_line(value: &impl Serialize) -> Result<(), CliError> {
 
 /// A record as one JSON object on a line of its own, with offset and partition also where they are 0.
 pub fn record(record: &v1::Record) -> Result<(), CliError> {
-    let json = serde_json::to_value(record);
+    let json = serde_json::to_value(known::record(record.clone()));
     let mut json = json.map_err(|error| CliError::new(Exit::Failed, "cannot write JSON", &error))?;
     if let Some(members) = json.as_object_mut() {
         // The mapping of protobuf to JSON leaves out what is 0, and has numbers of 64 bits as strings.

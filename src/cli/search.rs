@@ -15,6 +15,7 @@ use tracing::warn;
 use url::Url;
 
 use super::endpoint::Worker;
+use super::isolation::{self, Isolation};
 use super::security::SecurityArgs;
 use super::{CliError, Exit, output, runtime, text, when};
 use crate::index::Query;
@@ -77,6 +78,11 @@ pub struct SearchArgs {
     /// The same as --order oldest.
     #[arg(long, env = "WAL_INDEXER_OLDEST_FIRST", conflicts_with = "order")]
     oldest_first: bool,
+
+    /// Whether records of transactions that were not committed are found: `committed` leaves out those of aborted ones, and of those whose end is
+    /// not stored.
+    #[arg(long, env = "WAL_INDEXER_ISOLATION", default_value = "uncommitted", value_name = "LEVEL")]
+    isolation: Isolation,
 
     /// Only say how many records match.
     #[arg(long, env = "WAL_INDEXER_COUNT")]
@@ -145,13 +151,14 @@ pub fn run(args: &SearchArgs) -> Result<(), CliError> {
             let summary = source.search(args.request(), |record| printer.record(&record)).await?;
             warn_of_conflicts(&summary);
             args.note_absence(&summary)?;
+            note_open(&summary)?;
             printer.summary(&summary)
         }
     })
 }
 
 async fn follow(args: &SearchArgs, source: &mut Source, printer: &Printer<'_>) -> Result<(), CliError> {
-    let mut follow = Follow::new(args.filter(), args.query.clone());
+    let mut follow = Follow::new(args.filter(), args.query.clone(), args.isolation);
     if args.since.is_none() {
         follow.skip(source).await?;
     }
@@ -169,6 +176,7 @@ async fn draw(args: &SearchArgs, source: &mut Source) -> Result<(), CliError> {
     let request = v1::SearchRequest { count_only: true, bucket_ms: Some(step), ..args.request() };
     let summary = source.search(request, |_| Ok(())).await?;
     warn_of_conflicts(&summary);
+    note_open(&summary)?;
     if args.json {
         return output::json_line(&summary);
     }
@@ -213,7 +221,7 @@ impl SearchArgs {
             filter: Some(self.filter()),
             query: self.query.clone(),
             limit: self.limit,
-            order: order.into(),
+            order: self.isolation.order(order).into(),
             count_only: self.count,
             bucket_ms: None,
         }
@@ -222,7 +230,8 @@ impl SearchArgs {
     /// The time of the record that comes first of those that match and have one.
     async fn first_time(&self, source: &mut Source, order: Order) -> Result<Option<i64>, CliError> {
         let mut first = None;
-        let request = v1::SearchRequest { limit: 1, order: order.into(), ..self.request() };
+        let request =
+            v1::SearchRequest { limit: 1, order: self.isolation.order(order).into(), ..self.request() };
         let each = |record: v1::Record| {
             first = record.timestamp_ms;
             Ok(())
@@ -246,6 +255,16 @@ impl SearchArgs {
             let from = self.since.map_or(min, |since| since.max(min));
             Times { from, to: self.until.map_or(max, |until| until.min(max)).max(from) }
         }))
+    }
+}
+
+/// Says that records were left out which may be committed yet.
+fn note_open(summary: &v1::SearchSummary) -> Result<(), CliError> {
+    match summary.bundles_with_open_transactions {
+        0 => Ok(()),
+        bundles => output::note(&format!(
+            "{bundles} bundles hold records of transactions whose end is not stored: these are left out"
+        )),
     }
 }
 
@@ -285,7 +304,8 @@ impl Printer<'_> {
         let time = output::time_ms(record.timestamp_ms);
         let value = self.highlighter.value(record.value.as_deref());
         let topic = text::one_line(&record.topic);
-        output::line(&format!("{time} {topic}/{}@{} {value}", record.partition, record.offset))
+        let mark = isolation::mark(record);
+        output::line(&format!("{time} {topic}/{}@{} {mark}{value}", record.partition, record.offset))
     }
 
     fn summary(&self, summary: &v1::SearchSummary) -> Result<(), CliError> {

@@ -7,11 +7,13 @@ use super::block;
 use super::log::{Found, Log};
 use super::plan::Plan;
 use super::task::Task;
+use super::transactions::Transactions;
 use super::window::{Room, Version, Window};
-use super::{FetchError, Form, Item, Request};
+use super::{Answered, FetchError, Form, Item, Request};
 use crate::archive::{ArchiveError, Fault, Shelf, Traffic, TrafficCounter};
 use crate::ids::{LogId, OffsetRange};
 use crate::spans;
+use crate::transactions::{Isolation, TransactionState};
 
 /// An answer ends where it has so many conflicts, so that the list of them stays short.
 pub const CONFLICTS_MAX: usize = 256;
@@ -35,11 +37,14 @@ pub struct Fetch {
     other_logs: Vec<(LogId, OffsetRange)>,
     from: i64,
     form: Form,
+    isolation: Isolation,
+    transactions: Transactions,
     plan: Plan,
     reading: VecDeque<Reading>,
     window: Window,
     /// Where the next fetch goes on, by what was answered.
     answered_to: i64,
+    open_at: Option<i64>,
     is_done: bool,
     last_batch: Option<(OffsetRange, Arc<str>)>,
     conflicts: Vec<Conflict>,
@@ -65,10 +70,13 @@ impl Fetch {
             other_logs: found.others,
             from: request.offset,
             form: request.form,
+            isolation: request.isolation,
+            transactions: Transactions::new(shelf.clone(), traffic.clone()),
             plan: Plan::new(shelf, traffic.clone(), request.offset, bundles.unwrap_or_default()),
             reading: VecDeque::new(),
             window: Window::new(request.offset, room),
             answered_to: request.offset,
+            open_at: None,
             is_done: false,
             last_batch: None,
             conflicts: Vec::new(),
@@ -88,11 +96,16 @@ impl Fetch {
     }
 
     /// The next items, at least one; `None` after the last. After an error there are no more.
-    pub async fn next(&mut self) -> Result<Option<Vec<Item>>, FetchError> {
+    pub async fn next(&mut self) -> Result<Option<Vec<Answered>>, FetchError> {
         while !self.is_done {
+            // Before anything is taken out of the window: whoever stops waiting may call again.
+            self.transactions.read().await?;
             let answered = self.take();
             if !answered.is_empty() {
                 return Ok(Some(answered));
+            }
+            if self.is_done {
+                break;
             }
             if self.window.is_done(self.next_to_come()) {
                 return self.end();
@@ -113,6 +126,12 @@ impl Fetch {
     /// covers; never before what was asked for.
     pub fn next_offset(&self) -> i64 {
         self.answered_to
+    }
+
+    /// Where the answer ends because a record follows whose transaction has no end in what is stored: only what is committed is answered, and in the
+    /// order of offsets. When the end is stored, a fetch from there goes on.
+    pub fn open_at(&self) -> Option<i64> {
+        self.open_at
     }
 
     /// Offsets for which different items were answered.
@@ -138,6 +157,7 @@ impl Fetch {
         while self.reading.len() < BLOCKS_AT_ONCE && self.needs_more() {
             let Some(planned) = self.plan.next().await? else { break };
             let bundle = planned.archive.name();
+            self.transactions.add(&bundle, &planned);
             let span = spans::block(&bundle, planned.entry.compressed_len.into());
             self.reading.push_back(Reading {
                 first_offset: planned.offsets.first(),
@@ -161,18 +181,39 @@ impl Fetch {
     }
 
     /// What nothing can come before any more.
-    fn take(&mut self) -> Vec<Item> {
-        let mut items = Vec::new();
+    fn take(&mut self) -> Vec<Answered> {
+        let mut answered = Vec::new();
         for (offset, versions) in self.window.take_before(self.next_to_come()) {
+            let states = versions.iter().map(|version| self.transactions.state_of(version));
+            let mut states: Vec<_> = states.collect();
+            let mut versions = versions;
+            if self.isolation == Isolation::Committed {
+                if states.contains(&Some(TransactionState::Open)) {
+                    self.end_at_open(&versions);
+                    break;
+                }
+                let mut kept = states.iter().map(Option::is_none);
+                versions.retain(|_| kept.next().unwrap_or_default());
+                states = vec![None; versions.len()];
+            }
             if self.conflicts.len() >= CONFLICTS_MAX {
                 self.is_done = true;
                 break;
             }
             self.compare(offset, &versions);
             self.answered_to = offset.saturating_add(1);
-            items.extend(versions.into_iter().map(|version| version.item));
+            let items = versions.into_iter().zip(states);
+            answered.extend(items.map(|(version, transaction)| Answered { item: version.item, transaction }));
         }
-        items
+        self.transactions.forget_before(self.answered_to);
+        answered
+    }
+
+    /// Nothing more is answered: these belong to a transaction whose end is not known.
+    fn end_at_open(&mut self, versions: &[Version]) {
+        let first = versions.iter().map(|version| version.item.first_offset()).min();
+        self.answered_to = self.answered_to.max(first.unwrap_or(self.answered_to));
+        (self.open_at, self.is_done) = (Some(self.answered_to), true);
     }
 
     fn compare(&mut self, offset: i64, versions: &[Version]) {
@@ -197,7 +238,7 @@ impl Fetch {
     }
 
     /// Nothing more is answered.
-    fn end(&mut self) -> Result<Option<Vec<Item>>, FetchError> {
+    fn end(&mut self) -> Result<Option<Vec<Answered>>, FetchError> {
         let is_read_to_its_end = self.window.end().is_none() && self.next_to_come().is_none();
         self.is_done = true;
         self.reading.clear();

@@ -18,7 +18,8 @@ fn orders() -> TopicPartition {
 
 fn request(offset: i64, form: Form) -> Request {
     let (max_records, max_bytes) = (u64::MAX, u64::MAX);
-    Request { partition: orders(), log_id: None, offset, max_records, max_bytes, form }
+    let isolation = Isolation::default();
+    Request { partition: orders(), log_id: None, offset, max_records, max_bytes, form, isolation }
 }
 
 fn shelf(store: &Store) -> Shelf {
@@ -44,7 +45,7 @@ async fn answer(store: &Store, request: &Request) -> Result<Answer, FetchError> 
     let mut items = Vec::new();
     while let Some(more) = fetch.next().await? {
         assert!(!more.is_empty());
-        items.extend(more);
+        items.extend(more.into_iter().map(|answered| answered.item));
     }
     Ok(Answer { items, next_offset: fetch.next_offset(), conflicts: fetch.conflicts().to_vec() })
 }
@@ -283,7 +284,7 @@ async fn whoever_stops_waiting_for_the_next_items_may_ask_again() {
             }
         };
         let Some(items) = items.expect("an answer") else { break };
-        offsets.extend(items.iter().map(Item::last_offset));
+        offsets.extend(items.iter().map(|answered| answered.item.last_offset()));
     }
     assert!(dropped > 5, "{dropped}");
     assert_eq!(offsets, whole.offsets());

@@ -180,6 +180,14 @@ impl Item {
         }
     }
 
+    /// The first offset that it covers.
+    pub fn first_offset(&self) -> i64 {
+        match self {
+            Self::Record(record) => record.offset,
+            Self::Batch(batch) => batch.range.first(),
+        }
+    }
+
     fn room(&self) -> Room {
         match self {
             Self::Record(record) => Room { records: 1, bytes: record.mem_usage() as u64 },

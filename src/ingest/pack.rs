@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 
+use crate::archive::transaction_facts;
 use crate::bundle::{
     self, Built, FieldFacts, IndexFacts, IndexSegmentFacts, Manifest, RecordsFacts, SegmentFacts,
     TantivyFacts,
@@ -32,6 +33,9 @@ pub(super) struct Packed {
 
 /// What a gap takes, in bytes: in the manifest, and in its JSON.
 const GAP_BYTES: u64 = size_of::<OffsetRange>() as u64 + 24;
+
+/// What is known of transactions takes so many times its size: in the manifest, in its JSON, and while it is made.
+const FACTS_USAGE: u64 = 5;
 
 /// What all bundles of a segment say of it.
 #[derive(Clone)]
@@ -107,10 +111,13 @@ fn pack_partition(
         return Err(IngestError::CountsDiffer { decoded: tally.records, indexed, stored: tally.records });
     }
     let gaps = tally.gaps();
+    let transactions = transaction_facts(&std::mem::take(&mut tally.transactions));
     // A log that was compacted may have millions of them.
     if let Some(share) = memory.first() {
         let mut listed = share.another();
-        listed.set(gaps.len() as u64 * GAP_BYTES)?;
+        let transactions_bytes =
+            transactions.as_ref().map_or(0, |facts| facts.mem_usage() as u64 * FACTS_USAGE);
+        listed.set(gaps.len() as u64 * GAP_BYTES + transactions_bytes)?;
         memory.push(listed);
     }
     let anomalies = tally.anomalies.by_name().map(|(name, count)| (name.to_owned(), count)).collect();
@@ -134,6 +141,7 @@ fn pack_partition(
         gaps,
         anomalies,
         undecoded: tally.undecoded.clone(),
+        transactions,
         segment: origin.segment.clone(),
         index: index_facts(&index),
         records: RecordsFacts::of(&blocks),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::bundle::UndecodedFacts;
 use crate::ids::OffsetRange;
-use crate::segment::{AnomalyCounts, DecodedFrame, Frame};
+use crate::segment::{AnomalyCounts, DecodedFrame, Frame, Transactions};
 
 /// What the frames of a slice, or of a whole partition, hold.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +29,8 @@ pub(super) struct Tally {
     pub anomalies: AnomalyCounts,
     /// Frames that were not decoded.
     pub undecoded: UndecodedFacts,
+    /// The transactions of the data.
+    pub transactions: Transactions,
     /// Offsets with data records, as runs in the order of the file.
     data: Vec<OffsetRange>,
 }
@@ -41,6 +43,7 @@ impl Tally {
             self.place = Some(self.place.map_or(frame.base_offset, |place| place.min(frame.base_offset)));
         }
         self.anomalies.add(frame.anomalies);
+        self.transactions.add(frame.transaction, frame.range);
         self.records += frame.records.records.len() as u64;
         self.control_records += frame.control_offsets.len() as u64;
         self.batches += 1;
@@ -54,6 +57,7 @@ impl Tally {
     /// Counts a frame that is kept although it could not be decoded, and why not.
     pub(super) fn count_undecoded(&mut self, frame: &Frame, reason: &'static str) {
         self.cover(frame.head_range());
+        self.transactions.add(frame.transaction_of_head(), frame.head_range());
         self.batches += 1;
         self.source_bytes += frame.bytes.len() as u64;
         self.undecoded.merge(UndecodedFacts {
@@ -84,6 +88,7 @@ impl Tally {
         self.place = self.place.into_iter().chain(later.place).min();
         self.anomalies.merge(&later.anomalies);
         self.undecoded.merge(later.undecoded);
+        self.transactions.merge(later.transactions);
         self.records += later.records;
         self.control_records += later.control_records;
         self.batches += later.batches;
@@ -115,7 +120,7 @@ impl Tally {
 
     /// Heap memory, in bytes.
     pub(super) fn mem_usage(&self) -> usize {
-        self.data.capacity() * size_of::<OffsetRange>()
+        self.data.capacity() * size_of::<OffsetRange>() + self.transactions.mem_usage()
     }
 
     fn count_offset(&mut self, offset: i64) {

@@ -23,6 +23,7 @@ use crate::proto::v1::search_service_server::SearchService;
 use crate::registry::{self, Filter};
 use crate::search::{self, Found, Searcher, Summary};
 use crate::store::{self, Listed, Store};
+use crate::transactions::{Isolation, TransactionState};
 use crate::wording;
 
 /// How many records are answered where the request does not say.
@@ -94,16 +95,12 @@ impl SearchService for Reader {
 
 /// Reads a request. Unknown values are errors: a newer caller must not be misunderstood in silence.
 pub fn search_request(request: v1::SearchRequest) -> Result<search::Request, Status> {
-    let order = match request.order() {
-        _ if v1::search_request::Order::try_from(request.order).is_err() => {
-            return Err(status::invalid(
-                "UNKNOWN_VALUE",
-                format!("order has the unknown value {}", request.order),
-            ));
+    let (order, isolation) = match v1::search_request::Order::try_from(request.order) {
+        Ok(order) => order_of(order),
+        Err(_) => {
+            let line = format!("order has the unknown value {}", request.order);
+            return Err(status::invalid("UNKNOWN_VALUE", line));
         }
-        v1::search_request::Order::Unspecified | v1::search_request::Order::NewestFirst => Order::NewestFirst,
-        v1::search_request::Order::OldestFirst => Order::OldestFirst,
-        v1::search_request::Order::ByScore => Order::ByScore,
     };
     let query = Query::parse(&request.query).map_err(|error| status::of_query(&error))?;
     let limit = match request.limit {
@@ -120,7 +117,20 @@ pub fn search_request(request: v1::SearchRequest) -> Result<search::Request, Sta
         limit,
         order,
         bucket_ms: bucket_ms.transpose()?,
+        isolation,
     })
+}
+
+fn order_of(order: v1::search_request::Order) -> (Order, Isolation) {
+    use v1::search_request::Order as Asked;
+    match order {
+        Asked::Unspecified | Asked::NewestFirst => (Order::NewestFirst, Isolation::Uncommitted),
+        Asked::OldestFirst => (Order::OldestFirst, Isolation::Uncommitted),
+        Asked::ByScore => (Order::ByScore, Isolation::Uncommitted),
+        Asked::NewestFirstCommitted => (Order::NewestFirst, Isolation::Committed),
+        Asked::OldestFirstCommitted => (Order::OldestFirst, Isolation::Committed),
+        Asked::ByScoreCommitted => (Order::ByScore, Isolation::Committed),
+    }
 }
 
 fn list_filter(request: v1::ListBundlesRequest) -> Result<Filter, Status> {
@@ -155,11 +165,22 @@ fn log_id(asked: Option<&str>) -> Result<Option<LogId>, Status> {
 
 /// A record that was found, on the wire.
 pub fn record(found: &Found) -> v1::Record {
-    v1::Record { score: found.score, ..record_of(&found.partition, &found.log_id, &found.record) }
+    let record = record_of(&found.partition, &found.log_id, &found.record, found.transaction);
+    v1::Record { score: found.score, ..record }
 }
 
 /// A record on the wire. Header names that are not UTF-8 are shown with replacement characters: the proto knows only text.
-fn record_of(partition: &TopicPartition, log_id: &LogId, record: &StoredRecord) -> v1::Record {
+fn record_of(
+    partition: &TopicPartition,
+    log_id: &LogId,
+    record: &StoredRecord,
+    transaction: Option<TransactionState>,
+) -> v1::Record {
+    let transaction = match transaction {
+        None => v1::record::Transaction::Unspecified,
+        Some(TransactionState::Aborted) => v1::record::Transaction::Aborted,
+        Some(TransactionState::Open) => v1::record::Transaction::Open,
+    };
     let headers = record.headers.iter().map(|(name, value)| v1::Header {
         name: String::from_utf8_lossy(name).into_owned(),
         value: value.clone(),
@@ -174,6 +195,7 @@ fn record_of(partition: &TopicPartition, log_id: &LogId, record: &StoredRecord) 
         headers: headers.collect(),
         score: None,
         log_id: log_id.as_str().to_owned(),
+        transaction: transaction.into(),
     }
 }
 
@@ -212,6 +234,7 @@ pub fn summary(summary: &Summary, began: Instant) -> v1::SearchSummary {
         conflicts: summary.conflicts.iter().map(conflict).collect(),
         phrases_as_words: summary.phrases_as_words,
         unsure_bundle_keys: summary.unsure.clone(),
+        bundles_with_open_transactions: summary.bundles_with_open,
         buckets: summary
             .buckets
             .iter()

@@ -67,6 +67,8 @@ pub(super) async fn search_bundle(hunt: &Hunt, bundle: Bundle) -> Result<bool, S
     if repeats_offsets(&archive) {
         owner.repeats = Repeats::All;
     }
+    owner.left_out = hunt.transactions.left_out(hunt, &archive).await?;
+    let _left_out = hunt.hold_plan(owner.left_out.mem_usage() as u64)?;
     let left = search_leaves(hunt, &archive, outline, plan, owner).await?;
     Ok(left > 0)
 }
@@ -114,7 +116,7 @@ async fn search_leaves(
         outline: Arc::clone(&outline),
         plan: plan.clone(),
         number,
-        counts_alone: hunt.asks_for_all() && !span.repeats(&owner.repeats),
+        counts_alone: hunt.asks_for_all() && !span.repeats(&owner.repeats) && !span.meets(&owner.left_out),
         owner: owner.clone(),
     };
     work_through(

@@ -13,6 +13,7 @@ use crate::ids::OffsetRange;
 use crate::index::{Hit, LeafFacts, Order};
 use crate::registry::Filter;
 use crate::store::BundleKey;
+use crate::transactions::NotCommitted;
 
 /// What is known of some records before they are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,11 @@ impl Span {
     /// Whether any of the records may be found elsewhere too.
     pub fn repeats(&self, repeats: &Repeats) -> bool {
         self.offsets.is_none_or(|offsets| repeats.any_in(offsets))
+    }
+
+    /// Whether some of the records may be left out.
+    pub fn meets(&self, left_out: &NotCommitted) -> bool {
+        left_out.may_be_in(self.offsets)
     }
 
     /// No record of these can stand before this place: for an order by time.

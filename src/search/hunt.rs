@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::best::Place;
 use super::room::Room;
 use super::tally::Tally;
+use super::transactions::Transactions;
 use super::{Request, SearchError, UNSURE_MAX};
 use crate::archive::{Shelf, TrafficCounter};
 use crate::budget::Reservation;
@@ -22,6 +23,7 @@ pub(super) struct Hunt {
     pub traffic: TrafficCounter,
     pub ended: Ended,
     pub phrases_as_words: AtomicBool,
+    pub transactions: Transactions,
     unsure: Mutex<BTreeSet<String>>,
     found: Mutex<Tally>,
     lasting: Mutex<Lasting>,
@@ -129,6 +131,7 @@ impl Hunt {
             traffic: TrafficCounter::default(),
             ended: Ended::default(),
             phrases_as_words: AtomicBool::new(false),
+            transactions: Transactions::default(),
             unsure: Mutex::default(),
             found: Mutex::new(found),
             lasting: Mutex::new(Lasting {
@@ -222,6 +225,13 @@ impl Hunt {
         let held = PlanRoom { hunt: self, bytes };
         self.lasting().suffice()?;
         Ok(held)
+    }
+
+    /// Takes room for something that stays as long as the search does.
+    pub fn keep(&self, bytes: u64) -> Result<(), SearchError> {
+        let mut lasting = self.lasting();
+        lasting.plans_bytes += bytes;
+        lasting.suffice()
     }
 
     /// The most that was needed at once and could not be foreseen. A search that lacks room for it ends, and begins again with so much reserved:

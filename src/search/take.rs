@@ -10,6 +10,7 @@ use super::best::{Copy, Found as Candidate};
 use super::bundle::Bundle;
 use super::hunt::Hunt;
 use super::room::Share;
+use super::transactions::Marks;
 use super::{BLOCKS_AT_ONCE, CONFLICTS_MAX, Conflict, Found, SearchError, block_of};
 use crate::archive::{Archive, Fault, StoredRecord};
 use crate::bundle::BlockEntry;
@@ -69,6 +70,7 @@ impl Taking {
     async fn next_piece(&mut self) -> Result<Option<Piece>, SearchError> {
         while let Some(wanted) = self.wanted() {
             let (candidates, archives, blocks) = self.next_blocks(wanted.min(PIECE_PLACES)).await?;
+            let marks = self.hunt.transactions.marks(&self.hunt, &archives).await?;
             let mut share = self.hunt.room.share();
             let blocks_bytes = blocks.values().map(|(entry, _)| u64::from(entry.compressed_len)).sum();
             let sizes = blocks
@@ -76,7 +78,7 @@ impl Taking {
                 .map(|(entry, _)| 2 * u64::from(entry.plain_len) + u64::from(entry.compressed_len));
             share.grow_to(sizes.sum(), || {}).await?;
             let records = read(&archives, blocks).await?;
-            let records = self.answer(&candidates, &archives, records, wanted)?;
+            let records = self.answer(&candidates, &archives, &marks, records, wanted)?;
             if !records.is_empty() {
                 spans::took(blocks_bytes, records.len() as u64);
                 return Ok(Some(Piece { records, _share: share }));
@@ -140,6 +142,7 @@ impl Taking {
         &mut self,
         candidates: &[Candidate],
         archives: &HashMap<u32, Archive>,
+        marks: &Marks,
         mut records: HashMap<(u32, u64), StoredRecord>,
         wanted: usize,
     ) -> Result<Vec<Found>, SearchError> {
@@ -156,6 +159,7 @@ impl Taking {
                     answered.push(Found {
                         partition: archive.partition().clone(),
                         log_id: archive.log_id().clone(),
+                        transaction: marks.get(&copy.bundle).and_then(|mark| mark.state_of(record.offset)),
                         record,
                         score: copy.score,
                     });

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
@@ -9,6 +10,7 @@ use super::best::{Best, Copy, Found, Place};
 use super::repeats::Repeats;
 use super::{BUCKETS_MAX, SearchError};
 use crate::index::{Hit, Order};
+use crate::transactions::NotCommitted;
 
 /// Counts matches, and keeps the best.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub(super) struct Owner {
     pub log: u32,
     pub bundle: u32,
     pub repeats: Repeats,
+    /// What is neither counted nor answered, since its transaction was not committed.
+    pub left_out: Arc<NotCommitted>,
 }
 
 /// Numbers of matches.
@@ -55,6 +59,9 @@ impl Tally {
     }
 
     pub fn add(&mut self, owner: &Owner, hit: &Hit) {
+        if owner.left_out.state_of(hit.offset).is_some() {
+            return;
+        }
         let bucket = self.bucket_ms.zip(hit.timestamp_ms).map(|(width, time)| bucket(width, time));
         let repeats = owner.repeats.contain(hit.offset);
         if repeats {
@@ -147,7 +154,7 @@ mod tests {
     use super::*;
 
     fn owner(log: u32, bundle: u32, repeats: Repeats) -> Owner {
-        Owner { log, bundle, repeats }
+        Owner { log, bundle, repeats, left_out: Arc::default() }
     }
 
     fn hit(offset: i64, timestamp_ms: Option<i64>) -> Hit {

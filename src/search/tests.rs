@@ -19,6 +19,7 @@ fn request(topic: &str, query: &str) -> Request {
         limit: 1_000,
         order: Order::OldestFirst,
         bucket_ms: None,
+        isolation: Isolation::default(),
     }
 }
 

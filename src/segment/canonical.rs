@@ -19,10 +19,10 @@ use crate::record::Span;
 struct Head {
     base_offset: i64,
     _partition_leader_epoch: i32,
-    _producer_id: i64,
+    producer_id: i64,
     _producer_epoch: i16,
     _base_sequence: i32,
-    _is_transactional: bool,
+    is_transactional: bool,
     is_control: bool,
     compression: Compression,
     timestamp_type: TimestampType,
@@ -106,6 +106,7 @@ pub(super) fn decode(
     let append_time = (head.timestamp_type == TimestampType::LogAppendTime).then_some(head.max_timestamp);
     let mut gather = Gather::new(count as usize, head.is_control, 0, limit)?;
     gather.codec = head.compression.into();
+    gather.producer_id = (head.is_transactional || head.is_control).then_some(head.producer_id);
     for record in 0..count as u32 {
         decode_record(&mut rest, record, offsets, append_time, &mut gather)?;
     }

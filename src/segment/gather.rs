@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::transactions::{TransactionPart, outcome_of_key};
 use super::{Anomalies, Anomaly, Codec, DecodedFrame, Fault};
 use crate::ids::OffsetRange;
 use crate::record::{HeaderSpans, RecordBatch, RecordSpans, Span};
@@ -12,6 +13,10 @@ pub(super) struct Gather {
     pub(super) codec: Codec,
     /// What is not as the format says.
     pub(super) anomalies: Anomalies,
+    /// Whose transaction it belongs to, or ends.
+    pub(super) producer_id: Option<i64>,
+    /// The key of the first control record.
+    control_key: Option<Span>,
     /// The offsets of records that lie outside of what the frame's head says.
     outside: Option<OffsetRange>,
     records: Vec<RecordSpans>,
@@ -39,6 +44,8 @@ impl Gather {
         Ok(Self {
             codec: Codec::None,
             anomalies: Anomalies::default(),
+            producer_id: None,
+            control_key: None,
             outside: None,
             records: Vec::with_capacity(records),
             headers: Vec::new(),
@@ -82,6 +89,9 @@ impl Gather {
         first_header: u32,
     ) {
         if self.is_control {
+            if self.control_offsets.is_empty() {
+                self.control_key = key;
+            }
             self.control_offsets.push(offset);
             return;
         }
@@ -136,6 +146,7 @@ impl Gather {
             }
             self.anomalies.insert(Anomaly::EmptyFrame);
         }
+        let transaction = self.transaction(&bytes);
         Ok(DecodedFrame {
             base_offset,
             range,
@@ -143,9 +154,20 @@ impl Gather {
             anomalies: self.anomalies,
             records: RecordBatch { bytes, records: self.records, headers: self.headers },
             control_offsets: self.control_offsets,
+            transaction,
             min_timestamp_ms: self.times.map(|(min, _)| min),
             max_timestamp_ms: self.times.map(|(_, max)| max),
         })
+    }
+
+    fn transaction(&self, bytes: &[u8]) -> Option<TransactionPart> {
+        let producer_id = self.producer_id?;
+        if !self.is_control {
+            return Some(TransactionPart::Data { producer_id });
+        }
+        let (offset, outcome) =
+            (*self.control_offsets.first()?, outcome_of_key(self.control_key?.of(bytes))?);
+        Some(TransactionPart::End { producer_id, offset, outcome })
     }
 }
 

@@ -39,6 +39,7 @@ const RECORD_BYTES_GUESS: u64 = 256;
 const OPENS_TO_TIMES_MAX: u64 = 16;
 
 const ATTRIBUTE_LOG_APPEND_TIME: u16 = 1 << 3;
+const ATTRIBUTE_TRANSACTIONAL: u16 = 1 << 4;
 const ATTRIBUTE_CONTROL: u16 = 1 << 5;
 
 fn be<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
@@ -133,6 +134,17 @@ fn attributes(bytes: &[u8]) -> u16 {
     u16::from_be_bytes(be(bytes, 21))
 }
 
+/// Whether the records of a batch, whose head is all there, are control records.
+pub(super) fn is_control(bytes: &[u8]) -> bool {
+    attributes(bytes) & ATTRIBUTE_CONTROL != 0
+}
+
+/// The producer of a batch, whose head is all there, that belongs to a transaction or ends one.
+pub(super) fn transactional_producer(bytes: &[u8]) -> Option<i64> {
+    let has_one = attributes(bytes) & (ATTRIBUTE_TRANSACTIONAL | ATTRIBUTE_CONTROL) != 0;
+    has_one.then(|| i64::from_be_bytes(be(bytes, 43)))
+}
+
 /// How the records of a batch, whose head is all there, are compressed.
 pub(super) fn codec(bytes: &[u8]) -> Result<Codec, Fault> {
     Codec::of_attributes(attributes(bytes))
@@ -173,7 +185,8 @@ pub(super) fn decode(bytes: &Bytes, decoded_bytes_max: usize) -> Result<DecodedF
         // that, so that their sum is their time all the same.
         base_timestamp: i64::from_be_bytes(be(bytes, 27)),
         append_time: (attributes & ATTRIBUTE_LOG_APPEND_TIME != 0).then(|| i64::from_be_bytes(be(bytes, 35))),
-        is_control: attributes & ATTRIBUTE_CONTROL != 0,
+        is_control: is_control(bytes),
+        producer_id: transactional_producer(bytes),
         count: count(bytes),
     };
     let body = &bytes[HEAD_BYTES..];
@@ -207,6 +220,7 @@ struct Batch {
     base_timestamp: i64,
     append_time: Option<i64>,
     is_control: bool,
+    producer_id: Option<i64>,
     count: i32,
 }
 
@@ -228,7 +242,7 @@ impl Batch {
         // Uncompressed records are there already.
         let bytes_used = if start == 0 { bytes.len() } else { 0 };
         let mut gather = Gather::new(count as usize, self.is_control, bytes_used, limit)?;
-        gather.codec = self.codec;
+        (gather.codec, gather.producer_id) = (self.codec, self.producer_id);
         gather.anomalies = opened.anomalies;
         let mut fields = Fields { bytes: &bytes, at: start, end: bytes.len() };
         let mut delta_before = -1;

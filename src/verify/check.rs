@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use super::probe::{Group, Terms};
-use crate::archive::{Archive, Fault, Visit, decode_block, split_block};
+use crate::archive::{Archive, Fault, Visit, decode_block, split_block, transaction_facts};
 use crate::bundle::{BlockEntry, Manifest, OpenedBlock, TimeRange};
 use crate::ids::{OffsetRange, TopicPartition};
 use crate::index::IndexReader;
-use crate::segment::{Anomalies, Anomaly, AnomalyCounts, DecodedFrame, Frame, LogOrder};
+use crate::segment::{Anomalies, Anomaly, AnomalyCounts, DecodedFrame, Frame, LogOrder, Transactions};
 
 /// Records are looked up in groups of this many: a group's terms are in memory, and each group asks the index for all its records once.
 const GROUP_RECORDS: usize = 256 << 10;
@@ -29,6 +29,7 @@ pub(super) struct Check {
     control_records: u64,
     order: LogOrder,
     anomalies: AnomalyCounts,
+    transactions: Transactions,
     /// Of the source, where this bundle holds all of it.
     source: Option<Sha256>,
     wrong: Vec<String>,
@@ -72,6 +73,7 @@ impl Check {
             control_records: 0,
             order: LogOrder::default(),
             anomalies: AnomalyCounts::default(),
+            transactions: Transactions::default(),
             source: (manifest.segment.partitions == 1).then(Sha256::new),
             wrong: Vec::new(),
             manifest,
@@ -90,6 +92,11 @@ impl Check {
         if anomalies != self.manifest.anomalies {
             let (found, stated) = (listed(&anomalies), listed(&self.manifest.anomalies));
             self.complain(format!("the frames' anomalies are {found}, the manifest says {stated}"));
+        }
+        // Earlier releases said nothing of them.
+        let stated = &self.manifest.transactions;
+        if stated.is_some() && *stated != transaction_facts(&self.transactions) {
+            self.complain("the transactions in the manifest are not those of the frames".to_owned());
         }
         if self.gaps() != self.manifest.gaps {
             self.complain("the gaps in the manifest are not those of the records".to_owned());
@@ -114,6 +121,7 @@ impl Check {
             self.complain(format!("a frame at offset {} is another partition's", decoded.base_offset));
         }
         facts.cover(decoded.range);
+        self.transactions.add(decoded.transaction, decoded.range);
         self.place(frame, decoded.anomalies);
         if let (Some(min_ms), Some(max_ms)) = (decoded.min_timestamp_ms, decoded.max_timestamp_ms) {
             let times = TimeRange { min_ms, max_ms };
@@ -144,6 +152,7 @@ impl Check {
     fn undecoded(&mut self, block: &OpenedBlock, facts: &mut BlockFacts) -> Result<(), Fault> {
         for frame in split_block(&block.entry, &block.plain, self.manifest.segment.format)? {
             facts.cover(frame.head_range());
+            self.transactions.add(frame.transaction_of_head(), frame.head_range());
             self.place(&frame, Anomalies::default());
         }
         Ok(())

@@ -16,6 +16,7 @@ use wal_indexer::generate::{Format, Size, Spec, generate};
 use wal_indexer::proto::v1;
 use wal_indexer::proto::v1::fetch_request::FetchForm;
 use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
+use wal_indexer::transactions::Isolation;
 
 use crate::read_back::{from_wire, serve};
 use crate::worker::{Refusal, Worker, command};
@@ -463,6 +464,7 @@ async fn a_bundle_that_is_missing_cut_or_damaged_is_an_error_that_names_it() {
         max_records: u64::MAX,
         max_bytes: u64::MAX,
         form: fetch::Form::Records,
+        isolation: Isolation::default(),
     };
     let mut answer = fetch::fetch(&shelf, &asked).await.expect("a listing");
     std::fs::remove_file(&broken).expect("a file");

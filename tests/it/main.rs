@@ -58,6 +58,7 @@ mod stores;
 mod sweep;
 mod tidy;
 mod traces;
+mod transactions;
 mod truth;
 mod unread;
 mod versions;

@@ -17,6 +17,7 @@ use wal_indexer::record::{RecordBatch, RecordSpans, Span};
 use wal_indexer::registry::Filter;
 use wal_indexer::search::{Answer, Request, SearchError, Searcher, search};
 use wal_indexer::store::{KeyPrefix, Store};
+use wal_indexer::transactions::Isolation;
 
 use crate::faults::{Fault, Faults};
 use crate::read_back::serve;
@@ -56,6 +57,7 @@ fn request(query: &str, limit: usize, order: Order) -> Request {
         limit,
         order,
         bucket_ms: None,
+        isolation: Isolation::default(),
     }
 }
 

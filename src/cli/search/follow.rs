@@ -7,6 +7,7 @@ use roaring::RoaringTreemap;
 use tracing::warn;
 
 use super::source::Source;
+use crate::cli::isolation::Isolation;
 use crate::cli::{CliError, Exit};
 use crate::proto::v1;
 use crate::proto::v1::search_request::Order;
@@ -24,15 +25,19 @@ type Log = (String, i32, String);
 pub struct Follow {
     filter: v1::RecordFilter,
     query: String,
+    isolation: Isolation,
     bundles: HashSet<String>,
+    /// Bundles that were looked at, of which records were left out whose transactions had no end: a later bundle may have it.
+    open: Vec<v1::ListBundlesResponse>,
     /// The offsets of the records that were shown: bundles may overlap.
     shown: BTreeMap<Log, RoaringTreemap>,
 }
 
 impl Follow {
     /// Follows what `filter` and `query` say.
-    pub fn new(filter: v1::RecordFilter, query: String) -> Self {
-        Self { filter, query, bundles: HashSet::new(), shown: BTreeMap::new() }
+    pub fn new(filter: v1::RecordFilter, query: String, isolation: Isolation) -> Self {
+        let (bundles, open, shown) = (HashSet::new(), Vec::new(), BTreeMap::new());
+        Self { filter, query, isolation, bundles, open, shown }
     }
 
     /// Passes over what is there already.
@@ -66,25 +71,34 @@ impl Follow {
     ) -> Result<(), CliError> {
         let mut listed = source.bundles(&self.filter).await?;
         listed.retain(|one| !self.bundles.contains(&key(one.clone())));
+        if !listed.is_empty() {
+            listed.extend(self.open.iter().cloned());
+        }
         listed.sort_by_key(|one| {
             let bundle = one.bundle.as_ref();
             bundle.map(|bundle| (bundle.min_timestamp_ms, bundle.base_offset, bundle.key.clone()))
         });
         for one in listed {
-            self.show(source, &one, each).await?;
-            self.bundles.insert(key(one));
+            let has_open = self.show(source, &one, each).await?;
+            self.bundles.insert(key(one.clone()));
+            self.open.retain(|other| key(other.clone()) != key(one.clone()));
+            if has_open {
+                self.open.push(one);
+            }
         }
         Ok(())
     }
 
-    /// Shows a bundle's records. Where they are too many for one answer, each half of its offsets is asked for apart.
+    /// Shows a bundle's records that were not shown yet, and returns whether some were left out that may be committed later. Where they are too
+    /// many for one answer, each half of its offsets is asked for apart.
     async fn show(
         &mut self,
         source: &mut Source,
         one: &v1::ListBundlesResponse,
         each: &mut impl FnMut(&v1::Record) -> Result<(), CliError>,
-    ) -> Result<(), CliError> {
-        let Some(bundle) = &one.bundle else { return Ok(()) };
+    ) -> Result<bool, CliError> {
+        let Some(bundle) = &one.bundle else { return Ok(false) };
+        let mut has_open = false;
         let min = self.filter.min_offset.map_or(bundle.base_offset, |min| min.max(bundle.base_offset));
         let max = self.filter.max_offset.map_or(bundle.last_offset, |max| max.min(bundle.last_offset));
         let log = (one.topic.clone(), one.partition, one.log_id.clone());
@@ -107,6 +121,7 @@ impl Follow {
                 continue;
             }
             super::warn_of_conflicts(&summary);
+            has_open |= summary.bundles_with_open_transactions > 0;
             let shown = self.shown.entry(log.clone()).or_default();
             // Different records for one offset come in one answer.
             let is_new = |record: &&v1::Record| !shown.contains(record.offset.cast_unsigned());
@@ -116,7 +131,7 @@ impl Follow {
                 each(record)?;
             }
         }
-        Ok(())
+        Ok(has_open)
     }
 
     fn request(&self, (topic, partition, log_id): &Log, min: i64, max: i64) -> v1::SearchRequest {
@@ -132,7 +147,7 @@ impl Follow {
             filter: Some(filter),
             query: self.query.clone(),
             limit: RECORDS_MAX,
-            order: Order::OldestFirst.into(),
+            order: self.isolation.order(Order::OldestFirst).into(),
             ..v1::SearchRequest::default()
         }
     }

@@ -8,12 +8,13 @@ use tracing::warn;
 
 use super::{MESSAGE_BYTES, record_of};
 use crate::archive::Shelf;
-use crate::fetch::{self, Conflict, Fetch, FetchError, Form, Item, Request};
+use crate::fetch::{self, Answered, Conflict, Fetch, FetchError, Form, Item, Request};
 use crate::ids::TopicPartition;
 use crate::metrics;
 use crate::proto::v1;
 use crate::proto::v1::fetch_request::FetchForm;
 use crate::rpc::status;
+use crate::transactions::Isolation;
 use crate::wording;
 
 /// How many records are answered where the request does not say.
@@ -24,9 +25,11 @@ pub const MAX_BYTES_DEFAULT: u64 = 1 << 20;
 
 /// Reads a request. Unknown values are errors: a newer caller must not be misunderstood in silence.
 pub fn request(request: v1::FetchRequest) -> Result<Request, Status> {
-    let form = match FetchForm::try_from(request.form) {
-        Ok(FetchForm::Unspecified | FetchForm::Records) => Form::Records,
-        Ok(FetchForm::KafkaBatches) => Form::KafkaBatches,
+    let (form, isolation) = match FetchForm::try_from(request.form) {
+        Ok(FetchForm::Unspecified | FetchForm::Records) => (Form::Records, Isolation::Uncommitted),
+        Ok(FetchForm::KafkaBatches) => (Form::KafkaBatches, Isolation::Uncommitted),
+        Ok(FetchForm::RecordsCommitted) => (Form::Records, Isolation::Committed),
+        Ok(FetchForm::KafkaBatchesCommitted) => (Form::KafkaBatches, Isolation::Committed),
         Err(_) => {
             let line = format!("form has the unknown value {}", request.form);
             return Err(status::invalid("UNKNOWN_VALUE", line));
@@ -42,6 +45,7 @@ pub fn request(request: v1::FetchRequest) -> Result<Request, Status> {
         max_records: or_default(request.max_records.into(), MAX_RECORDS_DEFAULT),
         max_bytes: or_default(request.max_bytes, MAX_BYTES_DEFAULT),
         form,
+        isolation,
     })
 }
 
@@ -96,7 +100,7 @@ fn log_conflicts(conflicts: &[v1::Conflict]) {
 struct Answer {
     fetch: Fetch,
     partition: TopicPartition,
-    waiting: VecDeque<Item>,
+    waiting: VecDeque<Answered>,
 }
 
 impl Drop for Answer {
@@ -115,13 +119,14 @@ impl Answer {
         }
         let (mut message, log_id) = (self.empty_message(), self.fetch.log_id().cloned());
         let (mut bytes, mut batches) = (0, Vec::new());
-        while let Some(item) =
-            self.waiting.pop_front_if(|item| bytes == 0 || bytes + size(item) <= MESSAGE_BYTES)
+        while let Some(Answered { item, transaction }) =
+            self.waiting.pop_front_if(|next| bytes == 0 || bytes + size(&next.item) <= MESSAGE_BYTES)
         {
             bytes += size(&item);
             match item {
                 Item::Record(record) => {
-                    let records = log_id.iter().map(|log_id| record_of(&self.partition, log_id, &record));
+                    let on_the_wire = |log_id| record_of(&self.partition, log_id, &record, transaction);
+                    let records = log_id.iter().map(on_the_wire);
                     message.records.extend(records);
                 }
                 Item::Batch(batch) => batches.push(batch.bytes),
@@ -145,7 +150,8 @@ impl Answer {
             last_offset: Some(range.last()),
         });
         let (next_offset, other_logs) = (Some(self.fetch.next_offset()), others.collect());
-        v1::FetchResponse { next_offset, conflicts, other_logs, ..message }
+        let open_transaction_offset = self.fetch.open_at();
+        v1::FetchResponse { next_offset, conflicts, other_logs, open_transaction_offset, ..message }
     }
 
     fn empty_message(&self) -> v1::FetchResponse {

@@ -78,6 +78,7 @@ fn manifest(index: IndexFacts) -> Manifest {
         gaps: vec![],
         anomalies: std::collections::BTreeMap::new(),
         undecoded: UndecodedFacts::default(),
+        transactions: None,
         segment: SegmentFacts {
             id: String::new(),
             format: SegmentFormat::KafkaLog,

@@ -1,0 +1,92 @@
+//! What a bundle tells of transactions: its manifest says it, and of a bundle that an earlier release wrote its frames do.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::{ArchiveError, Fault};
+use super::memory::Part;
+use super::read::Archive;
+use super::records::{FRAME_BYTES_MAX, fault_in_block, split_block};
+use crate::bundle::{BlockEntry, OpenTransaction, TransactionEnd, TransactionFacts};
+use crate::ids::SegmentFormat;
+use crate::segment::{Outcome, Transactions};
+
+/// What frames say, as a manifest says it; `None` where none has to do with transactions.
+pub fn transaction_facts(found: &Transactions) -> Option<Arc<TransactionFacts>> {
+    let open = found.open().map(|(producer_id, offsets)| OpenTransaction { producer_id, offsets });
+    let ends = found.first_ends().map(|(producer_id, offset, outcome)| TransactionEnd {
+        producer_id,
+        offset,
+        aborted: outcome == Outcome::Aborted,
+    });
+    let facts = || TransactionFacts { aborted: found.aborted(), open: open.collect(), ends: ends.collect() };
+    (!found.is_empty()).then(|| Arc::new(facts()))
+}
+
+impl Archive {
+    /// Whether any of its records may belong to a transaction.
+    ///
+    /// A manifest that an earlier release wrote counts control records, and does not say what they end. Where it counts none, nothing tells
+    /// such a bundle from one without transactions.
+    pub fn may_have_transactions(&self) -> bool {
+        self.manifest().transactions.is_some() || self.has_unread_transactions()
+    }
+
+    fn has_unread_transactions(&self) -> bool {
+        self.manifest().transactions.is_none() && self.manifest().control_record_count > 0
+    }
+
+    /// What [`Archive::transactions`] takes in memory for a while, in bytes: one block, where frames have to be looked at.
+    pub fn transactions_usage(&self) -> u64 {
+        if !self.has_unread_transactions() {
+            return 0;
+        }
+        let usage = |entry: &BlockEntry| 2 * u64::from(entry.plain_len) + u64::from(entry.compressed_len);
+        self.blocks().entries().iter().map(usage).max().unwrap_or(0)
+    }
+
+    /// The transactions of its records; `None` where there are none. Reads nothing but where an earlier release wrote the bundle and it has control
+    /// records: then all of its blocks, one after the other.
+    pub async fn transactions(&self) -> Result<Option<Arc<TransactionFacts>>, ArchiveError> {
+        if !self.has_unread_transactions() {
+            return Ok(self.manifest().transactions.clone());
+        }
+        let found = match self.kept() {
+            Some(kept) => kept.part(Part::Transactions, self.look_at_frames()).await?,
+            None => self.look_at_frames().await?,
+        };
+        // It was written here, a moment ago or before.
+        let found: Option<TransactionFacts> =
+            serde_json::from_slice(&found).map_err(|_| self.error(Fault::Panicked))?;
+        Ok(found.map(Arc::new))
+    }
+
+    /// What the frames say, as JSON.
+    async fn look_at_frames(&self) -> Result<Bytes, ArchiveError> {
+        let (mut found, format) = (Transactions::default(), self.manifest().segment.format);
+        for entry in self.blocks().entries() {
+            let (plain, entry) = (self.block(entry).await?, entry.clone());
+            let looked = self.blocking(move || look_at_block(&entry, &plain, format, found)).await?;
+            found = looked.map_err(|fault| self.error(fault))?;
+        }
+        let facts = transaction_facts(&found);
+        Ok(serde_json::to_vec(&facts.as_deref()).map_err(|_| self.error(Fault::Panicked))?.into())
+    }
+}
+
+fn look_at_block(
+    entry: &BlockEntry,
+    plain: &Bytes,
+    format: SegmentFormat,
+    mut found: Transactions,
+) -> Result<Transactions, Fault> {
+    for frame in split_block(entry, plain, format)? {
+        let part = match entry.is_undecoded {
+            true => frame.transaction_of_head(),
+            false => frame.transaction(FRAME_BYTES_MAX).map_err(|error| fault_in_block(entry, &error))?,
+        };
+        found.add(part, frame.head_range());
+    }
+    Ok(found)
+}

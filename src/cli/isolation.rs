@@ -1,0 +1,48 @@
+//! `--isolation`: whether records of transactions that were not committed are shown, and how they are marked.
+
+use clap::ValueEnum;
+
+use crate::proto::v1;
+use crate::proto::v1::fetch_request::FetchForm;
+use crate::proto::v1::record::Transaction;
+use crate::proto::v1::search_request::Order;
+
+/// Which records are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Isolation {
+    /// All of them. Those of aborted transactions, and of transactions whose end is not stored, are marked.
+    Uncommitted,
+    /// As consumers with isolation.level=read_committed see them: without those.
+    Committed,
+}
+
+impl Isolation {
+    /// The order to ask for.
+    pub fn order(self, order: Order) -> Order {
+        match order {
+            _ if self == Self::Uncommitted => order,
+            Order::OldestFirst => Order::OldestFirstCommitted,
+            Order::ByScore => Order::ByScoreCommitted,
+            _ => Order::NewestFirstCommitted,
+        }
+    }
+
+    /// The form to ask for.
+    pub fn form(self, kafka_batches: bool) -> FetchForm {
+        match (self, kafka_batches) {
+            (Self::Uncommitted, false) => FetchForm::Records,
+            (Self::Uncommitted, true) => FetchForm::KafkaBatches,
+            (Self::Committed, false) => FetchForm::RecordsCommitted,
+            (Self::Committed, true) => FetchForm::KafkaBatchesCommitted,
+        }
+    }
+}
+
+/// What stands in front of a record's value in a line.
+pub fn mark(record: &v1::Record) -> &'static str {
+    match record.transaction() {
+        Transaction::Unspecified => "",
+        Transaction::Aborted => "[aborted] ",
+        Transaction::Open => "[open] ",
+    }
+}

@@ -1,0 +1,75 @@
+//! What a fetch knows of the transactions of the bundles that it reads.
+
+use std::collections::HashMap;
+use std::future::ready;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use super::FetchError;
+use super::plan::Planned;
+use super::window::Version;
+use crate::archive::{Archive, Shelf, TrafficCounter};
+use crate::transactions::{Held, LogTransactions, NotCommitted, TransactionState};
+
+/// The transactions of one log. Nothing is read, and little is looked at, where it has none.
+#[derive(Debug)]
+pub(super) struct Transactions {
+    shelf: Shelf,
+    traffic: TrafficCounter,
+    log: Option<LogTransactions>,
+    /// Bundles that have some, by name.
+    bundles: HashMap<String, Bundle>,
+    unread: Vec<Arc<Archive>>,
+}
+
+#[derive(Debug)]
+struct Bundle {
+    last_offset: i64,
+    not_committed: NotCommitted,
+}
+
+impl Transactions {
+    pub fn new(shelf: Shelf, traffic: TrafficCounter) -> Self {
+        Self { shelf, traffic, log: None, bundles: HashMap::new(), unread: Vec::new() }
+    }
+
+    /// A block of this bundle is read.
+    pub fn add(&mut self, bundle: &str, planned: &Planned) {
+        let archive = &planned.archive;
+        let is_unread = || self.unread.iter().all(|other| !Arc::ptr_eq(other, archive));
+        if archive.may_have_transactions() && !self.bundles.contains_key(bundle) && is_unread() {
+            self.unread.push(Arc::clone(archive));
+        }
+    }
+
+    /// Finds out about the bundles that were added.
+    pub async fn read(&mut self) -> Result<(), FetchError> {
+        while let Some(archive) = self.unread.last() {
+            let log = self.log.get_or_insert_with(|| {
+                let (shelf, traffic) = (self.shelf.clone(), self.traffic.clone());
+                LogTransactions::new(shelf, traffic, archive.partition(), archive.log_id())
+            });
+            // What one block takes is in what a fetch reserves.
+            let room =
+                |_| -> BoxFuture<'_, Result<Held, FetchError>> { Box::pin(ready(Ok(Box::new(()) as Held))) };
+            let not_committed = log.not_committed(archive, &room).await?;
+            let bundle = Bundle { last_offset: archive.manifest().last_offset, not_committed };
+            self.bundles.insert(archive.name(), bundle);
+            // Not sooner: whoever stops waiting may call again.
+            self.unread.pop();
+        }
+        Ok(())
+    }
+
+    /// What a record or batch is, if its transaction was not committed.
+    pub fn state_of(&self, version: &Version) -> Option<TransactionState> {
+        let bundle = self.bundles.get(&*version.bundle)?;
+        bundle.not_committed.state_of(version.item.first_offset())
+    }
+
+    /// Lets go of bundles of which nothing is left.
+    pub fn forget_before(&mut self, offset: i64) {
+        self.bundles.retain(|_, bundle| bundle.last_offset >= offset);
+    }
+}

@@ -1,0 +1,79 @@
+//! What a search does about records that are not committed: it marks them, or it leaves them out.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::future::BoxFuture;
+
+use super::hunt::Hunt;
+use super::{LISTED_BYTES, SearchError};
+use crate::archive::Archive;
+use crate::ids::{LogId, TopicPartition};
+use crate::transactions::{Held, Isolation, LogTransactions, NotCommitted};
+
+/// The records to be marked, by the bundle's number; bundles without any are not there.
+pub(super) type Marks = HashMap<u32, NotCommitted>;
+
+/// The transactions of the logs that are searched, of those that have some.
+#[derive(Debug, Default)]
+pub(super) struct Transactions {
+    logs: Mutex<HashMap<(TopicPartition, LogId), Arc<LogTransactions>>>,
+    bundles_with_open: AtomicU64,
+}
+
+impl Transactions {
+    /// Of how many bundles records were left out because the end of their transactions is not known.
+    pub fn bundles_with_open(&self) -> u64 {
+        self.bundles_with_open.load(Ordering::Relaxed)
+    }
+
+    /// The records of a bundle that are not searched.
+    pub async fn left_out(&self, hunt: &Hunt, archive: &Archive) -> Result<Arc<NotCommitted>, SearchError> {
+        if hunt.request.isolation == Isolation::Uncommitted || !archive.may_have_transactions() {
+            return Ok(Arc::default());
+        }
+        let left_out = self.not_committed(hunt, archive).await?;
+        if left_out.has_open() {
+            self.bundles_with_open.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(Arc::new(left_out))
+    }
+
+    /// What is to be marked of the records of these bundles.
+    pub async fn marks(&self, hunt: &Hunt, archives: &HashMap<u32, Archive>) -> Result<Marks, SearchError> {
+        let mut marks = Marks::new();
+        if hunt.request.isolation == Isolation::Committed {
+            return Ok(marks);
+        }
+        for (bundle, archive) in archives {
+            if archive.may_have_transactions() {
+                marks.insert(*bundle, self.not_committed(hunt, archive).await?);
+            }
+        }
+        Ok(marks)
+    }
+
+    async fn not_committed(&self, hunt: &Hunt, archive: &Archive) -> Result<NotCommitted, SearchError> {
+        let log = self.log(hunt, archive);
+        let listed = log.listed();
+        let room = |bytes| -> BoxFuture<'_, Result<Held, SearchError>> {
+            let mut share = hunt.room.share();
+            Box::pin(async move {
+                share.grow_to(bytes, || {}).await?;
+                Ok(Box::new(share) as Held)
+            })
+        };
+        let found = log.not_committed(archive, &room).await?;
+        let listed = log.listed().saturating_sub(listed) as u64;
+        hunt.keep(listed * LISTED_BYTES)?;
+        Ok(found)
+    }
+
+    fn log(&self, hunt: &Hunt, archive: &Archive) -> Arc<LogTransactions> {
+        let (partition, log_id) = (archive.partition(), archive.log_id());
+        let new = || LogTransactions::new(hunt.shelf.clone(), hunt.traffic.clone(), partition, log_id);
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(logs.entry((partition.clone(), log_id.clone())).or_insert_with(|| Arc::new(new())))
+    }
+}
