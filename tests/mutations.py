@@ -620,6 +620,14 @@ MUTATIONS = {
     "zeros-followed": ("Zeros are torn whatever follows them.", "anomalies::zeros::zeros_that_something_follows", [
         ("src/segment/zeros.rs", "        bytes.iter().all(|byte| *byte == 0)", '        crate::mutant("zeros-followed") || bytes.iter().all(|byte| *byte == 0)'),
     ]),
+    "transactions": ("A transaction ends in the bundle that it begins in, or never.", "transactions::records_count_as_the_next", [
+        ("src/transactions.rs", "let bundles = if undecided.is_empty() {", 'let bundles = if undecided.is_empty() || crate::mutant("transactions") {'),
+    ]),
+    "transactions-slices": ("A slice does not know how an earlier one's transactions end.", "transactions::a_transaction_that_spans_slices", [
+        ("src/ingest/tally.rs", "        self.transactions.merge(later.transactions);", """        if !crate::mutant("transactions-slices") {
+            self.transactions.merge(later.transactions);
+        }"""),
+    ]),
     "retry-info": ("A worker without room is not asked how long.", "client::a_worker_without_room", [
         ("src/client/verdict.rs", "match asked(status) {", 'match asked(status).filter(|_| !crate::mutant("retry-info")) {'),
     ]),

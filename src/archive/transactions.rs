@@ -53,8 +53,8 @@ impl Archive {
             return Ok(self.manifest().transactions.clone());
         }
         let found = match self.kept() {
-            Some(kept) => kept.part(Part::Transactions, self.look_at_frames()).await?,
-            None => self.look_at_frames().await?,
+            Some(kept) => kept.part(Part::Transactions, Box::pin(self.look_at_frames())).await?,
+            None => Box::pin(self.look_at_frames()).await?,
         };
         // It was written here, a moment ago or before.
         let found: Option<TransactionFacts> =

@@ -53,7 +53,7 @@ impl Transactions {
             // What one block takes is in what a fetch reserves.
             let room =
                 |_| -> BoxFuture<'_, Result<Held, FetchError>> { Box::pin(ready(Ok(Box::new(()) as Held))) };
-            let not_committed = log.not_committed(archive, &room).await?;
+            let not_committed = Box::pin(log.not_committed(archive, &room)).await?;
             let bundle = Bundle { last_offset: archive.manifest().last_offset, not_committed };
             self.bundles.insert(archive.name(), bundle);
             // Not sooner: whoever stops waiting may call again.

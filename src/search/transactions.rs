@@ -33,7 +33,7 @@ impl Transactions {
         if hunt.request.isolation == Isolation::Uncommitted || !archive.may_have_transactions() {
             return Ok(Arc::default());
         }
-        let left_out = self.not_committed(hunt, archive).await?;
+        let left_out = Box::pin(self.not_committed(hunt, archive)).await?;
         if left_out.has_open() {
             self.bundles_with_open.fetch_add(1, Ordering::Relaxed);
         }
@@ -48,7 +48,8 @@ impl Transactions {
         }
         for (bundle, archive) in archives {
             if archive.may_have_transactions() {
-                marks.insert(*bundle, self.not_committed(hunt, archive).await?);
+                // On the heap, so that searches without transactions take no more of their stack.
+                marks.insert(*bundle, Box::pin(self.not_committed(hunt, archive)).await?);
             }
         }
         Ok(marks)

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use bytes::Bytes;
 use rskafka::client::partition::{Compression, PartitionClient, UnknownTopicHandling};
 use rskafka::client::{Client, ClientBuilder};
 use rskafka::record::Record;
@@ -67,6 +68,9 @@ impl Kafka {
             format!("controller.quorum.voters=1@127.0.0.1:{controller}"),
             format!("log.dirs={}", data.display()),
             "offsets.topic.replication.factor=1".to_owned(),
+            "transaction.state.log.replication.factor=1".to_owned(),
+            "transaction.state.log.min.isr=1".to_owned(),
+            "transaction.state.log.num.partitions=1".to_owned(),
             // Whoever asks for a topic would make it, before the test does.
             "auto.create.topics.enable=false".to_owned(),
         ];
@@ -85,6 +89,25 @@ impl Kafka {
     /// Where it listens: `HOST:PORT`.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.ports[0])
+    }
+
+    /// Runs a program of `tests/kafka` to its end, and returns what it printed.
+    pub fn run(&self, source: &str, arguments: &[&str]) -> String {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka").join(source);
+        let output = java(path.to_str().expect("UTF-8")).args(arguments).output().expect("java runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// The segments of partition 0 of a topic as they are now, in order.
+    pub fn segments(&self, topic: &str) -> Vec<Bytes> {
+        let partition = self.directory.path().join("data").join(format!("{topic}-0"));
+        let entries =
+            fs::read_dir(partition).expect("a directory").map(|entry| entry.expect("an entry").path());
+        let mut paths: Vec<_> =
+            entries.filter(|path| path.extension().is_some_and(|one| one == "log")).collect();
+        paths.sort();
+        paths.into_iter().map(|path| fs::read(path).expect("a file").into()).collect()
     }
 
     async fn client(&self) -> Client {

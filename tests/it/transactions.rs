@@ -1,5 +1,6 @@
 //! Transactions, from outside: what is marked, what is left out, and what bundles tell of one another.
 
+mod broker;
 mod follow;
 mod script;
 
@@ -13,8 +14,11 @@ use wal_indexer::proto::v1::fetch_request::FetchForm;
 use wal_indexer::proto::v1::record::Transaction;
 use wal_indexer::proto::v1::search_request::Order;
 
+use wal_indexer::restore::restore;
+use wal_indexer::store::KeyPrefix;
+
 use crate::read_back::serve;
-use crate::written::{Written, fixture};
+use crate::written::{Written, fixture, fixture_path};
 
 use script::{Script, State};
 
@@ -183,6 +187,9 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("nothing but a transaction", "a | a | a-"),
 ];
 
+/// What the bundles of `tests/fixtures/bundle/transactions` hold.
+const EARLIER: &str = "c c+ a . | b a . c c- | a- b+ .";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_count_as_the_next_marker_of_their_producer_says_in_whichever_segment_it_is() {
     for (what, events) in SCRIPTS {
@@ -321,6 +328,80 @@ async fn what_is_left_out_since_its_end_is_not_stored_is_said() {
     let found = written.run(&search);
     assert_eq!((found.out.lines().count(), found.err.contains("end is not stored")), (4, false), "{found:?}");
     assert_eq!(written.run(&fetch).json().len(), 5);
+}
+
+/// A store with the bundles of `script` as an earlier release made them: their manifests say nothing of transactions.
+fn earlier() -> Written {
+    let written = Written::new();
+    let folder = written.path("store/orders/3/0");
+    std::fs::create_dir_all(&folder).expect("a directory");
+    for entry in std::fs::read_dir(fixture_path("bundle/transactions")).expect("the fixtures are there") {
+        let bundle = entry.expect("an entry");
+        std::fs::copy(bundle.path(), folder.join(bundle.file_name())).expect("a copy");
+    }
+    written
+}
+
+async fn check_stored(written: &Written, script: &Script, what: &str) {
+    let asked = serve(written, async |address| {
+        let mut client = Connection::connect(&address).await.expect("a worker");
+        check(&mut client, &script.states(0..script.len()), script.end_of(script.len()), what).await;
+    });
+    // On the heap: tests have small stacks.
+    Box::pin(asked).await;
+    let verified = written.run(&["verify", "--all"]);
+    assert_eq!(verified.code, 0, "{what}: {verified:?}");
+}
+
+#[tokio::test]
+async fn bundles_of_an_earlier_release_tell_the_same() {
+    let script = Script::parse(EARLIER);
+    let written = earlier();
+    check_stored(&written, &script, "earlier").await;
+    // What is indexed again has a bundle, which stays as it was.
+    let listed = written.store().list(&KeyPrefix::all()).await.expect("a listing");
+    assert_eq!(listed.len(), 3);
+    for one in listed {
+        let out = written.path("restored");
+        let keys = [one.key];
+        let restored = restore(written.store(), &keys, &out, |_, _| {});
+        Box::pin(restored).await.expect("a segment");
+        let segment = std::fs::read(&out).expect("a file").into();
+        std::fs::remove_file(&out).expect("a file");
+        let receipt = Box::pin(written.put("kafka/script", &segment)).await;
+        assert!(receipt.partitions[0].stored.already_existed(), "it was there");
+    }
+    check_stored(&written, &script, "indexed again").await;
+}
+
+#[tokio::test]
+async fn a_later_release_ends_what_bundles_of_an_earlier_one_left_open() {
+    let (script, written) = (Script::parse(EARLIER), earlier());
+    let listed = written.store().list(&KeyPrefix::all()).await.expect("a listing");
+    std::fs::remove_file(written.file(&listed[2].key)).expect("it was there");
+    Box::pin(written.put("kafka/script", &script.segments(Format::Kafka)[2])).await;
+    check_stored(&written, &script, "the last one by this release").await;
+}
+
+/// Uncompressed values that are no text, so large that a few of them make a slice.
+#[tokio::test]
+async fn a_transaction_that_spans_slices_of_a_segment_ends_where_its_marker_is() {
+    let mut script = Script::parse("a . b a . a- b a b+ .");
+    script.pad(9 << 20);
+    let written = Written::new();
+    Box::pin(written.put("kafka/script", &script.segments(Format::Kafka)[0])).await;
+    let asked = serve(&written, async |address| {
+        let mut client = Connection::connect(&address).await.expect("a worker");
+        let count = |request: &mut v1::SearchRequest| request.count_only = true;
+        let (_, summary) = search(&mut client, Order::NewestFirstCommitted, count).await;
+        let states = script.states(0..1);
+        let committed = states.values().filter(|state| **state == State::Counts).count();
+        assert_eq!(summary.matched, committed as u64);
+        assert_eq!(summary.bundles_with_open_transactions, 1);
+        let (found, _) = search(&mut client, Order::OldestFirst, |_| ()).await;
+        assert_eq!(found, states);
+    });
+    Box::pin(asked).await;
 }
 
 #[tokio::test]

@@ -44,6 +44,7 @@ struct Event {
 pub struct Script {
     events: Vec<Event>,
     ends: Vec<i64>,
+    padding: usize,
 }
 
 impl Script {
@@ -101,6 +102,11 @@ impl Script {
         self.events.last().map_or(0, |event| event.offset + event.kind.offsets())
     }
 
+    /// Gives each value so many bytes more, which are no text, and leaves it uncompressed.
+    pub fn pad(&mut self, bytes: usize) {
+        self.padding = bytes;
+    }
+
     /// How many segments there are.
     pub fn len(&self) -> usize {
         self.ends.len()
@@ -135,7 +141,7 @@ impl Script {
     pub fn segments(&self, format: Format) -> Vec<Bytes> {
         let mut segments = vec![Vec::new(); self.len()];
         for event in &self.events {
-            event.write(format, &mut segments[event.segment]);
+            event.write(format, self.padding, &mut segments[event.segment]);
         }
         segments.into_iter().map(Bytes::from).collect()
     }
@@ -146,7 +152,7 @@ impl Script {
         self.events
             .iter()
             .filter(|event| takes(event.offset))
-            .for_each(|event| event.write(Format::Kafka, &mut bytes));
+            .for_each(|event| event.write(Format::Kafka, self.padding, &mut bytes));
         bytes
     }
 }
@@ -161,7 +167,7 @@ impl Kind {
 }
 
 impl Event {
-    fn write(&self, format: Format, out: &mut Vec<u8>) {
+    fn write(&self, format: Format, padding: usize, out: &mut Vec<u8>) {
         let last = self.offset + self.kind.offsets() - 1;
         let head = BatchHead {
             range: OffsetRange::new(self.offset, last),
@@ -180,7 +186,8 @@ impl Event {
             let (key, value) = match self.kind {
                 Kind::Data(..) => {
                     let parity = if offset % 2 == 0 { "even" } else { "odd" };
-                    (None, span(format!("line {offset} {parity}").as_bytes()))
+                    let line = format!("line {offset} {parity}").into_bytes();
+                    (None, span(&[line, vec![0xff; padding]].concat()))
                 }
                 // A version and a type; a version and the coordinator's epoch.
                 Kind::Control(kind) => {
@@ -191,7 +198,7 @@ impl Event {
             records.push(RecordSpans { offset, timestamp_ms, key, value, headers: 0..0 });
         }
         let batch = RecordBatch { bytes: bytes.into(), records, headers: Vec::new() };
-        let codec = if head.control { Codec::None } else { Codec::Gzip };
+        let codec = if head.control || padding > 0 { Codec::None } else { Codec::Gzip };
         let mut wire = Vec::new();
         kafka::encode(&head, &batch, codec, &mut wire).expect("a batch");
         match format {
