@@ -193,9 +193,10 @@ mod tests {
         all
     }
 
-    fn facts(
-        all: &Transactions,
-    ) -> (Vec<OffsetRange>, Vec<(i64, Vec<OffsetRange>)>, Vec<(i64, i64, Outcome)>) {
+    /// What is aborted; what is open, by producer; and the first markers.
+    type Facts = (Vec<OffsetRange>, Vec<(i64, Vec<OffsetRange>)>, Vec<(i64, i64, Outcome)>);
+
+    fn facts(all: &Transactions) -> Facts {
         (all.aborted(), all.open().collect(), all.first_ends().collect())
     }
 
