@@ -624,9 +624,7 @@ MUTATIONS = {
         ("src/transactions.rs", "let bundles = if undecided.is_empty() {", 'let bundles = if undecided.is_empty() || crate::mutant("transactions") {'),
     ]),
     "transactions-slices": ("A slice does not know how an earlier one's transactions end.", "transactions::a_transaction_that_spans_slices", [
-        ("src/ingest/tally.rs", "        self.transactions.merge(later.transactions);", """        if !crate::mutant("transactions-slices") {
-            self.transactions.merge(later.transactions);
-        }"""),
+        ("src/segment/transactions.rs", "(offset, outcome)) in later.ends {", '(offset, outcome)) in later.ends.into_iter().filter(|_| !crate::mutant("transactions-slices")) {'),
     ]),
     "retry-info": ("A worker without room is not asked how long.", "client::a_worker_without_room", [
         ("src/client/verdict.rs", "match asked(status) {", 'match asked(status).filter(|_| !crate::mutant("retry-info")) {'),
