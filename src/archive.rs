@@ -16,6 +16,7 @@ mod read;
 mod records;
 mod shelf;
 mod source;
+mod times;
 mod transactions;
 mod walk;
 

@@ -1,19 +1,23 @@
-//! What an operator no longer wants is deleted: whole bundles, chosen by their keys, oldest first.
+//! What an operator no longer wants is deleted: whole bundles, chosen by their offsets or times, oldest first.
 //!
-//! First a [`Plan`], which touches nothing; then [`Plan::apply`]. No bundle is opened: a key says which offsets and times its bundle
-//! covers, and an object whose name is no key is never seen here. Each log is deleted from its front, one bundle after the other, so
+//! First a [`Plan`], which touches nothing; then [`Plan::apply`]. A key says which offsets and times its bundle covers. A bundle is
+//! opened only where times decide and its key does not say them. An object whose name is no key is never seen here. Each log is deleted from its front, one bundle after the other, so
 //! that an end in the middle leaves no hole: the next run goes on there.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 
-use futures::StreamExt;
 use futures::stream;
+use futures::{StreamExt, TryStreamExt};
 
+use crate::archive::{ArchiveError, Shelf};
 use crate::ids::{LogId, TopicPartition};
 use crate::pace::Pace;
-use crate::registry::{self, Filter};
-use crate::store::{BundleKey, Deleted, Listed, Store, StoreError};
+use crate::registry::{self, Filter, Timed, Times};
+use crate::store::{Deleted, Listed, Store, StoreError};
+
+/// What is kept in memory of the times that are looked up.
+const SHELF_BYTES_MAX: u64 = 1 << 20;
 
 /// Logs that are deleted from side by side.
 const LOGS_AT_ONCE: usize = 16;
@@ -21,8 +25,8 @@ const LOGS_AT_ONCE: usize = 16;
 /// Where the line is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// Bundles whose latest record is older than this, in milliseconds since the Unix epoch. A bundle whose key says no times is never
-    /// older.
+    /// Bundles whose latest record is older than this, in milliseconds since the Unix epoch. A bundle whose records have no times is
+    /// never older, nor is one whose times are not known.
     BeforeMs(i64),
     /// Bundles whose last offset is below this.
     BelowOffset(i64),
@@ -30,10 +34,12 @@ pub enum Limit {
 
 impl Limit {
     /// Whether all of the bundle lies beyond it.
-    pub fn is_past(self, key: &BundleKey) -> bool {
+    pub fn is_past(self, bundle: &Timed) -> bool {
         match self {
-            Self::BeforeMs(limit_ms) => key.times_ms().is_some_and(|(_, latest_ms)| latest_ms < limit_ms),
-            Self::BelowOffset(limit) => key.range().last() < limit,
+            Self::BeforeMs(limit_ms) => {
+                bundle.times.range_ms().is_some_and(|(_, last_ms)| last_ms < limit_ms)
+            }
+            Self::BelowOffset(limit) => bundle.listed.key.range().last() < limit,
         }
     }
 }
@@ -64,21 +70,29 @@ pub struct LogPlan {
     /// Its incarnation.
     pub log_id: LogId,
     /// What goes, in the order in which it goes.
-    pub expired: Vec<Listed>,
+    pub expired: Vec<Timed>,
     /// What stays, in the same order.
-    pub kept: Vec<Listed>,
+    pub kept: Vec<Timed>,
 }
 
 impl LogPlan {
     /// How many of those that go lie behind one that stays, so that their offsets become a gap.
     pub fn behind_kept(&self) -> usize {
         let Some(first) = self.kept.first() else { return 0 };
-        self.expired.iter().filter(|one| one.key > first.key).count()
+        self.expired.iter().filter(|one| one.listed.key > first.listed.key).count()
     }
 
-    /// How many stay because their keys say no times.
+    /// How many of those that stay have records without times only.
     pub fn untimed(&self) -> usize {
-        self.kept.iter().filter(|one| one.key.times_ms().is_none()).count()
+        self.kept.iter().filter(|one| one.times == Times::Absent).count()
+    }
+
+    /// Those that stay and whose times are not known, with the reason.
+    pub fn unknown(&self) -> impl Iterator<Item = (&Listed, &str)> {
+        self.kept.iter().filter_map(|one| match &one.times {
+            Times::Unknown { why } => Some((&one.listed, why.as_str())),
+            Times::Range { .. } | Times::Absent => None,
+        })
     }
 }
 
@@ -106,9 +120,20 @@ pub struct Outcome {
     pub failures: Vec<StoreError>,
 }
 
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The store cannot be listed.
+    #[error(transparent)]
+    List(#[from] StoreError),
+    /// A bundle's times are in its manifest alone, and the store does not give it now.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+}
+
 impl Plan {
     /// Lists the bundles, and draws the line.
-    pub async fn new(store: &Store, scope: &Scope, limit: Limit) -> Result<Self, StoreError> {
+    pub async fn new(store: &Store, scope: &Scope, limit: Limit) -> Result<Self, PlanError> {
         let filter = Filter {
             topic: Some(scope.topic.clone()),
             // A narrower listing.
@@ -119,19 +144,27 @@ impl Plan {
         let is_wanted = |one: &Listed| {
             scope.partitions.is_empty() || scope.partitions.contains(&one.key.partition().partition())
         };
-        let bundles = registry::find(store, &filter).await?.bundles;
-        Ok(Self::of(bundles.into_iter().filter(is_wanted), limit))
+        let listed = registry::find(store, &filter).await?.bundles.into_iter().filter(is_wanted).collect();
+        let bundles: Vec<Timed> = match limit {
+            Limit::BeforeMs(_) => {
+                let shelf = Shelf::new(store.clone(), SHELF_BYTES_MAX);
+                registry::timed(&shelf, listed).try_collect().await?
+            }
+            Limit::BelowOffset(_) => listed.into_iter().map(Timed::by_key).collect(),
+        };
+        Ok(Self::of(bundles.into_iter(), limit))
     }
 
-    fn of(bundles: impl Iterator<Item = Listed>, limit: Limit) -> Self {
-        let mut by_log: BTreeMap<(TopicPartition, LogId), Vec<Listed>> = BTreeMap::new();
+    fn of(bundles: impl Iterator<Item = Timed>, limit: Limit) -> Self {
+        let mut by_log: BTreeMap<(TopicPartition, LogId), Vec<Timed>> = BTreeMap::new();
         for one in bundles {
-            let log = (one.key.partition().clone(), one.key.log_id().clone());
+            let key = &one.listed.key;
+            let log = (key.partition().clone(), key.log_id().clone());
             by_log.entry(log).or_default().push(one);
         }
         let logs = by_log.into_iter().map(|((partition, log_id), mut bundles)| {
-            bundles.sort_by(|a, b| a.key.cmp(&b.key));
-            let (expired, kept) = bundles.into_iter().partition(|one| limit.is_past(&one.key));
+            bundles.sort_by(|a, b| a.listed.key.cmp(&b.listed.key));
+            let (expired, kept) = bundles.into_iter().partition(|one| limit.is_past(one));
             LogPlan { partition, log_id, expired, kept }
         });
         Self { logs: logs.collect() }
@@ -140,7 +173,7 @@ impl Plan {
     /// What would go, and how many bytes.
     pub fn expired(&self) -> (u64, u64) {
         let expired = self.logs.iter().flat_map(|log| &log.expired);
-        expired.fold((0, 0), |(count, bytes), one| (count + 1, bytes + one.size_bytes))
+        expired.fold((0, 0), |(count, bytes), one| (count + 1, bytes + one.listed.size_bytes))
     }
 
     /// Deletes what the plan says, no more than so many bundles in a second. A bundle that cannot be deleted ends its log's turn; the
@@ -161,7 +194,7 @@ impl Plan {
 impl LogPlan {
     async fn apply(&self, store: &Store, pace: &Pace, progress: &impl Fn(Progress<'_>)) -> Outcome {
         let mut outcome = Outcome::default();
-        for (nth, one) in self.expired.iter().enumerate() {
+        for (nth, Timed { listed: one, .. }) in self.expired.iter().enumerate() {
             pace.wait(1).await;
             match store.delete(&one.key).await {
                 Ok(deleted) => {

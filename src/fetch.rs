@@ -122,11 +122,11 @@ pub async fn fetch(shelf: &Shelf, request: &Request) -> Result<Fetch, FetchError
     if request.offset < 0 {
         return Err(FetchError::NegativeOffset { offset: request.offset });
     }
-    let planning = log::find(shelf.store(), request);
+    let planning = log::find(shelf, request);
     let log = spans::stage(spans::plan(), async {
         let log = planning.await?;
         spans::listed(log.listed);
-        Ok::<_, StoreError>(log)
+        Ok::<_, FetchError>(log)
     });
     let log = log.await?;
     Ok(Fetch::new(shelf.clone(), request, log))

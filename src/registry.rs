@@ -1,9 +1,14 @@
-//! Which bundles there are: a LIST is the registry, and what keys say is enough to choose by. None is opened.
+//! Which bundles there are: a LIST is the registry, and what keys say is enough to choose by. Only [`find_timed`] opens bundles, and
+//! only those whose keys do not say their times.
+
+mod times;
 
 use std::collections::BTreeMap;
 
 use crate::ids::{LogId, OffsetRange, TopicPartition};
 use crate::store::{BundleKey, KeyHash, KeyPrefix, Listed, Store, StoreError};
+
+pub use times::{Timed, Times, find_timed, timed};
 
 /// Which bundles, and so which records, come into question. `None` leaves it open; ends are included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,8 +62,10 @@ pub struct Log {
     pub size_bytes: u64,
     /// From the first offset that one covers to the last.
     pub range: OffsetRange,
-    /// The earliest and the latest time; `None` where no key says one.
+    /// The earliest and the latest time that is known; `None` where none is.
     pub times_ms: Option<(i64, i64)>,
+    /// Bundles whose times are not known.
+    pub unknown_times: u64,
     /// Offsets in between that no bundle covers, ascending. What lies within a bundle its manifest says.
     pub gaps: Vec<Gap>,
     /// Offsets that a bundle and an earlier one cover both, by the order of their first offsets.
@@ -88,20 +95,20 @@ pub struct Overlap {
 }
 
 /// Sums bundles up by log, in the order of partition and log id.
-pub fn logs(bundles: &[Listed]) -> Vec<Log> {
-    let mut by_log: BTreeMap<_, Vec<&Listed>> = BTreeMap::new();
+pub fn logs(bundles: &[Timed]) -> Vec<Log> {
+    let mut by_log: BTreeMap<_, Vec<&Timed>> = BTreeMap::new();
     for one in bundles {
-        by_log.entry((one.key.partition(), one.key.log_id())).or_default().push(one);
+        by_log.entry((one.listed.key.partition(), one.listed.key.log_id())).or_default().push(one);
     }
     by_log.into_values().filter_map(Log::of).collect()
 }
 
 impl Log {
     /// `bundles` are those of one log.
-    fn of(mut bundles: Vec<&Listed>) -> Option<Self> {
-        bundles.sort_by_key(|one| (one.key.range(), one.key.hash()));
+    fn of(mut bundles: Vec<&Timed>) -> Option<Self> {
+        bundles.sort_by_key(|one| (one.listed.key.range(), one.listed.key.hash()));
         // The bundle that reaches furthest so far.
-        let mut furthest = &bundles.first()?.key;
+        let mut furthest = &bundles.first()?.listed.key;
         let mut log = Self {
             partition: furthest.partition().clone(),
             log_id: furthest.log_id().clone(),
@@ -109,13 +116,15 @@ impl Log {
             size_bytes: 0,
             range: furthest.range(),
             times_ms: None,
+            unknown_times: 0,
             gaps: Vec::new(),
             overlaps: Vec::new(),
         };
-        for (nth, Listed { key, size_bytes, .. }) in bundles.iter().enumerate() {
+        for (nth, Timed { listed: Listed { key, size_bytes, .. }, times }) in bundles.iter().enumerate() {
             log.bundles += 1;
             log.size_bytes += size_bytes;
-            let times = log.times_ms.into_iter().chain(key.times_ms());
+            log.unknown_times += u64::from(matches!(times, Times::Unknown { .. }));
+            let times = log.times_ms.into_iter().chain(times.range_ms());
             log.times_ms = times.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
             if nth > 0 {
                 log.compare(furthest, key);
@@ -157,6 +166,12 @@ impl Filter {
             (Some(partition), None) => KeyPrefix::partition(&partition),
             (None, _) => KeyPrefix::topic(topic),
         }
+    }
+
+    /// Whether a bundle with these times may hold what is asked for.
+    pub fn may_hold_times(&self, first_ms: i64, last_ms: i64) -> bool {
+        self.min_timestamp_ms.is_none_or(|min_ms| min_ms <= last_ms)
+            && self.max_timestamp_ms.is_none_or(|max_ms| first_ms <= max_ms)
     }
 
     /// Whether a bundle of this key may hold what is asked for.
@@ -205,14 +220,16 @@ mod tests {
             key_of("b", 5, 5, None),
         ];
         let listed: Vec<_> = {
-            let listed =
-                |key: &BundleKey| Listed { key: key.clone(), size_bytes: 10, e_tag: None, stored_at_ms: 0 };
+            let listed = |key: &BundleKey| {
+                let key = key.clone();
+                Timed::by_key(Listed { key, size_bytes: 10, e_tag: None, stored_at_ms: 0 })
+            };
             keys.iter().rev().map(listed).collect()
         };
         let logs = logs(&listed);
         assert_eq!(logs.iter().map(|log| log.log_id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         let (a, b) = (&logs[0], &logs[1]);
-        assert_eq!((a.bundles, a.size_bytes, a.times_ms), (5, 50, Some((40, 95))));
+        assert_eq!((a.bundles, a.size_bytes, a.times_ms, a.unknown_times), (5, 50, Some((40, 95)), 1));
         assert_eq!((a.range.first(), a.range.last()), (0, 69));
         let range = |first, last| OffsetRange::new(first, last).expect("a range");
         let gap = Gap { range: range(50, 59), before: keys[3].clone(), behind: keys[4].clone() };

@@ -187,6 +187,12 @@ MUTATIONS = {
     "10-fetch": ("What was read before is answered again.", "fetch::lesson_10", [
         ("src/fetch/window.rs", "if versions.iter().any(|other| other.item == version.item) {", 'if !crate::mutant("10-fetch") && versions.iter().any(|other| other.item == version.item) {'),
     ]),
+    "times-of-key": ("Bundles whose keys have zeros are taken for timeless.", "times::a_listing_says times::what_is_older times::of_logs_stored", [
+        ("src/archive/times.rs", "        let kept = Kept::new(self.memory(), listed);", '''        if crate::mutant("times-of-key") {
+            return Ok(None);
+        }
+        let kept = Kept::new(self.memory(), listed);'''),
+    ]),
     "fetch-order": ("A block's records are answered as soon as it is read.", "fetch::lesson_10", [
         ("src/fetch/answer.rs", "self.window.take_before(self.next_to_come())", 'self.window.take_before(self.next_to_come().filter(|_| !crate::mutant("fetch-order")))'),
     ]),
@@ -227,19 +233,19 @@ MUTATIONS = {
         ("src/cli/search/follow.rs", "!shown.contains(record.offset.cast_unsigned())", 'crate::mutant("query-follow") || !shown.contains(record.offset.cast_unsigned())'),
     ]),
     "expire-time": ("A bundle is as old as its first record.", "expire::only_bundles", [
-        ("src/expire.rs", "is_some_and(|(_, latest_ms)| latest_ms < limit_ms)", 'is_some_and(|(first_ms, latest_ms)| if crate::mutant("expire-time") { first_ms } else { latest_ms } < limit_ms)'),
+        ("src/expire.rs", "is_some_and(|(_, last_ms)| last_ms < limit_ms)", 'is_some_and(|(first_ms, last_ms)| (if crate::mutant("expire-time") { first_ms } else { last_ms }) < limit_ms)'),
     ]),
     "expire-offset": ("One bundle too many goes: the one that the line runs through.", "expire::only_bundles", [
-        ("src/expire.rs", "Self::BelowOffset(limit) => key.range().last() < limit,", 'Self::BelowOffset(limit) => (if crate::mutant("expire-offset") { key.range().first() } else { key.range().last() }) < limit,'),
+        ("src/expire.rs", "Self::BelowOffset(limit) => bundle.listed.key.range().last() < limit,", 'Self::BelowOffset(limit) => (if crate::mutant("expire-offset") { bundle.listed.key.range().first() } else { bundle.listed.key.range().last() }) < limit,'),
     ]),
-    "expire-untimed": ("A bundle whose key says no times is older than any time.", "expire::bundles_without_times", [
-        ("src/expire.rs", "Self::BeforeMs(limit_ms) => key", 'Self::BeforeMs(_) if crate::mutant("expire-untimed") && key.times_ms().is_none() => true,\n            Self::BeforeMs(limit_ms) => key'),
+    "expire-untimed": ("A bundle whose records have no times is older than any time.", "expire::bundles_without_times", [
+        ("src/expire.rs", "            Self::BeforeMs(limit_ms) =>", '            Self::BeforeMs(_) if crate::mutant("expire-untimed") && bundle.times == Times::Absent => true,\n            Self::BeforeMs(limit_ms) =>'),
     ]),
     "expire-name": ("A name that is nearly a key is taken for one.", "expire::only_bundles", [
         ("src/store/key.rs", "        if canonical != key {", '        if canonical != key && !crate::mutant("expire-name") {'),
     ]),
     "expire-order": ("The newest goes first.", "expire::a_bundle_that_cannot_be_deleted", [
-        ("src/expire.rs", "            bundles.sort_by(|a, b| a.key.cmp(&b.key));", '            bundles.sort_by(|a, b| if crate::mutant("expire-order") { b.key.cmp(&a.key) } else { a.key.cmp(&b.key) });'),
+        ("src/expire.rs", "            bundles.sort_by(|a, b| a.listed.key.cmp(&b.listed.key));", '            bundles.sort_by(|a, b| if crate::mutant("expire-order") { b.listed.key.cmp(&a.listed.key) } else { a.listed.key.cmp(&b.listed.key) });'),
     ]),
     "expire-on": ("A failure is passed over, and the next bundle goes.", "expire::a_bundle_that_cannot_be_deleted", [
         ("src/expire.rs", "                    outcome.failures.push(error);\n                    break;", '                    outcome.failures.push(error);\n                    if !crate::mutant("expire-on") {\n                        break;\n                    }'),

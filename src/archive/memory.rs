@@ -43,6 +43,8 @@ pub(super) enum Part {
     Block { position: u64 },
     /// The facts of its transactions, where these were found in its frames.
     Transactions,
+    /// The times of its records, where its key does not say them.
+    Times,
 }
 
 /// What is kept, of all bundles.

@@ -28,6 +28,11 @@ impl Shelf {
         &self.store
     }
 
+    /// What is kept.
+    pub(super) fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
     /// How many bytes are kept.
     pub fn bytes(&self) -> u64 {
         self.memory.bytes()

@@ -6,13 +6,13 @@ use std::num::NonZeroU64;
 
 use serde::Serialize;
 
-use super::store::{StoreArgs, exit_of_store};
+use super::store::{StoreArgs, exit_of_archive, exit_of_store};
 use super::text::one_line;
 use super::{CliError, Exit, output, runtime, stderr, when};
-use crate::expire::{Limit, LogPlan, Outcome, Plan, Progress, Scope};
+use crate::expire::{Limit, LogPlan, Outcome, Plan, PlanError, Progress, Scope};
 use crate::ids::LogId;
-use crate::registry::{self, Log};
-use crate::store::{Deleted, Listed, Store};
+use crate::registry::{self, Log, Timed};
+use crate::store::{Deleted, Store};
 
 /// Delete the bundles of a topic that lie wholly before a time or an offset.
 ///
@@ -35,8 +35,8 @@ pub struct ExpireArgs {
     log_id: Option<String>,
 
     /// What is older: 2024-05-01, 2024-05-01T12:00:00Z, milliseconds since the epoch, or an age: 12h, 30d. A bundle counts by its latest record;
-    /// one whose records have no times stays.
-    #[arg(long, group = "limit", value_name = "TIME", value_parser = when::parse)]
+    /// one whose records have no times stays, and so does one whose times cannot be read.
+    #[arg(long, group = "limit", value_name = "TIME", value_parser = when::parse, allow_negative_numbers = true)]
     before: Option<i64>,
 
     /// What lies below this offset: a bundle counts by its last one.
@@ -71,8 +71,10 @@ struct LogLine<'a> {
     log_id: &'a str,
     expired: Option<Sum>,
     kept: Option<Sum>,
-    /// Of those that stay: keys without times.
+    /// Of those that stay: without a record that has a time.
     kept_untimed: usize,
+    /// Of those that stay: their times are not known, since they cannot be read.
+    kept_unknown: usize,
     /// Of those that go: behind one that stays.
     expired_behind_kept: usize,
 }
@@ -122,7 +124,8 @@ pub fn run(args: &ExpireArgs) -> Result<(), CliError> {
     let store = args.store.open()?;
     let runtime = runtime()?;
     let plan = runtime.block_on(Plan::new(&store, &args.scope(), args.limit()?));
-    let plan = plan.map_err(|error| CliError::new(exit_of_store(&error), "cannot list", &error))?;
+    let plan = plan.map_err(no_plan)?;
+    note_unknown(&plan)?;
     args.print_plan(&plan, &store)?;
     // What is being deleted is deleted to its end, also where nobody can be told of it.
     let told = RefCell::new(Ok(()));
@@ -136,13 +139,33 @@ pub fn run(args: &ExpireArgs) -> Result<(), CliError> {
         false => Outcome::default(),
     };
     note(args.tell_summary(&plan, &outcome));
-    match outcome.failures.first() {
-        None => told.into_inner().map_err(|error| CliError::new(Exit::Failed, "standard output", &error)),
-        Some(error) => {
-            let what = format!("incomplete: {} left", bundles(outcome.left));
-            Err(CliError::new(exit_of_store(error), &what, error))
+    if let Some(error) = outcome.failures.first() {
+        let what = format!("incomplete: {} left", bundles(outcome.left));
+        return Err(CliError::new(exit_of_store(error), &what, error));
+    }
+    told.into_inner().map_err(|error| CliError::new(Exit::Failed, "standard output", &error))?;
+    match plan.logs.iter().map(|log| log.unknown().count() as u64).sum() {
+        0 => Ok(()),
+        count => {
+            let line = format!("{} kept, since their times cannot be read", bundles(count));
+            Err(CliError::because(Exit::Corrupt, line))
         }
     }
+}
+
+fn no_plan(error: PlanError) -> CliError {
+    let exit = match &error {
+        PlanError::List(error) => exit_of_store(error),
+        PlanError::Archive(error) => exit_of_archive(error),
+    };
+    CliError::new(exit, "cannot list", &error)
+}
+
+/// Names the bundles that stay because nobody can say how old they are.
+fn note_unknown(plan: &Plan) -> Result<(), CliError> {
+    let mut unknown = plan.logs.iter().flat_map(LogPlan::unknown);
+    let line = |why: &str| format!("stays, since its times cannot be read: {}", one_line(why));
+    unknown.try_for_each(|(_, why)| output::note(&line(why)))
 }
 
 impl ExpireArgs {
@@ -184,7 +207,7 @@ impl ExpireArgs {
         print_table(plan)
     }
 
-    fn print_bundle(&self, one: &Listed) -> Result<(), CliError> {
+    fn print_bundle(&self, Timed { listed: one, .. }: &Timed) -> Result<(), CliError> {
         let (expires, size_bytes) = (one.key.to_string(), one.size_bytes);
         match self.json {
             true => output::json_line(&BundleLine { expires, size_bytes }),
@@ -250,7 +273,7 @@ fn tell_json(value: &impl Serialize) -> io::Result<()> {
 }
 
 impl Sum {
-    fn of(bundles: &[Listed]) -> Option<Self> {
+    fn of(bundles: &[Timed]) -> Option<Self> {
         let log = sum(bundles)?;
         let (min_timestamp_ms, max_timestamp_ms) = log.times_ms.unzip();
         Some(Self {
@@ -260,8 +283,8 @@ impl Sum {
             last_offset: log.range.last(),
             min_timestamp_ms,
             max_timestamp_ms,
-            first_key: bundles.first()?.key.to_string(),
-            last_key: bundles.last()?.key.to_string(),
+            first_key: bundles.first()?.listed.key.to_string(),
+            last_key: bundles.last()?.listed.key.to_string(),
         })
     }
 }
@@ -275,13 +298,14 @@ impl<'a> LogLine<'a> {
             expired: Sum::of(&log.expired),
             kept: Sum::of(&log.kept),
             kept_untimed: log.untimed(),
+            kept_unknown: log.unknown().count(),
             expired_behind_kept: log.behind_kept(),
         }
     }
 }
 
 /// The bundles of one log, summed up.
-fn sum(bundles: &[Listed]) -> Option<Log> {
+fn sum(bundles: &[Timed]) -> Option<Log> {
     registry::logs(bundles).into_iter().next()
 }
 
@@ -317,8 +341,11 @@ fn bundles(count: u64) -> String {
 
 /// What may surprise.
 fn notes(log: &LogPlan) -> String {
-    let notes =
-        [(log.untimed(), "stay, having no times"), (log.behind_kept(), "go from behind one that stays")];
+    let notes = [
+        (log.untimed(), "stay, having no times"),
+        (log.unknown().count(), "stay, since their times cannot be read"),
+        (log.behind_kept(), "go from behind one that stays"),
+    ];
     let told = notes.into_iter().filter(|(count, _)| *count > 0);
     told.map(|(count, what)| format!("{what}: {count}")).collect::<Vec<_>>().join("; ")
 }

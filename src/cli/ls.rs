@@ -4,17 +4,20 @@ use clap::builder::NonEmptyStringValueParser;
 use futures::TryStreamExt;
 
 use super::place::{Place, PlaceArgs};
-use super::store::exit_of_store;
+use super::store::{exit_of_archive, exit_of_store};
 use super::text::{of, one_line};
 use super::{CliError, Exit, output, runtime};
 use crate::ids::LogId;
 use crate::proto::v1;
-use crate::registry::{self, Filter, Log};
+use crate::registry::{self, Filter, Log, Timed, Times};
 use crate::rpc::search::listed;
 use crate::store::Listed;
 
 /// How many gaps of a log are shown; all are counted.
 const GAPS_SHOWN_MAX: usize = 3;
+
+/// How many bundles are named whose times are not known.
+const UNKNOWN_SHOWN_MAX: usize = 10;
 
 /// How many of the logs are named that `--log-id` leaves out.
 const LOGS_SHOWN_MAX: usize = 10;
@@ -67,6 +70,7 @@ pub fn run(args: &LsArgs) -> Result<(), CliError> {
         let of = of(args.topic.as_deref(), args.partition);
         return output::note(&format!("no bundles{of} in {}", place.name()));
     }
+    note_unknown_times(&bundles)?;
     if args.json {
         return bundles.iter().try_for_each(output::json_line);
     }
@@ -115,9 +119,10 @@ async fn list(
 ) -> Result<Vec<v1::ListBundlesResponse>, CliError> {
     match place {
         Place::Store(shelf) => {
-            let found = registry::find(shelf.store(), &args.filter(log_id)).await;
+            let found = registry::find_timed(shelf, &args.filter(log_id)).await;
             let found = found.map_err(|error| CliError::new(exit_of_store(&error), "cannot list", &error))?;
-            Ok(found.bundles.iter().map(|one| listed(shelf.store(), one)).collect())
+            let bundles = found.map_ok(|one| listed(shelf.store(), &one)).try_collect().await;
+            bundles.map_err(|error| CliError::new(exit_of_archive(&error), "cannot list", &error))
         }
         Place::Worker(worker) => {
             let asked = worker.ask(async |client| client.list_bundles(args.request(log_id)).await);
@@ -127,11 +132,29 @@ async fn list(
     }
 }
 
-/// The bundle as it stands in a LIST: its key says all but its size.
-fn from_wire(message: &v1::ListBundlesResponse) -> Result<Listed, CliError> {
+/// Names the bundles whose times are not known: they are listed all the same.
+fn note_unknown_times(bundles: &[v1::ListBundlesResponse]) -> Result<(), CliError> {
+    let mut unknown = bundles.iter().filter(|one| !one.times_unknown.is_empty());
+    let shown = unknown.by_ref().take(UNKNOWN_SHOWN_MAX);
+    shown.into_iter().try_for_each(|one| {
+        output::note(&format!("its times are not known: {}", one_line(&one.times_unknown)))
+    })?;
+    match unknown.count() {
+        0 => Ok(()),
+        more => output::note(&format!("and the times of {more} more bundles are not known")),
+    }
+}
+
+/// The bundle as it stands in a LIST, with its times: its key says all but these and its size.
+fn from_wire(message: &v1::ListBundlesResponse) -> Result<Timed, CliError> {
     let bundle = message.bundle.clone().unwrap_or_default();
     let key = bundle.key.parse().map_err(|error| CliError::new(Exit::Failed, &bundle.key, &error))?;
-    Ok(Listed { key, size_bytes: bundle.size_bytes, e_tag: Some(bundle.e_tag), stored_at_ms: 0 })
+    let times = match message.times_unknown.as_str() {
+        "" => bundle.min_timestamp_ms.zip(bundle.max_timestamp_ms).into(),
+        why => Times::Unknown { why: why.to_owned() },
+    };
+    let listed = Listed { key, size_bytes: bundle.size_bytes, e_tag: Some(bundle.e_tag), stored_at_ms: 0 };
+    Ok(Timed { listed, times })
 }
 
 fn print_logs(logs: &[Log]) -> Result<(), CliError> {
@@ -144,13 +167,22 @@ fn print_logs(logs: &[Log]) -> Result<(), CliError> {
             one_line(log.log_id.as_str()).into_owned(),
             log.bundles.to_string(),
             format!("{}..{}", log.range.first(), log.range.last()),
-            output::time_ms(from),
-            output::time_ms(to),
+            time_or_unknown(from, log.unknown_times > 0),
+            time_or_unknown(to, log.unknown_times > 0),
             output::bytes(log.size_bytes),
             gaps(log),
         ]);
     }
     output::line(&table.trim_fmt())
+}
+
+/// A time; with a `?` where more than is known may lie beyond it.
+fn time_or_unknown(ms: Option<i64>, is_unknown: bool) -> String {
+    match (ms, is_unknown) {
+        (None, true) => "?".to_owned(),
+        (Some(_), true) => format!("{}?", output::time_ms(ms)),
+        (_, false) => output::time_ms(ms),
+    }
 }
 
 /// Logs and their offsets: `orders/3 log 0, offsets 0..2; …`.
@@ -187,13 +219,13 @@ fn gaps(log: &Log) -> String {
 fn print_bundles(bundles: &[v1::ListBundlesResponse]) -> Result<(), CliError> {
     let mut table = output::table(&["partition", "log", "offsets", "from", "to", "size", "key"], &[5]);
     for one in bundles {
-        let bundle = one.bundle.clone().unwrap_or_default();
+        let (bundle, is_unknown) = (one.bundle.clone().unwrap_or_default(), !one.times_unknown.is_empty());
         table.add_row([
             format!("{}/{}", one_line(&one.topic), one.partition),
             one_line(&one.log_id).into_owned(),
             format!("{}..{}", bundle.base_offset, bundle.last_offset),
-            output::time_ms(bundle.min_timestamp_ms),
-            output::time_ms(bundle.max_timestamp_ms),
+            time_or_unknown(bundle.min_timestamp_ms, is_unknown),
+            time_or_unknown(bundle.max_timestamp_ms, is_unknown),
             output::bytes(bundle.size_bytes),
             bundle.key,
         ]);

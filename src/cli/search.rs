@@ -59,11 +59,11 @@ pub struct SearchArgs {
     max_offset: Option<i64>,
 
     /// Only from this time on: 2024-05-01, 2024-05-01T12:00:00Z, milliseconds or seconds since the epoch, or an age: 30s, 15m, 2h, 7d.
-    #[arg(long, env = "WAL_INDEXER_SINCE", value_name = "TIME", value_parser = when::parse)]
+    #[arg(long, env = "WAL_INDEXER_SINCE", value_name = "TIME", value_parser = when::parse, allow_negative_numbers = true)]
     since: Option<i64>,
 
     /// Only up to this time, inclusive; written as --since is.
-    #[arg(long, env = "WAL_INDEXER_UNTIL", value_name = "TIME", value_parser = when::parse)]
+    #[arg(long, env = "WAL_INDEXER_UNTIL", value_name = "TIME", value_parser = when::parse, allow_negative_numbers = true)]
     until: Option<i64>,
 
     /// How many records to show, at most.

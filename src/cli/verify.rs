@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::store::{self, StoreArgs, exit_of_archive, exit_of_store};
 use super::text::one_line;
 use super::{CliError, Exit, output, runtime};
-use crate::registry::{self, Filter, Log};
+use crate::registry::{self, Filter, Log, Timed};
 use crate::store::{BundleKey, Listed, Store, StoreError};
 use crate::verify::{self, Checked, Finding, Outcome, Progress, Scrub, VerifyError};
 
@@ -106,6 +106,7 @@ pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
             .map_err(|error| CliError::new(exit(&error), "cannot verify", &error))
     })?;
     if args.all {
+        let listed: Vec<_> = listed.into_iter().map(Timed::by_key).collect();
         registry::logs(&listed).iter().try_for_each(|log| print_borders(args.json, log))?;
     }
     if !args.json {

@@ -21,7 +21,7 @@ fn parse_at(text: &str, now_ms: i64) -> Result<i64, String> {
         return Ok(if is_seconds { ms.saturating_mul(1_000) } else { ms });
     }
     if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
-        return Ok((time.unix_timestamp_nanos() / 1_000_000) as i64);
+        return Ok(time.unix_timestamp_nanos().div_euclid(1_000_000) as i64);
     }
     if let Ok(day) = Date::parse(text, format_description!("[year]-[month]-[day]")) {
         return Ok(day.midnight().assume_utc().unix_timestamp() * 1_000);
@@ -49,6 +49,7 @@ mod tests {
             ("2024-05-01T12:00:00Z", now),
             ("2024-05-01T14:00:00.25+02:00", now + 250),
             ("1714564800000", now),
+            ("1969-12-31T23:59:59.9985Z", -2),
             ("-5", -5),
             ("1714564800", now),
             ("-1714564800", -now),

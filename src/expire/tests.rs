@@ -4,23 +4,24 @@ use url::Url;
 
 use super::*;
 use crate::ids::OffsetRange;
-use crate::store::KeyHash;
+use crate::store::{BundleKey, KeyHash};
 
-fn one(partition: i32, log_id: &str, offsets: (i64, i64), times: Option<(i64, i64)>) -> Listed {
+fn one(partition: i32, log_id: &str, offsets: (i64, i64), times: Option<(i64, i64)>) -> Timed {
     let (partition, log_id) = (TopicPartition::new("t", partition).expect("a name"), LogId::new(log_id));
     let hash = KeyHash::new(&[3; 32], &log_id, &partition).hash16();
     let range = OffsetRange::new(offsets.0, offsets.1).expect("a range");
     let key = BundleKey::new(partition, log_id, range, times, hash).expect("a key");
-    Listed { key, size_bytes: 10, e_tag: None, stored_at_ms: 0 }
+    Timed { listed: Listed { key, size_bytes: 10, e_tag: None, stored_at_ms: 0 }, times: times.into() }
 }
 
-fn ranges(bundles: &[Listed]) -> Vec<(i64, i64)> {
-    bundles.iter().map(|one| (one.key.range().first(), one.key.range().last())).collect()
+fn ranges(bundles: &[Timed]) -> Vec<(i64, i64)> {
+    let ranges = bundles.iter().map(|one| one.listed.key.range());
+    ranges.map(|range| (range.first(), range.last())).collect()
 }
 
 #[test]
 fn a_bundle_is_past_a_limit_only_with_its_last_record() {
-    let key = one(0, "", (10, 19), Some((1_000, 2_000))).key;
+    let bundle = one(0, "", (10, 19), Some((1_000, 2_000)));
     for (is_past, limit) in [
         (false, Limit::BeforeMs(1_500)),
         (false, Limit::BeforeMs(2_000)),
@@ -29,11 +30,15 @@ fn a_bundle_is_past_a_limit_only_with_its_last_record() {
         (false, Limit::BelowOffset(19)),
         (true, Limit::BelowOffset(20)),
     ] {
-        assert_eq!(limit.is_past(&key), is_past, "{limit:?}");
+        assert_eq!(limit.is_past(&bundle), is_past, "{limit:?}");
     }
-    let untimed = one(0, "", (10, 19), None).key;
+    let untimed = one(0, "", (10, 19), None);
     assert!(!Limit::BeforeMs(i64::MAX).is_past(&untimed));
     assert!(Limit::BelowOffset(20).is_past(&untimed));
+    let unknown = Timed { times: Times::Unknown { why: "damaged".to_owned() }, ..untimed };
+    assert!(!Limit::BeforeMs(i64::MAX).is_past(&unknown));
+    let before_1970 = one(0, "", (10, 19), Some((-5, -2)));
+    assert!(Limit::BeforeMs(-1).is_past(&before_1970) && !Limit::BeforeMs(-2).is_past(&before_1970));
 }
 
 #[test]

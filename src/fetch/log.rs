@@ -3,11 +3,13 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use crate::ids::{LogId, OffsetRange};
-use crate::registry::{self, Filter};
-use crate::store::{Listed, Store, StoreError};
+use futures::TryStreamExt;
 
-use super::Request;
+use super::{FetchError, Request};
+use crate::archive::Shelf;
+use crate::ids::{LogId, OffsetRange};
+use crate::registry::{self, Filter, Timed};
+use crate::store::{BundleKey, Listed};
 
 /// How many other logs of a partition an answer names.
 pub const OTHER_LOGS_MAX: usize = 100;
@@ -31,19 +33,20 @@ pub(super) struct Log {
 }
 
 /// Finds the log that is asked for, or the one that was stored to last.
-pub(super) async fn find(store: &Store, request: &Request) -> Result<Found, StoreError> {
+pub(super) async fn find(shelf: &Shelf, request: &Request) -> Result<Found, FetchError> {
     let filter = Filter {
         topic: Some(request.partition.topic().to_owned()),
         partition: Some(request.partition.partition()),
         ..Filter::default()
     };
-    let bundles = registry::find(store, &filter).await?.bundles;
+    let bundles = registry::find(shelf.store(), &filter).await?.bundles;
     let (listed, mut by_log) = (bundles.len(), BTreeMap::<LogId, Vec<Listed>>::new());
     for one in bundles {
         by_log.entry(one.key.log_id().clone()).or_default().push(one);
     }
     let mut logs: Vec<_> = by_log.into_iter().map(|(log_id, bundles)| Log { log_id, bundles }).collect();
-    logs.sort_by_cached_key(|log| Reverse((log.last_stored(), log.log_id.clone())));
+    let looked_up = times_where_they_decide(shelf, &logs).await?;
+    logs.sort_by_cached_key(|log| Reverse((log.last_stored(&looked_up), log.log_id.clone())));
     let nth = match &request.log_id {
         Some(wanted) => logs.iter().position(|log| log.log_id == *wanted),
         None => (!logs.is_empty()).then_some(0),
@@ -56,12 +59,35 @@ pub(super) async fn find(store: &Store, request: &Request) -> Result<Found, Stor
     Ok(Found { log, others: others.take(OTHER_LOGS_MAX).collect(), listed })
 }
 
+/// The latest times of bundles whose keys do not say them.
+type LatestTimes = BTreeMap<BundleKey, i64>;
+
+/// Looks up the times that decide which log was stored to last: those of the last bundles of logs that were stored to at the same time.
+async fn times_where_they_decide(shelf: &Shelf, logs: &[Log]) -> Result<LatestTimes, FetchError> {
+    let last_ms = |log: &Log| log.bundles.iter().map(|one| one.stored_at_ms).max();
+    let newest_ms = logs.iter().filter_map(last_ms).max();
+    let newest: Vec<_> = logs.iter().filter(|log| last_ms(log) == newest_ms).collect();
+    let mut looked_up = LatestTimes::new();
+    if newest.len() < 2 {
+        return Ok(looked_up);
+    }
+    let bundles = newest.iter().flat_map(|log| &log.bundles);
+    let last = bundles.filter(|one| Some(one.stored_at_ms) == newest_ms && one.key.times_ms().is_none());
+    let mut timed = registry::timed(shelf, last.cloned().collect());
+    while let Some(Timed { listed, times }) = timed.try_next().await? {
+        looked_up.extend(times.range_ms().map(|(_, max_ms)| (listed.key, max_ms)));
+    }
+    Ok(looked_up)
+}
+
 impl Log {
     /// What tells the log that is in use from older ones: when the store took its last bundle. Stores count in seconds at worst, so where
     /// two logs' times are the same the times of records decide, which count no further than to when they were stored.
-    fn last_stored(&self) -> Option<(i64, Option<i64>, i64)> {
+    fn last_stored(&self, looked_up: &LatestTimes) -> Option<(i64, Option<i64>, i64)> {
         let stored = self.bundles.iter().map(|one| {
-            let latest_ms = one.key.times_ms().map(|(_, max_ms)| max_ms.min(one.stored_at_ms));
+            let of_key = one.key.times_ms().map(|(_, max_ms)| max_ms);
+            let latest_ms = of_key.or_else(|| looked_up.get(&one.key).copied());
+            let latest_ms = latest_ms.map(|max_ms| max_ms.min(one.stored_at_ms));
             (one.stored_at_ms, latest_ms, one.key.range().last())
         });
         stored.max()

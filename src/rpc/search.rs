@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::time::Instant;
 
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 use tracing::warn;
 
@@ -20,9 +20,9 @@ use crate::ids::{LogId, TopicPartition};
 use crate::index::{Order, Query};
 use crate::proto::v1;
 use crate::proto::v1::search_service_server::SearchService;
-use crate::registry::{self, Filter};
+use crate::registry::{self, Filter, Timed, Times};
 use crate::search::{self, Found, Searcher, Summary};
-use crate::store::{self, Listed, Store};
+use crate::store::{self, Store};
 use crate::transactions::{Isolation, TransactionState};
 use crate::wording;
 
@@ -83,13 +83,19 @@ impl SearchService for Reader {
         request: Request<v1::ListBundlesRequest>,
     ) -> Result<Response<Self::ListBundlesStream>, Status> {
         let filter = list_filter(request.into_inner())?;
-        let found = registry::find(self.shelf().store(), &filter).await.map_err(|error| {
+        let found = registry::find_timed(self.shelf(), &filter).await.map_err(|error| {
             warn!(error = wording::chain(&error), "listing failed");
             status::of_store(&error)
         })?;
         let store = self.shelf().store().clone();
-        let bundles = found.bundles.into_iter().map(move |one| Ok(listed(&store, &one)));
-        Ok(Response::new(stream::iter(bundles).boxed()))
+        let bundles = found.map(move |one| match one {
+            Ok(one) => Ok(listed(&store, &one)),
+            Err(error) => {
+                warn!(error = wording::chain(&error), "listing failed");
+                Err(status::of_archive(&error))
+            }
+        });
+        Ok(Response::new(bundles.boxed()))
     }
 }
 
@@ -199,9 +205,10 @@ fn record_of(
     }
 }
 
-/// A listed bundle on the wire: what LIST and key say of it. Its counts and checksums stand in its manifest, which is not opened.
-pub fn listed(store: &Store, listed: &Listed) -> v1::ListBundlesResponse {
+/// A listed bundle on the wire: what LIST and key say of it, and its times. Its counts and checksums stand in its manifest.
+pub fn listed(store: &Store, Timed { listed, times }: &Timed) -> v1::ListBundlesResponse {
     let key = &listed.key;
+    let (min_timestamp_ms, max_timestamp_ms) = times.range_ms().unzip();
     let bundle = v1::Bundle {
         key: key.to_string(),
         url: store.url_of(key),
@@ -209,8 +216,8 @@ pub fn listed(store: &Store, listed: &Listed) -> v1::ListBundlesResponse {
         e_tag: listed.e_tag.clone().unwrap_or_default(),
         base_offset: key.range().first(),
         last_offset: key.range().last(),
-        min_timestamp_ms: key.times_ms().map(|(min, _)| min),
-        max_timestamp_ms: key.times_ms().map(|(_, max)| max),
+        min_timestamp_ms,
+        max_timestamp_ms,
         ..v1::Bundle::default()
     };
     v1::ListBundlesResponse {
@@ -218,6 +225,10 @@ pub fn listed(store: &Store, listed: &Listed) -> v1::ListBundlesResponse {
         partition: key.partition().partition(),
         log_id: key.log_id().as_str().to_owned(),
         bundle: Some(bundle),
+        times_unknown: match times {
+            Times::Unknown { why } => why.clone(),
+            Times::Range { .. } | Times::Absent => String::new(),
+        },
     }
 }
 

@@ -5,7 +5,9 @@
 
 mod read;
 
-pub use read::{invalid, of_fetch, of_name, of_partition, of_query, of_search, of_store, reader_silent};
+pub use read::{
+    invalid, of_archive, of_fetch, of_name, of_partition, of_query, of_search, of_store, reader_silent,
+};
 
 use std::collections::HashMap;
 use std::error::Error;

@@ -126,7 +126,7 @@ pub enum ParseKeyError {
 
 impl BundleKey {
     /// `times_ms` are the smallest and the greatest timestamp of the data records, milliseconds since the Unix epoch;
-    /// absent or negative ones are written as zeros, and such a bundle is in every time range.
+    /// absent or negative ones are written as zeros, and such a bundle is in every time range: its manifest knows more.
     pub fn new(
         partition: TopicPartition,
         log_id: LogId,
@@ -163,7 +163,7 @@ impl BundleKey {
         self.range
     }
 
-    /// The smallest and the greatest timestamp in milliseconds; `None`: may hold any time.
+    /// The smallest and the greatest timestamp in milliseconds; `None`: the key has zeros, and the bundle may hold any time.
     pub fn times_ms(&self) -> Option<(i64, i64)> {
         self.times_ms
     }

@@ -57,6 +57,7 @@ mod storefaults;
 mod stores;
 mod sweep;
 mod tidy;
+mod times;
 mod traces;
 mod transactions;
 mod truth;

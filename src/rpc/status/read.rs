@@ -71,6 +71,11 @@ pub fn of_store(error: &StoreError) -> Status {
     store_verdict(error).into_status(error)
 }
 
+/// What a caller is told where a bundle cannot be read.
+pub fn of_archive(error: &ArchiveError) -> Status {
+    archive_verdict(error).into_status(error)
+}
+
 /// What a caller is told whose request does not read, for a reason that is no error of the library's.
 pub fn invalid(reason: &'static str, message: String) -> Status {
     let details = ErrorDetails::with_error_info(reason, DOMAIN, []);
