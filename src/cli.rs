@@ -146,7 +146,7 @@ pub fn main() -> ExitCode {
         Command::Health(args) => health::run(args),
     };
     otlp.into_iter().for_each(Otlp::end);
-    match result {
+    match output::end(result) {
         Ok(()) => {
             stderr::flush();
             ExitCode::SUCCESS

@@ -73,10 +73,14 @@ pub struct FetchArgs {
     #[arg(long, env = "WAL_INDEXER_FOLLOW", conflicts_with = "kafka_batches")]
     follow: bool,
 
-    /// Print records as protobuf JSON, one a line, and last the rest of the answer: nextOffset, logId, conflicts,
-    /// otherLogs, openTransactionOffset.
+    /// Print JSON: records, one a line, with keys, values and headers as JSON or text where they are; and last the rest of the answer:
+    /// nextOffset, logId, conflicts, otherLogs, openTransactionOffset.
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
+
+    /// With --json: print keys, values and headers in base64, whatever they are.
+    #[arg(long, env = "WAL_INDEXER_BASE64", requires = "json")]
+    base64: bool,
 
     #[command(flatten)]
     place: PlaceArgs,
@@ -85,6 +89,9 @@ pub struct FetchArgs {
 /// Reads and prints.
 pub fn run(args: &FetchArgs) -> Result<(), CliError> {
     let place = args.place.open()?;
+    if !args.follow {
+        output::in_blocks();
+    }
     runtime()?.block_on(async {
         match &args.out {
             Some(out) => write_batches(args, &place, out).await,
@@ -158,7 +165,7 @@ async fn print_records(args: &FetchArgs, place: &Place) -> Result<(), CliError> 
     loop {
         let mut answered_to = request.offset;
         let last = page(place, &request, |message| {
-            message.records.iter().try_for_each(|record| {
+            message.records.into_iter().try_for_each(|record| {
                 answered_to = record.offset.saturating_add(1);
                 print(args, record)
             })
@@ -194,13 +201,13 @@ async fn print_records(args: &FetchArgs, place: &Place) -> Result<(), CliError> 
     }
 }
 
-fn print(args: &FetchArgs, record: &v1::Record) -> Result<(), CliError> {
+fn print(args: &FetchArgs, record: v1::Record) -> Result<(), CliError> {
     if args.json {
-        return output::record(record);
+        return output::record(record, output::Contents::of(args.base64));
     }
     let (time, topic) = (output::time_ms(record.timestamp_ms), text::one_line(&record.topic));
     let value = text::value(record.value.as_deref());
-    let mark = isolation::mark(record);
+    let mark = isolation::mark(&record);
     output::line(&format!("{time} {topic}/{}@{} {mark}{value}", record.partition, record.offset))
 }
 
@@ -208,7 +215,7 @@ async fn write_batches(args: &FetchArgs, place: &Place, out: &Path) -> Result<()
     let failed = |error| CliError::new(Exit::Failed, &format!("cannot write {}", out.display()), &error);
     let partial = Partial::create(out).map_err(failed)?;
     let (file, request): (Arc<File>, _) = (partial.file(), args.request());
-    let write = |message: &v1::FetchResponse| (&*file).write_all(&message.kafka_batches).map_err(failed);
+    let write = |message: v1::FetchResponse| (&*file).write_all(&message.kafka_batches).map_err(failed);
     let last = page(place, &request, write).await?;
     partial.keep().map_err(failed)?;
     args.conclude(&last)
@@ -218,7 +225,7 @@ async fn write_batches(args: &FetchArgs, place: &Place, out: &Path) -> Result<()
 async fn page(
     place: &Place,
     request: &v1::FetchRequest,
-    mut each: impl FnMut(&v1::FetchResponse) -> Result<(), CliError>,
+    mut each: impl FnMut(v1::FetchResponse) -> Result<(), CliError>,
 ) -> Result<v1::FetchResponse, CliError> {
     let failed = |status: Status| CliError::question(place.name(), &status);
     let mut messages = ask(place, request.clone()).await?;
@@ -227,7 +234,7 @@ async fn page(
         if message.next_offset.is_some() {
             return Ok(message);
         }
-        each(&message)?;
+        each(message)?;
     }
     Err(CliError::because(Exit::Again, format!("{}: the answer was cut off", place.name())))
 }

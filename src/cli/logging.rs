@@ -1,7 +1,7 @@
 //! `--log` and `--log-format`: log lines on standard error, each with the trace that it is about.
 
 use std::fmt::{self, Write};
-use std::io::{self, IsTerminal};
+use std::io;
 
 use clap::ValueEnum;
 use tracing::{Event, Subscriber};
@@ -12,7 +12,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt as lines};
 
-use super::{CliError, Exit, stderr};
+use super::{CliError, Exit, output, stderr};
 use crate::spans;
 use crate::telemetry::Otlp;
 
@@ -49,12 +49,12 @@ fn written<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
-    let is_terminal = io::stderr().is_terminal();
+    let has_colours = output::has_colours(&io::stderr());
     let layer = lines::layer().with_writer(|| stderr::LogWriter);
     match format {
         LogFormat::Text => {
-            let event = Traced { inner: format::format().with_ansi(is_terminal), add: add_to_text };
-            layer.with_ansi(is_terminal).event_format(event).boxed()
+            let event = Traced { inner: format::format().with_ansi(has_colours), add: add_to_text };
+            layer.with_ansi(has_colours).event_format(event).boxed()
         }
         LogFormat::Json => {
             let event = Traced { inner: format::format().json().flatten_event(true), add: add_to_json };

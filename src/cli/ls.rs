@@ -56,6 +56,7 @@ pub struct LsArgs {
 /// Lists and prints.
 pub fn run(args: &LsArgs) -> Result<(), CliError> {
     let place = args.place.open()?;
+    output::in_blocks();
     let (bundles, others) = runtime()?.block_on(async {
         let bundles = list(args, &place, args.log_id.as_deref()).await?;
         Ok::<_, CliError>((bundles, args.others(&place).await?))

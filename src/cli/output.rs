@@ -1,7 +1,10 @@
 //! What verbs print: tables for people, one JSON object a line for machines; progress bars on terminals only.
 
+mod blocks;
+mod record;
+
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -13,8 +16,11 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use super::text::one_line;
-use super::{CliError, Exit, known, stderr};
+use super::{CliError, Exit, stderr};
 use crate::proto::v1;
+
+pub use blocks::{end, in_blocks, print};
+pub use record::{Contents, record};
 
 /// One JSON object on a line of its own, on standard output.
 pub fn json_line(value: &impl Serialize) -> Result<(), CliError> {
@@ -24,36 +30,16 @@ pub fn json_line(value: &impl Serialize) -> Result<(), CliError> {
     print(&line)
 }
 
-/// A record as one JSON object on a line of its own, with offset and partition also where they are 0.
-pub fn record(record: &v1::Record) -> Result<(), CliError> {
-    let json = serde_json::to_value(known::record(record.clone()));
-    let mut json = json.map_err(|error| CliError::new(Exit::Failed, "cannot write JSON", &error))?;
-    if let Some(members) = json.as_object_mut() {
-        // The mapping of protobuf to JSON leaves out what is 0, and has numbers of 64 bits as strings.
-        members.entry("partition").or_insert_with(|| 0.into());
-        members.entry("offset").or_insert_with(|| "0".into());
-    }
-    json_line(&json)
-}
-
-/// Whether what is printed may be marked by colours: on a terminal that knows them, unless `NO_COLOR` says otherwise (<https://no-color.org>).
-pub fn has_colours() -> bool {
+/// Whether what is printed there may be marked by colours: on a terminal that knows them, unless `NO_COLOR` says otherwise
+/// (<https://no-color.org>).
+pub fn has_colours(stream: &impl IsTerminal) -> bool {
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb
+    stream.is_terminal() && !is_set("NO_COLOR") && !is_dumb()
 }
 
-/// Text on standard output. A reader that has gone (`| head`) ends the program quietly, as it would end `cat`.
-pub fn print(text: &[u8]) -> Result<(), CliError> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text).and_then(|()| out.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-            stderr::flush();
-            std::process::exit(0)
-        }
-        Err(error) => Err(CliError::new(Exit::Failed, "standard output", &error)),
-    }
+/// Whether the terminal says that it knows no escape sequences at all.
+pub fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 /// A line on standard output.
@@ -63,6 +49,8 @@ pub fn line(text: &str) -> Result<(), CliError> {
 
 /// A line on standard error, beside the answer.
 pub fn note(text: &str) -> Result<(), CliError> {
+    // What was answered before it comes before it.
+    blocks::write_waiting()?;
     stderr::line(text).map_err(|error| CliError::new(Exit::Failed, "standard error", &error))
 }
 
@@ -167,7 +155,7 @@ pub fn receipts(receipts: &[v1::IndexSegmentResponse]) -> String {
 
 /// A progress bar over bytes on standard error where that is a terminal; else nothing.
 pub fn progress(total_bytes: u64, what: &str) -> ProgressBar {
-    if !io::stderr().is_terminal() {
+    if !io::stderr().is_terminal() || is_dumb() {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template(

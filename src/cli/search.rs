@@ -96,9 +96,14 @@ pub struct SearchArgs {
     #[arg(long, env = "WAL_INDEXER_FOLLOW", conflicts_with_all = ["count", "histogram", "limit", "order", "oldest_first"])]
     follow: bool,
 
-    /// Print records as protobuf JSON, one a line; with --count and --histogram, the summary.
+    /// Print JSON: records, one a line, with keys, values and headers as JSON or text where they are; with --count and --histogram, the
+    /// summary.
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
+
+    /// With --json: print keys, values and headers in base64, whatever they are.
+    #[arg(long, env = "WAL_INDEXER_BASE64", requires = "json")]
+    base64: bool,
 
     /// Where the bundles are, to search them in this process.
     #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL", value_parser = crate::store::parse_url, required_unless_present = "endpoint")]
@@ -133,7 +138,11 @@ pub fn run(args: &SearchArgs) -> Result<(), CliError> {
         let times = format!("{} and {}", output::time_ms(Some(since)), output::time_ms(Some(until)));
         return Err(CliError::because(Exit::Usage, format!("--since is after --until: {times}")));
     }
-    let printer = Printer { args, highlighter: Highlighter::new(query, output::has_colours()) };
+    if !args.follow {
+        output::in_blocks();
+    }
+    let printer =
+        Printer { args, highlighter: Highlighter::new(query, output::has_colours(&std::io::stdout())) };
     runtime()?.block_on(async {
         let worker = args.endpoint.as_deref().map(|endpoint| Worker::new(endpoint, &args.security));
         let mut source = Source::open(worker.transpose()?, args.store.as_ref()).await?;
@@ -148,7 +157,7 @@ pub fn run(args: &SearchArgs) -> Result<(), CliError> {
         } else if args.histogram {
             draw(args, &mut source).await
         } else {
-            let summary = source.search(args.request(), |record| printer.record(&record)).await?;
+            let summary = source.search(args.request(), |record| printer.record(record)).await?;
             warn_of_conflicts(&summary);
             args.note_absence(&summary)?;
             note_open(&summary)?;
@@ -167,26 +176,50 @@ async fn follow(args: &SearchArgs, source: &mut Source, printer: &Printer<'_>) -
 
 /// Counts the matches by time, and draws them.
 async fn draw(args: &SearchArgs, source: &mut Source) -> Result<(), CliError> {
-    let Some(times) = args.times(source).await? else {
-        return output::line("no records with a time");
-    };
     let columns = terminal_size::terminal_size().map_or(COLUMNS_DEFAULT, |(width, _)| usize::from(width.0));
     // Room for counts below a million: more of them make the bars no wider than the terminal.
-    let step = times.step(columns.saturating_sub(histogram::label_columns(999_999)));
-    let request = v1::SearchRequest { count_only: true, bucket_ms: Some(step), ..args.request() };
-    let summary = source.search(request, |_| Ok(())).await?;
+    let room = columns.saturating_sub(histogram::label_columns(999_999));
+    let Some(mut times) = args.times(source).await? else { return undrawn(args, source).await };
+    let mut step = times.step(room);
+    let mut summary = args.count_by_time(source, step).await?;
+    // Each turn sees more of the times that are left, which are a tenth of those before at most.
+    let mut is_rest = false;
+    while let Some(rest) = times.without_outliers(step, &counts(&summary), is_rest) {
+        (times, is_rest) = (rest, true);
+        step = times.fine_step();
+        summary = args.count_by_time(source, step).await?;
+    }
+    if step != times.step(room) {
+        step = times.step(room);
+        summary = args.count_by_time(source, step).await?;
+    }
     warn_of_conflicts(&summary);
     note_open(&summary)?;
     if args.json {
         return output::json_line(&summary);
     }
-    let counts = summary.buckets.iter().map(|bucket| (bucket.from_ms, bucket.matched));
-    let histogram = Histogram::new(times, step, counts);
+    let histogram = Histogram::new(times, step, counts(&summary), summary.matched);
     if !std::io::stdout().is_terminal() {
         return histogram.lines().iter().try_for_each(|line| output::line(line));
     }
-    histogram.draw(columns).iter().try_for_each(|line| output::line(line))?;
+    let lines = histogram.draw(columns).into_iter().chain(histogram.beside());
+    lines.into_iter().try_for_each(|line| output::line(&line))?;
     output::line(&format!("{} records match; a bar is {}", summary.matched, histogram.step_in_words()))
+}
+
+/// What is said where no bundle has a time.
+async fn undrawn(args: &SearchArgs, source: &mut Source) -> Result<(), CliError> {
+    let summary = args.count_by_time(source, 1).await?;
+    warn_of_conflicts(&summary);
+    match summary.matched {
+        _ if args.json => output::json_line(&summary),
+        0 => output::line("no records with a time"),
+        matched => output::line(&format!("- {matched}")),
+    }
+}
+
+fn counts(summary: &v1::SearchSummary) -> Vec<(i64, u64)> {
+    summary.buckets.iter().map(|bucket| (bucket.from_ms, bucket.matched)).collect()
 }
 
 impl SearchArgs {
@@ -225,6 +258,12 @@ impl SearchArgs {
             count_only: self.count,
             bucket_ms: None,
         }
+    }
+
+    /// How many records match in each step of time, wherever they lie.
+    async fn count_by_time(&self, source: &mut Source, step: u64) -> Result<v1::SearchSummary, CliError> {
+        let request = v1::SearchRequest { count_only: true, bucket_ms: Some(step), ..self.request() };
+        source.search(request, |_| Ok(())).await
     }
 
     /// The time of the record that comes first of those that match and have one.
@@ -297,14 +336,14 @@ struct Printer<'a> {
 }
 
 impl Printer<'_> {
-    fn record(&self, record: &v1::Record) -> Result<(), CliError> {
+    fn record(&self, record: v1::Record) -> Result<(), CliError> {
         if self.args.json {
-            return output::record(record);
+            return output::record(record, output::Contents::of(self.args.base64));
         }
         let time = output::time_ms(record.timestamp_ms);
         let value = self.highlighter.value(record.value.as_deref());
         let topic = text::one_line(&record.topic);
-        let mark = isolation::mark(record);
+        let mark = isolation::mark(&record);
         output::line(&format!("{time} {topic}/{}@{} {mark}{value}", record.partition, record.offset))
     }
 

@@ -5,7 +5,6 @@ use std::fmt::Write;
 
 /// Text with every control character escaped, and every other character that moves what stands beside it.
 pub fn one_line(text: &str) -> Cow<'_, str> {
-    let is_plain = |c: char| !c.is_control() && !is_direction(c);
     if text.chars().all(is_plain) {
         return text.into();
     }
@@ -44,6 +43,11 @@ pub fn value(bytes: Option<&[u8]>) -> String {
         }
     }
     line
+}
+
+/// Whether a terminal shows a character as that, and nothing else: no control character, and none that moves what stands beside it.
+pub fn is_plain(c: char) -> bool {
+    !c.is_control() && !is_direction(c)
 }
 
 /// Line and paragraph separators, marks and overrides of direction.

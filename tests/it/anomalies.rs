@@ -98,7 +98,7 @@ impl Shop {
 
     /// The records from this offset on; what is said of the answer comes behind them.
     pub fn records(&self, partition: (&str, i32), offset: i64) -> Vec<Value> {
-        let mut lines = self.fetch(partition, offset, &["--json"]).json();
+        let mut lines = self.fetch(partition, offset, &["--json", "--base64"]).json();
         let said = lines.pop().expect("a line");
         assert!(said["topic"].is_null(), "{said}");
         lines

@@ -180,7 +180,7 @@ fn check_read_back(store: &Path, fixture: &Fixture, reply: &IndexSegmentResponse
     for held in &fixture.held {
         let partition = held.partition.to_string();
         let place = ["--store", &url, "--topic", &held.topic, "--partition", &partition, "--log-id", log_id];
-        let printed = run(["search", "--json", "--limit", "1000"].into_iter().chain(place));
+        let printed = run(["search", "--json", "--base64", "--limit", "1000"].into_iter().chain(place));
         let lines = printed.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let records = lines.map(|line| serde_json::from_slice(line).expect("a record's JSON"));
         check_searched(&fixture.file, records.collect(), held, log_id);

@@ -35,6 +35,7 @@ mod metrics;
 mod operator;
 mod overload;
 mod parts;
+mod printed;
 mod processes;
 mod python;
 mod queries;

@@ -29,8 +29,11 @@ fn batch(base: i64, times: &[Option<i64>]) -> Bytes {
     bytes.into()
 }
 
-/// Bundles of one log, ten offsets apart, in this order: the times of their records, and the least and the greatest of them.
-const BUNDLES: [(&[Option<i64>], Option<(i64, i64)>); 9] = [
+/// The times of a bundle's records, and the least and the greatest of them.
+type Times = (&'static [Option<i64>], Option<(i64, i64)>);
+
+/// Bundles of one log, ten offsets apart, in this order.
+const BUNDLES: [Times; 9] = [
     (&[Some(-2), Some(1_760_000_000_000)], Some((-2, 1_760_000_000_000))),
     (&[None, None], None),
     (&[Some(0)], Some((0, 0))),
@@ -172,7 +175,13 @@ async fn the_histogram_shows_records_of_all_times() {
     }
     let drawn = written.run(&["search", "--topic", "orders", "--histogram"]);
     let counts = drawn.out.lines().map(|line| line.rsplit_once(' ').expect("a count").1);
-    assert_eq!(counts.map(|count| count.parse::<u64>().expect("a number")).sum::<u64>(), 4, "{drawn:?}");
+    assert_eq!(counts.map(|count| count.parse::<u64>().expect("a number")).sum::<u64>(), 5, "{drawn:?}");
+    assert!(drawn.out.ends_with("\n- 1\n"), "{drawn:?}");
+    let none = Written::new();
+    none.put("none", &batch(0, &[None, None])).await;
+    assert_eq!(none.run(&["search", "--topic", "orders", "--histogram"]).out, "- 2\n");
+    let json = none.run(&["search", "--topic", "orders", "--histogram", "--json"]).json();
+    assert_eq!(json[0]["matched"], "2", "{json:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

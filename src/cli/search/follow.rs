@@ -51,7 +51,7 @@ impl Follow {
     pub async fn run(
         &mut self,
         source: &mut Source,
-        each: &mut impl FnMut(&v1::Record) -> Result<(), CliError>,
+        each: &mut impl FnMut(v1::Record) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
         loop {
             match self.look(source, each).await {
@@ -67,7 +67,7 @@ impl Follow {
     async fn look(
         &mut self,
         source: &mut Source,
-        each: &mut impl FnMut(&v1::Record) -> Result<(), CliError>,
+        each: &mut impl FnMut(v1::Record) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
         let mut listed = source.bundles(&self.filter).await?;
         listed.retain(|one| !self.bundles.contains(&key(one.clone())));
@@ -95,7 +95,7 @@ impl Follow {
         &mut self,
         source: &mut Source,
         one: &v1::ListBundlesResponse,
-        each: &mut impl FnMut(&v1::Record) -> Result<(), CliError>,
+        each: &mut impl FnMut(v1::Record) -> Result<(), CliError>,
     ) -> Result<bool, CliError> {
         let Some(bundle) = &one.bundle else { return Ok(false) };
         let mut has_open = false;
@@ -124,8 +124,8 @@ impl Follow {
             has_open |= summary.bundles_with_open_transactions > 0;
             let shown = self.shown.entry(log.clone()).or_default();
             // Different records for one offset come in one answer.
-            let is_new = |record: &&v1::Record| !shown.contains(record.offset.cast_unsigned());
-            let new: Vec<_> = records.iter().filter(is_new).collect();
+            let is_new = |record: &v1::Record| !shown.contains(record.offset.cast_unsigned());
+            let new: Vec<_> = records.into_iter().filter(is_new).collect();
             for record in new {
                 shown.insert(record.offset.cast_unsigned());
                 each(record)?;

@@ -1,5 +1,7 @@
 //! Matches over time, drawn.
 
+mod scale;
+
 use time::OffsetDateTime;
 use time::macros::format_description;
 
@@ -7,6 +9,12 @@ use crate::cli::output;
 
 /// What a terminal has where it does not say.
 pub const COLUMNS_DEFAULT: usize = 80;
+
+/// In how many buckets outliers are looked for among bars that are too wide to see them; fewer than are answered at most.
+const FINE_BUCKETS: usize = 5_000;
+
+/// How many outliers are named, a bucket each; the others are summed up.
+const OUTLIERS_SHOWN_MAX: usize = 20;
 
 /// How high the bars are, in lines.
 const ROWS: usize = 8;
@@ -70,6 +78,25 @@ impl Times {
         STEPS.into_iter().chain(years).find(fits).unwrap_or(u64::MAX)
     }
 
+    /// The step by which outliers among these times are seen.
+    pub fn fine_step(self) -> u64 {
+        self.step(FINE_BUCKETS)
+    }
+
+    /// The times without outliers, where there are any: times of few records, far away from all others. `counts` are ascending. `is_rest`:
+    /// outliers were left out already, and times without records can be, too.
+    pub fn without_outliers(self, step: u64, counts: &[(i64, u64)], is_rest: bool) -> Option<Self> {
+        // The first bucket of all may begin before these times.
+        let within = counts.iter().filter(|(from, _)| (self.floor(step)..=self.to).contains(from));
+        scale::narrower(self, step, &within.copied().collect::<Vec<_>>(), u64::from(!is_rest))
+    }
+
+    /// Where the first bucket begins.
+    fn floor(self, step: u64) -> i64 {
+        let from = i128::from(self.from).div_euclid(i128::from(step)) * i128::from(step);
+        i64::try_from(from).unwrap_or(i64::MIN)
+    }
+
     /// In how many buckets these times lie.
     fn buckets(self, step: u64) -> u64 {
         let bucket = |ms: i64| i128::from(ms).div_euclid(i128::from(step));
@@ -85,28 +112,55 @@ pub struct Histogram {
     /// When the first bucket starts.
     from: i64,
     step: u64,
+    /// What lies outside, ascending: when a bucket starts, and its count.
+    outliers: Vec<(i64, u64)>,
+    /// Records without a time.
+    untimed: u64,
 }
 
 impl Histogram {
-    /// `counts` says where buckets begin and what they hold; those that it does not name are empty.
-    pub fn new(times: Times, step: u64, counts: impl IntoIterator<Item = (i64, u64)>) -> Self {
-        let from = i128::from(times.from).div_euclid(i128::from(step)) * i128::from(step);
-        let from = i64::try_from(from).unwrap_or(i64::MIN);
+    /// `counts` says where buckets begin and what they hold; those that it does not name are empty. `matched` records in all.
+    pub fn new(times: Times, step: u64, counts: impl IntoIterator<Item = (i64, u64)>, matched: u64) -> Self {
+        let from = times.floor(step);
+        let (mut outliers, mut timed) = (Vec::new(), 0);
         let mut all = vec![0; times.buckets(step) as usize];
         for (bucket_from, count) in counts {
-            // What lies outside was stored while the others were counted.
+            timed += count;
             let nth = u64::try_from(i128::from(bucket_from) - i128::from(from)).map(|ms| ms / step);
-            if let Some(bucket) = nth.ok().and_then(|nth| all.get_mut(nth as usize)) {
-                *bucket += count;
+            match nth.ok().and_then(|nth| all.get_mut(nth as usize)) {
+                Some(bucket) => *bucket += count,
+                None => outliers.push((bucket_from, count)),
             }
         }
-        Self { counts: all, from, step }
+        Self { counts: all, from, step, outliers, untimed: matched.saturating_sub(timed) }
     }
 
     /// A bucket a line: its time and its count, without empty ones.
     pub fn lines(&self) -> Vec<String> {
         let buckets = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
-        buckets.map(|(nth, count)| format!("{} {count}", output::time_ms(Some(self.start(nth))))).collect()
+        let mut all: Vec<_> = buckets.map(|(nth, count)| (self.start(nth), *count)).collect();
+        all.extend(&self.outliers);
+        all.sort_unstable();
+        let untimed = (self.untimed > 0).then_some((None, self.untimed));
+        let all = all.into_iter().map(|(from, count)| (Some(from), count)).chain(untimed);
+        all.map(|(from, count)| format!("{} {count}", output::time_ms(from))).collect()
+    }
+
+    /// What the bars do not show: outliers, a line each, and how many records have no time.
+    pub fn beside(&self) -> Vec<String> {
+        let shown = self.outliers.iter().take(OUTLIERS_SHOWN_MAX);
+        let mut lines: Vec<_> =
+            shown.map(|(from, count)| format!("outlier: {} {count}", output::time_ms(Some(*from)))).collect();
+        let rest = self.outliers.get(OUTLIERS_SHOWN_MAX..).unwrap_or_default();
+        if let (Some((from, _)), Some((to, _))) = (rest.first(), rest.last()) {
+            let count: u64 = rest.iter().map(|(_, count)| count).sum();
+            let times = [from, to].map(|ms| output::time_ms(Some(*ms)));
+            lines.push(format!("more outliers: {} to {} {count}", times[0], times[1]));
+        }
+        if self.untimed > 0 {
+            lines.push(format!("without a time: {}", self.untimed));
+        }
+        lines
     }
 
     /// Bars side by side, within so many columns.

@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::view::{self, View};
 use crate::cli::endpoint::Worker;
-use crate::cli::{CliError, Exit, runtime};
+use crate::cli::{CliError, Exit, output, runtime};
 use crate::client::{Connection, ConnectionError};
 use crate::proto::v1;
 use crate::proto::v1::health_response::Status;
@@ -35,7 +35,7 @@ enum News {
 
 /// Watches a worker every so often, until `q`, Ctrl-C or a signal. The terminal is then what it was before.
 pub fn run(worker: Worker, every: Duration) -> Result<(), CliError> {
-    if !stdin().is_terminal() || !stdout().is_terminal() {
+    if !stdin().is_terminal() || !stdout().is_terminal() || output::is_dumb() {
         let line = "--watch needs a terminal (for programs: --json, or /metrics of serve --metrics-listen)";
         return Err(CliError::because(Exit::Usage, line));
     }
