@@ -224,7 +224,7 @@ impl Tape {
         };
         self.settle(paths);
         if parsed != Parsed::Object {
-            self.texts.clear();
+            // Beside what is text already: there, escapes are read.
             self.push_text(json);
         }
         parsed

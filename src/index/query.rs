@@ -221,7 +221,9 @@ impl Sought {
             Some(rfc3339::Date::Nanos(nanos)) => Some(nanos),
             _ => None,
         };
-        Some(Self { words, is_open, number: number(text), boolean: boolean(text), date })
+        // As JSON writes it: `007` is a word.
+        let number = number(text).filter(|_| serde_json::from_str::<serde_json::Number>(text).is_ok());
+        Some(Self { words, is_open, number, boolean: boolean(text), date })
     }
 
     /// Any word at all.

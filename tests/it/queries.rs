@@ -1,10 +1,12 @@
 //! Queries: what a worker finds, held against what a plain scan of the records finds; and queries that nobody should send.
 
+mod adversary;
 mod answers;
 mod command;
 mod compose;
 pub mod hostile;
 mod oracle;
+mod scan;
 
 use std::collections::{BTreeMap, BTreeSet};
 

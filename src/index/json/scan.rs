@@ -174,14 +174,13 @@ impl Scanner<'_> {
         is_word
     }
 
-    /// A member's value that JSON does not know becomes text: `NaN`, `01`, `1e400`. Outside of objects a bracket is more likely part of
-    /// a text: `[INFO]`.
+    /// A value that JSON does not know becomes text: `NaN`, `01`, `1e400`.
     #[cold]
     fn token(&mut self, path: PathId) -> Result<(), Stop> {
         let rest = &self.json.as_bytes()[self.at..];
-        let len = (0..rest.len()).find(|at| ends_token(rest.get(*at))).unwrap_or(rest.len());
+        let len = (0..rest.len()).find(|at| ends_token(rest.get(*at))).ok_or(Stop::Syntax)?;
         let is_odd = rest[..len].iter().any(|byte| matches!(byte, b'"' | b'{' | b'['));
-        if self.objects == 0 || len == 0 || is_odd {
+        if len == 0 || is_odd {
             return Err(Stop::Syntax);
         }
         let slice = Slice { start: self.at as u32, len: len as u32 };
@@ -329,8 +328,11 @@ impl Scanner<'_> {
         if !ends_token(rest.get(len)) {
             return self.token(path);
         }
+        let slice = Slice { start: self.at as u32, len: len as u32 };
         self.at += len;
         match number {
+            // Text as it is written, like all that has no object around it.
+            _ if self.objects == 0 => self.push_text(path, Kind::Text, slice),
             Number::I64(value) => self.push(path, Kind::I64, value.cast_unsigned()),
             Number::U64(value) => self.push(path, Kind::U64, value),
             Number::F64(value) => self.push(path, Kind::F64, value.to_bits()),
@@ -434,9 +436,10 @@ fn belongs_to_number(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')
 }
 
-/// Whether a value that is neither string nor object nor array ends in front of this byte.
+/// Whether a value that is neither string nor object nor array ends in front of this byte. The end of the text is none: what breaks off
+/// there may have gone on.
 fn ends_token(byte: Option<&u8>) -> bool {
-    matches!(byte, None | Some(b',' | b'}' | b']' | 0..=b' '))
+    matches!(byte, Some(b',' | b'}' | b']' | 0..=b' '))
 }
 
 /// Longer strings of digits are no numbers to anybody.

@@ -67,7 +67,6 @@ fn what_is_no_json_leaves_no_path_behind() {
         "{",
         "[",
         "[INFO] started",
-        "[INFO]",
         "[12:30:05] late",
         "{'a': 1}",
         "{a: 1}",
@@ -120,6 +119,18 @@ fn what_json_does_not_allow_costs_no_more_than_its_leaf() {
         assert_eq!(read.leaves.last().unwrap(), "b.c=I64(1)", "{value}");
     }
     assert_eq!(read("{\"\\ud83d\": 1, \"b\": 2}").leaves, ["\u{fffd}=I64(1)", "b=I64(2)"]);
+}
+
+#[test]
+fn what_json_does_not_allow_costs_no_more_than_its_element_of_an_array() {
+    for json in ["[NaN, {\"a\": 1}]", "[{\"a\": 1}, 1e400, [+5]]", "[INFO] {\"a\": 1}", "{\"a\": 1} [1.]"] {
+        let read = read(json);
+        assert_eq!((read.parsed, &read.leaves[..]), (Parsed::Object, &["a=I64(1)".to_owned()][..]), "{json}");
+        assert!(!read.texts.is_empty(), "{json}");
+    }
+    let read_text = read("[INFO]");
+    assert_eq!((read_text.parsed, &read_text.texts[..]), (Parsed::Object, &["INFO".to_owned()][..]));
+    assert_eq!(read("[NaN, {\"a\": 1}] and more").parsed, Parsed::Partial);
 }
 
 #[test]
