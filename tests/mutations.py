@@ -573,8 +573,8 @@ MUTATIONS = {
     "number-text": ("A string that is a number is words only.", "queries::answers::numbers_written_as_strings", [
         ("src/index/json/scan.rs", "            None if number_text(text).is_some() => Kind::NumberText,", '            None if !crate::mutant("number-text") && number_text(text).is_some() => Kind::NumberText,'),
     ]),
-    "token": ("What JSON does not allow ends the value.", "queries::answers::what_json_does_not_allow", [
-        ("src/index/json/scan.rs", "        if self.objects == 0 || len == 0 || is_odd {", '        if self.objects == 0 || len == 0 || is_odd || crate::mutant("token") {'),
+    "json-token": ("What JSON does not allow ends the value.", "queries::answers::what_json_does_not_allow", [
+        ("src/index/json/scan.rs", "        if len == 0 || is_odd {", '        if len == 0 || is_odd || crate::mutant("json-token") {'),
     ]),
     "rest": ("Paths beyond the thousandth have no terms.", "queries::answers::a_path_beyond_the_thousandth queries::answers::a_map_whose_keys_are_data", [
         ("src/index/document.rs", "        if self.tape.rest.is_empty() {", '        if self.tape.rest.is_empty() || crate::mutant("rest") {'),
