@@ -178,6 +178,11 @@ impl Budget {
         })
     }
 
+    /// Whether anybody but `claimant` waits for a part of it.
+    pub fn others_wait(&self, claimant: &Claimant) -> bool {
+        self.with(|queue| queue.others_wait(claimant))
+    }
+
     /// `in_all` is what the caller would hold afterwards.
     fn check_fits(&self, in_all: u64) -> Result<(), BudgetError> {
         let budget_bytes = self.shared.total_bytes;
@@ -283,6 +288,16 @@ impl Reservation {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
         Self { budget: self.budget.clone(), claimant: self.claimant.clone(), bytes }
+    }
+
+    /// Whose it is.
+    pub fn claimant(&self) -> &Claimant {
+        &self.claimant
+    }
+
+    /// Takes in another one of the same claimant.
+    pub fn absorb(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
     }
 
     /// Gives back what exceeds `keep` bytes.

@@ -6,9 +6,11 @@
 //!
 //! Knows nothing of gRPC or the command line.
 
+mod build;
 mod error;
 mod meter;
 mod pack;
+mod pledge;
 mod receipt;
 mod receive;
 mod slice;
@@ -34,9 +36,10 @@ use crate::store::{BundleKey, KeyHash, Store};
 
 pub use crate::bundle::UndecodedFacts;
 pub use error::{IngestError, ReadError, RequestError};
-pub use receipt::{IndexedPartition, RECEIPT_GAPS_MAX, Receipt, Timings};
+pub use receipt::{IndexedPartition, RECEIPT_GAPS_MAX, Receipt, ReceiptMemory, Timings};
 
 use meter::Meter;
+use pack::Packing;
 use slices::Workshop;
 
 /// The largest segment: positions in it fit into 31 bits.
@@ -218,21 +221,25 @@ impl Ingest {
             let receiving = receive::receive(&request, workshop, bytes, &self.patience);
             let received = spans::stage(spans::receive(), receiving).await?;
             let ended = received.ended;
-            let packing = pack::pack(self, &request, received);
-            let (source, packed) = spans::stage(spans::pack(), packing).await?;
-            Ok::<_, IngestError>((ended, source, packed))
+            let mut packing = Packing::begin(self, &request, received)?;
+            let first = spans::stage(spans::pack(), packing.next()).await?;
+            Ok::<_, IngestError>((ended, packing, first))
         };
         let build_max = self.patience.build_max(request.size_bytes);
         let built =
             timeout(build_max, build).await.unwrap_or(Err(IngestError::BuildTooSlow { after: build_max }));
-        let (ended, source, packed) = built?;
-        meter.settle();
+        let (ended, packing, first) = built?;
+        let (source, bundles) = (packing.source.clone(), packing.bundles);
+        meter.settle(pack::usage(bundles - first.len()));
         let built = Instant::now();
 
         job.enter(Phase::Uploading);
-        let partitions = upload::upload(&self.store, packed, self.patience.upload).await?;
+        let (packed, mut receipts) = (packing.after(first, build_max), meter.share());
+        let uploading = upload::upload(&self.store, packed, bundles, self.patience.upload, &mut receipts);
+        let partitions = uploading.await?;
+        meter.settle(0);
         let receipt_span = spans::receipt().entered();
-        let mut receipt = Receipt::new(request.segment_id, source, partitions);
+        let mut receipt = Receipt::new(request.segment_id, source, partitions, receipts);
         spans::took(receipt.bytes_read, receipt.records());
         drop(receipt_span);
         receipt.timings = Timings {

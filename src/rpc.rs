@@ -162,7 +162,10 @@ impl IndexerService for Indexer {
             Ok(receipt) => {
                 outcome.ended = true;
                 span.in_scope(|| log_receipt(&receipt));
-                Ok(Response::new(convert::receipt(&receipt)))
+                let mut reply = Response::new(convert::receipt(&receipt));
+                // Until it is on the wire: see `server/calls`.
+                reply.extensions_mut().insert(Arc::new(receipt.into_memory()));
+                Ok(reply)
             }
             Err(error) => {
                 let status = status::of_ingest(&error);

@@ -37,6 +37,7 @@ pub use transactions::{Outcome, TransactionPart, Transactions};
 
 use crate::ids::{OffsetRange, SegmentFormat, TopicPartition};
 use crate::record::{HeaderSpans, RecordBatch, RecordSpans};
+use codec::Room;
 
 /// One frame of a segment: a Chronik WAL record or a Kafka record batch, whole, as its head says; nothing in it is verified yet.
 #[derive(Clone, Debug)]
@@ -141,13 +142,43 @@ impl Frame {
         !matches!(fault, Fault::CrcMismatch { .. }) && self.head_range().is_some()
     }
 
-    /// Whether its compressed records open to more than so many bytes. Takes no more memory than a codec does.
-    pub fn opens_beyond(&self, bytes_max: usize) -> bool {
-        match self.encoding {
-            Encoding::KafkaBatch => kafka::opens_beyond(&self.bytes, bytes_max),
-            Encoding::KafkaMessage => message::opens_beyond(&self.bytes, bytes_max),
-            Encoding::ChronikV1 | Encoding::ChronikV2 | Encoding::Unknown => self.bytes.len() > bytes_max,
+    /// How many bytes its compressed records open to, at most `bytes_max`; `None` where it is more, and 0 where they are not compressed. Takes no
+    /// more memory than a codec does.
+    pub fn opened_len(&self, bytes_max: usize) -> Option<usize> {
+        match self.compressed() {
+            Some((codec, section)) => codec::opened_len(codec, section, bytes_max),
+            None => Some(0),
         }
+    }
+
+    /// What [`Frame::decode_known`] takes at most, in bytes, until it returns, where its records are compressed. `known` is what they open to, or 0.
+    pub fn decode_usage(&self, decoded_bytes_max: usize, known: usize) -> u64 {
+        let Some((codec, section)) = self.compressed() else { return 0 };
+        // A buffer that is doubled is there twice for a moment: half of it and the whole.
+        let doubled = if known == 0 { decoded_bytes_max / 2 } else { 0 };
+        (decoded_bytes_max + doubled + codec::work_bytes(codec, section)) as u64
+    }
+
+    /// What is set aside for its records once it is opened to so many bytes, beside these, by what its head claims of them.
+    pub fn spans_usage(&self, opened: usize) -> usize {
+        let claimed = match self.encoding {
+            Encoding::KafkaBatch => kafka::claimed_records(&self.bytes).unwrap_or(0),
+            _ => 0,
+        };
+        (claimed as usize).min(opened / kafka::RECORD_BYTES_MIN) * size_of::<RecordSpans>()
+    }
+
+    fn compressed(&self) -> Option<(Codec, &[u8])> {
+        match self.encoding {
+            Encoding::KafkaBatch => kafka::compressed(&self.bytes),
+            Encoding::KafkaMessage => message::compressed(&self.bytes),
+            Encoding::ChronikV1 | Encoding::ChronikV2 | Encoding::Unknown => None,
+        }
+    }
+
+    /// That the frame needs more than `limit` bytes.
+    pub fn too_large(&self, limit: usize) -> SegmentError {
+        SegmentError::new(self.position, self.ordinal, Fault::TooLarge { limit })
     }
 
     /// Verifies the frame's own checksum, and nothing else of it: what a broker looks at when it starts.
@@ -173,6 +204,15 @@ impl Frame {
     /// # Errors
     /// Corrupt or unsupported bytes, and [`Fault::TooLarge`] where the records need more than the bound.
     pub fn decode(&self, decoded_bytes_max: usize) -> Result<DecodedFrame, SegmentError> {
+        self.decode_known(decoded_bytes_max, 0)
+    }
+
+    /// The same, where its compressed records are known to open to so many bytes ([`Frame::opened_len`]): then no more is set aside for them.
+    ///
+    /// # Errors
+    /// As [`Frame::decode`].
+    pub fn decode_known(&self, decoded_bytes_max: usize, known: usize) -> Result<DecodedFrame, SegmentError> {
+        let room = Room { bytes_max: decoded_bytes_max, known };
         if u32::try_from(self.bytes.len()).is_err() {
             // Spans hold 32 bits.
             let fault = Fault::TooLarge { limit: u32::MAX as usize };
@@ -181,8 +221,8 @@ impl Frame {
         let decoded = match self.encoding {
             Encoding::ChronikV1 => chronik::decode_v1(&self.bytes, decoded_bytes_max),
             Encoding::ChronikV2 => chronik::decode_v2(&self.bytes, decoded_bytes_max),
-            Encoding::KafkaBatch => kafka::decode(&self.bytes, decoded_bytes_max),
-            Encoding::KafkaMessage => message::decode(&self.bytes, decoded_bytes_max),
+            Encoding::KafkaBatch => kafka::decode(&self.bytes, room),
+            Encoding::KafkaMessage => message::decode(&self.bytes, room),
             Encoding::Unknown => Err(Fault::BadMagic { found: self.bytes[kafka::MAGIC_AT].into() }),
         };
         let mut decoded = decoded.map_err(|fault| SegmentError::new(self.position, self.ordinal, fault))?;

@@ -29,6 +29,11 @@ pub async fn stage<T, E: Error>(span: Span, work: impl Future<Output = Result<T,
     async { work.await.inspect_err(|error| failed(&wording::chain(error))) }.instrument(span).await
 }
 
+/// The same for work that waits for nothing.
+pub fn work<T, E: Error>(span: &Span, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    span.in_scope(|| work().inspect_err(|error| failed(&wording::chain(error))))
+}
+
 /// Notes at the span that work goes on in how much it was about.
 pub fn took(bytes: u64, records: u64) {
     Span::current().record("bytes", number(bytes)).record("records", number(records));

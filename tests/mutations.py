@@ -39,13 +39,13 @@ BELIEVE = """        if crate::mutant("24") {
             return Ok(Some(Confirmed { found, existed: false }));
         }
 """
-ADD = "        for record in batch.iter() {\n            if self.segment"
+ADD = "        for (nth, record) in batch.iter().enumerate().skip(first) {\n            if self.segment"
 CREATE = "let options = PutOptions { mode: PutMode::Create,"
 
 # Name: what is done, the tests that must fail, and where what becomes what. Each text must be there exactly once.
 MUTATIONS = {
     "01": ("A bundle that could not be stored is left out of the receipt.", "storefaults::lesson_01_a_put_that_is_refused", [
-        ("src/ingest/upload.rs", ".buffered(UPLOADS_AT_ONCE)", '.buffered(UPLOADS_AT_ONCE)\n        .filter(|one| std::future::ready(one.is_ok() || !crate::mutant("01")))'),
+        ("src/ingest/upload.rs", "pin!(uploads.try_buffered(at_once))", 'pin!(futures::StreamExt::filter(uploads.try_buffered(at_once), |one| std::future::ready(one.is_ok() || !crate::mutant("01"))))'),
     ]),
     "02": ("A frame that does not decode is kept as bytes and passed over.", "lessons::lesson_02", [
         ("src/ingest/slice.rs", "        let decoded = match self.decode(frame)? {", """        if crate::mutant("02") && frame.decode(BATCH_BYTES_MAX).is_err() {
@@ -60,7 +60,7 @@ MUTATIONS = {
     }"""),
     ]),
     "04": ("The index stops at a million documents and counts on.", "lessons::lesson_04", [
-        ("src/index/builder.rs", ADD, """        for record in batch.iter() {
+        ("src/index/builder.rs", ADD, """        for (nth, record) in batch.iter().enumerate().skip(first) {
             if crate::mutant("04") && self.documents >= 1_000_000 {
                 self.documents += 1;
                 continue;
@@ -142,8 +142,8 @@ MUTATIONS = {
         ("src/bundle/assemble.rs", "            parts: self.parts,\n", '            parts: if crate::mutant("18-copy") { vec![self.parts.concat().into()] } else { self.parts },\n'),
     ]),
     "18-held": ("What the request held while it was built stays reserved while it is uploaded.", "lessons::lesson_18", [
-        ("src/ingest.rs", "        meter.settle();", """        if !crate::mutant("18-held") {
-            meter.settle();
+        ("src/ingest.rs", "        meter.settle(pack::usage(bundles - first.len()));", """        if !crate::mutant("18-held") {
+            meter.settle(pack::usage(bundles - first.len()));
         }"""),
     ]),
     "21": ("A slice of a single piece is none.", "lessons::lesson_21_empty lessons::lesson_21_the_first", [
@@ -252,6 +252,15 @@ MUTATIONS = {
     ]),
     "expire-dry": ("What would go goes.", "expire::only_bundles expire::what_to_delete_is_said", [
         ("src/cli/expire.rs", "    let outcome = match args.delete {", '    let outcome = match args.delete || crate::mutant("expire-dry") {'),
+    ]),
+    "partitions-metered": ("What partitions will come to is reserved when they are built.", "bounds::more_partitions", [
+        ("src/ingest/slices.rs", "(waits as u64 + to_come)", '(waits as u64 + if crate::mutant("partitions-metered") { 0 } else { to_come })'),
+    ]),
+    "hoarding": ("Whoever declares much keeps it until it has been silent for too long.", "bounds::whoever_declares", [
+        ("src/ingest/pledge.rs", "if is_behind && ", 'if is_behind && !crate::mutant("hoarding") && '),
+    ]),
+    "opened-metered": ("A batch is opened into whatever it takes, and that is reserved afterwards.", "bounds::what_a_batch", [
+        ("src/segment.rs", "codec::opened_len(codec, section, bytes_max),", 'if crate::mutant("opened-metered") { Some(0) } else { codec::opened_len(codec, section, bytes_max) },'),
     ]),
     "torn": ("Torn bytes are counted and not kept.", "concurrency::a_segment_with_its_torn_tail", [
         ("src/ingest/slice.rs", "            self.blocks.add(position, &bytes, *facts)?;", """            if facts.range.is_some() || !crate::mutant("torn") {

@@ -151,6 +151,11 @@ impl<W> Queue<W> {
         }
     }
 
+    /// Whether anybody but this claimant waits.
+    pub(super) fn others_wait(&self, claimant: &Claimant) -> bool {
+        self.waiting > self.claims.get(claimant).map_or(0, |claim| claim.waiting.len())
+    }
+
     /// Gives a reservation of `has` bytes `more` of what is free, or says no. While others wait, that is no way to more than half
     /// either, unless it is all that its claimant has.
     pub(super) fn grow(&mut self, claimant: &Claimant, has: u64, more: u64, now: Instant) -> bool {

@@ -4,14 +4,30 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where nothing can be read.
-const BUDGET_BYTES_DEFAULT: u64 = 512 << 20;
+const MEMORY_BYTES_DEFAULT: u64 = 1 << 30;
 
-/// Half of the least limit there is.
+/// What segments in work may take: half of what there is.
 pub fn default_budget_bytes() -> u64 {
+    memory_bytes() / 2
+}
+
+/// What searches and fetches may take: a quarter of what there is, up to `most`. Segments, searches and what is kept of bundles then leave some of it
+/// to the process itself.
+pub fn default_search_bytes(most: u64) -> u64 {
+    most.min(memory_bytes() / 4)
+}
+
+/// What is kept of bundles: a sixteenth of what there is, up to `most`.
+pub fn default_cache_bytes(most: u64) -> u64 {
+    most.min(memory_bytes() / 16)
+}
+
+/// The least limit there is.
+fn memory_bytes() -> u64 {
     let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limits = limits(&cgroups, Path::new("/sys/fs/cgroup"), |path| fs::read_to_string(path).ok());
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| machine_bytes(&text));
-    limits.into_iter().chain(machine).min().map_or(BUDGET_BYTES_DEFAULT, |limit| limit / 2)
+    limits.into_iter().chain(machine).min().unwrap_or(MEMORY_BYTES_DEFAULT)
 }
 
 /// The limits of all cgroups that the process is in, by what `/proc/self/cgroup` says: its own, which in a container is the root of what

@@ -12,11 +12,11 @@ use super::metrics::{Collected, MetricsArgs};
 use super::otlp::{OtlpArgs, process_name};
 use super::security::{self, EntranceArgs};
 use super::signals::Signals;
-use super::{CliError, Exit, output, pipeline, runtime};
+use super::{CliError, Exit, cgroup, output, pipeline, runtime};
 use crate::archive::Shelf;
 use crate::ingest::Ingest;
 use crate::metrics;
-use crate::search::Searcher;
+use crate::search::{self, Searcher};
 use crate::server::{self, Config, IndexRole};
 use crate::stats::Phase;
 use crate::store::{SourceRoots, Store};
@@ -70,16 +70,21 @@ pub struct Args {
     pipeline: pipeline::PipelineArgs,
 }
 
+/// What is kept of bundles where nothing else is said, and there is memory for it.
+const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
+
 /// What searches may take.
 #[derive(Clone, Copy, Debug, clap::Args)]
 struct SearchLimits {
-    /// Memory that all searches together may take, beside --memory-budget and --search-cache.
-    #[arg(long, env = "WAL_INDEXER_SEARCH_MEMORY", default_value = "128MiB", value_name = "SIZE")]
-    search_memory: ByteSize,
+    /// Memory that all searches together may take, beside --memory-budget and --search-cache. Default: 128 MiB, or a quarter of what the
+    /// cgroup or the machine has.
+    #[arg(long, env = "WAL_INDEXER_SEARCH_MEMORY", value_name = "SIZE")]
+    search_memory: Option<ByteSize>,
 
-    /// Memory in which what was read of bundles is kept, so that it need not be read again.
-    #[arg(long, env = "WAL_INDEXER_SEARCH_CACHE", default_value = "64MiB", value_name = "SIZE")]
-    search_cache: ByteSize,
+    /// Memory in which what was read of bundles is kept, so that it need not be read again. Default: 64 MiB, or a sixteenth of what the cgroup
+    /// or the machine has.
+    #[arg(long, env = "WAL_INDEXER_SEARCH_CACHE", value_name = "SIZE")]
+    search_cache: Option<ByteSize>,
 
     /// How long a search may take, in seconds, until its last record has been taken. A caller may want it sooner.
     #[arg(long, env = "WAL_INDEXER_SEARCH_TIMEOUT", default_value_t = 30, value_name = "SECONDS",
@@ -89,8 +94,12 @@ struct SearchLimits {
 
 impl SearchLimits {
     fn searcher(self, store: Store) -> Searcher {
-        let shelf = Shelf::new(store, self.search_cache.as_u64());
-        Searcher::new(shelf, self.search_memory.as_u64(), Duration::from_secs(self.search_timeout))
+        let cache = self.search_cache.map(|size| size.as_u64());
+        let memory = self.search_memory.map(|size| size.as_u64());
+        let shelf =
+            Shelf::new(store, cache.unwrap_or_else(|| cgroup::default_cache_bytes(CACHE_BYTES_DEFAULT)));
+        let memory = memory.unwrap_or_else(|| cgroup::default_search_bytes(search::MEMORY_BYTES_DEFAULT));
+        Searcher::new(shelf, memory, Duration::from_secs(self.search_timeout))
     }
 }
 

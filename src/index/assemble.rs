@@ -1,5 +1,7 @@
 //! Parts → one index: names for the files, and one `meta.json` over all of them.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tantivy::index::SegmentId;
@@ -52,11 +54,7 @@ pub fn assemble(
 ) -> Result<Index, IndexError> {
     let failed = |source| IndexError::tantivy(Doing::Assembling, source);
     let (schema, _) = schema::build(settings.positions);
-    let tantivy = tantivy::Index::builder()
-        .schema(schema.clone())
-        .settings(schema::settings())
-        .create_in_ram()
-        .map_err(failed)?;
+    let tantivy = empty_index(settings.positions).map_err(failed)?;
     let mut index = Index {
         files: Vec::new(),
         segments: Vec::new(),
@@ -90,6 +88,19 @@ pub fn assemble(
     index.files.push((META_FILE.to_owned(), meta.into()));
     index.files.sort_by(|(a, _), (b, _)| a.cmp(b));
     Ok(index)
+}
+
+/// An index without files, which makes the descriptions of segments. There is one for each schema: to make one takes longer than all else that is
+/// done here for a small partition.
+fn empty_index(positions: bool) -> tantivy::Result<&'static tantivy::Index> {
+    static MADE: [OnceLock<tantivy::Index>; 2] = [const { OnceLock::new() }; 2];
+    let made = &MADE[usize::from(positions)];
+    if let Some(index) = made.get() {
+        return Ok(index);
+    }
+    let (schema, _) = schema::build(positions);
+    let index = tantivy::Index::builder().schema(schema).settings(schema::settings()).create_in_ram()?;
+    Ok(made.get_or_init(|| index))
 }
 
 /// The id of the nth Tantivy segment: a UUID of version 8 (RFC 9562), the rest of it hashed.

@@ -62,7 +62,21 @@ impl IndexBuilder {
     ///
     /// An error is Tantivy's and final: the builder is of no use after it.
     pub fn add(&mut self, batch: &RecordBatch) -> Result<(), IndexError> {
-        for record in batch.iter() {
+        self.add_from(batch, 0, usize::MAX).map(drop)
+    }
+
+    /// Adds the records of a batch from the one numbered `first` on, until they are more than `bytes_max` bytes together. Returns the number of
+    /// the next one.
+    ///
+    /// An error is as that of [`IndexBuilder::add`].
+    pub fn add_from(
+        &mut self,
+        batch: &RecordBatch,
+        first: usize,
+        bytes_max: usize,
+    ) -> Result<usize, IndexError> {
+        let mut bytes = 0;
+        for (nth, record) in batch.iter().enumerate().skip(first) {
             if self.segment.as_ref().is_some_and(|segment| segment.bytes() > self.segment_bytes_max) {
                 self.finish_segment()?;
             }
@@ -73,8 +87,12 @@ impl IndexBuilder {
             self.draft.fill(&record);
             segment.add(&self.draft);
             self.documents += 1;
+            bytes += record.value().map_or(0, <[u8]>::len);
+            if bytes > bytes_max {
+                return Ok(nth + 1);
+            }
         }
-        Ok(())
+        Ok(batch.records.len())
     }
 
     /// How many records were added.
@@ -142,9 +160,9 @@ impl IndexPart {
         &self.unsearchable
     }
 
-    /// Bytes in memory: its files.
+    /// Bytes in memory: its files, and what was found in the records.
     pub fn mem_usage(&self) -> usize {
-        self.segments.iter().map(PartSegment::mem_usage).sum()
+        self.segments.iter().map(PartSegment::mem_usage).sum::<usize>() + self.fields.mem_usage()
     }
 }
 

@@ -79,6 +79,9 @@ impl fmt::Debug for FieldTypes {
     }
 }
 
+/// What a name takes beside its bytes: its place in a tree whose nodes are half full, and an allocation.
+const NAME_BYTES: usize = 80;
+
 /// The paths in the values with their types, and the names of the headers. Sorted, so that equal records give equal catalogs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldCatalog {
@@ -155,6 +158,12 @@ impl FieldCatalog {
     /// The headers' names, sorted.
     pub fn headers(&self) -> impl Iterator<Item = &str> {
         self.headers.keys().map(String::as_str)
+    }
+
+    /// Bytes in memory, about.
+    pub fn mem_usage(&self) -> usize {
+        let names = self.values.keys().chain(self.headers.keys());
+        names.map(|name| name.len() + NAME_BYTES).sum()
     }
 
     /// Takes in another part's findings.

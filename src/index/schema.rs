@@ -1,5 +1,7 @@
 //! The fields of every index, and what Tantivy can and cannot hold.
 
+use std::sync::OnceLock;
+
 use tantivy::IndexSettings;
 use tantivy::schema::{
     BytesOptions, Field, IndexRecordOption, JsonObjectOptions, NumericOptions, Schema, TextFieldIndexing,
@@ -53,8 +55,14 @@ pub(super) mod names {
     pub const TEXT: &str = "text";
 }
 
-/// The schema. Nothing is stored and no lengths are kept for scoring; with `positions`, words know their place.
+/// The schema. Nothing is stored and no lengths are kept for scoring; with `positions`, words know their place. It is made once: a segment of
+/// many partitions asks for it several times for each.
 pub(super) fn build(positions: bool) -> (Schema, Fields) {
+    static MADE: [OnceLock<(Schema, Fields)>; 2] = [const { OnceLock::new() }; 2];
+    MADE[usize::from(positions)].get_or_init(|| make(positions)).clone()
+}
+
+fn make(positions: bool) -> (Schema, Fields) {
     let record = if positions { IndexRecordOption::WithFreqsAndPositions } else { IndexRecordOption::Basic };
     let words =
         TextFieldIndexing::default().set_tokenizer(WORDS).set_index_option(record).set_fieldnorms(false);

@@ -1,6 +1,6 @@
 //! One Tantivy segment in the making: records go in, its files come out.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tantivy::SegmentMeta;
 use tantivy::columnar::NumericalValue;
 use tantivy::directory::error::OpenReadError;
@@ -202,13 +202,32 @@ pub(super) fn files(meta: &SegmentMeta, directory: &RamDirectory) -> tantivy::Re
         };
         files.push((component.to_string(), Bytes::from_owner(file.read_bytes()?)));
     }
+    let bytes = files.iter().map(|(_, bytes)| bytes.len()).sum();
+    if bytes <= GATHERED_BYTES_MAX {
+        gather(&mut files, bytes);
+    }
     Ok(files)
 }
+
+/// Small files are gathered in one buffer: each by itself takes more for its allocations than for its bytes.
+const GATHERED_BYTES_MAX: usize = 16 << 10;
+
+fn gather(files: &mut [(String, Bytes)], bytes: usize) {
+    let mut all = BytesMut::with_capacity(bytes);
+    for (_, file) in files {
+        all.extend_from_slice(file);
+        *file = all.split().freeze();
+    }
+}
+
+/// What a file takes beside its bytes: its name, and where it lies.
+const FILE_BYTES: usize = size_of::<(String, Bytes)>() + 32;
 
 impl PartSegment {
     /// Bytes in memory.
     pub fn mem_usage(&self) -> usize {
-        self.files.iter().map(|(_, bytes)| bytes.len()).sum()
+        let files = self.files.iter().map(|(_, bytes)| bytes.len() + FILE_BYTES);
+        size_of::<Self>() + files.sum::<usize>()
     }
 }
 

@@ -2,6 +2,7 @@
 //! reservation grows when the sum passes it.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::budget::{Budget, BudgetError, Reservation, Turn};
 
@@ -49,9 +50,35 @@ impl Meter {
         self.with(|held| held.bytes)
     }
 
-    /// Gives back what was reserved beyond what is held: the part of the work that can grow is over.
-    pub(super) fn settle(&self) {
-        self.with(|held| held.reservation.shrink_to(held.bytes));
+    /// Gives back what was reserved beyond what is held and `more`: the part of the work that can grow is over.
+    pub(super) fn settle(&self, more: u64) {
+        self.with(|held| held.reservation.shrink_to(held.bytes + more));
+    }
+
+    /// Whether other callers wait for what is reserved here.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.with(|held| held.reservation.budget().others_wait(held.reservation.claimant()))
+    }
+
+    /// Gives back what was reserved beyond what is held, but for `keep` bytes in all.
+    pub(super) fn give_way(&self, keep: u64) {
+        self.with(|held| held.reservation.shrink_to(held.bytes.max(keep)));
+    }
+
+    /// Reserves `bytes` in all once more, at once or in turn. What is held meanwhile is little, and the wait has an end: so others that wait for it
+    /// have one, too.
+    pub(super) async fn take_again(&self, bytes: u64, wait_max: Duration) -> Result<(), BudgetError> {
+        let lacking = self.with(|held| {
+            let lacking = bytes.saturating_sub(held.reservation.bytes());
+            if lacking == 0 || held.reservation.grow(lacking).is_ok() {
+                return None;
+            }
+            Some((held.reservation.claimant().clone(), lacking))
+        });
+        let Some((claimant, lacking)) = lacking else { return Ok(()) };
+        let more = self.budget().reserve(&claimant, lacking, wait_max).await?;
+        self.with(|held| held.reservation.absorb(more));
+        Ok(())
     }
 
     /// The whole request is going to hold about `bytes`: takes them now rather than half-way, when others have taken them.
@@ -136,8 +163,6 @@ impl Drop for Share {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::ids::Claimant;
 

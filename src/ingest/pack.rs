@@ -1,16 +1,21 @@
 //! From finished slices to whole bundles: one for each partition, laid out in memory and not copied.
 
+use std::collections::btree_map;
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures::future::try_join_all;
+use futures::future::{self, try_join_all};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use tokio::time::timeout;
 
 use crate::archive::transaction_facts;
 use crate::bundle::{
     self, Built, FieldFacts, IndexFacts, IndexSegmentFacts, Manifest, RecordsFacts, SegmentFacts,
     TantivyFacts,
 };
+use crate::cpu::Cpu;
 use crate::ids::{OffsetRange, SegmentFormat, TopicPartition};
-use crate::index::{self, FieldTypes, Index};
+use crate::index::{self, FieldTypes, Index, Settings};
 use crate::spans;
 use crate::store::{BundleKey, KeyHash};
 
@@ -44,44 +49,126 @@ struct Origin {
     source: Source,
 }
 
-/// Packs every partition, checking first that their frames add up to the segment.
-pub(super) async fn pack(
-    ingest: &Ingest,
-    request: &Request,
-    received: Received,
-) -> Result<(Source, Vec<Packed>), IngestError> {
-    let Received { source, partitions, .. } = received;
-    let packed_bytes = partitions.values().flatten().map(|slice| slice.tally.source_bytes).sum();
-    if packed_bytes != source.bytes_read {
-        return Err(IngestError::BytesDiffer { packed: packed_bytes, read: source.bytes_read });
-    }
-    let origin = Arc::new(Origin {
-        segment: SegmentFacts {
-            id: request.segment_id.as_str().to_owned(),
-            // Only a segment of zero bytes has no format, and no partitions to pack either.
-            format: source.format.unwrap_or(SegmentFormat::KafkaLog),
-            size_bytes: source.bytes_read,
-            crc32c: source.crc32c,
-            sha256: source.sha256,
-            torn_tail_bytes: source.torn_tail_bytes,
-            partitions: u32::try_from(partitions.len()).unwrap_or(u32::MAX),
-        },
-        source: source.clone(),
-    });
-    let cpu = ingest.cpu.for_claimant(&request.claimant);
-    let packs = partitions.into_iter().map(|(partition, slices)| {
-        let (origin, request) = (Arc::clone(&origin), request.clone());
-        let settings = Arc::clone(&ingest.settings);
-        cpu.run(move || {
-            let settings = settings.for_topic(partition.topic());
-            pack_partition(&request, &origin, partition, slices, &settings)
+/// How many partitions are packed together. The next ones are packed when these are on their way: bundles take several times what their slices
+/// do, where these are small.
+const PACKED_TOGETHER: usize = 64;
+
+/// What a bundle takes beside its slices, in bytes: manifest, the index's description, headers and padding, table of blocks, footer.
+const BUNDLE_BYTES: u64 = 24 << 10;
+
+/// Partitions of less than this are packed by one piece of work, in bytes.
+const SMALL_BYTES: u64 = 256 << 10;
+
+/// What the bundles take that are packed at a time, beside their slices, in bytes: some on their way, and the next ones.
+pub(super) fn usage(partitions: usize) -> u64 {
+    partitions.min(2 * PACKED_TOGETHER) as u64 * BUNDLE_BYTES
+}
+
+/// A segment's slices, on their way to bundles.
+pub(super) struct Packing {
+    pub source: Source,
+    /// How many bundles there are in all.
+    pub bundles: usize,
+    origin: Arc<Origin>,
+    request: Request,
+    settings: Arc<Settings>,
+    cpu: Cpu,
+    left: btree_map::IntoIter<TopicPartition, Vec<Slice>>,
+}
+
+/// Slices of a few partitions.
+type Slices = Vec<(TopicPartition, Vec<Slice>)>;
+
+impl Packing {
+    /// Checks that the partitions' frames add up to the segment.
+    pub(super) fn begin(ingest: &Ingest, request: &Request, received: Received) -> Result<Self, IngestError> {
+        let Received { source, partitions, .. } = received;
+        let packed_bytes = partitions.values().flatten().map(|slice| slice.tally.source_bytes).sum();
+        if packed_bytes != source.bytes_read {
+            return Err(IngestError::BytesDiffer { packed: packed_bytes, read: source.bytes_read });
+        }
+        let origin = Arc::new(Origin {
+            segment: SegmentFacts {
+                id: request.segment_id.as_str().to_owned(),
+                // Only a segment of zero bytes has no format, and no partitions to pack either.
+                format: source.format.unwrap_or(SegmentFormat::KafkaLog),
+                size_bytes: source.bytes_read,
+                crc32c: source.crc32c,
+                sha256: source.sha256,
+                torn_tail_bytes: source.torn_tail_bytes,
+                partitions: u32::try_from(partitions.len()).unwrap_or(u32::MAX),
+            },
+            source: source.clone(),
+        });
+        Ok(Self {
+            source,
+            bundles: partitions.len(),
+            origin,
+            request: request.clone(),
+            settings: Arc::clone(&ingest.settings),
+            cpu: ingest.cpu.for_claimant(&request.claimant),
+            left: partitions.into_iter(),
         })
-    });
-    let packed: Result<Vec<Packed>, IngestError> = try_join_all(packs).await?.into_iter().collect();
-    let packed = packed?;
-    let bytes = packed.iter().map(|one| one.built.size_bytes).sum();
-    spans::took(bytes, packed.iter().map(|one| one.tally.records).sum());
-    Ok((source, packed))
+    }
+
+    /// Packs the next few partitions. None is left where there are none.
+    pub(super) async fn next(&mut self) -> Result<Vec<Packed>, IngestError> {
+        let works = works_of(self.left.by_ref().take(PACKED_TOGETHER)).into_iter().map(|slices| {
+            let (origin, request) = (Arc::clone(&self.origin), self.request.clone());
+            let settings = Arc::clone(&self.settings);
+            self.cpu.run(move || {
+                let packed = slices.into_iter().map(|(partition, slices)| {
+                    let settings = settings.for_topic(partition.topic());
+                    pack_partition(&request, &origin, partition, slices, &settings)
+                });
+                packed.collect::<Result<Vec<_>, _>>()
+            })
+        });
+        let packed: Result<Vec<_>, IngestError> = try_join_all(works).await?.into_iter().collect();
+        let packed: Vec<Packed> = packed?.into_iter().flatten().collect();
+        let bytes = packed.iter().map(|one| one.built.size_bytes).sum();
+        spans::took(bytes, packed.iter().map(|one| one.tally.records).sum());
+        Ok(packed)
+    }
+
+    /// `first`, and then the others as they are asked for, each few within `time_max`.
+    pub(super) fn after(
+        self,
+        first: Vec<Packed>,
+        time_max: Duration,
+    ) -> impl Stream<Item = Result<Packed, IngestError>> {
+        let rest = stream::try_unfold(self, move |mut packing| async move {
+            if packing.left.len() == 0 {
+                return Ok(None);
+            }
+            let packed = timeout(time_max, spans::stage(spans::pack(), packing.next())).await;
+            let packed = packed.unwrap_or(Err(IngestError::BuildTooSlow { after: time_max }))?;
+            Ok(Some((packed, packing)))
+        });
+        stream::once(future::ok::<_, IngestError>(first))
+            .chain(rest)
+            .map_ok(|few| stream::iter(few).map(Ok))
+            .try_flatten()
+    }
+}
+
+/// Cuts partitions into pieces of work: several small ones, or one that is not.
+fn works_of(partitions: impl Iterator<Item = (TopicPartition, Vec<Slice>)>) -> Vec<Slices> {
+    let (mut works, mut bytes_before) = (Vec::<Slices>::new(), 0);
+    for (partition, slices) in partitions {
+        let bytes: u64 = slices.iter().map(|slice| slice.memory.bytes()).sum();
+        match works.last_mut() {
+            Some(work) if bytes_before + bytes < SMALL_BYTES => {
+                work.push((partition, slices));
+                bytes_before += bytes;
+            }
+            _ => {
+                works.push(vec![(partition, slices)]);
+                bytes_before = bytes;
+            }
+        }
+    }
+    works
 }
 
 fn pack_partition(
@@ -117,7 +204,7 @@ fn pack_partition(
         let mut listed = share.another();
         let transactions_bytes =
             transactions.as_ref().map_or(0, |facts| facts.mem_usage() as u64 * FACTS_USAGE);
-        listed.set(gaps.len() as u64 * GAP_BYTES + transactions_bytes)?;
+        listed.set(BUNDLE_BYTES + gaps.len() as u64 * GAP_BYTES + transactions_bytes)?;
         memory.push(listed);
     }
     let anomalies = tally.anomalies.by_name().map(|(name, count)| (name.to_owned(), count)).collect();

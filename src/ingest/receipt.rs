@@ -8,6 +8,7 @@ use crate::bundle::{Manifest, UndecodedFacts};
 use crate::ids::{LogId, OffsetRange, SegmentFormat, SegmentId, TopicPartition};
 use crate::store::Stored;
 
+use super::meter::Share;
 use super::receive::Source;
 use super::tally::Tally;
 
@@ -33,6 +34,13 @@ pub struct Receipt {
     pub partitions: Vec<IndexedPartition>,
     /// How long each stage took.
     pub timings: Timings,
+    memory: Share,
+}
+
+/// What a receipt and its copies take of the budget, until it is dropped.
+#[derive(Debug)]
+pub struct ReceiptMemory {
+    _share: Share,
 }
 
 /// One partition's records and the object that holds them.
@@ -93,7 +101,12 @@ impl Timings {
 }
 
 impl Receipt {
-    pub(super) fn new(segment_id: SegmentId, source: Source, partitions: Vec<IndexedPartition>) -> Self {
+    pub(super) fn new(
+        segment_id: SegmentId,
+        source: Source,
+        partitions: Vec<IndexedPartition>,
+        memory: Share,
+    ) -> Self {
         Self {
             segment_id,
             format: source.format,
@@ -103,7 +116,13 @@ impl Receipt {
             torn_tail_bytes: source.torn_tail_bytes,
             partitions,
             timings: Timings::default(),
+            memory,
         }
+    }
+
+    /// What it takes of the budget, for whoever goes on with a copy of it.
+    pub fn into_memory(self) -> ReceiptMemory {
+        ReceiptMemory { _share: self.memory }
     }
 
     /// Data records of all partitions.

@@ -10,12 +10,13 @@ use tokio::time::timeout;
 
 use crate::cpu::Cpu;
 use crate::ids::{OffsetRange, SegmentFormat, TopicPartition};
-use crate::segment::{Frame, SegmentError, Splitter, Tail, TornTail as TornBytes};
+use crate::segment::{ErrorKind, Frame, SegmentError, Splitter, Tail, TornTail as TornBytes};
 use crate::spans;
 
 use super::error::{IngestError, ReadError};
 use super::meter::Share;
-use super::slice::{BATCH_BYTES_MAX, Piece, Slice};
+use super::pledge::Pledge;
+use super::slice::{Piece, Slice};
 use super::slices::{Slices, Workshop};
 use super::{Patience, Request, TornTail, Undecodable};
 
@@ -50,7 +51,13 @@ pub(super) async fn receive<S>(
 where
     S: Stream<Item = Result<Bytes, ReadError>> + Unpin,
 {
-    let mut sender = Sender::new(bytes, request.size_bytes, patience);
+    let pledge = Pledge::new(
+        workshop.meter.clone(),
+        request.size_bytes,
+        request.memory_estimate(),
+        patience.admission,
+    );
+    let mut sender = Sender::new(bytes, pledge, request.size_bytes, patience);
     let cpu = workshop.cpu.clone();
     let mut incoming = Incoming::new(request, workshop.meter.share());
     let mut dealer = Dealer::new(request, Slices::new(workshop));
@@ -105,6 +112,7 @@ pub(super) fn sender_max(size_bytes: u64, patience: &Patience) -> Duration {
 /// Whoever sends the bytes. Only the time that is spent waiting for it counts: what the builders take is not its fault.
 struct Sender<S> {
     bytes: S,
+    pledge: Pledge,
     silence_max: Duration,
     /// What is left of the time that the whole segment may be waited for.
     left: Duration,
@@ -114,18 +122,36 @@ impl<S> Sender<S>
 where
     S: Stream<Item = Result<Bytes, ReadError>> + Unpin,
 {
-    fn new(bytes: S, size_bytes: u64, patience: &Patience) -> Self {
-        Self { bytes, silence_max: patience.silence, left: sender_max(size_bytes, patience) }
+    fn new(bytes: S, pledge: Pledge, size_bytes: u64, patience: &Patience) -> Self {
+        Self { bytes, pledge, silence_max: patience.silence, left: sender_max(size_bytes, patience) }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, IngestError> {
-        let (asked, limit) = (Instant::now(), self.silence_max.min(self.left));
-        let next = timeout(limit, self.bytes.next()).await;
-        self.left = self.left.saturating_sub(asked.elapsed());
-        match next {
-            Ok(next) => Ok(next.transpose()?),
-            Err(_) if limit < self.silence_max => Err(IngestError::Trickles),
-            Err(_) => Err(IngestError::Silent { after: limit }),
+        let limit = self.silence_max.min(self.left);
+        let next = self.next_within(limit).await?;
+        if let Some(bytes) = &next {
+            self.pledge.came(bytes.len()).await?;
+        }
+        Ok(next)
+    }
+
+    async fn next_within(&mut self, limit: Duration) -> Result<Option<Bytes>, IngestError> {
+        let asked = Instant::now();
+        loop {
+            let looked = Instant::now();
+            let wait = self.pledge.look_in().min(limit.saturating_sub(asked.elapsed()));
+            let next = timeout(wait, self.bytes.next()).await;
+            let took = looked.elapsed();
+            self.left = self.left.saturating_sub(took);
+            match next {
+                Ok(next) => {
+                    self.pledge.waited(took);
+                    return Ok(next.transpose()?);
+                }
+                Err(_) if asked.elapsed() < limit => self.pledge.waited(took),
+                Err(_) if limit < self.silence_max => return Err(IngestError::Trickles),
+                Err(_) => return Err(IngestError::Silent { after: limit }),
+            }
         }
     }
 }
@@ -138,7 +164,7 @@ struct Incoming {
     received: u64,
     declared: u64,
     torn_tail: TornTail,
-    /// What the splitter holds: the start of a frame whose end has not come.
+    /// What the splitter holds: the start of a frame whose end has not come; and the list of those that have.
     unsplit: Share,
 }
 
@@ -200,7 +226,8 @@ impl Incoming {
                 TornTail::Refuse => 0,
                 TornTail::Keep => this.splitter.finish_usage(),
             };
-            this.unsplit.set(this.splitter.mem_usage() as u64 + zeros)?;
+            let listed = (frames.capacity() * size_of::<Frame>()) as u64;
+            this.unsplit.set(this.splitter.mem_usage() as u64 + zeros + listed)?;
             Ok((this, Split { frames, fault }))
         })
         .await?
@@ -288,10 +315,14 @@ impl<'a> Dealer<'a> {
     }
 }
 
-/// A frame that names the wrong partition or offsets may simply be damaged: then that is what there is to say.
+/// A frame that names the wrong partition or offsets may simply be damaged: then that is what there is to say. What it opens to that is not
+/// metered is not looked at.
 async fn or_corrupt(cpu: &Cpu, frame: Frame, error: IngestError) -> IngestError {
-    match cpu.run(move || frame.decode(BATCH_BYTES_MAX)).await {
-        Ok(Ok(_)) => error,
+    let bytes_max = (1 << 20).max(frame.bytes.len());
+    let decoded = cpu.run(move || frame.verify_checksum().and_then(|()| frame.decode(bytes_max).map(drop)));
+    match decoded.await {
+        Ok(Ok(())) => error,
+        Ok(Err(corrupt)) if corrupt.kind() == ErrorKind::TooLarge => error,
         Ok(Err(corrupt)) => IngestError::Segment(corrupt),
         Err(panicked) => panicked.into(),
     }

@@ -18,6 +18,12 @@ use super::tally::Tally;
 /// the source alone, never on the number of cores or on when it arrives: the same segment always makes the same bundle.
 pub(super) const SLICE_BYTES: u64 = 32 << 20;
 
+/// What a finished slice takes beside its files, blocks and counts, in bytes.
+const SLICE_BASE_BYTES: usize = size_of::<Slice>() + 256;
+
+/// The least that a finished slice takes, in bytes: that of one record.
+pub(super) const SLICE_LEAST_BYTES: u64 = SLICE_BASE_BYTES as u64 + (2 << 10);
+
 /// No batch may open to more than this: the largest that is decoded in one piece.
 pub(super) const BATCH_BYTES_MAX: usize = 256 << 20;
 
@@ -25,13 +31,19 @@ pub(super) const BATCH_BYTES_MAX: usize = 256 << 20;
 /// many times its size.
 const UNACCOUNTED_BYTES_MAX: usize = 2 << 20;
 
-/// What a batch is first opened to, as a multiple of its size and in bytes: few open to more. This much is in use on each
-/// thread before it is accounted for.
+/// What a batch is first opened to, as a multiple of its size and in bytes: few open to more. The least of it is in use on each
+/// thread without being accounted for.
 const OPENS_TO_TIMES: usize = 16;
 const OPENED_BYTES_FIRST: (usize, usize) = (1 << 20, 32 << 20);
 
-/// What is tried next, as a multiple of what was not enough.
-const OPENED_GROWTH: usize = 8;
+/// The same where there is no memory for as much.
+const OPENS_TO_TIMES_SCARCE: usize = 4;
+
+/// What is tried where a batch's records take more than their bytes, which are known then, as a multiple of what was not enough.
+const DECODED_GROWTH: usize = 2;
+
+/// What all headers of a batch take beside their bytes, where there are few.
+const HEADERS_BYTES: usize = 64 << 10;
 
 /// What a slice is made of, in the order of the file.
 #[derive(Debug)]
@@ -138,7 +150,8 @@ impl Slice {
             });
         }
         drop(packed.memory);
-        memory.set((index.mem_usage() + blocks.mem_usage() + tally.mem_usage()) as u64)?;
+        let bytes = index.mem_usage() + blocks.mem_usage() + tally.mem_usage() + SLICE_BASE_BYTES;
+        memory.set(bytes as u64)?;
         Ok(Self { index, blocks, tally, memory })
     }
 }
@@ -209,13 +222,25 @@ impl Reader {
             Err(undecodable) => return Ok((self.keep(frame, &undecodable)?, 0)),
         };
         self.tally.count(&decoded, frame.bytes.len());
-        self.index.add(&decoded.records)?;
+        self.add_records(&decoded)?;
         let facts = facts_of(&decoded);
         self.job.progressed(frame.bytes.len() as u64, facts.data_records);
         let opened = decoded.records.bytes.len();
         drop(decoded);
         self.decoding.set(0)?;
         Ok((facts, opened))
+    }
+
+    /// Indexes a batch's records, and says what that takes after every few of them: one batch may open to many times what a slice is.
+    fn add_records(&mut self, decoded: &DecodedFrame) -> Result<(), IngestError> {
+        let (batch, mut next) = (&decoded.records, 0);
+        loop {
+            next = self.index.add_from(batch, next, UNACCOUNTED_BYTES_MAX)?;
+            if next == batch.records.len() {
+                return Ok(());
+            }
+            self.account()?;
+        }
     }
 
     /// Keeps a frame as it is.
@@ -226,14 +251,12 @@ impl Reader {
         Ok(FrameFacts { kind: FrameKind::Undecoded, range: frame.head_range(), ..FrameFacts::default() })
     }
 
-    /// Opens a batch to what batches open to; where that is not enough, the memory for more is reserved before it is tried. The inner error is
-    /// that of a frame which is to be kept as it is.
+    /// Opens a batch to what batches open to; where that is not enough, it is found out what it opens to. Memory is reserved before it is
+    /// taken. The inner error is that of a frame which is to be kept as it is.
     fn decode(&mut self, frame: &Frame) -> Result<Result<DecodedFrame, SegmentError>, IngestError> {
-        let mut bound = frame.bytes.len().saturating_mul(OPENS_TO_TIMES);
-        bound = bound.clamp(OPENED_BYTES_FIRST.0, OPENED_BYTES_FIRST.1).max(frame.bytes.len());
-        bound = bound.min(BATCH_BYTES_MAX);
+        let (mut bound, mut known) = (self.first_bound(frame)?, 0);
         loop {
-            let error = match frame.decode(bound) {
+            let error = match frame.decode_known(bound, known) {
                 Ok(decoded) => {
                     self.decoding.set(decoded.mem_usage(frame) as u64)?;
                     return Ok(Ok(decoded));
@@ -241,19 +264,48 @@ impl Reader {
                 Err(error) => error,
             };
             let is_kept = self.undecodable == Undecodable::Keep && frame.is_keepable(error.fault());
-            match error.kind() {
-                // One that no memory is enough for need not wait for it.
-                ErrorKind::TooLarge
-                    if bound < BATCH_BYTES_MAX && !(is_kept && frame.opens_beyond(BATCH_BYTES_MAX)) =>
-                {
-                    bound = bound.saturating_mul(OPENED_GROWTH).min(BATCH_BYTES_MAX);
-                    self.decoding.set(bound as u64)?;
+            let beyond = match error.kind() {
+                ErrorKind::TooLarge if bound < BATCH_BYTES_MAX => {
+                    match frame.opened_len(BATCH_BYTES_MAX).filter(|opened| *opened <= BATCH_BYTES_MAX) {
+                        Some(opened) => {
+                            let least = opened + frame.spans_usage(opened) + HEADERS_BYTES;
+                            let more = if known == 0 && opened > 0 {
+                                0
+                            } else {
+                                bound.saturating_mul(DECODED_GROWTH)
+                            };
+                            (bound, known) = (least.max(more).min(BATCH_BYTES_MAX), opened);
+                            self.decoding.set(frame.decode_usage(bound, known).max(bound as u64))?;
+                            continue;
+                        }
+                        None => frame.too_large(BATCH_BYTES_MAX),
+                    }
                 }
-                _ if is_kept => return Ok(Err(error)),
-                ErrorKind::TooLarge => return Err(IngestError::BatchTooLarge(error)),
-                ErrorKind::Corrupt | ErrorKind::Unsupported => return Err(IngestError::Segment(error)),
-            }
+                _ => error,
+            };
+            return match beyond.kind() {
+                _ if is_kept => Ok(Err(beyond)),
+                ErrorKind::TooLarge => Err(IngestError::BatchTooLarge(beyond)),
+                ErrorKind::Corrupt | ErrorKind::Unsupported => Err(IngestError::Segment(beyond)),
+            };
         }
+    }
+
+    /// What a batch is first opened to. Little of it need not be reserved.
+    fn first_bound(&mut self, frame: &Frame) -> Result<usize, IngestError> {
+        let times = |times: usize| {
+            let bound = frame.bytes.len().saturating_mul(times);
+            let bound = bound.clamp(OPENED_BYTES_FIRST.0, OPENED_BYTES_FIRST.1).max(frame.bytes.len());
+            bound.min(BATCH_BYTES_MAX)
+        };
+        let usual = times(OPENS_TO_TIMES);
+        let usage = frame.decode_usage(usual, 0);
+        if usage <= UNACCOUNTED_BYTES_MAX as u64 || self.decoding.set(usage).is_ok() {
+            return Ok(usual);
+        }
+        let scarce = times(OPENS_TO_TIMES_SCARCE);
+        self.decoding.set(frame.decode_usage(scarce, 0))?;
+        Ok(scarce)
     }
 
     fn account(&mut self) -> Result<(), IngestError> {

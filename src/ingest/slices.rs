@@ -4,21 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use futures::future::try_join;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{JoinError, JoinSet};
 
 use crate::bundle::FrameFacts;
 use crate::cpu::Cpu;
 use crate::ids::TopicPartition;
-use crate::index::{Settings, TopicSettings};
+use crate::index::Settings;
 use crate::spans;
 use crate::stats::Job;
 
 use super::Undecodable;
+use super::build::{self, Run, Unbuilt};
 use super::error::IngestError;
 use super::meter::{Meter, Share};
-use super::slice::{self, Packed, Packer, Piece, Read, Reader, SLICE_BYTES, Slice};
+use super::pack;
+use super::slice::{Piece, SLICE_BYTES, SLICE_LEAST_BYTES, Slice};
 
 /// Frames go to a slice's builder in runs that open to about this much: a thread hop for each would cost more than it brings. What is
 /// less than one run is built in one go.
@@ -35,6 +36,14 @@ const READ_AHEAD_BYTES: u64 = SLICE_BYTES;
 /// The most partitions of a segment. With the longest of names their receipt takes 44 MB, and the client here takes 64 MiB: a receipt that
 /// nobody takes is none.
 pub(super) const PARTITIONS_MAX: usize = 20_000;
+
+/// Slices of less than a run are built together, up to this many by one piece of work: what comes with each piece of work takes longer than to
+/// build a slice of one record.
+const BUILT_TOGETHER_MAX: usize = 64;
+
+/// What is remembered of a partition while its segment comes, in bytes, beside its name: its open slice, its place among the finished ones, and
+/// a place in a list for each, in trees whose nodes are half full.
+const PARTITION_BYTES: usize = 512;
 
 /// From how many source bytes on those that are built tell what the others will come to.
 const TELLING_BYTES: u64 = 4 << 20;
@@ -60,6 +69,10 @@ pub(super) struct Slices {
     window_bytes: u64,
     pending_bytes: usize,
     pending_pieces: usize,
+    /// What the partitions' names and places take, in bytes.
+    known_bytes: usize,
+    /// Slices whose first frame has come and which no builder has begun.
+    not_begun: usize,
     pending_memory: Share,
     /// Source bytes so far.
     dealt_bytes: u64,
@@ -73,13 +86,14 @@ pub(super) struct Slices {
     read_ahead: Arc<Semaphore>,
     /// Bounds how many of the slices that are built in one go are at work.
     in_one_go: Arc<Semaphore>,
-    tasks: JoinSet<Built>,
-    finished: BTreeMap<TopicPartition, BTreeMap<usize, Slice>>,
+    tasks: JoinSet<Vec<Built>>,
+    /// Of each partition, in whatever order they ended.
+    finished: BTreeMap<TopicPartition, Vec<(usize, Slice)>>,
     first_fault: Option<IngestError>,
 }
 
-/// What a slice's task comes to: the slice, and which one of its partition it is.
-type Built = Result<(TopicPartition, usize, Slice), IngestError>;
+/// What a slice comes to: the slice, and which one of its partition it is.
+pub(super) type Built = Result<(TopicPartition, usize, Slice), IngestError>;
 
 /// What the slices that have ended were and what they came to, in bytes.
 #[derive(Default)]
@@ -109,19 +123,6 @@ struct Pending {
     opened_bytes: u64,
 }
 
-/// Consecutive pieces of one slice, and the memory they hold.
-struct Run {
-    pieces: Vec<Piece>,
-    _read_ahead: Option<OwnedSemaphorePermit>,
-    _memory: Share,
-}
-
-/// A run, and what was found in each of its pieces.
-struct ReadRun {
-    run: Run,
-    facts: Vec<FrameFacts>,
-}
-
 impl Slices {
     pub(super) fn new(workshop: Workshop) -> Self {
         let threads = workshop.cpu.threads();
@@ -132,6 +133,8 @@ impl Slices {
             window_bytes: 0,
             pending_bytes: 0,
             pending_pieces: 0,
+            known_bytes: 0,
+            not_begun: 0,
             pending_memory,
             dealt_bytes: 0,
             built: BuiltSoFar::default(),
@@ -153,8 +156,12 @@ impl Slices {
         let open = match self.partitions.get_mut(partition) {
             Some(open) => open,
             None if known >= PARTITIONS_MAX => return Err(IngestError::TooManyPartitions),
-            None => self.partitions.entry(partition.clone()).or_default(),
+            None => {
+                self.known_bytes += PARTITION_BYTES + partition.topic().len();
+                self.partitions.entry(partition.clone()).or_default()
+            }
         };
+        self.not_begun += usize::from(open.opened_bytes == 0);
         if open.pending.pieces.len() == open.moved_out {
             self.waiting_anew.push(partition.clone());
         }
@@ -185,7 +192,7 @@ impl Slices {
         }
         let built_before = self.built.source;
         while let Some(ended) = self.tasks.try_join_next() {
-            self.take_in(ended.unwrap_or(Err(IngestError::Panicked)));
+            self.take_in_all(ended);
         }
         if self.first_fault.is_some() {
             return Err(self.give_up().await);
@@ -216,15 +223,25 @@ impl Slices {
     pub(super) async fn finish(&mut self) -> Result<BTreeMap<TopicPartition, Vec<Slice>>, IngestError> {
         self.end_all_slices().await?;
         while let Some(ended) = self.tasks.join_next().await {
-            self.take_in(ended.unwrap_or(Err(IngestError::Panicked)));
+            self.take_in_all(ended);
         }
         match self.first_fault.take() {
             Some(fault) => Err(fault),
             None => {
-                let in_order = |slices: BTreeMap<usize, Slice>| slices.into_values().collect();
+                let in_order = |mut slices: Vec<(usize, Slice)>| {
+                    slices.sort_unstable_by_key(|(ordinal, _)| *ordinal);
+                    slices.into_iter().map(|(_, slice)| slice).collect()
+                };
                 let finished = std::mem::take(&mut self.finished);
                 Ok(finished.into_iter().map(|(partition, slices)| (partition, in_order(slices))).collect())
             }
+        }
+    }
+
+    fn take_in_all(&mut self, ended: Result<Vec<Built>, JoinError>) {
+        match ended {
+            Ok(built) => built.into_iter().for_each(|one| self.take_in(one)),
+            Err(_) => self.take_in(Err(IngestError::Panicked)),
         }
     }
 
@@ -233,7 +250,12 @@ impl Slices {
             Ok((partition, ordinal, slice)) if self.first_fault.is_none() => {
                 self.built.source += slice.tally.source_bytes;
                 self.built.finished += slice.memory.bytes();
-                self.finished.entry(partition).or_default().insert(ordinal, slice);
+                // Most partitions have one.
+                let slices = self.finished.entry(partition).or_default();
+                if slices.is_empty() {
+                    slices.reserve_exact(1);
+                }
+                slices.push((ordinal, slice));
             }
             Ok(_) => {}
             Err(fault) => {
@@ -253,9 +275,12 @@ impl Slices {
         }
     }
 
+    /// What waits, and the least that will come of it: a segment of more partitions than there is memory for is refused before any of them is
+    /// built.
     fn account(&mut self) -> Result<(), IngestError> {
-        let bytes = self.pending_bytes + self.pending_pieces * size_of::<Piece>();
-        Ok(self.pending_memory.set(bytes as u64)?)
+        let waits = self.pending_bytes + self.pending_pieces * size_of::<Piece>() + self.known_bytes;
+        let to_come = self.not_begun as u64 * SLICE_LEAST_BYTES + pack::usage(self.partitions.len());
+        Ok(self.pending_memory.set(waits as u64 + to_come)?)
     }
 
     /// Sends the pending pieces to the slice's builder, which starts with the first run where one may still be started.
@@ -268,12 +293,13 @@ impl Slices {
                 let (feed, runs) = mpsc::unbounded_channel();
                 let (workshop, partition, ordinal) = (self.workshop.clone(), partition.clone(), open.ordinal);
                 let span = spans::build(&partition, ordinal);
-                self.tasks.spawn(spans::stage(span, async move {
-                    let slice = build_as_it_comes(&workshop, &partition, runs).await?;
-                    Ok((partition, ordinal, slice))
-                }));
+                self.tasks.spawn(async move {
+                    let slice = spans::stage(span, build::as_it_comes(&workshop, &partition, runs)).await;
+                    vec![slice.map(|slice| (partition, ordinal, slice))]
+                });
                 open.feed = Some(feed.clone());
                 self.builders += 1;
+                self.not_begun -= 1;
                 feed
             }
         };
@@ -284,33 +310,65 @@ impl Slices {
 
     /// Has the slice built to its end; the partition's next frame begins another.
     async fn end_slice(&mut self, partition: &TopicPartition) -> Result<(), IngestError> {
+        let mut together = Vec::new();
+        self.end_slice_with(partition, &mut together).await?;
+        self.build(together);
+        Ok(())
+    }
+
+    /// The same, where a slice that nobody has begun is built together with others.
+    async fn end_slice_with(
+        &mut self,
+        partition: &TopicPartition,
+        together: &mut Vec<Unbuilt>,
+    ) -> Result<(), IngestError> {
         let Some(open) = self.partitions.get_mut(partition).filter(|open| open.opened_bytes > 0) else {
             return Ok(());
         };
         let (ordinal, feed) = (open.ordinal, open.feed.take());
         let pending = open.take_pending();
         *open = OpenSlice { ordinal: ordinal + 1, ..OpenSlice::default() };
-        let run = self.run_of(pending).await?;
         if let Some(feed) = feed {
+            let run = self.run_of(pending).await?;
             self.builders -= 1;
             return self.feed(&feed, run).await;
         }
-        let (workshop, in_one_go) = (self.workshop.clone(), Arc::clone(&self.in_one_go));
+        self.not_begun -= 1;
+        let bytes: u64 = together.iter().map(|one| one.opened_bytes).sum();
+        // Those that wait for others must not hold what a run of its own waits for.
+        if together.len() >= BUILT_TOGETHER_MAX || bytes + pending.opened_bytes > RUN_BYTES {
+            self.build(std::mem::take(together));
+        }
         let (partition, span) = (partition.clone(), spans::build(partition, ordinal));
-        self.tasks.spawn(spans::stage(span, async move {
-            let _turn = in_one_go.acquire_owned().await;
-            let slice = build_whole(&workshop, &partition, run).await?;
-            Ok((partition, ordinal, slice))
-        }));
+        let opened_bytes = pending.opened_bytes;
+        let run = self.run_of(pending).await?;
+        together.push(Unbuilt { partition, ordinal, opened_bytes, span, run });
         Ok(())
+    }
+
+    /// Has whole slices built by one piece of work.
+    fn build(&mut self, together: Vec<Unbuilt>) {
+        if together.is_empty() {
+            return;
+        }
+        let (workshop, in_one_go) = (self.workshop.clone(), Arc::clone(&self.in_one_go));
+        self.tasks.spawn(async move {
+            let _turn = in_one_go.acquire_owned().await;
+            build::whole(&workshop, together).await
+        });
     }
 
     async fn end_all_slices(&mut self) -> Result<(), IngestError> {
         self.window_bytes = 0;
         let partitions: Vec<TopicPartition> = self.partitions.keys().cloned().collect();
+        let mut together = Vec::new();
         for partition in partitions {
-            self.end_slice(&partition).await?;
+            self.end_slice_with(&partition, &mut together).await?;
+            while let Some(ended) = self.tasks.try_join_next() {
+                self.take_in_all(ended);
+            }
         }
+        self.build(together);
         Ok(())
     }
 
@@ -359,111 +417,6 @@ impl Pending {
         self.bytes += piece.len();
         self.opened_bytes += piece.opened_bytes();
         self.pieces.push(piece);
-    }
-}
-
-/// Reads a run while those before it are packed: a slice may be alone on its worker, and then finds two cores.
-async fn build_as_it_comes(
-    workshop: &Workshop,
-    partition: &TopicPartition,
-    runs: mpsc::UnboundedReceiver<Run>,
-) -> Result<Slice, IngestError> {
-    let (reader, packer) = workshop.begin(partition)?;
-    let (feed, read) = mpsc::unbounded_channel();
-    let reading = read_all(workshop, reader, runs, feed);
-    let (read, packed) = try_join(reading, pack_all(workshop, packer, read)).await?;
-    put_together(read, packed)
-}
-
-/// Reads runs as they come, and hands each on to be packed.
-async fn read_all(
-    workshop: &Workshop,
-    mut reader: Reader,
-    mut runs: mpsc::UnboundedReceiver<Run>,
-    feed: mpsc::UnboundedSender<ReadRun>,
-) -> Result<Read, IngestError> {
-    while let Some(run) = runs.recv().await {
-        let read;
-        (reader, read) = workshop.cpu.run(move || read_run(reader, run)).await??;
-        if feed.send(read).is_err() {
-            // The packer has failed, and says why.
-            return std::future::pending().await;
-        }
-    }
-    drop(feed);
-    finish(workshop, reader).await
-}
-
-/// Ends a slice's index. What that takes for a moment is much of what a slice ever takes: there is room for a few at a time.
-async fn finish(workshop: &Workshop, reader: Reader) -> Result<Read, IngestError> {
-    let room = workshop.meter.room(reader.finish_usage()).await?;
-    let finished = workshop.cpu.run(move || {
-        let finished = reader.finish();
-        drop(room);
-        finished
-    });
-    finished.await?
-}
-
-/// Packs runs as they have been read.
-async fn pack_all(
-    workshop: &Workshop,
-    mut packer: Packer,
-    mut read: mpsc::UnboundedReceiver<ReadRun>,
-) -> Result<Packed, IngestError> {
-    while let Some(run) = read.recv().await {
-        packer = workshop.cpu.run(move || pack_run(packer, run)).await??;
-    }
-    workshop.cpu.run(move || packer.finish()).await?
-}
-
-/// One piece of work: a slice that ends before its first run is full is not worth more.
-async fn build_whole(
-    workshop: &Workshop,
-    partition: &TopicPartition,
-    run: Run,
-) -> Result<Slice, IngestError> {
-    let (mut reader, mut packer) = workshop.begin(partition)?;
-    let meter = workshop.meter.clone();
-    let built = workshop.cpu.run(move || -> Result<_, IngestError> {
-        let Run { pieces, _read_ahead, _memory } = run;
-        let facts = reader.add(&pieces)?;
-        packer.add(pieces, &facts)?;
-        let packed = packer.finish()?;
-        // At once where there is room: what waits for its turn holds memory meanwhile.
-        match meter.room_now(reader.finish_usage()) {
-            Some(_room) => Ok((Ok(reader.finish()?), packed)),
-            None => Ok((Err(reader), packed)),
-        }
-    });
-    let (read, packed) = built.await??;
-    let read = match read {
-        Ok(read) => read,
-        Err(reader) => finish(workshop, reader).await?,
-    };
-    put_together(read, packed)
-}
-
-fn put_together(read: Read, packed: Packed) -> Result<Slice, IngestError> {
-    let slice = Slice::new(read, packed)?;
-    spans::took(slice.tally.source_bytes, slice.tally.records);
-    Ok(slice)
-}
-
-fn read_run(mut reader: Reader, run: Run) -> Result<(Reader, ReadRun), IngestError> {
-    let facts = reader.add(&run.pieces)?;
-    Ok((reader, ReadRun { run, facts }))
-}
-
-fn pack_run(mut packer: Packer, ReadRun { run, facts }: ReadRun) -> Result<Packer, IngestError> {
-    packer.add(run.pieces, &facts)?;
-    Ok(packer)
-}
-
-impl Workshop {
-    fn begin(&self, partition: &TopicPartition) -> Result<(Reader, Packer), IngestError> {
-        let settings: TopicSettings = self.settings.for_topic(partition.topic());
-        slice::begin(&settings, &self.meter, self.undecodable, &self.job)
     }
 }
 

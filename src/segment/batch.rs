@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::codec::Room;
 use super::{DecodedFrame, Encoding, Fault, Frame, SegmentError, chronik, kafka, message};
 use crate::ids::OffsetRange;
 
@@ -55,14 +56,15 @@ impl Frame {
     /// # Errors
     /// Corrupt bytes, and [`Fault::TooLarge`] as for [`Frame::decode`]; the inner one where the frame is sound and has no batch.
     pub fn kafka_batch(&self, decoded_bytes_max: usize) -> Result<Result<KafkaBatch, NoBatch>, SegmentError> {
+        let room = Room { bytes_max: decoded_bytes_max, known: 0 };
         let batch = match self.encoding {
             Encoding::ChronikV1 => chronik::check_crc(&self.bytes).map(|()| Err(NoBatch::SingleRecord)),
             Encoding::ChronikV2 => original(&self.bytes, decoded_bytes_max),
             Encoding::KafkaBatch => match kafka::range(&self.bytes) {
                 Ok(range) => kafka::check_crc(&self.bytes).map(|()| Ok(batch_of(range, self.bytes.clone()))),
-                Err(_) => whole(kafka::decode(&self.bytes, decoded_bytes_max), &self.bytes),
+                Err(_) => whole(kafka::decode(&self.bytes, room), &self.bytes),
             },
-            Encoding::KafkaMessage => whole(message::decode(&self.bytes, decoded_bytes_max), &self.bytes),
+            Encoding::KafkaMessage => whole(message::decode(&self.bytes, room), &self.bytes),
             Encoding::Unknown => Ok(self.undecoded_batch().ok_or(NoBatch::Empty)),
         };
         batch.map_err(|fault| SegmentError::new(self.position, self.ordinal, fault))

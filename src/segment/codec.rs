@@ -72,52 +72,110 @@ pub(super) struct Opened {
     pub(super) anomalies: Anomalies,
 }
 
+/// Room that is left over beyond this is given back.
+const SLACK_BYTES_MAX: usize = 1 << 20;
+
+impl Opened {
+    fn without_slack(mut self) -> Self {
+        if self.bytes.capacity() - self.bytes.len() > SLACK_BYTES_MAX {
+            self.bytes.shrink_to_fit();
+        }
+        self
+    }
+}
+
 impl From<Vec<u8>> for Opened {
     fn from(bytes: Vec<u8>) -> Self {
         Self { bytes, anomalies: Anomalies::default() }
     }
 }
 
+/// How much memory a compressed section may take while it is opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// The most that it may open to, in bytes.
+    pub(super) bytes_max: usize,
+    /// What it is known to open to, in bytes; 0 where nobody knows. Then it is opened into a buffer that is doubled whenever it is full.
+    pub(super) known: usize,
+}
+
 /// Decompresses `input` to at most `bytes_max` bytes.
+#[cfg(test)]
 pub(super) fn open(codec: Codec, input: &[u8], bytes_max: usize) -> Result<Opened, Fault> {
+    open_into(codec, input, Room { bytes_max, known: 0 })
+}
+
+/// Decompresses `input` within `room`.
+pub(super) fn open_into(codec: Codec, input: &[u8], room: Room) -> Result<Opened, Fault> {
+    let Room { bytes_max, .. } = room;
     let opened = match codec {
         Codec::None if input.len() > bytes_max => Err(Failure::TooLarge),
         Codec::None => Ok(input.to_vec().into()),
-        Codec::Gzip => gzip(input, bytes_max),
-        Codec::Snappy => snappy(input, bytes_max),
-        Codec::Lz4 => lz4(input, bytes_max),
-        Codec::Zstd => zstd(input, bytes_max).map(Opened::from),
+        Codec::Gzip => gzip(input, room),
+        Codec::Snappy => snappy(input, room),
+        Codec::Lz4 => lz4(input, room),
+        Codec::Zstd => zstd(input, room).map(Opened::from),
     };
+    let opened = opened.map(Opened::without_slack);
     opened.map_err(|failure| match failure {
         Failure::TooLarge | Failure::WindowTooLarge => Fault::TooLarge { limit: bytes_max },
         Failure::Flaw(flaw) => Fault::BadCompression { codec, flaw },
     })
 }
 
-/// Whether `input` opens to more than `bytes_max` bytes. What does not open is not looked at any further: it is not too large.
-pub(super) fn opens_beyond(codec: Codec, input: &[u8], bytes_max: usize) -> bool {
+/// How many bytes `input` opens to, at most `bytes_max`; `None` where it is more. Of what does not open it is how far that goes. Takes no more
+/// memory than the codec does.
+pub(super) fn opened_len(codec: Codec, input: &[u8], bytes_max: usize) -> Option<usize> {
     match codec {
-        Codec::None => input.len() > bytes_max,
-        Codec::Gzip => reads_beyond(flate2::bufread::MultiGzDecoder::new(input), bytes_max),
-        Codec::Snappy => snappy_claims(input).is_some_and(|claimed| claimed > bytes_max as u64),
-        Codec::Lz4 => reads_beyond(lz4_flex::frame::FrameDecoder::new(input), bytes_max),
-        Codec::Zstd => zstd::stream::read::Decoder::with_buffer(input)
-            .and_then(|mut decoder| decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map(|()| decoder))
-            .is_ok_and(|decoder| reads_beyond(decoder, bytes_max)),
+        Codec::None => (input.len() <= bytes_max).then_some(input.len()),
+        Codec::Gzip => read_through(flate2::bufread::MultiGzDecoder::new(input), bytes_max),
+        Codec::Snappy => {
+            // What claims nonsense is found broken before any of it is opened.
+            let claimed =
+                snappy_claims(input).map_or(0, |claimed| usize::try_from(claimed).unwrap_or(usize::MAX));
+            (claimed <= bytes_max).then_some(claimed)
+        }
+        Codec::Lz4 => read_through(lz4_flex::frame::FrameDecoder::new(input), bytes_max),
+        Codec::Zstd => {
+            let decoder = zstd::stream::read::Decoder::with_buffer(input);
+            let decoder =
+                decoder.and_then(|mut decoder| decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map(|()| decoder));
+            decoder.map_or(Some(0), |decoder| read_through(decoder, bytes_max))
+        }
     }
 }
 
-fn reads_beyond(mut reader: impl Read, bytes_max: usize) -> bool {
+/// What a codec takes to open `input` beside what it opens to, in bytes, by what the stream says of itself. Of zstd it is what no thread keeps.
+pub(super) fn work_bytes(codec: Codec, input: &[u8]) -> usize {
+    match codec {
+        Codec::None | Codec::Snappy => 0,
+        Codec::Gzip => 64 << 10,
+        Codec::Lz4 => {
+            // 4 to 7 stand for blocks of 64 KiB to 4 MiB: one as it comes, and two opened.
+            let blocks = input.get(5).map_or(0, |descriptor| descriptor >> 4 & 7);
+            3 << (2 * u32::from(blocks.min(7)) + 8)
+        }
+        Codec::Zstd => {
+            // RFC 8878, section 3.1.1.1.2; a frame of a single segment is its own window.
+            let (Some(flags), Some(window)) = (input.get(4), input.get(5)) else { return 0 };
+            let (base, eighths) = (1_usize << (10 + u32::from(window >> 3)).min(40), usize::from(window & 7));
+            let window = if flags & 0x20 == 0 { base + base / 8 * eighths } else { 0 };
+            if window > 1 << ZSTD_WINDOW_LOG { window.min(1 << ZSTD_WINDOW_LOG_MAX) } else { 0 }
+        }
+    }
+}
+
+fn read_through(mut reader: impl Read, bytes_max: usize) -> Option<usize> {
     let (mut scratch, mut opened) = ([0; 16 << 10], 0);
     while opened <= bytes_max {
         match reader.read(&mut scratch) {
-            Ok(0) => return false,
+            Ok(0) => return Some(opened),
             Ok(read) => opened += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return false,
+            Err(_) => return Some(opened),
         }
     }
-    true
+    None
 }
 
 /// What the blocks of a Snappy section claim to open to.
@@ -164,9 +222,15 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// What a buffer has beyond what is known to go in: a decoder that finds no room at all does not say that it is through.
+const BEHIND_BYTES: usize = 64;
+
 /// The room to start with: log data opens to about four times its size.
-fn first_guess(input: &[u8], bytes_max: usize) -> usize {
-    input.len().saturating_mul(4).clamp(1_024, 16 << 20).min(bytes_max)
+fn first_guess(input: &[u8], room: Room) -> usize {
+    match room.known {
+        0 => input.len().saturating_mul(4).clamp(1_024, 16 << 20).min(room.bytes_max),
+        known => known.saturating_add(BEHIND_BYTES).min(room.bytes_max),
+    }
 }
 
 /// Twice the room, within the bound; an error where there is none left to add.
@@ -209,8 +273,8 @@ fn read_to_end(
 
 /// Java's `GZIPInputStream` goes on with the next member where one follows, so more than one is read. What does not begin with a
 /// member's header it passes over.
-fn gzip(input: &[u8], bytes_max: usize) -> Result<Opened, Failure> {
-    let guess = first_guess(input, bytes_max);
+fn gzip(input: &[u8], room: Room) -> Result<Opened, Failure> {
+    let guess = first_guess(input, room);
     let (mut out, mut len, mut anomalies, mut at) = (Vec::new(), 0, Anomalies::default(), 0);
     loop {
         let bytes = without_reserved_flags(&input[at..]);
@@ -219,7 +283,7 @@ fn gzip(input: &[u8], bytes_max: usize) -> Result<Opened, Failure> {
             anomalies.insert(Anomaly::BytesLeftOver);
             break;
         }
-        len = read_to_end(&mut member, &mut out, len, guess, bytes_max)?;
+        len = read_to_end(&mut member, &mut out, len, guess, room.bytes_max)?;
         at = input.len() - member.into_inner().len();
         if at == input.len() {
             break;
@@ -247,8 +311,9 @@ const XERIAL_HEAD: usize = 16;
 
 /// Java writes Snappy in Xerial's framing (chunks, each a big-endian length and a raw Snappy block), librdkafka without. Java's reader
 /// passes over what is too short for a length.
-fn snappy(input: &[u8], bytes_max: usize) -> Result<Opened, Failure> {
-    let (mut out, mut anomalies) = (Vec::new(), Anomalies::default());
+fn snappy(input: &[u8], room: Room) -> Result<Opened, Failure> {
+    let Room { bytes_max, known } = room;
+    let (mut out, mut anomalies) = (Vec::with_capacity(known.min(bytes_max)), Anomalies::default());
     if !input.starts_with(&XERIAL_MAGIC) {
         snappy_block(input, &mut out, bytes_max)?;
         return Ok(out.into());
@@ -297,7 +362,7 @@ fn snappy_block(block: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(),
 
 /// Kafka's reader ends with the first frame. It looks at the checksums of header and blocks, and at neither checksum nor size of the
 /// content; by then all of it is out.
-fn lz4(input: &[u8], bytes_max: usize) -> Result<Opened, Failure> {
+fn lz4(input: &[u8], room: Room) -> Result<Opened, Failure> {
     use lz4_flex::frame::{Error, FrameDecoder};
     let mut anomalies = Anomalies::default();
     let len = lz4_frame_len(input)?;
@@ -314,8 +379,8 @@ fn lz4(input: &[u8], bytes_max: usize) -> Result<Opened, Failure> {
         ended: false,
     };
     let mut out = Vec::new();
-    let guess = first_guess(input, bytes_max);
-    let opened = read_to_end(&mut lenient, &mut out, 0, guess, bytes_max)?;
+    let guess = first_guess(input, room);
+    let opened = read_to_end(&mut lenient, &mut out, 0, guess, room.bytes_max)?;
     if lenient.ended {
         anomalies.insert(Anomaly::ContentChecksum);
     }
@@ -386,7 +451,7 @@ thread_local! {
 
 /// A window larger than [`ZSTD_WINDOW_LOG`] gets a context of its own, so that no thread is left with one that large; it may be
 /// as large as the bound.
-fn zstd(input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
+fn zstd(input: &[u8], room: Room) -> Result<Vec<u8>, Failure> {
     if input.is_empty() {
         return Err(CompressionFlaw::CutOff.into());
     }
@@ -395,10 +460,10 @@ fn zstd(input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
         Some(decoder) => decoder,
         None => zstd_decoder(ZSTD_WINDOW_LOG)?,
     };
-    let window_log = bytes_max.max(1).ilog2().min(ZSTD_WINDOW_LOG_MAX);
-    match zstd_frames(&mut decoder, input, bytes_max) {
+    let window_log = room.bytes_max.max(1).ilog2().min(ZSTD_WINDOW_LOG_MAX);
+    match zstd_frames(&mut decoder, input, room) {
         Err(Failure::WindowTooLarge) if window_log > ZSTD_WINDOW_LOG => {
-            zstd_frames(&mut zstd_decoder(window_log)?, input, bytes_max)
+            zstd_frames(&mut zstd_decoder(window_log)?, input, room)
         }
         opened => {
             if opened.is_ok() {
@@ -416,10 +481,10 @@ fn zstd_decoder(window_log: u32) -> io::Result<ZstdDecoder<'static>> {
 }
 
 /// Frames that follow one another are one stream, to libzstd as to the Java binding that Kafka uses.
-fn zstd_frames(decoder: &mut ZstdDecoder<'_>, input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Failure> {
-    let mut out = Vec::new();
+fn zstd_frames(decoder: &mut ZstdDecoder<'_>, input: &[u8], within: Room) -> Result<Vec<u8>, Failure> {
+    let (mut out, bytes_max) = (Vec::new(), within.bytes_max);
     let mut source = InBuffer::around(input);
-    let mut room = first_guess(input, bytes_max);
+    let mut room = first_guess(input, within);
     loop {
         out.reserve_exact(room - out.len());
         let len = out.len();

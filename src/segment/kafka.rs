@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::codec::{self, Codec, Opened};
+use super::codec::{self, Codec, Opened, Room};
 use super::gather::Gather;
 use super::message;
 use super::split::Head;
@@ -29,7 +29,7 @@ pub(super) const PREFIX_BYTES: usize = 17;
 /// Where the bytes that the CRC covers start.
 const CRC_START: usize = 21;
 /// The smallest record: length, attributes, time, offset, key length, value length, header count, a byte each.
-const RECORD_BYTES_MIN: usize = 7;
+pub(super) const RECORD_BYTES_MIN: usize = 7;
 /// The smallest header: two lengths.
 const HEADER_BYTES_MIN: usize = 2;
 
@@ -172,7 +172,8 @@ pub(super) fn opened_bytes_guess(bytes: &[u8]) -> u64 {
 }
 
 /// Decodes a batch. `bytes` are as many as its length field says, and at least [`HEAD_BYTES`]: splitting saw to that.
-pub(super) fn decode(bytes: &Bytes, decoded_bytes_max: usize) -> Result<DecodedFrame, Fault> {
+pub(super) fn decode(bytes: &Bytes, room: Room) -> Result<DecodedFrame, Fault> {
+    let decoded_bytes_max = room.bytes_max;
     check_crc(bytes)?;
     let head = head_range(bytes)?;
     let attributes = attributes(bytes);
@@ -194,14 +195,16 @@ pub(super) fn decode(bytes: &Bytes, decoded_bytes_max: usize) -> Result<DecodedF
         let uncompressed = Opened::default();
         return batch.records(bytes.clone(), HEAD_BYTES, head, &uncompressed, decoded_bytes_max);
     }
-    let mut opened = codec::open(codec, body, decoded_bytes_max.min(u32::MAX as usize))?;
+    let within = Room { bytes_max: decoded_bytes_max.min(u32::MAX as usize), ..room };
+    let mut opened = codec::open_into(codec, body, within)?;
     let records = Bytes::from(std::mem::take(&mut opened.bytes));
     batch.records(records, 0, head, &opened, decoded_bytes_max)
 }
 
-/// Whether a batch's records open to more than so many bytes.
-pub(super) fn opens_beyond(bytes: &[u8], bytes_max: usize) -> bool {
-    codec(bytes).is_ok_and(|codec| codec::opens_beyond(codec, &bytes[HEAD_BYTES..], bytes_max))
+/// The compressed section of a batch that is all there.
+pub(super) fn compressed(bytes: &[u8]) -> Option<(Codec, &[u8])> {
+    let codec = codec(bytes).ok().filter(|codec| *codec != Codec::None)?;
+    Some((codec, &bytes[HEAD_BYTES..]))
 }
 
 /// The offsets that a batch's head claims; `None` where the last one comes before the first, as in a batch that covers none.

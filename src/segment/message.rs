@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::codec::{self, Codec};
+use super::codec::{self, Codec, Room};
 use super::gather::Gather;
 use super::kafka::MAGIC_AT;
 use super::{Anomalies, Anomaly, DecodedFrame, Fault};
@@ -122,7 +122,10 @@ pub(super) fn claimed_range(message: &[u8]) -> Option<OffsetRange> {
 pub(super) fn claimed_records(message: &Bytes, decoded_bytes_max: usize) -> Option<u64> {
     match codec_of(message[ATTRIBUTES_AT]) {
         Ok(Codec::None) => Some(1),
-        Ok(_) => Some(decode(message, decoded_bytes_max).ok()?.records.records.len() as u64),
+        Ok(_) => {
+            Some(decode(message, Room { bytes_max: decoded_bytes_max, known: 0 }).ok()?.records.records.len()
+                as u64)
+        }
         Err(_) => None,
     }
 }
@@ -137,15 +140,16 @@ pub(super) fn opened_bytes_guess(message: &[u8]) -> u64 {
     }
 }
 
-/// Whether the messages in a compressed one open to more than so many bytes.
-pub(super) fn opens_beyond(message: &Bytes, bytes_max: usize) -> bool {
-    let Ok(outer) = Message::parse(message, 0, message.len()) else { return false };
-    let value = outer.value.map_or(&[][..], |value| value.of(message));
-    outer.codec().is_ok_and(|codec| codec::opens_beyond(codec, value, bytes_max))
+/// The compressed section of a message.
+pub(super) fn compressed(message: &Bytes) -> Option<(Codec, &[u8])> {
+    let outer = Message::parse(message, 0, message.len()).ok()?;
+    let codec = outer.codec().ok().filter(|codec| *codec != Codec::None)?;
+    Some((codec, outer.value.map_or(&[][..], |value| value.of(message))))
 }
 
 /// Decodes a message. `frame` is as long as its length field says: splitting saw to that.
-pub(super) fn decode(frame: &Bytes, decoded_bytes_max: usize) -> Result<DecodedFrame, Fault> {
+pub(super) fn decode(frame: &Bytes, room: Room) -> Result<DecodedFrame, Fault> {
+    let decoded_bytes_max = room.bytes_max;
     let outer = Message::parse(frame, 0, frame.len())?;
     let range = OffsetRange::new(outer.offset, outer.offset);
     let codec = outer.codec()?;
@@ -161,15 +165,17 @@ pub(super) fn decode(frame: &Bytes, decoded_bytes_max: usize) -> Result<DecodedF
         (0, Codec::Lz4) => with_header_checksum(value),
         _ => Cow::Borrowed(value),
     };
-    let opened = codec::open(codec, &section, decoded_bytes_max.min(u32::MAX as usize))?;
+    let within = Room { bytes_max: decoded_bytes_max.min(u32::MAX as usize), ..room };
+    let opened = codec::open_into(codec, &section, within)?;
     let bytes_used = opened.bytes.len();
-    let places = places(&opened.bytes)?;
+    let places = places(&opened.bytes, decoded_bytes_max)?;
+    let bytes_used = bytes_used + places.len() * size_of::<(usize, usize)>();
     let first = opened.bytes.get(places.last().ok_or(bad("a compressed message without messages"))?.0..);
     let last_inner = first.map_or(0, |last| i64_at(last, 0));
     let mut gather = Gather::new(places.len(), false, bytes_used, decoded_bytes_max)?;
     (gather.codec, gather.anomalies) = (codec, opened.anomalies);
     gather.anomalies.extend(outer.anomalies);
-    if places.last().is_some_and(|(_, end)| *end < bytes_used) {
+    if places.last().is_some_and(|(_, end)| *end < opened.bytes.len()) {
         gather.anomalies.insert(Anomaly::BytesLeftOver);
     }
     // Offsets within magic 1 count from the first message's; some producers, and so some brokers, left the outer one at zero.
@@ -217,8 +223,10 @@ fn inner(
 }
 
 /// Where the messages in an opened value lie. One that is cut off at the end is none: brokers cut answers anywhere, and clients pass over it.
-fn places(opened: &[u8]) -> Result<Vec<(usize, usize)>, Fault> {
+fn places(opened: &[u8], limit: usize) -> Result<Vec<(usize, usize)>, Fault> {
     let (mut places, mut at) = (Vec::new(), 0);
+    // A list that grows is there twice for a moment.
+    let most = limit.saturating_sub(opened.len()) / (2 * size_of::<(usize, usize)>());
     while opened.len() - at >= OVERHEAD {
         let length = i32_at(opened, at + 8);
         if length < LENGTH_MIN {
@@ -227,6 +235,9 @@ fn places(opened: &[u8]) -> Result<Vec<(usize, usize)>, Fault> {
         let Some(end) = at.checked_add(OVERHEAD + length as usize).filter(|end| *end <= opened.len()) else {
             break;
         };
+        if places.len() >= most {
+            return Err(Fault::TooLarge { limit });
+        }
         places.push((at, end));
         at = end;
     }

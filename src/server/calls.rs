@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use http_body::{Body, Frame, SizeHint};
-use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::codegen::http::{Extensions, HeaderMap, Request, Response};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use tower::{Layer, Service};
@@ -83,10 +83,11 @@ where
         Box::pin(async move {
             let mut answer = pin!(answer);
             let answer = poll_fn(|cx| call.trace.scope(|| answer.as_mut().poll(cx)));
-            let (head, body) = answer.await?.into_parts();
+            let (mut head, body) = answer.await?.into_parts();
             // An error says so at once; anything else at its end.
             call.look_at(&head.headers);
-            Ok(Response::from_parts(head, Answer { body, call }))
+            let _held = std::mem::take(&mut head.extensions);
+            Ok(Response::from_parts(head, Answer { body, call, _held }))
         })
     }
 }
@@ -96,6 +97,8 @@ where
 pub(super) struct Answer<A> {
     body: A,
     call: Call,
+    /// What came with the answer and lasts as long: the memory that it takes.
+    _held: Extensions,
 }
 
 impl<A: Body + Unpin> Body for Answer<A> {

@@ -243,7 +243,7 @@ async fn long_one_million_two_hundred_thousand_records_are_all_there() {
 const BESIDE_BUDGET_BYTES: u64 = 64 << 20;
 
 /// A batch of one record whose value opens to `bytes` from next to nothing.
-fn dense_batch(codec: Codec, bytes: usize) -> Vec<u8> {
+pub fn dense_batch(codec: Codec, bytes: usize) -> Vec<u8> {
     let value = Span { start: 0, len: bytes as u32 };
     let record =
         RecordSpans { offset: 7, timestamp_ms: Some(1), key: None, value: Some(value), headers: 0..0 };

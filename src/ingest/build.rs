@@ -1,0 +1,182 @@
+//! Builds slices: one whose frames still come, run by run, or several small ones by one piece of work.
+
+use futures::future::try_join;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tracing::Span;
+
+use crate::bundle::FrameFacts;
+use crate::ids::TopicPartition;
+use crate::index::TopicSettings;
+use crate::spans;
+
+use super::error::IngestError;
+use super::meter::Share;
+use super::slice::{self, Packed, Packer, Piece, Read, Reader, Slice};
+use super::slices::{Built, Workshop};
+
+/// Consecutive pieces of one slice, and the memory they hold.
+pub(super) struct Run {
+    pub pieces: Vec<Piece>,
+    pub _read_ahead: Option<OwnedSemaphorePermit>,
+    pub _memory: Share,
+}
+
+/// A slice that has come whole before anybody began to build it.
+pub(super) struct Unbuilt {
+    pub partition: TopicPartition,
+    /// Which one of its partition it is.
+    pub ordinal: usize,
+    /// What it opens to, about.
+    pub opened_bytes: u64,
+    pub span: Span,
+    pub run: Run,
+}
+
+/// A run, and what was found in each of its pieces.
+struct ReadRun {
+    run: Run,
+    facts: Vec<FrameFacts>,
+}
+
+/// Reads a run while those before it are packed: a slice may be alone on its worker, and then finds two cores.
+pub(super) async fn as_it_comes(
+    workshop: &Workshop,
+    partition: &TopicPartition,
+    runs: mpsc::UnboundedReceiver<Run>,
+) -> Result<Slice, IngestError> {
+    let (reader, packer) = workshop.begin(partition)?;
+    let (feed, read) = mpsc::unbounded_channel();
+    let reading = read_all(workshop, reader, runs, feed);
+    let (read, packed) = try_join(reading, pack_all(workshop, packer, read)).await?;
+    put_together(read, packed)
+}
+
+/// Reads runs as they come, and hands each on to be packed.
+async fn read_all(
+    workshop: &Workshop,
+    mut reader: Reader,
+    mut runs: mpsc::UnboundedReceiver<Run>,
+    feed: mpsc::UnboundedSender<ReadRun>,
+) -> Result<Read, IngestError> {
+    while let Some(run) = runs.recv().await {
+        let read;
+        (reader, read) = workshop.cpu.run(move || read_run(reader, run)).await??;
+        if feed.send(read).is_err() {
+            // The packer has failed, and says why.
+            return std::future::pending().await;
+        }
+    }
+    drop(feed);
+    finish(workshop, reader).await
+}
+
+/// Ends a slice's index. What that takes for a moment is much of what a slice ever takes: there is room for a few at a time.
+async fn finish(workshop: &Workshop, reader: Reader) -> Result<Read, IngestError> {
+    let room = workshop.meter.room(reader.finish_usage()).await?;
+    let finished = workshop.cpu.run(move || {
+        let finished = reader.finish();
+        drop(room);
+        finished
+    });
+    finished.await?
+}
+
+/// Packs runs as they have been read.
+async fn pack_all(
+    workshop: &Workshop,
+    mut packer: Packer,
+    mut read: mpsc::UnboundedReceiver<ReadRun>,
+) -> Result<Packed, IngestError> {
+    while let Some(run) = read.recv().await {
+        packer = workshop.cpu.run(move || pack_run(packer, run)).await??;
+    }
+    workshop.cpu.run(move || packer.finish()).await?
+}
+
+/// One piece of work: slices that end before their first run is full are not worth more. Each of them is built, whatever comes of the
+/// others: the fault that comes first in the segment may be the last one here.
+pub(super) async fn whole(workshop: &Workshop, together: Vec<Unbuilt>) -> Vec<Built> {
+    let work = workshop.clone();
+    let built = workshop.cpu.run(move || {
+        together
+            .into_iter()
+            .map(|one| spans::work(&one.span.clone(), || one.build(&work)))
+            .collect::<Vec<_>>()
+    });
+    let Ok(built) = built.await else { return vec![Err(IngestError::Panicked)] };
+    let mut ended = Vec::with_capacity(built.len());
+    for one in built {
+        ended.push(match one {
+            Ok(Attempt::Built(built)) => Ok(*built),
+            Ok(Attempt::Waits(waits)) => waits.finish(workshop).await,
+            Err(error) => Err(error),
+        });
+    }
+    ended
+}
+
+/// What a slice has come to without waiting for anything.
+enum Attempt {
+    Built(Box<(TopicPartition, usize, Slice)>),
+    /// What ending its index takes is not free.
+    Waits(Box<Waits>),
+}
+
+struct Waits {
+    partition: TopicPartition,
+    ordinal: usize,
+    span: Span,
+    reader: Reader,
+    packed: Packed,
+}
+
+impl Unbuilt {
+    fn build(self, workshop: &Workshop) -> Result<Attempt, IngestError> {
+        let Self { partition, ordinal, span, run, .. } = self;
+        let (mut reader, mut packer) = workshop.begin(&partition)?;
+        let Run { pieces, _read_ahead, _memory } = run;
+        let facts = reader.add(&pieces)?;
+        packer.add(pieces, &facts)?;
+        let packed = packer.finish()?;
+        // At once where there is room: what waits for its turn holds memory meanwhile.
+        match workshop.meter.room_now(reader.finish_usage()) {
+            Some(_room) => {
+                let slice = put_together(reader.finish()?, packed)?;
+                Ok(Attempt::Built(Box::new((partition, ordinal, slice))))
+            }
+            None => Ok(Attempt::Waits(Box::new(Waits { partition, ordinal, span, reader, packed }))),
+        }
+    }
+}
+
+impl Waits {
+    async fn finish(self, workshop: &Workshop) -> Built {
+        let Self { partition, ordinal, span, reader, packed } = self;
+        let ended = async { put_together(finish(workshop, reader).await?, packed) };
+        let slice = spans::stage(span, ended).await?;
+        Ok((partition, ordinal, slice))
+    }
+}
+
+fn put_together(read: Read, packed: Packed) -> Result<Slice, IngestError> {
+    let slice = Slice::new(read, packed)?;
+    spans::took(slice.tally.source_bytes, slice.tally.records);
+    Ok(slice)
+}
+
+fn read_run(mut reader: Reader, run: Run) -> Result<(Reader, ReadRun), IngestError> {
+    let facts = reader.add(&run.pieces)?;
+    Ok((reader, ReadRun { run, facts }))
+}
+
+fn pack_run(mut packer: Packer, ReadRun { run, facts }: ReadRun) -> Result<Packer, IngestError> {
+    packer.add(run.pieces, &facts)?;
+    Ok(packer)
+}
+
+impl Workshop {
+    fn begin(&self, partition: &TopicPartition) -> Result<(Reader, Packer), IngestError> {
+        let settings: TopicSettings = self.settings.for_topic(partition.topic());
+        slice::begin(&settings, &self.meter, self.undecodable, &self.job)
+    }
+}

@@ -1,0 +1,178 @@
+//! All of it at once, beside honest callers, in a cgroup that kills whoever takes more than it may.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
+use wal_indexer::proto::v1::{RecordFilter, SearchRequest};
+
+use super::*;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+const PING: &[u8] = &[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1];
+
+/// What an attack came to so far.
+#[derive(Clone, Default)]
+struct Tally {
+    taken: Arc<AtomicU64>,
+    refused: Arc<AtomicU64>,
+}
+
+impl Tally {
+    fn count<T, E>(&self, outcome: &Result<T, E>) {
+        if outcome.is_ok() { &self.taken } else { &self.refused }.fetch_add(1, Relaxed);
+    }
+
+    fn words(&self) -> String {
+        format!("{} taken, {} refused", self.taken.load(Relaxed), self.refused.load(Relaxed))
+    }
+}
+
+/// Sends a segment again and again.
+async fn send_for_ever(mut client: Client, told: Option<(&'static str, i32)>, bytes: Bytes, tally: Tally) {
+    loop {
+        tally.count(&send_inline(&mut client, inline(bytes.len() as u64, told), &bytes, 1 << 20).await);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Opens connections that say these words, and what is written after them again and again; nothing where that is empty.
+async fn connect_for_ever(address: String, host: String, words: Vec<u8>, more: Vec<u8>, tally: Tally) {
+    loop {
+        let said = async {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind(format!("{host}:0").parse().expect("an address"))?;
+            let mut stream: TcpStream = socket.connect(address.parse().expect("an address")).await?;
+            stream.write_all(&words).await?;
+            let mut buffer = [0; 1_024];
+            loop {
+                match more.is_empty() {
+                    true if stream.read(&mut buffer).await? == 0 => return Ok::<_, std::io::Error>(()),
+                    true => {}
+                    false => stream.write_all(&more).await?,
+                }
+            }
+        };
+        tally.count(&said.await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Indexes a little and searches it, again and again until `ends`; how long each took, whatever it took to be served.
+async fn work(worker: &Worker, host: &str, ends: Instant) -> (Vec<Duration>, Vec<Duration>) {
+    let (mut indexed, mut searched) = (Vec::new(), Vec::new());
+    let mut bytes = Vec::new();
+    generate(&Spec { size: Size::Bytes(500_000), ..Spec::default() }, &mut bytes).expect("in memory");
+    let mut client = worker.client_from(host).await;
+    let mut search = SearchServiceClient::new(worker.channel().await);
+    for nth in 0.. {
+        if Instant::now() > ends {
+            break;
+        }
+        let began = Instant::now();
+        loop {
+            let first = inline(bytes.len() as u64, Some(("honest", 0)));
+            let first = SegmentHeader { log_id: format!("{host}-{nth}"), ..first };
+            match send_inline(&mut client, first, &bytes, 1 << 20).await {
+                Ok(_) => break,
+                Err(status) => {
+                    let again = status.get_details_retry_info().and_then(|info| info.retry_delay);
+                    let again = again.unwrap_or_else(|| panic!("an honest caller is refused: {status:?}"));
+                    tokio::time::sleep(again).await;
+                }
+            }
+        }
+        indexed.push(began.elapsed());
+        let began = Instant::now();
+        let filter = Some(RecordFilter { topic: "honest".to_owned(), ..Default::default() });
+        let asked =
+            SearchRequest { filter, query: "level:error".to_owned(), limit: 10, ..Default::default() };
+        let mut messages = search.search(asked).await.expect("an answer").into_inner();
+        while messages.message().await.expect("a whole answer").is_some() {}
+        searched.push(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    (indexed, searched)
+}
+
+fn p99(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[(times.len() * 99 / 100).min(times.len() - 1)]
+}
+
+async fn check(limit_mib: u64, partitions: u32, lasts: Duration) {
+    let cgroup = Cgroup::new(limit_mib << 20);
+    let worker = Worker::start_by(cgroup.launcher(), &[]);
+    let mut attacks = JoinSet::new();
+    let mut tallies = Vec::new();
+    let many = Bytes::from(of_partitions(partitions));
+    let tally = Tally::default();
+    attacks.spawn(send_for_ever(worker.client_from("127.0.0.2").await, None, many, tally.clone()));
+    tallies.push((format!("a segment of {partitions} partitions, again and again"), tally));
+    for codec in [Codec::Gzip, Codec::Lz4, Codec::Zstd] {
+        let (bomb, tally) = (Bytes::from(dense_batch(codec, 200 << 20)), Tally::default());
+        let client = worker.client_from("127.0.0.3").await;
+        attacks.spawn(send_for_ever(client, Some(("bombs", 0)), bomb, tally.clone()));
+        tallies.push((format!("a batch that opens to 200 MiB ({codec}), again and again"), tally));
+    }
+    let quarter = limit_mib << 20 >> 3;
+    for host in 4..8 {
+        let client = worker.client_from(&format!("127.0.0.{host}")).await;
+        (0..4).for_each(|_| drop(attacks.spawn(hoard(client.clone(), quarter))));
+    }
+    tallies.push(("four hosts that declare much and send nothing".to_owned(), Tally::default()));
+    for (name, host, count, words, more) in [
+        ("silent connections", 8, 30, PREFACE[..23].to_vec(), Vec::new()),
+        ("floods of PING", 9, 2, [PREFACE, SETTINGS].concat(), PING.repeat(1_000)),
+    ] {
+        let tally = Tally::default();
+        for _ in 0..count {
+            let (address, host) = (worker.address().to_owned(), format!("127.0.0.{host}"));
+            attacks.spawn(connect_for_ever(address, host, words.clone(), more.clone(), tally.clone()));
+        }
+        tallies.push((format!("{count} {name}"), tally));
+    }
+    let ends = Instant::now() + lasts;
+    let works = join_all(["127.0.0.10", "127.0.0.11"].map(|host| work(&worker, host, ends))).await;
+    attacks.shutdown().await;
+    let (mut indexed, mut searched) = (Vec::new(), Vec::new());
+    works.into_iter().for_each(|(one, other)| {
+        indexed.extend(one);
+        searched.extend(other);
+    });
+    let peak = worker.peak_resident_bytes() >> 20;
+    println!(
+        "cgroup of {limit_mib} MiB, default budget, {lasts:?}: peak {peak} MiB, {} kills",
+        cgroup.kills()
+    );
+    println!(
+        "honest: {} segments, p99 {:.1?}; {} searches, p99 {:.1?}",
+        indexed.len(),
+        p99(&mut indexed),
+        searched.len(),
+        p99(&mut searched)
+    );
+    tallies.iter().for_each(|(name, tally)| println!("| {name} | {} |", tally.words()));
+    assert_eq!(cgroup.kills(), 0, "nobody is killed");
+    assert!(peak <= limit_mib, "{peak} MiB");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root and cgroups; make test runs it"]
+async fn a_worker_with_256_mib_survives_all_of_them_at_once() {
+    check(256, 3_000, Duration::from_secs(10)).await;
+}
+
+/// `WAL_INDEXER_TEST_SECONDS` says how long each lasts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root and cgroups, and takes half an hour; make test-long runs it"]
+async fn long_workers_survive_all_of_them_at_once_for_ten_minutes() {
+    let told = std::env::var("WAL_INDEXER_TEST_SECONDS").ok().map(|text| text.parse().expect("a number"));
+    for limit_mib in [256, 512, 1_024] {
+        check(limit_mib, 20_000, Duration::from_secs(told.unwrap_or(600))).await;
+    }
+}
