@@ -38,7 +38,8 @@ def build():
     command = ["cargo", "bench", "--locked", "--bench", "instructions", "--no-run", "--message-format=json"]
     built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
     messages = (json.loads(line) for line in built.stdout.splitlines() if line.startswith("{"))
-    programs = [message["executable"] for message in messages if message.get("executable")]
+    benches = (message for message in messages if message.get("target", {}).get("name") == "instructions")
+    programs = [message["executable"] for message in benches if message.get("executable")]
     return programs[-1]
 
 

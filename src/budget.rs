@@ -146,20 +146,25 @@ impl Budget {
         }
     }
 
+    /// What is set aside for turns.
+    pub fn turns_bytes(&self) -> u64 {
+        self.shared.turns_bytes
+    }
+
     /// Up to `bytes` of what is set aside for turns, first come first served; all of it where `bytes` are more than there is. To be
     /// held for a piece of work that waits for no memory, and so comes to its end.
     pub async fn turn(&self, bytes: u64) -> Turn {
         let (bytes, units) = self.turn_of(bytes);
         // Never closed: there is always an answer.
         let permit = self.shared.turns.clone().acquire_many_owned(units).await.ok();
-        Turn { bytes, _permit: permit }
+        Turn { bytes, permit }
     }
 
     /// The same at once, or not at all.
     pub fn turn_now(&self, bytes: u64) -> Option<Turn> {
         let (bytes, units) = self.turn_of(bytes);
         let permit = self.shared.turns.clone().try_acquire_many_owned(units).ok()?;
-        Some(Turn { bytes, _permit: Some(permit) })
+        Some(Turn { bytes, permit: Some(permit) })
     }
 
     /// What there is of so many bytes, also in units.
@@ -241,13 +246,31 @@ impl Drop for Waiting<'_> {
 #[derive(Debug)]
 pub struct Turn {
     bytes: u64,
-    _permit: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Turn {
     /// How many.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Takes in another one of the same budget.
+    pub fn absorb(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        match (&mut self.permit, other.permit) {
+            (Some(permit), Some(other)) => permit.merge(other),
+            (permit, other) => *permit = permit.take().or(other),
+        }
+    }
+
+    /// Gives back what exceeds `keep` bytes.
+    pub fn shrink_to(&mut self, keep: u64) {
+        self.bytes = self.bytes.min(keep);
+        if let Some(permit) = &mut self.permit {
+            let keep = usize::try_from(keep.div_ceil(UNIT_BYTES)).unwrap_or(usize::MAX);
+            drop(permit.split(permit.num_permits().saturating_sub(keep)));
+        }
     }
 }
 

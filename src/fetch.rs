@@ -12,13 +12,18 @@
 
 mod answer;
 mod block;
+mod large;
 mod log;
+mod memory;
 mod plan;
 mod task;
 mod transactions;
 mod window;
 
+use std::time::Duration;
+
 use crate::archive::{ArchiveError, Shelf, StoredRecord};
+use crate::budget::Turn;
 use crate::ids::{LogId, TopicPartition};
 use crate::segment::{KafkaBatch, NoBatch};
 use crate::spans;
@@ -27,6 +32,7 @@ use crate::transactions::{Isolation, TransactionState};
 
 pub use answer::{CONFLICTS_MAX, Conflict, Fetch};
 pub use log::OTHER_LOGS_MAX;
+pub use memory::Memory;
 pub use window::WINDOW_BYTES_MAX;
 
 /// What a consumer asks for.
@@ -51,13 +57,22 @@ pub struct Request {
     pub isolation: Isolation,
 }
 
-/// What two blocks in work take, read and opened, where no batch is larger than one; and a third, which is looked at for transactions.
-const BLOCKS_BYTES: u64 = 6 << 20;
+/// What messages on their way take.
+const MESSAGES_BYTES: u64 = 1 << 20;
+
+/// What waits at least for what is asked for in bytes: smaller records are not worth to be read by themselves.
+const WINDOW_BYTES_MIN: u64 = 64 << 10;
 
 impl Request {
-    /// What a fetch takes, in bytes, where no batch is much larger than a block: what waits to be answered, and what two blocks bring.
+    /// What a fetch takes as long as it lasts, in bytes: what waits to be answered, what two blocks bring, and messages. Beside it come turns of its
+    /// [`Memory`].
     pub fn memory_estimate(&self) -> u64 {
-        3 * self.max_bytes.min(WINDOW_BYTES_MAX) + BLOCKS_BYTES
+        3 * self.item_bytes_max() + MESSAGES_BYTES
+    }
+
+    /// A record, or a batch, that takes more bytes is answered by itself.
+    fn item_bytes_max(&self) -> u64 {
+        self.max_bytes.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX)
     }
 }
 
@@ -74,7 +89,7 @@ pub enum Form {
 /// A part of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
-    /// A record.
+    /// A record; without its value where the memory does not hold it.
     Record(StoredRecord),
     /// A batch.
     Batch(KafkaBatch),
@@ -87,6 +102,15 @@ pub struct Answered {
     pub item: Item,
     /// `None` where it belongs to no transaction, or to one that was committed.
     pub transaction: Option<TransactionState>,
+}
+
+/// Some items, in order, and what memory they take beside what a fetch takes as long as it lasts.
+#[derive(Debug, Default)]
+pub struct Part {
+    /// The items.
+    pub items: Vec<Answered>,
+    /// To be held until they are on their way.
+    pub memory: Option<Turn>,
 }
 
 /// Why there is no answer, or no more of it.
@@ -104,6 +128,22 @@ pub enum FetchError {
     /// A bundle cannot be read.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// Others hold the memory that it needs now.
+    #[error("others hold the memory that it needs now")]
+    NoRoom {
+        /// When there may be some.
+        retry_after: Duration,
+    },
+    /// What comes next takes more memory than there is for all readers.
+    #[error("{bundle}: what is at offset {offset} needs {needed_bytes} bytes of memory, more than there are")]
+    TooLarge {
+        /// The bundle.
+        bundle: String,
+        /// The offset.
+        offset: i64,
+        /// What it needs.
+        needed_bytes: u64,
+    },
     /// The producer's batch is asked for and was not kept. Nothing is encoded anew: the records can be had as records.
     #[error("{bundle}: no kafka batch at offset {offset}: {why}")]
     NoBatch {
@@ -117,8 +157,8 @@ pub enum FetchError {
 }
 
 /// Begins a fetch: lists the partition's bundles and chooses the log. Nothing is read before [`Fetch::next`] is called; whoever drops
-/// a fetch ends it.
-pub async fn fetch(shelf: &Shelf, request: &Request) -> Result<Fetch, FetchError> {
+/// a fetch ends it. Blocks that it reads are held in turns of `memory`.
+pub async fn fetch(shelf: &Shelf, request: &Request, memory: Memory) -> Result<Fetch, FetchError> {
     if request.offset < 0 {
         return Err(FetchError::NegativeOffset { offset: request.offset });
     }
@@ -129,7 +169,7 @@ pub async fn fetch(shelf: &Shelf, request: &Request) -> Result<Fetch, FetchError
         Ok::<_, FetchError>(log)
     });
     let log = log.await?;
-    Ok(Fetch::new(shelf.clone(), request, log))
+    Ok(Fetch::new(shelf.clone(), request, log, memory))
 }
 
 #[cfg(test)]

@@ -1,7 +1,11 @@
 //! Decoded records: one buffer of bytes and ranges into it, so that nothing is copied on the way to the index.
 //! The words that the decoders (`segment`) and the index share. Knows nothing of formats, files or Tantivy.
 
+mod stored;
+
 use bytes::Bytes;
+
+pub use stored::{Fingerprint, Omitted, StoredRecord};
 
 /// A part of a batch's bytes. Batches are smaller than 4 GiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +81,11 @@ impl<'a> Record<'a> {
     /// Milliseconds since the Unix epoch; `None` where the record carries none.
     pub fn timestamp_ms(&self) -> Option<i64> {
         self.spans.timestamp_ms
+    }
+
+    /// All bytes of its batch.
+    pub fn batch_bytes(&self) -> &'a Bytes {
+        &self.batch.bytes
     }
 
     /// The key; `None` is null.

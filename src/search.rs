@@ -30,7 +30,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::archive::{Archive, ArchiveError, Fault, Shelf, StoredRecord, Traffic};
-use crate::budget::Reservation;
+use crate::budget::{Budget, Reservation};
 use crate::bundle::{BlockEntry, TAIL_BYTES};
 use crate::ids::{Claimant, LogId, TopicPartition};
 use crate::index::{Order, PREFIX_TERMS_MAX, Plan, Query, ReadError};
@@ -71,6 +71,9 @@ const BUNDLES_AT_ONCE: usize = 8;
 
 /// How many blocks of records are read at a time.
 const BLOCKS_AT_ONCE: usize = 8;
+
+/// Of how many of them the frames are read at a time.
+const FRAMES_AT_ONCE: usize = 2;
 
 /// What a search takes while it lasts, in bytes: itself, and messages on their way to a caller who is slow to take them;
 const SEARCH_BYTES: u64 = 768 << 10;
@@ -278,6 +281,11 @@ impl Searcher {
     /// search may take.
     pub async fn reserve(&self, bytes: u64) -> Result<Reservation, SearchError> {
         self.room.reserve_within(bytes.min(self.room.lasting_bytes()), self.time_max).await
+    }
+
+    /// What searches share, for another way to read.
+    pub fn budget(&self) -> &Budget {
+        self.room.budget()
     }
 
     /// Searches a topic. `time_max` is what the caller has.

@@ -18,6 +18,7 @@ mod gather;
 mod kafka;
 mod message;
 mod order;
+mod skim;
 mod split;
 mod tail;
 #[cfg(test)]
@@ -32,11 +33,12 @@ pub use batch::{KafkaBatch, NoBatch};
 pub use codec::{Codec, CompressionFlaw};
 pub use error::{ErrorKind, Fault, SegmentError};
 pub use order::LogOrder;
+pub use skim::{Visitor, skim_frame};
 pub use split::{Splitter, Tail, TornTail};
 pub use transactions::{Outcome, TransactionPart, Transactions};
 
 use crate::ids::{OffsetRange, SegmentFormat, TopicPartition};
-use crate::record::{HeaderSpans, RecordBatch, RecordSpans};
+use crate::record::{HeaderSpans, RecordBatch, RecordSpans, StoredRecord};
 use codec::Room;
 
 /// One frame of a segment: a Chronik WAL record or a Kafka record batch, whole, as its head says; nothing in it is verified yet.
@@ -99,6 +101,47 @@ impl Frame {
             Encoding::KafkaBatch => kafka::claimed_records(&self.bytes),
             Encoding::KafkaMessage => message::claimed_records(&self.bytes, COUNTED_BYTES_MAX),
             Encoding::Unknown => None,
+        }
+    }
+
+    /// How many data records the frame holds, by its head alone; `None` where only its records tell. Nothing has verified it.
+    pub fn data_records(&self) -> Option<u64> {
+        match self.encoding {
+            Encoding::ChronikV1 => Some(1),
+            Encoding::KafkaBatch if kafka::is_control(&self.bytes) => Some(0),
+            Encoding::KafkaBatch => kafka::claimed_records(&self.bytes),
+            Encoding::ChronikV2 | Encoding::KafkaMessage | Encoding::Unknown => None,
+        }
+    }
+
+    /// Hands its data records to `visitor`, in order: decoded at once where that takes no more than `opened_bytes_max` bytes, else one at a time, with
+    /// up to `work_bytes_max` bytes for a codec's window. What the visitor takes comes on top.
+    ///
+    /// # Errors
+    /// Those of [`Frame::decode`] and [`skim_frame`].
+    pub fn visit(
+        &self,
+        opened_bytes_max: usize,
+        work_bytes_max: usize,
+        visitor: &mut dyn Visitor,
+    ) -> Result<(), SegmentError> {
+        match self.decode(opened_bytes_max) {
+            Ok(decoded) => {
+                for record in decoded.records.iter() {
+                    if visitor.is_done() {
+                        break;
+                    }
+                    if let Some(limit) = visitor.limit(record.offset(), record.timestamp_ms()) {
+                        visitor.record(StoredRecord::within(&record, limit, visitor.shares()));
+                    }
+                }
+                Ok(())
+            }
+            Err(error) if matches!(error.fault(), Fault::TooLarge { .. }) => {
+                let skimmed = skim_frame(&mut &self.bytes[..], self.format(), work_bytes_max, visitor);
+                skimmed.map_err(|fault| SegmentError::new(self.position, self.ordinal, fault))
+            }
+            Err(error) => Err(error),
         }
     }
 

@@ -136,6 +136,11 @@ impl ArchiveError {
 }
 
 impl Fault {
+    /// Whether reading takes more memory than there is for it; nothing is wrong with the bytes.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::Frame { flaw: segment::Fault::TooLarge { .. }, .. })
+    }
+
     /// What to do about it.
     pub fn kind(&self) -> ArchiveErrorKind {
         match self {

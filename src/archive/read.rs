@@ -9,7 +9,7 @@ use futures::future::try_join_all;
 use super::end::End;
 use super::error::{ArchiveError, Fault};
 use super::memory::{Kept, Part};
-use super::records::{StoredRecord, pick};
+use super::pick::{Picked, Purse, WorkBounds, pick, places};
 use super::source::{Source, Traffic, blocking};
 use crate::bundle::{
     BlockEntry, BlockError, BlockIndex, Disagreement, Footer, Hot, HotError, Manifest, Member,
@@ -141,16 +141,34 @@ impl Archive {
         try_join_all(files).await
     }
 
-    /// The data records of these ordinals, which ascend, from the block that holds them; those that it does not hold are left out.
+    /// The data records of these ordinals, which ascend, from the block that holds them and was opened: as [`pick`] says.
     pub async fn records(
         &self,
         entry: &BlockEntry,
+        plain: Bytes,
         ordinals: Vec<u64>,
-    ) -> Result<Vec<(u64, StoredRecord)>, ArchiveError> {
-        let (plain, entry, format) =
-            (self.block(entry).await?, entry.clone(), self.manifest().segment.format);
-        let picked = self.blocking(move || pick(&entry, &plain, format, &ordinals)).await?;
+        bounds: WorkBounds,
+        record_bytes_max: usize,
+        purse: Arc<Purse>,
+    ) -> Result<Vec<(u64, Picked)>, ArchiveError> {
+        let (entry, format) = (entry.clone(), self.manifest().segment.format);
+        let picked = self
+            .blocking(move || pick(&entry, &plain, format, &ordinals, bounds, record_bytes_max, &purse))
+            .await?;
         picked.map_err(|fault| self.error(fault))
+    }
+
+    /// Ordinals, offsets and times of data records, from the block that holds them and was opened; those that it does not hold are left out.
+    pub async fn places(
+        &self,
+        entry: &BlockEntry,
+        plain: Bytes,
+        ordinals: Vec<u64>,
+        bounds: WorkBounds,
+    ) -> Result<Vec<(u64, i64, Option<i64>)>, ArchiveError> {
+        let (entry, format) = (entry.clone(), self.manifest().segment.format);
+        let found = self.blocking(move || places(&entry, &plain, format, &ordinals, bounds)).await?;
+        found.map_err(|fault| self.error(fault))
     }
 
     /// An error that names this bundle.

@@ -5,7 +5,6 @@ use bytes::Bytes;
 use super::error::Fault;
 use crate::bundle::BlockEntry;
 use crate::ids::SegmentFormat;
-use crate::record::Record;
 use crate::segment::{DecodedFrame, Frame, SegmentError, Splitter};
 
 /// What one frame may open to, in bytes: more than any that is indexed, so that all of those can be read.
@@ -50,7 +49,12 @@ pub fn split_block(entry: &BlockEntry, plain: &Bytes, format: SegmentFormat) -> 
     Ok(frames)
 }
 
-fn check_count(entry: &BlockEntry, what: &'static str, stated: u64, found: u64) -> Result<(), Fault> {
+pub(super) fn check_count(
+    entry: &BlockEntry,
+    what: &'static str,
+    stated: u64,
+    found: u64,
+) -> Result<(), Fault> {
     let source_position = entry.source_position;
     let fault = Fault::BlockCounts { source_position, what, stated, found };
     if stated == found { Ok(()) } else { Err(fault) }
@@ -62,61 +66,4 @@ pub fn fault_in_block(entry: &BlockEntry, error: &SegmentError) -> Fault {
         u32::try_from(error.position()).ok().and_then(|position| entry.source_position_of(position));
     let source_position = position.unwrap_or(entry.source_position);
     Fault::Frame { source_position, flaw: error.fault().clone() }
-}
-
-/// A record on its own: its bytes are copied out of the block, so that keeping it keeps nothing else.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredRecord {
-    /// The record's offset in its partition.
-    pub offset: i64,
-    /// Milliseconds since the Unix epoch; `None` where the record carries none.
-    pub timestamp_ms: Option<i64>,
-    /// The key; `None` is null.
-    pub key: Option<Bytes>,
-    /// The value; `None` is null (a tombstone).
-    pub value: Option<Bytes>,
-    /// Names and values of the headers, in order; names may repeat, and need not be UTF-8.
-    pub headers: Vec<(Bytes, Option<Bytes>)>,
-}
-
-impl StoredRecord {
-    /// Copies a record out of its batch.
-    pub fn new(record: &Record<'_>) -> Self {
-        let copy = Bytes::copy_from_slice;
-        Self {
-            offset: record.offset(),
-            timestamp_ms: record.timestamp_ms(),
-            key: record.key().map(copy),
-            value: record.value().map(copy),
-            headers: record.headers().map(|(name, value)| (copy(name), value.map(copy))).collect(),
-        }
-    }
-
-    /// Its bytes, in bytes.
-    pub fn mem_usage(&self) -> usize {
-        let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + len(value)).sum();
-        size_of::<Self>() + len(&self.key) + len(&self.value) + headers
-    }
-}
-
-/// The records of these ordinals, ascending, from their opened block; those that it does not hold are left out.
-pub(super) fn pick(
-    entry: &BlockEntry,
-    plain: &Bytes,
-    format: SegmentFormat,
-    ordinals: &[u64],
-) -> Result<Vec<(u64, StoredRecord)>, Fault> {
-    let (mut ordinal, mut wanted) = (entry.first_ordinal, ordinals.iter().copied().peekable());
-    let mut picked = Vec::with_capacity(ordinals.len());
-    decode_block(entry, plain, format, |_, decoded| {
-        for record in decoded.records.iter() {
-            if wanted.next_if_eq(&ordinal).is_some() {
-                picked.push((ordinal, StoredRecord::new(&record)));
-            }
-            ordinal += 1;
-        }
-        Ok::<_, Fault>(())
-    })?;
-    Ok(picked)
 }

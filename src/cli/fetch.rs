@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use tonic::Status;
 use tracing::warn;
 
 use super::isolation::{self, Isolation};
 use super::place::{Place, PlaceArgs};
 use super::{CliError, Exit, output, runtime, text};
+use crate::fetch::Memory;
 use crate::partial::Partial;
 use crate::proto::v1;
 use crate::rpc::search::fetch as rpc;
@@ -206,7 +207,7 @@ fn print(args: &FetchArgs, record: v1::Record) -> Result<(), CliError> {
         return output::record(record, output::Contents::of(args.base64));
     }
     let (time, topic) = (output::time_ms(record.timestamp_ms), text::one_line(&record.topic));
-    let value = text::value(record.value.as_deref());
+    let value = record.omitted_bytes.map_or_else(|| text::value(record.value.as_deref()), text::omitted);
     let mark = isolation::mark(&record);
     output::line(&format!("{time} {topic}/{}@{} {mark}{value}", record.partition, record.offset))
 }
@@ -248,7 +249,9 @@ async fn ask(
         Place::Store(shelf) => {
             let failed = |status| CliError::question(place.name(), &status);
             let request = rpc::request(request).map_err(failed)?;
-            Ok(rpc::messages(shelf, request).await.map_err(failed)?.boxed())
+            // Whoever reads a store alone has all memory there is.
+            let messages = rpc::messages(shelf, request, Memory::default()).await.map_err(failed)?;
+            Ok(messages.map_ok(|held| held.message).boxed())
         }
     }
 }

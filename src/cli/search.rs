@@ -341,7 +341,8 @@ impl Printer<'_> {
             return output::record(record, output::Contents::of(self.args.base64));
         }
         let time = output::time_ms(record.timestamp_ms);
-        let value = self.highlighter.value(record.value.as_deref());
+        let value = || self.highlighter.value(record.value.as_deref());
+        let value = record.omitted_bytes.map_or_else(value, text::omitted);
         let topic = text::one_line(&record.topic);
         let mark = isolation::mark(&record);
         output::line(&format!("{time} {topic}/{}@{} {mark}{value}", record.partition, record.offset))

@@ -32,6 +32,11 @@ pub fn of(topic: Option<&str>, partition: Option<i32>) -> String {
     }
 }
 
+/// What stands for the value of a record that is larger than a worker may hold for a search or a fetch.
+pub fn omitted(bytes: u64) -> String {
+    format!("({bytes} bytes, more than --search-memory allows)")
+}
+
 /// A key or a value on one line: what is not UTF-8 as `\xff`, null as `(null)`.
 pub fn value(bytes: Option<&[u8]>) -> String {
     let Some(bytes) = bytes else { return "(null)".to_owned() };

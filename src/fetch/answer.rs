@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::block;
+use super::large;
 use super::log::{Found, Log};
+use super::memory::Memory;
 use super::plan::Plan;
 use super::task::Task;
 use super::transactions::Transactions;
-use super::window::{Room, Version, Window};
-use super::{Answered, FetchError, Form, Item, Request};
+use super::window::{Room, Version, Why, Window};
+use super::{Answered, FetchError, Form, Item, Part, Request};
 use crate::archive::{ArchiveError, Fault, Shelf, Traffic, TrafficCounter};
 use crate::ids::{LogId, OffsetRange};
 use crate::spans;
@@ -39,7 +41,11 @@ pub struct Fetch {
     form: Form,
     isolation: Isolation,
     transactions: Transactions,
+    memory: Memory,
+    item_bytes_max: u64,
     plan: Plan,
+    /// What is answered next, one by one.
+    large: VecDeque<(Version, Option<TransactionState>)>,
     reading: VecDeque<Reading>,
     window: Window,
     /// Where the next fetch goes on, by what was answered.
@@ -57,11 +63,11 @@ struct Reading {
     bundle: String,
     first_offset: i64,
     expected: Room,
-    window: Task<Result<Window, ArchiveError>>,
+    window: Task<Result<Window, FetchError>>,
 }
 
 impl Fetch {
-    pub(super) fn new(shelf: Shelf, request: &Request, found: Found) -> Self {
+    pub(super) fn new(shelf: Shelf, request: &Request, found: Found, memory: Memory) -> Self {
         let room = Room { records: request.max_records, bytes: request.max_bytes };
         let traffic = TrafficCounter::default();
         let (log_id, bundles) = found.log.map(|Log { log_id, bundles }| (log_id, bundles)).unzip();
@@ -72,6 +78,9 @@ impl Fetch {
             form: request.form,
             isolation: request.isolation,
             transactions: Transactions::new(shelf.clone(), traffic.clone()),
+            memory,
+            item_bytes_max: request.item_bytes_max(),
+            large: VecDeque::new(),
             plan: Plan::new(shelf, traffic.clone(), request.offset, bundles.unwrap_or_default()),
             reading: VecDeque::new(),
             window: Window::new(request.offset, room),
@@ -96,16 +105,28 @@ impl Fetch {
     }
 
     /// The next items, at least one; `None` after the last. After an error there are no more.
-    pub async fn next(&mut self) -> Result<Option<Vec<Answered>>, FetchError> {
-        while !self.is_done {
-            // Before anything is taken out of the window: whoever stops waiting may call again.
-            self.transactions.read().await?;
-            let answered = self.take();
-            if !answered.is_empty() {
-                return Ok(Some(answered));
+    pub async fn next(&mut self) -> Result<Option<Part>, FetchError> {
+        loop {
+            if let Some((version, transaction)) = self.large.front().cloned() {
+                let (item, memory) = large::resolve(version, &self.memory).await?;
+                // Not sooner: whoever stops waiting may call again.
+                self.large.pop_front();
+                return Ok(Some(Part { items: vec![Answered { item, transaction }], memory }));
             }
             if self.is_done {
-                break;
+                return Ok(None);
+            }
+            // Before anything is taken out of the window, for the same reason.
+            self.transactions.read().await?;
+            let items = self.take();
+            if !items.is_empty() {
+                return Ok(Some(Part { items, memory: None }));
+            }
+            if !self.large.is_empty() {
+                continue;
+            }
+            if self.is_done {
+                return Ok(None);
             }
             if self.window.is_done(self.next_to_come()) {
                 return self.end();
@@ -113,13 +134,13 @@ impl Fetch {
             self.read_ahead().await?;
             let Some(reading) = self.reading.front_mut() else { continue };
             let read = (&mut reading.window).await;
-            let panicked = |_| ArchiveError::new(reading.bundle.as_str(), Fault::Panicked);
+            let panicked =
+                |_| FetchError::Archive(ArchiveError::new(reading.bundle.as_str(), Fault::Panicked));
             let read = read.map_err(panicked).flatten();
-            // Not sooner: whoever stops waiting may call again.
+            // Not sooner here either.
             self.reading.pop_front();
             self.window.merge(read?);
         }
-        Ok(None)
     }
 
     /// Where to go on after the last item: behind it, or, where the log has been read to its end, behind the last offset that it
@@ -164,7 +185,13 @@ impl Fetch {
                 expected: planned.expected(self.from),
                 window: Task::spawn(spans::stage(
                     span,
-                    block::read(planned, self.form, self.window.bounds()),
+                    block::read(
+                        planned,
+                        self.form,
+                        self.item_bytes_max,
+                        self.window.bounds(),
+                        self.memory.clone(),
+                    ),
                 )),
                 bundle,
             });
@@ -202,8 +229,14 @@ impl Fetch {
             }
             self.compare(offset, &versions);
             self.answered_to = offset.saturating_add(1);
-            let items = versions.into_iter().zip(states);
-            answered.extend(items.map(|(version, transaction)| Answered { item: version.item, transaction }));
+            if versions.iter().any(|version| version.large.is_some()) {
+                // The window holds nothing behind what is so large.
+                self.large.extend(versions.into_iter().zip(states));
+            } else {
+                let items = versions.into_iter().zip(states);
+                answered
+                    .extend(items.map(|(version, transaction)| Answered { item: version.item, transaction }));
+            }
         }
         self.transactions.forget_before(self.answered_to);
         answered
@@ -238,7 +271,7 @@ impl Fetch {
     }
 
     /// Nothing more is answered.
-    fn end(&mut self) -> Result<Option<Vec<Answered>>, FetchError> {
+    fn end(&mut self) -> Result<Option<Part>, FetchError> {
         let is_read_to_its_end = self.window.end().is_none() && self.next_to_come().is_none();
         self.is_done = true;
         self.reading.clear();
@@ -249,11 +282,13 @@ impl Fetch {
         }
         match self.window.missing() {
             // What comes before it is answered first.
-            Some(missing) if self.answered_to == self.from => Err(FetchError::NoBatch {
-                bundle: missing.bundle.to_string(),
-                offset: missing.offset,
-                why: missing.why,
-            }),
+            Some(missing) if self.answered_to == self.from => {
+                let (bundle, offset) = (missing.bundle.to_string(), missing.offset);
+                Err(match missing.why {
+                    Why::NoBatch(why) => FetchError::NoBatch { bundle, offset, why },
+                    Why::TooLarge(needed_bytes) => FetchError::TooLarge { bundle, offset, needed_bytes },
+                })
+            }
             _ => Ok(None),
         }
     }

@@ -4,93 +4,252 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::large::Large;
+use super::memory::Memory;
 use super::plan::Planned;
-use super::window::{Missing, Version, Window};
-use super::{Form, Item};
-use crate::archive::{ArchiveError, FRAME_BYTES_MAX, Fault, StoredRecord, fault_in_block, split_block};
-use crate::ids::SegmentFormat;
-use crate::segment::{Anomaly, Frame, KafkaBatch, NoBatch, SegmentError};
+use super::window::{Missing, Version, Why, Window};
+use super::{FetchError, Form, Item};
+use crate::archive::{Archive, Fault, WorkBounds, block_usage, fault_in_block, split_block};
+use crate::bundle::BlockEntry;
+use crate::ids::{OffsetRange, SegmentFormat};
+use crate::record::{Omitted, StoredRecord};
+use crate::segment::{self, Anomaly, Frame, KafkaBatch, NoBatch, SegmentError, Visitor};
 
-/// Reads a block and puts what it holds into `window`. Frames that can hold nothing of it are not decoded.
-pub(super) async fn read(planned: Planned, form: Form, mut window: Window) -> Result<Window, ArchiveError> {
+/// Where things are found, and how large one may be.
+struct Place {
+    archive: Arc<Archive>,
+    entry: BlockEntry,
+    bundle: Arc<str>,
+    item_bytes_max: u64,
+    bounds: WorkBounds,
+    /// Whether a record may lie outside of what its frame's head says.
+    heads_lie: bool,
+}
+
+/// Reads a block and puts what it holds into `window`. Frames that can hold nothing of it are not decoded. What takes more than `item_bytes_max` bytes
+/// is only told.
+pub(super) async fn read(
+    planned: Planned,
+    form: Form,
+    item_bytes_max: u64,
+    mut window: Window,
+    memory: Memory,
+) -> Result<Window, FetchError> {
     let Planned { archive, entry, .. } = planned;
     if entry.is_undecoded && form == Form::Records {
         return Ok(window);
     }
+    let needed = block_usage(&entry) + memory.work_bytes();
+    let bundle = Arc::<str>::from(archive.name());
+    if !memory.holds(needed) {
+        outline(&archive, &entry, &bundle, form, needed, &mut window);
+        return Ok(window);
+    }
+    let _turn = memory.turn(needed).await?;
     let plain = archive.block(&entry).await?;
-    let (format, bundle) = (archive.manifest().segment.format, Arc::<str>::from(archive.name()));
-    // Then a record may lie outside of what its frame's head says.
+    let format = archive.manifest().segment.format;
     let heads_lie = archive.manifest().anomalies.contains_key(Anomaly::RecordOffset.name());
+    let (archive_of, bounds) = (Arc::clone(&archive), memory.work_bounds());
+    let place = Place { archive: archive_of, entry, bundle, item_bytes_max, bounds, heads_lie };
     let collected = archive.blocking(move || {
-        for frame in split_block(&entry, &plain, format)? {
-            let range = frame.claimed_range().filter(|_| !heads_lie);
+        let entry = &place.entry;
+        for frame in split_block(entry, &plain, format)? {
+            let range = frame.claimed_range().filter(|_| !place.heads_lie);
             if range.is_some_and(|range| !window.takes_some(range.first(), range.last())) {
                 continue;
             }
             let added = match form {
-                Form::Records => add_records(&frame, &bundle, &mut window),
+                Form::Records => place.add_records(&frame, &mut window),
                 Form::KafkaBatches if entry.is_undecoded => {
-                    add_undecoded(&frame, &bundle, &mut window);
+                    place.add_undecoded(&frame, &mut window);
                     Ok(())
                 }
-                Form::KafkaBatches => add_batch(&frame, heads_lie, &bundle, &mut window),
+                Form::KafkaBatches => place.add_batch(&frame, &mut window),
             };
-            added.map_err(|error| fault_in_block(&entry, &error))?;
+            match added {
+                Err(error) if is_too_large(&error) => place.tell(&frame, form, None, &mut window),
+                added => added.map_err(|error| fault_in_block(entry, &error))?,
+            }
         }
         Ok::<_, Fault>(window)
     });
-    collected.await?.map_err(|fault| archive.error(fault))
+    Ok(collected.await?.map_err(|fault| archive.error(fault))?)
 }
 
-fn add_records(frame: &Frame, bundle: &Arc<str>, window: &mut Window) -> Result<(), SegmentError> {
-    for record in frame.decode(FRAME_BYTES_MAX)?.records.iter() {
-        if window.takes(record.offset()) {
-            let item = Item::Record(StoredRecord::new(&record));
-            window.add(Version { item, bundle: Arc::clone(bundle) });
-        }
-    }
-    Ok(())
-}
-
-/// A frame that nobody could decode is answered as it is.
-fn add_undecoded(frame: &Frame, bundle: &Arc<str>, window: &mut Window) {
-    let batch = frame.undecoded_batch().filter(|_| frame.format() == SegmentFormat::KafkaLog);
-    match (batch, frame.head_range()) {
-        (Some(batch), _) => window.add(version_of(batch, bundle)),
-        (None, Some(range)) => {
-            let (bundle, why) = (Arc::clone(bundle), NoBatch::Undecoded);
-            window.end_at(range.last(), Missing { bundle, offset: range.first(), why });
-        }
-        (None, None) => {}
-    }
-}
-
-/// A copy: what waits must not keep its whole block.
-fn version_of(batch: KafkaBatch, bundle: &Arc<str>) -> Version {
-    let bytes = Bytes::copy_from_slice(&batch.bytes);
-    Version { item: Item::Batch(KafkaBatch { bytes, ..batch }), bundle: Arc::clone(bundle) }
-}
-
-fn add_batch(
-    frame: &Frame,
-    head_lies: bool,
+/// What is known of a block that the memory does not hold. Records at offsets without gaps are told, and nothing is answered from any other on.
+fn outline(
+    archive: &Arc<Archive>,
+    entry: &BlockEntry,
     bundle: &Arc<str>,
+    form: Form,
+    needed: u64,
     window: &mut Window,
-) -> Result<(), SegmentError> {
-    match frame.kafka_batch(FRAME_BYTES_MAX)? {
-        Ok(mut batch) => {
-            if head_lies && let Some(range) = frame.decode(FRAME_BYTES_MAX)?.range {
-                batch.range = range;
-            }
-            window.add(version_of(batch, bundle));
+) {
+    let Some(offsets) = entry.offsets else { return };
+    let missing = Missing { bundle: Arc::clone(bundle), offset: offsets.first(), why: Why::TooLarge(needed) };
+    let count = offsets.last().abs_diff(offsets.first()).saturating_add(1);
+    if form == Form::KafkaBatches || entry.records != count {
+        window.end_at(offsets.first().max(window.from()), missing);
+        return;
+    }
+    let timestamp_ms = entry.times.filter(|times| times.min_ms == times.max_ms).map(|times| times.min_ms);
+    let bytes = u64::from(entry.plain_len);
+    let omitted = Some(Omitted { bytes, needed_bytes: bytes, fingerprint: Omitted::UNREAD });
+    for offset in offsets.first().max(window.from())..=offsets.last() {
+        if !window.takes(offset) {
+            break;
         }
-        Err(NoBatch::Empty) => {}
-        Err(why) => {
-            let bundle = Arc::clone(bundle);
-            // A sound frame has offsets.
-            let Some(range) = frame.claimed_range() else { return Ok(()) };
-            window.end_at(range.last(), Missing { bundle, offset: range.first(), why });
+        let record = StoredRecord { timestamp_ms, omitted, ..StoredRecord::empty(offset) };
+        let large = Some(Large { archive: Arc::clone(archive), entry: entry.clone(), bytes, crc32c: 0 });
+        window.add(Version { item: Item::Record(record), bundle: Arc::clone(bundle), large });
+    }
+}
+
+/// The producer's batch in a frame; `None` where there is none.
+pub(super) fn batch_of(
+    entry: &BlockEntry,
+    frame: &Frame,
+    bounds: WorkBounds,
+) -> Result<Option<KafkaBatch>, Fault> {
+    if entry.is_undecoded {
+        return Ok(frame.undecoded_batch().filter(|_| frame.format() == SegmentFormat::KafkaLog));
+    }
+    let batch = frame.kafka_batch(spans_bytes_max(frame, bounds));
+    Ok(batch.map_err(|error| fault_in_block(entry, &error))?.ok())
+}
+
+/// What may be found in a frame whose records are not opened: a block's frames count twice already ([`block_usage`]).
+fn spans_bytes_max(frame: &Frame, bounds: WorkBounds) -> usize {
+    2 * frame.bytes.len() + bounds.opened_bytes
+}
+
+fn is_too_large(error: &SegmentError) -> bool {
+    matches!(error.fault(), segment::Fault::TooLarge { .. })
+}
+
+/// The offsets of a frame's records.
+struct Offsets(Option<OffsetRange>);
+
+impl Visitor for Offsets {
+    fn limit(&mut self, offset: i64, _: Option<i64>) -> Option<usize> {
+        let one = OffsetRange::new(offset, offset);
+        self.0 = self.0.into_iter().chain(one).reduce(|a, b| a.cover(&b));
+        None
+    }
+
+    fn record(&mut self, _: StoredRecord) {}
+}
+
+/// Takes records into a window.
+struct Records<'a> {
+    window: &'a mut Window,
+    place: &'a Place,
+    /// The last record's, where those behind it have higher ones.
+    offset: Option<i64>,
+}
+
+impl Visitor for Records<'_> {
+    fn limit(&mut self, offset: i64, _: Option<i64>) -> Option<usize> {
+        self.offset = Some(offset).filter(|_| !self.place.heads_lie);
+        self.window.takes(offset).then_some(self.place.item_bytes_max as usize)
+    }
+
+    fn record(&mut self, record: StoredRecord) {
+        let large = record.omitted.map(|omitted| self.place.large(omitted.needed_bytes, 0));
+        let bundle = Arc::clone(&self.place.bundle);
+        self.window.add(Version { item: Item::Record(record), bundle, large });
+    }
+
+    fn is_done(&self) -> bool {
+        let end = self.window.end();
+        self.offset.zip(end).is_some_and(|(offset, end)| end <= offset)
+    }
+}
+
+impl Place {
+    fn large(&self, bytes: u64, crc32c: u32) -> Large {
+        Large { archive: Arc::clone(&self.archive), entry: self.entry.clone(), bytes, crc32c }
+    }
+
+    fn missing(&self, offset: i64, why: Why) -> Missing {
+        Missing { bundle: Arc::clone(&self.bundle), offset, why }
+    }
+
+    fn add_records(&self, frame: &Frame, window: &mut Window) -> Result<(), SegmentError> {
+        let mut records = Records { window, place: self, offset: None };
+        match frame.visit(self.bounds.opened_bytes, self.bounds.window_bytes, &mut records) {
+            Err(error) if is_too_large(&error) => {
+                let after = records.offset;
+                self.tell(frame, Form::Records, after, window);
+                Ok(())
+            }
+            visited => visited,
         }
     }
-    Ok(())
+
+    /// A frame whose codec needs more memory than others may have meanwhile. Records at offsets without gaps are told, to be read by themselves; of
+    /// others nothing is answered, from the first offset on. Up to `after` its records are there already.
+    fn tell(&self, frame: &Frame, form: Form, after: Option<i64>, window: &mut Window) {
+        let range = frame.claimed_range().or(frame.head_range());
+        let first = range.map_or(0, |range| range.first());
+        let count = range.map(|range| range.last().abs_diff(range.first()).saturating_add(1));
+        if form == Form::KafkaBatches || count.is_none() || frame.data_records() != count {
+            let why = Why::TooLarge(2 * self.bounds.window_bytes as u64);
+            window.end_at(first.max(window.from()), self.missing(first, why));
+            return;
+        }
+        let bytes = frame.bytes.len() as u64;
+        let omitted = Some(Omitted { bytes, needed_bytes: Large::UNKNOWN, fingerprint: Omitted::UNREAD });
+        let from = after.map_or(first, |after| after.saturating_add(1)).max(window.from());
+        for offset in from..=range.map_or(first, |range| range.last()) {
+            if !window.takes(offset) {
+                break;
+            }
+            let item = Item::Record(StoredRecord { omitted, ..StoredRecord::empty(offset) });
+            let (bundle, large) = (Arc::clone(&self.bundle), Some(self.large(Large::UNKNOWN, 0)));
+            window.add(Version { item, bundle, large });
+        }
+    }
+
+    /// A frame that nobody could decode is answered as it is.
+    fn add_undecoded(&self, frame: &Frame, window: &mut Window) {
+        let batch = frame.undecoded_batch().filter(|_| frame.format() == SegmentFormat::KafkaLog);
+        match (batch, frame.head_range()) {
+            (Some(batch), _) => window.add(self.version_of(batch)),
+            (None, Some(range)) => {
+                let why = Why::NoBatch(NoBatch::Undecoded);
+                window.end_at(range.last(), self.missing(range.first(), why));
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// A copy: what waits must not keep its whole block.
+    fn version_of(&self, batch: KafkaBatch) -> Version {
+        let bytes = batch.bytes.len() as u64;
+        let large = (bytes > self.item_bytes_max).then(|| self.large(bytes, crc32c::crc32c(&batch.bytes)));
+        let copy = if large.is_some() { Bytes::new() } else { Bytes::copy_from_slice(&batch.bytes) };
+        let item = Item::Batch(KafkaBatch { bytes: copy, ..batch });
+        Version { item, bundle: Arc::clone(&self.bundle), large }
+    }
+
+    fn add_batch(&self, frame: &Frame, window: &mut Window) -> Result<(), SegmentError> {
+        match frame.kafka_batch(spans_bytes_max(frame, self.bounds))? {
+            Ok(mut batch) => {
+                if self.heads_lie {
+                    let mut offsets = Offsets(Some(batch.range));
+                    frame.visit(self.bounds.opened_bytes, self.bounds.window_bytes, &mut offsets)?;
+                    batch.range = offsets.0.unwrap_or(batch.range);
+                }
+                window.add(self.version_of(batch));
+            }
+            Err(NoBatch::Empty) => {}
+            Err(why) => {
+                // A sound frame has offsets.
+                let Some(range) = frame.claimed_range() else { return Ok(()) };
+                window.end_at(range.last(), self.missing(range.first(), Why::NoBatch(why)));
+            }
+        }
+        Ok(())
+    }
 }

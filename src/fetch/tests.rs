@@ -41,9 +41,9 @@ impl Answer {
 }
 
 async fn answer(store: &Store, request: &Request) -> Result<Answer, FetchError> {
-    let mut fetch = fetch(&shelf(store), request).await?;
+    let mut fetch = fetch(&shelf(store), request, Memory::default()).await?;
     let mut items = Vec::new();
-    while let Some(more) = fetch.next().await? {
+    while let Some(Part { items: more, .. }) = fetch.next().await? {
         assert!(!more.is_empty());
         items.extend(more.into_iter().map(|answered| answered.item));
     }
@@ -247,9 +247,9 @@ async fn only_the_blocks_that_are_needed_are_read() {
     put(&store, &source).await;
     let read = async |offset, max_records, max_bytes| {
         let request = Request { max_records, max_bytes, ..request(offset, Form::Records) };
-        let mut fetch = fetch(&shelf(&store), &request).await.expect("a listing");
+        let mut fetch = fetch(&shelf(&store), &request, Memory::default()).await.expect("a listing");
         let mut count = 0;
-        while let Some(items) = fetch.next().await.expect("an answer") {
+        while let Some(Part { items, .. }) = fetch.next().await.expect("an answer") {
             count += items.len() as u64;
         }
         (count, fetch.traffic())
@@ -271,7 +271,7 @@ async fn whoever_stops_waiting_for_the_next_items_may_ask_again() {
     put(&store, &source).await;
     let request = request(0, Form::Records);
     let whole = answer(&store, &request).await.expect("an answer");
-    let mut fetch = fetch(&shelf(&store), &request).await.expect("a listing");
+    let mut fetch = fetch(&shelf(&store), &request, Memory::default()).await.expect("a listing");
     let (mut offsets, mut dropped) = (Vec::new(), 0);
     loop {
         // Every other wait is given up after the first look.
@@ -283,7 +283,7 @@ async fn whoever_stops_waiting_for_the_next_items_may_ask_again() {
                 fetch.next().await
             }
         };
-        let Some(items) = items.expect("an answer") else { break };
+        let Some(Part { items, .. }) = items.expect("an answer") else { break };
         offsets.extend(items.iter().map(|answered| answered.item.last_offset()));
     }
     assert!(dropped > 5, "{dropped}");

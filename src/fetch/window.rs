@@ -5,6 +5,7 @@ use std::ops::{AddAssign, SubAssign};
 use std::sync::Arc;
 
 use super::Item;
+use super::large::Large;
 use crate::segment::NoBatch;
 
 /// What waits at most until it can be answered, in bytes, however much is asked for: where frames lie far out of order, answers are
@@ -43,14 +44,32 @@ impl SubAssign for Room {
 pub(super) struct Version {
     pub item: Item,
     pub bundle: Arc<str>,
+    /// Where it is, if it is larger than what waits may be: then `item` says only what it is.
+    pub large: Option<Large>,
 }
 
-/// A frame whose batch was asked for and is not to be had.
+impl Version {
+    fn room(&self) -> Room {
+        let room = self.item.room();
+        Room { bytes: self.large.as_ref().map_or(room.bytes, |large| large.bytes), ..room }
+    }
+}
+
+/// A frame of which what was asked for is not to be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Missing {
     pub bundle: Arc<str>,
     pub offset: i64,
-    pub why: NoBatch,
+    pub why: Why,
+}
+
+/// Why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It has no batch.
+    NoBatch(NoBatch),
+    /// To read it takes so many bytes of memory.
+    TooLarge(u64),
 }
 
 /// Records by their offsets, or batches by their last ones: in that order no batch is passed over for a longer one that it lies in. What
@@ -81,6 +100,11 @@ impl Window {
         Self { end: self.end, begun: self.begun, ..Self::new(self.from, self.room) }
     }
 
+    /// What is asked for begins here.
+    pub fn from(&self) -> i64 {
+        self.from
+    }
+
     /// Whether something of this offset may be answered.
     pub fn takes(&self, offset: i64) -> bool {
         self.from <= offset && self.end.is_none_or(|end| offset < end)
@@ -98,15 +122,15 @@ impl Window {
             return;
         }
         let versions = self.versions.entry(offset).or_default();
-        if versions.iter().any(|other| other.item == version.item) {
+        if versions.iter().any(|other| (&other.item, &other.large) == (&version.item, &version.large)) {
             return;
         }
-        self.held += version.item.room();
+        self.held += version.room();
         versions.push(version);
         let bytes = self.room.bytes.min(WINDOW_BYTES_MAX);
         while !self.held.fits(&Room { bytes, ..self.room }) && (self.begun || self.versions.len() > 1) {
             let Some((offset, let_go)) = self.versions.pop_last() else { break };
-            let_go.iter().for_each(|version| self.held -= version.item.room());
+            let_go.iter().for_each(|version| self.held -= version.room());
             (self.end, self.missing) = (Some(offset), None);
         }
     }
@@ -121,7 +145,7 @@ impl Window {
 
     fn cut(&mut self, end: i64) {
         let let_go = self.versions.split_off(&end);
-        let_go.values().flatten().for_each(|version| self.held -= version.item.room());
+        let_go.values().flatten().for_each(|version| self.held -= version.room());
         (self.end, self.missing) = (Some(end), None);
     }
 
@@ -139,8 +163,8 @@ impl Window {
         let stays = offset.map(|offset| self.versions.split_off(&offset)).unwrap_or_default();
         let taken = std::mem::replace(&mut self.versions, stays);
         for version in taken.values().flatten() {
-            self.held -= version.item.room();
-            self.room -= version.item.room();
+            self.held -= version.room();
+            self.room -= version.room();
         }
         self.begun |= !taken.is_empty();
         taken
@@ -207,7 +231,7 @@ mod tests {
     fn batch(offset: i64, bytes: &Bytes) -> Version {
         let range = OffsetRange::new(offset, offset).expect("a range");
         let item = Item::Batch(KafkaBatch { range, records: 1, bytes: bytes.clone() });
-        Version { item, bundle: "a".into() }
+        Version { item, bundle: "a".into(), large: None }
     }
 
     #[test]

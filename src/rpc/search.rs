@@ -16,6 +16,7 @@ use super::caller::Caller;
 use super::convert::micros;
 use super::status;
 use crate::archive::{Shelf, StoredRecord};
+use crate::fetch::Memory;
 use crate::ids::{LogId, TopicPartition};
 use crate::index::{Order, Query};
 use crate::proto::v1;
@@ -73,7 +74,9 @@ impl SearchService for Reader {
         let request = fetch::request(request.into_inner())?;
         let room = searcher.reserve(request.memory_estimate()).await;
         let held = room.map_err(|error| status::of_search(&error)).inspect_err(fetch::log_refusal)?;
-        let messages = fetch::messages(self.shelf(), request).await.inspect_err(fetch::log_refusal)?;
+        let memory = Memory::of(searcher.budget().clone());
+        let messages =
+            fetch::messages(self.shelf(), request, memory).await.inspect_err(fetch::log_refusal)?;
         let messages = messages.inspect(fetch::log);
         Ok(Response::new(taken::in_time(messages, Some(held), taken::SILENCE_MAX).boxed()))
     }
@@ -202,6 +205,7 @@ fn record_of(
         score: None,
         log_id: log_id.as_str().to_owned(),
         transaction: transaction.into(),
+        omitted_bytes: record.omitted.map(|omitted| omitted.bytes),
     }
 }
 

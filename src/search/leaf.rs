@@ -9,8 +9,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::hunt::Hunt;
 use super::room::Share;
 use super::tally::{Owner, Tally};
-use super::{BLOCKS_AT_ONCE, HIT_BYTES, SearchError};
-use crate::archive::{Archive, Fault};
+use super::{BLOCKS_AT_ONCE, FRAMES_AT_ONCE, HIT_BYTES, SearchError};
+use crate::archive::{Archive, Fault, WorkBounds, block_usage};
 use crate::bundle::BlockEntry;
 use crate::index::{Hit, Leaf, Outline, Plan, ReadError, Scored, Step};
 
@@ -80,8 +80,12 @@ impl Search<'_> {
             let columns_bytes = self.ask(Leaf::columns_bytes).await?;
             let blocks = blocks_of(&self.task.archive, &few)?;
             let blocks_bytes: u64 = blocks.values().map(|(entry, _)| u64::from(entry.compressed_len)).sum();
-            if blocks_bytes <= columns_bytes {
-                return self.read_blocks(&few, blocks).await;
+            let opened_bytes: u64 = blocks.values().map(|(entry, _)| block_usage(entry)).sum();
+            if blocks_bytes <= columns_bytes
+                && opened_bytes <= self.hunt.room.turns_bytes() / 4
+                && let Some(found) = self.read_blocks(&few, blocks).await?
+            {
+                return Ok(found);
             }
         }
         self.read_columns().await
@@ -145,25 +149,32 @@ impl Search<'_> {
     }
 
     /// Offsets and times of a few matches from their records, which take less to read than the columns of all of them; and who wants the
-    /// records finds their blocks read.
-    async fn read_blocks(&mut self, few: &[Scored], blocks: Blocks) -> Result<Tally, SearchError> {
+    /// records finds their blocks read. `None` where a frame takes too much memory to be read.
+    async fn read_blocks(&mut self, few: &[Scored], blocks: Blocks) -> Result<Option<Tally>, SearchError> {
         self.leaf = None;
-        let sizes = blocks
-            .values()
-            .map(|(entry, _)| 2 * u64::from(entry.plain_len) + u64::from(entry.compressed_len));
-        let blocks_bytes = sizes.sum::<u64>();
-        self.share.grow_to(self.kept_bytes + blocks_bytes, || {}).await?;
+        let blocks_bytes: u64 = blocks.values().map(|(entry, _)| block_usage(entry)).sum();
+        let work = self.hunt.room.work_bytes();
+        self.share.grow_to(self.kept_bytes + blocks_bytes + FRAMES_AT_ONCE as u64 * work, || {}).await?;
         let archive = &self.task.archive;
-        let reads = blocks.into_values().map(|(entry, ordinals)| async move {
-            let records = archive.records(&entry, ordinals).await?;
-            Ok::<_, SearchError>(
-                records.into_iter().map(|(ordinal, record)| (ordinal, record.offset, record.timestamp_ms)),
-            )
+        let opened = blocks.into_values().map(async |(entry, ordinals)| {
+            let plain = archive.block(&entry).await?;
+            Ok::<_, SearchError>((entry, plain, ordinals))
         });
-        let mut reads = stream::iter(reads).buffer_unordered(BLOCKS_AT_ONCE);
+        let places = stream::iter(opened).buffer_unordered(BLOCKS_AT_ONCE).map(async |opened| {
+            let (entry, plain, ordinals) = opened?;
+            Ok::<_, SearchError>(archive.places(&entry, plain, ordinals, WorkBounds::new(work)).await?)
+        });
+        let mut places = places.buffer_unordered(FRAMES_AT_ONCE);
         let mut known = BTreeMap::new();
-        while let Some(records) = reads.try_next().await? {
-            known.extend(records.map(|(ordinal, offset, timestamp_ms)| (ordinal, (offset, timestamp_ms))));
+        loop {
+            let some = match places.try_next().await {
+                Err(SearchError::Archive(error)) if error.fault().is_too_large() => return Ok(None),
+                some => some?,
+            };
+            let Some(some) = some else { break };
+            known.extend(
+                some.into_iter().map(|(ordinal, offset, timestamp_ms)| (ordinal, (offset, timestamp_ms))),
+            );
         }
         let (mut found, bounds) = (self.hunt.empty_tally(), self.hunt.bounds());
         for (ordinal, score) in few.iter().copied() {
@@ -174,7 +185,7 @@ impl Search<'_> {
                 found.add(&self.task.owner, &Hit { ordinal, offset, timestamp_ms, score });
             }
         }
-        Ok(found)
+        Ok(Some(found))
     }
 }
 

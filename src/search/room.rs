@@ -18,11 +18,14 @@ use crate::spans;
 /// How much of the memory is for what lasts: the rest is for turns.
 const LASTING_SHARE: f64 = 0.375;
 
+/// What reading a block's frames takes, in bytes: more than most frames need, and a small part of the memory.
+const WORK_BYTES_MIN: u64 = 64 << 10;
+const WORK_BYTES_MAX: u64 = 6 << 20;
+
 /// Memory and threads; clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
     budget: Budget,
-    turns_bytes: u64,
     threads: Arc<Semaphore>,
     alone: Arc<Semaphore>,
     claimant: Claimant,
@@ -35,7 +38,6 @@ impl Room {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             budget: Budget::with_turns(lasting_bytes, turns_bytes),
-            turns_bytes,
             threads: Arc::new(Semaphore::new(threads)),
             alone: Arc::new(Semaphore::new(1)),
             claimant: Claimant::default(),
@@ -47,9 +49,24 @@ impl Room {
         Self { claimant, ..self }
     }
 
+    /// The memory, for another way to read.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     /// What there is for what lasts, in bytes.
     pub fn lasting_bytes(&self) -> u64 {
         self.budget.usage().total_bytes
+    }
+
+    /// What there is for a while, in bytes.
+    pub fn turns_bytes(&self) -> u64 {
+        self.budget.turns_bytes()
+    }
+
+    /// What reading one block's frames may take, in bytes, beside the block and its records.
+    pub fn work_bytes(&self) -> u64 {
+        (self.turns_bytes() / 12).clamp(WORK_BYTES_MIN, WORK_BYTES_MAX)
     }
 
     /// Reserves what lasts. Waits for it: a search has a deadline of its own.
@@ -104,10 +121,10 @@ impl Share {
         let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else {
             return Ok(());
         };
-        if bytes > self.room.turns_bytes {
+        if bytes > self.room.turns_bytes() {
             return Err(SearchError::TooLarge {
                 needed_bytes: bytes,
-                there_are_bytes: self.room.turns_bytes,
+                there_are_bytes: self.room.turns_bytes(),
             });
         }
         if let Some(turn) = self.room.budget.turn_now(more) {
@@ -120,6 +137,21 @@ impl Share {
         self.turns.push(self.room.budget.turn(bytes).await);
         self.bytes = bytes;
         Ok(())
+    }
+}
+
+impl Share {
+    /// Gives back what is more than so many bytes.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        if bytes < self.bytes {
+            let mut turns = std::mem::take(&mut self.turns).into_iter();
+            if let Some(mut held) = turns.next() {
+                turns.for_each(|turn| held.absorb(turn));
+                held.shrink_to(bytes);
+                self.turns.push(held);
+            }
+            self.bytes = bytes;
+        }
     }
 }
 

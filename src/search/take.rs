@@ -1,24 +1,28 @@
 //! From hits to records: read from their blocks a piece at a time, and each offset of a log answered once.
 
+mod large;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use sha2::{Digest, Sha256};
 
 use super::best::{Copy, Found as Candidate};
 use super::bundle::Bundle;
 use super::hunt::Hunt;
 use super::room::Share;
 use super::transactions::Marks;
-use super::{BLOCKS_AT_ONCE, CONFLICTS_MAX, Conflict, Found, SearchError, block_of};
-use crate::archive::{Archive, Fault, StoredRecord};
+use super::{BLOCKS_AT_ONCE, CONFLICTS_MAX, Conflict, FRAMES_AT_ONCE, Found, SearchError, block_of};
+use crate::archive::{Archive, Fault, Picked, Purse, StoredRecord, WorkBounds, block_usage};
 use crate::bundle::BlockEntry;
 use crate::spans;
 use crate::store::BundleKey;
 
 /// A piece of the answer needs no more blocks than open to so much, in bytes, unless one alone does.
-const PIECE_BLOCKS_BYTES: u64 = 8 << 20;
+const PIECE_BLOCKS_BYTES: u64 = 4 << 20;
+
+/// What the records of a piece take in memory at most, in bytes. One that takes more by itself is a piece of its own.
+const PIECE_RECORDS_BYTES: u64 = 4 << 20;
 
 /// How many places make up a piece at most.
 const PIECE_PLACES: usize = 1_024;
@@ -37,6 +41,8 @@ pub(super) struct Taking {
     hunt: Arc<Hunt>,
     bundles: Vec<Bundle>,
     left: VecDeque<Candidate>,
+    /// Those that are too large for a piece that has others too, and what they need, in bytes, where that is known.
+    large: HashMap<(u32, u64), Option<u64>>,
     answered: usize,
     /// The records answered for each offset that may come again: what they are, and whose.
     repeated: HashMap<(u32, i64), Vec<(Fingerprint, u32)>>,
@@ -50,7 +56,14 @@ type Blocks = BTreeMap<(u32, u64), (BlockEntry, Vec<u64>)>;
 
 impl Taking {
     pub fn new(hunt: Arc<Hunt>, bundles: Vec<Bundle>, found: Vec<Candidate>) -> Self {
-        Self { hunt, bundles, left: found.into(), answered: 0, repeated: HashMap::new() }
+        Self {
+            hunt,
+            bundles,
+            left: found.into(),
+            large: HashMap::new(),
+            answered: 0,
+            repeated: HashMap::new(),
+        }
     }
 
     /// The next records; `None` when there are as many as were asked for, or no more.
@@ -69,22 +82,77 @@ impl Taking {
 
     async fn next_piece(&mut self) -> Result<Option<Piece>, SearchError> {
         while let Some(wanted) = self.wanted() {
-            let (candidates, archives, blocks) = self.next_blocks(wanted.min(PIECE_PLACES)).await?;
-            let marks = self.hunt.transactions.marks(&self.hunt, &archives).await?;
-            let mut share = self.hunt.room.share();
-            let blocks_bytes = blocks.values().map(|(entry, _)| u64::from(entry.compressed_len)).sum();
-            let sizes = blocks
-                .values()
-                .map(|(entry, _)| 2 * u64::from(entry.plain_len) + u64::from(entry.compressed_len));
-            share.grow_to(sizes.sum(), || {}).await?;
-            let records = read(&archives, blocks).await?;
-            let records = self.answer(&candidates, &archives, &marks, records, wanted)?;
-            if !records.is_empty() {
-                spans::took(blocks_bytes, records.len() as u64);
-                return Ok(Some(Piece { records, _share: share }));
+            let first = self.left.front().and_then(|candidate| candidate.copies.first());
+            let piece = match first.is_some_and(|copy| self.large.contains_key(&(copy.bundle, copy.ordinal)))
+            {
+                true => self.large_piece().await?,
+                false => self.piece_of(wanted).await?,
+            };
+            if !piece.records.is_empty() {
+                return Ok(Some(piece));
             }
         }
         Ok(None)
+    }
+
+    /// As many records as go together.
+    async fn piece_of(&mut self, wanted: usize) -> Result<Piece, SearchError> {
+        let (mut candidates, archives, blocks) = self.next_blocks(wanted.min(PIECE_PLACES)).await?;
+        let marks = self.hunt.transactions.marks(&self.hunt, &archives).await?;
+        let mut share = self.hunt.room.share();
+        let (work, records_bytes) = (self.hunt.room.work_bytes(), self.records_bytes());
+        let blocks_bytes: u64 = blocks.values().map(|(entry, _)| block_usage(entry)).sum();
+        let needed = blocks_bytes + FRAMES_AT_ONCE as u64 * work + records_bytes;
+        if candidates.len() <= 1 && needed > self.hunt.room.turns_bytes() {
+            self.large.extend(
+                candidates.iter().flat_map(|one| &one.copies).map(|copy| ((copy.bundle, copy.ordinal), None)),
+            );
+            self.put_back(candidates);
+            return Ok(Piece { records: Vec::new(), _share: share });
+        }
+        share.grow_to(needed, || {}).await?;
+        let compressed_bytes = blocks.values().map(|(entry, _)| u64::from(entry.compressed_len)).sum();
+        let picked = read(&archives, blocks, WorkBounds::new(work), records_bytes).await?;
+        self.large.extend(picked.iter().filter_map(|(place, picked)| match picked {
+            Picked::Record(_) => None,
+            Picked::TooLarge(needed) => Some((*place, Some(*needed))),
+            Picked::Unread => Some((*place, None)),
+        }));
+        let is_whole = |candidate: &Candidate| {
+            candidate.copies.iter().all(|copy| !self.large.contains_key(&(copy.bundle, copy.ordinal)))
+        };
+        let whole = candidates.iter().take_while(|candidate| is_whole(candidate)).count();
+        // What comes behind it waits: the order is kept. Of those only the large ones are known to be.
+        let rest = candidates.split_off(whole);
+        self.forget_small(&rest[usize::from(whole == 0).min(rest.len())..], records_bytes);
+        self.put_back(rest);
+        let records = self.answer(&candidates, &archives, &marks, picked, wanted)?;
+        share.shrink_to(records_bytes);
+        spans::took(compressed_bytes, records.len() as u64);
+        Ok(Piece { records, _share: share })
+    }
+
+    /// What was too large only since others came first is not.
+    fn forget_small(&mut self, rest: &[Candidate], records_bytes: u64) {
+        for copy in rest.iter().flat_map(|candidate| &candidate.copies) {
+            let place = (copy.bundle, copy.ordinal);
+            if self
+                .large
+                .get(&place)
+                .is_some_and(|needed| needed.is_some_and(|needed| needed <= records_bytes))
+            {
+                self.large.remove(&place);
+            }
+        }
+    }
+
+    fn put_back(&mut self, candidates: Vec<Candidate>) {
+        candidates.into_iter().rev().for_each(|candidate| self.left.push_front(candidate));
+    }
+
+    /// What the records of a piece may take in memory, in bytes.
+    fn records_bytes(&self) -> u64 {
+        PIECE_RECORDS_BYTES.min(self.hunt.room.turns_bytes() / 8)
     }
 
     /// The next candidates, the bundles that hold them, opened, and the blocks in which they are.
@@ -106,7 +174,8 @@ impl Taking {
                 }
             }
             let new_bytes: u64 = new.iter().map(|(_, entry)| u64::from(entry.plain_len)).sum();
-            if !candidates.is_empty() && blocks_bytes + new_bytes > PIECE_BLOCKS_BYTES {
+            let blocks_max = PIECE_BLOCKS_BYTES.min(self.hunt.room.turns_bytes() / 8);
+            if !candidates.is_empty() && blocks_bytes + new_bytes > blocks_max {
                 break;
             }
             blocks_bytes += new_bytes;
@@ -143,17 +212,17 @@ impl Taking {
         candidates: &[Candidate],
         archives: &HashMap<u32, Archive>,
         marks: &Marks,
-        mut records: HashMap<(u32, u64), StoredRecord>,
+        mut picked: HashMap<(u32, u64), Picked>,
         wanted: usize,
     ) -> Result<Vec<Found>, SearchError> {
         let mut answered = Vec::with_capacity(candidates.len());
         for candidate in candidates {
             for copy in &candidate.copies {
                 let archive = &archives[&copy.bundle];
-                let record = records.remove(&(copy.bundle, copy.ordinal));
-                let record = record.filter(|record| record.offset == candidate.offset);
-                let record =
-                    record.ok_or_else(|| archive.error(Fault::IndexDisagrees { ordinal: copy.ordinal }))?;
+                let record = match picked.remove(&(copy.bundle, copy.ordinal)) {
+                    Some(Picked::Record(record)) if record.offset == candidate.offset => record,
+                    _ => return Err(archive.error(Fault::IndexDisagrees { ordinal: copy.ordinal }).into()),
+                };
                 let is_new = !candidate.repeats || self.note(candidate, copy.bundle, &record);
                 if is_new && answered.len() < wanted {
                     answered.push(Found {
@@ -173,7 +242,7 @@ impl Taking {
     /// Whether a record has not been answered yet.
     fn note(&mut self, candidate: &Candidate, bundle: u32, record: &StoredRecord) -> bool {
         let known = self.repeated.entry((candidate.log, candidate.offset)).or_default();
-        let fingerprint = fingerprint(record);
+        let fingerprint = record.fingerprint();
         let is_new = known.iter().all(|(answered, _)| *answered != fingerprint);
         if is_new {
             known.push((fingerprint, bundle));
@@ -203,40 +272,32 @@ impl Taking {
     }
 }
 
-fn fingerprint(record: &StoredRecord) -> Fingerprint {
-    let mut hash = Sha256::new();
-    let mut part = |bytes: Option<&[u8]>| {
-        hash.update([u8::from(bytes.is_some())]);
-        hash.update((bytes.map_or(0, <[u8]>::len) as u64).to_le_bytes());
-        hash.update(bytes.unwrap_or_default());
-    };
-    part(record.timestamp_ms.map(i64::to_le_bytes).as_ref().map(<[u8; 8]>::as_slice));
-    part(record.key.as_deref());
-    part(record.value.as_deref());
-    for (name, value) in &record.headers {
-        part(Some(name));
-        part(value.as_deref());
-    }
-    let hash: [u8; 32] = hash.finalize().into();
-    let mut fingerprint = Fingerprint::default();
-    fingerprint.copy_from_slice(&hash[..16]);
-    fingerprint
-}
-
-/// Reads the records that are wanted of each block.
+/// Reads the records that are wanted of each block. Together they take no more than `records_bytes` bytes.
 async fn read(
     archives: &HashMap<u32, Archive>,
     blocks: Blocks,
-) -> Result<HashMap<(u32, u64), StoredRecord>, SearchError> {
-    let reads = blocks.into_iter().map(|((bundle, _), (entry, mut ordinals))| async move {
+    bounds: WorkBounds,
+    records_bytes: u64,
+) -> Result<HashMap<(u32, u64), Picked>, SearchError> {
+    let purse = Arc::new(Purse::new(records_bytes));
+    let opened = blocks.into_iter().map(|((bundle, _), (entry, mut ordinals))| async move {
         ordinals.sort_unstable();
-        let records = archives[&bundle].records(&entry, ordinals).await?;
-        Ok::<_, SearchError>(records.into_iter().map(move |(ordinal, record)| ((bundle, ordinal), record)))
+        let plain = archives[&bundle].block(&entry).await?;
+        Ok::<_, SearchError>((bundle, entry, plain, ordinals))
     });
-    let mut reads = stream::iter(reads).buffer_unordered(BLOCKS_AT_ONCE);
+    let picked = stream::iter(opened).buffer_unordered(BLOCKS_AT_ONCE).map(|opened| {
+        let purse = Arc::clone(&purse);
+        async move {
+            let (bundle, entry, plain, ordinals) = opened?;
+            let archive = &archives[&bundle];
+            let picked = archive.records(&entry, plain, ordinals, bounds, usize::MAX, purse).await?;
+            Ok::<_, SearchError>(picked.into_iter().map(move |(ordinal, one)| ((bundle, ordinal), one)))
+        }
+    });
+    let mut picked = picked.buffer_unordered(FRAMES_AT_ONCE);
     let mut records = HashMap::new();
-    while let Some(read) = reads.try_next().await? {
-        records.extend(read);
+    while let Some(some) = picked.try_next().await? {
+        records.extend(some);
     }
     Ok(records)
 }

@@ -10,6 +10,7 @@ use bincode::{BorrowDecode, Decode};
 use bytes::Bytes;
 
 use super::gather::Gather;
+use super::skim::{self, Source, Visitor};
 use super::{Anomaly, Codec, Fault, kafka};
 use crate::ids::OffsetRange;
 use crate::record::Span;
@@ -153,6 +154,51 @@ fn decode_record(
     let value = head.value.map(|value| rest.span(value));
     gather.record(head.offset, append_time.unwrap_or(head.timestamp), key, value, first_header);
     Ok(())
+}
+
+/// What [`Head`] takes in a frame, in bytes: all of its fields are of a fixed width.
+const HEAD_BYTES: usize = 8 + 4 + 8 + 2 + 4 + 1 + 1 + 4 + 4 + 8 + 8 + 8;
+
+/// Hands the records of a canonical record, which is all of `data`, to `visitor`, one at a time.
+pub(super) fn skim(data: &mut Source<'_>, visitor: &mut dyn Visitor) -> Result<(), Fault> {
+    let bad = Fault::BadFrame { part: "its canonical record's head" };
+    let head: [u8; HEAD_BYTES] = data.array()?;
+    let (head, _) =
+        bincode::decode_from_slice::<Head, _>(&head, bincode::config::legacy()).map_err(|_| bad)?;
+    if head.is_control {
+        return data.skip_rest();
+    }
+    let append_time = (head.timestamp_type == TimestampType::LogAppendTime).then_some(head.max_timestamp);
+    for _ in 0..head.record_count {
+        if visitor.is_done() {
+            break;
+        }
+        let offset = i64::from_le_bytes(data.array()?);
+        let own = i64::from_le_bytes(data.array()?);
+        let timestamp = append_time.unwrap_or(own);
+        let mut draft = skim::draft(offset, timestamp, visitor);
+        let key = optional_len(data)?;
+        draft.key(data, key)?;
+        let value = optional_len(data)?;
+        draft.value(data, value)?;
+        for _ in 0..u64::from_le_bytes(data.array()?) {
+            let name = u64::from_le_bytes(data.array()?);
+            draft.header_name(data, name)?;
+            let value = optional_len(data)?;
+            draft.header_value(data, value)?;
+        }
+        let _attributes: [u8; 1] = data.array()?;
+        draft.finish(visitor);
+    }
+    data.skip_rest()
+}
+
+/// The length of an optional part that follows.
+fn optional_len(data: &mut Source<'_>) -> Result<Option<u64>, Fault> {
+    match data.array()? {
+        [0] => Ok(None),
+        _ => Ok(Some(u64::from_le_bytes(data.array()?))),
+    }
 }
 
 /// The bytes not read yet.

@@ -306,8 +306,8 @@ fn without_reserved_flags(member: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// What Xerial's framing starts with; a version and a compatible version, four bytes each, follow.
-const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
-const XERIAL_HEAD: usize = 16;
+pub(super) const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
+pub(super) const XERIAL_HEAD: usize = 16;
 
 /// Java writes Snappy in Xerial's framing (chunks, each a big-endian length and a raw Snappy block), librdkafka without. Java's reader
 /// passes over what is too short for a length.
@@ -442,7 +442,7 @@ fn lz4_frame_len(input: &[u8]) -> Result<usize, CompressionFlaw> {
 /// The window, as a power of two, that all of zstd's levels up to 19 keep within: 8 MiB.
 const ZSTD_WINDOW_LOG: u32 = 23;
 /// The largest window that zstd itself opens without being told to: 128 MiB.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+pub(super) const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 thread_local! {
     /// A zstd context and its window are far larger than a batch: each thread keeps one.
@@ -484,7 +484,11 @@ fn zstd_decoder(window_log: u32) -> io::Result<ZstdDecoder<'static>> {
 fn zstd_frames(decoder: &mut ZstdDecoder<'_>, input: &[u8], within: Room) -> Result<Vec<u8>, Failure> {
     let (mut out, bytes_max) = (Vec::new(), within.bytes_max);
     let mut source = InBuffer::around(input);
-    let mut room = first_guess(input, within);
+    // A frame that says its size is opened straight into as much: else libzstd keeps all of what one segment opens to a second time.
+    let stated = zstd::zstd_safe::get_frame_content_size(input).ok().flatten();
+    let stated = stated.and_then(|size| usize::try_from(size).ok()).filter(|size| *size <= bytes_max);
+    let mut room =
+        first_guess(input, within).max(stated.map_or(0, |size| size.saturating_add(1).min(bytes_max)));
     loop {
         out.reserve_exact(room - out.len());
         let len = out.len();

@@ -172,4 +172,4 @@ impl Gather {
 }
 
 /// `RecordBatch.NO_TIMESTAMP` of Kafka's clients.
-const NO_TIMESTAMP: i64 = -1;
+pub(super) const NO_TIMESTAMP: i64 = -1;

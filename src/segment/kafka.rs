@@ -38,9 +38,9 @@ const HEADER_BYTES_MIN: usize = 2;
 const RECORD_BYTES_GUESS: u64 = 256;
 const OPENS_TO_TIMES_MAX: u64 = 16;
 
-const ATTRIBUTE_LOG_APPEND_TIME: u16 = 1 << 3;
+pub(super) const ATTRIBUTE_LOG_APPEND_TIME: u16 = 1 << 3;
 const ATTRIBUTE_TRANSACTIONAL: u16 = 1 << 4;
-const ATTRIBUTE_CONTROL: u16 = 1 << 5;
+pub(super) const ATTRIBUTE_CONTROL: u16 = 1 << 5;
 
 fn be<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut field = [0; N];

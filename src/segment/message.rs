@@ -71,12 +71,17 @@ impl Message {
     }
 
     fn is_of_append_time(&self) -> bool {
-        self.magic == 1 && self.attributes & ATTRIBUTE_LOG_APPEND_TIME != 0
+        is_of_append_time(self.magic, self.attributes)
     }
 }
 
+/// Whether a message has the time at which the broker took it, for all messages in it too.
+pub(super) fn is_of_append_time(magic: u8, attributes: u8) -> bool {
+    magic == 1 && attributes & ATTRIBUTE_LOG_APPEND_TIME != 0
+}
+
 /// Zstandard came with batches.
-fn codec_of(attributes: u8) -> Result<Codec, Fault> {
+pub(super) fn codec_of(attributes: u8) -> Result<Codec, Fault> {
     match Codec::of_attributes(attributes.into())? {
         Codec::Zstd => Err(Fault::UnknownCodec { id: Codec::Zstd as u8 }),
         codec => Ok(codec),
@@ -246,7 +251,7 @@ fn places(opened: &[u8], limit: usize) -> Result<Vec<(usize, usize)>, Fault> {
 
 /// An LZ4 frame with the header checksum that its header has: clients of magic 0 wrote another one, computed over the magic number too, and
 /// Kafka's reader does not look at it.
-fn with_header_checksum(frame: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn with_header_checksum(frame: &[u8]) -> Cow<'_, [u8]> {
     let Some(flags) = frame.get(4) else { return Cow::Borrowed(frame) };
     let end = 6 + if flags & 1 << 3 != 0 { 8 } else { 0 } + if flags & 1 != 0 { 4 } else { 0 };
     let Some(descriptor) = frame.get(4..end) else { return Cow::Borrowed(frame) };

@@ -14,6 +14,7 @@ mod encode;
 mod fixtures;
 mod generated;
 mod kafka;
+mod skim;
 
 /// More than any fixture needs.
 const DECODED_BYTES_MAX: usize = 64 << 20;

@@ -466,7 +466,7 @@ async fn a_bundle_that_is_missing_cut_or_damaged_is_an_error_that_names_it() {
         form: fetch::Form::Records,
         isolation: Isolation::default(),
     };
-    let mut answer = fetch::fetch(&shelf, &asked).await.expect("a listing");
+    let mut answer = fetch::fetch(&shelf, &asked, fetch::Memory::default()).await.expect("a listing");
     std::fs::remove_file(&broken).expect("a file");
     let error = loop {
         match answer.next().await {

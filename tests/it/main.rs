@@ -29,6 +29,7 @@ mod held;
 mod hostile;
 mod kafka;
 mod kill;
+mod large;
 mod leaks;
 mod lessons;
 mod log_start;

@@ -32,6 +32,7 @@ pub fn record(record: v1::Record, contents: Contents) -> Result<(), CliError> {
 }
 
 fn line(mut record: v1::Record, contents: Contents) -> Result<Vec<u8>, serde_json::Error> {
+    let is_whole = record.omitted_bytes.is_none();
     let readable = match contents {
         Contents::Base64 => None,
         Contents::Readable => {
@@ -49,8 +50,13 @@ fn line(mut record: v1::Record, contents: Contents) -> Result<Vec<u8>, serde_jso
     if let Some((key, value, headers)) = readable {
         // The object goes on. It is not empty.
         line.pop();
-        member(&mut line, "key", key.as_ref())?;
-        member(&mut line, "value", value.as_ref())?;
+        // What is left out is not null: `omittedBytes` says that it is there.
+        if is_whole || key.is_some() {
+            member(&mut line, "key", key.as_ref())?;
+        }
+        if is_whole {
+            member(&mut line, "value", value.as_ref())?;
+        }
         if !headers.is_empty() {
             line.extend_from_slice(br#","headers":["#);
             for (nth, header) in headers.iter().enumerate() {

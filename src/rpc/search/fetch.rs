@@ -6,9 +6,11 @@ use futures::{Stream, stream};
 use tonic::Status;
 use tracing::warn;
 
+use super::taken::Held;
 use super::{MESSAGE_BYTES, record_of};
 use crate::archive::Shelf;
-use crate::fetch::{self, Answered, Conflict, Fetch, FetchError, Form, Item, Request};
+use crate::budget::Turn;
+use crate::fetch::{self, Answered, Conflict, Fetch, FetchError, Form, Item, Memory, Part, Request};
 use crate::ids::TopicPartition;
 use crate::metrics;
 use crate::proto::v1;
@@ -49,28 +51,32 @@ pub fn request(request: v1::FetchRequest) -> Result<Request, Status> {
     })
 }
 
+/// A part of the answer, and what memory it takes beside what a fetch takes as long as it lasts.
+type Message = Held<v1::FetchResponse, Turn>;
+
 /// The answer's messages, as they come: of about 512 KiB each, or of one record or batch. The last one has no items: it
 /// says where to go on.
 pub async fn messages(
     shelf: &Shelf,
     request: Request,
-) -> Result<impl Stream<Item = Result<v1::FetchResponse, Status>> + Send + use<>, Status> {
-    let fetch = fetch::fetch(shelf, &request).await.map_err(|error| status::of_fetch(&error))?;
-    let answer = Some(Answer { fetch, partition: request.partition, waiting: VecDeque::new() });
+    memory: Memory,
+) -> Result<impl Stream<Item = Result<Message, Status>> + Send + use<>, Status> {
+    let fetch = fetch::fetch(shelf, &request, memory).await.map_err(|error| status::of_fetch(&error))?;
+    let answer = Some(Answer { fetch, partition: request.partition, waiting: VecDeque::new(), memory: None });
     Ok(stream::unfold(answer, async |answer| {
         let mut answer = answer?;
         match answer.message().await {
             Ok(Some(message)) => Some((Ok(message), Some(answer))),
-            Ok(None) => Some((Ok(answer.last_message()), None)),
+            Ok(None) => Some((Ok(Held { message: answer.last_message(), memory: None }), None)),
             Err(error) => Some((Err(status::of_fetch(&error)), None)),
         }
     }))
 }
 
 /// What an operator should know of a message that is sent.
-pub fn log(message: &Result<v1::FetchResponse, Status>) {
+pub fn log(message: &Result<Message, Status>) {
     match message {
-        Ok(message) => log_conflicts(&message.conflicts),
+        Ok(held) => log_conflicts(&held.message.conflicts),
         Err(status) => log_refusal(status),
     }
 }
@@ -101,6 +107,8 @@ struct Answer {
     fetch: Fetch,
     partition: TopicPartition,
     waiting: VecDeque<Answered>,
+    /// What of it is held beside the fetch.
+    memory: Option<Turn>,
 }
 
 impl Drop for Answer {
@@ -113,9 +121,11 @@ impl Drop for Answer {
 
 impl Answer {
     /// The next message that has items.
-    async fn message(&mut self) -> Result<Option<v1::FetchResponse>, FetchError> {
+    async fn message(&mut self) -> Result<Option<Message>, FetchError> {
         if self.waiting.is_empty() {
-            self.waiting.extend(self.fetch.next().await?.unwrap_or_default());
+            let Part { items, memory } = self.fetch.next().await?.unwrap_or_default();
+            self.waiting.extend(items);
+            self.memory = memory;
         }
         let (mut message, log_id) = (self.empty_message(), self.fetch.log_id().cloned());
         let (mut bytes, mut batches) = (0, Vec::new());
@@ -137,7 +147,8 @@ impl Answer {
             1 => batches.remove(0),
             _ => batches.concat().into(),
         };
-        Ok((bytes > 0).then_some(message))
+        let memory = if self.waiting.is_empty() { self.memory.take() } else { None };
+        Ok((bytes > 0).then_some(Held { message, memory }))
     }
 
     fn last_message(&self) -> v1::FetchResponse {

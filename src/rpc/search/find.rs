@@ -8,6 +8,7 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tracing::warn;
 
+use super::taken::Held;
 use super::{MESSAGE_BYTES, record, summary};
 use crate::metrics;
 use crate::proto::v1;
@@ -15,13 +16,16 @@ use crate::rpc::status;
 use crate::search::{self, Answers, Piece, SearchError, Searcher};
 use crate::wording;
 
+/// A part of the answer, and the memory that its records take.
+type Message = Held<v1::SearchResponse, Piece>;
+
 /// The answer's messages: of about 512 KiB each, or of one record. The last one has the summary. What can be known to fail
 /// before the first of them fails the call.
 pub async fn messages(
     searcher: &Searcher,
     request: search::Request,
     time_max: Option<Duration>,
-) -> Result<impl Stream<Item = Result<v1::SearchResponse, Status>> + Send + use<>, Status> {
+) -> Result<impl Stream<Item = Result<Message, Status>> + Send + use<>, Status> {
     let began = Instant::now();
     let answers = searcher.search(request, time_max).await.map_err(|error| refused(&error))?;
     let mut answer = Answer { answers, began, piece: None, records: VecDeque::new() };
@@ -48,7 +52,7 @@ fn refused(error: &SearchError) -> Status {
 struct Answer {
     answers: Answers,
     began: Instant,
-    /// What the records below take; given back when they are on their way, unless they are larger than a message.
+    /// What the records below take; given back when they are on their way.
     piece: Option<Piece>,
     records: VecDeque<v1::Record>,
 }
@@ -63,9 +67,8 @@ impl Drop for Answer {
 
 impl Answer {
     /// The next message that has records.
-    async fn message(&mut self) -> Result<Option<v1::SearchResponse>, SearchError> {
+    async fn message(&mut self) -> Result<Option<Message>, SearchError> {
         if self.records.is_empty() {
-            self.piece = None;
             let Some(mut piece) = self.answers.next().await? else { return Ok(None) };
             self.records.extend(piece.records.drain(..).map(|found| record(&found)));
             self.piece = Some(piece);
@@ -77,21 +80,21 @@ impl Answer {
             bytes += prost::Message::encoded_len(&record);
             message.records.push(record);
         }
-        if self.records.is_empty() && bytes <= 2 * MESSAGE_BYTES {
-            // What a search takes as long as it lasts has room for one message.
-            self.piece = None;
-        }
-        Ok(Some(message))
+        let mut memory = if self.records.is_empty() { self.piece.take() } else { None };
+        // What a search takes as long as it lasts has room for one message.
+        memory.take_if(|_| bytes <= 2 * MESSAGE_BYTES);
+        Ok(Some(Held { message, memory }))
     }
 
-    fn last_message(&self) -> v1::SearchResponse {
+    fn last_message(&self) -> Message {
         let found = self.answers.summary();
         if let Some(search::Conflict { partition, log_id, offset, bundles }) = found.conflicts.first() {
             // One line, and not one for each offset: all of them are in the answer.
             let (offsets, first) = (found.conflicts.len(), offset);
             warn!(%partition, %log_id, offsets, first, ?bundles, "bundles hold different records for one offset");
         }
-        v1::SearchResponse { records: Vec::new(), summary: Some(summary(&found, self.began)) }
+        let message = v1::SearchResponse { records: Vec::new(), summary: Some(summary(&found, self.began)) };
+        Held { message, memory: None }
     }
 }
 

@@ -37,6 +37,13 @@ pub fn of_fetch(error: &FetchError) -> Status {
         FetchError::NegativeOffset { .. } => Verdict::new(Code::InvalidArgument, "NEGATIVE_OFFSET"),
         FetchError::List(error) => store_verdict(error),
         FetchError::Archive(error) => archive_verdict(error),
+        FetchError::NoRoom { retry_after } => {
+            Verdict::new(Code::ResourceExhausted, "NO_ROOM").retry_about(*retry_after)
+        }
+        FetchError::TooLarge { bundle, offset, .. } => {
+            let verdict = Verdict::new(Code::FailedPrecondition, "FETCH_TOO_LARGE");
+            verdict.at("bundle", bundle).at("offset", offset)
+        }
         FetchError::NoBatch { bundle, offset, .. } => {
             Verdict::new(Code::FailedPrecondition, "NO_KAFKA_BATCH").at("bundle", bundle).at("offset", offset)
         }

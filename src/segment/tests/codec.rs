@@ -11,7 +11,7 @@ fn open(codec: Codec, input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Fault> 
 
 const CODECS: [Codec; 4] = [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
 
-fn compress(codec: Codec, bytes: &[u8]) -> Vec<u8> {
+pub(super) fn compress(codec: Codec, bytes: &[u8]) -> Vec<u8> {
     match codec {
         Codec::None => bytes.to_vec(),
         Codec::Gzip => {

@@ -1,0 +1,225 @@
+//! Records that are larger than a worker may hold for searches and fetches: they fail nobody's, and keep nobody within reach of their values from
+//! anything else.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use wal_indexer::client::Connection;
+use wal_indexer::generate::{Codec, kafka};
+use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
+use wal_indexer::proto::v1::{FetchRequest, Record, RecordFilter, SearchRequest};
+use wal_indexer::record::{RecordBatch, RecordSpans, Span};
+
+use crate::worker::{Worker, command, file_url, inline, send_inline};
+
+const MIB: usize = 1 << 20;
+
+/// A batch of values of these sizes, from an offset on. Each begins with its number; the rest takes next to nothing once it is compressed.
+fn batch_of(base_offset: i64, codec: Codec, sizes: &[usize]) -> Vec<u8> {
+    let (mut bytes, mut records) = (Vec::new(), Vec::new());
+    for (nth, size) in sizes.iter().enumerate() {
+        let start = bytes.len() as u32;
+        bytes.extend_from_slice(format!("record {nth} ").as_bytes());
+        bytes.resize(start as usize + size, b'a');
+        records.push(RecordSpans {
+            offset: base_offset + nth as i64,
+            timestamp_ms: Some(1_000 + nth as i64),
+            key: None,
+            value: Some(Span { start, len: *size as u32 }),
+            headers: 0..0,
+        });
+    }
+    let batch = RecordBatch { bytes: bytes.into(), records, headers: Vec::new() };
+    let mut out = Vec::new();
+    kafka::encode(&kafka::BatchHead::default(), &batch, codec, &mut out).expect("compressed");
+    out
+}
+
+/// A store with these segments of the topic `large`, and a worker on it that has so much memory for searches.
+struct Stored {
+    _writer: Worker,
+    reader: Worker,
+    sizes: BTreeMap<i64, usize>,
+}
+
+impl Stored {
+    async fn new(segments: &[(Codec, &[usize])], flags: &[&str]) -> Self {
+        let writer = Worker::start_with(&["--memory-budget", "2GiB"]);
+        let (mut sizes, mut next) = (BTreeMap::new(), 0);
+        for (codec, of) in segments {
+            let bytes = batch_of(next, *codec, of);
+            let first = inline(bytes.len() as u64, Some(("large", 0)));
+            send_inline(&mut writer.client().await, first, &bytes, MIB).await.expect("a receipt");
+            sizes.extend((next..).zip(of.iter().copied()));
+            next += of.len() as i64;
+        }
+        let reader =
+            Worker::start_on(&file_url(&writer.store()), &[], &[&["--roles", "search"], flags].concat());
+        Self { _writer: writer, reader, sizes }
+    }
+
+    async fn search(&self, query: &str) -> Vec<Record> {
+        let mut client =
+            SearchServiceClient::new(self.reader.channel().await).max_decoding_message_size(1 << 30);
+        let filter = Some(RecordFilter { topic: "large".to_owned(), ..Default::default() });
+        let asked = SearchRequest { filter, query: query.to_owned(), limit: 100, ..Default::default() };
+        let mut messages = client.search(asked).await.expect("an answer").into_inner();
+        let mut records = Vec::new();
+        while let Some(message) = messages.message().await.expect("a whole answer") {
+            records.extend(message.records);
+        }
+        records.sort_by_key(|record| record.offset);
+        records
+    }
+
+    /// All of the partition, answer after answer.
+    async fn fetch(&self) -> Vec<Record> {
+        let mut client =
+            SearchServiceClient::new(self.reader.channel().await).max_decoding_message_size(1 << 30);
+        let (mut records, mut offset) = (Vec::new(), 0);
+        loop {
+            let asked = FetchRequest { topic: "large".to_owned(), offset, ..Default::default() };
+            let mut messages = client.fetch(asked).await.expect("an answer").into_inner();
+            let before = offset;
+            while let Some(message) = messages.message().await.expect("a whole answer") {
+                offset = message.next_offset.unwrap_or(offset);
+                records.extend(message.records);
+            }
+            if offset == before {
+                return records;
+            }
+        }
+    }
+
+    /// All records are there, and all values but for those of more than `bytes_max` bytes.
+    fn check(&self, records: &[Record], bytes_max: usize, what: &str) {
+        let offsets: Vec<_> = records.iter().map(|record| record.offset).collect();
+        assert_eq!(offsets, self.sizes.keys().copied().collect::<Vec<_>>(), "{what}");
+        for record in records {
+            let size = self.sizes[&record.offset];
+            let value = record.value.as_ref().map(Bytes::len);
+            match size <= bytes_max {
+                true => {
+                    assert_eq!((value, record.omitted_bytes), (Some(size), None), "{what}: {}", record.offset)
+                }
+                false => {
+                    let omitted = record.omitted_bytes.unwrap_or_else(|| panic!("{what}: {}", record.offset));
+                    assert!(
+                        value.is_none() && omitted.abs_diff(size as u64) < 1_000,
+                        "{what}: {omitted} of {size}"
+                    );
+                }
+            }
+            assert!(record.timestamp_ms.is_some(), "{what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_record_too_large_for_a_search_comes_without_its_value_and_all_others_whole() {
+    let sizes = [100, 5 * MIB, 12 * MIB, 200, 3 * MIB, 13 * MIB, 300];
+    for codec in [Codec::Zstd, Codec::None, Codec::Lz4, Codec::Snappy] {
+        let stored =
+            Stored::new(&[(codec, &sizes), (Codec::Zstd, &[50, 60])], &["--search-memory", "32MiB"]).await;
+        // Without a codec the batch is a block of its own, of 33 MiB, which no search can hold.
+        let bytes_max = if codec == Codec::None { 0 } else { 6 * MIB };
+        if bytes_max > 0 {
+            stored.check(&stored.search("record").await, bytes_max, &format!("search, {codec}"));
+            stored.check(&stored.fetch().await, bytes_max, &format!("fetch, {codec}"));
+        } else {
+            let found = stored.search("record").await;
+            assert_eq!(found.len(), 9, "{codec}");
+            assert!(
+                found.iter().all(|record| record.omitted_bytes.is_some() == (record.offset < 7)),
+                "{codec}"
+            );
+            assert_eq!(stored.fetch().await.len(), 9, "{codec}");
+        }
+        assert!(stored.search("record AND 3").await.len() == 1, "{codec}: each is found");
+    }
+}
+
+#[tokio::test]
+async fn searches_and_fetches_of_large_records_side_by_side_are_answered_whole() {
+    let sizes = [3 * MIB; 6];
+    let stored = Stored::new(
+        &[(Codec::Zstd, &sizes), (Codec::Gzip, &sizes)],
+        &["--search-memory", "24MiB", "--search-cache", "8MiB"],
+    )
+    .await;
+    let before = stored.reader.peak_resident_bytes();
+    let searches = join_all((0..4).map(|_| stored.search("record")));
+    let (found, fetched) = tokio::join!(searches, join_all((0..2).map(|_| stored.fetch())));
+    for records in found.iter().chain(&fetched) {
+        stored.check(records, 3 * MIB, "side by side");
+    }
+    let took = stored.reader.peak_resident_bytes() - before;
+    println!("four searches and two fetches of 12 records of 3 MiB, with 24 MiB: {} MiB", took >> 20);
+}
+
+#[tokio::test]
+#[ignore = "minutes; make test-long runs it"]
+async fn long_records_of_30_and_200_mib_fail_no_search_and_no_fetch_at_the_default_memory() {
+    // A frame may open to 256 MiB, so each is one.
+    let segments: Vec<_> =
+        [30 * MIB; 12].into_iter().chain([200 * MIB]).map(|size| (Codec::Zstd, [size])).collect();
+    let segments: Vec<_> = segments.iter().map(|(codec, sizes)| (*codec, &sizes[..])).collect();
+    let stored = Stored::new(&segments, &[]).await;
+    let before = stored.reader.peak_resident_bytes();
+    let searches = join_all((0..6).map(|_| stored.search(""))).await;
+    let fetched = stored.fetch().await;
+    for records in searches.iter().chain([&fetched]) {
+        stored.check(records, 30 * MIB, "of 30 and of 200 MiB");
+    }
+    let took = stored.reader.peak_resident_bytes() - before;
+    println!("six searches and a fetch of 12 records of 30 MiB and one of 200 MiB: {} MiB", took >> 20);
+}
+
+#[tokio::test]
+async fn the_verbs_name_the_size_of_what_they_cannot_show() {
+    let stored = Stored::new(&[(Codec::Zstd, &[10, 13 * MIB, 20])], &["--search-memory", "32MiB"]).await;
+    let ask = |arguments: &[&str]| {
+        let worker = ["--endpoint", &stored.reader.endpoint()].map(str::to_owned);
+        let arguments = arguments.iter().map(ToString::to_string).chain(worker);
+        let ran = command(arguments).output().expect("it runs");
+        assert!(ran.status.success(), "{ran:?}");
+        String::from_utf8(ran.stdout).expect("UTF-8")
+    };
+    for verb in [
+        &["search", "--topic", "large", "record"][..],
+        &["fetch", "--topic", "large", "--partition", "0", "--offset", "1"],
+    ] {
+        let printed = ask(verb);
+        assert!(
+            printed.contains("large/0@1 (13631488 bytes, more than --search-memory allows)"),
+            "{printed}"
+        );
+    }
+    let json = ask(&["search", "--topic", "large", "record", "--json"]);
+    assert!(json.contains("\"omittedBytes\":\"13631488\""), "{json}");
+}
+
+#[tokio::test]
+async fn a_batch_that_no_fetch_can_hold_is_refused_by_its_offset() {
+    let stored =
+        Stored::new(&[(Codec::None, &[100]), (Codec::None, &[30 * MIB])], &["--search-memory", "32MiB"])
+            .await;
+    let mut client = Connection::connect(&stored.reader.endpoint()).await.expect("a worker");
+    let asked = |offset| FetchRequest { topic: "large".to_owned(), offset, form: 2, ..Default::default() };
+    let mut messages = client.fetch(asked(0)).await.expect("an answer");
+    let mut next_offset = None;
+    while let Some(message) = messages.message().await.expect("a message") {
+        next_offset = message.next_offset.or(next_offset);
+    }
+    assert_eq!(next_offset, Some(1), "what comes before it is answered");
+    let ended = async {
+        let mut messages = client.fetch(asked(1)).await.expect("it begins");
+        while messages.message().await?.is_some() {}
+        Ok::<_, tonic::Status>(())
+    };
+    let status =
+        tokio::time::timeout(Duration::from_secs(60), ended).await.expect("at once").expect_err("too large");
+    assert!(status.message().contains("offset 1 needs"), "{status:?}");
+}
