@@ -141,7 +141,9 @@ impl Archive {
         try_join_all(files).await
     }
 
-    /// The data records of these ordinals, which ascend, from the block that holds them and was opened: as [`pick`] says.
+    /// The data records of these ordinals, which ascend, from the block that holds them and was opened; those that it does not hold are left out. A record
+    /// that takes more than `record_bytes_max` bytes in memory comes without its value; one that is wanted alone, of a known size at most, may keep its
+    /// frame. All of them together take what `purse` has.
     pub async fn records(
         &self,
         entry: &BlockEntry,
