@@ -9,10 +9,12 @@ use super::memory::Memory;
 use super::plan::Planned;
 use super::window::{Missing, Version, Why, Window};
 use super::{FetchError, Form, Item};
-use crate::archive::{Archive, Fault, WorkBounds, block_usage, fault_in_block, split_block};
+use crate::archive::{
+    Archive, Fault, Omitted, StoredRecord, WorkBounds, block_usage, fault_in_block, split_block,
+};
 use crate::bundle::BlockEntry;
 use crate::ids::{OffsetRange, SegmentFormat};
-use crate::record::{Omitted, StoredRecord};
+
 use crate::segment::{self, Anomaly, Frame, KafkaBatch, NoBatch, SegmentError, Visitor};
 
 /// Where things are found, and how large one may be.

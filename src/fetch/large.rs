@@ -5,10 +5,12 @@ use std::sync::Arc;
 use super::memory::Memory;
 use super::window::Version;
 use super::{FetchError, Item};
-use crate::archive::{Archive, ArchiveError, Fault, block_usage, fault_in_block, split_block};
+use crate::archive::{
+    Archive, ArchiveError, Fault, Omitted, StoredRecord, block_usage, fault_in_block, split_block,
+};
 use crate::budget::Turn;
 use crate::bundle::BlockEntry;
-use crate::record::{Omitted, StoredRecord};
+
 use crate::segment::{self, KafkaBatch, Visitor};
 
 /// An answer is there twice: by itself, and as a message.

@@ -83,7 +83,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "search",
         &["archive", "budget", "bundle", "ids", "index", "registry", "spans", "store", "transactions"],
     ),
-    ("fetch", &["archive", "bundle", "ids", "registry", "segment", "spans", "store", "transactions"]),
+    (
+        "fetch",
+        &["archive", "budget", "bundle", "ids", "registry", "segment", "spans", "store", "transactions"],
+    ),
     ("verify", &["archive", "bundle", "ids", "index", "pace", "record", "restore", "segment", "store"]),
     ("expire", &["archive", "ids", "pace", "registry", "store"]),
     ("sweep", &["store"]),
