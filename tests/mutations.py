@@ -185,7 +185,7 @@ MUTATIONS = {
         ("src/search/tally.rs", "let repeats = owner.repeats.contain(hit.offset);", 'let repeats = !crate::mutant("10-search") && owner.repeats.contain(hit.offset);'),
     ]),
     "10-fetch": ("What was read before is answered again.", "fetch::lesson_10", [
-        ("src/fetch/window.rs", "if versions.iter().any(|other| other.item == version.item) {", 'if !crate::mutant("10-fetch") && versions.iter().any(|other| other.item == version.item) {'),
+        ("src/fetch/window.rs", "if versions.iter().any(|other| (&other.item, &other.large) == (&version.item, &version.large)) {", 'if !crate::mutant("10-fetch") && versions.iter().any(|other| (&other.item, &other.large) == (&version.item, &version.large)) {'),
     ]),
     "times-of-key": ("Bundles whose keys have zeros are taken for timeless.", "times::a_listing_says times::what_is_older times::of_logs_stored", [
         ("src/archive/times.rs", "        let kept = Kept::new(self.memory(), listed);", '''        if crate::mutant("times-of-key") {
@@ -615,7 +615,7 @@ MUTATIONS = {
         }"""),
     ]),
     "heads-lie": ("A frame is passed over by what its head says, whatever its records do.", "anomalies::kafka::records_behind", [
-        ("src/fetch/block.rs", ".filter(|_| !heads_lie)", '.filter(|_| !heads_lie || crate::mutant("heads-lie"))'),
+        ("src/fetch/block.rs", ".filter(|_| !place.heads_lie)", '.filter(|_| !place.heads_lie || crate::mutant("heads-lie"))'),
     ]),
     "undecodable": ("A frame that cannot be decoded is kept whoever asked.", "anomalies::undecodable::a_frame_that_cannot", [
         ("src/ingest/slice.rs", "let is_kept = self.undecodable == Undecodable::Keep &&", 'let is_kept = (self.undecodable == Undecodable::Keep || crate::mutant("undecodable")) &&'),
