@@ -198,7 +198,7 @@ fn pack_partition(
         return Err(IngestError::CountsDiffer { decoded: tally.records, indexed, stored: tally.records });
     }
     let gaps = tally.gaps();
-    let transactions = transaction_facts(&std::mem::take(&mut tally.transactions));
+    let transactions = transaction_facts(&tally.take_transactions());
     // A log that was compacted may have millions of them.
     if let Some(share) = memory.first() {
         let mut listed = share.another();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::bundle::UndecodedFacts;
 use crate::ids::OffsetRange;
-use crate::segment::{AnomalyCounts, DecodedFrame, Frame, Transactions};
+use crate::segment::{AnomalyCounts, DecodedFrame, Frame, TransactionPart, Transactions};
 
 /// What the frames of a slice, or of a whole partition, hold.
 #[derive(Clone, Debug, Default)]
@@ -29,8 +29,8 @@ pub(super) struct Tally {
     pub anomalies: AnomalyCounts,
     /// Frames that were not decoded.
     pub undecoded: UndecodedFacts,
-    /// The transactions of the data.
-    pub transactions: Transactions,
+    /// The transactions of the data; most partitions have none, and there may be many partitions.
+    transactions: Option<Box<Transactions>>,
     /// Offsets with data records, as runs in the order of the file.
     data: Vec<OffsetRange>,
 }
@@ -43,7 +43,7 @@ impl Tally {
             self.place = Some(self.place.map_or(frame.base_offset, |place| place.min(frame.base_offset)));
         }
         self.anomalies.add(frame.anomalies);
-        self.transactions.add(frame.transaction, frame.range);
+        self.add_transaction(frame.transaction, frame.range);
         self.records += frame.records.records.len() as u64;
         self.control_records += frame.control_offsets.len() as u64;
         self.batches += 1;
@@ -57,7 +57,7 @@ impl Tally {
     /// Counts a frame that is kept although it could not be decoded, and why not.
     pub(super) fn count_undecoded(&mut self, frame: &Frame, reason: &'static str) {
         self.cover(frame.head_range());
-        self.transactions.add(frame.transaction_of_head(), frame.head_range());
+        self.add_transaction(frame.transaction_of_head(), frame.head_range());
         self.batches += 1;
         self.source_bytes += frame.bytes.len() as u64;
         self.undecoded.merge(UndecodedFacts {
@@ -67,6 +67,17 @@ impl Tally {
             reasons: BTreeMap::from([(reason.to_owned(), 1)]),
         });
         self.anomalies.add(frame.anomalies);
+    }
+
+    fn add_transaction(&mut self, part: Option<TransactionPart>, range: Option<OffsetRange>) {
+        if part.is_some() {
+            self.transactions.get_or_insert_default().add(part, range);
+        }
+    }
+
+    /// What was counted of transactions; none of it is left.
+    pub(super) fn take_transactions(&mut self) -> Transactions {
+        self.transactions.take().map(|transactions| *transactions).unwrap_or_default()
     }
 
     fn cover(&mut self, range: Option<OffsetRange>) {
@@ -88,7 +99,9 @@ impl Tally {
         self.place = self.place.into_iter().chain(later.place).min();
         self.anomalies.merge(&later.anomalies);
         self.undecoded.merge(later.undecoded);
-        self.transactions.merge(later.transactions);
+        if let Some(later) = later.transactions {
+            self.transactions.get_or_insert_default().merge(*later);
+        }
         self.records += later.records;
         self.control_records += later.control_records;
         self.batches += later.batches;
@@ -120,7 +133,9 @@ impl Tally {
 
     /// Heap memory, in bytes.
     pub(super) fn mem_usage(&self) -> usize {
-        self.data.capacity() * size_of::<OffsetRange>() + self.transactions.mem_usage()
+        let transactions = self.transactions.as_ref();
+        let transactions = transactions.map_or(0, |facts| size_of::<Transactions>() + facts.mem_usage());
+        self.data.capacity() * size_of::<OffsetRange>() + transactions
     }
 
     fn count_offset(&mut self, offset: i64) {

@@ -96,24 +96,26 @@ impl Anomalies {
     }
 }
 
-/// How many frames have each anomaly.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AnomalyCounts([u64; KINDS]);
+/// How many frames have each anomaly. Most partitions have none, and there may be many partitions: the counts are made with the first of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AnomalyCounts(Option<Box<[u64; KINDS]>>);
 
 impl AnomalyCounts {
     /// Counts a frame.
     pub fn add(&mut self, anomalies: Anomalies) {
-        anomalies.iter().for_each(|one| self.0[one as usize] += 1);
+        anomalies.iter().for_each(|one| self.0.get_or_insert_default()[one as usize] += 1);
     }
 
     /// Adds what another one counted.
     pub fn merge(&mut self, other: &Self) {
-        self.0.iter_mut().zip(other.0).for_each(|(count, more)| *count += more);
+        let Some(others) = &other.0 else { return };
+        self.0.get_or_insert_default().iter_mut().zip(others.iter()).for_each(|(count, more)| *count += more);
     }
 
     /// The kinds that there are, by name, with their numbers of frames.
     pub fn by_name(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counted = Anomaly::ALL.into_iter().map(|one| (one.name(), self.0[one as usize]));
+        let count = |one: Anomaly| self.0.as_ref().map_or(0, |counts| counts[one as usize]);
+        let counted = Anomaly::ALL.into_iter().map(move |one| (one.name(), count(one)));
         counted.filter(|(_, count)| *count > 0)
     }
 }
