@@ -57,7 +57,7 @@ async fn thousands_of_partitions_of_one_record_go_through_a_small_worker() {
 #[tokio::test]
 #[ignore = "needs root and cgroups, and takes a minute; make test-long runs it"]
 async fn long_as_many_partitions_as_a_segment_may_have_go_through_a_worker_with_256_mib() {
-    check_partitions(20_000, 256, &[]).await;
+    check_partitions(20_000, 256, &["--memory-budget", "160MiB"]).await;
 }
 
 #[tokio::test]
