@@ -237,6 +237,11 @@ impl Ingest {
         let (packed, mut receipts) = (packing.after(first, build_max), meter.share());
         let uploading = upload::upload(&self.store, packed, bundles, self.patience.upload, &mut receipts);
         let partitions = uploading.await?;
+        // Bundles are made while others are stored: what the receipt speaks for is added up once more.
+        let stored: u64 = partitions.iter().map(|one| one.source_bytes).sum();
+        if (partitions.len(), stored) != (bundles, source.bytes_read) {
+            return Err(IngestError::BytesDiffer { packed: stored, read: source.bytes_read });
+        }
         meter.settle(0);
         let receipt_span = spans::receipt().entered();
         let mut receipt = Receipt::new(request.segment_id, source, partitions, receipts);

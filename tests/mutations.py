@@ -184,6 +184,9 @@ MUTATIONS = {
     "10-search": ("Matches count and are answered as if no other bundle held them.", "reading::lesson_10", [
         ("src/search/tally.rs", "let repeats = owner.repeats.contain(hit.offset);", 'let repeats = !crate::mutant("10-search") && owner.repeats.contain(hit.offset);'),
     ]),
+    "packed-part": ("Bundles that are made while the first ones are stored are forgotten.", "bounds::a_segment_of_more_partitions", [
+        ("src/ingest/pack.rs", "            if packing.left.len() == 0 {", '            if packing.left.len() == 0 || crate::mutant("packed-part") {'),
+    ]),
     "10-fetch": ("What was read before is answered again.", "fetch::lesson_10", [
         ("src/fetch/window.rs", "if versions.iter().any(|other| (&other.item, &other.large) == (&version.item, &version.large)) {", 'if !crate::mutant("10-fetch") && versions.iter().any(|other| (&other.item, &other.large) == (&version.item, &version.large)) {'),
     ]),

@@ -81,8 +81,10 @@ impl Search<'_> {
             let blocks = blocks_of(&self.task.archive, &few)?;
             let blocks_bytes: u64 = blocks.values().map(|(entry, _)| u64::from(entry.compressed_len)).sum();
             let opened_bytes: u64 = blocks.values().map(|(entry, _)| block_usage(entry)).sum();
+            let needed = self.kept_bytes + opened_bytes + FRAMES_AT_ONCE as u64 * self.hunt.room.work_bytes();
             if blocks_bytes <= columns_bytes
                 && opened_bytes <= self.hunt.room.turns_bytes() / 4
+                && needed <= self.hunt.room.turns_bytes()
                 && let Some(found) = self.read_blocks(&few, blocks).await?
             {
                 return Ok(found);

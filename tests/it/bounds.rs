@@ -49,6 +49,16 @@ async fn check_partitions(partitions: u32, limit_mib: u64, flags: &[&str]) {
 }
 
 #[tokio::test]
+async fn a_segment_of_more_partitions_than_are_packed_together_is_stored_whole() {
+    let (worker, bytes) = (Worker::start(), of_partitions(200));
+    let reply =
+        send_inline(&mut worker.client().await, inline(bytes.len() as u64, None), &bytes, 1 << 20).await;
+    let reply = reply.expect("a receipt");
+    assert_eq!((reply.partitions.len(), worker.keys().len()), (200, 200));
+    assert_eq!(reply.partitions.iter().map(|one| one.record_count).sum::<u64>(), 200);
+}
+
+#[tokio::test]
 #[ignore = "needs root and cgroups; make test runs it"]
 async fn thousands_of_partitions_of_one_record_go_through_a_small_worker() {
     check_partitions(4_000, 96, &["--memory-budget", "64MiB"]).await;
