@@ -54,7 +54,7 @@ use crate::telemetry::{self, Otlp};
 /// Exit codes: 0 all is well; 1 it failed; 2 the command line is wrong; 3 data is corrupt or not what it should be;
 /// 4 there is no such thing; 5 not now, the same again later may do.
 #[derive(Debug, Parser)]
-#[command(name = "wal-indexer", version, max_term_width = 110)]
+#[command(name = "wal-indexer", version, max_term_width = 110, color = output::help_colours())]
 struct Cli {
     /// What to log, to standard error: a level, or targets with levels (`info,wal_indexer=debug`).
     #[arg(

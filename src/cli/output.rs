@@ -33,8 +33,18 @@ pub fn json_line(value: &impl Serialize) -> Result<(), CliError> {
 /// Whether what is printed there may be marked by colours: on a terminal that knows them, unless `NO_COLOR` says otherwise
 /// (<https://no-color.org>).
 pub fn has_colours(stream: &impl IsTerminal) -> bool {
-    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    stream.is_terminal() && !is_set("NO_COLOR") && !is_dumb()
+    stream.is_terminal() && may_colour()
+}
+
+/// The same rule for help and the errors of the command line. Clap has a rule of its own, which takes any terminal for
+/// one that knows colours where `CI` is set.
+pub fn help_colours() -> clap::ColorChoice {
+    if may_colour() { clap::ColorChoice::Auto } else { clap::ColorChoice::Never }
+}
+
+/// Whether the environment allows colours.
+fn may_colour() -> bool {
+    !std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) && !is_dumb()
 }
 
 /// Whether the terminal says that it knows no escape sequences at all.

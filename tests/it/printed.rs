@@ -210,7 +210,13 @@ async fn a_terminal_gets_escape_sequences_only_where_it_knows_them_and_wants_the
     let search = ["search", "--topic", "orders", "\"common 31m\" OR line"];
     let coloured = on_a_terminal(&written, &search, &[]);
     assert!(coloured.contains("\u{1b}[1;31mline\u{1b}[0m"), "{coloured:?}");
-    for variables in [[("NO_COLOR", "1")], [("TERM", "dumb")]] {
+    // `CI` and `CLICOLOR_FORCE` ask for colours in libraries' rules; who says that there are none has the last word.
+    for variables in [
+        &[("NO_COLOR", "1")][..],
+        &[("TERM", "dumb")],
+        &[("TERM", "dumb"), ("CI", "true")],
+        &[("NO_COLOR", "1"), ("CI", "true"), ("CLICOLOR_FORCE", "1")],
+    ] {
         for arguments in [
             &search[..],
             &["search", "--topic", "orders", "--json"],
@@ -219,13 +225,13 @@ async fn a_terminal_gets_escape_sequences_only_where_it_knows_them_and_wants_the
             &["ls"],
             &["--help"],
         ] {
-            let plain = on_a_terminal(&written, arguments, &variables);
+            let plain = on_a_terminal(&written, arguments, variables);
             assert!(!plain.contains('\u{1b}') && plain.lines().count() >= 2, "{variables:?}: {plain:?}");
         }
     }
     // An empty value is none, by https://no-color.org.
     assert!(on_a_terminal(&written, &search, &[("NO_COLOR", "")]).contains('\u{1b}'));
-    let verify = on_a_terminal(&written, &["verify", "--all"], &[("TERM", "dumb")]);
+    let verify = on_a_terminal(&written, &["verify", "--all"], &[("TERM", "dumb"), ("CI", "true")]);
     assert!(!verify.contains('\u{1b}'), "{verify:?}");
 }
 
