@@ -1,8 +1,10 @@
 //! The services on the wire: proto in, domain call, proto out. Knows nothing of Tantivy or keys.
 
+pub mod body;
 pub mod caller;
 pub mod convert;
 mod health;
+mod parts;
 pub mod search;
 pub mod status;
 

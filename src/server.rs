@@ -24,8 +24,9 @@ use futures::FutureExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tonic::service::Routes;
+use tonic::service::{LayerExt, Routes};
 use tonic::transport::Server;
+use tower::util::MapResponseLayer;
 use tracing::info;
 
 pub use entrance::Entrance;
@@ -43,6 +44,7 @@ use crate::proto::DESCRIPTORS;
 use crate::proto::v1::indexer_service_server::IndexerServiceServer;
 use crate::proto::v1::search_service_server::SearchServiceServer;
 use crate::rpc::Indexer;
+use crate::rpc::body::own_body;
 use crate::rpc::search::Reader;
 use crate::search::Searcher;
 use crate::store::SourceRoots;
@@ -134,7 +136,9 @@ pub async fn run(
         let indexer = Indexer::new(role.ingest, role.sources, role.worker_id, Arc::clone(&draining));
         IndexerServiceServer::new(indexer).max_decoding_message_size(MESSAGE_BYTES_MAX)
     });
-    let reader = search.map(|searcher| SearchServiceServer::new(Reader::new(searcher)));
+    let own_bodies = MapResponseLayer::new(own_body);
+    let reader =
+        search.map(|searcher| own_bodies.named_layer(SearchServiceServer::new(Reader::new(searcher))));
 
     let (stopping, stopped) = watch::channel(false);
     let (end_calls, over) = watch::channel(false);

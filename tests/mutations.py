@@ -262,6 +262,9 @@ MUTATIONS = {
     "hoarding": ("Whoever declares much keeps it until it has been silent for too long.", "bounds::whoever_declares", [
         ("src/ingest/pledge.rs", "if is_behind && ", 'if is_behind && !crate::mutant("hoarding") && '),
     ]),
+    "message-held": ("What a message holds is given back when it has been encoded.", "rpc::body::tests::what_a_message_holds", [
+        ("src/rpc/body.rs", "let Some(memory) = memory.map(Arc::new)", 'let Some(memory) = memory.filter(|_| !crate::mutant("message-held")).map(Arc::new)'),
+    ]),
     "opened-metered": ("A batch is opened into whatever it takes, and that is reserved afterwards.", "bounds::what_a_batch", [
         ("src/segment.rs", "codec::opened_len(codec, section, bytes_max),", 'if crate::mutant("opened-metered") { Some(0) } else { codec::opened_len(codec, section, bytes_max) },'),
     ]),

@@ -13,7 +13,8 @@ use crate::bundle::BlockEntry;
 
 use crate::segment::{self, KafkaBatch, Visitor};
 
-/// An answer is there twice: by itself, and as a message.
+/// What is answered is there twice while it is read: beside the frame that it is read from. A record then keeps that frame, or has its headers
+/// in the message once more.
 const COPIES: u64 = 2;
 
 /// What a frame opens to beside the parts of the record that it holds.
@@ -88,7 +89,7 @@ pub(super) async fn resolve(version: Version, memory: &Memory) -> Result<(Item, 
             let mut turn = memory.turn(needed).await?;
             let whole = record(&archive, &entry, outline.clone(), bytes, memory).await?;
             let whole = whole.unwrap_or(outline);
-            let kept = 2 * COPIES * whole.mem_usage() as u64;
+            let kept = COPIES * whole.mem_usage() as u64;
             turn.iter_mut().for_each(|turn| turn.shrink_to(kept));
             Ok((Item::Record(whole), turn))
         }
@@ -99,7 +100,7 @@ pub(super) async fn resolve(version: Version, memory: &Memory) -> Result<(Item, 
         Item::Batch(batch) => {
             let mut turn = memory.turn(needed).await?;
             let whole = self::batch(&archive, &entry, &batch, (bytes, crc32c), memory).await?;
-            turn.iter_mut().for_each(|turn| turn.shrink_to(COPIES * bytes));
+            turn.iter_mut().for_each(|turn| turn.shrink_to(bytes));
             Ok((Item::Batch(whole), turn))
         }
     }

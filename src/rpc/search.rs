@@ -5,13 +5,13 @@ pub mod find;
 mod taken;
 
 use std::num::NonZeroU64;
-use std::pin::Pin;
 use std::time::Instant;
 
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use tonic::{Request, Response, Status};
 use tracing::warn;
 
+use super::body::{self, Answers};
 use super::caller::Caller;
 use super::convert::micros;
 use super::status;
@@ -32,8 +32,6 @@ pub const LIMIT_DEFAULT: usize = 100;
 
 /// Answers are cut into messages of about this size, well below what a client takes in one.
 const MESSAGE_BYTES: usize = 512 << 10;
-
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Answers what a store holds.
 #[derive(Clone, Debug)]
@@ -66,7 +64,7 @@ impl SearchService for Reader {
         let searcher = self.searcher.for_claimant(Caller::of(&request).claimant());
         let request = search_request(request.into_inner())?;
         let messages = find::messages(&searcher, request, time_max).await?;
-        Ok(Response::new(taken::in_time(messages, None, taken::SILENCE_MAX).boxed()))
+        Ok(body::answer(taken::in_time(messages, None, taken::SILENCE_MAX)))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
@@ -78,7 +76,7 @@ impl SearchService for Reader {
         let messages =
             fetch::messages(self.shelf(), request, memory).await.inspect_err(fetch::log_refusal)?;
         let messages = messages.inspect(fetch::log);
-        Ok(Response::new(taken::in_time(messages, Some(held), taken::SILENCE_MAX).boxed()))
+        Ok(body::answer(taken::in_time(messages, Some(held), taken::SILENCE_MAX)))
     }
 
     async fn list_bundles(

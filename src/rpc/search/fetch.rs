@@ -6,7 +6,6 @@ use futures::{Stream, stream};
 use tonic::Status;
 use tracing::warn;
 
-use super::taken::Held;
 use super::{MESSAGE_BYTES, record_of};
 use crate::archive::Shelf;
 use crate::budget::Turn;
@@ -15,6 +14,7 @@ use crate::ids::TopicPartition;
 use crate::metrics;
 use crate::proto::v1;
 use crate::proto::v1::fetch_request::FetchForm;
+use crate::rpc::body::Held;
 use crate::rpc::status;
 use crate::transactions::Isolation;
 use crate::wording;

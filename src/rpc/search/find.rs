@@ -8,10 +8,10 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tracing::warn;
 
-use super::taken::Held;
 use super::{MESSAGE_BYTES, record, summary};
 use crate::metrics;
 use crate::proto::v1;
+use crate::rpc::body::Held;
 use crate::rpc::status;
 use crate::search::{self, Answers, Piece, SearchError, Searcher};
 use crate::wording;

@@ -23,21 +23,10 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// What waits for a slow reader when all has been read: a message here, and one on its way.
 const LEFT_BYTES: u64 = 2 * MESSAGE_BYTES as u64;
 
-/// A message, and what it holds until it has been taken.
-#[derive(Debug)]
-pub struct Held<T, M> {
-    /// The message.
-    pub message: T,
-    /// Given back when it is on its way.
-    pub memory: Option<M>,
-}
-
 /// `messages` as they are taken. They are made one ahead, by a task of their own, so that they end also where nobody asks for the next. `held`
 /// is given back but for a little when the last has been made, and wholly with the answer.
-///
-/// An empty message follows each that holds memory: the server keeps the buffer that a message was encoded into until it encodes the next.
-pub fn in_time<T: Default + Send + 'static, M: Send + 'static>(
-    messages: impl Stream<Item = Result<Held<T, M>, Status>> + Send + 'static,
+pub fn in_time<T: Send + 'static>(
+    messages: impl Stream<Item = Result<T, Status>> + Send + 'static,
     held: Option<Reservation>,
     silence_max: Duration,
 ) -> impl Stream<Item = Result<T, Status>> + Send {
@@ -65,32 +54,14 @@ pub fn in_time<T: Default + Send + 'static, M: Send + 'static>(
         }
     };
     tokio::spawn(making.in_current_span().with_current_subscriber());
-    let state = (receiver, held_to_the_end, given_up, Last::Small);
-    stream::unfold(state, |(mut receiver, held, given_up, last)| async move {
-        if let Last::Large(memory) = last {
-            return Some((Ok(T::default()), (receiver, held, given_up, Last::Followed(memory))));
-        }
-        if let Last::Followed(memory) = last {
-            drop(memory);
-        }
-        let (message, last) = match receiver.recv().await {
-            Some(Ok(Held { message, memory })) => (Ok(message), memory.map_or(Last::Small, Last::Large)),
-            Some(Err(status)) => (Err(status), Last::Small),
-            None if given_up.swap(false, Ordering::AcqRel) => (Err(status::reader_silent()), Last::Small),
+    stream::unfold((receiver, held_to_the_end, given_up), |(mut receiver, held, given_up)| async move {
+        let message = match receiver.recv().await {
+            Some(message) => message,
+            None if given_up.swap(false, Ordering::AcqRel) => Err(status::reader_silent()),
             None => return None,
         };
-        Some((message, (receiver, held, given_up, last)))
+        Some((message, (receiver, held, given_up)))
     })
-}
-
-/// What was handed out last.
-enum Last<M> {
-    /// A message that holds nothing.
-    Small,
-    /// One that does.
-    Large(M),
-    /// The empty one behind it.
-    Followed(M),
 }
 
 #[cfg(test)]
@@ -108,10 +79,6 @@ mod tests {
         Some(held.expect("the budget is free"))
     }
 
-    fn plain(message: u32) -> Result<Held<u32, ()>, Status> {
-        Ok(Held { message, memory: None })
-    }
-
     async fn until_reserved(budget: &Budget, bytes: u64) {
         while budget.usage().reserved_bytes != bytes {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -121,7 +88,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_takes_nothing_loses_the_rest_and_the_memory_is_free_before_it_looks() {
         let budget = Budget::new(8 << 20);
-        let endless = stream::iter(0..).map(plain);
+        let endless = stream::iter(0..).map(Ok);
         let mut answer = Box::pin(in_time(endless, held(&budget).await, SHORT));
         assert_eq!(answer.next().await.map(Result::ok), Some(Some(0)));
         until_reserved(&budget, LEFT_BYTES).await;
@@ -135,31 +102,18 @@ mod tests {
     #[tokio::test]
     async fn an_answer_is_whole_and_holds_little_when_its_end_has_been_made() {
         let budget = Budget::new(8 << 20);
-        let answer = Box::pin(in_time(stream::iter((0..1).map(plain)), held(&budget).await, Duration::MAX));
+        let answer = Box::pin(in_time(stream::iter((0..1).map(Ok)), held(&budget).await, Duration::MAX));
         until_reserved(&budget, LEFT_BYTES).await;
         assert_eq!(answer.map(Result::ok).collect::<Vec<_>>().await, [Some(0)]);
-        let answer = Box::pin(in_time(stream::iter((0..99).map(plain)), held(&budget).await, Duration::MAX));
+        let answer = Box::pin(in_time(stream::iter((0..99).map(Ok)), held(&budget).await, Duration::MAX));
         assert_eq!(answer.map(Result::unwrap).collect::<Vec<_>>().await, Vec::from_iter(0..99));
         until_reserved(&budget, 0).await;
     }
 
     #[tokio::test]
-    async fn what_a_message_holds_is_held_until_an_empty_one_has_followed_it() {
-        let budget = Budget::new(8 << 20);
-        let made = [held(&budget).await, None].into_iter().map(|memory| Ok(Held { message: (), memory }));
-        let mut answer = Box::pin(in_time(stream::iter(made.collect::<Vec<_>>()), None, Duration::MAX));
-        for reserved in [8 << 20, 8 << 20, 0] {
-            assert_eq!(answer.next().await.map(Result::ok), Some(Some(())));
-            tokio::time::sleep(SHORT).await;
-            assert_eq!(budget.usage().reserved_bytes, reserved);
-        }
-        assert!(answer.next().await.is_none());
-    }
-
-    #[tokio::test]
     async fn whoever_hangs_up_ends_what_is_being_made() {
         let budget = Budget::new(8 << 20);
-        let never = stream::pending::<Result<Held<(), ()>, Status>>();
+        let never = stream::pending::<Result<(), Status>>();
         drop(in_time(never, held(&budget).await, Duration::MAX));
         until_reserved(&budget, 0).await;
     }

@@ -10,7 +10,8 @@ use crate::search::best::{Copy, Found as Candidate};
 use crate::search::room::Share;
 use crate::search::{SearchError, block_of};
 
-/// Records are there twice while they are answered: by themselves, and as a message.
+/// Records are there twice: beside the frame that they are read from, and where they are answered, their headers beside the message or the rest of
+/// the frame beside the record.
 const COPIES: u64 = 2;
 
 /// What part of the memory a codec's window may take where a frame is read as a stream.
@@ -76,7 +77,7 @@ impl Taking {
             Some((_, Picked::Record(record))) => record,
             _ => outline_of(candidate, entry),
         };
-        share.shrink_to(2 * COPIES * record.mem_usage() as u64);
+        share.shrink_to(COPIES * record.mem_usage() as u64);
         Ok(record)
     }
 }

@@ -1,0 +1,211 @@
+//! Streamed answers as HTTP/2 bodies of our own.
+//!
+//! Tonic copies each message into a buffer, and keeps the buffer as long as the stream lasts: as large as the largest message was. Here a large
+//! value goes out as it lies in memory, and what a message holds is given back when its last byte has gone.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, stream};
+use http_body::Frame;
+use tonic::codegen::http::{self, HeaderMap};
+use tonic::{Code, Response, Status};
+
+use super::parts::{Parted, Parts};
+
+/// A message, and what it holds until its bytes have gone.
+#[derive(Debug)]
+pub struct Held<T, M> {
+    /// The message.
+    pub message: T,
+    /// Given back with the last of its bytes.
+    pub memory: Option<M>,
+}
+
+/// The messages of a call, as tonic's services name them.
+pub type Answers<T> = BoxStream<'static, Result<T, Status>>;
+
+/// An answer with these messages. They go beside tonic's own stream, which has none: [`own_body`] must stand around the service.
+pub fn answer<T, M>(
+    messages: impl Stream<Item = Result<Held<T, M>, Status>> + Send + 'static,
+) -> Response<Answers<T>>
+where
+    T: Parted + Send + 'static,
+    M: Send + Sync + 'static,
+{
+    let messages = messages.map(|message| message.map(encode)).boxed();
+    let body = Body { messages, parts: VecDeque::new(), is_over: false };
+    let without = Status::internal("the service is served without its bodies");
+    let mut response = Response::new(stream::once(async { Err(without) }).boxed());
+    response.extensions_mut().insert(Aside(Arc::new(Mutex::new(Some(body)))));
+    response
+}
+
+/// Puts the body of an [`answer`] in its place.
+pub fn own_body(mut response: http::Response<tonic::body::Body>) -> http::Response<tonic::body::Body> {
+    let Some(Aside(body)) = response.extensions_mut().remove() else { return response };
+    match body.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(body) => response.map(|_| tonic::body::Body::new(body)),
+        None => response,
+    }
+}
+
+/// A body that waits for its place. Extensions of a response must be cloneable.
+#[derive(Clone)]
+struct Aside(Arc<Mutex<Option<Body>>>);
+
+/// What stands before a message: a byte that says whether it is compressed, and its length as a big-endian `u32` (gRPC over HTTP2,
+/// "Length-Prefixed-Message").
+const PREFIX_BYTES: usize = 5;
+
+/// A message in parts, behind its prefix. One that is too long for it is an error.
+fn encode<T: Parted, M: Send + Sync + 'static>(held: Held<T, M>) -> Result<Vec<Bytes>, Status> {
+    let Held { message, memory } = held;
+    let len = message.encoded_len();
+    let Ok(prefix) = u32::try_from(len) else {
+        return Err(Status::out_of_range(format!("a message of {len} bytes is longer than gRPC allows")));
+    };
+    let mut parts = Parts::with_capacity(PREFIX_BYTES + len - message.large_bytes());
+    parts.put(&[0]);
+    parts.put(&prefix.to_be_bytes());
+    message.write(&mut parts);
+    let parts = parts.finish();
+    let Some(memory) = memory.map(Arc::new) else { return Ok(parts) };
+    let held = |bytes| Bytes::from_owner(HeldBytes { bytes, _memory: Arc::clone(&memory) });
+    Ok(parts.into_iter().map(held).collect())
+}
+
+/// Bytes that hold what their message holds.
+struct HeldBytes<M> {
+    bytes: Bytes,
+    _memory: Arc<M>,
+}
+
+impl<M> AsRef<[u8]> for HeldBytes<M> {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The parts of all messages, and how the call ended.
+struct Body {
+    messages: BoxStream<'static, Result<Result<Vec<Bytes>, Status>, Status>>,
+    parts: VecDeque<Bytes>,
+    is_over: bool,
+}
+
+impl Body {
+    fn end(&mut self, status: &Status) -> Option<Result<Frame<Bytes>, Status>> {
+        self.is_over = true;
+        let mut trailers = HeaderMap::new();
+        Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers)))
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        loop {
+            if let Some(part) = self.parts.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(part))));
+            }
+            if self.is_over {
+                return Poll::Ready(None);
+            }
+            match std::task::ready!(self.messages.poll_next_unpin(cx)) {
+                Some(Ok(Ok(parts))) => self.parts.extend(parts),
+                Some(Ok(Err(status)) | Err(status)) => return Poll::Ready(self.end(&status)),
+                None => return Poll::Ready(self.end(&Status::new(Code::Ok, ""))),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over && self.parts.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body::Body as _;
+
+    use super::*;
+    use crate::budget::{Budget, Turn};
+    use crate::proto::v1;
+
+    type Message = Held<v1::FetchResponse, Turn>;
+
+    fn batches(len: usize) -> v1::FetchResponse {
+        v1::FetchResponse { kafka_batches: vec![b'x'; len].into(), ..v1::FetchResponse::default() }
+    }
+
+    /// The body that goes out for these messages.
+    fn body(messages: Vec<Result<Message, Status>>) -> tonic::body::Body {
+        let served = answer(stream::iter(messages)).map(|_| tonic::body::Body::empty());
+        let (metadata, empty, extensions) = served.into_parts();
+        let mut response = http::Response::new(empty);
+        (*response.headers_mut(), *response.extensions_mut()) = (metadata.into_headers(), extensions);
+        own_body(response).into_body()
+    }
+
+    async fn frame(body: &mut tonic::body::Body) -> Option<Frame<Bytes>> {
+        std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx))
+            .await
+            .map(|frame| frame.expect("a frame"))
+    }
+
+    fn data(frame: Option<Frame<Bytes>>) -> Bytes {
+        frame.expect("one more").into_data().expect("data")
+    }
+
+    fn trailers(frame: Option<Frame<Bytes>>) -> HeaderMap {
+        frame.expect("one more").into_trailers().expect("trailers")
+    }
+
+    #[tokio::test]
+    async fn what_a_message_holds_is_given_back_with_the_last_of_its_bytes() {
+        let budget = Budget::with_turns(1, 8 << 20);
+        let memory = Some(budget.turn(8 << 20).await);
+        let mut body = body(vec![Ok(Held { message: batches(1 << 20), memory })]);
+        let (head, value) = (data(frame(&mut body).await), data(frame(&mut body).await));
+        assert_eq!((head[..5].to_vec(), value.len()), (vec![0, 0, 16, 0, 4], 1 << 20));
+        let part = value.slice(1_000..);
+        for held in [head, value] {
+            assert!(budget.turn_now(1).is_none());
+            drop(held);
+        }
+        assert_eq!(trailers(frame(&mut body).await)["grpc-status"], "0");
+        assert!(budget.turn_now(1).is_none(), "a part of it is still on its way");
+        drop(part);
+        assert!(budget.turn_now(8 << 20).is_some());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_fails_ends_with_why() {
+        let small = || Ok(Held { message: batches(2), memory: None });
+        let mut body = body(vec![small(), Err(Status::data_loss("a block is gone")), small()]);
+        assert_eq!(data(frame(&mut body).await), [0, 0, 0, 0, 4, 0x12, 2, b'x', b'x'][..]);
+        let end = trailers(frame(&mut body).await);
+        assert_eq!(
+            (&end["grpc-status"], &end["grpc-message"]),
+            (&"15".parse().expect("a value"), &"a%20block%20is%20gone".parse().expect("a value"))
+        );
+        assert!(body.is_end_stream() && frame(&mut body).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn without_its_body_an_answer_is_an_error_and_not_empty() {
+        let messages = stream::iter([Ok(Held { message: batches(1), memory: None::<Turn> })]);
+        let mut own = answer(messages).into_inner();
+        assert_eq!(own.next().await.expect("one").expect_err("an error").code(), Code::Internal);
+    }
+}
