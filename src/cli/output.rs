@@ -44,7 +44,7 @@ pub fn help_colours() -> clap::ColorChoice {
 
 /// Whether the environment allows colours.
 fn may_colour() -> bool {
-    !std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) && !is_dumb()
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_dumb()
 }
 
 /// Whether the terminal says that it knows no escape sequences at all.

@@ -29,7 +29,7 @@ pub struct Held<T, M> {
 /// The messages of a call, as tonic's services name them.
 pub type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
-/// An answer with these messages. They go beside tonic's own stream, which has none: [`own_body`] must stand around the service.
+/// An answer with these messages, for whoever takes them one by one; [`own_body`] has them go out as they lie in memory.
 pub fn answer<T, M>(
     messages: impl Stream<Item = Result<Held<T, M>, Status>> + Send + 'static,
 ) -> Response<Answers<T>>
@@ -37,26 +37,32 @@ where
     T: Parted + Send + 'static,
     M: Send + Sync + 'static,
 {
-    let messages = messages.map(|message| message.map(encode)).boxed();
-    let body = Body { messages, parts: VecDeque::new(), is_over: false };
-    let without = Status::internal("the service is served without its bodies");
-    let mut response = Response::new(stream::once(async { Err(without) }).boxed());
-    response.extensions_mut().insert(Aside(Arc::new(Mutex::new(Some(body)))));
+    let messages = Arc::new(Mutex::new(Some(messages.boxed())));
+    let one_by_one = Arc::clone(&messages);
+    let body = move || take(&messages).map(|messages| Body::new(messages.map(|held| encode(held?))));
+    let taken = stream::once(async move { stream::iter(take(&one_by_one)).flatten() }).flatten();
+    let mut response = Response::new(taken.map(|held| held.map(|held| held.message)).boxed());
+    response.extensions_mut().insert(Aside(Arc::new(body)));
     response
 }
 
-/// Puts the body of an [`answer`] in its place.
+/// Replaces the body that tonic has made for an [`answer`], where nothing of it has been taken.
 pub fn own_body(mut response: http::Response<tonic::body::Body>) -> http::Response<tonic::body::Body> {
-    let Some(Aside(body)) = response.extensions_mut().remove() else { return response };
-    match body.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    let aside = response.extensions_mut().remove();
+    match aside.and_then(|Aside(body)| body()) {
         Some(body) => response.map(|_| tonic::body::Body::new(body)),
         None => response,
     }
 }
 
-/// A body that waits for its place. Extensions of a response must be cloneable.
+/// What makes a body of an answer, once. Extensions of a response must be cloneable.
 #[derive(Clone)]
-struct Aside(Arc<Mutex<Option<Body>>>);
+struct Aside(Arc<dyn Fn() -> Option<Body> + Send + Sync>);
+
+/// Whoever is first has it.
+fn take<S>(waiting: &Mutex<Option<S>>) -> Option<S> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
 
 /// What stands before a message: a byte that says whether it is compressed, and its length as a big-endian `u32` (gRPC over HTTP2,
 /// "Length-Prefixed-Message").
@@ -93,12 +99,16 @@ impl<M> AsRef<[u8]> for HeldBytes<M> {
 
 /// The parts of all messages, and how the call ended.
 struct Body {
-    messages: BoxStream<'static, Result<Result<Vec<Bytes>, Status>, Status>>,
+    messages: BoxStream<'static, Result<Vec<Bytes>, Status>>,
     parts: VecDeque<Bytes>,
     is_over: bool,
 }
 
 impl Body {
+    fn new(messages: impl Stream<Item = Result<Vec<Bytes>, Status>> + Send + 'static) -> Self {
+        Self { messages: messages.boxed(), parts: VecDeque::new(), is_over: false }
+    }
+
     fn end(&mut self, status: &Status) -> Option<Result<Frame<Bytes>, Status>> {
         self.is_over = true;
         let mut trailers = HeaderMap::new();
@@ -122,8 +132,8 @@ impl http_body::Body for Body {
                 return Poll::Ready(None);
             }
             match std::task::ready!(self.messages.poll_next_unpin(cx)) {
-                Some(Ok(Ok(parts))) => self.parts.extend(parts),
-                Some(Ok(Err(status)) | Err(status)) => return Poll::Ready(self.end(&status)),
+                Some(Ok(parts)) => self.parts.extend(parts),
+                Some(Err(status)) => return Poll::Ready(self.end(&status)),
                 None => return Poll::Ready(self.end(&Status::new(Code::Ok, ""))),
             }
         }
@@ -203,9 +213,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_its_body_an_answer_is_an_error_and_not_empty() {
-        let messages = stream::iter([Ok(Held { message: batches(1), memory: None::<Turn> })]);
-        let mut own = answer(messages).into_inner();
-        assert_eq!(own.next().await.expect("one").expect_err("an error").code(), Code::Internal);
+    async fn whoever_takes_an_answer_message_by_message_has_the_same() {
+        let messages = [Ok(Held { message: batches(1), memory: None::<Turn> }), Err(Status::aborted("why"))];
+        let taken: Vec<_> = answer(stream::iter(messages)).into_inner().collect().await;
+        let [Ok(first), Err(status)] = &taken[..] else { panic!("{taken:?}") };
+        assert_eq!((first, status.code()), (&batches(1), Code::Aborted));
     }
 }
