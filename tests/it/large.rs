@@ -2,6 +2,8 @@
 //! anything else.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,7 +45,7 @@ fn batch_of(base_offset: i64, codec: Codec, sizes: &[usize]) -> Vec<u8> {
 
 /// A store with these segments of the topic `large`, and a worker on it that has so much memory for searches.
 struct Stored {
-    _writer: Worker,
+    writer: Worker,
     reader: Worker,
     sizes: BTreeMap<i64, usize>,
 }
@@ -61,7 +63,7 @@ impl Stored {
         }
         let reader =
             Worker::start_on(&file_url(&writer.store()), &[], &[&["--roles", "search"], flags].concat());
-        Self { _writer: writer, reader, sizes }
+        Self { writer, reader, sizes }
     }
 
     async fn search(&self, query: &str) -> Vec<Record> {
@@ -205,6 +207,45 @@ async fn the_verbs_name_the_size_of_what_they_cannot_show() {
     }
     let json = ask(&["search", "--topic", "large", "record", "--json"]);
     assert!(json.contains("\"omittedBytes\":\"13631488\""), "{json}");
+}
+
+#[tokio::test]
+async fn following_goes_on_behind_records_that_are_too_large_or_too_many_to_be_kept() {
+    let stored = Stored::new(&[(Codec::None, &[10])], &["--search-memory", "32MiB"]).await;
+    let endpoint = stored.reader.endpoint();
+    let followed = [
+        &["search", "--topic", "large", "--since", "1970-01-01"][..],
+        &["fetch", "--topic", "large", "--partition", "0"],
+    ];
+    let mut following = followed.map(|verb| {
+        let mut process = command(verb)
+            .args(["--follow", "--endpoint", &endpoint])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        let lines = BufReader::new(process.stdout.take().expect("a pipe")).lines();
+        (process, lines.map(|line| line.expect("UTF-8")))
+    });
+    // Those of 5 MiB are together more than what is kept of one answer.
+    let sizes: Vec<_> = [13 * MIB].into_iter().chain([5 * MIB; 14]).chain([20]).collect();
+    for (base_offset, sizes) in (1..).step_by(8).zip(sizes.chunks(8)) {
+        let bytes = batch_of(base_offset, Codec::Zstd, sizes);
+        let first = inline(bytes.len() as u64, Some(("large", 0)));
+        send_inline(&mut stored.writer.client().await, first, &bytes, MIB).await.expect("a receipt");
+    }
+    for (process, lines) in &mut following {
+        for offset in 0..=16 {
+            let line = lines.next().expect("it goes on");
+            let is_large = line.contains("large/0@1 (13631488 bytes, more than --search-memory allows)");
+            assert!(
+                line.contains(&format!(" large/0@{offset} ")) && is_large == (offset == 1),
+                "{offset}: {:.200}",
+                line
+            );
+        }
+        process.kill().expect("it is ours");
+        process.wait().expect("it ends");
+    }
 }
 
 #[tokio::test]

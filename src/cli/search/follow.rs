@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
+use prost::Message;
 use roaring::RoaringTreemap;
 use tracing::warn;
 
@@ -17,6 +18,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How many records are asked for at once.
 const RECORDS_MAX: u32 = 5_000;
+
+/// How many bytes of records are kept until their answer is whole; where there are more, fewer offsets are asked for at once.
+const KEPT_BYTES_MAX: usize = 64 << 20;
 
 /// A log: topic, partition, incarnation.
 type Log = (String, i32, String);
@@ -90,7 +94,7 @@ impl Follow {
     }
 
     /// Shows a bundle's records that were not shown yet, and returns whether some were left out that may be committed later. Where they are too
-    /// many for one answer, each half of its offsets is asked for apart.
+    /// many for one answer, or too large to be kept, each half of its offsets is asked for apart.
     async fn show(
         &mut self,
         source: &mut Source,
@@ -107,15 +111,18 @@ impl Follow {
             if min > max {
                 continue;
             }
-            let mut records = Vec::new();
+            let (mut records, mut bytes) = (Vec::new(), 0);
             let request = self.request(&log, min, max);
             let summary = source.search(request, |record| {
-                records.push(record);
+                bytes += record.encoded_len();
+                if bytes <= KEPT_BYTES_MAX || min == max {
+                    records.push(record);
+                }
                 Ok(())
             });
             let summary = summary.await?;
-            let is_whole = records.len() < RECORDS_MAX as usize && summary.bundles_left == 0;
-            if !is_whole && min < max {
+            let is_all = records.len() < RECORDS_MAX as usize && bytes <= KEPT_BYTES_MAX;
+            if min < max && !(is_all && summary.bundles_left == 0) {
                 let middle = min + (max - min) / 2;
                 ranges.extend([(middle + 1, max), (min, middle)]);
                 continue;
