@@ -23,7 +23,7 @@ const MIB: usize = 1 << 20;
 const BESIDE_BYTES: u64 = 64 << 20;
 
 /// A batch of values of these sizes, from an offset on. Each begins with its number; the rest takes next to nothing once it is compressed.
-fn batch_of(base_offset: i64, codec: Codec, sizes: &[usize]) -> Vec<u8> {
+pub fn batch_of(base_offset: i64, codec: Codec, sizes: &[usize]) -> Vec<u8> {
     let (mut bytes, mut records) = (Vec::new(), Vec::new());
     for (nth, size) in sizes.iter().enumerate() {
         let start = bytes.len() as u32;

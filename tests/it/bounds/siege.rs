@@ -6,14 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
+use tonic::transport::Channel;
 use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
-use wal_indexer::proto::v1::{RecordFilter, SearchRequest};
+use wal_indexer::proto::v1::{FetchRequest, RecordFilter, SearchRequest};
 
 use super::*;
+use crate::large::batch_of;
+use crate::worker::file_url;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 const PING: &[u8] = &[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1];
+
+/// The topic of records that searches and fetches can hardly hold.
+const LARGE: &str = "large";
 
 /// What an attack came to so far.
 #[derive(Clone, Default)]
@@ -59,6 +65,50 @@ async fn connect_for_ever(address: String, host: String, words: Vec<u8>, more: V
         };
         tally.count(&said.await);
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Searches the large records and fetches them, again and again; every other answer is left after its first message for a while.
+async fn read_for_ever(worker: Channel, tally: Tally) {
+    let mut client = SearchServiceClient::new(worker).max_decoding_message_size(1 << 30);
+    for nth in 0.. {
+        let read = async {
+            let filter = Some(RecordFilter { topic: LARGE.to_owned(), ..Default::default() });
+            let search = SearchRequest { filter, ..Default::default() };
+            let fetch = FetchRequest { topic: LARGE.to_owned(), max_bytes: 1 << 30, ..Default::default() };
+            let (mut searched, mut fetched) = (None, None);
+            match nth % 3 {
+                0 => fetched = Some(client.fetch(fetch).await?.into_inner()),
+                _ => searched = Some(client.search(search).await?.into_inner()),
+            }
+            let mut messages = 0;
+            loop {
+                let more = match (&mut searched, &mut fetched) {
+                    (Some(answer), _) => answer.message().await?.is_some(),
+                    (_, Some(answer)) => answer.message().await?.is_some(),
+                    _ => false,
+                };
+                messages += 1;
+                if !more {
+                    return Ok::<_, tonic::Status>(());
+                }
+                if messages == 1 && nth % 2 == 0 {
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                }
+            }
+        };
+        tally.count(&read.await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Twelve records of 30 MiB, and one of 200 MiB; each in a bundle of its own, some kilobytes large.
+async fn store_large(store: &str) {
+    let writer = Worker::start_on(store, &[], &["--memory-budget", "2GiB"]);
+    for (offset, size) in (0..).zip([30 << 20; 12].into_iter().chain([200 << 20])) {
+        let bytes = batch_of(offset, Codec::Zstd, &[size]);
+        let first = inline(bytes.len() as u64, Some((LARGE, 0)));
+        send_inline(&mut writer.client().await, first, &bytes, 1 << 20).await.expect("a receipt");
     }
 }
 
@@ -119,6 +169,15 @@ async fn check(limit_mib: u64, partitions: u32, lasts: Duration) {
         attacks.spawn(send_for_ever(client, Some(("bombs", 0)), bomb, tally.clone()));
         tallies.push((format!("a batch that opens to 200 MiB ({codec}), again and again"), tally));
     }
+    store_large(&file_url(&worker.store())).await;
+    let tally = Tally::default();
+    for _ in 0..6 {
+        attacks.spawn(read_for_ever(worker.channel().await, tally.clone()));
+    }
+    tallies.push((
+        "six who search and fetch records of 30 and 200 MiB, and let some answers wait".to_owned(),
+        tally,
+    ));
     let quarter = limit_mib << 20 >> 3;
     for host in 4..8 {
         let client = worker.client_from(&format!("127.0.0.{host}")).await;
