@@ -11,15 +11,15 @@
 //!
 //! Knows nothing of gRPC or the command line, nor of the write path.
 
-mod best;
 mod bundle;
-mod course;
-mod hunt;
+mod context;
+mod hit_collector;
 mod leaf;
-mod repeats;
-mod room;
-mod take;
-mod tally;
+mod memory;
+mod overlaps;
+mod record_reader;
+mod schedule;
+mod top_hits;
 mod transactions;
 
 use std::num::NonZeroU64;
@@ -40,13 +40,13 @@ use crate::store::{Listed, StoreError};
 use crate::transactions::{Isolation, TransactionState};
 
 use bundle::{Bundle, search_bundle};
-use course::{Span, work_through};
-use hunt::{EndsIt, Hunt};
-use repeats::Repeats;
-use room::Room;
-pub use take::Piece;
-use take::Taking;
-use tally::{Counts, Owner};
+use context::{EndsIt, SearchContext};
+use hit_collector::{Counts, Owner};
+use memory::SearchMemory;
+use overlaps::Overlaps;
+pub use record_reader::Page;
+use record_reader::RecordReader;
+use schedule::{RecordRanges, schedule};
 
 /// The most records that one search answers.
 pub const LIMIT_MAX: usize = 100_000;
@@ -232,16 +232,16 @@ pub enum SearchError {
 #[derive(Clone, Debug)]
 pub struct Searcher {
     shelf: Shelf,
-    room: Room,
+    memory: SearchMemory,
     time_max: Duration,
 }
 
 /// An answer as it is read.
 #[derive(Debug)]
 pub struct Answers {
-    taking: Taking,
+    record_reader: RecordReader,
     summary: Summary,
-    hunt: Arc<Hunt>,
+    context: Arc<SearchContext>,
     due: Due,
     _ends_it: EndsIt,
 }
@@ -264,7 +264,7 @@ impl Searcher {
     /// Searches the bundles of `shelf`. All searches together take up to `memory_bytes`, beside what the shelf keeps, and each of them up to
     /// `time_max` until its last record has been taken.
     pub fn new(shelf: Shelf, memory_bytes: u64, time_max: Duration) -> Self {
-        Self { shelf, room: Room::new(memory_bytes), time_max }
+        Self { shelf, memory: SearchMemory::new(memory_bytes), time_max }
     }
 
     /// The bundles.
@@ -274,18 +274,18 @@ impl Searcher {
 
     /// The same for somebody who shares the memory with others.
     pub fn for_claimant(&self, claimant: Claimant) -> Self {
-        Self { room: self.room.clone().for_claimant(claimant), ..self.clone() }
+        Self { memory: self.memory.clone().for_claimant(claimant), ..self.clone() }
     }
 
     /// Reserves a part of what searches may take, for another way to read: all there is, where that is less. Waits no longer than a
     /// search may take.
     pub async fn reserve(&self, bytes: u64) -> Result<Reservation, SearchError> {
-        self.room.reserve_within(bytes.min(self.room.lasting_bytes()), self.time_max).await
+        self.memory.reserve_within(bytes.min(self.memory.reservable_bytes()), self.time_max).await
     }
 
     /// What searches share, for another way to read.
     pub fn budget(&self) -> &Budget {
-        self.room.budget()
+        self.memory.budget()
     }
 
     /// Searches a topic. `time_max` is what the caller has.
@@ -303,7 +303,7 @@ impl Searcher {
             return Err(SearchError::LimitTooLarge { limit: request.limit });
         }
         // A listing in its turn, too; what it found is paid for with the rest.
-        let listing = self.room.reserve(SEARCH_BYTES).await?;
+        let listing = self.memory.reserve(SEARCH_BYTES).await?;
         let selected = spans::stage(spans::list(), async {
             registry::find(self.shelf.store(), &request.filter)
                 .await
@@ -312,19 +312,20 @@ impl Searcher {
         let selected = selected.await?;
         drop(listing);
         let Selected { bundles, pruned } = selected;
-        let (lasting_bytes, at_once) = self.lasting_bytes(&request, &bundles);
+        let (reservable_bytes, at_once) = self.reservable_bytes(&request, &bundles);
         let bundles = in_question(bundles, request.order);
         let mut unforeseen_bytes = 0;
         loop {
-            let lasting = self.room.reserve(lasting_bytes + unforeseen_bytes).await?;
-            let (shelf, room) = (self.shelf.clone(), self.room.clone());
-            let hunt = Arc::new(Hunt::new(shelf, room, request.clone(), lasting, unforeseen_bytes));
-            match hunt_through(&hunt, bundles.clone(), at_once, pruned, due).await {
+            let reserved = self.memory.reserve(reservable_bytes + unforeseen_bytes).await?;
+            let (shelf, memory) = (self.shelf.clone(), self.memory.clone());
+            let context =
+                Arc::new(SearchContext::new(shelf, memory, request.clone(), reserved, unforeseen_bytes));
+            match hunt_through(&context, bundles.clone(), at_once, pruned, due).await {
                 // Others hold what it lacks. It gives back what it holds, and waits for its turn with all that it will need, as far as
                 // it can tell: each time twice as much, if there is.
                 Err(SearchError::NoRoom { .. }) => {
-                    let there_are = self.room.lasting_bytes().saturating_sub(lasting_bytes);
-                    let needed_bytes = hunt.needed_bytes();
+                    let there_are = self.memory.reservable_bytes().saturating_sub(reservable_bytes);
+                    let needed_bytes = context.needed_bytes();
                     unforeseen_bytes = (2 * needed_bytes).min(there_are.max(needed_bytes));
                 }
                 ended => return ended,
@@ -333,7 +334,7 @@ impl Searcher {
     }
 
     /// What a search takes while it lasts, in bytes, and how many bundles it then has open at a time.
-    fn lasting_bytes(&self, request: &Request, bundles: &[Listed]) -> (u64, usize) {
+    fn reservable_bytes(&self, request: &Request, bundles: &[Listed]) -> (u64, usize) {
         let largest = bundles.iter().map(|listed| listed.size_bytes).max().unwrap_or(0);
         let plan_bytes = Plan::mem_usage_max(&request.query, PATHS_USUAL);
         let opened_bytes = OPENED_BYTES + plan_bytes + largest / OPENED_SHARE;
@@ -341,7 +342,7 @@ impl Searcher {
         let places = request.limit as u64 + buckets;
         let at_least = SEARCH_BYTES + places * HIT_BYTES + bundles.len() as u64 * LISTED_BYTES;
         // One search is not to take more than a quarter for bundles that it has open.
-        let at_once = (self.room.lasting_bytes() / 4 / opened_bytes).clamp(1, BUNDLES_AT_ONCE as u64);
+        let at_once = (self.memory.reservable_bytes() / 4 / opened_bytes).clamp(1, BUNDLES_AT_ONCE as u64);
         let at_once = at_once.min(bundles.len().max(1) as u64);
         (at_least + at_once * opened_bytes, at_once as usize)
     }
@@ -349,48 +350,48 @@ impl Searcher {
 
 /// Goes through the bundles for one search.
 async fn hunt_through(
-    hunt: &Arc<Hunt>,
+    context: &Arc<SearchContext>,
     bundles: Vec<Bundle>,
     at_once: usize,
     pruned: u64,
     due: Due,
 ) -> Result<Answers, SearchError> {
-    let ends_it = EndsIt(hunt.ended.clone());
+    let ends_it = EndsIt(context.ended.clone());
     let (opened, unfinished) = (AtomicU64::new(0), AtomicU64::new(0));
     let mut by_promise = bundles.clone();
     by_promise.sort_by_key(|bundle| bundle.first_place);
-    let left = work_through(
+    let left = schedule(
         by_promise,
         at_once,
-        hunt.needs_all(),
-        |bundle| hunt.may_keep(&bundle.first_place),
-        |done| hunt.to_go(done),
+        context.needs_all(),
+        |bundle| context.may_keep(&bundle.first_place),
+        |done| context.to_go(done),
         async |bundle| {
             opened.fetch_add(1, Ordering::Relaxed);
             let span = spans::bundle(&bundle.listed.key, bundle.listed.size_bytes);
-            if spans::stage(span, search_bundle(hunt, bundle)).await? {
+            if spans::stage(span, search_bundle(context, bundle)).await? {
                 unfinished.fetch_add(1, Ordering::Relaxed);
             }
             Ok(())
         },
     );
     let left = left.await? as u64;
-    let (Counts { matched, buckets }, found) = hunt.take_found().finish()?;
+    let (Counts { matched, buckets }, found) = context.take_found().finish()?;
     let summary = Summary {
         matched,
         bundles_searched: opened.into_inner(),
         bundles_left: left + unfinished.into_inner(),
         bundles_pruned: pruned,
-        phrases_as_words: hunt.phrases_as_words.load(Ordering::Relaxed),
-        unsure: hunt.unsure(),
+        phrases_as_words: context.phrases_as_words.load(Ordering::Relaxed),
+        unsure: context.unsure(),
         buckets,
-        bundles_with_open: hunt.transactions.bundles_with_open(),
+        bundles_with_open: context.transactions.bundles_with_open(),
         ..Summary::default()
     };
     Ok(Answers {
-        taking: Taking::new(Arc::clone(hunt), bundles, found),
+        record_reader: RecordReader::new(Arc::clone(context), bundles, found),
         summary,
-        hunt: Arc::clone(hunt),
+        context: Arc::clone(context),
         due,
         _ends_it: ends_it,
     })
@@ -398,15 +399,15 @@ async fn hunt_through(
 
 impl Answers {
     /// The next records; `None` when there are no more.
-    pub async fn next(&mut self) -> Result<Option<Piece>, SearchError> {
-        self.due.bound(self.taking.next()).await
+    pub async fn next(&mut self) -> Result<Option<Page>, SearchError> {
+        self.due.bound(self.record_reader.next()).await
     }
 
     /// What was found, and what it took so far: all of it when [`Answers::next`] has returned `None`.
     pub fn summary(&self) -> Summary {
         let mut traffic = Traffic { requests: 1, bytes: 0 };
-        traffic += self.hunt.traffic.total();
-        Summary { traffic, conflicts: self.taking.conflicts(), ..self.summary.clone() }
+        traffic += self.context.traffic.total();
+        Summary { traffic, conflicts: self.record_reader.conflicts(), ..self.summary.clone() }
     }
 }
 
@@ -415,21 +416,21 @@ pub async fn search(shelf: &Shelf, request: &Request) -> Result<Answer, SearchEr
     let searcher = Searcher::new(shelf.clone(), MEMORY_BYTES_DEFAULT, Duration::from_secs(3_600));
     let mut answers = searcher.search(request.clone(), None).await?;
     let mut records = Vec::new();
-    while let Some(piece) = answers.next().await? {
-        records.extend(piece.records);
+    while let Some(page) = answers.next().await? {
+        records.extend(page.records);
     }
     Ok(Answer { records, summary: answers.summary() })
 }
 
 /// The bundles by number, in the order of their keys.
 fn in_question(listed: Vec<Listed>, order: Order) -> Vec<Bundle> {
-    let (logs, repeats) = repeats::of_logs(&listed);
+    let (logs, overlaps) = overlaps::of_logs(&listed);
     let bundles = listed.into_iter().zip(logs).enumerate().map(|(number, (listed, log))| Bundle {
-        first_place: Span::of_key(&listed.key).first_place(order, log),
+        first_place: RecordRanges::of_key(&listed.key).first_place(order, log),
         owner: Owner {
             log,
             bundle: number as u32,
-            repeats: Repeats::Within(Arc::clone(&repeats[log as usize])),
+            overlaps: Overlaps::Within(Arc::clone(&overlaps[log as usize])),
             left_out: Arc::default(),
         },
         listed: Arc::new(listed),

@@ -182,7 +182,7 @@ MUTATIONS = {
         ("src/search/leaf.rs", "if few.is_empty() {", 'if few.is_empty() || crate::mutant("07-search") {'),
     ]),
     "10-search": ("Matches count and are answered as if no other bundle held them.", "reading::lesson_10", [
-        ("src/search/tally.rs", "let repeats = owner.repeats.contain(hit.offset);", 'let repeats = !crate::mutant("10-search") && owner.repeats.contain(hit.offset);'),
+        ("src/search/hit_collector.rs", "let overlaps = owner.overlaps.contain(hit.offset);", 'let overlaps = !crate::mutant("10-search") && owner.overlaps.contain(hit.offset);'),
     ]),
     "packed-part": ("Bundles that are made while the first ones are stored are forgotten.", "bounds::a_segment_of_more_partitions", [
         ("src/ingest/pack.rs", "            if packing.left.len() == 0 {", '            if packing.left.len() == 0 || crate::mutant("packed-part") {'),

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::best::Place;
-use super::course::{Span, work_through};
-use super::hunt::Hunt;
+use super::context::SearchContext;
+use super::hit_collector::Owner;
 use super::leaf::{Task, search_leaf};
-use super::repeats::Repeats;
-use super::tally::Owner;
+use super::overlaps::Overlaps;
+use super::schedule::{RecordRanges, schedule};
+use super::top_hits::SortKey;
 use super::{PATHS_USUAL, SearchError, TAIL_BYTES, read_error};
 use crate::archive::{Archive, Fault, catalog};
 use crate::index::{FieldCatalog, Opening, Outline, Plan, ReadError, Step};
@@ -24,12 +24,12 @@ pub(super) struct Bundle {
     pub listed: Arc<Listed>,
     pub owner: Owner,
     /// No record of it stands before this place.
-    pub first_place: Place,
+    pub first_place: SortKey,
 }
 
 /// Searches a bundle; returns whether some of its leaves were left, since there was enough without them.
-pub(super) async fn search_bundle(hunt: &Hunt, bundle: Bundle) -> Result<bool, SearchError> {
-    let opening = hunt.shelf.open(&bundle.listed, &hunt.traffic);
+pub(super) async fn search_bundle(context: &SearchContext, bundle: Bundle) -> Result<bool, SearchError> {
+    let opening = context.shelf.open(&bundle.listed, &context.traffic);
     let archive = spans::stage(spans::open(&bundle.listed.key), opening).await?;
     let manifest = archive.manifest();
     if manifest.record_count == 0 {
@@ -37,39 +37,39 @@ pub(super) async fn search_bundle(hunt: &Hunt, bundle: Bundle) -> Result<bool, S
     }
     // Without checksums of their parts, as in bundles of the first version, an index's files are read whole: one bundle at a time.
     let is_whole = archive.footer().hot().is_none() && bundle.listed.size_bytes > TAIL_BYTES;
-    let _alone = if is_whole { Some(hunt.room.alone().await) } else { None };
+    let _alone = if is_whole { Some(context.memory.alone().await) } else { None };
     let outline = outline(&archive).await.map_err(|error| read_error(&archive, error))?;
     let (stated, found) = (manifest.record_count, outline.documents());
     if stated != found {
         return Err(archive.error(Fault::Documents { stated, found }).into());
     }
     let catalog = catalog(manifest);
-    // Room for usual ones was set aside.
+    // Memory for usual ones was set aside.
     let paths = catalog.values().count();
     let _large_plan = if paths > PATHS_USUAL {
-        let plan_bytes = Plan::mem_usage_max(&hunt.request.query, paths);
-        Some(hunt.hold_plan(plan_bytes)?)
+        let plan_bytes = Plan::mem_usage_max(&context.request.query, paths);
+        Some(context.hold_plan(plan_bytes)?)
     } else {
         None
     };
-    let plan = plan(hunt, &archive, &outline, catalog).await?;
-    plan.ends_with(hunt.ended.flag());
+    let plan = plan(context, &archive, &outline, catalog).await?;
+    plan.ends_with(context.ended.flag());
     if plan.phrases_as_words() {
-        hunt.phrases_as_words.store(true, Ordering::Relaxed);
+        context.phrases_as_words.store(true, Ordering::Relaxed);
     }
     if plan.is_unsure() {
-        hunt.note_unsure(&bundle.listed.key.to_string());
+        context.note_unsure(&bundle.listed.key.to_string());
     }
     if plan.is_impossible() {
         return Ok(false);
     }
     let mut owner = bundle.owner;
     if repeats_offsets(&archive) {
-        owner.repeats = Repeats::All;
+        owner.overlaps = Overlaps::All;
     }
-    owner.left_out = hunt.transactions.left_out(hunt, &archive).await?;
-    let _left_out = hunt.hold_plan(owner.left_out.mem_usage() as u64)?;
-    let left = search_leaves(hunt, &archive, outline, plan, owner).await?;
+    owner.left_out = context.transactions.left_out(context, &archive).await?;
+    let _left_out = context.hold_plan(owner.left_out.mem_usage() as u64)?;
+    let left = search_leaves(context, &archive, outline, plan, owner).await?;
     Ok(left > 0)
 }
 
@@ -84,48 +84,50 @@ async fn outline(archive: &Archive) -> Result<Outline, ReadError> {
 }
 
 async fn plan(
-    hunt: &Hunt,
+    context: &SearchContext,
     archive: &Archive,
     outline: &Outline,
     catalog: FieldCatalog,
 ) -> Result<Plan, SearchError> {
-    let (query, outline) = (hunt.request.query.clone(), outline.clone());
-    let scored = hunt.is_scored();
-    let planned = hunt.room.run(move || outline.plan(&query, &catalog, scored)).await;
+    let (query, outline) = (context.request.query.clone(), outline.clone());
+    let scored = context.is_scored();
+    let planned = context.memory.run(move || outline.plan(&query, &catalog, scored)).await;
     planned.map_err(|fault| archive.error(fault))?.map_err(|error| read_error(archive, error))
 }
 
 async fn search_leaves(
-    hunt: &Hunt,
+    context: &SearchContext,
     archive: &Archive,
     outline: Outline,
     plan: Plan,
     owner: Owner,
 ) -> Result<usize, SearchError> {
-    let filter = &hunt.request.filter;
-    let spans = outline.leaves().iter().map(|leaf| Span::of_leaf(leaf, archive.blocks().entries()));
-    let mut leaves: Vec<(Place, usize, Span)> = spans
+    let filter = &context.request.filter;
+    let spans = outline.leaves().iter().map(|leaf| RecordRanges::of_leaf(leaf, archive.blocks().entries()));
+    let mut leaves: Vec<(SortKey, usize, RecordRanges)> = spans
         .enumerate()
         .filter(|(_, span)| span.may_hold(filter))
-        .map(|(number, span)| (span.first_place(hunt.request.order, owner.log), number, span))
+        .map(|(number, span)| (span.first_place(context.request.order, owner.log), number, span))
         .collect();
     leaves.sort_unstable_by_key(|(place, number, _)| (*place, *number));
     let outline = Arc::new(outline);
-    let task = |number, span: Span| Task {
+    let task = |number, span: RecordRanges| Task {
         archive: archive.clone(),
         outline: Arc::clone(&outline),
         plan: plan.clone(),
         number,
-        counts_alone: hunt.asks_for_all() && !span.repeats(&owner.repeats) && !span.meets(&owner.left_out),
+        counts_alone: context.asks_for_all()
+            && !span.overlaps(&owner.overlaps)
+            && !span.meets(&owner.left_out),
         owner: owner.clone(),
     };
-    work_through(
+    schedule(
         leaves,
         LEAVES_AT_ONCE,
-        hunt.needs_all(),
-        |(place, ..)| hunt.may_keep(place),
+        context.needs_all(),
+        |(place, ..)| context.may_keep(place),
         |_| usize::MAX,
-        |(_, number, span)| spans::stage(spans::leaf(number), search_leaf(hunt, task(number, span))),
+        |(_, number, span)| spans::stage(spans::leaf(number), search_leaf(context, task(number, span))),
     )
     .await
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::hunt::Hunt;
-use super::room::Share;
-use super::tally::{Owner, Tally};
+use super::context::SearchContext;
+use super::hit_collector::{HitCollector, Owner};
+use super::memory::Permits;
 use super::{BLOCKS_AT_ONCE, FRAMES_AT_ONCE, HIT_BYTES, SearchError};
 use crate::archive::{Archive, Fault, WorkBounds, block_usage};
 use crate::bundle::BlockEntry;
@@ -37,27 +37,27 @@ pub(super) struct Task {
 }
 
 /// Searches a leaf, and adds what it finds to the tally.
-pub(super) async fn search_leaf(hunt: &Hunt, task: Task) -> Result<(), SearchError> {
+pub(super) async fn search_leaf(context: &SearchContext, task: Task) -> Result<(), SearchError> {
     let documents = task.outline.leaves()[task.number].documents as usize;
-    let kept_bytes = hunt.request.limit.min(documents) as u64 * HIT_BYTES;
+    let kept_bytes = context.request.limit.min(documents) as u64 * HIT_BYTES;
     let counted_bytes = if task.counts_alone { 0 } else { documents as u64 * 2 };
     let mut search = Search {
         leaf: None,
-        share: hunt.room.share(),
+        permits: context.memory.permits(),
         kept_bytes: kept_bytes + counted_bytes,
         most_bytes: 0,
-        hunt,
+        context,
         task,
     };
     let found = search.run().await?;
-    hunt.take_in(found)
+    context.take_in(found)
 }
 
 struct Search<'a> {
-    hunt: &'a Hunt,
+    context: &'a SearchContext,
     task: Task,
     leaf: Option<Leaf>,
-    share: Share,
+    permits: Permits,
     /// What is found takes.
     kept_bytes: u64,
     /// The most that the leaf was known to need.
@@ -65,10 +65,10 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    async fn run(&mut self) -> Result<Tally, SearchError> {
-        let mut found = self.hunt.empty_tally();
-        if self.hunt.counts_only() && self.task.counts_alone {
-            let ended = self.hunt.ended.clone();
+    async fn run(&mut self) -> Result<HitCollector, SearchError> {
+        let mut found = self.context.empty_tally();
+        if self.context.counts_only() && self.task.counts_alone {
+            let ended = self.context.ended.clone();
             let count = self.ask(move |leaf| leaf.count(&|| ended.is_set())).await?;
             found.count(count);
             return Ok(found);
@@ -81,10 +81,11 @@ impl Search<'_> {
             let blocks = blocks_of(&self.task.archive, &few)?;
             let blocks_bytes: u64 = blocks.values().map(|(entry, _)| u64::from(entry.compressed_len)).sum();
             let opened_bytes: u64 = blocks.values().map(|(entry, _)| block_usage(entry)).sum();
-            let needed = self.kept_bytes + opened_bytes + FRAMES_AT_ONCE as u64 * self.hunt.room.work_bytes();
+            let needed =
+                self.kept_bytes + opened_bytes + FRAMES_AT_ONCE as u64 * self.context.memory.work_bytes();
             if blocks_bytes <= columns_bytes
-                && opened_bytes <= self.hunt.room.turns_bytes() / 4
-                && needed <= self.hunt.room.turns_bytes()
+                && opened_bytes <= self.context.memory.turns_bytes() / 4
+                && needed <= self.context.memory.turns_bytes()
                 && let Some(found) = self.read_blocks(&few, blocks).await?
             {
                 return Ok(found);
@@ -102,12 +103,12 @@ impl Search<'_> {
             let mut leaf = self.leaf.take().unwrap_or_else(|| self.new_leaf());
             self.most_bytes = self.most_bytes.max(leaf.needed_bytes() + OPENED_BYTES);
             let mut held = Some(leaf);
-            self.share.grow_to(self.kept_bytes + self.most_bytes, || held = None).await?;
+            self.permits.grow_to(self.kept_bytes + self.most_bytes, || held = None).await?;
             leaf = held.unwrap_or_else(|| self.new_leaf());
             leaf.fetch().await.map_err(|error| self.failed(ReadError::Parts(error)))?;
             leaf.set_room(self.most_bytes);
             let ask = ask.clone();
-            let asked = self.hunt.room.run(move || {
+            let asked = self.context.memory.run(move || {
                 let answer = ask(&mut leaf);
                 (leaf, answer)
             });
@@ -128,12 +129,12 @@ impl Search<'_> {
     }
 
     /// Offsets and times of all matches from the index's columns.
-    async fn read_columns(&mut self) -> Result<Tally, SearchError> {
-        let bounds = self.hunt.bounds();
-        let (empty, owner) = (self.hunt.blank(), self.task.owner.clone());
-        let ended = self.hunt.ended.clone();
+    async fn read_columns(&mut self) -> Result<HitCollector, SearchError> {
+        let bounds = self.context.bounds();
+        let (empty, owner) = (self.context.empty_collector(), self.task.owner.clone());
+        let ended = self.context.ended.clone();
         let found = self.ask(move |leaf| {
-            let (mut found, mut hits) = (empty.tally(), 0_u32);
+            let (mut found, mut hits) = (empty.hit_collector(), 0_u32);
             let step = leaf.each(&bounds, &mut |hit| {
                 found.add(&owner, &hit);
                 hits += 1;
@@ -152,11 +153,15 @@ impl Search<'_> {
 
     /// Offsets and times of a few matches from their records, which take less to read than the columns of all of them; and who wants the
     /// records finds their blocks read. `None` where a frame takes too much memory to be read.
-    async fn read_blocks(&mut self, few: &[Scored], blocks: Blocks) -> Result<Option<Tally>, SearchError> {
+    async fn read_blocks(
+        &mut self,
+        few: &[Scored],
+        blocks: Blocks,
+    ) -> Result<Option<HitCollector>, SearchError> {
         self.leaf = None;
         let blocks_bytes: u64 = blocks.values().map(|(entry, _)| block_usage(entry)).sum();
-        let work = self.hunt.room.work_bytes();
-        self.share.grow_to(self.kept_bytes + blocks_bytes + FRAMES_AT_ONCE as u64 * work, || {}).await?;
+        let work = self.context.memory.work_bytes();
+        self.permits.grow_to(self.kept_bytes + blocks_bytes + FRAMES_AT_ONCE as u64 * work, || {}).await?;
         let archive = &self.task.archive;
         let opened = blocks.into_values().map(async |(entry, ordinals)| {
             let plain = archive.block(&entry).await?;
@@ -178,7 +183,7 @@ impl Search<'_> {
                 some.into_iter().map(|(ordinal, offset, timestamp_ms)| (ordinal, (offset, timestamp_ms))),
             );
         }
-        let (mut found, bounds) = (self.hunt.empty_tally(), self.hunt.bounds());
+        let (mut found, bounds) = (self.context.empty_tally(), self.context.bounds());
         for (ordinal, score) in few.iter().copied() {
             let record = known.get(&ordinal).copied();
             let (offset, timestamp_ms) =

@@ -215,15 +215,15 @@ async fn searches_that_need_more_than_was_foreseen_wait_for_their_turn() {
     let (store, source) = (store(), fixture("kafka/none.log"));
     // The first batch has 3,960 bytes.
     put_replicas(&store, &source, &source.slice(3_960..)).await;
-    // Room for one search, and not for what the offsets that repeat take beside it in each.
+    // Memory for one search, and not for what the offsets that repeat take beside it in each.
     let searcher = Searcher::new(shelf(&store), 6 << 20, Duration::from_secs(60));
     let searches = (0..40).map(|_| {
         let searcher = searcher.clone();
         tokio::spawn(async move {
             let mut answers = searcher.search(request("orders", "*"), None).await?;
             let mut records = 0;
-            while let Some(piece) = answers.next().await? {
-                records += piece.records.len();
+            while let Some(page) = answers.next().await? {
+                records += page.records.len();
             }
             Ok::<_, SearchError>(records)
         })

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 
-use super::hunt::Hunt;
+use super::context::SearchContext;
 use super::{LISTED_BYTES, SearchError};
 use crate::archive::Archive;
 use crate::ids::{LogId, TopicPartition};
@@ -29,11 +29,15 @@ impl Transactions {
     }
 
     /// The records of a bundle that are not searched.
-    pub async fn left_out(&self, hunt: &Hunt, archive: &Archive) -> Result<Arc<NotCommitted>, SearchError> {
-        if hunt.request.isolation == Isolation::Uncommitted || !archive.may_have_transactions() {
+    pub async fn left_out(
+        &self,
+        context: &SearchContext,
+        archive: &Archive,
+    ) -> Result<Arc<NotCommitted>, SearchError> {
+        if context.request.isolation == Isolation::Uncommitted || !archive.may_have_transactions() {
             return Ok(Arc::default());
         }
-        let left_out = Box::pin(self.not_committed(hunt, archive)).await?;
+        let left_out = Box::pin(self.not_committed(context, archive)).await?;
         if left_out.has_open() {
             self.bundles_with_open.fetch_add(1, Ordering::Relaxed);
         }
@@ -41,39 +45,47 @@ impl Transactions {
     }
 
     /// What is to be marked of the records of these bundles.
-    pub async fn marks(&self, hunt: &Hunt, archives: &HashMap<u32, Archive>) -> Result<Marks, SearchError> {
+    pub async fn marks(
+        &self,
+        context: &SearchContext,
+        archives: &HashMap<u32, Archive>,
+    ) -> Result<Marks, SearchError> {
         let mut marks = Marks::new();
-        if hunt.request.isolation == Isolation::Committed {
+        if context.request.isolation == Isolation::Committed {
             return Ok(marks);
         }
         for (bundle, archive) in archives {
             if archive.may_have_transactions() {
                 // On the heap, so that searches without transactions take no more of their stack.
-                marks.insert(*bundle, Box::pin(self.not_committed(hunt, archive)).await?);
+                marks.insert(*bundle, Box::pin(self.not_committed(context, archive)).await?);
             }
         }
         Ok(marks)
     }
 
-    async fn not_committed(&self, hunt: &Hunt, archive: &Archive) -> Result<NotCommitted, SearchError> {
-        let log = self.log(hunt, archive);
+    async fn not_committed(
+        &self,
+        context: &SearchContext,
+        archive: &Archive,
+    ) -> Result<NotCommitted, SearchError> {
+        let log = self.log(context, archive);
         let listed = log.listed();
-        let room = |bytes| -> BoxFuture<'_, Result<Held, SearchError>> {
-            let mut share = hunt.room.share();
+        let memory = |bytes| -> BoxFuture<'_, Result<Held, SearchError>> {
+            let mut permits = context.memory.permits();
             Box::pin(async move {
-                share.grow_to(bytes, || {}).await?;
-                Ok(Box::new(share) as Held)
+                permits.grow_to(bytes, || {}).await?;
+                Ok(Box::new(permits) as Held)
             })
         };
-        let found = log.not_committed(archive, &room).await?;
+        let found = log.not_committed(archive, &memory).await?;
         let listed = log.listed().saturating_sub(listed) as u64;
-        hunt.keep(listed * LISTED_BYTES)?;
+        context.keep(listed * LISTED_BYTES)?;
         Ok(found)
     }
 
-    fn log(&self, hunt: &Hunt, archive: &Archive) -> Arc<LogTransactions> {
+    fn log(&self, context: &SearchContext, archive: &Archive) -> Arc<LogTransactions> {
         let (partition, log_id) = (archive.partition(), archive.log_id());
-        let new = || LogTransactions::new(hunt.shelf.clone(), hunt.traffic.clone(), partition, log_id);
+        let new = || LogTransactions::new(context.shelf.clone(), context.traffic.clone(), partition, log_id);
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(logs.entry((partition.clone(), log_id.clone())).or_insert_with(|| Arc::new(new())))
     }

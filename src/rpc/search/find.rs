@@ -13,11 +13,11 @@ use crate::metrics;
 use crate::proto::v1;
 use crate::rpc::body::Held;
 use crate::rpc::status;
-use crate::search::{self, Answers, Piece, SearchError, Searcher};
+use crate::search::{self, Answers, Page, SearchError, Searcher};
 use crate::wording;
 
 /// A part of the answer, and the memory that its records take.
-type Message = Held<v1::SearchResponse, Piece>;
+type Message = Held<v1::SearchResponse, Page>;
 
 /// The answer's messages: of about 512 KiB each, or of one record. The last one has the summary. What can be known to fail
 /// before the first of them fails the call.
@@ -28,7 +28,7 @@ pub async fn messages(
 ) -> Result<impl Stream<Item = Result<Message, Status>> + Send + use<>, Status> {
     let began = Instant::now();
     let answers = searcher.search(request, time_max).await.map_err(|error| refused(&error))?;
-    let mut answer = Answer { answers, began, piece: None, records: VecDeque::new() };
+    let mut answer = Answer { answers, began, page: None, records: VecDeque::new() };
     let first = answer.message().await.map_err(|error| refused(&error))?;
     Ok(stream::unfold((Some(answer), first), async |(answer, first)| {
         let mut answer = answer?;
@@ -53,7 +53,7 @@ struct Answer {
     answers: Answers,
     began: Instant,
     /// What the records below take; given back when they are on their way.
-    piece: Option<Piece>,
+    page: Option<Page>,
     records: VecDeque<v1::Record>,
 }
 
@@ -69,9 +69,9 @@ impl Answer {
     /// The next message that has records.
     async fn message(&mut self) -> Result<Option<Message>, SearchError> {
         if self.records.is_empty() {
-            let Some(mut piece) = self.answers.next().await? else { return Ok(None) };
-            self.records.extend(piece.records.drain(..).map(|found| record(&found)));
-            self.piece = Some(piece);
+            let Some(mut page) = self.answers.next().await? else { return Ok(None) };
+            self.records.extend(page.records.drain(..).map(|found| record(&found)));
+            self.page = Some(page);
         }
         let (mut message, mut bytes) = (v1::SearchResponse::default(), 0);
         while bytes < MESSAGE_BYTES
@@ -80,7 +80,7 @@ impl Answer {
             bytes += prost::Message::encoded_len(&record);
             message.records.push(record);
         }
-        let mut memory = if self.records.is_empty() { self.piece.take() } else { None };
+        let mut memory = if self.records.is_empty() { self.page.take() } else { None };
         // What a search takes as long as it lasts has room for one message.
         memory.take_if(|_| bytes <= 2 * MESSAGE_BYTES);
         Ok(Some(Held { message, memory }))

@@ -7,7 +7,7 @@ use crate::index::{Hit, Order};
 
 /// Where a hit stands in the order: the least comes first. Hits of one log, offset and time stand at one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct SortKey {
     score: Reverse<u32>,
     no_time: bool,
     /// Time and offset, ascending or descending.
@@ -33,22 +33,22 @@ pub(super) struct Found {
     pub offset: i64,
     pub timestamp_ms: Option<i64>,
     /// Whether the offset may be found at other places too.
-    pub repeats: bool,
+    pub overlaps: bool,
     pub copies: Vec<Copy>,
 }
 
 /// The best places.
 #[derive(Debug)]
-pub(super) struct Best {
+pub(super) struct TopHits {
     order: Order,
     limit: usize,
-    places: BTreeMap<Place, Found>,
+    places: BTreeMap<SortKey, Found>,
     /// By score, where offsets repeat: where a hit stands already, since its copy may score differently.
-    scored: HashMap<(u32, i64, Option<i64>), Place>,
+    scored: HashMap<(u32, i64, Option<i64>), SortKey>,
     copies: usize,
 }
 
-impl Place {
+impl SortKey {
     pub fn new(order: Order, log: u32, hit: &Hit) -> Self {
         let time = ascending(hit.timestamp_ms.unwrap_or(i64::MIN));
         let (time, offset) = match order {
@@ -68,19 +68,19 @@ fn ascending(number: i64) -> u64 {
     (number as u64) ^ (1 << 63)
 }
 
-impl Best {
+impl TopHits {
     pub fn new(order: Order, limit: usize) -> Self {
         Self { order, limit, places: BTreeMap::new(), scored: HashMap::new(), copies: 0 }
     }
 
     /// The last place that is kept, where no worse one would be.
-    pub fn last(&self) -> Option<&Place> {
+    pub fn last(&self) -> Option<&SortKey> {
         let full = self.places.len() >= self.limit;
         self.places.last_key_value().filter(|_| full).map(|(place, _)| place)
     }
 
     /// Whether a place would be kept.
-    pub fn keeps(&self, place: &Place) -> bool {
+    pub fn keeps(&self, place: &SortKey) -> bool {
         self.limit > 0 && self.last().is_none_or(|last| place <= last)
     }
 
@@ -95,14 +95,14 @@ impl Best {
     }
 
     /// Keeps a hit, if it is among the best.
-    pub fn offer(&mut self, log: u32, bundle: u32, repeats: bool, hit: &Hit) {
-        let place = Place::new(self.order, log, hit);
+    pub fn offer(&mut self, log: u32, bundle: u32, overlaps: bool, hit: &Hit) {
+        let place = SortKey::new(self.order, log, hit);
         if !self.keeps(&place) {
             return;
         }
         let copy = Copy { bundle, ordinal: hit.ordinal, score: hit.score };
         let (offset, timestamp_ms) = (hit.offset, hit.timestamp_ms);
-        self.put(place, Found { log, offset, timestamp_ms, repeats, copies: vec![copy] });
+        self.put(place, Found { log, offset, timestamp_ms, overlaps, copies: vec![copy] });
     }
 
     /// Takes in what others found.
@@ -115,7 +115,7 @@ impl Best {
         }
     }
 
-    fn put(&mut self, place: Place, mut found: Found) {
+    fn put(&mut self, place: SortKey, mut found: Found) {
         self.copies += found.copies.len();
         let place = self.common_place(place, &mut found);
         match self.places.get_mut(&place) {
@@ -133,19 +133,19 @@ impl Best {
     }
 
     /// By score, copies of a record stand where the best of them does.
-    fn common_place(&mut self, place: Place, found: &mut Found) -> Place {
-        if self.order != Order::ByScore || !found.repeats {
+    fn common_place(&mut self, place: SortKey, found: &mut Found) -> SortKey {
+        if self.order != Order::ByScore || !found.overlaps {
             return place;
         }
         let name = (found.log, found.offset, found.timestamp_ms);
-        let best = self.scored.get(&name).map_or(place, |before| place.min(*before));
-        if let Some(before) = self.scored.insert(name, best)
-            && before != best
+        let top_hits = self.scored.get(&name).map_or(place, |before| place.min(*before));
+        if let Some(before) = self.scored.insert(name, top_hits)
+            && before != top_hits
             && let Some(mut copies) = self.places.remove(&before)
         {
             found.copies.append(&mut copies.copies);
         }
-        best
+        top_hits
     }
 
     /// All that is kept, the first first.
@@ -163,9 +163,9 @@ mod tests {
     }
 
     fn offsets(order: Order, limit: usize, hits: &[Hit]) -> Vec<i64> {
-        let mut best = Best::new(order, limit);
-        hits.iter().for_each(|hit| best.offer(0, 0, true, hit));
-        best.into_found().map(|found| found.offset).collect()
+        let mut top_hits = TopHits::new(order, limit);
+        hits.iter().for_each(|hit| top_hits.offer(0, 0, true, hit));
+        top_hits.into_found().map(|found| found.offset).collect()
     }
 
     #[test]
@@ -191,14 +191,15 @@ mod tests {
     #[test]
     fn copies_share_a_place_however_they_score_and_take_none_from_others() {
         for order in [Order::NewestFirst, Order::ByScore] {
-            let mut best = Best::new(order, 2);
+            let mut top_hits = TopHits::new(order, 2);
             for (bundle, score) in [(0, 1.0), (1, 3.0), (2, 2.0)] {
-                best.offer(0, bundle, true, &hit(7, 50, Some(5), score));
+                top_hits.offer(0, bundle, true, &hit(7, 50, Some(5), score));
             }
-            best.offer(0, 0, true, &hit(8, 40, Some(4), 0.5));
-            best.offer(0, 0, true, &hit(9, 30, Some(3), 0.1));
-            assert_eq!(best.extra_copies(), 2);
-            let found: Vec<_> = best.into_found().map(|found| (found.offset, found.copies.len())).collect();
+            top_hits.offer(0, 0, true, &hit(8, 40, Some(4), 0.5));
+            top_hits.offer(0, 0, true, &hit(9, 30, Some(3), 0.1));
+            assert_eq!(top_hits.extra_copies(), 2);
+            let found: Vec<_> =
+                top_hits.into_found().map(|found| (found.offset, found.copies.len())).collect();
             assert_eq!(found, [(50, 3), (40, 1)], "{order:?}");
         }
     }

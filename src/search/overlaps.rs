@@ -7,14 +7,14 @@ use crate::store::Listed;
 
 /// The offsets of a bundle that others may hold too.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Repeats {
+pub(super) enum Overlaps {
     /// Any of them: the bundle itself has some more than once.
     All,
     /// Those in these ranges, which ascend.
     Within(Arc<[OffsetRange]>),
 }
 
-impl Repeats {
+impl Overlaps {
     pub fn contain(&self, offset: i64) -> bool {
         match self {
             Self::All => true,
@@ -41,14 +41,14 @@ impl Repeats {
 /// cover.
 pub(super) fn of_logs(bundles: &[Listed]) -> (Vec<u32>, Vec<Arc<[OffsetRange]>>) {
     let mut logs = Vec::with_capacity(bundles.len());
-    let mut repeats = Vec::new();
+    let mut overlaps = Vec::new();
     let same_log =
         |a: &Listed, b: &Listed| (a.key.partition(), a.key.log_id()) == (b.key.partition(), b.key.log_id());
     for log in bundles.chunk_by(same_log) {
-        logs.resize(logs.len() + log.len(), repeats.len() as u32);
-        repeats.push(covered_twice(log.iter().map(|listed| listed.key.range()).collect()));
+        logs.resize(logs.len() + log.len(), overlaps.len() as u32);
+        overlaps.push(covered_twice(log.iter().map(|listed| listed.key.range()).collect()));
     }
-    (logs, repeats)
+    (logs, overlaps)
 }
 
 fn covered_twice(mut ranges: Vec<OffsetRange>) -> Arc<[OffsetRange]> {
@@ -92,14 +92,14 @@ mod tests {
 
     #[test]
     fn an_offset_is_looked_up_among_them() {
-        let repeats = Repeats::Within(ranges(&[(10, 19), (30, 39)]).into());
-        let found: Vec<i64> = (0..50).filter(|offset| repeats.contain(*offset)).collect();
+        let overlaps = Overlaps::Within(ranges(&[(10, 19), (30, 39)]).into());
+        let found: Vec<i64> = (0..50).filter(|offset| overlaps.contain(*offset)).collect();
         assert_eq!(found, (10..20).chain(30..40).collect::<Vec<_>>());
         for (first, last, any) in
             [(0, 9, false), (0, 10, true), (20, 29, false), (39, 50, true), (40, 50, false)]
         {
-            assert_eq!(repeats.any_in(OffsetRange::new(first, last).expect("a range")), any);
+            assert_eq!(overlaps.any_in(OffsetRange::new(first, last).expect("a range")), any);
         }
-        assert!(Repeats::All.contain(-5));
+        assert!(Overlaps::All.contain(-5));
     }
 }

@@ -16,7 +16,7 @@ use crate::ids::Claimant;
 use crate::spans;
 
 /// How much of the memory is for what lasts: the rest is for turns.
-const LASTING_SHARE: f64 = 0.375;
+const RESERVED_PART: f64 = 0.375;
 
 /// What reading a block's frames takes, in bytes: more than most frames need, and a small part of the memory.
 const WORK_BYTES_MIN: u64 = 64 << 10;
@@ -24,20 +24,20 @@ const WORK_BYTES_MAX: u64 = 6 << 20;
 
 /// Memory and threads; clones share them.
 #[derive(Clone, Debug)]
-pub(super) struct Room {
+pub(super) struct SearchMemory {
     budget: Budget,
     threads: Arc<Semaphore>,
     alone: Arc<Semaphore>,
     claimant: Claimant,
 }
 
-impl Room {
+impl SearchMemory {
     pub fn new(memory_bytes: u64) -> Self {
-        let lasting_bytes = (memory_bytes as f64 * LASTING_SHARE) as u64;
-        let turns_bytes = memory_bytes - lasting_bytes;
+        let reservable_bytes = (memory_bytes as f64 * RESERVED_PART) as u64;
+        let turns_bytes = memory_bytes - reservable_bytes;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            budget: Budget::with_turns(lasting_bytes, turns_bytes),
+            budget: Budget::with_turns(reservable_bytes, turns_bytes),
             threads: Arc::new(Semaphore::new(threads)),
             alone: Arc::new(Semaphore::new(1)),
             claimant: Claimant::default(),
@@ -55,7 +55,7 @@ impl Room {
     }
 
     /// What there is for what lasts, in bytes.
-    pub fn lasting_bytes(&self) -> u64 {
+    pub fn reservable_bytes(&self) -> u64 {
         self.budget.usage().total_bytes
     }
 
@@ -85,8 +85,8 @@ impl Room {
     }
 
     /// A share of what is there for a while; none of it yet.
-    pub fn share(&self) -> Share {
-        Share { room: self.clone(), turns: Vec::new(), bytes: 0 }
+    pub fn permits(&self) -> Permits {
+        Permits { memory: self.clone(), turns: Vec::new(), bytes: 0 }
     }
 
     /// Runs work that takes its time, on as many threads as there are cores. Its thread is free again when the work ends, also where
@@ -108,39 +108,39 @@ impl Room {
 
 /// What a piece of work may take for a while.
 #[derive(Debug)]
-pub(super) struct Share {
-    room: Room,
+pub(super) struct Permits {
+    memory: SearchMemory,
     turns: Vec<Turn>,
     bytes: u64,
 }
 
-impl Share {
+impl Permits {
     /// So many bytes from now on. Where they are not there at once, all is dropped and given back before it is waited for more: nobody
     /// waits with a share in hand.
     pub async fn grow_to(&mut self, bytes: u64, drop_all: impl FnOnce()) -> Result<(), SearchError> {
         let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else {
             return Ok(());
         };
-        if bytes > self.room.turns_bytes() {
+        if bytes > self.memory.turns_bytes() {
             return Err(SearchError::TooLarge {
                 needed_bytes: bytes,
-                there_are_bytes: self.room.turns_bytes(),
+                there_are_bytes: self.memory.turns_bytes(),
             });
         }
-        if let Some(turn) = self.room.budget.turn_now(more) {
+        if let Some(turn) = self.memory.budget.turn_now(more) {
             self.turns.push(turn);
             self.bytes = bytes;
             return Ok(());
         }
         drop_all();
         self.turns.clear();
-        self.turns.push(self.room.budget.turn(bytes).await);
+        self.turns.push(self.memory.budget.turn(bytes).await);
         self.bytes = bytes;
         Ok(())
     }
 }
 
-impl Share {
+impl Permits {
     /// Gives back what is more than so many bytes.
     pub fn shrink_to(&mut self, bytes: u64) {
         if bytes < self.bytes {

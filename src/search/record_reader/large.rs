@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Piece, Taking};
+use super::{Page, RecordReader};
 use crate::archive::{Archive, Omitted, Picked, Purse, StoredRecord, WorkBounds, block_usage};
 use crate::bundle::BlockEntry;
-use crate::search::best::{Copy, Found as Candidate};
-use crate::search::room::Share;
+use crate::search::memory::Permits;
+use crate::search::top_hits::{Copy, Found as Candidate};
 use crate::search::{SearchError, block_of};
 
 /// Records are there twice: beside the frame that they are read from, and where they are answered, their headers beside the message or the rest of
@@ -20,17 +20,17 @@ const WINDOW_PART: u64 = 8;
 /// What codecs hold beside.
 const SLACK_BYTES: u64 = 512 << 10;
 
-impl Taking {
+impl RecordReader {
     /// The first of the candidates that are left, by itself.
-    pub(super) async fn large_piece(&mut self) -> Result<Piece, SearchError> {
-        let mut share = self.hunt.room.share();
+    pub(super) async fn large_page(&mut self) -> Result<Page, SearchError> {
+        let mut permits = self.context.memory.permits();
         let Some(mut candidate) = self.left.pop_front() else {
-            return Ok(Piece { records: Vec::new(), _share: share });
+            return Ok(Page { records: Vec::new(), _share: permits });
         };
         if candidate.copies.len() > 1 {
             // Copies are read one after another, and then told from one another by their fingerprints.
             let others = candidate.copies.split_off(1);
-            candidate.repeats = true;
+            candidate.overlaps = true;
             self.large.extend(others.iter().map(|copy| ((copy.bundle, copy.ordinal), None)));
             for copy in others.into_iter().rev() {
                 self.left.push_front(Candidate { copies: vec![copy], ..candidate.clone() });
@@ -40,15 +40,15 @@ impl Taking {
         for copy in &candidate.copies {
             self.open(copy, &mut archives).await?;
         }
-        let marks = self.hunt.transactions.marks(&self.hunt, &archives).await?;
+        let marks = self.context.transactions.marks(&self.context, &archives).await?;
         let mut picked = HashMap::new();
         for copy in &candidate.copies {
             self.large.remove(&(copy.bundle, copy.ordinal));
-            let record = self.large(&archives[&copy.bundle], &candidate, copy, &mut share).await?;
+            let record = self.large(&archives[&copy.bundle], &candidate, copy, &mut permits).await?;
             picked.insert((copy.bundle, copy.ordinal), Picked::Record(record));
         }
         let records = self.answer(&[candidate], &archives, &marks, picked, 1)?;
-        Ok(Piece { records, _share: share })
+        Ok(Page { records, _share: permits })
     }
 
     /// Takes all memory that there is for a while, until the record is read.
@@ -57,14 +57,14 @@ impl Taking {
         archive: &Archive,
         candidate: &Candidate,
         copy: &Copy,
-        share: &mut Share,
+        permits: &mut Permits,
     ) -> Result<StoredRecord, SearchError> {
         let entry = block_of(archive, copy.ordinal)?;
-        let there_are = self.hunt.room.turns_bytes();
+        let there_are = self.context.memory.turns_bytes();
         let Some(beside) = there_are.checked_sub(block_usage(entry) + SLACK_BYTES) else {
             return Ok(outline_of(candidate, entry));
         };
-        share.grow_to(there_are, || {}).await?;
+        permits.grow_to(there_are, || {}).await?;
         let plain = archive.block(entry).await?;
         // A frame that opens to half of it is decoded at once, and kept for the record that is most of it. Of a larger one the record is copied.
         let window = beside / WINDOW_PART;
@@ -77,7 +77,7 @@ impl Taking {
             Some((_, Picked::Record(record))) => record,
             _ => outline_of(candidate, entry),
         };
-        share.shrink_to(COPIES * record.mem_usage() as u64);
+        permits.shrink_to(COPIES * record.mem_usage() as u64);
         Ok(record)
     }
 }

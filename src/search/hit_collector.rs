@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
-use super::best::{Best, Copy, Found, Place};
-use super::repeats::Repeats;
+use super::overlaps::Overlaps;
+use super::top_hits::{Copy, Found, SortKey, TopHits};
 use super::{BUCKETS_MAX, SearchError};
 use crate::index::{Hit, Order};
 use crate::transactions::NotCommitted;
 
 /// Counts matches, and keeps the best.
 #[derive(Debug)]
-pub(super) struct Tally {
-    pub best: Best,
+pub(super) struct HitCollector {
+    pub top_hits: TopHits,
     bucket_ms: Option<NonZeroU64>,
     /// Of offsets that only one bundle holds.
     matched: u64,
@@ -29,7 +29,7 @@ pub(super) struct Tally {
 pub(super) struct Owner {
     pub log: u32,
     pub bundle: u32,
-    pub repeats: Repeats,
+    pub overlaps: Overlaps,
     /// What is neither counted nor answered, since its transaction was not committed.
     pub left_out: Arc<NotCommitted>,
 }
@@ -42,10 +42,10 @@ pub(super) struct Counts {
     pub buckets: Vec<(i64, u64)>,
 }
 
-impl Tally {
+impl HitCollector {
     pub fn new(order: Order, limit: usize, bucket_ms: Option<NonZeroU64>) -> Self {
         Self {
-            best: Best::new(order, limit),
+            top_hits: TopHits::new(order, limit),
             bucket_ms,
             matched: 0,
             buckets: BTreeMap::new(),
@@ -63,8 +63,8 @@ impl Tally {
             return;
         }
         let bucket = self.bucket_ms.zip(hit.timestamp_ms).map(|(width, time)| bucket(width, time));
-        let repeats = owner.repeats.contain(hit.offset);
-        if repeats {
+        let overlaps = owner.overlaps.contain(hit.offset);
+        if overlaps {
             let log = self.repeated.entry(owner.log).or_default();
             // Offsets are not negative, but those of a hostile segment: as bits they are numbers like others.
             log.entry(bucket).or_default().insert(hit.offset as u64);
@@ -74,7 +74,7 @@ impl Tally {
                 *self.buckets.entry(bucket).or_default() += 1;
             }
         }
-        self.best.offer(owner.log, owner.bundle, repeats, hit);
+        self.top_hits.offer(owner.log, owner.bundle, overlaps, hit);
     }
 
     /// Takes in what others found. An offset that both found counts once.
@@ -89,12 +89,12 @@ impl Tally {
                 *log.entry(bucket).or_default() |= offsets;
             }
         }
-        self.best.merge(other.best);
+        self.top_hits.merge(other.top_hits);
     }
 
     /// Whether a place could be among those that are answered.
-    pub fn may_keep(&self, place: &Place) -> bool {
-        self.best.keeps(place)
+    pub fn may_keep(&self, place: &SortKey) -> bool {
+        self.top_hits.keeps(place)
     }
 
     /// There is an end to buckets.
@@ -110,7 +110,7 @@ impl Tally {
     pub fn extra_bytes(&self) -> u64 {
         let offsets = self.repeated.values().flatten();
         let offsets: u64 = offsets.map(|(_, offsets)| offsets.serialized_size() as u64 + 128).sum();
-        offsets + self.best.extra_copies() as u64 * size_of::<Copy>() as u64
+        offsets + self.top_hits.extra_copies() as u64 * size_of::<Copy>() as u64
     }
 
     /// The numbers, and the best. Where bundles hold different records for an offset, at different times, it counts in the earliest bucket.
@@ -137,7 +137,7 @@ impl Tally {
         if counts.buckets.len() > BUCKETS_MAX {
             return Err(SearchError::TooManyBuckets);
         }
-        Ok((counts, self.best.into_found().collect()))
+        Ok((counts, self.top_hits.into_found().collect()))
     }
 }
 
@@ -153,8 +153,8 @@ fn bucket(width: NonZeroU64, time_ms: i64) -> i64 {
 mod tests {
     use super::*;
 
-    fn owner(log: u32, bundle: u32, repeats: Repeats) -> Owner {
-        Owner { log, bundle, repeats, left_out: Arc::default() }
+    fn owner(log: u32, bundle: u32, overlaps: Overlaps) -> Owner {
+        Owner { log, bundle, overlaps, left_out: Arc::default() }
     }
 
     fn hit(offset: i64, timestamp_ms: Option<i64>) -> Hit {
@@ -163,24 +163,24 @@ mod tests {
 
     #[test]
     fn an_offset_of_a_log_counts_once_and_in_the_earliest_bucket() {
-        let mut tallies = [0, 1].map(|_| Tally::new(Order::NewestFirst, 2, NonZeroU64::new(10)));
-        let alone = Repeats::Within([].into());
-        for (tally, bundle, log, repeats, hits) in [
-            (0, 0, 0, Repeats::All, &[(1, Some(5)), (2, Some(25)), (3, None), (1, Some(5))][..]),
-            (1, 1, 0, Repeats::All, &[(1, Some(5)), (2, Some(15)), (3, Some(31)), (4, None)]),
-            (1, 2, 1, Repeats::All, &[(1, Some(-1))]),
+        let mut tallies = [0, 1].map(|_| HitCollector::new(Order::NewestFirst, 2, NonZeroU64::new(10)));
+        let alone = Overlaps::Within([].into());
+        for (hit_collector, bundle, log, overlaps, hits) in [
+            (0, 0, 0, Overlaps::All, &[(1, Some(5)), (2, Some(25)), (3, None), (1, Some(5))][..]),
+            (1, 1, 0, Overlaps::All, &[(1, Some(5)), (2, Some(15)), (3, Some(31)), (4, None)]),
+            (1, 2, 1, Overlaps::All, &[(1, Some(-1))]),
             (0, 3, 2, alone, &[(1, Some(5)), (1, Some(7))]),
         ] {
-            let owner = owner(log, bundle, repeats);
-            hits.iter().for_each(|(offset, time)| tallies[tally].add(&owner, &hit(*offset, *time)));
+            let owner = owner(log, bundle, overlaps);
+            hits.iter().for_each(|(offset, time)| tallies[hit_collector].add(&owner, &hit(*offset, *time)));
         }
         let [mut one, other] = tallies;
         one.merge(other);
         one.count(100);
-        let (counts, best) = one.finish().expect("few buckets");
+        let (counts, top_hits) = one.finish().expect("few buckets");
         assert_eq!(counts, Counts { matched: 107, buckets: vec![(-10, 1), (0, 3), (10, 1), (30, 1)] });
         assert_eq!(
-            best.iter().map(|found| (found.offset, found.timestamp_ms)).collect::<Vec<_>>(),
+            top_hits.iter().map(|found| (found.offset, found.timestamp_ms)).collect::<Vec<_>>(),
             [(3, Some(31)), (2, Some(25))]
         );
     }
@@ -203,12 +203,12 @@ mod tests {
 
     #[test]
     fn more_buckets_than_are_answered_are_an_error() {
-        for repeats in [Repeats::All, Repeats::Within([].into())] {
-            let mut tally = Tally::new(Order::NewestFirst, 0, NonZeroU64::new(1));
-            let owner = owner(0, 0, repeats);
+        for overlaps in [Overlaps::All, Overlaps::Within([].into())] {
+            let mut hit_collector = HitCollector::new(Order::NewestFirst, 0, NonZeroU64::new(1));
+            let owner = owner(0, 0, overlaps);
             let mut add = |count: usize| {
-                (0..count as i64).for_each(|n| tally.add(&owner, &hit(n, Some(n))));
-                tally.check().is_ok()
+                (0..count as i64).for_each(|n| hit_collector.add(&owner, &hit(n, Some(n))));
+                hit_collector.check().is_ok()
             };
             assert!(add(BUCKETS_MAX));
             assert!(!add(BUCKETS_MAX + 2));

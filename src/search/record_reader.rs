@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::best::{Copy, Found as Candidate};
 use super::bundle::Bundle;
-use super::hunt::Hunt;
-use super::room::Share;
+use super::context::SearchContext;
+use super::memory::Permits;
+use super::top_hits::{Copy, Found as Candidate};
 use super::transactions::Marks;
 use super::{BLOCKS_AT_ONCE, CONFLICTS_MAX, Conflict, FRAMES_AT_ONCE, Found, SearchError, block_of};
 use crate::archive::{Archive, Fault, Picked, Purse, StoredRecord, WorkBounds, block_usage};
@@ -19,26 +19,26 @@ use crate::spans;
 use crate::store::BundleKey;
 
 /// A piece of the answer needs no more blocks than open to so much, in bytes, unless one alone does.
-const PIECE_BLOCKS_BYTES: u64 = 4 << 20;
+const PAGE_BLOCKS_BYTES: u64 = 4 << 20;
 
 /// What the records of a piece take in memory at most, in bytes. One that takes more by itself is a piece of its own.
-const PIECE_RECORDS_BYTES: u64 = 4 << 20;
+const PAGE_RECORDS_BYTES: u64 = 4 << 20;
 
 /// How many places make up a piece at most.
-const PIECE_PLACES: usize = 1_024;
+const PAGE_PLACES: usize = 1_024;
 
 /// A part of an answer, and the memory that it takes for as long as it is there.
 #[derive(Debug)]
-pub struct Piece {
+pub struct Page {
     /// The next records, in order.
     pub records: Vec<Found>,
-    _share: Share,
+    _share: Permits,
 }
 
 /// The candidates that are left, and what has been answered.
 #[derive(Debug)]
-pub(super) struct Taking {
-    hunt: Arc<Hunt>,
+pub(super) struct RecordReader {
+    context: Arc<SearchContext>,
     bundles: Vec<Bundle>,
     left: VecDeque<Candidate>,
     /// Those that are too large for a piece that has others too, and what they need, in bytes, where that is known.
@@ -54,10 +54,10 @@ type Fingerprint = [u8; 16];
 /// The blocks that a piece is read from, by bundle and position; the ordinals wanted of each.
 type Blocks = BTreeMap<(u32, u64), (BlockEntry, Vec<u64>)>;
 
-impl Taking {
-    pub fn new(hunt: Arc<Hunt>, bundles: Vec<Bundle>, found: Vec<Candidate>) -> Self {
+impl RecordReader {
+    pub fn new(context: Arc<SearchContext>, bundles: Vec<Bundle>, found: Vec<Candidate>) -> Self {
         Self {
-            hunt,
+            context,
             bundles,
             left: found.into(),
             large: HashMap::new(),
@@ -67,50 +67,49 @@ impl Taking {
     }
 
     /// The next records; `None` when there are as many as were asked for, or no more.
-    pub async fn next(&mut self) -> Result<Option<Piece>, SearchError> {
+    pub async fn next(&mut self) -> Result<Option<Page>, SearchError> {
         match self.wanted() {
-            Some(_) => spans::stage(spans::take(), self.next_piece()).await,
+            Some(_) => spans::stage(spans::take(), self.next_page()).await,
             None => Ok(None),
         }
     }
 
     /// How many more may be answered; `None` where none are wanted, or left.
     fn wanted(&self) -> Option<usize> {
-        let wanted = self.hunt.request.limit - self.answered;
+        let wanted = self.context.request.limit - self.answered;
         (wanted > 0 && !self.left.is_empty()).then_some(wanted)
     }
 
-    async fn next_piece(&mut self) -> Result<Option<Piece>, SearchError> {
+    async fn next_page(&mut self) -> Result<Option<Page>, SearchError> {
         while let Some(wanted) = self.wanted() {
             let first = self.left.front().and_then(|candidate| candidate.copies.first());
-            let piece = match first.is_some_and(|copy| self.large.contains_key(&(copy.bundle, copy.ordinal)))
-            {
-                true => self.large_piece().await?,
-                false => self.piece_of(wanted).await?,
+            let page = match first.is_some_and(|copy| self.large.contains_key(&(copy.bundle, copy.ordinal))) {
+                true => self.large_page().await?,
+                false => self.page_of(wanted).await?,
             };
-            if !piece.records.is_empty() {
-                return Ok(Some(piece));
+            if !page.records.is_empty() {
+                return Ok(Some(page));
             }
         }
         Ok(None)
     }
 
     /// As many records as go together.
-    async fn piece_of(&mut self, wanted: usize) -> Result<Piece, SearchError> {
-        let (mut candidates, archives, blocks) = self.next_blocks(wanted.min(PIECE_PLACES)).await?;
-        let marks = self.hunt.transactions.marks(&self.hunt, &archives).await?;
-        let mut share = self.hunt.room.share();
-        let (work, records_bytes) = (self.hunt.room.work_bytes(), self.records_bytes());
+    async fn page_of(&mut self, wanted: usize) -> Result<Page, SearchError> {
+        let (mut candidates, archives, blocks) = self.next_blocks(wanted.min(PAGE_PLACES)).await?;
+        let marks = self.context.transactions.marks(&self.context, &archives).await?;
+        let mut permits = self.context.memory.permits();
+        let (work, records_bytes) = (self.context.memory.work_bytes(), self.records_bytes());
         let blocks_bytes: u64 = blocks.values().map(|(entry, _)| block_usage(entry)).sum();
         let needed = blocks_bytes + FRAMES_AT_ONCE as u64 * work + records_bytes;
-        if candidates.len() <= 1 && needed > self.hunt.room.turns_bytes() {
+        if candidates.len() <= 1 && needed > self.context.memory.turns_bytes() {
             self.large.extend(
                 candidates.iter().flat_map(|one| &one.copies).map(|copy| ((copy.bundle, copy.ordinal), None)),
             );
             self.put_back(candidates);
-            return Ok(Piece { records: Vec::new(), _share: share });
+            return Ok(Page { records: Vec::new(), _share: permits });
         }
-        share.grow_to(needed, || {}).await?;
+        permits.grow_to(needed, || {}).await?;
         let compressed_bytes = blocks.values().map(|(entry, _)| u64::from(entry.compressed_len)).sum();
         let picked = read(&archives, blocks, WorkBounds::new(work), records_bytes).await?;
         self.large.extend(picked.iter().filter_map(|(place, picked)| match picked {
@@ -127,9 +126,9 @@ impl Taking {
         self.forget_small(&rest[usize::from(whole == 0).min(rest.len())..], records_bytes);
         self.put_back(rest);
         let records = self.answer(&candidates, &archives, &marks, picked, wanted)?;
-        share.shrink_to(records_bytes);
+        permits.shrink_to(records_bytes);
         spans::took(compressed_bytes, records.len() as u64);
-        Ok(Piece { records, _share: share })
+        Ok(Page { records, _share: permits })
     }
 
     /// What was too large only since others came first is not.
@@ -152,7 +151,7 @@ impl Taking {
 
     /// What the records of a piece may take in memory, in bytes.
     fn records_bytes(&self) -> u64 {
-        PIECE_RECORDS_BYTES.min(self.hunt.room.turns_bytes() / 8)
+        PAGE_RECORDS_BYTES.min(self.context.memory.turns_bytes() / 8)
     }
 
     /// The next candidates, the bundles that hold them, opened, and the blocks in which they are.
@@ -174,7 +173,7 @@ impl Taking {
                 }
             }
             let new_bytes: u64 = new.iter().map(|(_, entry)| u64::from(entry.plain_len)).sum();
-            let blocks_max = PIECE_BLOCKS_BYTES.min(self.hunt.room.turns_bytes() / 8);
+            let blocks_max = PAGE_BLOCKS_BYTES.min(self.context.memory.turns_bytes() / 8);
             if !candidates.is_empty() && blocks_bytes + new_bytes > blocks_max {
                 break;
             }
@@ -201,7 +200,7 @@ impl Taking {
             std::collections::hash_map::Entry::Occupied(opened) => Ok(opened.into_mut()),
             std::collections::hash_map::Entry::Vacant(place) => {
                 let listed = &self.bundles[copy.bundle as usize].listed;
-                Ok(place.insert(self.hunt.shelf.open(listed, &self.hunt.traffic).await?))
+                Ok(place.insert(self.context.shelf.open(listed, &self.context.traffic).await?))
             }
         }
     }
@@ -223,7 +222,7 @@ impl Taking {
                     Some(Picked::Record(record)) if record.offset == candidate.offset => record,
                     _ => return Err(archive.error(Fault::IndexDisagrees { ordinal: copy.ordinal }).into()),
                 };
-                let is_new = !candidate.repeats || self.note(candidate, copy.bundle, &record);
+                let is_new = !candidate.overlaps || self.note(candidate, copy.bundle, &record);
                 if is_new && answered.len() < wanted {
                     answered.push(Found {
                         partition: archive.partition().clone(),

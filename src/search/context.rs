@@ -5,9 +5,9 @@ use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::best::Place;
-use super::room::Room;
-use super::tally::Tally;
+use super::hit_collector::HitCollector;
+use super::memory::SearchMemory;
+use super::top_hits::SortKey;
 use super::transactions::Transactions;
 use super::{Request, SearchError, UNSURE_MAX};
 use crate::archive::{Shelf, TrafficCounter};
@@ -16,50 +16,50 @@ use crate::index::{Bounds, Order};
 
 /// A search.
 #[derive(Debug)]
-pub(super) struct Hunt {
+pub(super) struct SearchContext {
     pub shelf: Shelf,
-    pub room: Room,
+    pub memory: SearchMemory,
     pub request: Request,
     pub traffic: TrafficCounter,
     pub ended: Ended,
     pub phrases_as_words: AtomicBool,
     pub transactions: Transactions,
     unsure: Mutex<BTreeSet<String>>,
-    found: Mutex<Tally>,
-    lasting: Mutex<Lasting>,
+    found: Mutex<HitCollector>,
+    reserved: Mutex<ReservedMemory>,
 }
 
 /// What a search takes as long as it lasts.
 #[derive(Debug)]
-struct Lasting {
+struct ReservedMemory {
     reservation: Reservation,
     /// What of that is for what could not be foreseen, in bytes,
     unforeseen_bytes: u64,
     /// and is taken: by hits at one place and offsets that repeat, beside the room of the limit;
-    repeats_bytes: u64,
+    overlaps_bytes: u64,
     /// and by the query, made for bundles with many paths.
     plans_bytes: u64,
     /// The most that was taken or asked for at once.
     needed_bytes: u64,
 }
 
-/// Room for a plan, given back with this.
+/// Memory for a plan, given back with this.
 #[derive(Debug)]
-pub(super) struct PlanRoom<'a> {
-    hunt: &'a Hunt,
+pub(super) struct PlanMemory<'a> {
+    context: &'a SearchContext,
     bytes: u64,
 }
 
-impl Drop for PlanRoom<'_> {
+impl Drop for PlanMemory<'_> {
     fn drop(&mut self) {
-        self.hunt.lasting().plans_bytes -= self.bytes;
+        self.context.reserved().plans_bytes -= self.bytes;
     }
 }
 
-impl Lasting {
-    /// Sees to it that there is room for all that is taken. Nothing is waited for: see [`Hunt::needed_bytes`].
+impl ReservedMemory {
+    /// Sees to it that there is room for all that is taken. Nothing is waited for: see [`SearchContext::needed_bytes`].
     fn suffice(&mut self) -> Result<(), SearchError> {
-        let taken = self.repeats_bytes + self.plans_bytes;
+        let taken = self.overlaps_bytes + self.plans_bytes;
         self.needed_bytes = self.needed_bytes.max(taken);
         if let Some(more) = taken.checked_sub(self.unforeseen_bytes).filter(|more| *more > 0) {
             // In steps, so that not each leaf asks.
@@ -98,35 +98,35 @@ impl Drop for EndsIt {
 
 /// What a tally is for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Blank {
+pub(super) struct EmptyCollector {
     order: Order,
     limit: usize,
     bucket_ms: Option<NonZeroU64>,
 }
 
-impl Blank {
+impl EmptyCollector {
     pub fn of(request: &Request) -> Self {
         Self { order: request.order, limit: request.limit, bucket_ms: request.bucket_ms }
     }
 
-    pub fn tally(&self) -> Tally {
-        Tally::new(self.order, self.limit, self.bucket_ms)
+    pub fn hit_collector(&self) -> HitCollector {
+        HitCollector::new(self.order, self.limit, self.bucket_ms)
     }
 }
 
-impl Hunt {
-    /// `lasting` is reserved for it, `unforeseen_bytes` of that for what nobody can know before.
+impl SearchContext {
+    /// `reserved` is reserved for it, `unforeseen_bytes` of that for what nobody can know before.
     pub fn new(
         shelf: Shelf,
-        room: Room,
+        memory: SearchMemory,
         request: Request,
-        lasting: Reservation,
+        reserved: Reservation,
         unforeseen_bytes: u64,
     ) -> Self {
-        let found = Blank::of(&request).tally();
+        let found = EmptyCollector::of(&request).hit_collector();
         Self {
             shelf,
-            room,
+            memory,
             request,
             traffic: TrafficCounter::default(),
             ended: Ended::default(),
@@ -134,22 +134,22 @@ impl Hunt {
             transactions: Transactions::default(),
             unsure: Mutex::default(),
             found: Mutex::new(found),
-            lasting: Mutex::new(Lasting {
-                reservation: lasting,
+            reserved: Mutex::new(ReservedMemory {
+                reservation: reserved,
                 unforeseen_bytes,
-                repeats_bytes: 0,
+                overlaps_bytes: 0,
                 plans_bytes: 0,
                 needed_bytes: 0,
             }),
         }
     }
 
-    pub fn blank(&self) -> Blank {
-        Blank::of(&self.request)
+    pub fn empty_collector(&self) -> EmptyCollector {
+        EmptyCollector::of(&self.request)
     }
 
-    pub fn empty_tally(&self) -> Tally {
-        self.blank().tally()
+    pub fn empty_tally(&self) -> HitCollector {
+        self.empty_collector().hit_collector()
     }
 
     /// Whether matches are only counted, and not by time.
@@ -183,27 +183,27 @@ impl Hunt {
     }
 
     /// Whether records from this place on may be among those that are answered.
-    pub fn may_keep(&self, place: &Place) -> bool {
+    pub fn may_keep(&self, place: &SortKey) -> bool {
         self.needs_all() || self.found().may_keep(place)
     }
 
     /// How many more bundles may be needed, if they hold as much as those that were searched.
     pub fn to_go(&self, searched: usize) -> usize {
-        let found = self.found().best.places();
+        let found = self.found().top_hits.places();
         let wanted = self.request.limit.saturating_sub(found);
         wanted.saturating_mul(searched).checked_div(found).map_or(usize::MAX, |more| more + 1)
     }
 
     /// Adds what a leaf found.
-    pub fn take_in(&self, leaf: Tally) -> Result<(), SearchError> {
+    pub fn take_in(&self, leaf: HitCollector) -> Result<(), SearchError> {
         let mut found = self.found();
         found.merge(leaf);
         found.check()?;
-        let repeats_bytes = found.extra_bytes();
+        let overlaps_bytes = found.extra_bytes();
         drop(found);
-        let mut lasting = self.lasting();
-        lasting.repeats_bytes = lasting.repeats_bytes.max(repeats_bytes);
-        lasting.suffice()
+        let mut reserved = self.reserved();
+        reserved.overlaps_bytes = reserved.overlaps_bytes.max(overlaps_bytes);
+        reserved.suffice()
     }
 
     /// A bundle's index cannot tell for sure what matches.
@@ -220,36 +220,36 @@ impl Hunt {
     }
 
     /// Takes room for a plan.
-    pub fn hold_plan(&self, bytes: u64) -> Result<PlanRoom<'_>, SearchError> {
-        self.lasting().plans_bytes += bytes;
-        let held = PlanRoom { hunt: self, bytes };
-        self.lasting().suffice()?;
+    pub fn hold_plan(&self, bytes: u64) -> Result<PlanMemory<'_>, SearchError> {
+        self.reserved().plans_bytes += bytes;
+        let held = PlanMemory { context: self, bytes };
+        self.reserved().suffice()?;
         Ok(held)
     }
 
     /// Takes room for something that stays as long as the search does.
     pub fn keep(&self, bytes: u64) -> Result<(), SearchError> {
-        let mut lasting = self.lasting();
-        lasting.plans_bytes += bytes;
-        lasting.suffice()
+        let mut reserved = self.reserved();
+        reserved.plans_bytes += bytes;
+        reserved.suffice()
     }
 
     /// The most that was needed at once and could not be foreseen. A search that lacks room for it ends, and begins again with so much reserved:
     /// whoever holds room waits for none.
     pub fn needed_bytes(&self) -> u64 {
-        self.lasting().needed_bytes
+        self.reserved().needed_bytes
     }
 
-    fn lasting(&self) -> MutexGuard<'_, Lasting> {
-        self.lasting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reserved(&self) -> MutexGuard<'_, ReservedMemory> {
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was found; nothing is, afterwards.
-    pub fn take_found(&self) -> Tally {
+    pub fn take_found(&self) -> HitCollector {
         std::mem::replace(&mut *self.found(), self.empty_tally())
     }
 
-    fn found(&self) -> MutexGuard<'_, Tally> {
+    fn found(&self) -> MutexGuard<'_, HitCollector> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,8 +6,8 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
 use super::SearchError;
-use super::best::Place;
-use super::repeats::Repeats;
+use super::overlaps::Overlaps;
+use super::top_hits::SortKey;
 use crate::bundle::BlockEntry;
 use crate::ids::OffsetRange;
 use crate::index::{Hit, LeafFacts, Order};
@@ -17,13 +17,13 @@ use crate::transactions::NotCommitted;
 
 /// What is known of some records before they are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
+pub(super) struct RecordRanges {
     offsets: Option<OffsetRange>,
     /// The least and the greatest time; `None`: nothing is known of them.
     times_ms: Option<(i64, i64)>,
 }
 
-impl Span {
+impl RecordRanges {
     pub fn of_key(key: &BundleKey) -> Self {
         Self { offsets: Some(key.range()), times_ms: key.times_ms() }
     }
@@ -52,8 +52,8 @@ impl Span {
     }
 
     /// Whether any of the records may be found elsewhere too.
-    pub fn repeats(&self, repeats: &Repeats) -> bool {
-        self.offsets.is_none_or(|offsets| repeats.any_in(offsets))
+    pub fn overlaps(&self, overlaps: &Overlaps) -> bool {
+        self.offsets.is_none_or(|offsets| overlaps.any_in(offsets))
     }
 
     /// Whether some of the records may be left out.
@@ -62,7 +62,7 @@ impl Span {
     }
 
     /// No record of these can stand before this place: for an order by time.
-    pub fn first_place(&self, order: Order, log: u32) -> Place {
+    pub fn first_place(&self, order: Order, log: u32) -> SortKey {
         let hit = |time: Option<i64>, offset: Option<i64>, unknown: i64| Hit {
             ordinal: 0,
             offset: offset.unwrap_or(unknown),
@@ -77,14 +77,14 @@ impl Span {
                 hit(self.times_ms.map(|times| times.1), self.offsets.map(|range| range.last()), i64::MAX)
             }
         };
-        Place::new(order, log, &hit)
+        SortKey::new(order, log, &hit)
     }
 }
 
 /// Works through items, which come in the order of what they promise, as long as the next one is `worth` it; returns how many were left.
 /// Several are worked on at a time: one at first, unless `all` of them have to be, and up to twice as many each time that one has been
 /// done and was not enough, but no more than are likely `to_go` after so many.
-pub(super) async fn work_through<T, F: Future<Output = Result<(), SearchError>>>(
+pub(super) async fn schedule<T, F: Future<Output = Result<(), SearchError>>>(
     items: Vec<T>,
     at_once_max: usize,
     all: bool,
@@ -123,11 +123,11 @@ mod tests {
             begun.set(begun.get() + 1);
             async { Ok(()) }
         };
-        let left = work_through((0..100).collect(), 8, false, |item| *item < 1, |_| 9, work).await;
+        let left = schedule((0..100).collect(), 8, false, |item| *item < 1, |_| 9, work).await;
         assert_eq!((left.expect("no error"), begun.take()), (99, 1));
-        let left = work_through((0..100).collect(), 8, false, |item| *item < 40, |_| 9, work).await;
+        let left = schedule((0..100).collect(), 8, false, |item| *item < 40, |_| 9, work).await;
         assert_eq!((left.expect("no error"), begun.take()), (60, 40));
-        let left = work_through((0..100).collect(), 8, true, |_| false, |_| 1, work).await;
+        let left = schedule((0..100).collect(), 8, true, |_| false, |_| 1, work).await;
         assert_eq!((left.expect("no error"), begun.take()), (0, 100));
     }
 
@@ -143,7 +143,7 @@ mod tests {
             running.set(running.get() - 1);
             Ok(())
         };
-        let left = work_through((0..20).collect(), 4, false, |_| true, |_| 9, work).await;
+        let left = schedule((0..20).collect(), 4, false, |_| true, |_| 9, work).await;
         assert_eq!(left.expect("no error"), 0);
         let seen = most.take();
         assert_eq!((seen[0], seen.iter().max()), (1, Some(&4)));
@@ -151,8 +151,8 @@ mod tests {
 
     #[test]
     fn a_span_without_times_may_hold_all_and_promises_most() {
-        let unknown = Span { offsets: OffsetRange::new(5, 9), times_ms: None };
-        let known = Span { offsets: OffsetRange::new(5, 9), times_ms: Some((10, 20)) };
+        let unknown = RecordRanges { offsets: OffsetRange::new(5, 9), times_ms: None };
+        let known = RecordRanges { offsets: OffsetRange::new(5, 9), times_ms: Some((10, 20)) };
         let filter = |from, to| Filter { min_timestamp_ms: from, max_timestamp_ms: to, ..Filter::default() };
         for (from, to, holds) in
             [(Some(20), None, true), (Some(21), None, false), (None, Some(10), true), (None, Some(9), false)]
