@@ -21,7 +21,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sha2::{Digest, Sha256};
 use wal_indexer::agent::{Agent, Checkpoint, Settings, Slots};
-use wal_indexer::client::{Client, Patience, Receipt, Security};
+use wal_indexer::client::{Client, Receipt, Security, Timeouts};
 use wal_indexer::generate::kafka::BatchHead;
 use wal_indexer::generate::logs::Logs;
 use wal_indexer::generate::{Codec, chronik};
@@ -431,7 +431,7 @@ impl SealedSegments for Offered {
 pub async fn run(root: &Path, endpoint: &str, seed: u64) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(root)?;
     let broker = Broker::recover(root)?;
-    let client = Client::start(vec![endpoint.parse()?], Security::default(), Patience::default()).await?;
+    let client = Client::start(vec![endpoint.parse()?], Security::default(), Timeouts::default()).await?;
     let checkpoint = Checkpoint::open(root, "agent").await?;
     let settings = Settings {
         interval: Duration::from_millis(100),

@@ -18,9 +18,9 @@ use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use wal_indexer::agent::{Agent, Checkpoint, Settings, Slots};
-use wal_indexer::archive::Shelf;
+use wal_indexer::archive::BundleCache;
 use wal_indexer::budget::Budget;
-use wal_indexer::client::{Client, Patience, Receipt, Security};
+use wal_indexer::client::{Client, Receipt, Security, Timeouts};
 use wal_indexer::cpu::Cpu;
 use wal_indexer::generate::{Size, Spec, generate};
 use wal_indexer::ids::{LogId, SegmentFormat, TopicPartition};
@@ -163,7 +163,7 @@ async fn embed(home: &Path) -> Result<(), Box<dyn Error>> {
         None => start_worker(&store).await?,
     };
 
-    let client = Client::start(vec![endpoint.parse()?], Security::default(), Patience::default()).await?;
+    let client = Client::start(vec![endpoint.parse()?], Security::default(), Timeouts::default()).await?;
     let checkpoint = Checkpoint::open(home, "orders").await?;
     let settings = Settings {
         interval: Duration::from_millis(200),
@@ -199,8 +199,8 @@ async fn start_worker(store: &Path) -> Result<String, Box<dyn Error>> {
     let store = Store::open(&url)?;
     store.probe().await?;
     println!("bundles go to {url}{}", KeyPrefix::topic("orders").as_str());
-    let shelf = Shelf::new(store.clone(), 64 << 20);
-    let searcher = Searcher::new(shelf, search::MEMORY_BYTES_DEFAULT, search::TIME_MAX_DEFAULT);
+    let bundle_cache = BundleCache::new(store.clone(), 64 << 20);
+    let searcher = Searcher::new(bundle_cache, search::MEMORY_BYTES_DEFAULT, search::TIME_MAX_DEFAULT);
     let role = server::IndexRole {
         ingest: Ingest {
             store,
@@ -208,7 +208,7 @@ async fn start_worker(store: &Path) -> Result<String, Box<dyn Error>> {
             budget: Budget::new(512 << 20),
             settings: Arc::default(),
             stats: Stats::default(),
-            patience: ingest::Patience::default(),
+            timeouts: ingest::Timeouts::default(),
         },
         sources: SourceRoots::default(),
         worker_id: "embedded".to_owned(),

@@ -83,7 +83,7 @@ pub trait Payload: Send + Sync {
 
 /// How long a client waits for what.
 #[derive(Clone, Debug)]
-pub struct Patience {
+pub struct Timeouts {
     /// For one worker's answer to a segment, beside [`Self::BYTES_PER_SECOND`].
     pub attempt: Duration,
     /// For any worker's receipt, all attempts and waits together; then the segment is left for another time.
@@ -92,12 +92,12 @@ pub struct Patience {
     pub resolve_every: Duration,
 }
 
-impl Patience {
+impl Timeouts {
     /// The slowest line on which a segment still goes through: each attempt gets so much more time.
     pub const BYTES_PER_SECOND: u64 = 1 << 20;
 }
 
-impl Default for Patience {
+impl Default for Timeouts {
     fn default() -> Self {
         Self {
             attempt: Duration::from_secs(120),
@@ -118,7 +118,7 @@ pub struct Client {
 struct Workers {
     pool: Arc<Pool>,
     token: Option<Arc<Token>>,
-    patience: Patience,
+    timeouts: Timeouts,
     /// Look up names; they end with this.
     _watches: JoinSet<()>,
 }
@@ -132,9 +132,9 @@ impl Client {
     pub async fn start(
         endpoints: Vec<Endpoint>,
         security: Security,
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> Result<Self, EndpointError> {
-        Self::start_with(endpoints, security, patience, Arc::new(Names)).await
+        Self::start_with(endpoints, security, timeouts, Arc::new(Names)).await
     }
 
     /// As [`start`](Self::start), with names looked up by `resolver`.
@@ -144,7 +144,7 @@ impl Client {
     pub async fn start_with(
         endpoints: Vec<Endpoint>,
         security: Security,
-        patience: Patience,
+        timeouts: Timeouts,
         resolver: Arc<dyn Resolve>,
     ) -> Result<Self, EndpointError> {
         if endpoints.is_empty() {
@@ -153,8 +153,8 @@ impl Client {
         let dialer = Dialer::new(&security, &endpoints).await?;
         let token = dialer.token().cloned();
         let pool = Pool::new(endpoints.clone(), dialer);
-        let watches = watch_all(&endpoints, &pool, &resolver, patience.resolve_every).await;
-        Ok(Self { workers: Arc::new(Workers { pool, token, patience, _watches: watches }) })
+        let watches = watch_all(&endpoints, &pool, &resolver, timeouts.resolve_every).await;
+        Ok(Self { workers: Arc::new(Workers { pool, token, timeouts, _watches: watches }) })
     }
 
     /// Sends a segment, as often and to as many workers as it takes. A receipt is about the bytes that `payload` gave: their

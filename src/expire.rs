@@ -10,7 +10,7 @@ use std::num::NonZeroU64;
 use futures::stream;
 use futures::{StreamExt, TryStreamExt};
 
-use crate::archive::{ArchiveError, Shelf};
+use crate::archive::{ArchiveError, BundleCache};
 use crate::ids::{LogId, TopicPartition};
 use crate::pace::Pace;
 use crate::registry::{self, Filter, Timed, Times};
@@ -147,8 +147,8 @@ impl Plan {
         let listed = registry::find(store, &filter).await?.bundles.into_iter().filter(is_wanted).collect();
         let bundles: Vec<Timed> = match limit {
             Limit::BeforeMs(_) => {
-                let shelf = Shelf::new(store.clone(), SHELF_BYTES_MAX);
-                registry::timed(&shelf, listed).try_collect().await?
+                let bundle_cache = BundleCache::new(store.clone(), SHELF_BYTES_MAX);
+                registry::timed(&bundle_cache, listed).try_collect().await?
             }
             Limit::BelowOffset(_) => listed.into_iter().map(Timed::by_key).collect(),
         };

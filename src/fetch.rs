@@ -10,19 +10,19 @@
 //!
 //! Knows nothing of gRPC or the command line, nor of the write path.
 
-mod answer;
 mod block;
 mod large;
 mod log;
 mod memory;
 mod plan;
+mod reorder_buffer;
+mod response;
 mod task;
 mod transactions;
-mod window;
 
 use std::time::Duration;
 
-use crate::archive::{ArchiveError, Shelf, StoredRecord};
+use crate::archive::{ArchiveError, BundleCache, StoredRecord};
 use crate::budget::Turn;
 use crate::ids::{LogId, TopicPartition};
 use crate::segment::{KafkaBatch, NoBatch};
@@ -30,10 +30,10 @@ use crate::spans;
 use crate::store::StoreError;
 use crate::transactions::{Isolation, TransactionState};
 
-pub use answer::{CONFLICTS_MAX, Conflict, Fetch};
 pub use log::OTHER_LOGS_MAX;
 pub use memory::Memory;
-pub use window::WINDOW_BYTES_MAX;
+pub use reorder_buffer::BUFFER_BYTES_MAX;
+pub use response::{CONFLICTS_MAX, Conflict, Fetch};
 
 /// What a consumer asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Request {
 
     /// A record, or a batch, that takes more bytes is answered by itself.
     fn item_bytes_max(&self) -> u64 {
-        self.max_bytes.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX)
+        self.max_bytes.clamp(WINDOW_BYTES_MIN, BUFFER_BYTES_MAX)
     }
 }
 
@@ -158,18 +158,22 @@ pub enum FetchError {
 
 /// Begins a fetch: lists the partition's bundles and chooses the log. Nothing is read before [`Fetch::next`] is called; whoever drops
 /// a fetch ends it. Blocks that it reads are held in turns of `memory`.
-pub async fn fetch(shelf: &Shelf, request: &Request, memory: Memory) -> Result<Fetch, FetchError> {
+pub async fn fetch(
+    bundle_cache: &BundleCache,
+    request: &Request,
+    memory: Memory,
+) -> Result<Fetch, FetchError> {
     if request.offset < 0 {
         return Err(FetchError::NegativeOffset { offset: request.offset });
     }
-    let planning = log::find(shelf, request);
+    let planning = log::find(bundle_cache, request);
     let log = spans::stage(spans::plan(), async {
         let log = planning.await?;
         spans::listed(log.listed);
         Ok::<_, FetchError>(log)
     });
     let log = log.await?;
-    Ok(Fetch::new(shelf.clone(), request, log, memory))
+    Ok(Fetch::new(bundle_cache.clone(), request, log, memory))
 }
 
 #[cfg(test)]

@@ -8,14 +8,14 @@
 
 mod build;
 mod error;
-mod meter;
+mod memory_account;
 mod pack;
 mod pledge;
 mod receipt;
 mod receive;
+mod record_counts;
 mod slice;
 mod slices;
-mod tally;
 mod upload;
 
 use std::sync::Arc;
@@ -38,9 +38,9 @@ pub use crate::bundle::UndecodedFacts;
 pub use error::{IngestError, ReadError, RequestError};
 pub use receipt::{IndexedPartition, RECEIPT_GAPS_MAX, Receipt, ReceiptMemory, Timings};
 
-use meter::Meter;
+use memory_account::MemoryAccount;
 use pack::Packing;
-use slices::Workshop;
+use slices::SliceContext;
 
 /// The largest segment: positions in it fit into 31 bits.
 pub const SEGMENT_BYTES_MAX: u64 = 2 << 30;
@@ -134,7 +134,7 @@ pub struct RequestParts {
 
 /// How long a request may take in stages that depend on others.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct Timeouts {
     /// Waiting for memory.
     pub admission: Duration,
     /// For the header, and between two chunks of a segment.
@@ -145,7 +145,7 @@ pub struct Patience {
     pub upload: Duration,
 }
 
-impl Default for Patience {
+impl Default for Timeouts {
     fn default() -> Self {
         Self {
             admission: Duration::from_secs(30),
@@ -156,7 +156,7 @@ impl Default for Patience {
     }
 }
 
-impl Patience {
+impl Timeouts {
     /// From the first byte to the last bundle that is ready to be stored: what the sender may take, and the work.
     fn build_max(&self, size_bytes: u64) -> Duration {
         let work = self.build + Duration::from_secs(size_bytes / BUILD_BYTES_PER_SECOND_MIN);
@@ -190,7 +190,7 @@ pub struct Ingest {
     /// Where the work is counted.
     pub stats: Stats,
     /// How long to wait for others.
-    pub patience: Patience,
+    pub timeouts: Timeouts,
 }
 
 impl Ingest {
@@ -203,46 +203,46 @@ impl Ingest {
         let job = Arc::new(self.stats.job_started(&request.segment_id, request.size_bytes));
 
         let (claimant, wanted) = (&request.claimant, request.memory_estimate());
-        let reserving = self.budget.reserve(claimant, wanted, self.patience.admission);
+        let reserving = self.budget.reserve(claimant, wanted, self.timeouts.admission);
         let reservation = spans::stage(spans::admit(request.size_bytes), reserving).await?;
         let admitted = Instant::now();
-        let meter = Meter::new(reservation);
+        let account = MemoryAccount::new(reservation);
 
         job.enter(Phase::Building);
-        let workshop = Workshop {
+        let context = SliceContext {
             cpu: self.cpu.for_claimant(&request.claimant),
             settings: Arc::clone(&self.settings),
-            meter: meter.clone(),
+            account: account.clone(),
             segment_bytes: request.size_bytes,
             undecodable: request.undecodable,
             job: Arc::clone(&job),
         };
         let build = async {
-            let receiving = receive::receive(&request, workshop, bytes, &self.patience);
+            let receiving = receive::receive(&request, context, bytes, &self.timeouts);
             let received = spans::stage(spans::receive(), receiving).await?;
             let ended = received.ended;
             let mut packing = Packing::begin(self, &request, received)?;
             let first = spans::stage(spans::pack(), packing.next()).await?;
             Ok::<_, IngestError>((ended, packing, first))
         };
-        let build_max = self.patience.build_max(request.size_bytes);
+        let build_max = self.timeouts.build_max(request.size_bytes);
         let built =
             timeout(build_max, build).await.unwrap_or(Err(IngestError::BuildTooSlow { after: build_max }));
         let (ended, packing, first) = built?;
         let (source, bundles) = (packing.source.clone(), packing.bundles);
-        meter.settle(pack::usage(bundles - first.len()));
+        account.settle(pack::usage(bundles - first.len()));
         let built = Instant::now();
 
         job.enter(Phase::Uploading);
-        let (packed, mut receipts) = (packing.after(first, build_max), meter.share());
-        let uploading = upload::upload(&self.store, packed, bundles, self.patience.upload, &mut receipts);
+        let (packed, mut receipts) = (packing.after(first, build_max), account.share());
+        let uploading = upload::upload(&self.store, packed, bundles, self.timeouts.upload, &mut receipts);
         let partitions = uploading.await?;
         // Bundles are made while others are stored: what the receipt speaks for is added up once more.
         let stored: u64 = partitions.iter().map(|one| one.source_bytes).sum();
         if (partitions.len(), stored) != (bundles, source.bytes_read) {
             return Err(IngestError::BytesDiffer { packed: stored, read: source.bytes_read });
         }
-        meter.settle(0);
+        account.settle(0);
         let receipt_span = spans::receipt().entered();
         let mut receipt = Receipt::new(request.segment_id, source, partitions, receipts);
         spans::took(receipt.bytes_read, receipt.records());

@@ -207,9 +207,9 @@ impl Starts {
         if let Some(client) = &*client {
             return Ok(Arc::clone(client));
         }
-        let patience = BackoffConfig { deadline: Some(ANSWER_MAX / 2), ..BackoffConfig::default() };
+        let backoff = BackoffConfig { deadline: Some(ANSWER_MAX / 2), ..BackoffConfig::default() };
         let builder = ClientBuilder::new(self.bootstrap.clone()).client_id("wal-indexer-agent");
-        let built = Arc::new(builder.backoff_config(patience).build().await?);
+        let built = Arc::new(builder.backoff_config(backoff).build().await?);
         *client = Some(Arc::clone(&built));
         Ok(built)
     }

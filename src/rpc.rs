@@ -47,7 +47,7 @@ impl Indexer {
         mut messages: Streaming<v1::IndexSegmentRequest>,
         claimant: Claimant,
     ) -> Result<Receipt, IngestError> {
-        let silence = self.ingest.patience.silence;
+        let silence = self.ingest.timeouts.silence;
         let first = tokio::time::timeout(silence, messages.message()).await;
         let first = first.map_err(|_| IngestError::Silent { after: silence })?;
         let first = first.map_err(|status| match unread(&status) {

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::archive::{Archive, ArchiveError, Fault, Shelf, StoredRecord, Traffic};
+use crate::archive::{Archive, ArchiveError, BundleCache, Fault, StoredRecord, Traffic};
 use crate::budget::{Budget, Reservation};
 use crate::bundle::{BlockEntry, TAIL_BYTES};
 use crate::ids::{Claimant, LogId, TopicPartition};
@@ -231,7 +231,7 @@ pub enum SearchError {
 /// Answers searches; clones share the memory that these may take.
 #[derive(Clone, Debug)]
 pub struct Searcher {
-    shelf: Shelf,
+    bundle_cache: BundleCache,
     memory: SearchMemory,
     time_max: Duration,
 }
@@ -261,15 +261,15 @@ impl Due {
 }
 
 impl Searcher {
-    /// Searches the bundles of `shelf`. All searches together take up to `memory_bytes`, beside what the shelf keeps, and each of them up to
+    /// Searches the bundles of `bundle_cache`. All searches together take up to `memory_bytes`, beside what the shelf keeps, and each of them up to
     /// `time_max` until its last record has been taken.
-    pub fn new(shelf: Shelf, memory_bytes: u64, time_max: Duration) -> Self {
-        Self { shelf, memory: SearchMemory::new(memory_bytes), time_max }
+    pub fn new(bundle_cache: BundleCache, memory_bytes: u64, time_max: Duration) -> Self {
+        Self { bundle_cache, memory: SearchMemory::new(memory_bytes), time_max }
     }
 
     /// The bundles.
-    pub fn shelf(&self) -> &Shelf {
-        &self.shelf
+    pub fn bundle_cache(&self) -> &BundleCache {
+        &self.bundle_cache
     }
 
     /// The same for somebody who shares the memory with others.
@@ -305,7 +305,7 @@ impl Searcher {
         // A listing in its turn, too; what it found is paid for with the rest.
         let listing = self.memory.reserve(SEARCH_BYTES).await?;
         let selected = spans::stage(spans::list(), async {
-            registry::find(self.shelf.store(), &request.filter)
+            registry::find(self.bundle_cache.store(), &request.filter)
                 .await
                 .inspect(|found| spans::listed(found.bundles.len()))
         });
@@ -317,9 +317,14 @@ impl Searcher {
         let mut unforeseen_bytes = 0;
         loop {
             let reserved = self.memory.reserve(reservable_bytes + unforeseen_bytes).await?;
-            let (shelf, memory) = (self.shelf.clone(), self.memory.clone());
-            let context =
-                Arc::new(SearchContext::new(shelf, memory, request.clone(), reserved, unforeseen_bytes));
+            let (bundle_cache, memory) = (self.bundle_cache.clone(), self.memory.clone());
+            let context = Arc::new(SearchContext::new(
+                bundle_cache,
+                memory,
+                request.clone(),
+                reserved,
+                unforeseen_bytes,
+            ));
             match hunt_through(&context, bundles.clone(), at_once, pruned, due).await {
                 // Others hold what it lacks. It gives back what it holds, and waits for its turn with all that it will need, as far as
                 // it can tell: each time twice as much, if there is.
@@ -412,8 +417,8 @@ impl Answers {
 }
 
 /// Searches a topic by itself, and keeps all of the answer.
-pub async fn search(shelf: &Shelf, request: &Request) -> Result<Answer, SearchError> {
-    let searcher = Searcher::new(shelf.clone(), MEMORY_BYTES_DEFAULT, Duration::from_secs(3_600));
+pub async fn search(bundle_cache: &BundleCache, request: &Request) -> Result<Answer, SearchError> {
+    let searcher = Searcher::new(bundle_cache.clone(), MEMORY_BYTES_DEFAULT, Duration::from_secs(3_600));
     let mut answers = searcher.search(request.clone(), None).await?;
     let mut records = Vec::new();
     while let Some(page) = answers.next().await? {

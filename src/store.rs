@@ -43,7 +43,7 @@ pub use key::{
 pub use leftovers::Leftover;
 pub use probe::ProbeError;
 pub use put::{Existing, NewObject, OBJECT_BYTES_MAX, Put, PutError, Refused, Stored};
-pub use retry::Patience;
+pub use retry::Timeouts;
 pub use source::{
     RANGE_BYTES, RANGES_AT_ONCE, Source, SourceError, SourceRoots, SourceUrlError, check_source_root,
 };
@@ -65,7 +65,7 @@ pub struct Store {
     prefix: Path,
     /// The root as a URL without a slash at its end and without credentials.
     url: Arc<str>,
-    patience: Patience,
+    timeouts: Timeouts,
     pace: Arc<Pace>,
     /// On the local file system: the directories whose entries are durable.
     synced: Arc<disk::Synced>,
@@ -142,7 +142,7 @@ impl Store {
             url: location_url(&prepared).into(),
             location: Arc::new(prepared),
             prefix,
-            patience: Patience::default(),
+            timeouts: Timeouts::default(),
             pace: Arc::default(),
             synced: Arc::default(),
         })
@@ -154,9 +154,9 @@ impl Store {
         self
     }
 
-    /// The same store with other patience.
-    pub fn with_patience(mut self, patience: Patience) -> Self {
-        self.patience = patience;
+    /// The same store with other timeouts.
+    pub fn with_patience(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
         self
     }
 
@@ -221,7 +221,7 @@ impl Store {
 
     async fn head_at(&self, key: &str) -> Result<ObjectMeta, StoreError> {
         let url = join_url(&self.url, key);
-        self.read(self.patience.attempt_base, Operation::Head, &url, || async {
+        self.read(self.timeouts.attempt_base, Operation::Head, &url, || async {
             let options = GetOptions { head: true, ..GetOptions::default() };
             Ok(self.get_opts(key, options, Operation::Head, &url).await?.meta)
         })
@@ -239,7 +239,7 @@ impl Store {
         }
         let url = join_url(&self.url, key);
         let expected = range.end - range.start;
-        self.read(self.patience.attempt(expected), Operation::Get, &url, || async {
+        self.read(self.timeouts.attempt(expected), Operation::Get, &url, || async {
             let options = GetOptions {
                 range: Some(GetRange::Bounded(range.clone())),
                 if_match: e_tag.map(str::to_owned),
@@ -293,7 +293,7 @@ impl Store {
         operation: Operation,
         url: &str,
     ) -> Result<Option<T>, StoreError> {
-        let limit = self.patience.attempt_base;
+        let limit = self.timeouts.attempt_base;
         match tokio::time::timeout(limit, items.try_next()).await {
             Ok(next) => next.map_err(|error| StoreError::from_object_store(operation, url, &error)),
             Err(_) => Err(StoreError::new(operation, url, Cause::NoAnswer(limit))),
@@ -310,7 +310,7 @@ impl Store {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        retry::read(&self.pace, &self.patience, limit, operation, url, request).await
+        retry::read(&self.pace, &self.timeouts, limit, operation, url, request).await
     }
 }
 

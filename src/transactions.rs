@@ -11,7 +11,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
 
-use crate::archive::{Archive, ArchiveError, Shelf, TrafficCounter};
+use crate::archive::{Archive, ArchiveError, BundleCache, TrafficCounter};
 use crate::bundle::{OpenTransaction, TransactionFacts, has_offset};
 use crate::ids::{LogId, OffsetRange, TopicPartition};
 use crate::registry::{self, Filter};
@@ -90,7 +90,7 @@ pub type Room<'a, E> = &'a (dyn Fn(u64) -> BoxFuture<'a, Result<Held, E>> + Send
 /// A log, for those who ask its bundles for the ends of transactions.
 #[derive(Debug)]
 pub struct LogTransactions {
-    shelf: Shelf,
+    bundle_cache: BundleCache,
     traffic: TrafficCounter,
     filter: Filter,
     /// In the order of their offsets; listed when they are first needed.
@@ -99,14 +99,19 @@ pub struct LogTransactions {
 
 impl LogTransactions {
     /// What is read is added to `traffic`.
-    pub fn new(shelf: Shelf, traffic: TrafficCounter, partition: &TopicPartition, log_id: &LogId) -> Self {
+    pub fn new(
+        bundle_cache: BundleCache,
+        traffic: TrafficCounter,
+        partition: &TopicPartition,
+        log_id: &LogId,
+    ) -> Self {
         let filter = Filter {
             topic: Some(partition.topic().to_owned()),
             partition: Some(partition.partition()),
             log_id: Some(log_id.clone()),
             ..Filter::default()
         };
-        Self { shelf, traffic, filter, bundles: OnceCell::new() }
+        Self { bundle_cache, traffic, filter, bundles: OnceCell::new() }
     }
 
     /// How many bundles are listed here.
@@ -134,7 +139,7 @@ impl LogTransactions {
                 continue;
             }
             known_to = range.last();
-            let later = self.shelf.open(listed, &self.traffic).await?;
+            let later = self.bundle_cache.open(listed, &self.traffic).await?;
             let Some(later_facts) = facts_of(&later, room).await? else { continue };
             undecided.retain(|transaction| match is_aborted(transaction, &later_facts, range) {
                 Some(true) => {
@@ -153,7 +158,7 @@ impl LogTransactions {
 
     async fn bundles(&self) -> Result<&[Listed], StoreError> {
         let list = async || {
-            let mut bundles = registry::find(self.shelf.store(), &self.filter).await?.bundles;
+            let mut bundles = registry::find(self.bundle_cache.store(), &self.filter).await?.bundles;
             bundles.sort_by_key(|one| (one.key.range(), one.key.hash()));
             self.traffic.count_list();
             Ok(bundles)

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crate::archive::{Archive, ArchiveError, ArchiveErrorKind, Source, open_index, walk};
+use crate::archive::{Archive, ArchiveError, ArchiveErrorKind, Source, full_scan, open_index};
 use crate::ids::LogId;
 use crate::pace::Pace;
 use crate::restore::{self, Plan, RestoreError};
@@ -178,7 +178,7 @@ async fn verify_bundle(
     let check = Check::new(&archive, open_index(&archive).await?);
     // The index is read by itself first.
     pace.wait(archive.traffic().bytes).await;
-    let (_, check) = walk(archive.source(), check, read).await?;
+    let (_, check) = full_scan(archive.source(), check, read).await?;
     let concluded = archive.blocking(move || check.conclude()).await?;
     let concluded = concluded.map_err(|fault| archive.error(fault))?;
     let checked = Checked {

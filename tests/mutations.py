@@ -49,7 +49,7 @@ MUTATIONS = {
     ]),
     "02": ("A frame that does not decode is kept as bytes and passed over.", "lessons::lesson_02", [
         ("src/ingest/slice.rs", "        let decoded = match self.decode(frame)? {", """        if crate::mutant("02") && frame.decode(BATCH_BYTES_MAX).is_err() {
-            self.tally.count_torn(frame.bytes.len());
+            self.counts.count_torn(frame.bytes.len());
             return Ok((FrameFacts::torn_tail(), 0));
         }
         let decoded = match self.decode(frame)? {"""),
@@ -66,8 +66,8 @@ MUTATIONS = {
                 continue;
             }
             if self.segment"""),
-        ("src/ingest/slice.rs", "if index.documents() != tally.records ||", 'if !crate::mutant("04") && index.documents() != tally.records ||'),
-        ("src/ingest/pack.rs", "if indexed != tally.records {", 'if !crate::mutant("04") && indexed != tally.records {'),
+        ("src/ingest/slice.rs", "if index.documents() != counts.records ||", 'if !crate::mutant("04") && index.documents() != counts.records ||'),
+        ("src/ingest/pack.rs", "if indexed != counts.records {", 'if !crate::mutant("04") && indexed != counts.records {'),
     ]),
     "04-counted": ("The same, and the counts are compared, so that the request fails.", "lessons::lesson_04", [
         ("src/index/builder.rs", "            if self.segment.as_ref()", """            if crate::mutant("04-counted") && self.documents >= 1_000_000 {
@@ -76,7 +76,7 @@ MUTATIONS = {
             if self.segment.as_ref()"""),
     ]),
     "05": ("The latest time is the earliest of the latest.", "lessons::lesson_05", [
-        ("src/ingest/tally.rs", "Some((a.0.min(b.0), a.1.max(b.1)))", 'Some((a.0.min(b.0), if crate::mutant("05") { a.1.min(b.1) } else { a.1.max(b.1) }))'),
+        ("src/ingest/record_counts.rs", "Some((a.0.min(b.0), a.1.max(b.1)))", 'Some((a.0.min(b.0), if crate::mutant("05") { a.1.min(b.1) } else { a.1.max(b.1) }))'),
     ]),
     "06-twice": ("Each record is added a second time.", "lessons::lesson_06_each_record", [
         ("src/index/builder.rs", "            segment.add(&self.draft);", """            if crate::mutant("06-twice") {
@@ -133,7 +133,7 @@ MUTATIONS = {
             }"""),
     ]),
     "17-gaps": ("Gaps are not worth telling.", "lessons::lesson_17", [
-        ("src/ingest/tally.rs", "        self.data.sort_unstable();", """        if crate::mutant("17-gaps") {
+        ("src/ingest/record_counts.rs", "        self.data.sort_unstable();", """        if crate::mutant("17-gaps") {
             return Vec::new();
         }
         self.data.sort_unstable();"""),
@@ -142,8 +142,8 @@ MUTATIONS = {
         ("src/bundle/assemble.rs", "            parts: self.parts,\n", '            parts: if crate::mutant("18-copy") { vec![self.parts.concat().into()] } else { self.parts },\n'),
     ]),
     "18-held": ("What the request held while it was built stays reserved while it is uploaded.", "lessons::lesson_18", [
-        ("src/ingest.rs", "        meter.settle(pack::usage(bundles - first.len()));", """        if !crate::mutant("18-held") {
-            meter.settle(pack::usage(bundles - first.len()));
+        ("src/ingest.rs", "        account.settle(pack::usage(bundles - first.len()));", """        if !crate::mutant("18-held") {
+            account.settle(pack::usage(bundles - first.len()));
         }"""),
     ]),
     "21": ("A slice of a single piece is none.", "lessons::lesson_21_empty lessons::lesson_21_the_first", [
@@ -170,7 +170,7 @@ MUTATIONS = {
                 Ok(Answer::Exists | Answer::Conflict(_)) => self.settle"""),
     ]),
     "28": ("Only the one that was refused slows down.", "lost_answers::lesson_28", [
-        ("src/store/retry.rs", "Err(error) if error.is_slow_down() => pace.refused(patience),", 'Err(error) if error.is_slow_down() && !crate::mutant("28") => pace.refused(patience),'),
+        ("src/store/retry.rs", "Err(error) if error.is_slow_down() => pace.refused(timeouts),", 'Err(error) if error.is_slow_down() && !crate::mutant("28") => pace.refused(timeouts),'),
     ]),
     "30": ("Work in hand is dropped at once.", "kill::lesson_30_sigterm rollout::lesson_30_workers_are_restarted", [
         ("src/server.rs", "        sleep(drain_max).await;", '        sleep(if crate::mutant("30") { Duration::ZERO } else { drain_max }).await;'),
@@ -188,31 +188,31 @@ MUTATIONS = {
         ("src/ingest/pack.rs", "            if packing.left.len() == 0 {", '            if packing.left.len() == 0 || crate::mutant("packed-part") {'),
     ]),
     "10-fetch": ("What was read before is answered again.", "fetch::lesson_10", [
-        ("src/fetch/window.rs", "if versions.iter().any(|other| (&other.item, &other.large) == (&version.item, &version.large)) {", 'if !crate::mutant("10-fetch") && versions.iter().any(|other| (&other.item, &other.large) == (&version.item, &version.large)) {'),
+        ("src/fetch/reorder_buffer.rs", "if versions.iter().any(|other| (&other.item, &other.large) == (&version.item, &version.large)) {", 'if !crate::mutant("10-fetch") && versions.iter().any(|other| (&other.item, &other.large) == (&version.item, &version.large)) {'),
     ]),
     "times-of-key": ("Bundles whose keys have zeros are taken for timeless.", "times::a_listing_says times::what_is_older times::of_logs_stored", [
-        ("src/archive/times.rs", "        let kept = Kept::new(self.memory(), listed);", '''        if crate::mutant("times-of-key") {
+        ("src/archive/times.rs", "        let cached = CachedParts::new(self.memory(), listed);", '''        if crate::mutant("times-of-key") {
             return Ok(None);
         }
-        let kept = Kept::new(self.memory(), listed);'''),
+        let cached = CachedParts::new(self.memory(), listed);'''),
     ]),
     "fetch-order": ("A block's records are answered as soon as it is read.", "fetch::lesson_10", [
-        ("src/fetch/answer.rs", "self.window.take_before(self.next_to_come())", 'self.window.take_before(self.next_to_come().filter(|_| !crate::mutant("fetch-order")))'),
+        ("src/fetch/response.rs", "self.buffer.take_before(self.next_to_come())", 'self.buffer.take_before(self.next_to_come().filter(|_| !crate::mutant("fetch-order")))'),
     ]),
     "fetch-next": ("The next page begins one record late.", "fetch::following_next_offset", [
-        ("src/fetch/answer.rs", "self.answered_to = offset.saturating_add(1);", 'self.answered_to = offset.saturating_add(if crate::mutant("fetch-next") { 2 } else { 1 });'),
+        ("src/fetch/response.rs", "self.answered_to = offset.saturating_add(1);", 'self.answered_to = offset.saturating_add(if crate::mutant("fetch-next") { 2 } else { 1 });'),
     ]),
     "fetch-end": ("A log's end is where its last record is.", "fetch::from_every_offset_of_every_fixture_exactly", [
-        ("src/fetch/answer.rs", "if is_read_to_its_end {", 'if is_read_to_its_end && !crate::mutant("fetch-end") {'),
+        ("src/fetch/response.rs", "if is_read_to_its_end {", 'if is_read_to_its_end && !crate::mutant("fetch-end") {'),
     ]),
     "fetch-hole": ("A block that cannot be read is passed over.", "fetch::a_bundle_that_is_missing", [
-        ("src/fetch/answer.rs", "self.window.merge(read?);", """if crate::mutant("fetch-hole") && read.is_err() {
+        ("src/fetch/response.rs", "self.buffer.merge(read?);", """if crate::mutant("fetch-hole") && read.is_err() {
                 continue;
             }
-            self.window.merge(read?);"""),
+            self.buffer.merge(read?);"""),
     ]),
     "fetch-base": ("A batch that begins before the offset is left out.", "fetch::from_every_offset_of_every_fixture_the_producers", [
-        ("src/fetch/block.rs", "if range.is_some_and(|range| !window.takes_some(range.first(), range.last())) {", 'if range.is_some_and(|range| !window.takes_some(range.first(), if crate::mutant("fetch-base") { range.first() } else { range.last() })) {'),
+        ("src/fetch/block.rs", "if range.is_some_and(|range| !buffer.takes_some(range.first(), range.last())) {", 'if range.is_some_and(|range| !buffer.takes_some(range.first(), if crate::mutant("fetch-base") { range.first() } else { range.last() })) {'),
     ]),
     "query-not": ("What must not match is left out of the query.", "queries::queries_of_every_fixture", [
         ("src/index/query/compile.rs", "            Occur::MustNot => (", """            Occur::MustNot if crate::mutant("query-not") => {
@@ -280,7 +280,7 @@ MUTATIONS = {
         }"""),
     ]),
     "threads": ("Slices are as long as there are threads to build them.", "concurrency::a_bundle_of_several_slices", [
-        ("src/ingest/slices.rs", "if open.opened_bytes >= SLICE_BYTES {", 'if open.opened_bytes >= SLICE_BYTES / (if crate::mutant("threads") { self.workshop.cpu.threads() as u64 } else { 1 }) {'),
+        ("src/ingest/slices.rs", "if open.opened_bytes >= SLICE_BYTES {", 'if open.opened_bytes >= SLICE_BYTES / (if crate::mutant("threads") { self.context.cpu.threads() as u64 } else { 1 }) {'),
     ]),
     "postings": ("A key or header is found in the first record that has it.", "read_back::every_fixture", [
         ("src/index/inverted.rs", "} else if !is_new && entry.last_doc != doc {", '} else if !is_new && entry.last_doc != doc && !crate::mutant("postings") {'),
@@ -301,7 +301,7 @@ MUTATIONS = {
         }"""),
     ]),
     "judge": ("A bundle that differs is refused, whatever is in it.", "concurrency::a_worker_with_other_settings concurrency::a_segment_under_another_name", [
-        ("src/archive/judge.rs", "    if let Some(what) = difference(", """    if crate::mutant("judge") {
+        ("src/archive/existing_object.rs", "    if let Some(what) = difference(", """    if crate::mutant("check_existing") {
         return Err(foreign("it differs".to_owned()));
     }
     if let Some(what) = difference("""),
@@ -310,7 +310,7 @@ MUTATIONS = {
         ("src/bundle/hot.rs", "        if stated == Some(computed) {", '        if crate::mutant("sums") || stated == Some(computed) {'),
     ]),
     "kept": ("What is kept of a bundle is kept for its first chunk.", "parts::what_is_kept_is_what", [
-        ("src/archive/parts/chunked.rs", "    Part::Chunk { file, chunk }", '    Part::Chunk { file, chunk: if crate::mutant("kept") { 0 } else { chunk } }'),
+        ("src/archive/parts/chunked.rs", "    Part::Chunk { file, chunk }", '    Part::Chunk { file, chunk: if crate::mutant("cached") { 0 } else { chunk } }'),
     ]),
     "newer": ("A later version of the format is read as if it were this one.", "versions::bundles_of_a_later_version", [
         ("src/bundle/footer.rs", "            1..=FORMAT_VERSION => {}\n", '            1..=FORMAT_VERSION => {}\n            _ if crate::mutant("newer") => {}\n'),
@@ -335,9 +335,9 @@ MUTATIONS = {
         let request = fetch::request("""),
     ]),
     "leak": ("Memory is not given back.", "kill::a_caller_that_hangs_up leaks::a_caller_that_hangs_up leaks::a_crowd", [
-        ("src/ingest.rs", "        let meter = Meter::new(reservation);", """        let meter = Meter::new(reservation);
+        ("src/ingest.rs", "        let account = MemoryAccount::new(reservation);", """        let account = MemoryAccount::new(reservation);
         if crate::mutant("leak") {
-            std::mem::forget(meter.clone());
+            std::mem::forget(account.clone());
         }"""),
     ]),
     "header": ("A caller may take its time for the header.", "kill::a_caller_that_never_sends", [
@@ -605,7 +605,7 @@ MUTATIONS = {
         let starts"""),
     ]),
     "empty-frame": ("A frame without records takes the offset at which it stands.", "anomalies::chronik::", [
-        ("src/ingest/tally.rs", "        if frame.range.is_none() {", """        if frame.range.is_none() && crate::mutant("empty-frame") {
+        ("src/ingest/record_counts.rs", "        if frame.range.is_none() {", """        if frame.range.is_none() && crate::mutant("empty-frame") {
             self.cover(OffsetRange::new(frame.base_offset, frame.base_offset));
         } else if frame.range.is_none() {"""),
     ]),

@@ -12,8 +12,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
 
+use super::cached_parts::Part;
 use super::error::{ArchiveError, ArchiveErrorKind, Fault};
-use super::memory::Part;
 use super::read::Archive;
 use crate::bundle::Member;
 use crate::index::IndexParts;
@@ -68,8 +68,8 @@ impl Whole {
     async fn part(&self, file: usize, range: Range<u64>) -> Result<Bytes, ArchiveError> {
         let (member, archive) = (self.files.member(file, &range)?, &self.files.archive);
         let read = || async {
-            match archive.kept().filter(|_| !archive.has_all()) {
-                Some(kept) => kept.part(Part::Chunk { file, chunk: 0 }, archive.member(member)).await,
+            match archive.cached().filter(|_| !archive.has_all()) {
+                Some(cached) => cached.part(Part::Chunk { file, chunk: 0 }, archive.member(member)).await,
                 None => archive.member(member).await,
             }
         };

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::try_join_all;
 
-use super::end::End;
+use super::cached_parts::{CachedParts, Part};
 use super::error::{ArchiveError, Fault};
-use super::memory::{Kept, Part};
 use super::pick::{Picked, Purse, WorkBounds, pick, places};
 use super::source::{Source, Traffic, blocking};
+use super::tail::Tail;
 use crate::bundle::{
     BlockEntry, BlockError, BlockIndex, Disagreement, Footer, Hot, HotError, Manifest, Member,
 };
@@ -28,7 +28,7 @@ const MANIFEST_USAGE: usize = 2;
 pub struct Archive {
     source: Source,
     opened: Arc<Opened>,
-    kept: Option<Kept>,
+    cached: Option<CachedParts>,
 }
 
 /// What was read to open a bundle; checked.
@@ -50,13 +50,13 @@ impl Archive {
     /// where what stands at the end is longer than the first; and in bundles of the first version one for the manifest.
     pub async fn open(source: Source) -> Result<Self, ArchiveError> {
         let opened = Arc::new(Opened::read(&source).await?);
-        Ok(Self { source, opened, kept: None })
+        Ok(Self { source, opened, cached: None })
     }
 
     /// The same, where it is not kept; and what is read of it from now on is kept.
-    pub(super) async fn open_kept(source: Source, kept: Kept) -> Result<Self, ArchiveError> {
-        let opened = kept.opened(async { Ok(Arc::new(Opened::read(&source).await?)) }).await?;
-        Ok(Self { source, opened, kept: Some(kept) })
+    pub(super) async fn open_cached(source: Source, cached: CachedParts) -> Result<Self, ArchiveError> {
+        let opened = cached.opened(async { Ok(Arc::new(Opened::read(&source).await?)) }).await?;
+        Ok(Self { source, opened, cached: Some(cached) })
     }
 
     /// Where it is read from.
@@ -104,8 +104,8 @@ impl Archive {
     }
 
     /// What of it is kept; `None` for those who trust nothing that they have not read themselves.
-    pub(super) fn kept(&self) -> Option<&Kept> {
-        self.kept.as_ref()
+    pub(super) fn cached(&self) -> Option<&CachedParts> {
+        self.cached.as_ref()
     }
 
     /// Whether nothing more of it has to be read.
@@ -188,8 +188,10 @@ impl Archive {
 
     /// A block of [`Archive::blocks`], checked and opened.
     pub async fn block(&self, entry: &BlockEntry) -> Result<Bytes, ArchiveError> {
-        match &self.kept {
-            Some(kept) => kept.part(Part::Block { position: entry.position }, self.read_block(entry)).await,
+        match &self.cached {
+            Some(cached) => {
+                cached.part(Part::Block { position: entry.position }, self.read_block(entry)).await
+            }
             None => self.read_block(entry).await,
         }
     }
@@ -209,7 +211,7 @@ impl Archive {
 
 impl Opened {
     async fn read(source: &Source) -> Result<Self, ArchiveError> {
-        let end = End::read(source).await?;
+        let end = Tail::read(source).await?;
         let manifest = match end.footer.hot() {
             Some(_) => None,
             None => Some(end.member(source, end.footer.manifest()).await?),
@@ -235,7 +237,7 @@ impl Opened {
     }
 
     /// `manifest` is given where it is not in the hot part.
-    fn parse(end: End, manifest: Option<Bytes>, key: Option<&BundleKey>) -> Result<Self, Fault> {
+    fn parse(end: Tail, manifest: Option<Bytes>, key: Option<&BundleKey>) -> Result<Self, Fault> {
         let footer = &end.footer;
         let hot = end.hot().map(|bytes| hot_of(footer, &bytes)).transpose()?;
         let manifest_bytes = hot.as_ref().map(Hot::manifest).or(manifest.as_ref());

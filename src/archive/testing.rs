@@ -246,12 +246,12 @@ pub(crate) fn store() -> Store {
     Store::open(&Url::parse("memory:").expect("a url")).expect("a store")
 }
 
-/// Stores bytes under a key, asking `judge` where another object has it.
+/// Stores bytes under a key, asking `check_existing` where another object has it.
 pub(crate) async fn put<T, F: Future<Output = Result<T, Refused>>>(
     store: &Store,
     key: &BundleKey,
     object: &Bytes,
-    judge: impl Fn(Existing) -> F,
+    check_existing: impl Fn(Existing) -> F,
 ) -> Result<Option<T>, PutError> {
     let object = NewObject {
         parts: vec![object.clone()],
@@ -259,7 +259,7 @@ pub(crate) async fn put<T, F: Future<Output = Result<T, Refused>>>(
         crc32c: crc32c::crc32c(object),
     };
     let deadline = Instant::now() + Duration::from_secs(30);
-    Ok(store.put(key, &object, deadline, judge).await?.judged)
+    Ok(store.put(key, &object, deadline, check_existing).await?.judged)
 }
 
 /// Stores bytes under a key that nothing has.

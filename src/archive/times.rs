@@ -5,15 +5,15 @@
 
 use bytes::Bytes;
 
+use super::bundle_cache::BundleCache;
+use super::cached_parts::{CachedParts, Part};
 use super::error::ArchiveError;
-use super::memory::{Kept, Part};
 use super::read::Archive;
-use super::shelf::Shelf;
 use super::source::Source;
 use crate::bundle::Manifest;
 use crate::store::Listed;
 
-impl Shelf {
+impl BundleCache {
     /// The least and the greatest time of a bundle's records in milliseconds since the Unix epoch; `None` where no record has one. A
     /// bundle is opened only where its key has zeros. The answer is kept, the opened bundle is not: a listing of many such bundles
     /// leaves in memory what searches need.
@@ -21,12 +21,12 @@ impl Shelf {
         if let Some(times_ms) = listed.key.times_ms() {
             return Ok(Some(times_ms));
         }
-        let kept = Kept::new(self.memory(), listed);
+        let cached = CachedParts::new(self.memory(), listed);
         let read = async {
             let archive = Archive::open(Source::listed(self.store(), listed)).await?;
             Ok(to_bytes(archive.manifest()))
         };
-        Ok(from_bytes(&kept.part(Part::Times, read).await?))
+        Ok(from_bytes(&cached.part(Part::Times, read).await?))
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::cached_parts::Part;
 use super::error::{ArchiveError, Fault};
-use super::memory::Part;
 use super::read::Archive;
 use super::records::{FRAME_BYTES_MAX, fault_in_block, split_block};
 use crate::bundle::{BlockEntry, OpenTransaction, TransactionEnd, TransactionFacts};
@@ -52,8 +52,8 @@ impl Archive {
         if !self.has_unread_transactions() {
             return Ok(self.manifest().transactions.clone());
         }
-        let found = match self.kept() {
-            Some(kept) => kept.part(Part::Transactions, Box::pin(self.look_at_frames())).await?,
+        let found = match self.cached() {
+            Some(cached) => cached.part(Part::Transactions, Box::pin(self.look_at_frames())).await?,
             None => Box::pin(self.look_at_frames()).await?,
         };
         // It was written here, a moment ago or before.

@@ -27,7 +27,7 @@ use super::security::SecurityArgs;
 use super::signals::Signals;
 use super::{CliError, Exit, endpoint, runtime};
 use crate::agent::{Settings, Slots, Summary};
-use crate::client::{Client, Endpoint, Patience};
+use crate::client::{Client, Endpoint, Timeouts};
 use crate::ids::{LogId, LogIds};
 use crate::store;
 use crate::telemetry::Otlp;
@@ -378,12 +378,12 @@ impl WorkerArgs {
         let endpoint =
             |text: &String| text.parse::<Endpoint>().map_err(|error| CliError::flag("--endpoint", &error));
         let endpoints = self.endpoints.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
-        let patience = Patience {
+        let timeouts = Timeouts {
             attempt: self.attempt_timeout,
             segment: self.retry_for,
             resolve_every: self.resolve_every,
         };
-        let started = Client::start(endpoints, self.security.security(), patience).await;
+        let started = Client::start(endpoints, self.security.security(), timeouts).await;
         started.map_err(|error| endpoint::unusable(&error))
     }
 }

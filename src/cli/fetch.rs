@@ -246,11 +246,11 @@ async fn ask(
 ) -> Result<BoxStream<'static, Result<v1::FetchResponse, Status>>, CliError> {
     match place {
         Place::Worker(worker) => Ok(worker.ask(async |client| client.fetch(request).await).await?.boxed()),
-        Place::Store(shelf) => {
+        Place::Store(bundle_cache) => {
             let failed = |status| CliError::question(place.name(), &status);
             let request = rpc::request(request).map_err(failed)?;
             // Whoever reads a store alone has all memory there is.
-            let messages = rpc::messages(shelf, request, Memory::default()).await.map_err(failed)?;
+            let messages = rpc::messages(bundle_cache, request, Memory::default()).await.map_err(failed)?;
             Ok(messages.map_ok(|held| held.message).boxed())
         }
     }

@@ -119,10 +119,10 @@ async fn list(
     log_id: Option<&str>,
 ) -> Result<Vec<v1::ListBundlesResponse>, CliError> {
     match place {
-        Place::Store(shelf) => {
-            let found = registry::find_timed(shelf, &args.filter(log_id)).await;
+        Place::Store(bundle_cache) => {
+            let found = registry::find_timed(bundle_cache, &args.filter(log_id)).await;
             let found = found.map_err(|error| CliError::new(exit_of_store(&error), "cannot list", &error))?;
-            let bundles = found.map_ok(|one| listed(shelf.store(), &one)).try_collect().await;
+            let bundles = found.map_ok(|one| listed(bundle_cache.store(), &one)).try_collect().await;
             bundles.map_err(|error| CliError::new(exit_of_archive(&error), "cannot list", &error))
         }
         Place::Worker(worker) => {

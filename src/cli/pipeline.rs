@@ -13,7 +13,7 @@ use super::file_mode::FileModeArgs;
 use super::{CliError, Exit, cgroup, store};
 use crate::cpu::Cpu;
 use crate::index::Settings;
-use crate::ingest::{self, Ingest, Patience};
+use crate::ingest::{self, Ingest, Timeouts};
 use crate::stats::Stats;
 use crate::store::{ProbeError, Store};
 
@@ -84,7 +84,7 @@ impl PipelineArgs {
             cpu,
             settings: Arc::new(settings),
             stats: Stats::default(),
-            patience: Patience::default(),
+            timeouts: Timeouts::default(),
         })
     }
 }

@@ -5,7 +5,7 @@ use url::Url;
 use super::endpoint::Worker;
 use super::security::SecurityArgs;
 use super::{CliError, Exit, store};
-use crate::archive::Shelf;
+use crate::archive::BundleCache;
 
 /// What is kept in memory of the bundles that a verb reads.
 const SHELF_BYTES_MAX: u64 = 64 << 20;
@@ -29,7 +29,7 @@ pub struct PlaceArgs {
 #[derive(Debug)]
 pub enum Place {
     /// A store.
-    Store(Shelf),
+    Store(BundleCache),
     /// A worker.
     Worker(Worker),
 }
@@ -39,7 +39,7 @@ impl PlaceArgs {
     pub fn open(&self) -> Result<Place, CliError> {
         match (&self.endpoint, &self.store) {
             (Some(endpoint), _) => Ok(Place::Worker(Worker::new(endpoint, &self.security)?)),
-            (None, Some(url)) => Ok(Place::Store(Shelf::new(store::open(url)?, SHELF_BYTES_MAX))),
+            (None, Some(url)) => Ok(Place::Store(BundleCache::new(store::open(url)?, SHELF_BYTES_MAX))),
             (None, None) => Err(CliError::because(Exit::Usage, "--store or --endpoint is needed")),
         }
     }
@@ -49,7 +49,7 @@ impl Place {
     /// What messages call it.
     pub fn name(&self) -> &str {
         match self {
-            Self::Store(shelf) => shelf.store().url(),
+            Self::Store(bundle_cache) => bundle_cache.store().url(),
             Self::Worker(worker) => worker.name(),
         }
     }

@@ -13,7 +13,7 @@ use super::otlp::{OtlpArgs, process_name};
 use super::security::{self, EntranceArgs};
 use super::signals::Signals;
 use super::{CliError, Exit, cgroup, output, pipeline, runtime};
-use crate::archive::Shelf;
+use crate::archive::BundleCache;
 use crate::ingest::Ingest;
 use crate::metrics;
 use crate::search::{self, Searcher};
@@ -96,10 +96,12 @@ impl SearchLimits {
     fn searcher(self, store: Store) -> Searcher {
         let cache = self.search_cache.map(|size| size.as_u64());
         let memory = self.search_memory.map(|size| size.as_u64());
-        let shelf =
-            Shelf::new(store, cache.unwrap_or_else(|| cgroup::default_cache_bytes(CACHE_BYTES_DEFAULT)));
+        let bundle_cache = BundleCache::new(
+            store,
+            cache.unwrap_or_else(|| cgroup::default_cache_bytes(CACHE_BYTES_DEFAULT)),
+        );
         let memory = memory.unwrap_or_else(|| cgroup::default_search_bytes(search::MEMORY_BYTES_DEFAULT));
-        Searcher::new(shelf, memory, Duration::from_secs(self.search_timeout))
+        Searcher::new(bundle_cache, memory, Duration::from_secs(self.search_timeout))
     }
 }
 

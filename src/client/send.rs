@@ -15,7 +15,7 @@ use super::pool::{Cooling, Picked};
 use super::reading::{Read, read_all};
 use super::receipt::Receipt;
 use super::verdict::Verdict;
-use super::{Patience, Payload, Request, Workers};
+use super::{Payload, Request, Timeouts, Workers};
 use crate::metrics;
 use crate::spans;
 
@@ -41,8 +41,8 @@ pub(super) struct Sending<'a, P> {
 
 impl<'a, P: Payload> Sending<'a, P> {
     pub(super) fn new(workers: &'a Workers, request: &'a Request, payload: &'a P) -> Self {
-        let transfer = Duration::from_secs(payload.size_bytes() / Patience::BYTES_PER_SECOND);
-        let until = Instant::now() + workers.patience.segment.saturating_add(transfer).min(TIME_MAX);
+        let transfer = Duration::from_secs(payload.size_bytes() / Timeouts::BYTES_PER_SECOND);
+        let until = Instant::now() + workers.timeouts.segment.saturating_add(transfer).min(TIME_MAX);
         let failed = BTreeMap::new();
         Self { workers, request, payload, transfer, until, attempts: 0, internal: 0, failed, last: None }
     }
@@ -75,7 +75,7 @@ impl<'a, P: Payload> Sending<'a, P> {
             Some(token) => Some(token.authorization().await),
             None => None,
         };
-        let whole = self.workers.patience.attempt.saturating_add(self.transfer).min(TIME_MAX);
+        let whole = self.workers.timeouts.attempt.saturating_add(self.transfer).min(TIME_MAX);
         let allowed = whole.min(self.until.saturating_duration_since(Instant::now()));
         let attempt =
             Attempt { request: self.request, payload: self.payload, pointed, authorization, allowed };

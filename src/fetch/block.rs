@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::large::Large;
 use super::memory::Memory;
 use super::plan::Planned;
-use super::window::{Missing, Version, Why, Window};
+use super::reorder_buffer::{Missing, ReorderBuffer, Version, Why};
 use super::{FetchError, Form, Item};
 use crate::archive::{
     Archive, Fault, Omitted, StoredRecord, WorkBounds, block_usage, fault_in_block, split_block,
@@ -28,24 +28,24 @@ struct Place {
     heads_lie: bool,
 }
 
-/// Reads a block and puts what it holds into `window`. Frames that can hold nothing of it are not decoded. What takes more than `item_bytes_max` bytes
+/// Reads a block and puts what it holds into `buffer`. Frames that can hold nothing of it are not decoded. What takes more than `item_bytes_max` bytes
 /// is only told.
 pub(super) async fn read(
     planned: Planned,
     form: Form,
     item_bytes_max: u64,
-    mut window: Window,
+    mut buffer: ReorderBuffer,
     memory: Memory,
-) -> Result<Window, FetchError> {
+) -> Result<ReorderBuffer, FetchError> {
     let Planned { archive, entry, .. } = planned;
     if entry.is_undecoded && form == Form::Records {
-        return Ok(window);
+        return Ok(buffer);
     }
     let needed = block_usage(&entry) + memory.work_bytes();
     let bundle = Arc::<str>::from(archive.name());
     if !memory.holds(needed) {
-        outline(&archive, &entry, &bundle, form, needed, &mut window);
-        return Ok(window);
+        outline(&archive, &entry, &bundle, form, needed, &mut buffer);
+        return Ok(buffer);
     }
     let _turn = memory.turn(needed).await?;
     let plain = archive.block(&entry).await?;
@@ -57,23 +57,23 @@ pub(super) async fn read(
         let entry = &place.entry;
         for frame in split_block(entry, &plain, format)? {
             let range = frame.claimed_range().filter(|_| !place.heads_lie);
-            if range.is_some_and(|range| !window.takes_some(range.first(), range.last())) {
+            if range.is_some_and(|range| !buffer.takes_some(range.first(), range.last())) {
                 continue;
             }
             let added = match form {
-                Form::Records => place.add_records(&frame, &mut window),
+                Form::Records => place.add_records(&frame, &mut buffer),
                 Form::KafkaBatches if entry.is_undecoded => {
-                    place.add_undecoded(&frame, &mut window);
+                    place.add_undecoded(&frame, &mut buffer);
                     Ok(())
                 }
-                Form::KafkaBatches => place.add_batch(&frame, &mut window),
+                Form::KafkaBatches => place.add_batch(&frame, &mut buffer),
             };
             match added {
-                Err(error) if is_too_large(&error) => place.tell(&frame, form, None, &mut window),
+                Err(error) if is_too_large(&error) => place.tell(&frame, form, None, &mut buffer),
                 added => added.map_err(|error| fault_in_block(entry, &error))?,
             }
         }
-        Ok::<_, Fault>(window)
+        Ok::<_, Fault>(buffer)
     });
     Ok(collected.await?.map_err(|fault| archive.error(fault))?)
 }
@@ -85,25 +85,25 @@ fn outline(
     bundle: &Arc<str>,
     form: Form,
     needed: u64,
-    window: &mut Window,
+    buffer: &mut ReorderBuffer,
 ) {
     let Some(offsets) = entry.offsets else { return };
     let missing = Missing { bundle: Arc::clone(bundle), offset: offsets.first(), why: Why::TooLarge(needed) };
     let count = offsets.last().abs_diff(offsets.first()).saturating_add(1);
     if form == Form::KafkaBatches || entry.records != count {
-        window.end_at(offsets.first().max(window.from()), missing);
+        buffer.end_at(offsets.first().max(buffer.from()), missing);
         return;
     }
     let timestamp_ms = entry.times.filter(|times| times.min_ms == times.max_ms).map(|times| times.min_ms);
     let bytes = u64::from(entry.plain_len);
     let omitted = Some(Omitted { bytes, needed_bytes: bytes, fingerprint: Omitted::UNREAD });
-    for offset in offsets.first().max(window.from())..=offsets.last() {
-        if !window.takes(offset) {
+    for offset in offsets.first().max(buffer.from())..=offsets.last() {
+        if !buffer.takes(offset) {
             break;
         }
         let record = StoredRecord { timestamp_ms, omitted, ..StoredRecord::empty(offset) };
         let large = Some(Large { archive: Arc::clone(archive), entry: entry.clone(), bytes, crc32c: 0 });
-        window.add(Version { item: Item::Record(record), bundle: Arc::clone(bundle), large });
+        buffer.add(Version { item: Item::Record(record), bundle: Arc::clone(bundle), large });
     }
 }
 
@@ -144,7 +144,7 @@ impl Visitor for Offsets {
 
 /// Takes records into a window.
 struct Records<'a> {
-    window: &'a mut Window,
+    buffer: &'a mut ReorderBuffer,
     place: &'a Place,
     /// The last record's, where those behind it have higher ones.
     offset: Option<i64>,
@@ -153,17 +153,17 @@ struct Records<'a> {
 impl Visitor for Records<'_> {
     fn limit(&mut self, offset: i64, _: Option<i64>) -> Option<usize> {
         self.offset = Some(offset).filter(|_| !self.place.heads_lie);
-        self.window.takes(offset).then_some(self.place.item_bytes_max as usize)
+        self.buffer.takes(offset).then_some(self.place.item_bytes_max as usize)
     }
 
     fn record(&mut self, record: StoredRecord) {
         let large = record.omitted.map(|omitted| self.place.large(omitted.needed_bytes, 0));
         let bundle = Arc::clone(&self.place.bundle);
-        self.window.add(Version { item: Item::Record(record), bundle, large });
+        self.buffer.add(Version { item: Item::Record(record), bundle, large });
     }
 
     fn is_done(&self) -> bool {
-        let end = self.window.end();
+        let end = self.buffer.end();
         self.offset.zip(end).is_some_and(|(offset, end)| end <= offset)
     }
 }
@@ -177,12 +177,12 @@ impl Place {
         Missing { bundle: Arc::clone(&self.bundle), offset, why }
     }
 
-    fn add_records(&self, frame: &Frame, window: &mut Window) -> Result<(), SegmentError> {
-        let mut records = Records { window, place: self, offset: None };
+    fn add_records(&self, frame: &Frame, buffer: &mut ReorderBuffer) -> Result<(), SegmentError> {
+        let mut records = Records { buffer, place: self, offset: None };
         match frame.visit(self.bounds.opened_bytes, self.bounds.window_bytes, &mut records) {
             Err(error) if is_too_large(&error) => {
                 let after = records.offset;
-                self.tell(frame, Form::Records, after, window);
+                self.tell(frame, Form::Records, after, buffer);
                 Ok(())
             }
             visited => visited,
@@ -191,36 +191,36 @@ impl Place {
 
     /// A frame whose codec needs more memory than others may have meanwhile. Records at offsets without gaps are told, to be read by themselves; of
     /// others nothing is answered, from the first offset on. Up to `after` its records are there already.
-    fn tell(&self, frame: &Frame, form: Form, after: Option<i64>, window: &mut Window) {
+    fn tell(&self, frame: &Frame, form: Form, after: Option<i64>, buffer: &mut ReorderBuffer) {
         let range = frame.claimed_range().or(frame.head_range());
         let first = range.map_or(0, |range| range.first());
         let count = range.map(|range| range.last().abs_diff(range.first()).saturating_add(1));
         if form == Form::KafkaBatches || count.is_none() || frame.data_records() != count {
             let why = Why::TooLarge(2 * self.bounds.window_bytes as u64);
-            window.end_at(first.max(window.from()), self.missing(first, why));
+            buffer.end_at(first.max(buffer.from()), self.missing(first, why));
             return;
         }
         let bytes = frame.bytes.len() as u64;
         let omitted = Some(Omitted { bytes, needed_bytes: Large::UNKNOWN, fingerprint: Omitted::UNREAD });
-        let from = after.map_or(first, |after| after.saturating_add(1)).max(window.from());
+        let from = after.map_or(first, |after| after.saturating_add(1)).max(buffer.from());
         for offset in from..=range.map_or(first, |range| range.last()) {
-            if !window.takes(offset) {
+            if !buffer.takes(offset) {
                 break;
             }
             let item = Item::Record(StoredRecord { omitted, ..StoredRecord::empty(offset) });
             let (bundle, large) = (Arc::clone(&self.bundle), Some(self.large(Large::UNKNOWN, 0)));
-            window.add(Version { item, bundle, large });
+            buffer.add(Version { item, bundle, large });
         }
     }
 
     /// A frame that nobody could decode is answered as it is.
-    fn add_undecoded(&self, frame: &Frame, window: &mut Window) {
+    fn add_undecoded(&self, frame: &Frame, buffer: &mut ReorderBuffer) {
         let batch = frame.undecoded_batch().filter(|_| frame.format() == SegmentFormat::KafkaLog);
         match (batch, frame.head_range()) {
-            (Some(batch), _) => window.add(self.version_of(batch)),
+            (Some(batch), _) => buffer.add(self.version_of(batch)),
             (None, Some(range)) => {
                 let why = Why::NoBatch(NoBatch::Undecoded);
-                window.end_at(range.last(), self.missing(range.first(), why));
+                buffer.end_at(range.last(), self.missing(range.first(), why));
             }
             (None, None) => {}
         }
@@ -235,7 +235,7 @@ impl Place {
         Version { item, bundle: Arc::clone(&self.bundle), large }
     }
 
-    fn add_batch(&self, frame: &Frame, window: &mut Window) -> Result<(), SegmentError> {
+    fn add_batch(&self, frame: &Frame, buffer: &mut ReorderBuffer) -> Result<(), SegmentError> {
         match frame.kafka_batch(spans_bytes_max(frame, self.bounds))? {
             Ok(mut batch) => {
                 if self.heads_lie {
@@ -243,13 +243,13 @@ impl Place {
                     frame.visit(self.bounds.opened_bytes, self.bounds.window_bytes, &mut offsets)?;
                     batch.range = offsets.0.unwrap_or(batch.range);
                 }
-                window.add(self.version_of(batch));
+                buffer.add(self.version_of(batch));
             }
             Err(NoBatch::Empty) => {}
             Err(why) => {
                 // A sound frame has offsets.
                 let Some(range) = frame.claimed_range() else { return Ok(()) };
-                window.end_at(range.last(), self.missing(range.first(), Why::NoBatch(why)));
+                buffer.end_at(range.last(), self.missing(range.first(), Why::NoBatch(why)));
             }
         }
         Ok(())

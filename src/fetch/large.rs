@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::memory::Memory;
-use super::window::Version;
+use super::reorder_buffer::Version;
 use super::{FetchError, Item};
 use crate::archive::{
     Archive, ArchiveError, Fault, Omitted, StoredRecord, block_usage, fault_in_block, split_block,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use futures::TryStreamExt;
 
 use super::{FetchError, Request};
-use crate::archive::Shelf;
+use crate::archive::BundleCache;
 use crate::ids::{LogId, OffsetRange};
 use crate::registry::{self, Filter, Timed};
 use crate::store::{BundleKey, Listed};
@@ -33,19 +33,19 @@ pub(super) struct Log {
 }
 
 /// Finds the log that is asked for, or the one that was stored to last.
-pub(super) async fn find(shelf: &Shelf, request: &Request) -> Result<Found, FetchError> {
+pub(super) async fn find(bundle_cache: &BundleCache, request: &Request) -> Result<Found, FetchError> {
     let filter = Filter {
         topic: Some(request.partition.topic().to_owned()),
         partition: Some(request.partition.partition()),
         ..Filter::default()
     };
-    let bundles = registry::find(shelf.store(), &filter).await?.bundles;
+    let bundles = registry::find(bundle_cache.store(), &filter).await?.bundles;
     let (listed, mut by_log) = (bundles.len(), BTreeMap::<LogId, Vec<Listed>>::new());
     for one in bundles {
         by_log.entry(one.key.log_id().clone()).or_default().push(one);
     }
     let mut logs: Vec<_> = by_log.into_iter().map(|(log_id, bundles)| Log { log_id, bundles }).collect();
-    let looked_up = times_where_they_decide(shelf, &logs).await?;
+    let looked_up = times_where_they_decide(bundle_cache, &logs).await?;
     logs.sort_by_cached_key(|log| Reverse((log.last_stored(&looked_up), log.log_id.clone())));
     let nth = match &request.log_id {
         Some(wanted) => logs.iter().position(|log| log.log_id == *wanted),
@@ -63,7 +63,10 @@ pub(super) async fn find(shelf: &Shelf, request: &Request) -> Result<Found, Fetc
 type LatestTimes = BTreeMap<BundleKey, i64>;
 
 /// Looks up the times that decide which log was stored to last: those of the last bundles of logs that were stored to at the same time.
-async fn times_where_they_decide(shelf: &Shelf, logs: &[Log]) -> Result<LatestTimes, FetchError> {
+async fn times_where_they_decide(
+    bundle_cache: &BundleCache,
+    logs: &[Log],
+) -> Result<LatestTimes, FetchError> {
     let last_ms = |log: &Log| log.bundles.iter().map(|one| one.stored_at_ms).max();
     let newest_ms = logs.iter().filter_map(last_ms).max();
     let newest: Vec<_> = logs.iter().filter(|log| last_ms(log) == newest_ms).collect();
@@ -73,7 +76,7 @@ async fn times_where_they_decide(shelf: &Shelf, logs: &[Log]) -> Result<LatestTi
     }
     let bundles = newest.iter().flat_map(|log| &log.bundles);
     let last = bundles.filter(|one| Some(one.stored_at_ms) == newest_ms && one.key.times_ms().is_none());
-    let mut timed = registry::timed(shelf, last.cloned().collect());
+    let mut timed = registry::timed(bundle_cache, last.cloned().collect());
     while let Some(Timed { listed, times }) = timed.try_next().await? {
         looked_up.extend(times.range_ms().map(|(_, max_ms)| (listed.key, max_ms)));
     }

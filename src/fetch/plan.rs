@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 
-use super::window::Room;
-use crate::archive::{Archive, ArchiveError, Shelf, TrafficCounter};
+use super::reorder_buffer::Room;
+use crate::archive::{Archive, ArchiveError, BundleCache, TrafficCounter};
 use crate::bundle::BlockEntry;
 use crate::ids::OffsetRange;
 use crate::spans;
@@ -18,7 +18,7 @@ const OPENS_AT_ONCE: usize = 8;
 /// The blocks that may hold what is asked for, in the order of their first offsets.
 #[derive(Debug)]
 pub(super) struct Plan {
-    shelf: Shelf,
+    bundle_cache: BundleCache,
     traffic: TrafficCounter,
     from: i64,
     unopened: VecDeque<Listed>,
@@ -39,9 +39,9 @@ pub(super) struct Planned {
 
 impl Plan {
     /// `bundles` are in the order of their first offsets.
-    pub fn new(shelf: Shelf, traffic: TrafficCounter, from: i64, bundles: Vec<Listed>) -> Self {
+    pub fn new(bundle_cache: BundleCache, traffic: TrafficCounter, from: i64, bundles: Vec<Listed>) -> Self {
         let unopened = bundles.into_iter().filter(|one| one.key.range().last() >= from).collect();
-        Self { shelf, traffic, from, unopened, opened: 0, last_covered: None, blocks: BTreeMap::new() }
+        Self { bundle_cache, traffic, from, unopened, opened: 0, last_covered: None, blocks: BTreeMap::new() }
     }
 
     /// No block that is left holds anything in front of this; `None`: none is left.
@@ -80,8 +80,9 @@ impl Plan {
         let now = first.max(self.from);
         let count = self.unopened.iter().take_while(|one| one.key.range().first() <= now).count();
         let opens = self.unopened.iter().take(count.min(OPENS_AT_ONCE));
-        let opens = opens
-            .map(|listed| spans::stage(spans::open(&listed.key), self.shelf.open(listed, &self.traffic)));
+        let opens = opens.map(|listed| {
+            spans::stage(spans::open(&listed.key), self.bundle_cache.open(listed, &self.traffic))
+        });
         let opened = try_join_all(opens).await?;
         self.unopened.drain(..opened.len());
         for archive in opened {

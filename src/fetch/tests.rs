@@ -22,8 +22,8 @@ fn request(offset: i64, form: Form) -> Request {
     Request { partition: orders(), log_id: None, offset, max_records, max_bytes, form, isolation }
 }
 
-fn shelf(store: &Store) -> Shelf {
-    Shelf::new(store.clone(), 64 << 20)
+fn bundle_cache(store: &Store) -> BundleCache {
+    BundleCache::new(store.clone(), 64 << 20)
 }
 
 /// A whole answer.
@@ -41,7 +41,7 @@ impl Answer {
 }
 
 async fn answer(store: &Store, request: &Request) -> Result<Answer, FetchError> {
-    let mut fetch = fetch(&shelf(store), request, Memory::default()).await?;
+    let mut fetch = fetch(&bundle_cache(store), request, Memory::default()).await?;
     let mut items = Vec::new();
     while let Some(Part { items: more, .. }) = fetch.next().await? {
         assert!(!more.is_empty());
@@ -247,7 +247,7 @@ async fn only_the_blocks_that_are_needed_are_read() {
     put(&store, &source).await;
     let read = async |offset, max_records, max_bytes| {
         let request = Request { max_records, max_bytes, ..request(offset, Form::Records) };
-        let mut fetch = fetch(&shelf(&store), &request, Memory::default()).await.expect("a listing");
+        let mut fetch = fetch(&bundle_cache(&store), &request, Memory::default()).await.expect("a listing");
         let mut count = 0;
         while let Some(Part { items, .. }) = fetch.next().await.expect("an answer") {
             count += items.len() as u64;
@@ -271,7 +271,7 @@ async fn whoever_stops_waiting_for_the_next_items_may_ask_again() {
     put(&store, &source).await;
     let request = request(0, Form::Records);
     let whole = answer(&store, &request).await.expect("an answer");
-    let mut fetch = fetch(&shelf(&store), &request, Memory::default()).await.expect("a listing");
+    let mut fetch = fetch(&bundle_cache(&store), &request, Memory::default()).await.expect("a listing");
     let (mut offsets, mut dropped) = (Vec::new(), 0);
     loop {
         // Every other wait is given up after the first look.

@@ -8,14 +8,14 @@ use futures::future::BoxFuture;
 
 use super::FetchError;
 use super::plan::Planned;
-use super::window::Version;
-use crate::archive::{Archive, Shelf, TrafficCounter};
+use super::reorder_buffer::Version;
+use crate::archive::{Archive, BundleCache, TrafficCounter};
 use crate::transactions::{Held, LogTransactions, NotCommitted, TransactionState};
 
 /// The transactions of one log. Nothing is read, and little is looked at, where it has none.
 #[derive(Debug)]
 pub(super) struct Transactions {
-    shelf: Shelf,
+    bundle_cache: BundleCache,
     traffic: TrafficCounter,
     log: Option<LogTransactions>,
     /// Bundles that have some, by name.
@@ -30,8 +30,8 @@ struct Bundle {
 }
 
 impl Transactions {
-    pub fn new(shelf: Shelf, traffic: TrafficCounter) -> Self {
-        Self { shelf, traffic, log: None, bundles: HashMap::new(), unread: Vec::new() }
+    pub fn new(bundle_cache: BundleCache, traffic: TrafficCounter) -> Self {
+        Self { bundle_cache, traffic, log: None, bundles: HashMap::new(), unread: Vec::new() }
     }
 
     /// A block of this bundle is read.
@@ -47,8 +47,8 @@ impl Transactions {
     pub async fn read(&mut self) -> Result<(), FetchError> {
         while let Some(archive) = self.unread.last() {
             let log = self.log.get_or_insert_with(|| {
-                let (shelf, traffic) = (self.shelf.clone(), self.traffic.clone());
-                LogTransactions::new(shelf, traffic, archive.partition(), archive.log_id())
+                let (bundle_cache, traffic) = (self.bundle_cache.clone(), self.traffic.clone());
+                LogTransactions::new(bundle_cache, traffic, archive.partition(), archive.log_id())
             });
             // What one block takes is in what a fetch reserves.
             let room =

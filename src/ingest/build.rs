@@ -10,9 +10,9 @@ use crate::index::TopicSettings;
 use crate::spans;
 
 use super::error::IngestError;
-use super::meter::Share;
+use super::memory_account::Share;
 use super::slice::{self, Packed, Packer, Piece, Read, Reader, Slice};
-use super::slices::{Built, Workshop};
+use super::slices::{Built, SliceContext};
 
 /// Consecutive pieces of one slice, and the memory they hold.
 pub(super) struct Run {
@@ -40,40 +40,40 @@ struct ReadRun {
 
 /// Reads a run while those before it are packed: a slice may be alone on its worker, and then finds two cores.
 pub(super) async fn as_it_comes(
-    workshop: &Workshop,
+    context: &SliceContext,
     partition: &TopicPartition,
     runs: mpsc::UnboundedReceiver<Run>,
 ) -> Result<Slice, IngestError> {
-    let (reader, packer) = workshop.begin(partition)?;
+    let (reader, packer) = context.begin(partition)?;
     let (feed, read) = mpsc::unbounded_channel();
-    let reading = read_all(workshop, reader, runs, feed);
-    let (read, packed) = try_join(reading, pack_all(workshop, packer, read)).await?;
+    let reading = read_all(context, reader, runs, feed);
+    let (read, packed) = try_join(reading, pack_all(context, packer, read)).await?;
     put_together(read, packed)
 }
 
 /// Reads runs as they come, and hands each on to be packed.
 async fn read_all(
-    workshop: &Workshop,
+    context: &SliceContext,
     mut reader: Reader,
     mut runs: mpsc::UnboundedReceiver<Run>,
     feed: mpsc::UnboundedSender<ReadRun>,
 ) -> Result<Read, IngestError> {
     while let Some(run) = runs.recv().await {
         let read;
-        (reader, read) = workshop.cpu.run(move || read_run(reader, run)).await??;
+        (reader, read) = context.cpu.run(move || read_run(reader, run)).await??;
         if feed.send(read).is_err() {
             // The packer has failed, and says why.
             return std::future::pending().await;
         }
     }
     drop(feed);
-    finish(workshop, reader).await
+    finish(context, reader).await
 }
 
 /// Ends a slice's index. What that takes for a moment is much of what a slice ever takes: there is room for a few at a time.
-async fn finish(workshop: &Workshop, reader: Reader) -> Result<Read, IngestError> {
-    let room = workshop.meter.room(reader.finish_usage()).await?;
-    let finished = workshop.cpu.run(move || {
+async fn finish(context: &SliceContext, reader: Reader) -> Result<Read, IngestError> {
+    let room = context.account.room(reader.finish_usage()).await?;
+    let finished = context.cpu.run(move || {
         let finished = reader.finish();
         drop(room);
         finished
@@ -83,21 +83,21 @@ async fn finish(workshop: &Workshop, reader: Reader) -> Result<Read, IngestError
 
 /// Packs runs as they have been read.
 async fn pack_all(
-    workshop: &Workshop,
+    context: &SliceContext,
     mut packer: Packer,
     mut read: mpsc::UnboundedReceiver<ReadRun>,
 ) -> Result<Packed, IngestError> {
     while let Some(run) = read.recv().await {
-        packer = workshop.cpu.run(move || pack_run(packer, run)).await??;
+        packer = context.cpu.run(move || pack_run(packer, run)).await??;
     }
-    workshop.cpu.run(move || packer.finish()).await?
+    context.cpu.run(move || packer.finish()).await?
 }
 
 /// One piece of work: slices that end before their first run is full are not worth more. Each of them is built, whatever comes of the
 /// others: the fault that comes first in the segment may be the last one here.
-pub(super) async fn whole(workshop: &Workshop, together: Vec<Unbuilt>) -> Vec<Built> {
-    let work = workshop.clone();
-    let built = workshop.cpu.run(move || {
+pub(super) async fn whole(context: &SliceContext, together: Vec<Unbuilt>) -> Vec<Built> {
+    let work = context.clone();
+    let built = context.cpu.run(move || {
         together
             .into_iter()
             .map(|one| spans::work(&one.span.clone(), || one.build(&work)))
@@ -108,7 +108,7 @@ pub(super) async fn whole(workshop: &Workshop, together: Vec<Unbuilt>) -> Vec<Bu
     for one in built {
         ended.push(match one {
             Ok(Attempt::Built(built)) => Ok(*built),
-            Ok(Attempt::Waits(waits)) => waits.finish(workshop).await,
+            Ok(Attempt::Waits(waits)) => waits.finish(context).await,
             Err(error) => Err(error),
         });
     }
@@ -131,15 +131,15 @@ struct Waits {
 }
 
 impl Unbuilt {
-    fn build(self, workshop: &Workshop) -> Result<Attempt, IngestError> {
+    fn build(self, context: &SliceContext) -> Result<Attempt, IngestError> {
         let Self { partition, ordinal, span, run, .. } = self;
-        let (mut reader, mut packer) = workshop.begin(&partition)?;
+        let (mut reader, mut packer) = context.begin(&partition)?;
         let Run { pieces, _read_ahead, _memory } = run;
         let facts = reader.add(&pieces)?;
         packer.add(pieces, &facts)?;
         let packed = packer.finish()?;
         // At once where there is room: what waits for its turn holds memory meanwhile.
-        match workshop.meter.room_now(reader.finish_usage()) {
+        match context.account.room_now(reader.finish_usage()) {
             Some(_room) => {
                 let slice = put_together(reader.finish()?, packed)?;
                 Ok(Attempt::Built(Box::new((partition, ordinal, slice))))
@@ -150,9 +150,9 @@ impl Unbuilt {
 }
 
 impl Waits {
-    async fn finish(self, workshop: &Workshop) -> Built {
+    async fn finish(self, context: &SliceContext) -> Built {
         let Self { partition, ordinal, span, reader, packed } = self;
-        let ended = async { put_together(finish(workshop, reader).await?, packed) };
+        let ended = async { put_together(finish(context, reader).await?, packed) };
         let slice = spans::stage(span, ended).await?;
         Ok((partition, ordinal, slice))
     }
@@ -160,7 +160,7 @@ impl Waits {
 
 fn put_together(read: Read, packed: Packed) -> Result<Slice, IngestError> {
     let slice = Slice::new(read, packed)?;
-    spans::took(slice.tally.source_bytes, slice.tally.records);
+    spans::took(slice.counts.source_bytes, slice.counts.records);
     Ok(slice)
 }
 
@@ -174,9 +174,9 @@ fn pack_run(mut packer: Packer, ReadRun { run, facts }: ReadRun) -> Result<Packe
     Ok(packer)
 }
 
-impl Workshop {
+impl SliceContext {
     fn begin(&self, partition: &TopicPartition) -> Result<(Reader, Packer), IngestError> {
         let settings: TopicSettings = self.settings.for_topic(partition.topic());
-        slice::begin(&settings, &self.meter, self.undecodable, &self.job)
+        slice::begin(&settings, &self.account, self.undecodable, &self.job)
     }
 }

@@ -20,10 +20,10 @@ use crate::spans;
 use crate::store::{BundleKey, KeyHash};
 
 use super::error::IngestError;
-use super::meter::Share;
+use super::memory_account::Share;
 use super::receive::{Received, Source};
+use super::record_counts::RecordCounts;
 use super::slice::Slice;
-use super::tally::Tally;
 use super::{Ingest, Request};
 
 /// A bundle that is ready for the store.
@@ -31,7 +31,7 @@ pub(super) struct Packed {
     pub key: BundleKey,
     pub manifest: Manifest,
     pub built: Built,
-    pub tally: Tally,
+    pub counts: RecordCounts,
     /// What the slices hold, which is what the bundle consists of, and what its list of gaps takes.
     pub memory: Vec<Share>,
 }
@@ -83,7 +83,7 @@ impl Packing {
     /// Checks that the partitions' frames add up to the segment.
     pub(super) fn begin(ingest: &Ingest, request: &Request, received: Received) -> Result<Self, IngestError> {
         let Received { source, partitions, .. } = received;
-        let packed_bytes = partitions.values().flatten().map(|slice| slice.tally.source_bytes).sum();
+        let packed_bytes = partitions.values().flatten().map(|slice| slice.counts.source_bytes).sum();
         if packed_bytes != source.bytes_read {
             return Err(IngestError::BytesDiffer { packed: packed_bytes, read: source.bytes_read });
         }
@@ -127,7 +127,7 @@ impl Packing {
         let packed: Result<Vec<_>, IngestError> = try_join_all(works).await?.into_iter().collect();
         let packed: Vec<Packed> = packed?.into_iter().flatten().collect();
         let bytes = packed.iter().map(|one| one.built.size_bytes).sum();
-        spans::took(bytes, packed.iter().map(|one| one.tally.records).sum());
+        spans::took(bytes, packed.iter().map(|one| one.counts.records).sum());
         Ok(packed)
     }
 
@@ -178,27 +178,27 @@ fn pack_partition(
     slices: Vec<Slice>,
     settings: &index::TopicSettings,
 ) -> Result<Packed, IngestError> {
-    let (mut tally, mut memory) = (Tally::default(), Vec::with_capacity(slices.len()));
+    let (mut counts, mut memory) = (RecordCounts::default(), Vec::with_capacity(slices.len()));
     let (mut parts, mut blocks) = (Vec::with_capacity(slices.len()), Vec::with_capacity(slices.len()));
     for slice in slices {
-        tally.merge(slice.tally);
+        counts.merge(slice.counts);
         parts.push(slice.index);
         blocks.push(slice.blocks);
         memory.push(slice.memory);
     }
     // Frames that cover no offset stand at one. Only a torn tail has none, and it is always kept beside the last whole frame.
-    let covered = tally.range.map(|range| (range.first(), range.last()));
-    let placed = covered.or_else(|| tally.place.map(|place| (place, place - 1)));
+    let covered = counts.range.map(|range| (range.first(), range.last()));
+    let placed = covered.or_else(|| counts.place.map(|place| (place, place - 1)));
     let (base_offset, last_offset) =
-        placed.ok_or(IngestError::NothingWhole { bytes: tally.torn_bytes as usize })?;
+        placed.ok_or(IngestError::NothingWhole { bytes: counts.torn_bytes as usize })?;
     let hash = KeyHash::new(&origin.source.sha256, &request.log_id, &partition);
     let index = index::assemble(parts, hash.bytes(), settings)?;
     let indexed = index.segments.iter().map(|segment| u64::from(segment.documents)).sum();
-    if indexed != tally.records {
-        return Err(IngestError::CountsDiffer { decoded: tally.records, indexed, stored: tally.records });
+    if indexed != counts.records {
+        return Err(IngestError::CountsDiffer { decoded: counts.records, indexed, stored: counts.records });
     }
-    let gaps = tally.gaps();
-    let transactions = transaction_facts(&tally.take_transactions());
+    let gaps = counts.gaps();
+    let transactions = transaction_facts(&counts.take_transactions());
     // A log that was compacted may have millions of them.
     if let Some(share) = memory.first() {
         let mut listed = share.another();
@@ -207,9 +207,9 @@ fn pack_partition(
         listed.set(BUNDLE_BYTES + gaps.len() as u64 * GAP_BYTES + transactions_bytes)?;
         memory.push(listed);
     }
-    let anomalies = tally.anomalies.by_name().map(|(name, count)| (name.to_owned(), count)).collect();
+    let anomalies = counts.anomalies.by_name().map(|(name, count)| (name.to_owned(), count)).collect();
     let manifest = Manifest {
-        format_version: Manifest::version_for(&anomalies, &tally.undecoded),
+        format_version: Manifest::version_for(&anomalies, &counts.undecoded),
         created_by: Manifest::this_build(),
         tantivy: TantivyFacts {
             version: index.tantivy_version.to_owned(),
@@ -220,21 +220,21 @@ fn pack_partition(
         log_id: request.log_id.as_str().to_owned(),
         base_offset,
         last_offset,
-        record_count: tally.records,
-        control_record_count: tally.control_records,
-        batch_count: tally.batches,
-        min_timestamp_ms: tally.times.map(|(min, _)| min),
-        max_timestamp_ms: tally.times.map(|(_, max)| max),
+        record_count: counts.records,
+        control_record_count: counts.control_records,
+        batch_count: counts.batches,
+        min_timestamp_ms: counts.times.map(|(min, _)| min),
+        max_timestamp_ms: counts.times.map(|(_, max)| max),
         gaps,
         anomalies,
-        undecoded: tally.undecoded.clone(),
+        undecoded: counts.undecoded.clone(),
         transactions,
         segment: origin.segment.clone(),
         index: index_facts(&index),
         records: RecordsFacts::of(&blocks),
     };
     let (log_id, range) = (request.log_id.clone(), manifest.key_range());
-    let key = BundleKey::new(partition, log_id, range, tally.times, hash.hash16())?;
+    let key = BundleKey::new(partition, log_id, range, counts.times, hash.hash16())?;
     let built = bundle::assemble(&manifest, index.files, blocks, |files| {
         index::hot_ranges(files).map_err(IngestError::from)
     })?;
@@ -243,7 +243,7 @@ fn pack_partition(
         hot.set(built.hot_bytes)?;
         memory.push(hot);
     }
-    Ok(Packed { key, manifest, built, tally, memory })
+    Ok(Packed { key, manifest, built, counts, memory })
 }
 
 /// The index in the manifest's words: paths as queries write them.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::budget::BudgetError;
 
-use super::meter::Meter;
+use super::memory_account::MemoryAccount;
 
 /// How often a sender that is waited for is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -21,7 +21,7 @@ const AHEAD: u64 = 2;
 
 /// One sender's.
 pub(super) struct Pledge {
-    meter: Meter,
+    account: MemoryAccount,
     declared: u64,
     reserved: u64,
     came: u64,
@@ -32,8 +32,8 @@ pub(super) struct Pledge {
 
 impl Pledge {
     /// Of a sender that has declared so many bytes, for which `reserved` are reserved. To have them again it waits for `wait_max` at most.
-    pub(super) fn new(meter: Meter, declared: u64, reserved: u64, wait_max: Duration) -> Self {
-        Self { meter, declared, reserved, came: 0, waited: Duration::ZERO, gave_way: false, wait_max }
+    pub(super) fn new(account: MemoryAccount, declared: u64, reserved: u64, wait_max: Duration) -> Self {
+        Self { account, declared, reserved, came: 0, waited: Duration::ZERO, gave_way: false, wait_max }
     }
 
     /// When to look whether it is behind.
@@ -50,8 +50,8 @@ impl Pledge {
             0 => self.waited >= FIRST_LOOK,
             came => self.waited >= LOOK_AGAIN && u128::from(came) <= due,
         };
-        if is_behind && self.came < self.declared && self.meter.is_waited_for() {
-            self.meter.give_way(self.worth());
+        if is_behind && self.came < self.declared && self.account.is_waited_for() {
+            self.account.give_way(self.worth());
             self.gave_way = true;
         }
     }
@@ -61,7 +61,7 @@ impl Pledge {
         self.came += bytes as u64;
         if self.gave_way {
             let worth = self.worth();
-            self.meter.take_again(worth, self.wait_max).await?;
+            self.account.take_again(worth, self.wait_max).await?;
             self.gave_way = worth < self.reserved;
         }
         Ok(())

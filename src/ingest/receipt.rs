@@ -8,9 +8,9 @@ use crate::bundle::{Manifest, UndecodedFacts};
 use crate::ids::{LogId, OffsetRange, SegmentFormat, SegmentId, TopicPartition};
 use crate::store::Stored;
 
-use super::meter::Share;
+use super::memory_account::Share;
 use super::receive::Source;
-use super::tally::Tally;
+use super::record_counts::RecordCounts;
 
 /// How many gaps a receipt lists; the manifest holds all of them.
 pub const RECEIPT_GAPS_MAX: usize = 1_000;
@@ -163,7 +163,7 @@ impl Receipt {
 }
 
 impl IndexedPartition {
-    pub(super) fn new(manifest: Manifest, tally: Tally, stored: Stored, footer_offset: u64) -> Self {
+    pub(super) fn new(manifest: Manifest, counts: RecordCounts, stored: Stored, footer_offset: u64) -> Self {
         let mut gaps = manifest.gaps;
         let gap_count = gaps.len() as u64;
         gaps.truncate(RECEIPT_GAPS_MAX);
@@ -173,11 +173,11 @@ impl IndexedPartition {
             log_id: stored.key().log_id().clone(),
             base_offset: manifest.base_offset,
             last_offset: manifest.last_offset,
-            records: tally.records,
-            control_records: tally.control_records,
-            batches: tally.batches,
-            source_bytes: tally.source_bytes,
-            times_ms: tally.times,
+            records: counts.records,
+            control_records: counts.control_records,
+            batches: counts.batches,
+            source_bytes: counts.source_bytes,
+            times_ms: counts.times,
             gaps,
             gap_count,
             anomalies: manifest.anomalies,

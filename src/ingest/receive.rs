@@ -14,11 +14,11 @@ use crate::segment::{ErrorKind, Frame, SegmentError, Splitter, Tail, TornTail as
 use crate::spans;
 
 use super::error::{IngestError, ReadError};
-use super::meter::Share;
+use super::memory_account::Share;
 use super::pledge::Pledge;
 use super::slice::{Piece, Slice};
-use super::slices::{Slices, Workshop};
-use super::{Patience, Request, TornTail, Undecodable};
+use super::slices::{SliceContext, Slices};
+use super::{Request, Timeouts, TornTail, Undecodable};
 
 /// The least rate at which a segment may come, in bytes a second: slower, it only holds memory that others wait for.
 const SENDER_BYTES_PER_SECOND_MIN: u64 = 256 << 10;
@@ -44,23 +44,23 @@ pub(super) struct Received {
 /// Reads `bytes` to their end. A sender that is silent for too long, or trickles, loses its place.
 pub(super) async fn receive<S>(
     request: &Request,
-    workshop: Workshop,
+    context: SliceContext,
     bytes: S,
-    patience: &Patience,
+    timeouts: &Timeouts,
 ) -> Result<Received, IngestError>
 where
     S: Stream<Item = Result<Bytes, ReadError>> + Unpin,
 {
     let pledge = Pledge::new(
-        workshop.meter.clone(),
+        context.account.clone(),
         request.size_bytes,
         request.memory_estimate(),
-        patience.admission,
+        timeouts.admission,
     );
-    let mut sender = Sender::new(bytes, pledge, request.size_bytes, patience);
-    let cpu = workshop.cpu.clone();
-    let mut incoming = Incoming::new(request, workshop.meter.share());
-    let mut dealer = Dealer::new(request, Slices::new(workshop));
+    let mut sender = Sender::new(bytes, pledge, request.size_bytes, timeouts);
+    let cpu = context.cpu.clone();
+    let mut incoming = Incoming::new(request, context.account.share());
+    let mut dealer = Dealer::new(request, Slices::new(context));
     while let Some(chunk) = sender.next().await? {
         incoming.expect_room_for(chunk.len())?;
         let split;
@@ -97,16 +97,16 @@ where
     request.check_against(&source)?;
     for slice in partitions.values().flatten() {
         // Records may lie outside of what their frame's head claims.
-        request.check_allowed(slice.tally.range, None)?;
+        request.check_allowed(slice.counts.range, None)?;
     }
-    let records = partitions.values().flatten().map(|slice| slice.tally.records).sum();
+    let records = partitions.values().flatten().map(|slice| slice.counts.records).sum();
     spans::took(source.bytes_read, records);
     Ok(Received { source, partitions, ended })
 }
 
 /// How long a sender may be waited for in all.
-pub(super) fn sender_max(size_bytes: u64, patience: &Patience) -> Duration {
-    patience.silence + Duration::from_secs(size_bytes / SENDER_BYTES_PER_SECOND_MIN)
+pub(super) fn sender_max(size_bytes: u64, timeouts: &Timeouts) -> Duration {
+    timeouts.silence + Duration::from_secs(size_bytes / SENDER_BYTES_PER_SECOND_MIN)
 }
 
 /// Whoever sends the bytes. Only the time that is spent waiting for it counts: what the builders take is not its fault.
@@ -122,8 +122,8 @@ impl<S> Sender<S>
 where
     S: Stream<Item = Result<Bytes, ReadError>> + Unpin,
 {
-    fn new(bytes: S, pledge: Pledge, size_bytes: u64, patience: &Patience) -> Self {
-        Self { bytes, pledge, silence_max: patience.silence, left: sender_max(size_bytes, patience) }
+    fn new(bytes: S, pledge: Pledge, size_bytes: u64, timeouts: &Timeouts) -> Self {
+        Self { bytes, pledge, silence_max: timeouts.silence, left: sender_max(size_bytes, timeouts) }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, IngestError> {

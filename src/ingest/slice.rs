@@ -11,8 +11,8 @@ use crate::stats::Job;
 
 use super::Undecodable;
 use super::error::IngestError;
-use super::meter::{Meter, Share};
-use super::tally::Tally;
+use super::memory_account::{MemoryAccount, Share};
+use super::record_counts::RecordCounts;
 
 /// A slice ends with the frame that takes it to this many bytes, opened ([`Piece::opened_bytes`]). Where a slice ends depends on
 /// the source alone, never on the number of cores or on when it arrives: the same segment always makes the same bundle.
@@ -85,7 +85,7 @@ impl Piece {
 pub(super) struct Slice {
     pub index: IndexPart,
     pub blocks: Blocks,
-    pub tally: Tally,
+    pub counts: RecordCounts,
     /// What the finished parts hold, until they are stored.
     pub memory: Share,
 }
@@ -93,7 +93,7 @@ pub(super) struct Slice {
 /// The half of a slice under construction that is searched: decodes its frames and indexes their records.
 pub(super) struct Reader {
     index: IndexBuilder,
-    tally: Tally,
+    counts: RecordCounts,
     memory: Share,
     decoding: Share,
     undecodable: Undecodable,
@@ -110,7 +110,7 @@ pub(super) struct Packer {
 /// What the reader comes to: the slice's records, indexed and counted.
 pub(super) struct Read {
     index: IndexPart,
-    tally: Tally,
+    counts: RecordCounts,
     memory: Share,
 }
 
@@ -123,15 +123,15 @@ pub(super) struct Packed {
 /// Begins a slice.
 pub(super) fn begin(
     settings: &TopicSettings,
-    meter: &Meter,
+    account: &MemoryAccount,
     undecodable: Undecodable,
     job: &Arc<Job>,
 ) -> Result<(Reader, Packer), IngestError> {
-    let (memory, decoding, job) = (meter.share(), meter.share(), Arc::clone(job));
+    let (memory, decoding, job) = (account.share(), account.share(), Arc::clone(job));
     let index = IndexBuilder::new(*settings)?;
-    let mut reader = Reader { index, tally: Tally::default(), memory, decoding, undecodable, job };
+    let mut reader = Reader { index, counts: RecordCounts::default(), memory, decoding, undecodable, job };
     reader.account()?;
-    let mut packer = Packer { blocks: BlockWriter::new()?, memory: meter.share() };
+    let mut packer = Packer { blocks: BlockWriter::new()?, memory: account.share() };
     packer.account()?;
     Ok((reader, packer))
 }
@@ -139,20 +139,20 @@ pub(super) fn begin(
 impl Slice {
     /// Puts both halves together, and checks that they hold what was decoded.
     pub(super) fn new(read: Read, packed: Packed) -> Result<Self, IngestError> {
-        let Read { index, tally, mut memory } = read;
+        let Read { index, counts, mut memory } = read;
         let blocks = packed.blocks;
         let stored = blocks.entries().iter().map(|block| block.records).sum();
-        if index.documents() != tally.records || stored != tally.records {
+        if index.documents() != counts.records || stored != counts.records {
             return Err(IngestError::CountsDiffer {
-                decoded: tally.records,
+                decoded: counts.records,
                 indexed: index.documents(),
                 stored,
             });
         }
         drop(packed.memory);
-        let bytes = index.mem_usage() + blocks.mem_usage() + tally.mem_usage() + SLICE_BASE_BYTES;
+        let bytes = index.mem_usage() + blocks.mem_usage() + counts.mem_usage() + SLICE_BASE_BYTES;
         memory.set(bytes as u64)?;
-        Ok(Self { index, blocks, tally, memory })
+        Ok(Self { index, blocks, counts, memory })
     }
 }
 
@@ -189,7 +189,7 @@ impl Reader {
                     facts
                 }
                 Piece::Torn { bytes, .. } => {
-                    self.tally.count_torn(bytes.len());
+                    self.counts.count_torn(bytes.len());
                     FrameFacts::torn_tail()
                 }
             });
@@ -209,10 +209,10 @@ impl Reader {
 
     /// Finishes the index.
     pub(super) fn finish(self) -> Result<Read, IngestError> {
-        let Self { index, tally, mut memory, .. } = self;
+        let Self { index, counts, mut memory, .. } = self;
         let index = index.finish()?;
-        memory.set((index.mem_usage() + tally.mem_usage()) as u64)?;
-        Ok(Read { index, tally, memory })
+        memory.set((index.mem_usage() + counts.mem_usage()) as u64)?;
+        Ok(Read { index, counts, memory })
     }
 
     /// Returns what was found in the frame, and how many bytes it opened to.
@@ -221,7 +221,7 @@ impl Reader {
             Ok(decoded) => decoded,
             Err(undecodable) => return Ok((self.keep(frame, &undecodable)?, 0)),
         };
-        self.tally.count(&decoded, frame.bytes.len());
+        self.counts.count(&decoded, frame.bytes.len());
         self.add_records(&decoded)?;
         let facts = facts_of(&decoded);
         self.job.progressed(frame.bytes.len() as u64, facts.data_records);
@@ -246,7 +246,7 @@ impl Reader {
     /// Keeps a frame as it is.
     fn keep(&mut self, frame: &Frame, undecodable: &SegmentError) -> Result<FrameFacts, IngestError> {
         self.decoding.set(0)?;
-        self.tally.count_undecoded(frame, undecodable.reason());
+        self.counts.count_undecoded(frame, undecodable.reason());
         self.job.progressed(frame.bytes.len() as u64, 0);
         Ok(FrameFacts { kind: FrameKind::Undecoded, range: frame.head_range(), ..FrameFacts::default() })
     }
@@ -309,7 +309,7 @@ impl Reader {
     }
 
     fn account(&mut self) -> Result<(), IngestError> {
-        let bytes = self.index.mem_usage() + self.tally.mem_usage();
+        let bytes = self.index.mem_usage() + self.counts.mem_usage();
         Ok(self.memory.set(bytes as u64)?)
     }
 }

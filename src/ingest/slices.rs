@@ -17,7 +17,7 @@ use crate::stats::Job;
 use super::Undecodable;
 use super::build::{self, Run, Unbuilt};
 use super::error::IngestError;
-use super::meter::{Meter, Share};
+use super::memory_account::{MemoryAccount, Share};
 use super::pack;
 use super::slice::{Piece, SLICE_BYTES, SLICE_LEAST_BYTES, Slice};
 
@@ -50,10 +50,10 @@ const TELLING_BYTES: u64 = 4 << 20;
 
 /// The parts that every slice of a request needs.
 #[derive(Clone)]
-pub(super) struct Workshop {
+pub(super) struct SliceContext {
     pub cpu: Cpu,
     pub settings: Arc<Settings>,
-    pub meter: Meter,
+    pub account: MemoryAccount,
     /// The segment's size.
     pub segment_bytes: u64,
     /// What to do with a frame that cannot be decoded.
@@ -63,7 +63,7 @@ pub(super) struct Workshop {
 
 /// All slices of one segment.
 pub(super) struct Slices {
-    workshop: Workshop,
+    context: SliceContext,
     partitions: BTreeMap<TopicPartition, OpenSlice>,
     /// Source bytes since the last time that all slices ended.
     window_bytes: u64,
@@ -124,11 +124,11 @@ struct Pending {
 }
 
 impl Slices {
-    pub(super) fn new(workshop: Workshop) -> Self {
-        let threads = workshop.cpu.threads();
-        let pending_memory = workshop.meter.share();
+    pub(super) fn new(context: SliceContext) -> Self {
+        let threads = context.cpu.threads();
+        let pending_memory = context.account.share();
         Self {
-            workshop,
+            context,
             partitions: BTreeMap::new(),
             window_bytes: 0,
             pending_bytes: 0,
@@ -211,11 +211,11 @@ impl Slices {
         if source < TELLING_BYTES {
             return Ok(());
         }
-        let in_hand = self.workshop.meter.held().saturating_sub(finished);
-        let to_finish = self.workshop.segment_bytes.saturating_sub(self.dealt_bytes - source);
+        let in_hand = self.context.account.held().saturating_sub(finished);
+        let to_finish = self.context.segment_bytes.saturating_sub(self.dealt_bytes - source);
         let to_finish = u128::from(finished) * u128::from(to_finish) / u128::from(source);
         let needed = u64::try_from(to_finish).unwrap_or(u64::MAX).saturating_add(in_hand);
-        Ok(self.workshop.meter.foresee(needed)?)
+        Ok(self.context.account.foresee(needed)?)
     }
 
     /// The source has ended: builds what is left and returns each partition's slices in order. Where several slices
@@ -248,7 +248,7 @@ impl Slices {
     fn take_in(&mut self, ended: Built) {
         match ended {
             Ok((partition, ordinal, slice)) if self.first_fault.is_none() => {
-                self.built.source += slice.tally.source_bytes;
+                self.built.source += slice.counts.source_bytes;
                 self.built.finished += slice.memory.bytes();
                 // Most partitions have one.
                 let slices = self.finished.entry(partition).or_default();
@@ -291,10 +291,10 @@ impl Slices {
             None if self.builders >= self.builders_max => return Ok(()),
             None => {
                 let (feed, runs) = mpsc::unbounded_channel();
-                let (workshop, partition, ordinal) = (self.workshop.clone(), partition.clone(), open.ordinal);
+                let (context, partition, ordinal) = (self.context.clone(), partition.clone(), open.ordinal);
                 let span = spans::build(&partition, ordinal);
                 self.tasks.spawn(async move {
-                    let slice = spans::stage(span, build::as_it_comes(&workshop, &partition, runs)).await;
+                    let slice = spans::stage(span, build::as_it_comes(&context, &partition, runs)).await;
                     vec![slice.map(|slice| (partition, ordinal, slice))]
                 });
                 open.feed = Some(feed.clone());
@@ -351,10 +351,10 @@ impl Slices {
         if together.is_empty() {
             return;
         }
-        let (workshop, in_one_go) = (self.workshop.clone(), Arc::clone(&self.in_one_go));
+        let (context, in_one_go) = (self.context.clone(), Arc::clone(&self.in_one_go));
         self.tasks.spawn(async move {
             let _turn = in_one_go.acquire_owned().await;
-            build::whole(&workshop, together).await
+            build::whole(&context, together).await
         });
     }
 
@@ -381,7 +381,7 @@ impl Slices {
         self.pending_bytes -= bytes;
         self.pending_pieces -= pieces.len();
         self.account()?;
-        let mut memory = self.workshop.meter.share();
+        let mut memory = self.context.account.share();
         let each = size_of::<Piece>() + size_of::<FrameFacts>();
         memory.set((bytes + pieces.len() * each) as u64)?;
         Ok(Run { pieces, _read_ahead: permit, _memory: memory })

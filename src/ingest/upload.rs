@@ -6,12 +6,12 @@ use std::time::Duration;
 use futures::{Stream, TryStreamExt};
 use tokio::time::Instant;
 
-use crate::archive::judge;
+use crate::archive::check_existing;
 use crate::spans;
 use crate::store::{NewObject, Store};
 
 use super::error::IngestError;
-use super::meter::Share;
+use super::memory_account::Share;
 use super::pack::Packed;
 use super::receipt::IndexedPartition;
 
@@ -43,7 +43,7 @@ pub(super) async fn upload(
     memory: &mut Share,
 ) -> Result<Vec<IndexedPartition>, IngestError> {
     let uploads = packed.map_ok(|one| {
-        let span = spans::upload(&one.key, one.built.size_bytes, one.tally.records);
+        let span = spans::upload(&one.key, one.built.size_bytes, one.counts.records);
         spans::stage(span, upload_one(store, one, base))
     });
     let at_once = if bundles >= MANY { SMALL_UPLOADS_AT_ONCE } else { UPLOADS_AT_ONCE };
@@ -59,15 +59,15 @@ pub(super) async fn upload(
 }
 
 async fn upload_one(store: &Store, packed: Packed, base: Duration) -> Result<IndexedPartition, IngestError> {
-    let Packed { key, manifest, built, tally, memory } = packed;
+    let Packed { key, manifest, built, counts, memory } = packed;
     let object = NewObject { parts: built.parts.clone(), size_bytes: built.size_bytes, crc32c: built.crc32c };
     let deadline = Instant::now() + base + UPLOAD_PER_MIB * (object.size_bytes >> 20) as u32;
     let put = store
-        .put(&key, &object, deadline, |existing| judge(existing, &manifest, &built.blocks))
+        .put(&key, &object, deadline, |existing| check_existing(existing, &manifest, &built.blocks))
         .await
         .map_err(|source| IngestError::Put { key: key.to_string(), source })?;
     let footer_offset = put.judged.unwrap_or(built.footer_offset);
     spans::ended(if put.stored.already_existed() { "already there" } else { "created" });
     drop((object, built, memory));
-    Ok(IndexedPartition::new(manifest, tally, put.stored, footer_offset))
+    Ok(IndexedPartition::new(manifest, counts, put.stored, footer_offset))
 }

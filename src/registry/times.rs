@@ -3,7 +3,7 @@
 use futures::{Stream, StreamExt, stream};
 
 use super::{Filter, find};
-use crate::archive::{ArchiveError, ArchiveErrorKind, Shelf};
+use crate::archive::{ArchiveError, ArchiveErrorKind, BundleCache};
 use crate::store::{Listed, StoreError};
 
 /// How many bundles are opened side by side.
@@ -65,33 +65,33 @@ impl Timed {
 /// Lists the bundles that may hold what `filter` asks for, with their times. Those whose keys have zeros for times are opened. One that
 /// is damaged, gone or of a later release is in the list all the same, with unknown times; a store that is away is an error.
 pub async fn find_timed(
-    shelf: &Shelf,
+    bundle_cache: &BundleCache,
     filter: &Filter,
 ) -> Result<impl Stream<Item = Result<Timed, ArchiveError>> + Send + use<>, StoreError> {
-    let bundles = find(shelf.store(), filter).await?.bundles;
+    let bundles = find(bundle_cache.store(), filter).await?.bundles;
     let filter = filter.clone();
     let may_hold = move |timed: &Result<Timed, ArchiveError>| {
         let times_ms = timed.as_ref().ok().and_then(|timed| timed.times.range_ms());
         std::future::ready(times_ms.is_none_or(|(min_ms, max_ms)| filter.may_hold_times(min_ms, max_ms)))
     };
-    Ok(timed(shelf, bundles).filter(may_hold))
+    Ok(timed(bundle_cache, bundles).filter(may_hold))
 }
 
 /// The same bundles in the same order, with their times.
 pub fn timed(
-    shelf: &Shelf,
+    bundle_cache: &BundleCache,
     bundles: Vec<Listed>,
 ) -> impl Stream<Item = Result<Timed, ArchiveError>> + Send + use<> {
-    let shelf = shelf.clone();
+    let bundle_cache = bundle_cache.clone();
     let looks = stream::iter(bundles).map(move |listed| {
-        let shelf = shelf.clone();
-        async move { look(&shelf, listed).await }
+        let bundle_cache = bundle_cache.clone();
+        async move { look(&bundle_cache, listed).await }
     });
     looks.buffered(OPENS_AT_ONCE)
 }
 
-async fn look(shelf: &Shelf, listed: Listed) -> Result<Timed, ArchiveError> {
-    let times = match shelf.times_ms(&listed).await {
+async fn look(bundle_cache: &BundleCache, listed: Listed) -> Result<Timed, ArchiveError> {
+    let times = match bundle_cache.times_ms(&listed).await {
         Ok(times_ms) => times_ms.into(),
         Err(error) => match error.kind() {
             ArchiveErrorKind::Corrupt | ArchiveErrorKind::NotFound | ArchiveErrorKind::Unsupported => {

@@ -15,7 +15,7 @@ use super::body::{self, Answers};
 use super::caller::Caller;
 use super::convert::micros;
 use super::status;
-use crate::archive::{Shelf, StoredRecord};
+use crate::archive::{BundleCache, StoredRecord};
 use crate::fetch::Memory;
 use crate::ids::{LogId, TopicPartition};
 use crate::index::{Order, Query};
@@ -45,8 +45,8 @@ impl Reader {
         Self { searcher }
     }
 
-    fn shelf(&self) -> &Shelf {
-        self.searcher.shelf()
+    fn bundle_cache(&self) -> &BundleCache {
+        self.searcher.bundle_cache()
     }
 }
 
@@ -74,7 +74,7 @@ impl SearchService for Reader {
         let held = room.map_err(|error| status::of_search(&error)).inspect_err(fetch::log_refusal)?;
         let memory = Memory::of(searcher.budget().clone());
         let messages =
-            fetch::messages(self.shelf(), request, memory).await.inspect_err(fetch::log_refusal)?;
+            fetch::messages(self.bundle_cache(), request, memory).await.inspect_err(fetch::log_refusal)?;
         let messages = messages.inspect(fetch::log);
         Ok(body::answer(taken::in_time(messages, Some(held), taken::SILENCE_MAX)))
     }
@@ -84,11 +84,11 @@ impl SearchService for Reader {
         request: Request<v1::ListBundlesRequest>,
     ) -> Result<Response<Self::ListBundlesStream>, Status> {
         let filter = list_filter(request.into_inner())?;
-        let found = registry::find_timed(self.shelf(), &filter).await.map_err(|error| {
+        let found = registry::find_timed(self.bundle_cache(), &filter).await.map_err(|error| {
             warn!(error = wording::chain(&error), "listing failed");
             status::of_store(&error)
         })?;
-        let store = self.shelf().store().clone();
+        let store = self.bundle_cache().store().clone();
         let bundles = found.map(move |one| match one {
             Ok(one) => Ok(listed(&store, &one)),
             Err(error) => {

@@ -29,7 +29,7 @@ pub(super) struct Bundle {
 
 /// Searches a bundle; returns whether some of its leaves were left, since there was enough without them.
 pub(super) async fn search_bundle(context: &SearchContext, bundle: Bundle) -> Result<bool, SearchError> {
-    let opening = context.shelf.open(&bundle.listed, &context.traffic);
+    let opening = context.bundle_cache.open(&bundle.listed, &context.traffic);
     let archive = spans::stage(spans::open(&bundle.listed.key), opening).await?;
     let manifest = archive.manifest();
     if manifest.record_count == 0 {

@@ -10,14 +10,14 @@ use super::memory::SearchMemory;
 use super::top_hits::SortKey;
 use super::transactions::Transactions;
 use super::{Request, SearchError, UNSURE_MAX};
-use crate::archive::{Shelf, TrafficCounter};
+use crate::archive::{BundleCache, TrafficCounter};
 use crate::budget::Reservation;
 use crate::index::{Bounds, Order};
 
 /// A search.
 #[derive(Debug)]
 pub(super) struct SearchContext {
-    pub shelf: Shelf,
+    pub bundle_cache: BundleCache,
     pub memory: SearchMemory,
     pub request: Request,
     pub traffic: TrafficCounter,
@@ -117,7 +117,7 @@ impl EmptyCollector {
 impl SearchContext {
     /// `reserved` is reserved for it, `unforeseen_bytes` of that for what nobody can know before.
     pub fn new(
-        shelf: Shelf,
+        bundle_cache: BundleCache,
         memory: SearchMemory,
         request: Request,
         reserved: Reservation,
@@ -125,7 +125,7 @@ impl SearchContext {
     ) -> Self {
         let found = EmptyCollector::of(&request).hit_collector();
         Self {
-            shelf,
+            bundle_cache,
             memory,
             request,
             traffic: TrafficCounter::default(),

@@ -200,7 +200,7 @@ impl RecordReader {
             std::collections::hash_map::Entry::Occupied(opened) => Ok(opened.into_mut()),
             std::collections::hash_map::Entry::Vacant(place) => {
                 let listed = &self.bundles[copy.bundle as usize].listed;
-                Ok(place.insert(self.context.shelf.open(listed, &self.context.traffic).await?))
+                Ok(place.insert(self.context.bundle_cache.open(listed, &self.context.traffic).await?))
             }
         }
     }

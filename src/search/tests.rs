@@ -8,8 +8,8 @@ use crate::archive::testing::{Packed, fixture, fixtures, pack, put_new, put_segm
 use crate::segment::Splitter;
 use crate::store::Store;
 
-fn shelf(store: &Store) -> Shelf {
-    Shelf::new(store.clone(), 64 << 20)
+fn bundle_cache(store: &Store) -> BundleCache {
+    BundleCache::new(store.clone(), 64 << 20)
 }
 
 fn request(topic: &str, query: &str) -> Request {
@@ -24,7 +24,7 @@ fn request(topic: &str, query: &str) -> Request {
 }
 
 async fn find(store: &Store, request: &Request) -> Answer {
-    search(&shelf(store), request).await.expect("an answer")
+    search(&bundle_cache(store), request).await.expect("an answer")
 }
 
 /// The segment's data records as its decoder gives them, by partition.
@@ -178,7 +178,7 @@ async fn a_corrupt_bundle_fails_the_search_by_its_name() {
             if part == "footer" { packed.built.footer_offset as usize } else { header / 512 * 512 + 512 };
         object[data + 10] ^= 4;
         put_new(&store, &packed.key, &object.into()).await;
-        let error = search(&shelf(&store), &request("orders", "")).await.expect_err(part);
+        let error = search(&bundle_cache(&store), &request("orders", "")).await.expect_err(part);
         assert!(error.to_string().contains(&packed.key.to_string()), "{part}: {error}");
     }
 }
@@ -189,7 +189,7 @@ async fn a_bundle_under_a_key_that_is_not_its_own_fails_the_search() {
     let (packed, other) =
         (&pack(&fixture("kafka/none.log"), "")[0], &pack(&fixture("kafka/gaps.log"), "")[0]);
     put_new(&store, &packed.key, &other.object()).await;
-    let error = search(&shelf(&store), &request("orders", "")).await.expect_err("another bundle");
+    let error = search(&bundle_cache(&store), &request("orders", "")).await.expect_err("another bundle");
     assert!(error.to_string().contains("is not the key's"), "{error}");
 }
 
@@ -197,9 +197,9 @@ async fn a_bundle_under_a_key_that_is_not_its_own_fails_the_search() {
 async fn a_search_without_a_topic_or_with_an_unbounded_limit_is_refused() {
     let mut without = request("orders", "");
     without.filter.topic = None;
-    assert!(matches!(search(&shelf(&store()), &without).await, Err(SearchError::NoTopic)));
+    assert!(matches!(search(&bundle_cache(&store()), &without).await, Err(SearchError::NoTopic)));
     let large = Request { limit: LIMIT_MAX + 1, ..request("orders", "") };
-    assert!(matches!(search(&shelf(&store()), &large).await, Err(SearchError::LimitTooLarge { .. })));
+    assert!(matches!(search(&bundle_cache(&store()), &large).await, Err(SearchError::LimitTooLarge { .. })));
 }
 
 #[tokio::test]
@@ -216,7 +216,7 @@ async fn searches_that_need_more_than_was_foreseen_wait_for_their_turn() {
     // The first batch has 3,960 bytes.
     put_replicas(&store, &source, &source.slice(3_960..)).await;
     // Memory for one search, and not for what the offsets that repeat take beside it in each.
-    let searcher = Searcher::new(shelf(&store), 6 << 20, Duration::from_secs(60));
+    let searcher = Searcher::new(bundle_cache(&store), 6 << 20, Duration::from_secs(60));
     let searches = (0..40).map(|_| {
         let searcher = searcher.clone();
         tokio::spawn(async move {

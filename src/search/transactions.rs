@@ -85,7 +85,8 @@ impl Transactions {
 
     fn log(&self, context: &SearchContext, archive: &Archive) -> Arc<LogTransactions> {
         let (partition, log_id) = (archive.partition(), archive.log_id());
-        let new = || LogTransactions::new(context.shelf.clone(), context.traffic.clone(), partition, log_id);
+        let new =
+            || LogTransactions::new(context.bundle_cache.clone(), context.traffic.clone(), partition, log_id);
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(logs.entry((partition.clone(), log_id.clone())).or_insert_with(|| Arc::new(new())))
     }

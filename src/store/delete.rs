@@ -28,7 +28,7 @@ impl Store {
     pub async fn delete(&self, key: &BundleKey) -> Result<Deleted, StoreError> {
         let (name, url) = (key.to_string(), self.url_of(key));
         self.check_way(&name, &url).await?;
-        let deleted = self.read(self.patience.attempt_base, Operation::Delete, &url, || async {
+        let deleted = self.read(self.timeouts.attempt_base, Operation::Delete, &url, || async {
             let path = self.path(&name, Operation::Delete, &url)?;
             let deleted = self.objects.delete(&path).await;
             deleted.map_err(|error| StoreError::from_object_store(Operation::Delete, &url, &error))

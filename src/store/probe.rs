@@ -49,7 +49,7 @@ impl Store {
     /// Creates the probe's key twice and reads it in between. The first may find it there from an earlier start; the second must.
     /// Failures that pass are tried again a few times.
     pub async fn probe(&self) -> Result<(), ProbeError> {
-        self.probe_rounds(self.patience.read_attempts_max, &mut None).await
+        self.probe_rounds(self.timeouts.read_attempts_max, &mut None).await
     }
 
     /// The same for a start: failures that pass are tried again until `deadline`, as a bundle's PUT tries them.
@@ -58,7 +58,7 @@ impl Store {
         match timeout_at(deadline, self.probe_rounds(u32::MAX, &mut last)).await {
             Ok(outcome) => outcome,
             Err(_) => {
-                let no_answer = Cause::NoAnswer(self.patience.attempt_base);
+                let no_answer = Cause::NoAnswer(self.timeouts.attempt_base);
                 let silent = || StoreError::new(Operation::Put, join_url(self.url(), KEY), no_answer);
                 Err(ProbeError::Store(last.unwrap_or_else(silent)))
             }
@@ -87,7 +87,7 @@ impl Store {
             if last.replace(error.clone()).is_none() {
                 info!(%error, "the store is not ready yet: it is asked again");
             }
-            sleep(self.patience.pause(rounds)).await;
+            sleep(self.timeouts.pause(rounds)).await;
         }
     }
 
@@ -110,8 +110,8 @@ impl Store {
     async fn create_probe(&self, url: &str) -> Result<Answer, StoreError> {
         let create = self.create(KEY, PutPayload::from_static(TEXT.as_bytes()), url);
         let span = spans::ask(Operation::Put.name(), url);
-        let limit = self.patience.attempt_base;
-        retry::attempt(&self.pace, &self.patience, limit, Operation::Put, url, create).instrument(span).await
+        let limit = self.timeouts.attempt_base;
+        retry::attempt(&self.pace, &self.timeouts, limit, Operation::Put, url, create).instrument(span).await
     }
 }
 

@@ -289,10 +289,10 @@ impl Store {
         let name = key.to_string();
         loop {
             progress.attempts += 1;
-            let limit = self.patience.attempt(object.size_bytes);
+            let limit = self.timeouts.attempt(object.size_bytes);
             let create = self.create(&name, payload.clone(), url);
             let span = spans::put(key, object.size_bytes, progress.attempts);
-            let answer = retry::attempt(&self.pace, &self.patience, limit, Operation::Put, url, create);
+            let answer = retry::attempt(&self.pace, &self.timeouts, limit, Operation::Put, url, create);
             let answer = answer.instrument(span).await;
             let settled = match answer {
                 Ok(Answer::Created { e_tag }) => {
@@ -337,7 +337,7 @@ impl Store {
                 }
                 Err(error) => return Err(error),
             }
-            sleep(self.patience.pause(progress.attempts)).await;
+            sleep(self.timeouts.pause(progress.attempts)).await;
         }
     }
 
@@ -482,10 +482,10 @@ impl Store {
     /// Reads an object to its end for size and checksum; `None` where there is none.
     pub(super) async fn read_back(&self, key: &str, url: &str) -> Result<Option<Found>, StoreError> {
         // Each chunk is due in time; the put's deadline bounds the whole.
-        let limit = self.patience.attempt(OBJECT_BYTES_MAX);
+        let limit = self.timeouts.attempt(OBJECT_BYTES_MAX);
         let read = self.read(limit, Operation::Get, url, || async {
             let get = self.get_opts(key, GetOptions::default(), Operation::Get, url);
-            let base = self.patience.attempt_base;
+            let base = self.timeouts.attempt_base;
             let got = match tokio::time::timeout(base, get).await {
                 Ok(got) => got?,
                 Err(_) => return Err(StoreError::new(Operation::Get, url, Cause::NoAnswer(base))),

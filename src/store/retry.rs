@@ -15,7 +15,7 @@ use crate::spans;
 
 /// How long a store may take, and how often it is asked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
+pub struct Timeouts {
     /// What each attempt may take, whatever its size. Also how long a body that is being read may stand still.
     pub attempt_base: Duration,
     /// An attempt may take this much longer for each second that its bytes need at this pace.
@@ -28,7 +28,7 @@ pub struct Patience {
     pub read_attempts_max: u32,
 }
 
-impl Default for Patience {
+impl Default for Timeouts {
     fn default() -> Self {
         Self {
             attempt_base: Duration::from_secs(20),
@@ -40,7 +40,7 @@ impl Default for Patience {
     }
 }
 
-impl Patience {
+impl Timeouts {
     /// How long one attempt at `bytes` bytes may take.
     pub fn attempt(&self, bytes: u64) -> Duration {
         self.attempt_base
@@ -90,7 +90,7 @@ impl Pace {
         }
     }
 
-    fn refused(&self, patience: &Patience) {
+    fn refused(&self, timeouts: &Timeouts) {
         let now = Instant::now();
         let mut paced = self.lock();
         // Those that were under way together are refused together: one pause for all of them.
@@ -98,7 +98,7 @@ impl Pace {
             return;
         }
         paced.refusals = paced.refusals.saturating_add(1);
-        paced.pause = patience.pause(paced.refusals);
+        paced.pause = timeouts.pause(paced.refusals);
         paced.not_before = Some(now + paced.pause);
     }
 
@@ -117,7 +117,7 @@ impl Pace {
 /// own, which is told the outcome.
 pub(super) async fn attempt<T>(
     pace: &Pace,
-    patience: &Patience,
+    timeouts: &Timeouts,
     limit: Duration,
     operation: Operation,
     url: &str,
@@ -133,7 +133,7 @@ pub(super) async fn attempt<T>(
     metrics::store::asked(operation.name(), kind, began.elapsed());
     spans::ended(kind);
     match &outcome {
-        Err(error) if error.is_slow_down() => pace.refused(patience),
+        Err(error) if error.is_slow_down() => pace.refused(timeouts),
         Err(_) => {}
         Ok(_) => pace.answered(),
     }
@@ -144,7 +144,7 @@ pub(super) async fn attempt<T>(
 /// take `limit`.
 pub(super) async fn read<T, F>(
     pace: &Pace,
-    patience: &Patience,
+    timeouts: &Timeouts,
     limit: Duration,
     operation: Operation,
     url: &str,
@@ -156,10 +156,10 @@ where
     let mut failures = 0;
     loop {
         let span = spans::ask(operation.name(), url);
-        match attempt(pace, patience, limit, operation, url, request()).instrument(span).await {
-            Err(error) if error.is_passing() && failures + 1 < patience.read_attempts_max => {
+        match attempt(pace, timeouts, limit, operation, url, request()).instrument(span).await {
+            Err(error) if error.is_passing() && failures + 1 < timeouts.read_attempts_max => {
                 failures += 1;
-                tokio::time::sleep(patience.pause(failures)).await;
+                tokio::time::sleep(timeouts.pause(failures)).await;
             }
             outcome => return outcome,
         }

@@ -185,7 +185,7 @@ impl SourceRoots {
             let got = store.objects.get_opts(&path, options).await;
             got.map_err(|error| StoreError::from_object_store(Operation::Head, &url, &error))
         };
-        let got = store.read(store.patience.attempt_base, Operation::Head, &url, head).await;
+        let got = store.read(store.timeouts.attempt_base, Operation::Head, &url, head).await;
         let meta = got.map_err(|error| named(error, &url))?.meta;
         let origin = Origin::Object { store: store.clone(), path, e_tag: meta.e_tag };
         Ok(Source { url, size_bytes: meta.size, origin })
@@ -285,7 +285,7 @@ impl Source {
                 _ => Err(error(Cause::Transport("cut off"))),
             }
         };
-        let limit = store.patience.attempt(expected);
+        let limit = store.timeouts.attempt(expected);
         store.read(limit, Operation::Get, url, get).await.map_err(|error| match error.kind() {
             // It was there when it was opened.
             StoreErrorKind::NotFound => SourceError::Changed { url: self.url.clone() },

@@ -56,7 +56,7 @@ async fn what_is_put_is_read_listed_and_told_in_the_receipt() {
 
 #[tokio::test]
 async fn a_read_past_the_end_or_over_the_limit_is_an_error() {
-    let store = open("memory:").with_patience(Patience { read_attempts_max: 1, ..Patience::default() });
+    let store = open("memory:").with_patience(Timeouts { read_attempts_max: 1, ..Timeouts::default() });
     let key = key("t", 0);
     put(&store, &key, &object(b"0123456789")).await.unwrap();
     let cut = store.get_range(&key, 5..11).await.unwrap_err();
@@ -161,7 +161,7 @@ async fn a_directory_that_a_deletion_takes_away_under_a_put_is_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&Url::from_directory_path(dir.path()).unwrap()).unwrap();
     let store =
-        store.with_patience(Patience { pause_first: Duration::from_millis(1), ..Patience::default() });
+        store.with_patience(Timeouts { pause_first: Duration::from_millis(1), ..Timeouts::default() });
     let come_and_go = async |base: i64| {
         for round in 0..100 {
             let key = key("t", base);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use super::probe::{Group, Terms};
-use crate::archive::{Archive, Fault, Visit, decode_block, split_block, transaction_facts};
+use crate::archive::{Archive, Fault, ScanVisitor, decode_block, split_block, transaction_facts};
 use crate::bundle::{BlockEntry, Manifest, OpenedBlock, TimeRange};
 use crate::ids::{OffsetRange, TopicPartition};
 use crate::index::IndexReader;
@@ -196,7 +196,7 @@ impl Check {
     }
 }
 
-impl Visit for Check {
+impl ScanVisitor for Check {
     fn block(&mut self, block: OpenedBlock) -> Result<(), Fault> {
         if let Some(source) = &mut self.source {
             source.update(&block.plain);

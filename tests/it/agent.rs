@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tonic::Code;
 use wal_indexer::agent::{Agent, Checkpoint, Settings, Slots};
-use wal_indexer::client::{Client, Patience, Receipt, Security};
+use wal_indexer::client::{Client, Receipt, Security, Timeouts};
 use wal_indexer::ids::LogId;
 use wal_indexer::proto::v1::IndexSegmentResponse;
 use wal_indexer::wal::dir::WalDir;
@@ -515,7 +515,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// An agent in this process, with a client and a checkpoint of its own.
 async fn agent_on<W: SealedSegments>(scene: &Scene, wal: W, interval: Duration) -> Agent<W> {
     let endpoint = scene.crooked.endpoint().parse().expect("an endpoint");
-    let client = Client::start(vec![endpoint], Security::default(), Patience::default()).await;
+    let client = Client::start(vec![endpoint], Security::default(), Timeouts::default()).await;
     let checkpoint = Checkpoint::open(scene.wal.path(), ".wal-indexer").await.expect("it is free");
     let (min_segment_age, drain_max) = (Duration::ZERO, Duration::ZERO);
     let settings = Settings { interval, min_segment_age, drain_max, ..Settings::default() };

@@ -16,7 +16,7 @@ use url::Url;
 use wal_indexer::ids::TopicPartition;
 use wal_indexer::registry::{self, Filter};
 use wal_indexer::restore::{RestoreError, restore};
-use wal_indexer::store::{Patience, Store};
+use wal_indexer::store::{Store, Timeouts};
 
 use crate::broker::{Broker, Dice, Hash, Log, Plan, differences};
 use crate::processes::Process;
@@ -218,7 +218,7 @@ impl Watch {
         let looking = std::thread::spawn(move || look(&log, &gone, &stop));
         // One attempt, so that the next one finds the store as soon as it is back.
         let once =
-            Patience { attempt_base: Duration::from_secs(2), read_attempts_max: 1, ..Patience::default() };
+            Timeouts { attempt_base: Duration::from_secs(2), read_attempts_max: 1, ..Timeouts::default() };
         let store = store.with_patience(once);
         let proving = std::thread::spawn(move || prove_all(&store, &to_prove));
         Self { over, looking, proving }

@@ -21,7 +21,7 @@ use tonic::Code;
 use url::Url;
 use wal_indexer::bundle::{Footer, Opened};
 use wal_indexer::client::{
-    Client, Endpoint, IndexError, Patience, Payload, Receipt, Refusal, Request, Security, digest,
+    Client, Endpoint, IndexError, Payload, Receipt, Refusal, Request, Security, Timeouts, digest,
 };
 use wal_indexer::generate::{Codec, Size, Spec, generate};
 use wal_indexer::ids::{LogId, OffsetRange, SegmentFormat, TopicPartition};
@@ -32,7 +32,7 @@ use crate::truth::{Fixture, fixtures};
 use crate::worker::{Worker, file_url};
 
 /// Long enough for a machine under load, short enough for a test that fails.
-const PATIENCE: Patience = Patience {
+const WAIT_MAX: Timeouts = Timeouts {
     attempt: Duration::from_secs(60),
     segment: Duration::from_secs(90),
     resolve_every: Duration::from_millis(20),
@@ -129,13 +129,13 @@ fn large_segment() -> Bytes {
     bytes.into()
 }
 
-async fn client(endpoints: &[String], patience: Patience) -> Client {
+async fn client(endpoints: &[String], timeouts: Timeouts) -> Client {
     let endpoints = endpoints.iter().map(|endpoint| endpoint.parse::<Endpoint>().expect("an endpoint"));
-    Client::start(endpoints.collect(), Security::default(), patience).await.expect("settings that work")
+    Client::start(endpoints.collect(), Security::default(), timeouts).await.expect("settings that work")
 }
 
 async fn index(endpoint: String, bytes: &Bytes) -> Result<Receipt, IndexError> {
-    client(&[endpoint], PATIENCE).await.index(&request(), &Given::new(bytes.clone())).await
+    client(&[endpoint], WAIT_MAX).await.index(&request(), &Given::new(bytes.clone())).await
 }
 
 fn of(fixture: &Fixture) -> Request {
@@ -215,7 +215,7 @@ async fn a_receipt_from_an_older_file_says_what_it_knows() {
 #[tokio::test]
 async fn a_receipt_is_about_what_was_read() {
     let worker = Worker::start();
-    let client = client(&[worker.endpoint()], PATIENCE).await;
+    let client = client(&[worker.endpoint()], WAIT_MAX).await;
     for fixture in fixtures().iter().filter(|fixture| fixture.held.len() < 2) {
         let (request, payload) = (of(fixture), Given::new(fixture.bytes.clone()));
         let receipt = client.index(&request, &payload).await.expect(&fixture.file);
@@ -241,7 +241,7 @@ async fn only_a_header_goes_to_a_worker_that_sees_the_bytes() {
     let (bytes, path) = (segment(100), worker.sources().join("0.log"));
     std::fs::write(&path, &bytes).expect("a file");
     let request = Request { url: Some(Url::parse(&file_url(&path)).expect("a URL")), ..request() };
-    let client = client(&[crooked.endpoint()], PATIENCE).await;
+    let client = client(&[crooked.endpoint()], WAIT_MAX).await;
     client.index(&request, &Given::new(bytes.clone())).await.expect("a receipt");
     let calls = crooked.calls();
     assert!(calls[0].is_pointed && calls[0].bytes == 0, "{calls:?}");
@@ -255,7 +255,7 @@ async fn only_a_header_goes_to_a_worker_that_sees_the_bytes() {
 #[tokio::test]
 async fn torn_bytes_are_kept_only_where_that_is_asked_for() {
     let worker = Worker::start();
-    let client = client(&[worker.endpoint()], PATIENCE).await;
+    let client = client(&[worker.endpoint()], WAIT_MAX).await;
     let bytes = segment(500);
     let whole = digest(&Given::new(bytes.clone())).await.expect("it reads");
     let torn = Given::new(bytes.slice(..bytes.len() - 3));
@@ -403,8 +403,8 @@ async fn the_code_says_what_to_do() {
             crooked.always(Answer::No(code, None));
         }
         let endpoints = [first.endpoint(), second.endpoint()];
-        let patience = Patience { segment: Duration::from_millis(200), ..PATIENCE };
-        let sent = client(&endpoints, patience).await.index(&request(), &Given::new(bytes.clone())).await;
+        let timeouts = Timeouts { segment: Duration::from_millis(200), ..WAIT_MAX };
+        let sent = client(&endpoints, timeouts).await.index(&request(), &Given::new(bytes.clone())).await;
         let calls = first.calls().len() + second.calls().len();
         let refusal = Refusal {
             worker: String::new(),
@@ -468,7 +468,7 @@ async fn others_are_asked_at_once() {
     away.always(Answer::No(Code::Unavailable, hour));
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
     let endpoints = [full.endpoint(), away.endpoint(), format!("http://{nobody}"), good.endpoint()];
-    let client = client(&endpoints, PATIENCE).await;
+    let client = client(&endpoints, WAIT_MAX).await;
     for _ in 0..6 {
         let receipt = client.index(&request(), &Given::new(segment(10))).await.expect("a receipt");
         assert_eq!(receipt.worker(), good.address().to_string());
@@ -482,7 +482,7 @@ async fn shares(answer: Answer) -> (usize, usize) {
     let worker = Worker::start();
     let [bad, good] = [Crooked::start(&worker.endpoint()).await, Crooked::start(&worker.endpoint()).await];
     bad.always(answer);
-    let client = client(&[bad.endpoint(), good.endpoint()], PATIENCE).await;
+    let client = client(&[bad.endpoint(), good.endpoint()], WAIT_MAX).await;
     for _ in 0..40 {
         // Those that go to the bad one are refused, and are somebody's to set right.
         let _ = client.index(&request(), &Given::new(segment(10))).await;
@@ -513,8 +513,8 @@ async fn a_worker_is_not_to_blame_for_what_is_not_there() {
 #[tokio::test]
 async fn without_a_worker_patience_ends() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
-    let patience = Patience { segment: Duration::from_millis(400), ..PATIENCE };
-    let client = client(&[format!("http://{nobody}")], patience).await;
+    let timeouts = Timeouts { segment: Duration::from_millis(400), ..WAIT_MAX };
+    let client = client(&[format!("http://{nobody}")], timeouts).await;
     let error = client.index(&request(), &Given::new(segment(10))).await.expect_err("nobody");
     let IndexError::OutOfPatience { attempts, last: Some(last), .. } = &error else { panic!("{error:?}") };
     assert!(*attempts > 0 && last.code == "UNAVAILABLE" && last.worker == nobody.to_string(), "{error:?}");
@@ -524,7 +524,7 @@ async fn without_a_worker_patience_ends() {
 #[tokio::test]
 async fn patience_may_be_endless() {
     let worker = Worker::start();
-    let endless = Patience { attempt: Duration::MAX, segment: Duration::MAX, resolve_every: Duration::MAX };
+    let endless = Timeouts { attempt: Duration::MAX, segment: Duration::MAX, resolve_every: Duration::MAX };
     let port = worker.address().rsplit_once(':').expect("a port").1;
     for endpoint in [worker.endpoint(), format!("http://localhost:{port}")] {
         let client = client(&[endpoint], endless.clone()).await;

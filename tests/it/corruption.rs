@@ -15,7 +15,7 @@ use url::Url;
 use wal_indexer::budget::Budget;
 use wal_indexer::cpu::Cpu;
 use wal_indexer::index::Settings;
-use wal_indexer::ingest::{Ingest, Patience, ReadError, Request, RequestParts, TornTail};
+use wal_indexer::ingest::{Ingest, ReadError, Request, RequestParts, Timeouts, TornTail};
 use wal_indexer::proto::v1;
 use wal_indexer::rpc::{convert, status};
 use wal_indexer::stats::Stats;
@@ -51,7 +51,7 @@ impl Bench {
             budget: Budget::new(64 << 20),
             settings: Arc::new(Settings::default()),
             stats: Stats::default(),
-            patience: Patience::default(),
+            timeouts: Timeouts::default(),
         };
         Self { ingest }
     }

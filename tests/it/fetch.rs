@@ -10,7 +10,7 @@ use prost::Message;
 use serde_json::Value;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
-use wal_indexer::archive::Shelf;
+use wal_indexer::archive::BundleCache;
 use wal_indexer::fetch;
 use wal_indexer::generate::{Format, Size, Spec, generate};
 use wal_indexer::proto::v1;
@@ -456,7 +456,7 @@ async fn a_bundle_that_is_missing_cut_or_damaged_is_an_error_that_names_it() {
     }
     // Listed, and gone when it is wanted.
     std::fs::write(&broken, sound).expect("a file");
-    let shelf = Shelf::new(written.store().clone(), 64 << 20);
+    let bundle_cache = BundleCache::new(written.store().clone(), 64 << 20);
     let asked = fetch::Request {
         partition: orders().partition,
         log_id: None,
@@ -466,7 +466,7 @@ async fn a_bundle_that_is_missing_cut_or_damaged_is_an_error_that_names_it() {
         form: fetch::Form::Records,
         isolation: Isolation::default(),
     };
-    let mut answer = fetch::fetch(&shelf, &asked, fetch::Memory::default()).await.expect("a listing");
+    let mut answer = fetch::fetch(&bundle_cache, &asked, fetch::Memory::default()).await.expect("a listing");
     std::fs::remove_file(&broken).expect("a file");
     let error = loop {
         match answer.next().await {

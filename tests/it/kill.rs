@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use url::Url;
-use wal_indexer::ingest::{Ingest, IngestError, Patience, Request};
+use wal_indexer::ingest::{Ingest, IngestError, Request, Timeouts};
 use wal_indexer::proto::v1::{self, IndexSegmentRequest, IndexSegmentResponse};
 use wal_indexer::rpc::status::of_ingest;
 use wal_indexer::server::{self, Config, Entrance, IndexRole};
@@ -356,11 +356,11 @@ async fn a_caller_that_hangs_up_gives_its_memory_back_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_never_sends_its_header_is_told_in_time() {
-    let patience = Patience { silence: Duration::from_millis(200), ..Patience::default() };
+    let timeouts = Timeouts { silence: Duration::from_millis(200), ..Timeouts::default() };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
     let role = IndexRole {
-        ingest: Ingest { patience, ..ingest(memory()) },
+        ingest: Ingest { timeouts, ..ingest(memory()) },
         sources: SourceRoots::new(&[]).expect("none"),
         worker_id: "here".to_owned(),
     };
@@ -376,8 +376,8 @@ async fn a_caller_that_never_sends_its_header_is_told_in_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_trickles_loses_its_place_and_its_memory() {
-    let patience = Patience { silence: Duration::from_millis(100), ..Patience::default() };
-    let ingest = Ingest { patience, ..ingest(memory()) };
+    let timeouts = Timeouts { silence: Duration::from_millis(100), ..Timeouts::default() };
+    let ingest = Ingest { timeouts, ..ingest(memory()) };
     let segment = Segment::opaque(&[1 << 10; 12], 0);
     let trickle = futures::stream::unfold(segment.bytes.clone(), |mut rest| async {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -393,8 +393,8 @@ async fn a_caller_that_trickles_loses_its_place_and_its_memory() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_segment_whose_work_stands_still_loses_its_place_and_its_memory() {
     let (silence, build) = (Duration::from_millis(50), Duration::from_millis(50));
-    let patience = Patience { silence, build, ..Patience::default() };
-    let ingest = Ingest { patience, ..ingest_with(memory(), 1) };
+    let timeouts = Timeouts { silence, build, ..Timeouts::default() };
+    let ingest = Ingest { timeouts, ..ingest_with(memory(), 1) };
     let (release, released) = std::sync::mpsc::channel::<()>();
     let cpu = ingest.cpu.clone();
     let stuck = tokio::spawn(async move { cpu.run(move || released.recv()).await });

@@ -556,7 +556,7 @@ async fn refused_for(while_: Duration, callers: i64) -> (u64, usize) {
 async fn lesson_28_a_store_that_says_503_or_429_for_a_while_is_outlasted_and_asked_ever_more_seldom() {
     let callers = 10;
     let (puts, refused) = refused_for(Duration::from_secs(4), callers).await;
-    assert_eq!(refused, 0, "it passed well before they run out of patience");
+    assert_eq!(refused, 0, "it passed well before they give up");
     // At first all of them at once; then one or few after each of some six pauses, each longer than the one before.
     assert!(puts >= 2 && puts <= 2 * (callers as u64 + 12), "{puts}");
 }

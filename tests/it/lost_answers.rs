@@ -14,15 +14,15 @@ use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 use wal_indexer::ids::{LogId, OffsetRange, TopicPartition};
 use wal_indexer::store::{
-    BundleKey, Cause, Existing, KeyHash, KeyPrefix, NewObject, Patience, Put, PutError, Refused, SourceError,
-    SourceRoots, Store, StoreErrorKind,
+    BundleKey, Cause, Existing, KeyHash, KeyPrefix, NewObject, Put, PutError, Refused, SourceError,
+    SourceRoots, Store, StoreErrorKind, Timeouts,
 };
 
 use crate::faults::{FOREIGN, Fault, Faults, parts};
 
 const MS: Duration = Duration::from_millis(1);
 
-const IMPATIENT: Patience = Patience {
+const IMPATIENT: Timeouts = Timeouts {
     attempt_base: Duration::from_millis(150),
     bytes_per_second_min: 1 << 30,
     pause_first: Duration::from_millis(2),
@@ -280,8 +280,8 @@ async fn what_will_not_pass_is_not_tried_again() {
 #[tokio::test]
 async fn lesson_28_when_one_put_is_told_to_slow_down_all_do() {
     let store = Store::open(&Url::parse("memory:").unwrap()).unwrap();
-    let patience = Patience { pause_first: 400 * MS, pause_max: 400 * MS, ..IMPATIENT };
-    let (store, plan) = Faults::around(store.with_patience(patience));
+    let timeouts = Timeouts { pause_first: 400 * MS, pause_max: 400 * MS, ..IMPATIENT };
+    let (store, plan) = Faults::around(store.with_patience(timeouts));
     plan.next_puts([Fault::SlowDown]);
     let (object, deadline) = (object(TEXT), Instant::now() + Duration::from_secs(20));
     let key_of_first = key(1);

@@ -1,7 +1,7 @@
 //! Parts of a bundle's index, read from a store by range.
 
 use bytes::Bytes;
-use wal_indexer::archive::{ArchiveError, ArchiveErrorKind, Shelf, TrafficCounter};
+use wal_indexer::archive::{ArchiveError, ArchiveErrorKind, BundleCache, TrafficCounter};
 use wal_indexer::bundle::CHUNK_BYTES;
 use wal_indexer::generate::{Size, Spec, generate};
 use wal_indexer::store::{KeyPrefix, Listed};
@@ -22,8 +22,8 @@ async fn one_bundle() -> (Written, Listed, Vec<u8>) {
 async fn a_changed_byte_of_an_index_is_an_error_that_names_bundle_and_file() {
     let (written, listed, object) = one_bundle().await;
     // Without room nothing is kept, so that all of it is read from the object.
-    let shelf = Shelf::new(written.store().clone(), 0);
-    let archive = shelf.open(&listed, &TrafficCounter::default()).await.expect("a bundle");
+    let bundle_cache = BundleCache::new(written.store().clone(), 0);
+    let archive = bundle_cache.open(&listed, &TrafficCounter::default()).await.expect("a bundle");
     let parts = archive.index_parts();
     let mut tried = 0;
     for (number, (_, member)) in archive.footer().index_files().enumerate() {
@@ -52,8 +52,8 @@ async fn a_changed_byte_of_an_index_is_an_error_that_names_bundle_and_file() {
 #[tokio::test]
 async fn an_object_that_is_cut_or_gone_is_an_error_for_those_who_have_opened_it() {
     let (written, listed, object) = one_bundle().await;
-    let shelf = Shelf::new(written.store().clone(), 0);
-    let archive = shelf.open(&listed, &TrafficCounter::default()).await.expect("a bundle");
+    let bundle_cache = BundleCache::new(written.store().clone(), 0);
+    let archive = bundle_cache.open(&listed, &TrafficCounter::default()).await.expect("a bundle");
     let parts = archive.index_parts();
     let files: Vec<_> = parts.files().into_iter().map(|(_, len)| len).enumerate().collect();
     let (file, len) = files.into_iter().max_by_key(|(_, len)| *len).expect("a file");
@@ -88,11 +88,11 @@ fn unpacked(object: &[u8]) -> Vec<Bytes> {
 #[tokio::test]
 async fn what_is_kept_is_what_the_object_holds() {
     let (written, listed, object) = one_bundle().await;
-    let shelf = Shelf::new(written.store().clone(), 16 << 20);
+    let bundle_cache = BundleCache::new(written.store().clone(), 16 << 20);
     let files = unpacked(&object);
     for requests in [2, 0] {
         let counter = TrafficCounter::default();
-        let archive = shelf.open(&listed, &counter).await.expect("a bundle");
+        let archive = bundle_cache.open(&listed, &counter).await.expect("a bundle");
         let ranges = files.iter().map(|file| 0..file.len() as u64).enumerate().collect();
         let read = archive.index_parts().read_many(ranges).await.expect("checked");
         assert!(read == files);

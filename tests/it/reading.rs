@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tonic::Code;
-use wal_indexer::archive::Shelf;
+use wal_indexer::archive::BundleCache;
 use wal_indexer::client::Connection;
 use wal_indexer::generate::kafka::{self, BatchHead};
 use wal_indexer::generate::{Codec, Format, Size};
@@ -80,7 +80,7 @@ async fn five_hundred_bundles() -> (Store, Arc<Faults>) {
 #[tokio::test]
 async fn of_500_bundles_no_more_are_opened_than_may_have_what_comes_first() {
     let (store, counted) = five_hundred_bundles().await;
-    let shelf = Shelf::new(store.clone(), 64 << 20);
+    let bundle_cache = BundleCache::new(store.clone(), 64 << 20);
     for (query, limit, order, opened, first) in [
         ("line", 20, Order::NewestFirst, 1, 14_999),
         ("line", 30, Order::NewestFirst, 1, 14_999),
@@ -94,7 +94,7 @@ async fn of_500_bundles_no_more_are_opened_than_may_have_what_comes_first() {
         ("rare", 20, Order::ByScore, 500, 29),
     ] {
         let before = (counted.counts.gets.load(SeqCst), counted.counts.lists.load(SeqCst));
-        let cold = Shelf::new(store.clone(), 64 << 20);
+        let cold = BundleCache::new(store.clone(), 64 << 20);
         let answer = search(&cold, &request(query, limit, order)).await.expect("an answer");
         let summary = &answer.summary;
         assert_eq!(
@@ -115,10 +115,11 @@ async fn of_500_bundles_no_more_are_opened_than_may_have_what_comes_first() {
     // What was read once is not read again.
     for (nth, gets) in [(0, 1), (1, 0)] {
         let before = counted.counts.gets.load(SeqCst);
-        search(&shelf, &request("line", 20, Order::NewestFirst)).await.expect("an answer");
+        search(&bundle_cache, &request("line", 20, Order::NewestFirst)).await.expect("an answer");
         assert_eq!(counted.counts.gets.load(SeqCst) - before, gets, "search {nth}");
     }
-    let count = search(&shelf, &request("line", 0, Order::NewestFirst)).await.expect("an answer").summary;
+    let count =
+        search(&bundle_cache, &request("line", 0, Order::NewestFirst)).await.expect("an answer").summary;
     assert_eq!((count.matched, count.bundles_searched, count.bundles_left), (15_000, 500, 0));
 }
 
@@ -132,24 +133,24 @@ async fn lesson_10_what_three_replicas_hold_is_found_and_counted_once() {
             send(&ingest, &Segment::new(bytes, Some(("orders", 3))), 1 << 20).await.expect("a receipt");
         }
     }
-    let shelf = Shelf::new(ingest.store.clone(), 64 << 20);
+    let bundle_cache = BundleCache::new(ingest.store.clone(), 64 << 20);
     for order in [Order::NewestFirst, Order::OldestFirst, Order::ByScore] {
         for (query, matched) in [("word", 100), ("*", 100), ("offset:[30 TO 59]", 30), ("nothing", 0)] {
-            let answer = search(&shelf, &request(query, 1_000, order)).await.expect("an answer");
+            let answer = search(&bundle_cache, &request(query, 1_000, order)).await.expect("an answer");
             let mut found = offsets(&answer);
             found.sort_unstable();
             found.dedup();
             let summary = &answer.summary;
             assert_eq!((found.len(), answer.records.len()), (matched, matched), "{query}, {order:?}");
             assert_eq!((summary.matched, summary.conflicts.len()), (matched as u64, 0), "{query}, {order:?}");
-            let count = search(&shelf, &request(query, 0, order)).await.expect("an answer").summary;
+            let count = search(&bundle_cache, &request(query, 0, order)).await.expect("an answer").summary;
             assert_eq!((count.matched, count.bundles_searched), (matched as u64, 7), "{query}, {order:?}");
             let timed = Request { bucket_ms: std::num::NonZeroU64::new(7), ..request(query, 0, order) };
-            let buckets = search(&shelf, &timed).await.expect("an answer").summary.buckets;
+            let buckets = search(&bundle_cache, &timed).await.expect("an answer").summary.buckets;
             assert_eq!(buckets.iter().map(|(_, matched)| matched).sum::<u64>(), matched as u64);
         }
         for limit in [1, 35, 60, 99] {
-            let answer = search(&shelf, &request("word", limit, order)).await.expect("an answer");
+            let answer = search(&bundle_cache, &request("word", limit, order)).await.expect("an answer");
             let mut found = offsets(&answer);
             match order {
                 Order::NewestFirst => assert!(found.iter().copied().eq((0..100).rev().take(limit))),
@@ -171,7 +172,8 @@ async fn lesson_07_values_are_found_by_words_in_the_uploaded_bundles_alone() {
     for (nth, word) in ["zebra", "okapi", "tapir"].into_iter().enumerate() {
         written.put("kafka/animals", &lines(nth as i64 * 50, 50, word)).await;
     }
-    let shelf = Shelf::new(Store::open(&written.store().url().parse().expect("a url")).expect("a store"), 0);
+    let bundle_cache =
+        BundleCache::new(Store::open(&written.store().url().parse().expect("a url")).expect("a store"), 0);
     for (query, matched, first) in [
         ("okapi", 50, 99),
         ("text:OKAPI", 50, 99),
@@ -180,8 +182,8 @@ async fn lesson_07_values_are_found_by_words_in_the_uploaded_bundles_alone() {
         ("\"zebra line 7\"", 1, 7),
         ("line NOT okapi", 100, 149),
     ] {
-        let answer = search(&shelf, &request(query, 1, Order::NewestFirst)).await.expect("an answer");
-        let all = search(&shelf, &request(query, 0, Order::NewestFirst)).await.expect("an answer");
+        let answer = search(&bundle_cache, &request(query, 1, Order::NewestFirst)).await.expect("an answer");
+        let all = search(&bundle_cache, &request(query, 0, Order::NewestFirst)).await.expect("an answer");
         assert_eq!((all.summary.matched, offsets(&answer)), (matched, vec![first]), "{query}");
     }
 }
@@ -189,11 +191,11 @@ async fn lesson_07_values_are_found_by_words_in_the_uploaded_bundles_alone() {
 #[tokio::test]
 async fn a_record_is_found_by_the_first_search_after_its_receipt() {
     let ingest = ingest(memory());
-    let shelf = Shelf::new(ingest.store.clone(), 64 << 20);
+    let bundle_cache = BundleCache::new(ingest.store.clone(), 64 << 20);
     for nth in 0..20 {
         let segment = Segment::new(lines(nth, 1, "new").to_vec(), Some(("orders", 3)));
         send(&ingest, &segment, 1 << 20).await.expect("a receipt");
-        let answer = search(&shelf, &request("new", 1, Order::NewestFirst)).await.expect("an answer");
+        let answer = search(&bundle_cache, &request("new", 1, Order::NewestFirst)).await.expect("an answer");
         assert_eq!(offsets(&answer), [nth]);
     }
 }
@@ -274,7 +276,7 @@ async fn a_bundle_that_goes_between_listing_and_reading_fails_the_search_by_its_
     let (store, faults) = Faults::around(written.store().clone());
     // The listing says that it is there; reading it does not.
     faults.next_gets([Fault::Hang]);
-    let searcher = Searcher::new(Shelf::new(store, 0), 64 << 20, Duration::from_secs(60));
+    let searcher = Searcher::new(BundleCache::new(store, 0), 64 << 20, Duration::from_secs(60));
     let asked = request("", 1_000, Order::OldestFirst);
     let searching = searcher.search(asked, None);
     let removed = async {
@@ -296,7 +298,7 @@ async fn a_search_that_takes_too_long_ends_and_leaves_its_memory_to_others() {
         .expect("stored");
     let (store, faults) = Faults::around(ingest.store.clone());
     // Room for one search at a time.
-    let searcher = Searcher::new(Shelf::new(store, 0), 4 << 20, Duration::from_millis(300));
+    let searcher = Searcher::new(BundleCache::new(store, 0), 4 << 20, Duration::from_millis(300));
     for callers in [None, Some(Duration::from_millis(10)), Some(Duration::from_secs(3_600))] {
         faults.next_gets([Fault::Hang]);
         let error =
@@ -313,8 +315,8 @@ async fn what_needs_more_memory_than_there_is_for_all_is_refused_with_the_reason
     send(&ingest, &Segment::new(lines(0, 10, "a").to_vec(), Some(("orders", 3))), 1 << 20)
         .await
         .expect("stored");
-    let shelf = Shelf::new(ingest.store.clone(), 0);
-    let searcher = Searcher::new(shelf, 4 << 20, Duration::from_secs(30));
+    let bundle_cache = BundleCache::new(ingest.store.clone(), 0);
+    let searcher = Searcher::new(bundle_cache, 4 << 20, Duration::from_secs(30));
     let error = searcher.search(request("a", 100_000, Order::NewestFirst), None).await.expect_err("too much");
     assert!(matches!(error, SearchError::TooLarge { .. }), "{error}");
     assert!(searcher.search(request("a", 100, Order::NewestFirst), None).await.is_ok());

@@ -11,7 +11,7 @@ use wal_indexer::budget::Budget;
 use wal_indexer::cpu::Cpu;
 use wal_indexer::generate::kafka::{self, BatchHead};
 use wal_indexer::generate::{Codec, Format, Size, Spec, generate};
-use wal_indexer::ingest::{Ingest, IngestError, Patience, Request, RequestParts, TornTail};
+use wal_indexer::ingest::{Ingest, IngestError, Request, RequestParts, Timeouts, TornTail};
 use wal_indexer::proto::v1::IndexSegmentResponse;
 use wal_indexer::record::{RecordBatch, RecordSpans, Span};
 use wal_indexer::rpc::convert;
@@ -136,7 +136,7 @@ pub fn ingest_with(store: Store, threads: usize) -> Ingest {
         budget: Budget::new(1 << 30),
         settings: Default::default(),
         stats: Stats::default(),
-        patience: Patience { upload: Duration::from_secs(20), ..Patience::default() },
+        timeouts: Timeouts { upload: Duration::from_secs(20), ..Timeouts::default() },
     }
 }
 

@@ -12,14 +12,14 @@ use futures::{Stream, stream};
 use wal_indexer::ingest::{Ingest, IngestError, ReadError, Request};
 use wal_indexer::proto::v1::IndexSegmentResponse;
 use wal_indexer::rpc::{convert, status};
-use wal_indexer::store::{Patience, PutError};
+use wal_indexer::store::{PutError, Timeouts};
 
 use crate::faults::{FOREIGN, Fault, Faults};
 use crate::receipts::{Segment, already_existed, check, ingest, keys, keys_of, lasting, memory, send};
 
 const MS: Duration = Duration::from_millis(1);
 
-const IMPATIENT: Patience = Patience {
+const IMPATIENT: Timeouts = Timeouts {
     attempt_base: Duration::from_millis(250),
     bytes_per_second_min: 1 << 30,
     pause_first: Duration::from_millis(2),
@@ -127,7 +127,7 @@ async fn lesson_01_a_store_that_stays_away_gives_an_error_in_time_and_no_receipt
     let segment = Segment::of_three_partitions();
     for fault in [Fault::Fail, Fault::Hang, Fault::SlowDown, Fault::SayExists, Fault::SayCreated] {
         let (mut ingest, plan) = faulty();
-        ingest.patience.upload = 400 * MS;
+        ingest.timeouts.upload = 400 * MS;
         plan.each_nth_put(1, fault);
         let sent = tokio::time::timeout(Duration::from_secs(30), send(&ingest, &segment, 64 << 10)).await;
         let error = sent.expect("every stage has a deadline").expect_err("nothing was stored");
@@ -138,7 +138,7 @@ async fn lesson_01_a_store_that_stays_away_gives_an_error_in_time_and_no_receipt
         assert_eq!(ingest.stats.snapshot().totals.segments, 0, "and counts as none that was acknowledged");
 
         plan.each_nth_put(u64::MAX, Fault::None);
-        ingest.patience.upload = Duration::from_secs(20);
+        ingest.timeouts.upload = Duration::from_secs(20);
         let reply = send(&ingest, &segment, 64 << 10).await.expect("the store is back");
         check(&ingest.store, &reply, &segment.bytes).await;
     }
@@ -215,14 +215,14 @@ async fn lesson_25_a_put_that_was_given_up_and_lands_after_the_receipt_changes_n
 async fn lesson_25_a_put_that_lands_after_the_request_failed_is_what_the_next_request_finds() {
     let (mut ingest, plan) = faulty();
     let segment = Segment::logs(300, 12);
-    ingest.patience.upload = 100 * MS;
+    ingest.timeouts.upload = 100 * MS;
     plan.next_puts([Fault::LandLate(1_500 * MS)]);
     send(&ingest, &segment, 64 << 10).await.expect_err("out of time");
     assert_eq!(keys(&ingest.store).await.len(), 0);
     while keys(&ingest.store).await.is_empty() {
         tokio::time::sleep(50 * MS).await;
     }
-    ingest.patience.upload = Duration::from_secs(20);
+    ingest.timeouts.upload = Duration::from_secs(20);
     let reply = send(&ingest, &segment, 64 << 10).await.expect("a receipt");
     assert_eq!(already_existed(&reply), [true]);
     check(&ingest.store, &reply, &segment.bytes).await;

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use futures::stream;
 use serde_json::Value;
 use url::Url;
-use wal_indexer::archive::Shelf;
+use wal_indexer::archive::BundleCache;
 use wal_indexer::budget::Budget;
 use wal_indexer::cpu::Cpu;
 use wal_indexer::index::Settings;
-use wal_indexer::ingest::{Ingest, Patience, Receipt, Request, RequestParts, TornTail};
+use wal_indexer::ingest::{Ingest, Receipt, Request, RequestParts, Timeouts, TornTail};
 use wal_indexer::search::{self, Searcher};
 use wal_indexer::stats::Stats;
 use wal_indexer::store::{BundleKey, KeyPrefix, Store};
@@ -36,7 +36,7 @@ impl Written {
             budget: Budget::new(1 << 30),
             settings: Arc::new(Settings::default()),
             stats: Stats::default(),
-            patience: Patience::default(),
+            timeouts: Timeouts::default(),
         };
         Self { dir, ingest }
     }
@@ -69,8 +69,8 @@ impl Written {
 
     /// Searches of what is stored.
     pub fn searcher(&self) -> Searcher {
-        let shelf = Shelf::new(self.store().clone(), 64 << 20);
-        Searcher::new(shelf, search::MEMORY_BYTES_DEFAULT, search::TIME_MAX_DEFAULT)
+        let bundle_cache = BundleCache::new(self.store().clone(), 64 << 20);
+        Searcher::new(bundle_cache, search::MEMORY_BYTES_DEFAULT, search::TIME_MAX_DEFAULT)
     }
 
     /// The keys of all bundles, in order.

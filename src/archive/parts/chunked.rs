@@ -10,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
+use super::super::cached_parts::{CacheLookup, Part, Placeholder};
 use super::super::error::{ArchiveError, Fault};
-use super::super::memory::{Looked, Part, Turn};
 use super::super::read::LARGE_BYTES;
 use super::{Files, io_error, slice};
 use crate::bundle::CHUNK_BYTES;
@@ -32,7 +32,7 @@ type Chunk = (usize, u64);
 /// Chunks that are read with one request, the first and the last among them; and where they lie in the object.
 struct Run<'a> {
     range: Range<u64>,
-    chunks: Vec<(Chunk, Range<u64>, Option<Turn<'a>>)>,
+    chunks: Vec<(Chunk, Range<u64>, Option<Placeholder<'a>>)>,
 }
 
 /// Files in chunks.
@@ -76,28 +76,28 @@ impl Chunked {
     /// Chunks, checked: those that are kept, those that nobody reads, and those that others read meanwhile, in this order.
     async fn chunks(&self, mut missing: BTreeSet<Chunk>) -> Result<BTreeMap<Chunk, Bytes>, ArchiveError> {
         let mut found = BTreeMap::new();
-        let Some(kept) = self.files.archive.kept() else {
+        let Some(cached) = self.files.archive.cached() else {
             self.read(missing.into_iter().map(|chunk| (chunk, None)), &mut found).await?;
             return Ok(found);
         };
         while !missing.is_empty() {
             let (mut ours, mut others) = (Vec::new(), Vec::new());
             for chunk in std::mem::take(&mut missing) {
-                match kept.look(part(chunk)) {
-                    Looked::Kept(bytes) => drop(found.insert(chunk, bytes)),
-                    Looked::Ours(turn) => ours.push((chunk, Some(turn))),
-                    Looked::Others => others.push(chunk),
+                match cached.look(part(chunk)) {
+                    CacheLookup::CachedParts(bytes) => drop(found.insert(chunk, bytes)),
+                    CacheLookup::Ours(placeholder) => ours.push((chunk, Some(placeholder))),
+                    CacheLookup::Others => others.push(chunk),
                 }
             }
             self.read(ours.into_iter(), &mut found).await?;
             let mut others = others.into_iter();
             while let Some(chunk) = others.next() {
-                match kept.wait(part(chunk)).await {
-                    Looked::Kept(bytes) => drop(found.insert(chunk, bytes)),
+                match cached.wait(part(chunk)).await {
+                    CacheLookup::CachedParts(bytes) => drop(found.insert(chunk, bytes)),
                     // They failed: it is looked for once more, with all others that are missing.
-                    Looked::Ours(_) => drop(missing.insert(chunk)),
+                    CacheLookup::Ours(_) => drop(missing.insert(chunk)),
                     // Neither it nor the rest of them is waited for any longer.
-                    Looked::Others => {
+                    CacheLookup::Others => {
                         let rest = iter::once(chunk).chain(others.by_ref()).map(|chunk| (chunk, None));
                         self.read(rest, &mut found).await?;
                     }
@@ -110,18 +110,18 @@ impl Chunked {
     /// Reads chunks, which ascend, with as few requests as is sensible.
     async fn read<'a>(
         &self,
-        chunks: impl Iterator<Item = (Chunk, Option<Turn<'a>>)>,
+        chunks: impl Iterator<Item = (Chunk, Option<Placeholder<'a>>)>,
         found: &mut BTreeMap<Chunk, Bytes>,
     ) -> Result<(), ArchiveError> {
         let mut runs: Vec<Run<'a>> = Vec::new();
-        for (chunk, turn) in chunks {
+        for (chunk, placeholder) in chunks {
             let range = self.place(chunk)?;
             match runs.last_mut().filter(|run| run.takes(&range)) {
                 Some(run) => {
                     run.range.end = range.end;
-                    run.chunks.push((chunk, range, turn));
+                    run.chunks.push((chunk, range, placeholder));
                 }
-                None => runs.push(Run { range: range.clone(), chunks: vec![(chunk, range, turn)] }),
+                None => runs.push(Run { range: range.clone(), chunks: vec![(chunk, range, placeholder)] }),
             }
         }
         let reads: Vec<_> = runs.into_iter().map(|run| self.read_run(run)).collect();
@@ -156,9 +156,9 @@ impl Chunked {
         };
         let checked = if bytes.len() < LARGE_BYTES { check() } else { archive.blocking(check).await? };
         let checked = checked.map_err(|fault| archive.error(fault))?;
-        for ((_, _, turn), (_, bytes)) in run.chunks.into_iter().zip(&checked) {
-            if let Some(turn) = turn {
-                turn.keep(bytes.clone());
+        for ((_, _, placeholder), (_, bytes)) in run.chunks.into_iter().zip(&checked) {
+            if let Some(placeholder) = placeholder {
+                placeholder.keep(bytes.clone());
             }
         }
         Ok(checked)
@@ -220,7 +220,7 @@ impl IndexParts for Chunked {
         if let Some(bytes) = self.hot(file, &range) {
             return Some(bytes);
         }
-        let kept = self.files.archive.kept()?;
-        join(&range, |chunk| kept.get(part((file, chunk))))
+        let cached = self.files.archive.cached()?;
+        join(&range, |chunk| cached.get(part((file, chunk))))
     }
 }

@@ -3,8 +3,8 @@ use std::num::NonZeroU32;
 use futures::future::{join_all, try_join_all};
 use url::Url;
 
-use super::super::Shelf;
-use super::super::memory::Looked;
+use super::super::BundleCache;
+use super::super::cached_parts::CacheLookup;
 use super::super::source::{Source, Traffic, TrafficCounter};
 use super::super::testing::{Packed, pack, put_new, store};
 use super::*;
@@ -158,20 +158,20 @@ async fn a_changed_byte_anywhere_in_the_index_is_an_error_that_names_the_bundle_
 }
 
 /// A bundle in a directory, whose reads take a moment, and a shelf over it.
-async fn shelved(packed: &Packed, bytes_max: u64) -> (tempfile::TempDir, Shelf, Listed) {
+async fn shelved(packed: &Packed, bytes_max: u64) -> (tempfile::TempDir, BundleCache, Listed) {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Store::open(&Url::from_directory_path(directory.path()).expect("a url")).expect("a store");
     put_new(&store, &packed.key, &packed.object()).await;
     let listed = store.head(&packed.key).await.expect("it is there");
-    (directory, Shelf::new(store, bytes_max), listed)
+    (directory, BundleCache::new(store, bytes_max), listed)
 }
 
 #[tokio::test]
 async fn what_was_read_once_takes_no_request_until_it_is_let_go() {
     let packed = packed(3_000);
-    let (directory, shelf, listed) = shelved(&packed, 64 << 20).await;
+    let (directory, bundle_cache, listed) = shelved(&packed, 64 << 20).await;
     let read_all = async |counter: &TrafficCounter| {
-        let archive = shelf.open(&listed, counter).await.expect("a bundle");
+        let archive = bundle_cache.open(&listed, counter).await.expect("a bundle");
         let (parts, (file, len)) = (archive.index_parts(), longest(&archive));
         let part = parts.read(file, 100..len / 2).await.expect("checked");
         assert_eq!(parts.at_hand(file, 100..len / 2), Some(part.clone()));
@@ -185,9 +185,9 @@ async fn what_was_read_once_takes_no_request_until_it_is_let_go() {
     assert_eq!(second.total(), Traffic::default(), "all of it was kept");
     // An object that is another by what a LIST says of it is read, whatever its key.
     let other = Listed { size_bytes: listed.size_bytes + 512, ..listed.clone() };
-    assert!(shelf.open(&other, &second).await.is_err());
+    assert!(bundle_cache.open(&other, &second).await.is_err());
     let other = Listed { e_tag: Some("another".into()), ..listed.clone() };
-    shelf.open(&other, &second).await.expect("the same bytes");
+    bundle_cache.open(&other, &second).await.expect("the same bytes");
     assert!(second.total().requests > 0);
     drop(directory);
 }
@@ -195,9 +195,10 @@ async fn what_was_read_once_takes_no_request_until_it_is_let_go() {
 #[tokio::test]
 async fn many_who_ask_at_once_take_one_request_together() {
     let packed = packed(3_000);
-    let (directory, shelf, listed) = shelved(&packed, 64 << 20).await;
+    let (directory, bundle_cache, listed) = shelved(&packed, 64 << 20).await;
     let counter = TrafficCounter::default();
-    let archives = try_join_all((0..20).map(|_| shelf.open(&listed, &counter))).await.expect("opened by one");
+    let archives =
+        try_join_all((0..20).map(|_| bundle_cache.open(&listed, &counter))).await.expect("opened by one");
     assert_eq!(counter.total().requests, 1);
     let (file, len) = longest(&archives[0]);
     let parts: Vec<_> = archives.iter().map(Archive::index_parts).collect();
@@ -219,22 +220,24 @@ async fn many_who_ask_at_once_take_one_request_together() {
 #[tokio::test]
 async fn who_waits_for_a_read_that_fails_or_is_given_up_reads_for_himself() {
     let packed = packed(3_000);
-    let (directory, shelf, listed) = shelved(&packed, 64 << 20).await;
+    let (directory, bundle_cache, listed) = shelved(&packed, 64 << 20).await;
     let counter = TrafficCounter::default();
-    let archive = shelf.open(&listed, &counter).await.expect("a bundle");
+    let archive = bundle_cache.open(&listed, &counter).await.expect("a bundle");
     let (parts, (file, len)) = (archive.index_parts(), longest(&archive));
-    let kept = archive.kept().expect("it is on a shelf");
-    let Looked::Ours(turn) = kept.look(Part::Chunk { file, chunk: 1 }) else { panic!("nobody has read it") };
+    let cached = archive.cached().expect("it is on a shelf");
+    let CacheLookup::Ours(placeholder) = cached.look(Part::Chunk { file, chunk: 1 }) else {
+        panic!("nobody has read it")
+    };
     let mut waiting = parts.read(file, 0..len);
     assert!(futures::poll!(&mut waiting).is_pending());
     let mut another = parts.read(file, 0..len);
     assert!(futures::poll!(&mut another).is_pending());
-    drop(turn);
+    drop(placeholder);
     assert_eq!(waiting.await.expect("read at last"), another.await.expect("the same"));
     // The object is gone: all who ask hear it.
-    let (_, shelf, listed) = shelved(&packed, 64 << 20).await;
+    let (_, bundle_cache, listed) = shelved(&packed, 64 << 20).await;
     let counter = TrafficCounter::default();
-    let failed = join_all((0..5).map(|_| shelf.open(&listed, &counter))).await;
+    let failed = join_all((0..5).map(|_| bundle_cache.open(&listed, &counter))).await;
     for error in failed {
         assert_eq!(error.expect_err("gone").kind(), ArchiveErrorKind::NotFound);
     }
@@ -244,39 +247,43 @@ async fn who_waits_for_a_read_that_fails_or_is_given_up_reads_for_himself() {
 #[tokio::test]
 async fn nobody_waits_for_ever_for_a_read_that_somebody_has_begun() {
     let packed = packed(3_000);
-    let (_directory, shelf, listed) = shelved(&packed, 64 << 20).await;
-    let archive = shelf.open(&listed, &TrafficCounter::default()).await.expect("a bundle");
+    let (_directory, bundle_cache, listed) = shelved(&packed, 64 << 20).await;
+    let archive = bundle_cache.open(&listed, &TrafficCounter::default()).await.expect("a bundle");
     let (parts, (file, len)) = (archive.index_parts(), longest(&archive));
-    let (kept, entry) = (archive.kept().expect("on a shelf"), &archive.blocks().entries()[0]);
+    let (cached, entry) = (archive.cached().expect("on a shelf"), &archive.blocks().entries()[0]);
     let begun = [
         Part::Chunk { file, chunk: 1 },
         Part::Chunk { file, chunk: 2 },
         Part::Chunk { file, chunk: 5 },
         Part::Block { position: entry.position },
     ]
-    .map(|part| kept.look(part));
+    .map(|part| cached.look(part));
     parts.read(file, 0..len).await.expect("read all the same");
     archive.block(entry).await.expect("read all the same");
-    assert!(begun.iter().all(|looked| matches!(looked, Looked::Ours(_))));
+    assert!(begun.iter().all(|looked| matches!(looked, CacheLookup::Ours(_))));
 }
 
 #[tokio::test]
 async fn no_more_is_kept_than_may_be() {
     let packed = packed(3_000);
     for bytes_max in [0, 10_000, 200_000, 1 << 20] {
-        let (directory, shelf, listed) = shelved(&packed, bytes_max).await;
+        let (directory, bundle_cache, listed) = shelved(&packed, bytes_max).await;
         let counter = TrafficCounter::default();
-        let archive = shelf.open(&listed, &counter).await.expect("a bundle");
+        let archive = bundle_cache.open(&listed, &counter).await.expect("a bundle");
         let parts = archive.index_parts();
         for (number, (_, len)) in parts.files().into_iter().enumerate() {
             parts.read(number, 0..len).await.expect("checked");
-            assert!(shelf.bytes() <= bytes_max, "{} of {bytes_max}", shelf.bytes());
+            assert!(bundle_cache.bytes() <= bytes_max, "{} of {bytes_max}", bundle_cache.bytes());
         }
         for entry in archive.blocks().entries() {
             archive.block(entry).await.expect("a block");
-            assert!(shelf.bytes() <= bytes_max, "{} of {bytes_max}", shelf.bytes());
+            assert!(bundle_cache.bytes() <= bytes_max, "{} of {bytes_max}", bundle_cache.bytes());
         }
-        assert!(shelf.bytes() >= bytes_max.min(700_000) / 2, "{} of {bytes_max}", shelf.bytes());
+        assert!(
+            bundle_cache.bytes() >= bytes_max.min(700_000) / 2,
+            "{} of {bytes_max}",
+            bundle_cache.bytes()
+        );
         drop(directory);
     }
 }

@@ -8,7 +8,7 @@ use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 use url::Url;
 
-use crate::archive::Shelf;
+use crate::archive::BundleCache;
 use crate::cli::endpoint::{Worker, unusable};
 use crate::cli::{CliError, Exit, store};
 use crate::client::{Connection, ConnectionError};
@@ -40,8 +40,8 @@ impl Source {
                 Ok(Self::Worker(worker.name().to_owned(), Box::new(connection)))
             }
             (None, Some(url)) => {
-                let shelf = Shelf::new(store::open(url)?, SHELF_BYTES_MAX);
-                Ok(Self::Here(Reader::new(Searcher::new(shelf, MEMORY_BYTES_DEFAULT, TIME_MAX))))
+                let bundle_cache = BundleCache::new(store::open(url)?, SHELF_BYTES_MAX);
+                Ok(Self::Here(Reader::new(Searcher::new(bundle_cache, MEMORY_BYTES_DEFAULT, TIME_MAX))))
             }
             (None, None) => Err(CliError::because(Exit::Usage, "--store or --endpoint is needed")),
         }

@@ -9,7 +9,7 @@ use crate::generate::{Size, Spec, generate};
 use crate::ids::{Claimant, SegmentId};
 use crate::index::TopicSettings;
 use crate::ingest::RequestParts;
-use crate::ingest::meter::Meter;
+use crate::ingest::memory_account::MemoryAccount;
 use crate::ingest::slice::{self, Piece, Slice};
 use crate::segment::Splitter;
 use crate::stats::Stats;
@@ -29,13 +29,13 @@ async fn the_gaps_of_a_compacted_log_are_counted_with_the_bundle_that_lists_them
     };
     let mut frames = Vec::new();
     Splitter::new(source.bytes_read, None).push(bytes.into(), &mut frames).expect("frames");
-    let meter = Meter::new(
+    let account = MemoryAccount::new(
         Budget::new(1 << 30).reserve(&Claimant::default(), 1, Duration::ZERO).await.expect("room"),
     );
     let job = Arc::new(Stats::default().job_started(&SegmentId::new("a").expect("short"), source.bytes_read));
     let settings = TopicSettings::default();
     let (mut reader, mut packer) =
-        slice::begin(&settings, &meter, crate::ingest::Undecodable::Refuse, &job).expect("a beginning");
+        slice::begin(&settings, &account, crate::ingest::Undecodable::Refuse, &job).expect("a beginning");
     let pieces: Vec<Piece> = frames.into_iter().map(Piece::Frame).collect();
     let facts = reader.add(&pieces).expect("read");
     packer.add(pieces, &facts).expect("packed");

@@ -15,11 +15,12 @@ async fn a_slice_that_is_built_in_one_go_grows_past_its_reservation_no_further_t
     let mut frames = Vec::new();
     Splitter::new(size, None).push(bytes.into(), &mut frames).expect("frames");
     let budget = Budget::new(5 << 20);
-    let meter = Meter::new(budget.reserve(&Claimant::default(), 1, Duration::ZERO).await.expect("room"));
+    let account =
+        MemoryAccount::new(budget.reserve(&Claimant::default(), 1, Duration::ZERO).await.expect("room"));
     let stats = Stats::default();
     let job = Arc::new(stats.job_started(&SegmentId::new("a").expect("short"), size));
     let (mut reader, _) =
-        begin(&TopicSettings::default(), &meter, Undecodable::Refuse, &job).expect("a slice");
+        begin(&TopicSettings::default(), &account, Undecodable::Refuse, &job).expect("a slice");
     let pieces: Vec<Piece> = frames.into_iter().map(Piece::Frame).collect();
     let refused = reader.add(&pieces).expect_err("it does not fit");
     assert!(matches!(refused, IngestError::Budget(BudgetError::NeverFits { .. })), "{refused:?}");

@@ -27,10 +27,10 @@ impl AsRef<[u8]> for Chunk {
 async fn slices(budget: &Budget) -> Slices {
     let reservation = budget.reserve(&Claimant::default(), 1, Duration::ZERO).await.expect("there is room");
     let segment_id = SegmentId::new("a").expect("short");
-    Slices::new(Workshop {
+    Slices::new(SliceContext {
         cpu: Cpu::start(NonZeroUsize::MIN).expect("a thread"),
         settings: Arc::default(),
-        meter: Meter::new(reservation),
+        account: MemoryAccount::new(reservation),
         segment_bytes: 1 << 30,
         undecodable: Undecodable::Refuse,
         job: Arc::new(Stats::default().job_started(&segment_id, 1 << 30)),
@@ -71,7 +71,7 @@ async fn a_frame_that_waits_for_others_keeps_no_more_of_its_chunk_than_itself() 
     let held = slices.pending_memory.bytes();
     assert!(held >= 40 * (frame.len() + size_of::<Piece>()) as u64, "{held}");
     let built = slices.finish().await.expect("built");
-    assert_eq!(built[&partition].iter().map(|slice| slice.tally.batches).sum::<u64>(), 40);
+    assert_eq!(built[&partition].iter().map(|slice| slice.counts.batches).sum::<u64>(), 40);
 }
 
 /// A zstd batch of one record of a mebibyte, which cannot be told from one that opens to four.
@@ -98,7 +98,7 @@ async fn a_slice_of_compressed_frames_ends_by_what_they_open_to() {
         slices.add(&partition, compressed_batch(offset)).await.expect("added");
     }
     let built = slices.finish().await.expect("built");
-    let batches: Vec<u64> = built[&partition].iter().map(|slice| slice.tally.batches).collect();
+    let batches: Vec<u64> = built[&partition].iter().map(|slice| slice.counts.batches).collect();
     assert_eq!(batches, [8, 8, 2], "32 MiB of four each");
 }
 
@@ -118,6 +118,6 @@ async fn what_will_not_fit_is_refused_when_the_first_slice_tells() {
     let IngestError::Budget(BudgetError::NeverFits { wanted_bytes, .. }) = refused else {
         panic!("{refused:?}");
     };
-    let segment = slices.workshop.segment_bytes;
+    let segment = slices.context.segment_bytes;
     assert!(wanted_bytes > segment && wanted_bytes < segment + segment / 8, "{wanted_bytes}");
 }

@@ -7,7 +7,7 @@ use tonic::Status;
 use tracing::warn;
 
 use super::{MESSAGE_BYTES, record_of};
-use crate::archive::Shelf;
+use crate::archive::BundleCache;
 use crate::budget::Turn;
 use crate::fetch::{self, Answered, Conflict, Fetch, FetchError, Form, Item, Memory, Part, Request};
 use crate::ids::TopicPartition;
@@ -57,11 +57,12 @@ type Message = Held<v1::FetchResponse, Turn>;
 /// The answer's messages, as they come: of about 512 KiB each, or of one record or batch. The last one has no items: it
 /// says where to go on.
 pub async fn messages(
-    shelf: &Shelf,
+    bundle_cache: &BundleCache,
     request: Request,
     memory: Memory,
 ) -> Result<impl Stream<Item = Result<Message, Status>> + Send + use<>, Status> {
-    let fetch = fetch::fetch(shelf, &request, memory).await.map_err(|error| status::of_fetch(&error))?;
+    let fetch =
+        fetch::fetch(bundle_cache, &request, memory).await.map_err(|error| status::of_fetch(&error))?;
     let answer = Some(Answer { fetch, partition: request.partition, waiting: VecDeque::new(), memory: None });
     Ok(stream::unfold(answer, async |answer| {
         let mut answer = answer?;

@@ -47,10 +47,10 @@ impl Resolve for Scripted {
     }
 }
 
-pub async fn client(resolver: &Arc<Scripted>, patience: Patience) -> Client {
+pub async fn client(resolver: &Arc<Scripted>, timeouts: Timeouts) -> Client {
     let endpoint = "http://workers.test:7070".parse().expect("an endpoint");
     let resolver = Arc::clone(resolver);
-    let started = Client::start_with(vec![endpoint], Security::default(), patience, resolver).await;
+    let started = Client::start_with(vec![endpoint], Security::default(), timeouts, resolver).await;
     started.expect("settings that work")
 }
 
@@ -85,7 +85,7 @@ async fn workers_come_and_go_by_their_name() {
     let workers = workers(4, &truth).await;
     let all = addresses(&workers);
     let resolver = Arc::new(Scripted::new(all[..3].iter().copied()));
-    let client = client(&resolver, PATIENCE).await;
+    let client = client(&resolver, WAIT_MAX).await;
     assert_eq!(send(&client, &workers, 6).await, [2, 2, 2, 0]);
 
     resolver.set(all.iter().copied().rev().chain([all[0]]));
@@ -102,7 +102,7 @@ async fn lesson_11_a_lookup_that_fails_takes_nobody_away() {
     let truth = Worker::start();
     let workers = workers(2, &truth).await;
     let resolver = Arc::new(Scripted::new(addresses(&workers)));
-    let client = client(&resolver, PATIENCE).await;
+    let client = client(&resolver, WAIT_MAX).await;
     resolver.fail();
     resolver.seen().await;
     assert_eq!(send(&client, &workers, 2).await, [1, 1]);
@@ -119,7 +119,7 @@ async fn what_a_worker_has_in_hand_goes_on_when_its_address_is_gone() {
     let truth = Worker::start();
     let workers = workers(2, &truth).await;
     let resolver = Arc::new(Scripted::new([workers[0].address()]));
-    let client = client(&resolver, PATIENCE).await;
+    let client = client(&resolver, WAIT_MAX).await;
     let held = Arc::new(Semaphore::new(0));
     workers[0].script([Answer::Held(Arc::clone(&held))]);
     let (sender, payload) = (client.clone(), Given::new(segment(10)));
@@ -143,14 +143,14 @@ async fn a_name_without_addresses_may_get_some() {
     let truth = Worker::start();
     let resolver = Arc::new(Scripted::new([]));
     resolver.fail();
-    let patience = Patience { segment: Duration::from_millis(200), ..PATIENCE };
-    let impatient = client(&resolver, patience).await;
+    let timeouts = Timeouts { segment: Duration::from_millis(200), ..WAIT_MAX };
+    let impatient = client(&resolver, timeouts).await;
     let error = impatient.index(&request(), &Given::new(segment(10))).await.expect_err("nobody");
     assert!(matches!(error, IndexError::OutOfPatience { attempts: 0, last: None, .. }), "{error:?}");
     let cause = "cannot look up http://workers.test:7070: no such host is known here";
     assert_eq!(error.to_string(), format!("no receipt after 0 attempts: {cause}"));
 
-    let client = client(&resolver, PATIENCE).await;
+    let client = client(&resolver, WAIT_MAX).await;
     let waiting = tokio::spawn(async move { client.index(&request(), &Given::new(segment(10))).await });
     resolver.seen().await;
     resolver.set([truth.address().parse().expect("an address")]);
@@ -160,7 +160,7 @@ async fn a_name_without_addresses_may_get_some() {
 #[tokio::test]
 async fn nobody_looks_up_names_for_a_client_that_is_gone() {
     let resolver = Arc::new(Scripted::new([]));
-    let client = client(&resolver, PATIENCE).await;
+    let client = client(&resolver, WAIT_MAX).await;
     resolver.seen().await;
     drop(client);
     while Arc::strong_count(&resolver) > 1 {
@@ -172,7 +172,7 @@ async fn nobody_looks_up_names_for_a_client_that_is_gone() {
 async fn the_systems_names_work() {
     let worker = Worker::start();
     let port = worker.address().rsplit_once(':').expect("a port").1;
-    let client = super::client(&[format!("http://localhost:{port}")], PATIENCE).await;
+    let client = super::client(&[format!("http://localhost:{port}")], WAIT_MAX).await;
     let receipt = client.index(&request(), &Given::new(segment(10))).await.expect("a receipt");
     assert_eq!(receipt.worker(), worker.address());
 }

@@ -32,7 +32,7 @@ async fn a_segment_that_changes_is_broken_off() {
     let crooked = Crooked::start(&worker.endpoint()).await;
     for bytes in [segment(50), large_segment()] {
         for (what, payload) in broken(&bytes) {
-            let client = client(&[crooked.endpoint()], PATIENCE).await;
+            let client = client(&[crooked.endpoint()], WAIT_MAX).await;
             let before = crooked.calls().len();
             check_read_error(what, client.index(&request(), &payload).await);
             crooked.until(|counts| counts.over == counts.begun).await;
@@ -49,7 +49,7 @@ async fn an_empty_segment_that_grows_is_broken_off() {
     let worker = Worker::start();
     let crooked = Crooked::start(&worker.endpoint()).await;
     let payload = Given { size_bytes: 0, ..Given::new(segment(10)) };
-    let client = client(&[crooked.endpoint()], PATIENCE).await;
+    let client = client(&[crooked.endpoint()], WAIT_MAX).await;
     check_read_error("it grows", client.index(&request(), &payload).await);
     crooked.until(|counts| counts.over == counts.begun).await;
     assert!(crooked.calls().iter().all(|call| !call.is_whole()));
@@ -64,10 +64,10 @@ async fn bytes_that_change_are_not_rejected_for_what_a_worker_saw_of_them() {
     crooked.always(Answer::NoAtOnce(Code::DataLoss));
     let bytes = large_segment();
     for (what, payload) in broken(&bytes) {
-        let client = client(&[crooked.endpoint()], PATIENCE).await;
+        let client = client(&[crooked.endpoint()], WAIT_MAX).await;
         check_read_error(what, client.index(&request(), &payload).await);
     }
-    let client = client(&[crooked.endpoint()], PATIENCE).await;
+    let client = client(&[crooked.endpoint()], WAIT_MAX).await;
     let error = client.index(&request(), &Given::new(bytes)).await.expect_err("damaged, it says");
     assert!(matches!(error, IndexError::Rejected(_)), "{error:?}");
 }
@@ -75,7 +75,7 @@ async fn bytes_that_change_are_not_rejected_for_what_a_worker_saw_of_them() {
 #[tokio::test]
 async fn bytes_that_change_are_not_pointed_to() {
     let crooked = Crooked::start("http://127.0.0.1:1").await;
-    let client = client(&[crooked.endpoint()], PATIENCE).await;
+    let client = client(&[crooked.endpoint()], WAIT_MAX).await;
     let url = Some(Url::parse("file:///segment").expect("a URL"));
     for (what, payload) in broken(&segment(50)) {
         check_read_error(what, client.index(&Request { url: url.clone(), ..request() }, &payload).await);
@@ -99,7 +99,7 @@ async fn lesson_20_a_segment_whose_worker_was_restarted_is_sent_again() {
     let store = file_url(&truth.store());
     let [first, second] = [(); 2].map(|()| Arc::new(Worker::start_on(&store, &[], &[])));
     let resolver = Arc::new(names::Scripted::new([first.address().parse().expect("an address")]));
-    let client = names::client(&resolver, PATIENCE).await;
+    let client = names::client(&resolver, WAIT_MAX).await;
     let bytes = large_segment();
     let (killed, names) = (Arc::clone(&first), Arc::clone(&resolver));
     let next = second.address().parse().expect("an address");

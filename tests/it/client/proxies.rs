@@ -108,7 +108,7 @@ async fn answer(
 }
 
 async fn impatient(endpoint: String) -> Client {
-    client(&[endpoint], Patience { segment: Duration::from_millis(1_500), ..PATIENCE }).await
+    client(&[endpoint], Timeouts { segment: Duration::from_millis(1_500), ..WAIT_MAX }).await
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ async fn fetched(client: &Client, from: FetchRequest) -> Result<(Vec<i64>, Optio
 #[tokio::test]
 async fn what_was_sent_is_fetched_and_found() {
     let worker = Worker::start();
-    let client = client(&[worker.endpoint()], PATIENCE).await;
+    let client = client(&[worker.endpoint()], WAIT_MAX).await;
     client.index(&request(), &Given::new(segment(500))).await.expect("a receipt");
     assert_eq!(fetched(&client, from(0)).await.expect("an answer"), ((0..500).collect(), Some(500)));
     assert_eq!(fetched(&client, from(498)).await.expect("an answer"), (vec![498, 499], Some(500)));
@@ -61,20 +61,20 @@ async fn what_was_sent_is_fetched_and_found() {
 async fn a_question_goes_to_a_worker_that_answers() {
     let worker = Worker::start();
     let proxy = Proxy::start(worker.address()).await;
-    let first = client(&[proxy.endpoint()], PATIENCE).await;
+    let first = client(&[proxy.endpoint()], WAIT_MAX).await;
     first.index(&request(), &Given::new(segment(50))).await.expect("a receipt");
     proxy.says([(503, HTML, "busy"), (429, "", "slow down"), (502, "text/plain", "nobody")]);
     assert_eq!(fetched(&first, from(0)).await.expect("an answer"), ((0..50).collect(), Some(50)));
 
     // One of two workers is away.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
-    let both = client(&[format!("http://{nobody}"), worker.endpoint()], PATIENCE).await;
+    let both = client(&[format!("http://{nobody}"), worker.endpoint()], WAIT_MAX).await;
     for _ in 0..4 {
         assert_eq!(fetched(&both, from(0)).await.expect("an answer").1, Some(50));
     }
 
     // All are.
-    let none = client(&[format!("http://{nobody}")], PATIENCE).await;
+    let none = client(&[format!("http://{nobody}")], WAIT_MAX).await;
     let error = none.fetch(from(0), Duration::from_millis(400)).await.expect_err("nobody");
     let ReadError::OutOfTime { attempts, last: Some(last), .. } = &error else { panic!("{error:?}") };
     assert!(*attempts > 0 && last.code == "UNAVAILABLE", "{error:?}");
@@ -84,7 +84,7 @@ async fn a_question_goes_to_a_worker_that_answers() {
 async fn a_proxy_that_asks_for_a_login_is_not_asked_again() {
     let proxy = Proxy::start("").await;
     proxy.always((401, HTML, "<h1>Log in</h1>"));
-    let client = client(&[proxy.endpoint()], PATIENCE).await;
+    let client = client(&[proxy.endpoint()], WAIT_MAX).await;
     let error = client.search(all(), SOON).await.expect_err("no answer");
     assert!(matches!(&error, ReadError::Refused(refusal) if refusal.code == "UNAUTHENTICATED"), "{error:?}");
     assert_eq!(proxy.calls(), 1);

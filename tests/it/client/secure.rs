@@ -53,9 +53,9 @@ impl wal_indexer::client::Resolve for Always {
 }
 
 async fn index_at(endpoint: &str, at: SocketAddr, security: &Security) -> Result<Receipt, IndexError> {
-    let patience = Patience { segment: Duration::from_secs(20), ..PATIENCE };
+    let timeouts = Timeouts { segment: Duration::from_secs(20), ..WAIT_MAX };
     let endpoints = vec![endpoint.parse().expect("an endpoint")];
-    let client = Client::start_with(endpoints, security.clone(), patience, Arc::new(Always(at))).await;
+    let client = Client::start_with(endpoints, security.clone(), timeouts, Arc::new(Always(at))).await;
     let client = client.expect("settings that work");
     assert!(!format!("{client:?}").contains("not-to-be-seen"));
     client.index(&request(), &Given::new(segment(10))).await
@@ -78,7 +78,7 @@ async fn a_token_that_was_replaced_is_used_at_once() {
     let (directory, worker) = (TempDir::new().expect("a directory"), Worker::start());
     let (crooked, security) = secure(directory.path(), &worker).await;
     let endpoints = vec![crooked.endpoint().parse().expect("an endpoint")];
-    let client = Client::start(endpoints, security.clone(), PATIENCE).await.expect("settings that work");
+    let client = Client::start(endpoints, security.clone(), WAIT_MAX).await.expect("settings that work");
     let token_file = security.token_file.as_ref().expect("a file");
     let send = async |expected: &str| {
         client.index(&request(), &Given::new(segment(10))).await.expect("a receipt");
@@ -108,9 +108,9 @@ async fn nobody_else_gets_the_segment_or_the_token() {
         ("another authority", "https://workers.test:7070", crooked.address(), &other),
         ("no TLS there", &plain, worker.address().parse().expect("an address"), &security),
     ] {
-        let patience = Patience { segment: Duration::from_millis(700), ..PATIENCE };
+        let timeouts = Timeouts { segment: Duration::from_millis(700), ..WAIT_MAX };
         let endpoints = vec![endpoint.parse().expect("an endpoint")];
-        let client = Client::start_with(endpoints, security.clone(), patience, Arc::new(Always(at))).await;
+        let client = Client::start_with(endpoints, security.clone(), timeouts, Arc::new(Always(at))).await;
         let client = client.expect("settings that work");
         let error = client.index(&request(), &Given::new(segment(10))).await.expect_err(what);
         let IndexError::OutOfPatience { last: Some(last), .. } = &error else { panic!("{what}: {error:?}") };
@@ -148,11 +148,11 @@ async fn settings_that_cannot_work_are_said_so_at_once() {
         let secure = security.ca_file.is_some();
         let endpoint = if secure { "https://127.0.0.1:1" } else { "http://127.0.0.1:1" };
         let endpoints = vec![endpoint.parse().expect("an endpoint")];
-        let error = Client::start(endpoints, security, PATIENCE).await.expect_err(expected);
+        let error = Client::start(endpoints, security, WAIT_MAX).await.expect_err(expected);
         let line = format!("{error} {error:?} {:?}", error.source());
         assert!(line.contains(expected) && !line.contains("not-to-be-seen"), "{expected}: {line}");
     }
-    let error = Client::start(Vec::new(), Security::default(), PATIENCE).await.expect_err("none");
+    let error = Client::start(Vec::new(), Security::default(), WAIT_MAX).await.expect_err("none");
     assert!(matches!(error, EndpointError::NoneGiven), "{error:?}");
 }
 

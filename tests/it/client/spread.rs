@@ -31,7 +31,7 @@ async fn until_begun(workers: &[Crooked], count: usize) {
 #[tokio::test]
 async fn lesson_29_long_lived_connections_leave_no_worker_idle() {
     let workers = hanging(3).await;
-    let client = client(&endpoints(&workers), PATIENCE).await;
+    let client = client(&endpoints(&workers), WAIT_MAX).await;
     let bytes = segment(10);
     for round in 1..=3 {
         (0..3).for_each(|_| drop(send(&client, &bytes)));
@@ -43,7 +43,7 @@ async fn lesson_29_long_lived_connections_leave_no_worker_idle() {
 #[tokio::test]
 async fn lesson_29_a_segment_weighs_its_bytes() {
     let workers = hanging(3).await;
-    let client = client(&endpoints(&workers), PATIENCE).await;
+    let client = client(&endpoints(&workers), WAIT_MAX).await;
     drop(send(&client, &segment(10)));
     until_any(&workers, 1).await;
     // The large one weighs as much as four small ones.
@@ -71,7 +71,7 @@ async fn until_any(workers: &[Crooked], count: usize) {
 #[tokio::test]
 async fn lesson_29_a_segment_that_is_given_up_weighs_nothing() {
     let workers = hanging(2).await;
-    let client = client(&endpoints(&workers), PATIENCE).await;
+    let client = client(&endpoints(&workers), WAIT_MAX).await;
     let given_up = send(&client, &large_segment());
     until_any(&workers, 1).await;
     let (first, second) = if workers[0].calls().len() == 1 { (0, 1) } else { (1, 0) };
@@ -90,8 +90,8 @@ async fn lesson_23_a_worker_that_hangs_costs_one_deadline() {
     let good = Crooked::start(&truth.endpoint()).await;
     let hanging = Crooked::start(&truth.endpoint()).await;
     hanging.always(Answer::Hang);
-    let patience = Patience { attempt: Duration::from_secs(3), ..PATIENCE };
-    let client = client(&[good.endpoint(), hanging.endpoint()], patience).await;
+    let timeouts = Timeouts { attempt: Duration::from_secs(3), ..WAIT_MAX };
+    let client = client(&[good.endpoint(), hanging.endpoint()], timeouts).await;
     for _ in 0..4 {
         let receipt = client.index(&request(), &Given::new(segment(10))).await.expect("a receipt");
         assert_eq!(receipt.worker(), good.address().to_string());
@@ -105,8 +105,8 @@ async fn lesson_23_a_worker_that_hangs_costs_one_deadline() {
 #[tokio::test]
 async fn lesson_23_a_stopped_process_costs_one_deadline() {
     let [stopped, good] = [Worker::start(), Worker::start()];
-    let patience = Patience { attempt: Duration::from_secs(3), ..PATIENCE };
-    let client = client(&[stopped.endpoint(), good.endpoint()], patience).await;
+    let timeouts = Timeouts { attempt: Duration::from_secs(3), ..WAIT_MAX };
+    let client = client(&[stopped.endpoint(), good.endpoint()], timeouts).await;
     stopped.signal("STOP");
     for _ in 0..4 {
         let receipt = client.index(&request(), &Given::new(segment(10))).await.expect("a receipt");
@@ -118,9 +118,9 @@ async fn lesson_23_a_stopped_process_costs_one_deadline() {
 #[tokio::test]
 async fn lesson_23_all_attempts_together_have_a_deadline() {
     let workers = hanging(2).await;
-    let patience =
-        Patience { attempt: Duration::from_millis(300), segment: Duration::from_millis(500), ..PATIENCE };
-    let client = client(&endpoints(&workers), patience).await;
+    let timeouts =
+        Timeouts { attempt: Duration::from_millis(300), segment: Duration::from_millis(500), ..WAIT_MAX };
+    let client = client(&endpoints(&workers), timeouts).await;
     let error = client.index(&request(), &Given::new(segment(10))).await.expect_err("they hang");
     let IndexError::OutOfPatience { attempts: 2, last: Some(last), .. } = &error else { panic!("{error:?}") };
     assert_eq!(last.code, "DEADLINE_EXCEEDED");

@@ -2,7 +2,7 @@
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use wal_indexer::client::{Client, Patience, Security};
+use wal_indexer::client::{Client, Security, Timeouts};
 
 use super::*;
 use crate::client::{Given, request, segment};
@@ -22,7 +22,7 @@ async fn connections_are_retired_and_no_segment_fails() {
     messages.send(header(inline(source.len() as u64, Some(("orders", 3))))).expect("it listens");
 
     let endpoint = worker.endpoint().parse().expect("an endpoint");
-    let client = Client::start(vec![endpoint], Security::default(), Patience::default()).await;
+    let client = Client::start(vec![endpoint], Security::default(), Timeouts::default()).await;
     let client = client.expect("settings that work");
     let mut attempts = Vec::new();
     until("six connections", async || {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use wal_indexer::client::{CertificateFiles, Client, Patience, Security};
+use wal_indexer::client::{CertificateFiles, Client, Security, Timeouts};
 
 use super::*;
 use crate::authority::replace;
@@ -120,7 +120,7 @@ async fn a_client_shows_its_renewed_certificate_on_the_next_connection() {
         token_file: Some(authority.directory().join("token")),
     };
     let endpoint = format!("https://{}", worker.address()).parse().expect("an endpoint");
-    let client = Client::start(vec![endpoint], security, Patience::default()).await;
+    let client = Client::start(vec![endpoint], security, Timeouts::default()).await;
     let client = client.expect("settings that work");
     let send = async || client.index(&request(), &Given::new(segment(10))).await;
     send().await.expect("a receipt");

@@ -14,7 +14,7 @@ use crate::written::Written;
 
 /// How long a record that must not come is waited for: several looks at the store.
 const SILENCE: Duration = Duration::from_millis(2_500);
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// The program, which goes on until it is dropped; and the offsets that it prints.
 struct Following {
@@ -53,7 +53,7 @@ impl Following {
 
     /// The next offsets, and no others for a while.
     fn next(&self, count: usize) -> Vec<i64> {
-        let next = (0..count).map(|_| self.offsets.recv_timeout(PATIENCE).expect("a line"));
+        let next = (0..count).map(|_| self.offsets.recv_timeout(WAIT_MAX).expect("a line"));
         let mut next: Vec<_> = next.collect();
         next.extend(self.offsets.recv_timeout(SILENCE));
         next

@@ -10,7 +10,7 @@ use crate::segment::NoBatch;
 
 /// What waits at most until it can be answered, in bytes, however much is asked for: where frames lie far out of order, answers are
 /// shorter.
-pub const WINDOW_BYTES_MAX: u64 = 8 << 20;
+pub const BUFFER_BYTES_MAX: u64 = 8 << 20;
 
 /// Records and bytes: how many there are, or how many more there may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub(super) enum Why {
 /// Records by their offsets, or batches by their last ones: in that order no batch is passed over for a longer one that it lies in. What
 /// there is no room for is let go of from the end, and nothing is taken there again: what comes in front of it only makes less room.
 #[derive(Clone, Debug)]
-pub(super) struct Window {
+pub(super) struct ReorderBuffer {
     from: i64,
     /// The first offset that is not answered any more, if there is one.
     end: Option<i64>,
@@ -88,7 +88,7 @@ pub(super) struct Window {
     versions: BTreeMap<i64, Vec<Version>>,
 }
 
-impl Window {
+impl ReorderBuffer {
     /// For what is stored at `from` and behind it.
     pub fn new(from: i64, room: Room) -> Self {
         let (end, missing, begun, held) = (None, None, false, Room::default());
@@ -127,7 +127,7 @@ impl Window {
         }
         self.held += version.room();
         versions.push(version);
-        let bytes = self.room.bytes.min(WINDOW_BYTES_MAX);
+        let bytes = self.room.bytes.min(BUFFER_BYTES_MAX);
         while !self.held.fits(&Room { bytes, ..self.room }) && (self.begun || self.versions.len() > 1) {
             let Some((offset, let_go)) = self.versions.pop_last() else { break };
             let_go.iter().for_each(|version| self.held -= version.room());
@@ -236,28 +236,28 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded_however_much_is_asked_for() {
-        let bytes = Bytes::from(vec![0; WINDOW_BYTES_MAX as usize / 2]);
-        let mut window = Window::new(0, Room { records: u64::MAX, bytes: u64::MAX });
+        let bytes = Bytes::from(vec![0; BUFFER_BYTES_MAX as usize / 2]);
+        let mut buffer = ReorderBuffer::new(0, Room { records: u64::MAX, bytes: u64::MAX });
         for offset in [7, 3, 9, 5, 1] {
-            window.add(batch(offset, &bytes));
+            buffer.add(batch(offset, &bytes));
         }
-        assert_eq!(window.end(), Some(5), "two fit");
-        assert_eq!(window.take_before(None).into_keys().collect::<Vec<_>>(), [1, 3]);
-        assert!(window.is_done(Some(5)) && !window.is_done(Some(4)));
+        assert_eq!(buffer.end(), Some(5), "two fit");
+        assert_eq!(buffer.take_before(None).into_keys().collect::<Vec<_>>(), [1, 3]);
+        assert!(buffer.is_done(Some(5)) && !buffer.is_done(Some(4)));
     }
 
     #[test]
     fn the_first_is_kept_whatever_it_takes_and_what_differs_from_it_too() {
-        let mut window = Window::new(2, Room { records: 1, bytes: 10 });
-        window.add(batch(1, &Bytes::from_static(b"before what is asked for")));
-        window.add(batch(5, &Bytes::from_static(b"a large one")));
-        window.add(batch(4, &Bytes::from_static(b"one that comes first")));
-        window.add(batch(4, &Bytes::from_static(b"another one for the same offset")));
-        window.add(batch(4, &Bytes::from_static(b"one that comes first")));
-        let taken = window.take_before(None);
+        let mut buffer = ReorderBuffer::new(2, Room { records: 1, bytes: 10 });
+        buffer.add(batch(1, &Bytes::from_static(b"before what is asked for")));
+        buffer.add(batch(5, &Bytes::from_static(b"a large one")));
+        buffer.add(batch(4, &Bytes::from_static(b"one that comes first")));
+        buffer.add(batch(4, &Bytes::from_static(b"another one for the same offset")));
+        buffer.add(batch(4, &Bytes::from_static(b"one that comes first")));
+        let taken = buffer.take_before(None);
         assert_eq!(taken.values().map(Vec::len).collect::<Vec<_>>(), [2]);
-        assert_eq!((taken.into_keys().next(), window.end()), (Some(4), Some(5)));
-        window.add(batch(4, &Bytes::from_static(b"")));
-        assert!(window.take_before(None).is_empty(), "nothing fits behind it");
+        assert_eq!((taken.into_keys().next(), buffer.end()), (Some(4), Some(5)));
+        buffer.add(batch(4, &Bytes::from_static(b"")));
+        assert!(buffer.take_before(None).is_empty(), "nothing fits behind it");
     }
 }

@@ -12,7 +12,7 @@ async fn settle(packed: &Packed, object: &Bytes, built: &Manifest) -> Result<Opt
     put_new(&store, &packed.key, object).await;
     // Other bytes than those that lie there, so that the judge is asked.
     let sent = Bytes::from_static(b"what another version of this program would have made of the segment");
-    put(&store, &packed.key, &sent, |existing| judge(existing, built, &packed.built.blocks)).await
+    put(&store, &packed.key, &sent, |existing| check_existing(existing, built, &packed.built.blocks)).await
 }
 
 #[tokio::test]

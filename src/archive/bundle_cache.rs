@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::cached_parts::{CachedParts, PartCache};
 use super::error::ArchiveError;
-use super::memory::{Kept, Memory};
 use super::read::Archive;
 use super::source::{Source, TrafficCounter};
 use crate::store::{Listed, Store};
@@ -12,15 +12,15 @@ use crate::store::{Listed, Store};
 ///
 /// Only for those who answer from bundles: whoever judges one reads it anew, with [`Archive::open`].
 #[derive(Clone, Debug)]
-pub struct Shelf {
+pub struct BundleCache {
     store: Store,
-    memory: Arc<Memory>,
+    memory: Arc<PartCache>,
 }
 
-impl Shelf {
+impl BundleCache {
     /// Keeps up to `bytes_max` of what is read.
     pub fn new(store: Store, bytes_max: u64) -> Self {
-        Self { store, memory: Arc::new(Memory::new(bytes_max)) }
+        Self { store, memory: Arc::new(PartCache::new(bytes_max)) }
     }
 
     /// Where the bundles are.
@@ -29,7 +29,7 @@ impl Shelf {
     }
 
     /// What is kept.
-    pub(super) fn memory(&self) -> &Arc<Memory> {
+    pub(super) fn memory(&self) -> &Arc<PartCache> {
         &self.memory
     }
 
@@ -41,6 +41,6 @@ impl Shelf {
     /// Opens a bundle that a LIST found. What is read for it, and later from it, is added to `counter`; what is kept is not read.
     pub async fn open(&self, listed: &Listed, counter: &TrafficCounter) -> Result<Archive, ArchiveError> {
         let source = Source::listed(&self.store, listed).counted_by(counter);
-        Archive::open_kept(source, Kept::new(&self.memory, listed)).await
+        Archive::open_cached(source, CachedParts::new(&self.memory, listed)).await
     }
 }

@@ -28,7 +28,7 @@ const SHARDS: usize = 4;
 
 /// How long somebody else's read is waited for. It may be one that nobody goes on with for the moment: a task that has several under way
 /// goes on with them only while it waits for them, and must never wait for itself.
-const PATIENCE: Duration = Duration::from_secs(1);
+const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Which object: the key that a LIST gave, and what would tell another object of that key. Cheap to clone and to compare.
 #[derive(Clone, Debug)]
@@ -48,31 +48,31 @@ pub(super) enum Part {
 }
 
 /// What is kept, of all bundles.
-pub(super) struct Memory {
+pub(super) struct PartCache {
     opened: Cache<BundleId, Arc<Opened>, ByBytes>,
     parts: Cache<(BundleId, Part), Bytes, ByBytes>,
 }
 
 /// What is kept of one bundle; cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Kept {
-    memory: Arc<Memory>,
+pub(super) struct CachedParts {
+    memory: Arc<PartCache>,
     bundle: BundleId,
 }
 
 type Lifecycle = DefaultLifecycle<(BundleId, Part), Bytes>;
 
 /// The turn to read something that is not kept, while others wait for it. Dropped, it is the next one's.
-pub(super) struct Turn<'a>(
+pub(super) struct Placeholder<'a>(
     PlaceholderGuard<'a, (BundleId, Part), Bytes, ByBytes, DefaultHashBuilder, Lifecycle>,
 );
 
 /// Whether something is kept.
-pub(super) enum Looked<'a> {
+pub(super) enum CacheLookup<'a> {
     /// It is.
-    Kept(Bytes),
+    CachedParts(Bytes),
     /// It is not, and nobody else reads it.
-    Ours(Turn<'a>),
+    Ours(Placeholder<'a>),
     /// Somebody else reads it.
     Others,
 }
@@ -92,7 +92,7 @@ impl Weighter<(BundleId, Part), Bytes> for ByBytes {
     }
 }
 
-impl Memory {
+impl PartCache {
     pub fn new(bytes_max: u64) -> Self {
         let opened_max = bytes_max / OPENED_SHARE;
         Self { opened: cache(opened_max), parts: cache(bytes_max - opened_max) }
@@ -123,8 +123,8 @@ where
     }
 }
 
-impl Kept {
-    pub fn new(memory: &Arc<Memory>, listed: &Listed) -> Self {
+impl CachedParts {
+    pub fn new(memory: &Arc<PartCache>, listed: &Listed) -> Self {
         Self { memory: Arc::clone(memory), bundle: BundleId(Arc::new(listed.clone())) }
     }
 
@@ -133,12 +133,12 @@ impl Kept {
         &self,
         open: impl Future<Output = Result<Arc<Opened>, E>>,
     ) -> Result<Arc<Opened>, E> {
-        match timeout(PATIENCE, self.memory.opened.get_value_or_guard_async(&self.bundle)).await {
+        match timeout(WAIT_MAX, self.memory.opened.get_value_or_guard_async(&self.bundle)).await {
             Ok(Ok(opened)) => Ok(opened),
-            Ok(Err(turn)) => {
+            Ok(Err(placeholder)) => {
                 let opened = open.await?;
                 // Fails only where somebody has taken the entry out, which nobody does.
-                let _ = turn.insert(Arc::clone(&opened));
+                let _ = placeholder.insert(Arc::clone(&opened));
                 Ok(opened)
             }
             Err(_) => open.await,
@@ -152,33 +152,33 @@ impl Kept {
         read: impl Future<Output = Result<Bytes, E>>,
     ) -> Result<Bytes, E> {
         match self.wait(part).await {
-            Looked::Kept(bytes) => Ok(bytes),
-            Looked::Ours(turn) => {
+            CacheLookup::CachedParts(bytes) => Ok(bytes),
+            CacheLookup::Ours(placeholder) => {
                 let bytes = read.await?;
-                turn.keep(bytes.clone());
+                placeholder.keep(bytes.clone());
                 Ok(bytes)
             }
-            Looked::Others => read.await,
+            CacheLookup::Others => read.await,
         }
     }
 
     /// Whether a part is kept now.
-    pub fn look(&self, part: Part) -> Looked<'_> {
+    pub fn look(&self, part: Part) -> CacheLookup<'_> {
         match self.memory.parts.get_value_or_guard(&(self.bundle.clone(), part), Some(Duration::ZERO)) {
-            GuardResult::Value(bytes) => Looked::Kept(bytes),
-            GuardResult::Guard(turn) => Looked::Ours(Turn(turn)),
-            GuardResult::Timeout => Looked::Others,
+            GuardResult::Value(bytes) => CacheLookup::CachedParts(bytes),
+            GuardResult::Guard(placeholder) => CacheLookup::Ours(Placeholder(placeholder)),
+            GuardResult::Timeout => CacheLookup::Others,
         }
     }
 
-    /// Waits while somebody else reads a part; it is [`Looked::Others`] where that takes long. Whoever has a turn must not wait: others
+    /// Waits while somebody else reads a part; it is [`CacheLookup::Others`] where that takes long. Whoever has a turn must not wait: others
     /// may wait for that.
-    pub async fn wait(&self, part: Part) -> Looked<'_> {
+    pub async fn wait(&self, part: Part) -> CacheLookup<'_> {
         let name = (self.bundle.clone(), part);
-        match timeout(PATIENCE, self.memory.parts.get_value_or_guard_async(&name)).await {
-            Ok(Ok(bytes)) => Looked::Kept(bytes),
-            Ok(Err(turn)) => Looked::Ours(Turn(turn)),
-            Err(_) => Looked::Others,
+        match timeout(WAIT_MAX, self.memory.parts.get_value_or_guard_async(&name)).await {
+            Ok(Ok(bytes)) => CacheLookup::CachedParts(bytes),
+            Ok(Err(placeholder)) => CacheLookup::Ours(Placeholder(placeholder)),
+            Err(_) => CacheLookup::Others,
         }
     }
 
@@ -188,7 +188,7 @@ impl Kept {
     }
 }
 
-impl Turn<'_> {
+impl Placeholder<'_> {
     /// Gives to those who wait what was read, and keeps it where it is not too large for that. It must own no more than it shows.
     pub fn keep(self, bytes: Bytes) {
         // Fails only where somebody has taken the entry out, which nobody does.
@@ -210,7 +210,7 @@ impl Hash for BundleId {
     }
 }
 
-impl fmt::Debug for Memory {
+impl fmt::Debug for PartCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Memory").field("bytes", &self.bytes()).finish_non_exhaustive()
     }

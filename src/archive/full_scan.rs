@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::end::End;
 use super::error::{ArchiveError, Fault};
 use super::source::{Source, blocking};
+use super::tail::Tail;
 use crate::bundle::{OpenedBlock, Verified, Verifier};
 
 /// How much is read at once, in bytes; two of these are in memory.
@@ -13,20 +13,20 @@ const CHUNK_BYTES: u64 = 4 << 20;
 const CHUNKS_AHEAD: usize = 2;
 
 /// Looks at each block of a bundle in turn, on a thread where that may take its time.
-pub trait Visit: Send + 'static {
+pub trait ScanVisitor: Send + 'static {
     /// The next block, opened; its checksum holds.
     fn block(&mut self, block: OpenedBlock) -> Result<(), Fault>;
 }
 
 /// Reads all of a bundle, in order and in bounded memory: two chunks, the blocks' table, and one block. `progress` hears how many
 /// bytes more were checked, and may take its time: so much later the next are read.
-pub async fn walk<V: Visit>(
+pub async fn full_scan<V: ScanVisitor>(
     source: &Source,
     mut visit: V,
     progress: impl AsyncFn(u64),
 ) -> Result<(Verified, V), ArchiveError> {
     let failed = |fault: Fault| source.error(fault);
-    let end = End::read(source).await?;
+    let end = Tail::read(source).await?;
     let start = move || {
         let (block_index, hot) = (end.block_index(), end.hot());
         Verifier::new(end.footer, &block_index, hot.as_ref()).map_err(Fault::from)
@@ -48,7 +48,11 @@ pub async fn walk<V: Visit>(
     Ok((verified.map_err(failed)?, visit))
 }
 
-fn advance<V: Visit>(mut verifier: Verifier, mut visit: V, mut chunk: Bytes) -> Result<(Verifier, V), Fault> {
+fn advance<V: ScanVisitor>(
+    mut verifier: Verifier,
+    mut visit: V,
+    mut chunk: Bytes,
+) -> Result<(Verifier, V), Fault> {
     while let Some(block) = verifier.advance(&mut chunk)? {
         visit.block(block)?;
     }

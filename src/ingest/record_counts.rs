@@ -8,7 +8,7 @@ use crate::segment::{AnomalyCounts, DecodedFrame, Frame, TransactionPart, Transa
 
 /// What the frames of a slice, or of a whole partition, hold.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct RecordCounts {
     /// The range that the frames cover; `None` without frames, or where none covers an offset.
     pub range: Option<OffsetRange>,
     /// Where the frames that cover no offset stand: the least of their first offsets.
@@ -35,7 +35,7 @@ pub(super) struct Tally {
     data: Vec<OffsetRange>,
 }
 
-impl Tally {
+impl RecordCounts {
     /// Counts a frame of `source_bytes`.
     pub(super) fn count(&mut self, frame: &DecodedFrame, source_bytes: usize) {
         self.cover(frame.range);
@@ -94,7 +94,7 @@ impl Tally {
     }
 
     /// Adds what a later slice of the same partition counted.
-    pub(super) fn merge(&mut self, later: Tally) {
+    pub(super) fn merge(&mut self, later: RecordCounts) {
         self.cover(later.range);
         self.place = self.place.into_iter().chain(later.place).min();
         self.anomalies.merge(&later.anomalies);
@@ -163,9 +163,9 @@ mod tests {
     }
 
     fn gaps_of(covered: OffsetRange, offsets: impl IntoIterator<Item = i64>) -> Vec<OffsetRange> {
-        let mut tally = Tally { range: Some(covered), ..Tally::default() };
-        offsets.into_iter().for_each(|offset| tally.count_offset(offset));
-        tally.gaps()
+        let mut counts = RecordCounts { range: Some(covered), ..RecordCounts::default() };
+        offsets.into_iter().for_each(|offset| counts.count_offset(offset));
+        counts.gaps()
     }
 
     #[test]

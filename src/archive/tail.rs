@@ -8,7 +8,7 @@ use super::source::Source;
 use crate::bundle::{Footer, Member, Opened, TAIL_BYTES};
 
 /// An object's bytes from the blocks' table on, or from the hot part on where it has one.
-pub(super) struct End {
+pub(super) struct Tail {
     pub footer: Footer,
     position: u64,
     bytes: Bytes,
@@ -19,7 +19,7 @@ fn first_read_bytes(size_bytes: u64) -> u64 {
     (size_bytes / 512).clamp(TAIL_BYTES, 16 * TAIL_BYTES)
 }
 
-impl End {
+impl Tail {
     /// Reads once, or twice where the end is longer than most.
     pub async fn read(source: &Source) -> Result<Self, ArchiveError> {
         let size_bytes = source.size_bytes();

@@ -8,11 +8,11 @@ use super::large;
 use super::log::{Found, Log};
 use super::memory::Memory;
 use super::plan::Plan;
+use super::reorder_buffer::{ReorderBuffer, Room, Version, Why};
 use super::task::Task;
 use super::transactions::Transactions;
-use super::window::{Room, Version, Why, Window};
 use super::{Answered, FetchError, Form, Item, Part, Request};
-use crate::archive::{ArchiveError, Fault, Shelf, Traffic, TrafficCounter};
+use crate::archive::{ArchiveError, BundleCache, Fault, Traffic, TrafficCounter};
 use crate::ids::{LogId, OffsetRange};
 use crate::spans;
 use crate::transactions::{Isolation, TransactionState};
@@ -47,7 +47,7 @@ pub struct Fetch {
     /// What is answered next, one by one.
     large: VecDeque<(Version, Option<TransactionState>)>,
     reading: VecDeque<Reading>,
-    window: Window,
+    buffer: ReorderBuffer,
     /// Where the next fetch goes on, by what was answered.
     answered_to: i64,
     open_at: Option<i64>,
@@ -63,11 +63,11 @@ struct Reading {
     bundle: String,
     first_offset: i64,
     expected: Room,
-    window: Task<Result<Window, FetchError>>,
+    buffer: Task<Result<ReorderBuffer, FetchError>>,
 }
 
 impl Fetch {
-    pub(super) fn new(shelf: Shelf, request: &Request, found: Found, memory: Memory) -> Self {
+    pub(super) fn new(bundle_cache: BundleCache, request: &Request, found: Found, memory: Memory) -> Self {
         let room = Room { records: request.max_records, bytes: request.max_bytes };
         let traffic = TrafficCounter::default();
         let (log_id, bundles) = found.log.map(|Log { log_id, bundles }| (log_id, bundles)).unzip();
@@ -77,13 +77,13 @@ impl Fetch {
             from: request.offset,
             form: request.form,
             isolation: request.isolation,
-            transactions: Transactions::new(shelf.clone(), traffic.clone()),
+            transactions: Transactions::new(bundle_cache.clone(), traffic.clone()),
             memory,
             item_bytes_max: request.item_bytes_max(),
             large: VecDeque::new(),
-            plan: Plan::new(shelf, traffic.clone(), request.offset, bundles.unwrap_or_default()),
+            plan: Plan::new(bundle_cache, traffic.clone(), request.offset, bundles.unwrap_or_default()),
             reading: VecDeque::new(),
-            window: Window::new(request.offset, room),
+            buffer: ReorderBuffer::new(request.offset, room),
             answered_to: request.offset,
             open_at: None,
             is_done: false,
@@ -128,18 +128,18 @@ impl Fetch {
             if self.is_done {
                 return Ok(None);
             }
-            if self.window.is_done(self.next_to_come()) {
+            if self.buffer.is_done(self.next_to_come()) {
                 return self.end();
             }
             self.read_ahead().await?;
             let Some(reading) = self.reading.front_mut() else { continue };
-            let read = (&mut reading.window).await;
+            let read = (&mut reading.buffer).await;
             let panicked =
                 |_| FetchError::Archive(ArchiveError::new(reading.bundle.as_str(), Fault::Panicked));
             let read = read.map_err(panicked).flatten();
             // Not sooner here either.
             self.reading.pop_front();
-            self.window.merge(read?);
+            self.buffer.merge(read?);
         }
     }
 
@@ -183,13 +183,13 @@ impl Fetch {
             self.reading.push_back(Reading {
                 first_offset: planned.offsets.first(),
                 expected: planned.expected(self.from),
-                window: Task::spawn(spans::stage(
+                buffer: Task::spawn(spans::stage(
                     span,
                     block::read(
                         planned,
                         self.form,
                         self.item_bytes_max,
-                        self.window.bounds(),
+                        self.buffer.bounds(),
                         self.memory.clone(),
                     ),
                 )),
@@ -203,14 +203,14 @@ impl Fetch {
     fn needs_more(&self) -> bool {
         let mut expected = Room::default();
         self.reading.iter().for_each(|reading| expected += reading.expected);
-        let left = self.window.room_left();
+        let left = self.buffer.room_left();
         self.reading.is_empty() || (expected.records < left.records && expected.bytes < left.bytes)
     }
 
     /// What nothing can come before any more.
     fn take(&mut self) -> Vec<Answered> {
         let mut answered = Vec::new();
-        for (offset, versions) in self.window.take_before(self.next_to_come()) {
+        for (offset, versions) in self.buffer.take_before(self.next_to_come()) {
             let states = versions.iter().map(|version| self.transactions.state_of(version));
             let mut states: Vec<_> = states.collect();
             let mut versions = versions;
@@ -272,7 +272,7 @@ impl Fetch {
 
     /// Nothing more is answered.
     fn end(&mut self) -> Result<Option<Part>, FetchError> {
-        let is_read_to_its_end = self.window.end().is_none() && self.next_to_come().is_none();
+        let is_read_to_its_end = self.buffer.end().is_none() && self.next_to_come().is_none();
         self.is_done = true;
         self.reading.clear();
         if is_read_to_its_end {
@@ -280,7 +280,7 @@ impl Fetch {
             let behind = self.plan.last_covered().map_or(self.from, |last| last.saturating_add(1));
             self.answered_to = self.answered_to.max(behind);
         }
-        match self.window.missing() {
+        match self.buffer.missing() {
             // What comes before it is answered first.
             Some(missing) if self.answered_to == self.from => {
                 let (bundle, offset) = (missing.bundle.to_string(), missing.offset);

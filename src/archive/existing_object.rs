@@ -3,8 +3,8 @@
 use sha2::{Digest, Sha256};
 
 use super::error::{ArchiveErrorKind, Fault};
+use super::full_scan::{ScanVisitor, full_scan};
 use super::source::{Source, blocking};
-use super::walk::{Visit, walk};
 use crate::bundle::{BlockEntry, Blocks, Manifest, OpenedBlock};
 use crate::store::{Existing, Refused};
 
@@ -14,9 +14,9 @@ use crate::store::{Existing, Refused};
 /// Reads the object from end to end, in bounded memory (some 10 MiB beside its largest block), and checks every member, every byte
 /// of the tar, every count, and the blocks' bytes: where the segment has one partition only, their hash must be the segment's; else
 /// they must be those of `blocks`, from the same places. Returns where its footer starts.
-pub async fn judge(existing: Existing, built: &Manifest, blocks: &Blocks) -> Result<u64, Refused> {
+pub async fn check_existing(existing: Existing, built: &Manifest, blocks: &Blocks) -> Result<u64, Refused> {
     let source = Source::existing(existing);
-    let (verified, found) = walk(&source, SourceHash::default(), async |_| {}).await.map_err(refused)?;
+    let (verified, found) = full_scan(&source, SourceHash::default(), async |_| {}).await.map_err(refused)?;
     let foreign = |reason: String| Refused::Foreign { reason };
     if let Some(what) = difference(&verified.manifest, built) {
         return Err(foreign(format!("its manifest says otherwise of the {what}")));
@@ -115,7 +115,7 @@ impl SourceHash {
     }
 }
 
-impl Visit for SourceHash {
+impl ScanVisitor for SourceHash {
     fn block(&mut self, block: OpenedBlock) -> Result<(), Fault> {
         self.add(&block.entry, &block.plain);
         Ok(())

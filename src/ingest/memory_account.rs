@@ -11,7 +11,7 @@ const GROWTH_STEP_BYTES: u64 = 4 << 20;
 
 /// What one request holds; cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Meter {
+pub(super) struct MemoryAccount {
     held: Arc<Mutex<Held>>,
 }
 
@@ -24,7 +24,7 @@ struct Held {
 /// One part's share of what a request holds; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Share {
-    meter: Meter,
+    account: MemoryAccount,
     bytes: u64,
 }
 
@@ -35,14 +35,14 @@ pub(super) struct Room {
     _beyond: Share,
 }
 
-impl Meter {
+impl MemoryAccount {
     pub(super) fn new(reservation: Reservation) -> Self {
         Self { held: Arc::new(Mutex::new(Held { reservation, bytes: 0 })) }
     }
 
     /// A share of nothing yet.
     pub(super) fn share(&self) -> Share {
-        Share { meter: self.clone(), bytes: 0 }
+        Share { account: self.clone(), bytes: 0 }
     }
 
     /// What all parts hold together, in bytes.
@@ -129,7 +129,7 @@ impl Meter {
 impl Share {
     /// Another part of the same request, which holds nothing yet.
     pub(super) fn another(&self) -> Self {
-        self.meter.share()
+        self.account.share()
     }
 
     /// What this part holds.
@@ -140,7 +140,7 @@ impl Share {
     /// This part now holds `bytes`. An error leaves the share as it was.
     pub(super) fn set(&mut self, bytes: u64) -> Result<(), BudgetError> {
         let before = self.bytes;
-        self.meter.with(|held| {
+        self.account.with(|held| {
             let after = held.bytes - before + bytes;
             if let Some(lacking) = after.checked_sub(held.reservation.bytes()).filter(|lacking| *lacking > 0)
             {
@@ -157,7 +157,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.meter.with(|held| held.bytes -= self.bytes);
+        self.account.with(|held| held.bytes -= self.bytes);
     }
 }
 
@@ -168,54 +168,56 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    async fn meter_of(budget: &Budget, bytes: u64) -> Meter {
-        Meter::new(budget.reserve(&Claimant::default(), bytes, Duration::ZERO).await.expect("there is room"))
+    async fn meter_of(budget: &Budget, bytes: u64) -> MemoryAccount {
+        MemoryAccount::new(
+            budget.reserve(&Claimant::default(), bytes, Duration::ZERO).await.expect("there is room"),
+        )
     }
 
     #[tokio::test]
     async fn a_reservation_grows_with_what_its_parts_hold_and_is_given_back_with_them() {
         let budget = Budget::new(64 * MIB);
-        let meter = meter_of(&budget, MIB).await;
-        let (mut one, mut other) = (meter.share(), meter.share());
+        let account = meter_of(&budget, MIB).await;
+        let (mut one, mut other) = (account.share(), account.share());
         one.set(10 * MIB).expect("the budget has room");
         assert!(budget.usage().reserved_bytes >= 10 * MIB);
         let refused = other.set(60 * MIB).expect_err("70 MiB in all");
         assert!(matches!(refused, BudgetError::NeverFits { .. }), "{refused:?}");
         drop(one);
         other.set(60 * MIB).expect("the other part has gone");
-        drop((other, meter));
+        drop((other, account));
         assert_eq!(budget.usage().reserved_bytes, 0);
     }
 
     #[tokio::test]
     async fn what_ends_soon_is_given_room_in_turn_even_where_all_is_reserved() {
         let budget = Budget::with_turns(8 * MIB, 4 * MIB);
-        let meter = meter_of(&budget, 8 * MIB).await;
-        let mut part = meter.share();
+        let account = meter_of(&budget, 8 * MIB).await;
+        let mut part = account.share();
         part.set(8 * MIB).expect("reserved");
-        let first = meter.room_now(3 * MIB).expect("set aside for this");
-        assert!(meter.room_now(3 * MIB).is_none());
-        let mut second = Box::pin(meter.room(3 * MIB));
+        let first = account.room_now(3 * MIB).expect("set aside for this");
+        assert!(account.room_now(3 * MIB).is_none());
+        let mut second = Box::pin(account.room(3 * MIB));
         assert!(
             tokio::time::timeout(Duration::from_millis(5), &mut second).await.is_err(),
             "not its turn yet"
         );
         drop(first);
         drop(second.await.expect("now it is"));
-        let refused = meter.room(5 * MIB).await.expect_err("one more than is set aside");
+        let refused = account.room(5 * MIB).await.expect_err("one more than is set aside");
         assert!(matches!(refused, BudgetError::NeverFits { .. }), "{refused:?}");
         part.set(7 * MIB).expect("less");
-        drop(meter.room(5 * MIB).await.expect("one is from its own"));
+        drop(account.room(5 * MIB).await.expect("one is from its own"));
     }
 
     #[tokio::test]
     async fn what_is_foreseen_is_reserved_at_once_or_refused_at_once() {
         let budget = Budget::new(64 * MIB);
-        let meter = meter_of(&budget, MIB).await;
-        meter.foresee(40 * MIB).expect("it fits");
+        let account = meter_of(&budget, MIB).await;
+        account.foresee(40 * MIB).expect("it fits");
         assert_eq!(budget.usage().reserved_bytes, 40 * MIB);
-        meter.foresee(70 * MIB).expect("a little too much may be a wrong forecast");
-        assert!(matches!(meter.foresee(130 * MIB), Err(BudgetError::NeverFits { .. })));
+        account.foresee(70 * MIB).expect("a little too much may be a wrong forecast");
+        assert!(matches!(account.foresee(130 * MIB), Err(BudgetError::NeverFits { .. })));
         let second = meter_of(&budget, MIB).await;
         assert!(matches!(second.foresee(40 * MIB), Err(BudgetError::NoRoom { .. })));
     }
