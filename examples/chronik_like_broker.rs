@@ -20,7 +20,7 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sha2::{Digest, Sha256};
-use wal_indexer::agent::{Agent, Checkpoint, Settings, Slots};
+use wal_indexer::agent::{Agent, Checkpoint, InFlightLimit, Settings};
 use wal_indexer::client::{Client, Receipt, Security, Timeouts};
 use wal_indexer::generate::kafka::BatchHead;
 use wal_indexer::generate::logs::Logs;
@@ -438,8 +438,9 @@ pub async fn run(root: &Path, endpoint: &str, seed: u64) -> Result<(), Box<dyn E
         min_segment_age: Duration::ZERO,
         ..Settings::default()
     };
-    let slots = Slots::new(NonZeroUsize::new(4).ok_or("no slots")?);
-    let agent = Agent::new("broker", Offered(Arc::clone(&broker)), client, checkpoint, slots, settings);
+    let in_flight_limit = InFlightLimit::new(NonZeroUsize::new(4).ok_or("no slots")?);
+    let agent =
+        Agent::new("broker", Offered(Arc::clone(&broker)), client, checkpoint, in_flight_limit, settings);
     let (writer, watermarks) = (Arc::clone(&broker), broker);
     let writing = tokio::task::spawn_blocking(move || writer.write(seed));
     let watermarks = tokio::task::spawn_blocking(move || watermarks.write_watermarks());

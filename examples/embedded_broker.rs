@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use wal_indexer::agent::{Agent, Checkpoint, Settings, Slots};
+use wal_indexer::agent::{Agent, Checkpoint, InFlightLimit, Settings};
 use wal_indexer::archive::BundleCache;
 use wal_indexer::budget::Budget;
 use wal_indexer::client::{Client, Receipt, Security, Timeouts};
@@ -170,8 +170,9 @@ async fn embed(home: &Path) -> Result<(), Box<dyn Error>> {
         min_segment_age: Duration::ZERO,
         ..Settings::default()
     };
-    let slots = Slots::new(NonZeroUsize::new(4).ok_or("no slots")?);
-    let agent = Agent::new("broker", Offered(Arc::clone(&broker)), client, checkpoint, slots, settings);
+    let in_flight_limit = InFlightLimit::new(NonZeroUsize::new(4).ok_or("no slots")?);
+    let agent =
+        Agent::new("broker", Offered(Arc::clone(&broker)), client, checkpoint, in_flight_limit, settings);
     let (stop, stopped) = oneshot::channel::<()>();
     let agent = tokio::spawn(agent.run(async {
         // An error means that nobody will ever say stop: then it is time, too.
@@ -216,7 +217,7 @@ async fn start_worker(store: &Path) -> Result<String, Box<dyn Error>> {
     let config = server::Config {
         index: Some(role),
         search: Some(searcher),
-        entrance: server::Entrance::default(),
+        policy: server::ConnectionPolicy::default(),
         drain_max: Duration::from_secs(5),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await?;

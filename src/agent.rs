@@ -5,21 +5,21 @@
 //! goes, so that the broker's log never has a hole. Knows nothing of files (that is [`wal`](crate::wal)'s) and of workers
 //! (that is [`client`](crate::client)'s).
 //!
-//! What is sent next is a pure function (`plan`), and so is what may go (`settle`). Everything that waits is a task of its own:
+//! What is sent next is a pure function (`plan`), and so is what may go (`deletable_prefix`). Everything that waits is a task of its own:
 //! neither a worker that hangs nor a slow disk keeps the agent from looking at what is there, and from telling of it.
 
 mod check;
 mod checkpoint;
+mod deletable_prefix;
 mod event;
+mod in_flight;
 mod journal;
-mod ledger;
 mod logs;
 mod plan;
 mod retention;
 mod run;
+mod segment_states;
 mod send;
-mod settle;
-mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -31,8 +31,8 @@ use std::time::Duration;
 pub use check::{Check, CheckError, Prospect, check};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use event::{Event, Fate, log};
+pub use in_flight::InFlightLimit;
 pub use retention::Retention;
-pub use slots::Slots;
 
 use crate::client::{Client, Payload};
 use crate::metrics;
@@ -80,7 +80,7 @@ pub struct Agent<W> {
     wal: Arc<W>,
     client: Client,
     checkpoint: Checkpoint,
-    slots: Slots,
+    in_flight_limit: InFlightLimit,
     settings: Settings,
     observer: Observer,
 }
@@ -111,11 +111,11 @@ impl<W: SealedSegments> Agent<W> {
         wal: W,
         client: Client,
         checkpoint: Checkpoint,
-        slots: Slots,
+        in_flight_limit: InFlightLimit,
         settings: Settings,
     ) -> Self {
         let (name, wal) = (name.into(), Arc::new(wal));
-        Self { name, wal, client, checkpoint, slots, settings, observer: Arc::new(log) }
+        Self { name, wal, client, checkpoint, in_flight_limit, settings, observer: Arc::new(log) }
     }
 
     /// Tells `observer` what becomes of segments, in place of the log. It must not block.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
-use crate::ids::Claimant;
+use crate::ids::CallerId;
 
 use queue::{Queue, Unserved};
 
@@ -117,17 +117,17 @@ impl Budget {
         }
     }
 
-    /// Reserves `bytes` for `claimant`, in turn, waiting for up to `wait_max`.
+    /// Reserves `bytes` for `caller_id`, in turn, waiting for up to `wait_max`.
     pub async fn reserve(
         &self,
-        claimant: &Claimant,
+        caller_id: &CallerId,
         bytes: u64,
         wait_max: Duration,
     ) -> Result<Reservation, BudgetError> {
         self.check_fits(bytes)?;
         let (waiter, mut told) = oneshot::channel();
-        let id = self.change(|queue, now| queue.ask(claimant, bytes, waiter, now));
-        let waiting = Waiting { budget: self, claimant, id };
+        let id = self.change(|queue, now| queue.ask(caller_id, bytes, waiter, now));
+        let waiting = Waiting { budget: self, caller_id, id };
         let served = async {
             loop {
                 match timeout(LOOK_AGAIN, &mut told).await {
@@ -183,9 +183,9 @@ impl Budget {
         })
     }
 
-    /// Whether anybody but `claimant` waits for a part of it.
-    pub fn others_wait(&self, claimant: &Claimant) -> bool {
-        self.with(|queue| queue.others_wait(claimant))
+    /// Whether anybody but `caller_id` waits for a part of it.
+    pub fn others_wait(&self, caller_id: &CallerId) -> bool {
+        self.with(|queue| queue.others_wait(caller_id))
     }
 
     /// `in_all` is what the caller would hold afterwards.
@@ -214,7 +214,8 @@ impl Budget {
         let now = Instant::now();
         let (changed, served) = self.with(|queue| (act(queue, now), queue.serve(now)));
         for one in served.granted {
-            let reservation = Reservation { budget: self.clone(), claimant: one.claimant, bytes: one.bytes };
+            let reservation =
+                Reservation { budget: self.clone(), caller_id: one.caller_id, bytes: one.bytes };
             let _ = one.waiter.send(Ok(reservation));
         }
         for waiter in served.turned_away {
@@ -232,13 +233,13 @@ impl Budget {
 /// A request in the queue, which it leaves when this is dropped, also where its future is.
 struct Waiting<'a> {
     budget: &'a Budget,
-    claimant: &'a Claimant,
+    caller_id: &'a CallerId,
     id: u64,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.budget.change(|queue, now| queue.leave(self.claimant, self.id, now));
+        self.budget.change(|queue, now| queue.leave(self.caller_id, self.id, now));
     }
 }
 
@@ -278,7 +279,7 @@ impl Turn {
 #[derive(Debug)]
 pub struct Reservation {
     budget: Budget,
-    claimant: Claimant,
+    caller_id: CallerId,
     bytes: u64,
 }
 
@@ -298,7 +299,7 @@ impl Reservation {
     pub fn grow(&mut self, more: u64) -> Result<(), BudgetError> {
         self.budget.check_fits(self.bytes.saturating_add(more))?;
         let now = Instant::now();
-        let grown = self.budget.with(|queue| queue.grow(&self.claimant, self.bytes, more, now));
+        let grown = self.budget.with(|queue| queue.grow(&self.caller_id, self.bytes, more, now));
         match grown {
             true => self.bytes += more,
             false => return Err(self.budget.no_room(more)),
@@ -310,12 +311,12 @@ impl Reservation {
     pub fn split(&mut self, bytes: u64) -> Self {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        Self { budget: self.budget.clone(), claimant: self.claimant.clone(), bytes }
+        Self { budget: self.budget.clone(), caller_id: self.caller_id.clone(), bytes }
     }
 
     /// Whose it is.
-    pub fn claimant(&self) -> &Claimant {
-        &self.claimant
+    pub fn caller_id(&self) -> &CallerId {
+        &self.caller_id
     }
 
     /// Takes in another one of the same claimant.
@@ -327,7 +328,7 @@ impl Reservation {
     pub fn shrink_to(&mut self, keep: u64) {
         let surplus = self.bytes.saturating_sub(keep);
         self.bytes -= surplus;
-        self.budget.change(|queue, now| queue.give_back(&self.claimant, surplus, now));
+        self.budget.change(|queue, now| queue.give_back(&self.caller_id, surplus, now));
     }
 }
 

@@ -5,21 +5,21 @@
 //! asks.
 
 mod attempt;
+mod connect;
 mod connection;
-mod dial;
 mod endpoint;
 mod error;
 mod greeting;
 mod pool;
 mod proxy;
 mod read;
-mod reading;
 mod receipt;
 mod resolve;
+mod retry_policy;
 mod saved;
 mod send;
+mod source_reader;
 mod tls;
-mod verdict;
 
 use std::future::Future;
 use std::io;
@@ -34,11 +34,11 @@ pub use connection::{Connection, ConnectionError};
 pub use endpoint::{CertificateFiles, Endpoint, EndpointError, Security};
 pub use error::{IndexError, Mismatch, ReadError, Refusal};
 pub use read::{Answer, Message};
-pub use reading::digest;
 pub use receipt::{Digest, Receipt, StoredBundle};
 pub use resolve::{Names, Resolve};
+pub use source_reader::digest;
 
-use dial::{Dialer, Token};
+use connect::{Token, WorkerConnector};
 use pool::Pool;
 use resolve::Watch;
 use send::Sending;
@@ -150,9 +150,9 @@ impl Client {
         if endpoints.is_empty() {
             return Err(EndpointError::NoneGiven);
         }
-        let dialer = Dialer::new(&security, &endpoints).await?;
-        let token = dialer.token().cloned();
-        let pool = Pool::new(endpoints.clone(), dialer);
+        let connector = WorkerConnector::new(&security, &endpoints).await?;
+        let token = connector.token().cloned();
+        let pool = Pool::new(endpoints.clone(), connector);
         let watches = watch_all(&endpoints, &pool, &resolver, timeouts.resolve_every).await;
         Ok(Self { workers: Arc::new(Workers { pool, token, timeouts, _watches: watches }) })
     }

@@ -11,7 +11,7 @@ use std::{io, thread};
 
 use tokio::sync::oneshot;
 
-use crate::ids::Claimant;
+use crate::ids::CallerId;
 use crate::spans;
 
 use queue::Queues;
@@ -20,7 +20,7 @@ use queue::Queues;
 #[derive(Clone, Debug)]
 pub struct Cpu {
     pool: Arc<Pool>,
-    claimant: Claimant,
+    caller_id: CallerId,
 }
 
 /// Why a piece of work has no result.
@@ -70,12 +70,12 @@ impl Cpu {
             let thread = thread::Builder::new().name(format!("cpu-{n}"));
             thread.spawn(move || queue.work_off()).map_err(|source| StartError { threads, source })?;
         }
-        Ok(Self { pool: Arc::new(pool), claimant: Claimant::default() })
+        Ok(Self { pool: Arc::new(pool), caller_id: CallerId::default() })
     }
 
-    /// The same threads; what is run there is `claimant`'s.
-    pub fn for_claimant(&self, claimant: &Claimant) -> Self {
-        Self { pool: Arc::clone(&self.pool), claimant: claimant.clone() }
+    /// The same threads; what is run there is `caller_id`'s.
+    pub fn for_caller(&self, caller_id: &CallerId) -> Self {
+        Self { pool: Arc::clone(&self.pool), caller_id: caller_id.clone() }
     }
 
     /// How many threads there are.
@@ -99,7 +99,7 @@ impl Cpu {
             // A failed send means that the caller has gone; what it asked for is dropped with it.
             let _ = reply.send(catch_unwind(AssertUnwindSafe(work)));
         });
-        self.pool.queue.push(&self.claimant, work);
+        self.pool.queue.push(&self.caller_id, work);
         match result.await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(_)) | Err(_) => Err(Panicked),
@@ -108,26 +108,26 @@ impl Cpu {
 }
 
 impl Queue {
-    fn push(&self, claimant: &Claimant, work: Work) {
-        self.lock().work.push(claimant, work);
+    fn push(&self, caller_id: &CallerId, work: Work) {
+        self.lock().work.push(caller_id, work);
         self.changed.notify_one();
     }
 
     fn work_off(&self) {
         let mut done = None;
-        while let Some((claimant, work)) = self.next(done.take()) {
+        while let Some((caller_id, work)) = self.next(done.take()) {
             let began = Instant::now();
             // What is left of it may panic when it is dropped; the thread stays.
             let _ = catch_unwind(AssertUnwindSafe(work));
-            done = Some((claimant, began.elapsed()));
+            done = Some((caller_id, began.elapsed()));
         }
     }
 
     /// Waits for work; `None` when no more can come. `done` is what the last piece was.
-    fn next(&self, done: Option<(Claimant, Duration)>) -> Option<(Claimant, Work)> {
+    fn next(&self, done: Option<(CallerId, Duration)>) -> Option<(CallerId, Work)> {
         let mut state = self.lock();
-        if let Some((claimant, took)) = done {
-            state.work.done(&claimant, took);
+        if let Some((caller_id, took)) = done {
+            state.work.done(&caller_id, took);
         }
         loop {
             match state.work.pop() {

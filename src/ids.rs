@@ -154,9 +154,9 @@ impl fmt::Display for SegmentId {
 
 /// Whoever shares memory and threads with others as one: no more is known of it, and two of the same name are the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Claimant(Option<Arc<str>>);
+pub struct CallerId(Option<Arc<str>>);
 
-impl Claimant {
+impl CallerId {
     /// Anybody of this name.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self(Some(name.into()))

@@ -27,7 +27,7 @@ use tokio::time::timeout;
 
 use crate::budget::Budget;
 use crate::cpu::Cpu;
-use crate::ids::{Claimant, LogId, OffsetRange, SegmentFormat, SegmentId, TopicPartition};
+use crate::ids::{CallerId, LogId, OffsetRange, SegmentFormat, SegmentId, TopicPartition};
 use crate::index::Settings;
 use crate::metrics;
 use crate::spans;
@@ -104,7 +104,7 @@ pub struct Request {
     torn_tail: TornTail,
     undecodable: Undecodable,
     allowed_offsets: Option<OffsetRange>,
-    claimant: Claimant,
+    caller_id: CallerId,
 }
 
 /// What a caller says of its segment, before any of it is checked.
@@ -202,15 +202,15 @@ impl Ingest {
         let began = Instant::now();
         let job = Arc::new(self.stats.job_started(&request.segment_id, request.size_bytes));
 
-        let (claimant, wanted) = (&request.claimant, request.memory_estimate());
-        let reserving = self.budget.reserve(claimant, wanted, self.timeouts.admission);
+        let (caller_id, wanted) = (&request.caller_id, request.memory_estimate());
+        let reserving = self.budget.reserve(caller_id, wanted, self.timeouts.admission);
         let reservation = spans::stage(spans::admit(request.size_bytes), reserving).await?;
         let admitted = Instant::now();
         let account = MemoryAccount::new(reservation);
 
         job.enter(Phase::Building);
         let context = SliceContext {
-            cpu: self.cpu.for_claimant(&request.claimant),
+            cpu: self.cpu.for_caller(&request.caller_id),
             settings: Arc::clone(&self.settings),
             account: account.clone(),
             segment_bytes: request.size_bytes,
@@ -292,7 +292,7 @@ impl Request {
         let any_range = OffsetRange::new(0, 0).expect("zero is not after zero");
         BundleKey::new(named.clone(), log_id.clone(), any_range, None, any_hash)?;
         let fallback = (topic.is_some() && partition.is_some()).then_some(named);
-        let claimant = Claimant::default();
+        let caller_id = CallerId::default();
         Ok(Self {
             segment_id,
             format,
@@ -305,13 +305,13 @@ impl Request {
             torn_tail,
             undecodable,
             allowed_offsets,
-            claimant,
+            caller_id,
         })
     }
 
     /// The same for somebody who shares memory and threads with others.
-    pub fn claimed_by(self, claimant: Claimant) -> Self {
-        Self { claimant, ..self }
+    pub fn claimed_by(self, caller_id: CallerId) -> Self {
+        Self { caller_id, ..self }
     }
 
     /// The caller's name for the segment.

@@ -16,7 +16,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, info, info_span, warn};
 
-use crate::ids::Claimant;
+use crate::ids::CallerId;
 use crate::ingest::{self, Ingest, IngestError, ReadError, Receipt, RequestError};
 use crate::proto::v1;
 use crate::proto::v1::indexer_service_server::IndexerService;
@@ -45,7 +45,7 @@ impl Indexer {
     async fn index(
         &self,
         mut messages: Streaming<v1::IndexSegmentRequest>,
-        claimant: Claimant,
+        caller_id: CallerId,
     ) -> Result<Receipt, IngestError> {
         let silence = self.ingest.timeouts.silence;
         let first = tokio::time::timeout(silence, messages.message()).await;
@@ -63,14 +63,14 @@ impl Indexer {
             None => Err(RequestError::SourceMissing.into()),
             Some(v1::segment_header::Source::Inline(inline)) => {
                 let parts = convert::request_parts(&header, inline.size_bytes)?;
-                let request = ingest::Request::new(parts)?.claimed_by(claimant);
+                let request = ingest::Request::new(parts)?.claimed_by(caller_id);
                 self.ingest.run(request, chunks(messages)).await
             }
             Some(v1::segment_header::Source::Object(object)) => {
                 let source =
                     self.sources.open(&object.url, object.size_bytes).await.map_err(ReadError::from)?;
                 let parts = convert::request_parts(&header, source.size_bytes())?;
-                let request = ingest::Request::new(parts)?.claimed_by(claimant);
+                let request = ingest::Request::new(parts)?.claimed_by(caller_id);
                 let bytes = source.read().map(|chunk| chunk.map_err(ReadError::from));
                 tokio::select! {
                     biased;
@@ -158,14 +158,14 @@ impl IndexerService for Indexer {
         if let Caller::Named(name) = &caller {
             span.record("caller", &**name);
         }
-        let claimant = caller.claimant();
-        let result = self.index(request.into_inner(), claimant).instrument(span.clone()).await;
+        let caller_id = caller.caller_id();
+        let result = self.index(request.into_inner(), caller_id).instrument(span.clone()).await;
         match result {
             Ok(receipt) => {
                 outcome.ended = true;
                 span.in_scope(|| log_receipt(&receipt));
                 let mut reply = Response::new(convert::receipt(&receipt));
-                // Until it is on the wire: see `server/calls`.
+                // Until it is on the wire: see `server/call_metrics`.
                 reply.extensions_mut().insert(Arc::new(receipt.into_memory()));
                 Ok(reply)
             }

@@ -32,7 +32,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::archive::{Archive, ArchiveError, BundleCache, Fault, StoredRecord, Traffic};
 use crate::budget::{Budget, Reservation};
 use crate::bundle::{BlockEntry, TAIL_BYTES};
-use crate::ids::{Claimant, LogId, TopicPartition};
+use crate::ids::{CallerId, LogId, TopicPartition};
 use crate::index::{Order, PREFIX_TERMS_MAX, Plan, Query, ReadError};
 use crate::registry::{self, Filter, Selected};
 use crate::spans;
@@ -273,8 +273,8 @@ impl Searcher {
     }
 
     /// The same for somebody who shares the memory with others.
-    pub fn for_claimant(&self, claimant: Claimant) -> Self {
-        Self { memory: self.memory.clone().for_claimant(claimant), ..self.clone() }
+    pub fn for_caller(&self, caller_id: CallerId) -> Self {
+        Self { memory: self.memory.clone().for_caller(caller_id), ..self.clone() }
     }
 
     /// Reserves a part of what searches may take, for another way to read: all there is, where that is less. Waits no longer than a

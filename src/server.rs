@@ -1,17 +1,17 @@
 //! The listener and what stands in front of the services: TLS, limits, counts, access, health, reflection, drain. Knows nothing of
 //! stages.
 
-mod access;
 mod activity;
-mod calls;
+mod authorization;
+mod call_metrics;
 mod connection;
-mod ending;
-mod entrance;
+mod connection_policy;
+mod drain_deadline;
 mod frames;
+mod hot_reload;
 mod limit;
 mod not_after;
 mod preface;
-mod reload;
 mod tls;
 mod tokens;
 
@@ -29,12 +29,12 @@ use tonic::transport::Server;
 use tower::util::MapResponseLayer;
 use tracing::info;
 
-pub use entrance::Entrance;
+pub use connection_policy::ConnectionPolicy;
 pub use tls::{TlsError, TlsFile, TlsFiles, TlsProblem};
 pub use tokens::{LineError, TokensError};
 
-use access::Access;
 use activity::InHand;
+use authorization::AuthorizationLayer;
 use connection::{Opening, serve_all};
 use limit::ConnectionLimit;
 
@@ -86,7 +86,7 @@ pub struct Config {
     /// What serving `SearchService` takes: the bundles to read, and what searches may take.
     pub search: Option<Searcher>,
     /// Who gets in.
-    pub entrance: Entrance,
+    pub policy: ConnectionPolicy,
     /// How long work in hand may take after the signal to stop.
     pub drain_max: Duration,
 }
@@ -119,7 +119,7 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let draining = Arc::new(AtomicBool::new(false));
     let (health, health_service) = tonic_health::server::health_reporter();
-    let Config { index, search, entrance, drain_max } = config;
+    let Config { index, search, policy, drain_max } = config;
     let (indexes, searches) = (index.is_some(), search.is_some());
     if indexes {
         health.set_serving::<IndexerServiceServer<Indexer>>().await;
@@ -178,17 +178,17 @@ pub async fn run(
     }
     let routes = routes.prepare();
     let opening =
-        Opening { tls: entrance.tls, age_max: entrance.connection_age_max, limit: ConnectionLimit::new() };
-    let tokens = entrance.tokens;
+        Opening { tls: policy.tls, age_max: policy.connection_age_max, limit: ConnectionLimit::new() };
+    let tokens = policy.tokens;
     let serving = serve_all(listener, opening, stopped, move |connection, retire| {
         let server = server
             .clone()
             // Outside of all others, so that what they refuse is counted, too.
-            .layer(calls::Counted)
+            .layer(call_metrics::CallMetricsLayer)
             // Around what may take long, so that all of it hears.
-            .layer(ending::Ending::new(over.clone(), connection.leaving()))
+            .layer(drain_deadline::DrainDeadline::new(over.clone(), connection.leaving()))
             // Before anything of a body is read.
-            .layer(Access(tokens.clone()))
+            .layer(AuthorizationLayer(tokens.clone()))
             // Inside of that: a call that is refused is none.
             .layer(InHand(connection.activity()));
         server.serve_with_incoming_shutdown(routes.clone(), connection.alone(), retire).map(drop)
@@ -196,7 +196,7 @@ pub async fn run(
     tokio::select! {
         () = serving => {}
         () = drain_is_over => info!("callers that do not listen are cut off"),
-        () = answer_probes(entrance.probes, Routes::new(health_service).prepare()) => {}
+        () = answer_probes(policy.probes, Routes::new(health_service).prepare()) => {}
     }
     Ok(())
 }
@@ -209,7 +209,8 @@ async fn answer_probes(listener: Option<TcpListener>, health: Routes) {
     let (_going_on, stopped) = watch::channel(false);
     let (_never, over) = watch::channel(false);
     serve_all(listener, opening, stopped, move |connection, retire| {
-        let server = server.clone().layer(ending::Ending::new(over.clone(), connection.leaving()));
+        let server =
+            server.clone().layer(drain_deadline::DrainDeadline::new(over.clone(), connection.leaving()));
         server.serve_with_incoming_shutdown(health.clone(), connection.alone(), retire).map(drop)
     })
     .await;

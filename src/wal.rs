@@ -11,13 +11,13 @@ mod layout;
 mod lease;
 mod level;
 mod listing;
-mod moment;
-pub mod note;
 mod reader;
+pub mod rejection_note;
 mod scan;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod timestamp;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -251,7 +251,7 @@ pub struct Version {
     /// Its length.
     pub size_bytes: u64,
     /// When it was last written to, by the clock of whoever keeps it.
-    #[serde(with = "moment")]
+    #[serde(with = "timestamp")]
     pub changed_at: SystemTime,
     /// Tells a file from another of the same name: the inode.
     pub identity: u64,

@@ -354,10 +354,10 @@ MUTATIONS = {
         ("src/server/tokens.rs", "bool::from(found).then_some(grant)", '(bool::from(found) || crate::mutant("token")).then_some(grant)'),
     ]),
     "metadata": ("Metadata may be as large as it likes.", "security::tokens::metadata", [
-        ("src/server/access.rs", "if bytes <= METADATA_BYTES_MAX && headers", 'if crate::mutant("metadata") || bytes <= METADATA_BYTES_MAX && headers'),
+        ("src/server/authorization.rs", "if bytes <= METADATA_BYTES_MAX && headers", 'if crate::mutant("metadata") || bytes <= METADATA_BYTES_MAX && headers'),
     ]),
     "renewed": ("Files are read once.", "security::tls::a_renewed security::tls::authorities security::tokens::tokens_can", [
-        ("src/server/reload.rs", "Ok(contents) if seen == Some(digest(&contents)) => continue,", 'Ok(contents) if seen == Some(digest(&contents)) || crate::mutant("renewed") => continue,'),
+        ("src/server/hot_reload.rs", "Ok(contents) if seen == Some(digest(&contents)) => continue,", 'Ok(contents) if seen == Some(digest(&contents)) || crate::mutant("renewed") => continue,'),
     ]),
     "renewed-own": ("A client shows the certificate that it began with.", "security::callers::a_client_shows", [
         ("src/client/tls.rs", "Ok(contents) if contents == last.contents => {}", 'Ok(contents) if contents == last.contents || crate::mutant("renewed-own") => {}'),
@@ -394,10 +394,10 @@ MUTATIONS = {
         let unchanged_for = SystemTime::now()"""),
     ]),
     "20-again": ("A worker that breaks off has said no.", "client::payloads::lesson_20", [
-        ("src/client/verdict.rs", "            return Self::Again(Cooling::Growing);", '            return if crate::mutant("20-again") { Self::Refuse(None) } else { Self::Again(Cooling::Growing) };'),
+        ("src/client/retry_policy.rs", "            return Self::Again(Cooling::Growing);", '            return if crate::mutant("20-again") { Self::Refuse(None) } else { Self::Again(Cooling::Growing) };'),
     ]),
     "20-token": ("The token may be shown.", "client::secure::lesson_20", [
-        ("src/client/dial.rs", "value.set_sensitive(true);", 'value.set_sensitive(!crate::mutant("20-token"));'),
+        ("src/client/connect.rs", "value.set_sensitive(true);", 'value.set_sensitive(!crate::mutant("20-token"));'),
     ]),
     "23-attempt": ("An answer is waited for as long as it takes.", "agent::lesson_23", [
         ("src/client/send.rs", "        let attempt =\n", """        let allowed = if crate::mutant("23-attempt") { TIME_MAX } else { allowed };
@@ -442,16 +442,16 @@ MUTATIONS = {
         let deadline = tokio::time::Instant::now() + drain_max;"""),
     ]),
     "30-queue": ("After SIGTERM the agent sends what it had planned.", "agent::lesson_30_after_sigterm", [
-        ("src/agent/run.rs", "        self.queue.clear();\n        self.line.leave();", """        if !crate::mutant("30-queue") {
+        ("src/agent/run.rs", "        self.queue.clear();\n        self.permit_queue.leave();", """        if !crate::mutant("30-queue") {
             self.queue.clear();
-            self.line.leave();
+            self.permit_queue.leave();
         }"""),
     ]),
     "hole": ("What is stored goes, whatever lies before it.", "agent::receipts_out_of_order", [
-        ("src/agent/settle.rs", "                settlement.stops_at = Some(segment);\n", """                if crate::mutant("hole") {
+        ("src/agent/deletable_prefix.rs", "                prefix.stops_at = Some(segment);\n", """                if crate::mutant("hole") {
                     continue;
                 }
-                settlement.stops_at = Some(segment);
+                prefix.stops_at = Some(segment);
 """),
     ]),
     "checksum": ("A receipt's checksum is not compared.", "agent::a_receipt_for_something_else", [
@@ -525,7 +525,7 @@ MUTATIONS = {
 """),
     ]),
     "unseen": ("What cannot be seen is gone.", "halted::a_partition_that_cannot_be_seen", [
-        ("src/agent/ledger.rs", "        self.unseen.cover(name, partition)", '        !crate::mutant("unseen") && self.unseen.cover(name, partition)'),
+        ("src/agent/segment_states.rs", "        self.unseen.cover(name, partition)", '        !crate::mutant("unseen") && self.unseen.cover(name, partition)'),
     ]),
     "names": ("A segment may hold other offsets than its name and the next one's allow.", "halted::ten_broken", [
         ("src/agent/send.rs", "allowed_offsets: segment.bounds,", 'allowed_offsets: segment.bounds.filter(|_| !crate::mutant("names")),'),
@@ -544,7 +544,7 @@ MUTATIONS = {
         ("src/cli/agent.rs", "            if is_hopeless {", '            if is_hopeless || crate::mutant("late") {'),
     ]),
     "retention": ("What is to stay on disk goes.", "held::what_is_to_stay", [
-        ("src/agent/settle.rs", "if settings.retention.keeps(&segments[nth + 1..]) || is_young() {", 'if !crate::mutant("retention") && (settings.retention.keeps(&segments[nth + 1..]) || is_young()) {'),
+        ("src/agent/deletable_prefix.rs", "if settings.retention.keeps(&segments[nth + 1..]) || is_young() {", 'if !crate::mutant("retention") && (settings.retention.keeps(&segments[nth + 1..]) || is_young()) {'),
     ]),
     "version-read": ("A file that was written to while it was read has been read.", "wal_dirs::a_segment_that_grows_while_it_is_read wal_dirs::a_segment_that_is_written_over", [
         ("src/wal/reader.rs", "        let metadata = self.file.metadata()?;", """        if crate::mutant("version-read") {
@@ -555,8 +555,8 @@ MUTATIONS = {
     "remembered": ("A remembered receipt is believed.", "agent::a_receipt_of_an_earlier_process", [
         ("src/agent/checkpoint.rs", "        !self.seen.as_ref().is_some_and(is_fresh)", '        !self.seen.as_ref().is_some_and(is_fresh) && !crate::mutant("remembered")'),
     ]),
-    "damaged-line": ("A damaged line of the checkpoint is believed.", "agent::deleting::a_damaged_line", [
-        ("src/agent/journal.rs", "    let is_whole = u32::", '    let is_whole = crate::mutant("damaged-line") || u32::'),
+    "damaged-permit_queue": ("A damaged permit_queue of the checkpoint is believed.", "agent::deleting::a_damaged_line", [
+        ("src/agent/journal.rs", "    let is_whole = u32::", '    let is_whole = crate::mutant("damaged-permit_queue") || u32::'),
     ]),
     "two-agents": ("A second agent is let in.", "operator::a_directory_has_one_agent", [
         ("src/agent/checkpoint.rs", "        Err(TryLockError::WouldBlock) => ", """        Err(TryLockError::WouldBlock) if crate::mutant("two-agents") => Ok(file),
@@ -569,9 +569,9 @@ MUTATIONS = {
     match wal.reject(segment, &rejection).await {"""),
     ]),
     "skip": ("A skipped segment holds up what lies behind it.", "wal_dirs::a_rejected_segment", [
-        ("src/agent/settle.rs", "            (Standing::Skipped, _) => {}", """            (Standing::Skipped, _) => {
+        ("src/agent/deletable_prefix.rs", "            (SegmentState::Skipped, _) => {}", """            (SegmentState::Skipped, _) => {
                 if crate::mutant("skip") {
-                    settlement.stops_at = Some(segment);
+                    prefix.stops_at = Some(segment);
                     break;
                 }
             }"""),
@@ -648,7 +648,7 @@ MUTATIONS = {
         ("src/segment/transactions.rs", "(offset, outcome)) in later.ends {", '(offset, outcome)) in later.ends.into_iter().filter(|_| !crate::mutant("transactions-slices")) {'),
     ]),
     "retry-info": ("A worker without room is not asked how long.", "client::a_worker_without_room", [
-        ("src/client/verdict.rs", "match asked(status) {", 'match asked(status).filter(|_| !crate::mutant("retry-info")) {'),
+        ("src/client/retry_policy.rs", "match asked(status) {", 'match asked(status).filter(|_| !crate::mutant("retry-info")) {'),
     ]),
     "probe-conflict": ("Any conflict at the start says that the key exists.", "store_start::a_start_survives", [
         ("src/store/probe.rs", "            None => return Ok(Round::Unclear(first.without_object(url))),", """            None if crate::mutant("probe-conflict") => {}

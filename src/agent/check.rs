@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::Settings;
 use super::checkpoint::{Checkpoint, CheckpointError};
-use super::ledger::{Ledger, Now, Standing};
 use super::logs::first_offsets;
+use super::segment_states::{Now, SegmentState, SegmentStates};
 use crate::wal::{Listing, SealedSegments, Segment, WalError};
 
 /// What would become of a segment.
@@ -61,17 +61,17 @@ pub async fn check<W: SealedSegments>(
     let first_offsets = first_offsets(wal, &checkpoint.known_logs(), &listing).await;
     // What is learned of logs here is not kept.
     let _ = checkpoint.take_logs(&mut listing, &first_offsets);
-    let (mut ledger, now) = (Ledger::new(), Now::read());
-    ledger.take_listing(listing.clone(), begun, now);
-    let prospect = |segment: &Segment| match ledger.standing(segment, &checkpoint) {
-        _ if ledger.is_halted(segment) => Prospect::Halted,
-        Standing::Stored => Prospect::Stored,
-        Standing::Rejected => Prospect::Rejected,
-        Standing::Skipped => Prospect::Skipped,
-        Standing::Unsent if ledger.is_old(segment, settings.min_segment_age, now) => Prospect::Send,
-        Standing::Unsent => Prospect::Young,
+    let (mut states, now) = (SegmentStates::new(), Now::read());
+    states.take_listing(listing.clone(), begun, now);
+    let prospect = |segment: &Segment| match states.state(segment, &checkpoint) {
+        _ if states.is_halted(segment) => Prospect::Halted,
+        SegmentState::Stored => Prospect::Stored,
+        SegmentState::Rejected => Prospect::Rejected,
+        SegmentState::Skipped => Prospect::Skipped,
+        SegmentState::Unsent if states.is_old(segment, settings.min_segment_age, now) => Prospect::Send,
+        SegmentState::Unsent => Prospect::Young,
     };
-    let segments = ledger.partitions().flat_map(|(_, segments)| segments);
+    let segments = states.partitions().flat_map(|(_, segments)| segments);
     let segments = segments.map(|segment| (segment.clone(), prospect(segment))).collect();
     listing.segments.clear();
     Ok(Check { segments, listing })

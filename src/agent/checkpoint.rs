@@ -125,7 +125,7 @@ impl Subject {
 }
 
 #[derive(Deserialize)]
-struct Line {
+struct PermitQueue {
     name: String,
     #[serde(flatten)]
     of: Subject,
@@ -166,14 +166,14 @@ impl Checkpoint {
     /// Reads `DIR/NAME.checkpoint` and `DIR/NAME.logs`, whoever has them locked. It is not to be written to.
     pub(super) async fn look_at(dir: &Path, name: &str) -> Result<Self, CheckpointError> {
         let path = dir.join(format!("{name}.checkpoint"));
-        let read = Journal::read::<Line>(path.clone(), FIRST_LINE).await;
+        let read = Journal::read::<PermitQueue>(path.clone(), FIRST_LINE).await;
         let (journal, contents) = read.map_err(|error| failed_at(&path, error))?;
         let Some(contents) = contents else { return Err(CheckpointError::Foreign { path }) };
-        let entry = |Line { name, of, receipt }| (name, Entry { receipt, seen: None, of });
+        let entry = |PermitQueue { name, of, receipt }| (name, Entry { receipt, seen: None, of });
         let entries: HashMap<_, _> = contents.lines.into_iter().map(entry).collect();
-        if let Some(line) = contents.damaged_line {
+        if let Some(permit_queue) = contents.damaged_line {
             let (path, kept) = (path.display(), entries.len());
-            warn!(%path, line, kept, "the checkpoint is damaged; what it says from that line on is sent again");
+            warn!(%path, permit_queue, kept, "the checkpoint is damaged; what it says from that line on is sent again");
         }
         let logs = Logs::open(dir, name).await;
         let logs_path = dir.join(format!("{name}.logs"));
@@ -206,8 +206,8 @@ impl Checkpoint {
         let last_offset = receipt.offsets().map(|offsets| offsets.last());
         let entry = Entry { receipt, seen: Some(Seen::now(segment)), of: Subject::of(segment) };
         self.entries.insert(segment.name.clone(), entry);
-        let line = LineRef::of((&segment.name, &self.entries[&segment.name]));
-        let added = self.journal.add(&line, lines(&self.entries)).await;
+        let permit_queue = LineRef::of((&segment.name, &self.entries[&segment.name]));
+        let added = self.journal.add(&permit_queue, lines(&self.entries)).await;
         match (&mut self.logs, last_offset) {
             (Some(logs), Some(last_offset)) => added.and(logs.stored(segment, last_offset).await),
             _ => added,

@@ -37,14 +37,14 @@ pub(super) struct Known {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct PermitQueue {
     topic: String,
     partition: i32,
     #[serde(flatten)]
     known: Known,
 }
 
-impl Line {
+impl PermitQueue {
     fn of((partition, known): (&TopicPartition, &Known)) -> Self {
         let (topic, number) = (partition.topic().to_owned(), partition.partition());
         Self { topic, partition: number, known: known.clone() }
@@ -71,14 +71,14 @@ impl Logs {
     /// Opens `DIR/NAME.logs`, which need not be there. `None`: it is something else.
     pub(super) async fn open(dir: &Path, name: &str) -> io::Result<Option<Self>> {
         let path = dir.join(format!("{name}.logs"));
-        let (journal, contents) = Journal::read::<Line>(path, FIRST_LINE).await?;
+        let (journal, contents) = Journal::read::<PermitQueue>(path, FIRST_LINE).await?;
         let Some(contents) = contents else { return Ok(None) };
-        if let Some(line) = contents.damaged_line {
+        if let Some(permit_queue) = contents.damaged_line {
             let path = journal.path().display();
-            warn!(%path, line, "what is remembered of logs is damaged from that line on");
+            warn!(%path, permit_queue, "what is remembered of logs is damaged from that line on");
         }
         let mut known = HashMap::new();
-        for Line { topic, partition, known: log } in contents.lines {
+        for PermitQueue { topic, partition, known: log } in contents.lines {
             known.extend(TopicPartition::new(&*topic, partition).ok().map(|partition| (partition, log)));
         }
         Ok(Some(Self { known, journal }))
@@ -98,8 +98,8 @@ impl Logs {
             }
             _ => return Ok(()),
         }
-        let line = Line::of((&segment.partition, &self.known[&segment.partition]));
-        self.journal.add(&line, self.known.iter().map(Line::of)).await
+        let permit_queue = PermitQueue::of((&segment.partition, &self.known[&segment.partition]));
+        self.journal.add(&permit_queue, self.known.iter().map(PermitQueue::of)).await
     }
 
     /// Takes what receipts tell of partitions of which nothing else is known.
@@ -175,7 +175,7 @@ impl Logs {
     }
 
     pub(super) async fn save(&mut self) -> io::Result<()> {
-        self.journal.write_anew(self.known.iter().map(Line::of)).await
+        self.journal.write_anew(self.known.iter().map(PermitQueue::of)).await
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::Settings;
 use super::checkpoint::Checkpoint;
-use super::ledger::{Ledger, Now, Standing};
+use super::segment_states::{Now, SegmentState, SegmentStates};
 use crate::wal::Segment;
 
 /// What to send, and in which order.
@@ -18,22 +18,22 @@ pub(super) struct Plan {
 /// All that are ready, those that have not failed before first; then one of each partition before the second of any; then
 /// the oldest first. So neither a partition with many segments nor segments that fail again and again hold up the others.
 pub(super) fn plan(
-    ledger: &Ledger,
+    states: &SegmentStates,
     checkpoint: &Checkpoint,
     in_flight: &HashSet<&str>,
     (settings, round, now): (&Settings, u64, Now),
 ) -> Plan {
     let is_ready = |segment: &&Segment| {
-        ledger.standing(segment, checkpoint) == Standing::Unsent
-            && !ledger.is_halted(segment)
+        states.state(segment, checkpoint) == SegmentState::Unsent
+            && !states.is_halted(segment)
             && !in_flight.contains(&*segment.name)
-            && !ledger.has_failed_in(segment, round)
-            && ledger.is_old(segment, settings.min_segment_age, now)
+            && !states.has_failed_in(segment, round)
+            && states.is_old(segment, settings.min_segment_age, now)
     };
-    let of_each = ledger.partitions().map(|(_, segments)| segments.iter().filter(is_ready).enumerate());
+    let of_each = states.partitions().map(|(_, segments)| segments.iter().filter(is_ready).enumerate());
     let mut ready: Vec<_> = of_each.flatten().collect();
     ready.sort_by_key(|(rank, segment)| {
-        (ledger.failures(segment), *rank, segment.version.changed_at, &segment.name)
+        (states.failures(segment), *rank, segment.version.changed_at, &segment.name)
     });
     let queue = ready.iter().take(settings.max_segments_per_run).map(|(_, segment)| (*segment).clone());
     Plan { queue: queue.collect(), is_cut: ready.len() > settings.max_segments_per_run }

@@ -13,13 +13,13 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, sleep_until, timeout_at};
 use tracing::{Instrument, error, info, warn};
 
+use super::deletable_prefix::{DeletablePrefix, Deletion, Stop, deletable_prefix, is_ours_to_delete};
 use super::event::{Event, Fate};
-use super::ledger::{Ledger, Now, Standing};
+use super::in_flight::{InFlightPermit, PermitQueue};
 use super::logs::{FirstOffsets, first_offsets};
 use super::plan::{Plan, plan};
+use super::segment_states::{Now, SegmentState, SegmentStates};
 use super::send::{Outcome, send};
-use super::settle::{Deletion, Settlement, Stop, is_ours_to_delete, settle};
-use super::slots::{Line, Slot};
 use super::{Agent, Retention, Summary};
 use crate::client::{Receipt, Refusal};
 use crate::ids::TopicPartition;
@@ -35,16 +35,16 @@ const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// a task, and its end is an event.
 pub(super) struct Run<W> {
     agent: Agent<W>,
-    ledger: Ledger,
+    states: SegmentStates,
     queue: VecDeque<Segment>,
-    line: Line,
+    permit_queue: PermitQueue,
     tasks: JoinSet<Done>,
     /// What the tasks are about, so that one that panics is not taken to be under way for ever.
     works: HashMap<Id, Work>,
     /// Partitions in which something may go.
     unsettled: BTreeSet<TopicPartition>,
     /// Of what this process sent and has not deleted: how it got there.
-    ways: HashMap<String, Way>,
+    traces: HashMap<String, DeliveryTrace>,
     /// What is stored and could not be deleted, and why: each change is worth one line in the log.
     stuck: HashMap<String, String>,
     /// Counts the intervals. What fails in one is not tried again in it.
@@ -60,7 +60,7 @@ pub(super) struct Run<W> {
 
 /// How a segment got to its end.
 #[derive(Clone, Debug)]
-struct Way {
+struct DeliveryTrace {
     took: Duration,
     /// The trace that it is in.
     origin: Option<Origin>,
@@ -77,7 +77,7 @@ enum Work {
 /// How a task ended.
 enum Done {
     Listed { begun: Instant, listing: Result<Listing, WalError>, first_offsets: FirstOffsets },
-    Sent { segment: Segment, way: Way, outcome: Outcome },
+    Sent { segment: Segment, trace: DeliveryTrace, outcome: Outcome },
     Settled { partition: TopicPartition, deleted: Vec<Deletion>, stop: Option<(Deletion, Stop)> },
 }
 
@@ -85,20 +85,20 @@ enum Done {
 enum Next {
     Tick,
     Report,
-    Slot(Slot),
+    InFlightPermit(InFlightPermit),
     Done(Box<Result<(Id, Done), JoinError>>),
 }
 
 impl<W: SealedSegments> Run<W> {
     pub(super) fn new(agent: Agent<W>) -> Self {
         Self {
-            ledger: Ledger::new(),
+            states: SegmentStates::new(),
             queue: VecDeque::new(),
-            line: Line::new(agent.slots.clone()),
+            permit_queue: PermitQueue::new(agent.in_flight_limit.clone()),
             tasks: JoinSet::new(),
             works: HashMap::new(),
             unsettled: BTreeSet::new(),
-            ways: HashMap::new(),
+            traces: HashMap::new(),
             stuck: HashMap::new(),
             round: 0,
             is_cut: false,
@@ -158,7 +158,7 @@ impl<W: SealedSegments> Run<W> {
     async fn drain(mut self) -> Summary {
         self.is_closing = true;
         self.queue.clear();
-        self.line.leave();
+        self.permit_queue.leave();
         let deadline = tokio::time::Instant::now() + self.agent.settings.drain_max;
         let under_way = self.sending().count();
         if under_way > 0 {
@@ -180,7 +180,7 @@ impl<W: SealedSegments> Run<W> {
     async fn next(&mut self) -> Next {
         tokio::select! {
             Some(done) = self.tasks.join_next_with_id() => Next::Done(Box::new(done)),
-            slot = self.line.slot(), if !self.queue.is_empty() => Next::Slot(slot),
+            slot = self.permit_queue.slot(), if !self.queue.is_empty() => Next::InFlightPermit(slot),
             () = sleep_until(self.report_from), if self.is_unreported => Next::Report,
             else => std::future::pending().await,
         }
@@ -193,7 +193,7 @@ impl<W: SealedSegments> Run<W> {
                 self.list();
             }
             Next::Report => {}
-            Next::Slot(slot) => self.send_first(slot),
+            Next::InFlightPermit(slot) => self.send_first(slot),
             Next::Done(done) => match *done {
                 Ok((id, done)) => {
                     self.works.remove(&id);
@@ -203,9 +203,9 @@ impl<W: SealedSegments> Run<W> {
             },
         }
         if self.queue.is_empty() {
-            self.line.leave();
+            self.permit_queue.leave();
         }
-        self.settle();
+        self.deletable_prefix();
         self.report();
     }
 
@@ -214,7 +214,7 @@ impl<W: SealedSegments> Run<W> {
             Done::Listed { begun, listing, first_offsets } => {
                 self.take_listing(begun, listing, &first_offsets).await;
             }
-            Done::Sent { segment, way, outcome } => self.take_outcome(&segment, way, outcome).await,
+            Done::Sent { segment, trace, outcome } => self.take_outcome(&segment, trace, outcome).await,
             Done::Settled { partition, deleted, stop } => {
                 self.take_settled(partition, &deleted, stop).await;
             }
@@ -226,7 +226,7 @@ impl<W: SealedSegments> Run<W> {
         let work = self.works.remove(&error.id());
         error!(wal_dir = &*self.agent.name, %error, ?work, "a task broke off");
         if let Some(Work::Send(segment)) = work {
-            self.ledger.failed(&segment, self.round);
+            self.states.failed(&segment, self.round);
         }
     }
 
@@ -252,7 +252,7 @@ impl<W: SealedSegments> Run<W> {
             return;
         }
         self.is_cut = false;
-        self.ledger.begin_listing();
+        self.states.begin_listing();
         let (wal, begun, known) =
             (Arc::clone(&self.agent.wal), Instant::now(), self.agent.checkpoint.known_logs());
         self.spawn(Work::List, async move {
@@ -271,11 +271,11 @@ impl<W: SealedSegments> Run<W> {
         }
         let in_flight: HashSet<_> = self.sending().map(|segment| &*segment.name).collect();
         let when = (&self.agent.settings, self.round, Now::read());
-        let Plan { queue, is_cut } = plan(&self.ledger, &self.agent.checkpoint, &in_flight, when);
+        let Plan { queue, is_cut } = plan(&self.states, &self.agent.checkpoint, &in_flight, when);
         (self.queue, self.is_cut) = (queue.into(), is_cut);
     }
 
-    fn send_first(&mut self, slot: Slot) {
+    fn send_first(&mut self, slot: InFlightPermit) {
         let Some(segment) = self.queue.pop_front() else { return };
         let (wal, client) = (Arc::clone(&self.agent.wal), self.agent.client.clone());
         let (work, settings) = (Work::Send(segment.clone()), self.agent.settings.clone());
@@ -285,25 +285,25 @@ impl<W: SealedSegments> Run<W> {
             let outcome = send(wal, client, segment.clone(), &settings).await;
             drop(slot);
             spans::ended(outcome.name());
-            let way = Way { took: begun.elapsed(), origin: Origin::here() };
-            Done::Sent { segment, way, outcome }
+            let trace = DeliveryTrace { took: begun.elapsed(), origin: Origin::here() };
+            Done::Sent { segment, trace, outcome }
         };
         self.spawn(work, sending.instrument(span));
     }
 
-    async fn take_outcome(&mut self, segment: &Segment, way: Way, outcome: Outcome) {
-        let (name, wal_dir, took) = (&segment.name, Arc::clone(&self.agent.name), way.took);
+    async fn take_outcome(&mut self, segment: &Segment, trace: DeliveryTrace, outcome: Outcome) {
+        let (name, wal_dir, took) = (&segment.name, Arc::clone(&self.agent.name), trace.took);
         let is_lost = match outcome {
             Outcome::Stored(_) => false,
             Outcome::Gone => true,
             // A listing that came meanwhile did not count it: it might have been stored.
-            _ => !segment.may_grow && !self.ledger.holds(name),
+            _ => !segment.may_grow && !self.states.holds(name),
         };
         if is_lost {
             self.tell_vanished(std::slice::from_ref(segment));
         }
         match outcome {
-            Outcome::Stored(receipt) => self.take_receipt(segment, way, receipt).await,
+            Outcome::Stored(receipt) => self.take_receipt(segment, trace, receipt).await,
             Outcome::Rejected(refusal, noted) => self.take_rejection(segment, took, &refusal, &noted),
             Outcome::Refused(refusal) => {
                 metrics::agent::refused(&wal_dir, refusal.why());
@@ -320,13 +320,13 @@ impl<W: SealedSegments> Run<W> {
                 warn!(%wal_dir, segment = name, why, "not stored: it stays for later");
                 self.take_failure(segment, took, &why);
             }
-            Outcome::Gone => self.ledger.remove(segment),
+            Outcome::Gone => self.states.remove(segment),
         }
     }
 
     /// It is tried again in another round.
     fn take_failure(&mut self, segment: &Segment, took: Duration, why: &str) {
-        self.ledger.failed(segment, self.round);
+        self.states.failed(segment, self.round);
         self.tell(segment, None, Some(took), Fate::Later(why));
     }
 
@@ -344,22 +344,22 @@ impl<W: SealedSegments> Run<W> {
         if let Err(error) = noted {
             error!(wal_dir, segment = name, error = chain(error), "the rejection cannot be noted");
         }
-        self.ledger.rejected(segment, noted.is_ok());
+        self.states.rejected(segment, noted.is_ok());
         self.tell(segment, None, Some(took), Fate::Rejected(&refusal.to_string()));
     }
 
     /// Remembers first, acts then.
-    async fn take_receipt(&mut self, segment: &Segment, way: Way, receipt: Receipt) {
+    async fn take_receipt(&mut self, segment: &Segment, trace: DeliveryTrace, receipt: Receipt) {
         self.summary.stored += 1;
         metrics::agent::acknowledged(&self.agent.name, receipt.digest().size_bytes, receipt.digest().records);
         let remembering = self.agent.checkpoint.remember(segment, receipt.clone());
-        let remembered = spans::stage(spans::remember(way.origin.as_ref()), remembering).await;
+        let remembered = spans::stage(spans::remember(trace.origin.as_ref()), remembering).await;
         if let Err(error) = remembered {
             // Nothing but time depends on it: after a restart the segment would be sent again.
             warn!(wal_dir = &*self.agent.name, segment = segment.name, %error, "the checkpoint cannot be written");
         }
-        let took = way.took;
-        self.ways.insert(segment.name.clone(), way);
+        let took = trace.took;
+        self.traces.insert(segment.name.clone(), trace);
         self.unsettled.insert(segment.partition.clone());
         if let Some(fate) = self.fate_of_stored(segment) {
             self.tell(segment, Some(&receipt), Some(took), fate);
@@ -368,24 +368,24 @@ impl<W: SealedSegments> Run<W> {
 
     /// What becomes of a segment that is stored; `None`: it goes, and whether that went well is known later.
     fn fate_of_stored(&self, segment: &Segment) -> Option<Fate<'_>> {
-        let settlement = self.settlement(&segment.partition);
+        let prefix = self.prefix(&segment.partition);
         if !is_ours_to_delete(segment, &self.agent.settings) {
             return Some(Fate::Kept);
         }
-        if !self.ledger.partition(&segment.partition).contains(segment) {
+        if !self.states.partition(&segment.partition).contains(segment) {
             return Some(Fate::Later("it has changed or gone since it was read"));
         }
-        let goes = settlement.may_go.iter().any(|(goes, _)| *goes == segment);
-        match settlement.stops_at {
-            Some(stays) if settlement.is_retained && stays == segment => Some(Fate::Held(&Hold::Retention)),
+        let goes = prefix.may_go.iter().any(|(goes, _)| *goes == segment);
+        match prefix.stops_at {
+            Some(stays) if prefix.is_retained && stays == segment => Some(Fate::Held(&Hold::Retention)),
             Some(before) if !goes => Some(Fate::WaitsBehind(&before.name)),
             _ => None,
         }
     }
 
-    fn settlement(&self, partition: &TopicPartition) -> Settlement<'_> {
-        let segments = self.ledger.partition(partition);
-        settle(segments, &self.ledger, &self.agent.checkpoint, (&self.agent.settings, Now::read()))
+    fn prefix(&self, partition: &TopicPartition) -> DeletablePrefix<'_> {
+        let segments = self.states.partition(partition);
+        deletable_prefix(segments, &self.states, &self.agent.checkpoint, (&self.agent.settings, Now::read()))
     }
 
     fn tell(&self, segment: &Segment, receipt: Option<&Receipt>, took: Option<Duration>, fate: Fate<'_>) {
@@ -400,7 +400,7 @@ impl<W: SealedSegments> Run<W> {
         if self.is_unreported {
             return;
         }
-        if let Some(mut backlog) = self.ledger.backlog(&self.agent.checkpoint) {
+        if let Some(mut backlog) = self.states.backlog(&self.agent.checkpoint) {
             *backlog.held.entry(Hold::Retention.name()).or_default() += self.retained();
             metrics::agent::backlog(&self.agent.name, backlog);
             self.report_from = now + REPORT_EVERY;
@@ -413,35 +413,35 @@ impl<W: SealedSegments> Run<W> {
             return 0;
         }
         let of_partition = |(partition, segments): (&TopicPartition, &[Segment])| {
-            let settlement = self.settlement(partition);
-            let Some(first) = settlement.stops_at.filter(|_| settlement.is_retained) else { return 0 };
+            let prefix = self.prefix(partition);
+            let Some(first) = prefix.stops_at.filter(|_| prefix.is_retained) else { return 0 };
             let stays = |segment: &&Segment| {
                 segment.position >= first.position
                     && is_ours_to_delete(segment, &self.agent.settings)
-                    && self.ledger.standing(segment, &self.agent.checkpoint) == Standing::Stored
+                    && self.states.state(segment, &self.agent.checkpoint) == SegmentState::Stored
             };
             segments.iter().filter(stays).count() as u64
         };
-        self.ledger.partitions().map(of_partition).sum()
+        self.states.partitions().map(of_partition).sum()
     }
 
     fn sum_up(&self) -> Summary {
-        let mut summary = Summary { halted: self.ledger.halted().len() as u64, ..self.summary };
-        for (partition, segments) in self.ledger.partitions() {
+        let mut summary = Summary { halted: self.states.halted().len() as u64, ..self.summary };
+        for (partition, segments) in self.states.partitions() {
             // What lies behind a segment that is at rest is at rest, too.
             let mut is_at_rest = false;
-            let stays = self.settlement(partition);
+            let stays = self.prefix(partition);
             for segment in segments {
                 let is_retained = stays.is_retained && stays.stops_at == Some(segment);
-                is_at_rest |= is_retained || self.ledger.hold_of(segment).is_some_and(Hold::is_rest);
-                match self.ledger.standing(segment, &self.agent.checkpoint) {
-                    Standing::Unsent => summary.left += 1,
-                    Standing::Stored if is_at_rest => {}
-                    Standing::Stored => {
+                is_at_rest |= is_retained || self.states.hold_of(segment).is_some_and(Hold::is_rest);
+                match self.states.state(segment, &self.agent.checkpoint) {
+                    SegmentState::Unsent => summary.left += 1,
+                    SegmentState::Stored if is_at_rest => {}
+                    SegmentState::Stored => {
                         summary.left += u64::from(is_ours_to_delete(segment, &self.agent.settings));
                     }
-                    Standing::Rejected => summary.rejected += 1,
-                    Standing::Skipped => {}
+                    SegmentState::Rejected => summary.rejected += 1,
+                    SegmentState::Skipped => {}
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::settle::wal_error;
+use super::deletable_prefix::wal_error;
 use super::{SegmentBytes, Settings};
 use crate::client::{Client, IndexError, Mismatch, Receipt, Refusal, Request};
 use crate::wal::{Rejection, SealedSegments, Segment, WalError};

@@ -7,9 +7,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::checkpoint::{Checkpoint, CheckpointError};
-use super::ledger::{Ledger, Now};
+use super::deletable_prefix::deletable_prefix;
 use super::plan::plan;
-use super::settle::settle;
+use super::segment_states::{Now, SegmentStates};
 use super::{Retention, Settings};
 use crate::client::Receipt;
 use crate::ids::{LogId, TopicPartition};
@@ -50,12 +50,12 @@ fn now() -> Now {
 }
 
 /// Some segments, as they were listed just now, and no receipt.
-async fn listed(segments: &[Segment]) -> (Ledger, Checkpoint, TempDir) {
+async fn listed(segments: &[Segment]) -> (SegmentStates, Checkpoint, TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let checkpoint = Checkpoint::open(dir.path(), "test").await.expect("a checkpoint");
-    let mut ledger = Ledger::new();
-    ledger.take_listing(segments.to_vec().into(), Instant::now(), now());
-    (ledger, checkpoint, dir)
+    let mut states = SegmentStates::new();
+    states.take_listing(segments.to_vec().into(), Instant::now(), now());
+    (states, checkpoint, dir)
 }
 
 /// A partition, a letter for each segment: `s` stored, `u` unsent, `c` changed since it was stored, `r` rejected by its
@@ -75,23 +75,23 @@ async fn check_settled(letters: &str, delete_after_index: bool, goes: &[u64], st
     };
     // Listings are in no order.
     let segments: Vec<_> = letters.iter().enumerate().rev().map(described).collect();
-    let (mut ledger, mut checkpoint, _dir) = listed(&segments).await;
+    let (mut states, mut checkpoint, _dir) = listed(&segments).await;
     for segment in &segments {
         let letter = letters[segment.position as usize];
         let mut of = segment.clone();
         of.version.identity += u64::from(letter == 'c') * 1_000;
         match letter {
             's' | 'c' | 'g' | 'b' | 'K' => checkpoint.remember(&of, receipt(&of)).await.expect("written"),
-            'R' => ledger.rejected(segment, false),
+            'R' => states.rejected(segment, false),
             _ => {}
         }
     }
     let settings = Settings { delete_after_index, ..Settings::default() };
     let partition = TopicPartition::new("topic", 0).expect("a name");
-    let settlement = settle(ledger.partition(&partition), &ledger, &checkpoint, (&settings, now()));
-    let may_go: Vec<_> = settlement.may_go.iter().map(|(segment, _)| segment.position).collect();
+    let prefix = deletable_prefix(states.partition(&partition), &states, &checkpoint, (&settings, now()));
+    let may_go: Vec<_> = prefix.may_go.iter().map(|(segment, _)| segment.position).collect();
     assert_eq!(may_go, goes, "{letters:?}");
-    assert_eq!(settlement.stops_at.map(|segment| segment.position), stops_at, "{letters:?}");
+    assert_eq!(prefix.stops_at.map(|segment| segment.position), stops_at, "{letters:?}");
 }
 
 #[tokio::test]
@@ -134,16 +134,16 @@ async fn check_retained(retention: Retention, ages: &[u32], goes: &[u64]) {
         segment
     };
     let segments: Vec<_> = ages.iter().enumerate().map(described).collect();
-    let (ledger, mut checkpoint, _dir) = listed(&segments).await;
+    let (states, mut checkpoint, _dir) = listed(&segments).await;
     for segment in &segments {
         checkpoint.remember(segment, receipt(segment)).await.expect("written");
     }
     let settings = Settings { retention, ..Settings::default() };
     let partition = TopicPartition::new("topic", 0).expect("a name");
-    let settlement = settle(ledger.partition(&partition), &ledger, &checkpoint, (&settings, now()));
-    let may_go: Vec<_> = settlement.may_go.iter().map(|(segment, _)| segment.position).collect();
+    let prefix = deletable_prefix(states.partition(&partition), &states, &checkpoint, (&settings, now()));
+    let may_go: Vec<_> = prefix.may_go.iter().map(|(segment, _)| segment.position).collect();
     assert_eq!(may_go, goes, "{retention:?}");
-    assert_eq!(settlement.is_retained, goes.len() < ages.len(), "{retention:?}");
+    assert_eq!(prefix.is_retained, goes.len() < ages.len(), "{retention:?}");
 }
 
 #[tokio::test]
@@ -184,11 +184,16 @@ async fn a_receipt_is_believed_only_for_a_file_that_nobody_touched() {
 }
 
 /// The names of what is planned, in order, of these segments; some are on their way.
-fn planned(ledger: &Ledger, checkpoint: &Checkpoint, on_their_way: &[&str], when: (u64, Now)) -> Vec<String> {
+fn planned(
+    states: &SegmentStates,
+    checkpoint: &Checkpoint,
+    on_their_way: &[&str],
+    when: (u64, Now),
+) -> Vec<String> {
     let settings = Settings { max_segments_per_run: 4, ..Settings::default() };
     let in_flight: HashSet<_> = on_their_way.iter().copied().collect();
     let (round, now) = when;
-    let plan = plan(ledger, checkpoint, &in_flight, (&settings, round, now));
+    let plan = plan(states, checkpoint, &in_flight, (&settings, round, now));
     assert!(!plan.is_cut || plan.queue.len() == 4);
     let mut names: Vec<_> = plan.queue.into_iter().map(|segment| segment.name).collect();
     names.extend(plan.is_cut.then(|| "…".to_owned()));
@@ -210,10 +215,10 @@ async fn each_partition_has_its_turn_and_the_oldest_comes_first() {
         old("odd", 5, 30),
         old("odd", 6, 40),
     ];
-    let (ledger, checkpoint, _dir) = listed(&segments).await;
-    let names = planned(&ledger, &checkpoint, &[], (1, now()));
+    let (states, checkpoint, _dir) = listed(&segments).await;
+    let names = planned(&states, &checkpoint, &[], (1, now()));
     assert_eq!(names, ["odd/5", "busy/1", "quiet/1", "odd/6", "…"]);
-    let names = planned(&ledger, &checkpoint, &["odd/5", "busy/1", "quiet/1"], (1, now()));
+    let names = planned(&states, &checkpoint, &["odd/5", "busy/1", "quiet/1"], (1, now()));
     assert_eq!(names, ["odd/6", "busy/2", "busy/3"], "what is on its way is not sent twice");
 }
 
@@ -223,28 +228,28 @@ async fn what_is_stored_rejected_or_skipped_is_not_sent() {
     segments[1].verdict = Some(Verdict::Rejected);
     segments[2].verdict = Some(Verdict::Skipped);
     segments[5].may_grow = true;
-    let (mut ledger, mut checkpoint, _dir) = listed(&segments).await;
+    let (mut states, mut checkpoint, _dir) = listed(&segments).await;
     checkpoint.remember(&segments[0], receipt(&segments[0])).await.expect("written");
-    ledger.rejected(&segments[3], true);
-    assert_eq!(planned(&ledger, &checkpoint, &[], (1, now())), ["topic/4", "topic/5"]);
+    states.rejected(&segments[3], true);
+    assert_eq!(planned(&states, &checkpoint, &[], (1, now())), ["topic/4", "topic/5"]);
 }
 
 #[tokio::test]
 async fn what_failed_waits_for_the_next_round_and_then_for_those_that_did_not() {
     let segments: Vec<_> = (0..6).map(|position| segment("topic", position)).collect();
-    let (mut ledger, checkpoint, _dir) = listed(&segments).await;
+    let (mut states, checkpoint, _dir) = listed(&segments).await;
     for position in [0, 1, 1] {
-        ledger.failed(&segments[position], 1);
+        states.failed(&segments[position], 1);
     }
-    let names = planned(&ledger, &checkpoint, &[], (1, now()));
+    let names = planned(&states, &checkpoint, &[], (1, now()));
     assert_eq!(names, ["topic/2", "topic/3", "topic/4", "topic/5"]);
-    let names = planned(&ledger, &checkpoint, &["topic/2", "topic/3", "topic/4"], (2, now()));
+    let names = planned(&states, &checkpoint, &["topic/2", "topic/3", "topic/4"], (2, now()));
     assert_eq!(names, ["topic/5", "topic/0", "topic/1"]);
     // Another version has not failed.
     let mut changed = segments.clone();
     changed[1].version.size_bytes += 1;
-    ledger.take_listing(changed.into(), Instant::now(), now());
-    assert_eq!(planned(&ledger, &checkpoint, &[], (2, now()))[..2], ["topic/1", "topic/2"]);
+    states.take_listing(changed.into(), Instant::now(), now());
+    assert_eq!(planned(&states, &checkpoint, &[], (2, now()))[..2], ["topic/1", "topic/2"]);
 }
 
 #[tokio::test]
@@ -259,51 +264,51 @@ async fn a_segment_is_old_enough_by_its_files_clock_or_by_ours() {
         (begin.wall + SECOND * 3_600, SECOND * 10, true),
     ] {
         fresh.version.changed_at = changed_at;
-        let (mut ledger, checkpoint, _dir) = listed(&[]).await;
-        ledger.take_listing(vec![fresh.clone()].into(), begin.monotonic, begin);
+        let (mut states, checkpoint, _dir) = listed(&[]).await;
+        states.take_listing(vec![fresh.clone()].into(), begin.monotonic, begin);
         let later = Now { wall: begin.wall + watched, monotonic: begin.monotonic + watched };
-        ledger.take_listing(vec![fresh.clone()].into(), later.monotonic, later);
-        let names = planned(&ledger, &checkpoint, &[], (1, later));
+        states.take_listing(vec![fresh.clone()].into(), later.monotonic, later);
+        let names = planned(&states, &checkpoint, &[], (1, later));
         assert_eq!(names.len(), usize::from(is_sent), "{changed_at:?} {watched:?}");
     }
     // A change starts the watch anew.
-    let (mut ledger, checkpoint, _dir) = listed(&[]).await;
-    ledger.take_listing(vec![fresh.clone()].into(), begin.monotonic, begin);
+    let (mut states, checkpoint, _dir) = listed(&[]).await;
+    states.take_listing(vec![fresh.clone()].into(), begin.monotonic, begin);
     let later = Now { wall: begin.wall, monotonic: begin.monotonic + SECOND * 20 };
     fresh.version.size_bytes += 1;
-    ledger.take_listing(vec![fresh].into(), later.monotonic, later);
-    assert_eq!(planned(&ledger, &checkpoint, &[], (1, later)), Vec::<String>::new());
+    states.take_listing(vec![fresh].into(), later.monotonic, later);
+    assert_eq!(planned(&states, &checkpoint, &[], (1, later)), Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn a_rejection_counts_until_a_later_listing_can_tell_better() {
     let one = [segment("topic", 0)];
-    let (mut ledger, checkpoint, _dir) = listed(&one).await;
+    let (mut states, checkpoint, _dir) = listed(&one).await;
     let before = Instant::now();
-    ledger.rejected(&one[0], true);
-    ledger.take_listing(one.to_vec().into(), before, now());
-    assert!(planned(&ledger, &checkpoint, &[], (1, now())).is_empty(), "that listing began before the note");
-    ledger.take_listing(one.to_vec().into(), Instant::now(), now());
-    assert_eq!(planned(&ledger, &checkpoint, &[], (1, now())), ["topic/0"], "somebody took the note away");
-    ledger.rejected(&one[0], false);
-    ledger.take_listing(one.to_vec().into(), Instant::now(), now());
-    assert!(planned(&ledger, &checkpoint, &[], (1, now())).is_empty(), "no listing will ever tell");
+    states.rejected(&one[0], true);
+    states.take_listing(one.to_vec().into(), before, now());
+    assert!(planned(&states, &checkpoint, &[], (1, now())).is_empty(), "that listing began before the note");
+    states.take_listing(one.to_vec().into(), Instant::now(), now());
+    assert_eq!(planned(&states, &checkpoint, &[], (1, now())), ["topic/0"], "somebody took the note away");
+    states.rejected(&one[0], false);
+    states.take_listing(one.to_vec().into(), Instant::now(), now());
+    assert!(planned(&states, &checkpoint, &[], (1, now())).is_empty(), "no listing will ever tell");
 }
 
 #[tokio::test]
 async fn what_was_deleted_while_a_listing_was_under_way_is_not_there() {
     let segments = [segment("topic", 0), segment("topic", 1)];
-    let (mut ledger, checkpoint, _dir) = listed(&segments).await;
-    ledger.begin_listing();
-    ledger.remove(&segments[0]);
-    let backlog = ledger.backlog(&checkpoint).expect("listed");
+    let (mut states, checkpoint, _dir) = listed(&segments).await;
+    states.begin_listing();
+    states.remove(&segments[0]);
+    let backlog = states.backlog(&checkpoint).expect("listed");
     assert_eq!((backlog.segments, backlog.bytes), (1, 101));
     let mut again = segments[0].clone();
     again.version.identity = 77;
-    ledger.take_listing(segments.to_vec().into(), Instant::now(), now());
-    assert!(!ledger.holds("topic/0"));
-    ledger.take_listing([again, segments[1].clone()].to_vec().into(), Instant::now(), now());
-    assert!(ledger.holds("topic/0"), "another one of the same name");
+    states.take_listing(segments.to_vec().into(), Instant::now(), now());
+    assert!(!states.holds("topic/0"));
+    states.take_listing([again, segments[1].clone()].to_vec().into(), Instant::now(), now());
+    assert!(states.holds("topic/0"), "another one of the same name");
 }
 
 #[tokio::test]
@@ -314,10 +319,10 @@ async fn the_backlog_is_what_has_no_receipt_and_is_not_given_up() {
     segments[2].version.changed_at -= SECOND * 100;
     segments[3].version.changed_at -= SECOND * 50;
     segments[4].may_grow = true;
-    assert_eq!(Ledger::new().backlog(&listed(&[]).await.1), None, "nobody has seen what is there");
-    let (ledger, mut checkpoint, _dir) = listed(&segments).await;
+    assert_eq!(SegmentStates::new().backlog(&listed(&[]).await.1), None, "nobody has seen what is there");
+    let (states, mut checkpoint, _dir) = listed(&segments).await;
     checkpoint.remember(&segments[0], receipt(&segments[0])).await.expect("written");
-    let backlog = ledger.backlog(&checkpoint).expect("listed");
+    let backlog = states.backlog(&checkpoint).expect("listed");
     assert_eq!((backlog.segments, backlog.bytes), (3, 101 + 103 + 104));
     assert_eq!((backlog.sealed_bytes, backlog.rejected, backlog.skipped), (100 + 101 + 102 + 103, 1, 1));
     assert_eq!(backlog.oldest.expect("one").changed_at, segments[3].version.changed_at);
@@ -329,15 +334,15 @@ async fn what_is_missed_was_sealed_and_is_in_no_store() {
     segments[1].verdict = Some(Verdict::Rejected);
     segments[2].verdict = Some(Verdict::Skipped);
     segments[5].may_grow = true;
-    let (ledger, mut checkpoint, _dir) = listed(&segments).await;
+    let (states, mut checkpoint, _dir) = listed(&segments).await;
     checkpoint.remember(&segments[0], receipt(&segments[0])).await.expect("written");
     let mut changed = segments[4].clone();
     changed.version.size_bytes += 1;
     assert_eq!(
-        ledger.vanished(&vec![changed].into(), &checkpoint),
+        states.vanished(&vec![changed].into(), &checkpoint),
         [[segments[1].clone(), segments[3].clone()]]
     );
-    assert!(ledger.vanished(&segments.clone().into(), &checkpoint).is_empty());
+    assert!(states.vanished(&segments.clone().into(), &checkpoint).is_empty());
 }
 
 /// A checkpoint with a receipt for each of `0..count`.

@@ -12,7 +12,7 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::ids::Claimant;
+use crate::ids::CallerId;
 
 use pace::Pace;
 
@@ -34,7 +34,7 @@ pub(super) struct Queue<W> {
     held_bytes: u64,
     waiting: usize,
     waiting_bytes: u64,
-    claims: BTreeMap<Claimant, Claim<W>>,
+    claims: BTreeMap<CallerId, Claim<W>>,
     /// What the last one served had been given before: where a claimant begins that comes anew, so that it has neither a debt nor savings.
     floor: u64,
     next_id: u64,
@@ -63,7 +63,7 @@ struct Asked<W> {
 /// A request that is served.
 #[derive(Debug)]
 pub(super) struct Granted<W> {
-    pub claimant: Claimant,
+    pub caller_id: CallerId,
     pub bytes: u64,
     pub waiter: W,
 }
@@ -115,11 +115,11 @@ impl<W> Queue<W> {
     }
 
     /// Takes in a request, to be served by [`Queue::serve`]. It must fit into the budget. Returns what to call it when it leaves.
-    pub(super) fn ask(&mut self, claimant: &Claimant, bytes: u64, waiter: W, now: Instant) -> u64 {
+    pub(super) fn ask(&mut self, caller_id: &CallerId, bytes: u64, waiter: W, now: Instant) -> u64 {
         self.claims.retain(|_, claim| claim.is_expected(now));
         let (id, floor) = (self.next_id, self.floor);
         self.next_id += 1;
-        let claim = self.claims.entry(claimant.clone()).or_insert_with(|| Claim::new(now));
+        let claim = self.claims.entry(caller_id.clone()).or_insert_with(|| Claim::new(now));
         if claim.held_bytes == 0 && claim.waiting.is_empty() {
             claim.given = claim.given.max(floor);
         }
@@ -131,8 +131,8 @@ impl<W> Queue<W> {
     }
 
     /// Whoever asked under this name does not wait any more; nothing where it was told already.
-    pub(super) fn leave(&mut self, claimant: &Claimant, id: u64, now: Instant) {
-        let Some(claim) = self.claims.get_mut(claimant) else { return };
+    pub(super) fn leave(&mut self, caller_id: &CallerId, id: u64, now: Instant) {
+        let Some(claim) = self.claims.get_mut(caller_id) else { return };
         if let Some(at) = claim.waiting.iter().position(|asked| asked.id == id) {
             let left = claim.waiting.remove(at);
             claim.last_seen = now;
@@ -142,8 +142,8 @@ impl<W> Queue<W> {
     }
 
     /// A claimant gives back a part of what it holds.
-    pub(super) fn give_back(&mut self, claimant: &Claimant, bytes: u64, now: Instant) {
-        if let Some(claim) = self.claims.get_mut(claimant) {
+    pub(super) fn give_back(&mut self, caller_id: &CallerId, bytes: u64, now: Instant) {
+        if let Some(claim) = self.claims.get_mut(caller_id) {
             claim.held_bytes -= bytes;
             claim.last_seen = now;
             self.held_bytes -= bytes;
@@ -152,30 +152,30 @@ impl<W> Queue<W> {
     }
 
     /// Whether anybody but this claimant waits.
-    pub(super) fn others_wait(&self, claimant: &Claimant) -> bool {
-        self.waiting > self.claims.get(claimant).map_or(0, |claim| claim.waiting.len())
+    pub(super) fn others_wait(&self, caller_id: &CallerId) -> bool {
+        self.waiting > self.claims.get(caller_id).map_or(0, |claim| claim.waiting.len())
     }
 
     /// Gives a reservation of `has` bytes `more` of what is free, or says no. While others wait, that is no way to more than half
     /// either, unless it is all that its claimant has.
-    pub(super) fn grow(&mut self, claimant: &Claimant, has: u64, more: u64, now: Instant) -> bool {
+    pub(super) fn grow(&mut self, caller_id: &CallerId, has: u64, more: u64, now: Instant) -> bool {
         // One that holds nothing any more may have been forgotten.
-        let claim = self.claims.entry(claimant.clone()).or_insert_with(|| Claim::new(now));
+        let claim = self.claims.entry(caller_id.clone()).or_insert_with(|| Claim::new(now));
         let fits = more <= self.total_bytes - self.held_bytes;
         let in_all = claim.held_bytes.saturating_add(more);
         let others_wait = self.waiting > claim.waiting.len();
         if !fits || others_wait && in_all > self.total_bytes / 2 && claim.held_bytes > has {
             return false;
         }
-        self.give(claimant, more);
+        self.give(caller_id, more);
         true
     }
 
     /// Those whose turn it is.
     pub(super) fn serve(&mut self, now: Instant) -> Served<W> {
         let mut granted = Vec::new();
-        while let Some(claimant) = self.next(now).cloned()
-            && let Some(one) = self.grant(claimant)
+        while let Some(caller_id) = self.next(now).cloned()
+            && let Some(one) = self.grant(caller_id)
         {
             granted.push(one);
         }
@@ -186,30 +186,30 @@ impl<W> Queue<W> {
     }
 
     /// Whose turn it is, whether or not there is room for it already.
-    fn next(&self, now: Instant) -> Option<&Claimant> {
-        let may_be_served = self.claims.iter().filter_map(|(claimant, claim)| {
+    fn next(&self, now: Instant) -> Option<&CallerId> {
+        let may_be_served = self.claims.iter().filter_map(|(caller_id, claim)| {
             let first = claim.waiting.front()?;
             let within_half = claim.held_bytes + first.bytes <= self.half();
-            let may = within_half || claim.held_bytes == 0 || self.is_alone(claimant, now);
-            may.then_some((claim.given, first.id, claimant))
+            let may = within_half || claim.held_bytes == 0 || self.is_alone(caller_id, now);
+            may.then_some((claim.given, first.id, caller_id))
         });
-        may_be_served.min().map(|(_, _, claimant)| claimant)
+        may_be_served.min().map(|(_, _, caller_id)| caller_id)
     }
 
-    fn grant(&mut self, claimant: Claimant) -> Option<Granted<W>> {
+    fn grant(&mut self, caller_id: CallerId) -> Option<Granted<W>> {
         let free = self.total_bytes - self.held_bytes;
-        let claim = self.claims.get_mut(&claimant)?;
+        let claim = self.claims.get_mut(&caller_id)?;
         claim.waiting.front().filter(|asked| asked.bytes <= free)?;
         let Asked { bytes, waiter, .. } = claim.waiting.pop_front()?;
         self.floor = self.floor.max(claim.given);
         self.waiting -= 1;
         self.waiting_bytes -= bytes;
-        self.give(&claimant, bytes);
-        Some(Granted { claimant, bytes, waiter })
+        self.give(&caller_id, bytes);
+        Some(Granted { caller_id, bytes, waiter })
     }
 
-    fn give(&mut self, claimant: &Claimant, bytes: u64) {
-        if let Some(claim) = self.claims.get_mut(claimant) {
+    fn give(&mut self, caller_id: &CallerId, bytes: u64) {
+        if let Some(claim) = self.claims.get_mut(caller_id) {
             claim.held_bytes += bytes;
             claim.given = claim.given.saturating_add(bytes);
             self.held_bytes += bytes;
@@ -226,8 +226,8 @@ impl<W> Queue<W> {
         }
     }
 
-    fn is_alone(&self, claimant: &Claimant, now: Instant) -> bool {
-        self.claims.iter().all(|(other, claim)| other == claimant || !claim.is_expected(now))
+    fn is_alone(&self, caller_id: &CallerId, now: Instant) -> bool {
+        self.claims.iter().all(|(other, claim)| other == caller_id || !claim.is_expected(now))
     }
 
     fn half(&self) -> u64 {

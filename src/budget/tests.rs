@@ -3,7 +3,7 @@ use super::*;
 const MIB: u64 = 1 << 20;
 
 async fn reserve(budget: &Budget, bytes: u64, wait_max: Duration) -> Result<Reservation, BudgetError> {
-    budget.reserve(&Claimant::default(), bytes, wait_max).await
+    budget.reserve(&CallerId::default(), bytes, wait_max).await
 }
 
 /// Waits until so many requests wait.
@@ -55,7 +55,7 @@ async fn whoever_hangs_up_leaves_the_queue_and_what_it_was_just_given() {
 
 #[tokio::test]
 async fn a_claimant_that_was_limited_to_half_gets_more_when_the_other_stays_away() {
-    let (budget, [one, other]) = (Budget::new(4), ["one", "other"].map(Claimant::new));
+    let (budget, [one, other]) = (Budget::new(4), ["one", "other"].map(CallerId::new));
     let _held = budget.reserve(&one, 2, Duration::ZERO).await.expect("free");
     drop(budget.reserve(&other, 1, Duration::ZERO).await.expect("free"));
     let refused = budget.reserve(&one, 1, Duration::ZERO).await;

@@ -26,13 +26,13 @@ use super::seconds::{positive_seconds, seconds};
 use super::security::SecurityArgs;
 use super::signals::Signals;
 use super::{CliError, Exit, endpoint, runtime};
-use crate::agent::{Settings, Slots, Summary};
+use crate::agent::{InFlightLimit, Settings, Summary};
 use crate::client::{Client, Endpoint, Timeouts};
 use crate::ids::{LogId, LogIds};
 use crate::store;
 use crate::telemetry::Otlp;
 use crate::wal::dir::WalDir;
-use crate::wal::note::{self, NoteError, Notes};
+use crate::wal::rejection_note::{self, RejectionNoteError, RejectionNotes};
 
 /// Send a broker's sealed segments to workers, and delete them on their receipts.
 #[derive(Debug, clap::Args)]
@@ -201,8 +201,8 @@ struct PaceArgs {
 /// Writes a decision down, or looks after the directories until SIGTERM, SIGINT or SIGQUIT.
 pub fn run(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     match args.decision {
-        Some(Decision::Skip(segments)) => segments.decide(note::skip),
-        Some(Decision::Retry(segments)) => segments.decide(note::retry),
+        Some(Decision::Skip(segments)) => segments.decide(rejection_note::skip),
+        Some(Decision::Retry(segments)) => segments.decide(rejection_note::retry),
         None => {
             let runtime = runtime()?;
             let result = runtime.block_on(look_after(args, otlp));
@@ -235,13 +235,18 @@ fn log_id(text: &str) -> Result<LogIdArg, String> {
 }
 
 impl Segments {
-    fn decide(&self, decision: fn(&Path, &Notes) -> Result<(), NoteError>) -> Result<(), CliError> {
+    fn decide(
+        &self,
+        decision: fn(&Path, &RejectionNotes) -> Result<(), RejectionNoteError>,
+    ) -> Result<(), CliError> {
         let failed =
             |error| CliError::new(Exit::Failed, "nothing is decided about it and what follows it", &error);
         for path in &self.paths {
             let notes = match &self.state_dir {
-                None => Notes::default(),
-                Some(state) => StatePlace::of(&note::root_of(path).map_err(failed)?, Some(state))?.notes(),
+                None => RejectionNotes::default(),
+                Some(state) => {
+                    StatePlace::of(&rejection_note::root_of(path).map_err(failed)?, Some(state))?.notes()
+                }
             };
             decision(path, &notes).map_err(failed)?;
         }
@@ -296,7 +301,7 @@ impl Args {
         let point_to = self.wal.point_to()?;
         self.wal.check_log_ids()?;
         let client = self.workers.client().await?;
-        let slots = Slots::new(self.pace.max_concurrent_tasks);
+        let in_flight_limit = InFlightLimit::new(self.pace.max_concurrent_tasks);
         let (mut agents, mut late) = (Vec::new(), Vec::new());
         for dir in &self.wal.wal_dirs {
             let site = Site {
@@ -304,7 +309,7 @@ impl Args {
                 dir: dir.clone(),
                 point_to: point_to.clone(),
                 client: client.clone(),
-                slots: slots.clone(),
+                in_flight_limit: in_flight_limit.clone(),
                 observer: progress.map(|progress| Arc::new(progress.observer()) as Observer),
                 signals: Arc::clone(signals),
             };

@@ -11,7 +11,7 @@ use tracing::warn;
 use super::seconds::positive_seconds;
 use super::{CliError, Exit, output};
 use crate::client::{CertificateFiles, Security};
-use crate::server::{Entrance, TlsFile, TlsFiles};
+use crate::server::{ConnectionPolicy, TlsFile, TlsFiles};
 
 /// Who gets in.
 #[derive(Debug, clap::Args)]
@@ -47,10 +47,10 @@ pub struct EntranceArgs {
 
 impl EntranceArgs {
     /// Reads the files: now, when they change, and whenever `reloads` changes.
-    pub async fn open(&self, reloads: watch::Receiver<u32>) -> Result<Entrance, CliError> {
-        let mut entrance = Entrance::default();
-        entrance.reloads = Some(reloads);
-        entrance.connection_age_max = self.max_connection_age;
+    pub async fn open(&self, reloads: watch::Receiver<u32>) -> Result<ConnectionPolicy, CliError> {
+        let mut policy = ConnectionPolicy::default();
+        policy.reloads = Some(reloads);
+        policy.connection_age_max = self.max_connection_age;
         if let (Some(certificate), Some(key)) = (self.tls_cert.clone(), self.tls_key.clone()) {
             let files = TlsFiles { certificate, key, client_authorities: self.tls_client_ca.clone() };
             let refused = |error: crate::server::TlsError| {
@@ -61,27 +61,27 @@ impl EntranceArgs {
                 };
                 CliError::flag(flag, &error)
             };
-            entrance = entrance.with_tls(files).await.map_err(refused)?;
+            policy = policy.with_tls(files).await.map_err(refused)?;
         }
         if let Some(tokens) = self.tokens.clone() {
-            let opened = entrance.with_tokens(tokens).await;
-            entrance = opened.map_err(|error| CliError::flag("--tokens", &error))?;
+            let opened = policy.with_tokens(tokens).await;
+            policy = opened.map_err(|error| CliError::flag("--tokens", &error))?;
         }
         if let Some(listen) = &self.health_listen {
             let bound = TcpListener::bind(listen).await;
-            entrance.probes =
+            policy.probes =
                 Some(bound.map_err(|error| CliError::flag(&format!("--health-listen {listen}"), &error))?);
         }
-        Ok(entrance)
+        Ok(policy)
     }
 }
 
 /// Says where probes are answered, and what should not be so.
-pub fn announce(entrance: &Entrance, listening: IpAddr) -> Result<(), CliError> {
-    if entrance.has_tokens() && !entrance.has_tls() && !listening.is_loopback() {
+pub fn announce(policy: &ConnectionPolicy, listening: IpAddr) -> Result<(), CliError> {
+    if policy.has_tokens() && !policy.has_tls() && !listening.is_loopback() {
         warn!("tokens come over lines that are not encrypted: see --tls-cert");
     }
-    let Some(probes) = &entrance.probes else { return Ok(()) };
+    let Some(probes) = &policy.probes else { return Ok(()) };
     let address = probes.local_addr();
     let address = address.map_err(|error| CliError::new(Exit::Failed, "--health-listen", &error))?;
     output::line(&format!("health on {address}"))

@@ -58,7 +58,7 @@ pub struct Args {
     search: SearchLimits,
 
     #[command(flatten)]
-    entrance: EntranceArgs,
+    policy: EntranceArgs,
 
     #[command(flatten)]
     metrics: MetricsArgs,
@@ -150,7 +150,7 @@ async fn serve(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
         SourceRoots::new(&args.source_roots).map_err(|error| CliError::flag("--source-root", &error))?;
     let signals = Signals::listen()?;
     let (metrics, worker_id) = (args.metrics.collect(otlp).await?, args.worker_id());
-    let entrance = args.entrance.open(signals.reloads()).await?;
+    let policy = args.policy.open(signals.reloads()).await?;
     let opened = tokio::select! {
         opened = args.open_store() => opened?,
         // Nothing has been begun yet.
@@ -163,7 +163,7 @@ async fn serve(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     let address = listener.local_addr().map_err(|error| failed("the listener has no address", &error))?;
     info!(%address, store = store.url(), roles = ?args.roles, "serving");
     output::line(&format!("listening on {address}"))?;
-    security::announce(&entrance, address.ip())?;
+    security::announce(&policy, address.ip())?;
     if let Some(ingest) = &ingest {
         measure(ingest);
     }
@@ -174,7 +174,7 @@ async fn serve(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     let config = Config {
         index: ingest.map(|ingest| IndexRole { ingest, sources, worker_id }),
         search: args.roles.contains(&Role::Search).then(|| args.search.searcher(store)),
-        entrance,
+        policy,
         drain_max: Duration::from_secs(args.drain_timeout),
     };
     server::run(listener, config, signals.nth(1)).await.map_err(|error| failed("cannot serve", &error))

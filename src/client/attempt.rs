@@ -11,7 +11,7 @@ use tonic::{Response, Status};
 use tracing::Instrument;
 
 use super::proxy::GrpcChannel;
-use super::reading::{Read, Reading};
+use super::source_reader::{Read, SourceReader};
 use super::{Payload, REPLY_BYTES_MAX, Request};
 use crate::ids::SegmentFormat;
 use crate::proto::v1;
@@ -97,14 +97,14 @@ impl<P: Payload> Attempt<'_, P> {
     ) -> Result<(v1::IndexSegmentResponse, Read), Failure> {
         let size_bytes = self.payload.size_bytes();
         let header = self.header(Source::Inline(v1::InlineSource { size_bytes, crc32c: None }));
-        let reading =
-            Reading::start(self.payload, self.request.format, self.request.keep_undecodable).await?;
+        let reader =
+            SourceReader::start(self.payload, self.request.format, self.request.keep_undecodable).await?;
         let (messages, sent) = mpsc::channel(1);
         let mut call = pin!(client.index_segment(self.call(until_its_end(sent))));
-        let mut reading = pin!(send(reading, header, messages).instrument(spans::read(size_bytes)));
+        let mut reader = pin!(send(reader, header, messages).instrument(spans::read(size_bytes)));
         let (answer, read) = tokio::select! {
             biased;
-            read = &mut reading => {
+            read = &mut reader => {
                 let read = read?;
                 (call.await, read)
             }
@@ -175,7 +175,7 @@ fn until_its_end(next: Receiver<Next>) -> impl Stream<Item = v1::IndexSegmentReq
 /// Sends a header and what is read, always one message behind: the last one goes only when the reader has ended well, so that no
 /// worker ever holds a whole segment that was not read as a whole. `None`: nobody listens any more.
 async fn send<B>(
-    mut reading: Reading<B>,
+    mut reader: SourceReader<B>,
     header: v1::IndexSegmentRequest,
     messages: Sender<Next>,
 ) -> io::Result<Option<Read>>
@@ -183,14 +183,14 @@ where
     B: tokio::io::AsyncRead + Send + Unpin,
 {
     let mut held = header;
-    while let Some(chunk) = reading.next().await? {
+    while let Some(chunk) = reader.next().await? {
         let message = std::mem::replace(&mut held, message(Part::Chunk(chunk)));
         if messages.send(Next::Message(message)).await.is_err() {
             return Ok(None);
         }
     }
     let is_sent = messages.send(Next::Message(held)).await.is_ok() && messages.send(Next::End).await.is_ok();
-    Ok(if is_sent { Some(reading.finish()?) } else { None })
+    Ok(if is_sent { Some(reader.finish()?) } else { None })
 }
 
 fn message(part: Part) -> v1::IndexSegmentRequest {

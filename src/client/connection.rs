@@ -13,11 +13,11 @@ use tonic::transport;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::REPLY_BYTES_MAX;
-use super::dial::{Dialer, Token};
+use super::connect::{Token, WorkerConnector};
 use super::endpoint::{Endpoint, EndpointError, Security};
 use super::proxy::GrpcChannel;
-use super::reading::CHUNK_BYTES;
-use super::verdict::never_sent;
+use super::retry_policy::never_sent;
+use super::source_reader::CHUNK_BYTES;
 use crate::proto::v1;
 use crate::proto::v1::index_segment_request::Payload;
 use crate::proto::v1::indexer_service_client::IndexerServiceClient;
@@ -85,12 +85,12 @@ impl Connection {
 
     /// Connects with certificates and a token.
     pub async fn connect_with(endpoint: &Endpoint, security: &Security) -> Result<Self, ConnectionError> {
-        let dialer = Dialer::new(security, std::slice::from_ref(endpoint)).await?;
+        let connector = WorkerConnector::new(security, std::slice::from_ref(endpoint)).await?;
         let failed = |source| ConnectionError::Connect { endpoint: endpoint.to_string(), source };
-        let channel = dialer.connect_now(endpoint).await?.map_err(failed)?;
+        let channel = connector.connect_now(endpoint).await?.map_err(failed)?;
         let search = SearchServiceClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
         let indexer = IndexerServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
-        Ok(Self { indexer, search, token: dialer.token().cloned() })
+        Ok(Self { indexer, search, token: connector.token().cloned() })
     }
 
     /// A call with the token, as its file has it now.

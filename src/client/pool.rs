@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
-use super::dial::Dialer;
+use super::connect::WorkerConnector;
 use super::endpoint::Endpoint;
 use super::proxy::GrpcChannel;
 
@@ -50,7 +50,7 @@ pub(super) enum Cooling {
 #[derive(Debug)]
 pub(super) struct Pool {
     endpoints: Vec<Endpoint>,
-    dialer: Dialer,
+    connector: WorkerConnector,
     state: Mutex<State>,
     /// Told when somebody who waits for a worker should look again.
     changed: watch::Sender<()>,
@@ -97,10 +97,10 @@ pub(super) struct Picked {
 
 impl Pool {
     /// With those endpoints' addresses that are no names.
-    pub(super) fn new(endpoints: Vec<Endpoint>, dialer: Dialer) -> Arc<Self> {
+    pub(super) fn new(endpoints: Vec<Endpoint>, connector: WorkerConnector) -> Arc<Self> {
         let addresses: Vec<Vec<_>> = endpoints.iter().map(|it| it.address().into_iter().collect()).collect();
         let state = Mutex::new(State { addresses, ..State::default() });
-        let pool = Self { endpoints, dialer, state, changed: watch::Sender::new(()) };
+        let pool = Self { endpoints, connector, state, changed: watch::Sender::new(()) };
         pool.settle(&mut pool.lock());
         Arc::new(pool)
     }
@@ -143,7 +143,7 @@ impl Pool {
             if members.contains_key(address) {
                 continue;
             }
-            match self.dialer.connect(endpoint, *address) {
+            match self.connector.connect(endpoint, *address) {
                 Ok(channel) => {
                     *clock += 1;
                     members.insert(*address, Member::new(*clock, channel));

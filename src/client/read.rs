@@ -11,7 +11,7 @@ use super::connection::ANSWER_BYTES_MAX;
 use super::error::{ReadError, Refusal};
 use super::pool::{Cooling, Picked};
 use super::proxy::GrpcChannel;
-use super::verdict::Verdict;
+use super::retry_policy::RetryPolicy;
 use super::{Client, Workers};
 use crate::metrics;
 use crate::proto::v1;
@@ -170,12 +170,12 @@ impl<'a> Asking<'a> {
     /// Goes on where another worker, or this one later, may answer.
     fn judge(&mut self, picked: &Picked, status: &Status) -> Result<(), Refusal> {
         let refusal = Refusal::of(status, &picked.address.to_string());
-        let again = match Verdict::of(status) {
-            Verdict::Again(cooling) if status.code() != Code::DeadlineExceeded => Some(cooling),
+        let again = match RetryPolicy::of(status) {
+            RetryPolicy::Again(cooling) if status.code() != Code::DeadlineExceeded => Some(cooling),
             _ => None,
         };
         let Some(cooling) = again else {
-            if matches!(Verdict::of(status), Verdict::AgainAFewTimes(_)) {
+            if matches!(RetryPolicy::of(status), RetryPolicy::AgainAFewTimes(_)) {
                 picked.failed(Cooling::Growing, &refusal);
             }
             return Err(refusal);

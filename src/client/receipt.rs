@@ -5,7 +5,7 @@ use std::fmt::Display;
 use serde::{Deserialize, Serialize};
 
 use super::error::Mismatch;
-use super::reading::Read;
+use super::source_reader::Read;
 use super::{Request, saved};
 use crate::ids::{LogId, OffsetRange, TopicPartition};
 use crate::proto::v1;

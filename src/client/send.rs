@@ -12,9 +12,9 @@ use tracing::{Instrument, debug, warn};
 use super::attempt::{Attempt, Failure};
 use super::error::{IndexError, Mismatch, Refusal};
 use super::pool::{Cooling, Picked};
-use super::reading::{Read, read_all};
 use super::receipt::Receipt;
-use super::verdict::Verdict;
+use super::retry_policy::RetryPolicy;
+use super::source_reader::{Read, read_all};
 use super::{Payload, Request, Timeouts, Workers};
 use crate::metrics;
 use crate::spans;
@@ -114,8 +114,8 @@ impl<'a, P: Payload> Sending<'a, P> {
     /// Goes on after a worker's no, or ends with it.
     async fn judge(&mut self, picked: &Picked, status: &Status, was_read: bool) -> Result<(), IndexError> {
         let refusal = Refusal::of(status, &picked.address.to_string());
-        match Verdict::of(status) {
-            Verdict::Reject => {
+        match RetryPolicy::of(status) {
+            RetryPolicy::Reject => {
                 picked.succeeded();
                 if !was_read {
                     // A worker may see a fault before this side sees that the bytes are no longer what they were.
@@ -123,20 +123,20 @@ impl<'a, P: Payload> Sending<'a, P> {
                 }
                 Err(IndexError::Rejected(refusal))
             }
-            Verdict::Refuse(cooling) => {
+            RetryPolicy::Refuse(cooling) => {
                 cooling.into_iter().for_each(|cooling| picked.failed(cooling, &refusal));
                 Err(IndexError::Refused(refusal))
             }
-            Verdict::AgainAFewTimes(cooling) if self.internal + 1 == INTERNAL_MAX => {
+            RetryPolicy::AgainAFewTimes(cooling) if self.internal + 1 == INTERNAL_MAX => {
                 picked.failed(cooling, &refusal);
                 Err(IndexError::Refused(refusal))
             }
-            Verdict::AgainAFewTimes(cooling) => {
+            RetryPolicy::AgainAFewTimes(cooling) => {
                 self.internal += 1;
                 self.again(picked, refusal, cooling);
                 Ok(())
             }
-            Verdict::Again(cooling) => {
+            RetryPolicy::Again(cooling) => {
                 self.again(picked, refusal, cooling);
                 Ok(())
             }

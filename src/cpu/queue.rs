@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::ids::Claimant;
+use crate::ids::CallerId;
 
 /// Work by claimant.
 #[derive(Debug)]
 pub(super) struct Queues<W> {
-    by_claimant: BTreeMap<Claimant, Queue<W>>,
+    by_claimant: BTreeMap<CallerId, Queue<W>>,
     /// Where a claimant begins that has nothing here, so that it has neither a debt nor savings: what the last one had that was next.
     floor: Duration,
 }
@@ -27,28 +27,28 @@ impl<W> Default for Queues<W> {
 }
 
 impl<W> Queues<W> {
-    pub(super) fn push(&mut self, claimant: &Claimant, work: W) {
-        if let Some(queue) = self.by_claimant.get_mut(claimant) {
+    pub(super) fn push(&mut self, caller_id: &CallerId, work: W) {
+        if let Some(queue) = self.by_claimant.get_mut(caller_id) {
             queue.waiting.push_back(work);
             return;
         }
         let queue = Queue { waiting: VecDeque::from([work]), running: 0, took: self.floor };
-        self.by_claimant.insert(claimant.clone(), queue);
+        self.by_claimant.insert(caller_id.clone(), queue);
     }
 
     /// The next piece, and whose it is: to be told when it is done.
-    pub(super) fn pop(&mut self) -> Option<(Claimant, W)> {
+    pub(super) fn pop(&mut self) -> Option<(CallerId, W)> {
         let waiting = self.by_claimant.iter_mut().filter(|(_, queue)| !queue.waiting.is_empty());
-        let (claimant, queue) = waiting.min_by_key(|(_, queue)| (queue.took, queue.running))?;
+        let (caller_id, queue) = waiting.min_by_key(|(_, queue)| (queue.took, queue.running))?;
         let work = queue.waiting.pop_front()?;
         queue.running += 1;
         self.floor = self.floor.max(queue.took);
-        Some((claimant.clone(), work))
+        Some((caller_id.clone(), work))
     }
 
-    /// A piece of `claimant`'s took so long.
-    pub(super) fn done(&mut self, claimant: &Claimant, took: Duration) {
-        let Some(queue) = self.by_claimant.get_mut(claimant) else { return };
+    /// A piece of `caller_id`'s took so long.
+    pub(super) fn done(&mut self, caller_id: &CallerId, took: Duration) {
+        let Some(queue) = self.by_claimant.get_mut(caller_id) else { return };
         queue.running -= 1;
         queue.took += took;
         // Whoever comes and goes is remembered until the others have had as much.
@@ -75,14 +75,14 @@ mod tests {
     use super::*;
 
     fn take(queues: &mut Queues<u32>, millis: u64) -> u32 {
-        let (claimant, work) = queues.pop().expect("something waits");
-        queues.done(&claimant, Duration::from_millis(millis));
+        let (caller_id, work) = queues.pop().expect("something waits");
+        queues.done(&caller_id, Duration::from_millis(millis));
         work
     }
 
     #[test]
     fn whoever_has_much_to_do_does_not_keep_others_waiting() {
-        let (mut queues, [greedy, other]) = (Queues::default(), ["a", "b"].map(Claimant::new));
+        let (mut queues, [greedy, other]) = (Queues::default(), ["a", "b"].map(CallerId::new));
         (0..100).for_each(|n| queues.push(&greedy, n));
         assert_eq!([0; 3].map(|_| take(&mut queues, 10)), [0, 1, 2]);
         queues.push(&other, 1_000);
@@ -97,17 +97,17 @@ mod tests {
 
     #[test]
     fn long_work_is_paid_for_with_turns() {
-        let (mut queues, [long, short]) = (Queues::default(), ["a", "b"].map(Claimant::new));
+        let (mut queues, [long, short]) = (Queues::default(), ["a", "b"].map(CallerId::new));
         for n in 0..100 {
             queues.push(&long, n);
             queues.push(&short, 1_000 + n);
         }
         let mut longs = 0;
         for _ in 0..66 {
-            let (claimant, _) = queues.pop().expect("something waits");
-            let is_long = claimant == long;
+            let (caller_id, _) = queues.pop().expect("something waits");
+            let is_long = caller_id == long;
             longs += u32::from(is_long);
-            queues.done(&claimant, Duration::from_millis(if is_long { 10 } else { 1 }));
+            queues.done(&caller_id, Duration::from_millis(if is_long { 10 } else { 1 }));
         }
         assert_eq!(longs, 6, "of 66, where one takes as long as ten");
     }

@@ -57,7 +57,7 @@ impl MemoryAccount {
 
     /// Whether other callers wait for what is reserved here.
     pub(super) fn is_waited_for(&self) -> bool {
-        self.with(|held| held.reservation.budget().others_wait(held.reservation.claimant()))
+        self.with(|held| held.reservation.budget().others_wait(held.reservation.caller_id()))
     }
 
     /// Gives back what was reserved beyond what is held, but for `keep` bytes in all.
@@ -73,10 +73,10 @@ impl MemoryAccount {
             if lacking == 0 || held.reservation.grow(lacking).is_ok() {
                 return None;
             }
-            Some((held.reservation.claimant().clone(), lacking))
+            Some((held.reservation.caller_id().clone(), lacking))
         });
-        let Some((claimant, lacking)) = lacking else { return Ok(()) };
-        let more = self.budget().reserve(&claimant, lacking, wait_max).await?;
+        let Some((caller_id, lacking)) = lacking else { return Ok(()) };
+        let more = self.budget().reserve(&caller_id, lacking, wait_max).await?;
         self.with(|held| held.reservation.absorb(more));
         Ok(())
     }
@@ -164,13 +164,13 @@ impl Drop for Share {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Claimant;
+    use crate::ids::CallerId;
 
     const MIB: u64 = 1 << 20;
 
     async fn meter_of(budget: &Budget, bytes: u64) -> MemoryAccount {
         MemoryAccount::new(
-            budget.reserve(&Claimant::default(), bytes, Duration::ZERO).await.expect("there is room"),
+            budget.reserve(&CallerId::default(), bytes, Duration::ZERO).await.expect("there is room"),
         )
     }
 

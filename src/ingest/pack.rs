@@ -106,7 +106,7 @@ impl Packing {
             origin,
             request: request.clone(),
             settings: Arc::clone(&ingest.settings),
-            cpu: ingest.cpu.for_claimant(&request.claimant),
+            cpu: ingest.cpu.for_caller(&request.caller_id),
             left: partitions.into_iter(),
         })
     }

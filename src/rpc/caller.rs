@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tonic::Request;
 
-use crate::ids::Claimant;
+use crate::ids::CallerId;
 
 /// Whoever shares with nobody else what is shared out by caller: whoever shows one token, or one host where no token is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,11 +28,11 @@ impl Caller {
     }
 
     /// Whose share its calls take. A token may be called like a host.
-    pub fn claimant(&self) -> Claimant {
+    pub fn caller_id(&self) -> CallerId {
         match self {
-            Self::Named(name) => Claimant::new(format!("token {name}")),
-            Self::Host(address) => Claimant::new(format!("host {address}")),
-            Self::Unknown => Claimant::default(),
+            Self::Named(name) => CallerId::new(format!("token {name}")),
+            Self::Host(address) => CallerId::new(format!("host {address}")),
+            Self::Unknown => CallerId::default(),
         }
     }
 }

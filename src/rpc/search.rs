@@ -61,14 +61,14 @@ impl SearchService for Reader {
         request: Request<v1::SearchRequest>,
     ) -> Result<Response<Self::SearchStream>, Status> {
         let time_max = find::time_max(request.metadata());
-        let searcher = self.searcher.for_claimant(Caller::of(&request).claimant());
+        let searcher = self.searcher.for_caller(Caller::of(&request).caller_id());
         let request = search_request(request.into_inner())?;
         let messages = find::messages(&searcher, request, time_max).await?;
         Ok(body::answer(taken::in_time(messages, None, taken::SILENCE_MAX)))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
-        let searcher = self.searcher.for_claimant(Caller::of(&request).claimant());
+        let searcher = self.searcher.for_caller(Caller::of(&request).caller_id());
         let request = fetch::request(request.into_inner())?;
         let room = searcher.reserve(request.memory_estimate()).await;
         let held = room.map_err(|error| status::of_search(&error)).inspect_err(fetch::log_refusal)?;

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::SearchError;
 use crate::archive::Fault;
 use crate::budget::{Budget, BudgetError, Reservation, Turn};
-use crate::ids::Claimant;
+use crate::ids::CallerId;
 use crate::spans;
 
 /// How much of the memory is for what lasts: the rest is for turns.
@@ -28,7 +28,7 @@ pub(super) struct SearchMemory {
     budget: Budget,
     threads: Arc<Semaphore>,
     alone: Arc<Semaphore>,
-    claimant: Claimant,
+    caller_id: CallerId,
 }
 
 impl SearchMemory {
@@ -40,13 +40,13 @@ impl SearchMemory {
             budget: Budget::with_turns(reservable_bytes, turns_bytes),
             threads: Arc::new(Semaphore::new(threads)),
             alone: Arc::new(Semaphore::new(1)),
-            claimant: Claimant::default(),
+            caller_id: CallerId::default(),
         }
     }
 
-    /// The same room; what is reserved there is `claimant`'s.
-    pub fn for_claimant(self, claimant: Claimant) -> Self {
-        Self { claimant, ..self }
+    /// The same room; what is reserved there is `caller_id`'s.
+    pub fn for_caller(self, caller_id: CallerId) -> Self {
+        Self { caller_id, ..self }
     }
 
     /// The memory, for another way to read.
@@ -76,7 +76,7 @@ impl SearchMemory {
 
     /// The same for what has none.
     pub async fn reserve_within(&self, bytes: u64, wait_max: Duration) -> Result<Reservation, SearchError> {
-        Ok(self.budget.reserve(&self.claimant, bytes, wait_max).await?)
+        Ok(self.budget.reserve(&self.caller_id, bytes, wait_max).await?)
     }
 
     /// For what cannot be bounded: one at a time.

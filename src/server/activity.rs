@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use tonic::codegen::http::{Request, Response};
 use tower::{Layer, Service};
 
-use super::calls::is_ours;
+use super::call_metrics::is_ours;
 
 /// One connection's. Times are in milliseconds since it was opened.
 #[derive(Debug)]

@@ -21,9 +21,9 @@ use tracing::{debug, warn};
 
 use super::activity::Activity;
 use super::frames::FrameCount;
-use super::limit::{ConnectionLimit, Place};
+use super::hot_reload::HotReloaded;
+use super::limit::{ConnectionLimit, ConnectionPermit};
 use super::preface;
-use super::reload::Followed;
 use super::tls::Tls;
 use crate::metrics;
 use crate::metrics::listener::{Ended, NotOpened};
@@ -50,7 +50,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub(super) struct Opening {
     /// How it is made safe.
-    pub tls: Option<Followed<Tls>>,
+    pub tls: Option<HotReloaded<Tls>>,
     /// Some more or less, by chance: agents that connected together should not come back together.
     pub age_max: Duration,
     /// How many there may be.
@@ -120,7 +120,7 @@ async fn until(mut stopping: watch::Receiver<bool>) {
 /// inside a handshake) cannot be told to go away, and would hold up the end of the process for as long as a drain may take: it just ends.
 async fn one<S, F>(
     stream: TcpStream,
-    (opening_place, mut place): (OwnedSemaphorePermit, Place),
+    (opening_place, mut place): (OwnedSemaphorePermit, ConnectionPermit),
     activity: Arc<Activity>,
     opening: Opening,
     stopping: watch::Receiver<bool>,
@@ -198,7 +198,7 @@ async fn overdue(retire: impl Future<Output = ()>, leave: &watch::Sender<bool>, 
 type Opened = (Line, TcpConnectInfo, Vec<u8>);
 
 /// `None`: its caller has gone without a word.
-async fn open(stream: TcpStream, tls: Option<Followed<Tls>>) -> io::Result<Option<Opened>> {
+async fn open(stream: TcpStream, tls: Option<HotReloaded<Tls>>) -> io::Result<Option<Opened>> {
     stream.set_nodelay(true)?;
     if stream.peek(&mut [0]).await? == 0 {
         return Ok(None);

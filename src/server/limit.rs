@@ -49,7 +49,7 @@ struct Entry {
 
 /// A connection's place, given back with the value.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ConnectionPermit {
     limit: ConnectionLimit,
     id: u64,
     /// Ends when another connection has taken the place.
@@ -69,7 +69,7 @@ impl ConnectionLimit {
     }
 
     /// A place for one more connection of a host, if need be that of one without a call. `None` where all have calls.
-    pub(super) fn enter(&self, host: IpAddr, activity: Arc<Activity>) -> Option<Place> {
+    pub(super) fn enter(&self, host: IpAddr, activity: Arc<Activity>) -> Option<ConnectionPermit> {
         let host = host.to_canonical();
         let mut open = self.lock();
         if open.hosts.get(&host).is_some_and(|count| *count >= self.of_host_max) {
@@ -82,7 +82,7 @@ impl ConnectionLimit {
         *open.hosts.entry(host).or_default() += 1;
         let (keep, evicted) = oneshot::channel();
         open.connections.insert(id, Entry { host, activity, _keep: keep });
-        Some(Place { limit: self.clone(), id, evicted })
+        Some(ConnectionPermit { limit: self.clone(), id, evicted })
     }
 
     /// Makes room where the system has no file left: whether there was one to close.
@@ -126,7 +126,7 @@ impl Open {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         // One whose place was taken is no longer there.
         self.limit.lock().remove(self.id);
@@ -158,7 +158,7 @@ mod tests {
         limit: &ConnectionLimit,
         host: IpAddr,
         count: usize,
-    ) -> Vec<(Place, super::super::activity::Call)> {
+    ) -> Vec<(ConnectionPermit, super::super::activity::Call)> {
         let one = |_| {
             let activity = Activity::new();
             (limit.enter(host, Arc::clone(&activity)).expect("a place"), activity.begin())
@@ -166,7 +166,7 @@ mod tests {
         (0..count).map(one).collect()
     }
 
-    fn is_evicted(place: &mut Place) -> bool {
+    fn is_evicted(place: &mut ConnectionPermit) -> bool {
         matches!(place.evicted.try_recv(), Err(oneshot::error::TryRecvError::Closed))
     }
 

@@ -14,8 +14,8 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tracing::warn;
 
+use super::hot_reload::{HotReloaded, Reloadable};
 use super::not_after::not_after;
-use super::reload::{Followed, Held};
 use crate::metrics;
 
 /// All that is spoken behind TLS.
@@ -90,14 +90,14 @@ impl TlsFiles {
 /// How connections are made safe at the moment.
 pub(super) struct Tls(Arc<ServerConfig>);
 
-impl Followed<Tls> {
+impl HotReloaded<Tls> {
     /// For one connection: those that are open keep what they began with.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.now().0))
     }
 }
 
-impl Held for Tls {
+impl Reloadable for Tls {
     const WHAT: &'static str = "certificate";
     type Files = TlsFiles;
     type Error = TlsError;

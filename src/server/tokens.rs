@@ -9,7 +9,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use super::reload::Held;
+use super::hot_reload::Reloadable;
 
 /// A token is drawn, not thought up: what is shorter can be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
@@ -157,7 +157,7 @@ pub enum LineError {
     },
 }
 
-impl Held for Tokens {
+impl Reloadable for Tokens {
     const WHAT: &'static str = "tokens";
     type Files = PathBuf;
     type Error = TokensError;

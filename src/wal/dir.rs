@@ -15,12 +15,12 @@ use super::hold::{Watches, is_log_longer};
 use super::layout::{self, Folder, Layout};
 use super::lease::Writers;
 use super::listing::Lister;
-use super::note::Notes;
 use super::reader::{Opened, VersionReader};
+use super::rejection_note::RejectionNotes;
 use super::scan::{self, Halts, Oddities, failed, unless_gone};
 use super::{
     ChangeTime, Hold, Listing, Reading, Rejection, SealedSegments, Segment, Verdict, Version, WalError,
-    frames, note, survey,
+    frames, rejection_note, survey,
 };
 use crate::client::Receipt;
 use crate::ids::{LogIds, TopicPartition};
@@ -48,7 +48,7 @@ pub struct WalDir {
     min_segment_age: Duration,
     writer_check: WriterCheck,
     seen_at: Option<Url>,
-    notes: Notes,
+    notes: RejectionNotes,
     watches: Watches,
     /// What was warned of before.
     known_oddities: Arc<Mutex<Oddities>>,
@@ -76,7 +76,7 @@ impl WalDir {
             min_segment_age: Duration::ZERO,
             writer_check: WriterCheck::default(),
             seen_at: None,
-            notes: Notes::default(),
+            notes: RejectionNotes::default(),
             watches: Watches::default(),
             known_oddities: Arc::default(),
         }
@@ -108,7 +108,7 @@ impl WalDir {
     }
 
     /// Where notes about rejected segments are kept.
-    pub fn notes(mut self, notes: Notes) -> Self {
+    pub fn notes(mut self, notes: RejectionNotes) -> Self {
         self.notes = notes;
         self
     }
@@ -315,7 +315,7 @@ impl WalDir {
         // One that stays goes with the next listing.
         self.notes.drop(&self.root, &segment.name);
         // Also where it had gone already: perhaps a moment ago, and not for good.
-        note::sync_directory_of(&path)
+        rejection_note::sync_directory_of(&path)
     }
 
     /// The file, if it is there and what it was when it was listed. Another one is an error.
@@ -361,7 +361,9 @@ impl WalDir {
             }
         }
         // Decided by an operator while a worker still had it.
-        let skipped = |note: note::Note| note.verdict == Verdict::Skipped && note.version == segment.version;
+        let skipped = |note: rejection_note::RejectionNote| {
+            note.verdict == Verdict::Skipped && note.version == segment.version
+        };
         if self.notes.read(&self.root, &segment.name).is_ok_and(|note| note.is_some_and(skipped)) {
             return Ok(());
         }

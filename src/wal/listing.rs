@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::hold::{Watches, last_written};
 use super::layout::{Folder, Layout};
-use super::note::Notes;
+use super::rejection_note::RejectionNotes;
 use super::scan::{self, Contents, Halts, Oddities, SegmentFile, failed};
 use super::{Birth, Halt, Halted, Hold, Listing, LogSigns, Segment, Verdict, WalError, level};
 use crate::ids::{LogId, LogIds, TopicPartition};
@@ -33,7 +33,7 @@ pub(super) struct Lister<'a> {
     pub(super) log_ids: &'a LogIds,
     pub(super) seal_idle_after: Option<Duration>,
     pub(super) watches: &'a Watches,
-    pub(super) notes: &'a Notes,
+    pub(super) notes: &'a RejectionNotes,
     /// The segments with a note that is not beside them.
     pub(super) noted_elsewhere: BTreeSet<String>,
     /// Fills while it looks.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::layout::{self, Folder, Name};
-use super::note::NoteFile;
+use super::rejection_note::RejectionNoteFile;
 use super::{Birth, ChangeTime, Halt, Halted, Version, WalError};
 use crate::ids::TopicPartition;
 use crate::wording::chain;
@@ -35,7 +35,7 @@ pub(super) struct SegmentFile {
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) segments: Vec<SegmentFile>,
-    pub(super) notes: Vec<NoteFile>,
+    pub(super) notes: Vec<RejectionNoteFile>,
 }
 
 impl Contents {
@@ -165,9 +165,10 @@ pub(super) fn contents(root: &Path, folder: &Folder, oddities: &mut Oddities) ->
                 oddities.insert(entry.path(), why.to_owned());
             }
             Name::Other => {
-                let note = NoteFile::named(file);
+                let note = RejectionNoteFile::named(file);
                 // Somebody else may call his files so too.
-                let is_ours = |note: &NoteFile| matches!(folder.position(&note.segment), Name::Is(_));
+                let is_ours =
+                    |note: &RejectionNoteFile| matches!(folder.position(&note.segment), Name::Is(_));
                 contents.notes.extend(note.filter(is_ours));
             }
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 use tonic::Code;
-use wal_indexer::agent::{Agent, Checkpoint, Settings, Slots};
+use wal_indexer::agent::{Agent, Checkpoint, InFlightLimit, Settings};
 use wal_indexer::client::{Client, Receipt, Security, Timeouts};
 use wal_indexer::ids::LogId;
 use wal_indexer::proto::v1::IndexSegmentResponse;
@@ -519,7 +519,7 @@ async fn agent_on<W: SealedSegments>(scene: &Scene, wal: W, interval: Duration) 
     let checkpoint = Checkpoint::open(scene.wal.path(), ".wal-indexer").await.expect("it is free");
     let (min_segment_age, drain_max) = (Duration::ZERO, Duration::ZERO);
     let settings = Settings { interval, min_segment_age, drain_max, ..Settings::default() };
-    let slots = Slots::new(NonZeroUsize::MIN);
+    let slots = InFlightLimit::new(NonZeroUsize::MIN);
     Agent::new("here", wal, client.expect("a client"), checkpoint, slots, settings)
 }
 

@@ -17,7 +17,7 @@ use url::Url;
 use wal_indexer::ingest::{Ingest, IngestError, Request, Timeouts};
 use wal_indexer::proto::v1::{self, IndexSegmentRequest, IndexSegmentResponse};
 use wal_indexer::rpc::status::of_ingest;
-use wal_indexer::server::{self, Config, Entrance, IndexRole};
+use wal_indexer::server::{self, Config, ConnectionPolicy, IndexRole};
 use wal_indexer::store::{SourceRoots, Store};
 
 use crate::receipts::{Segment, already_existed, check, ingest, ingest_with, keys, keys_of, memory};
@@ -364,8 +364,12 @@ async fn a_caller_that_never_sends_its_header_is_told_in_time() {
         sources: SourceRoots::new(&[]).expect("none"),
         worker_id: "here".to_owned(),
     };
-    let config =
-        Config { index: Some(role), search: None, entrance: Entrance::default(), drain_max: Duration::ZERO };
+    let config = Config {
+        index: Some(role),
+        search: None,
+        policy: ConnectionPolicy::default(),
+        drain_max: Duration::ZERO,
+    };
     let serving = tokio::spawn(server::run(listener, config, std::future::pending()));
     let mut client = Client::connect(endpoint).await.expect("it listens");
     let (_messages, never) = mpsc::channel::<IndexSegmentRequest>(0);

@@ -11,7 +11,7 @@ use wal_indexer::client::Connection;
 use wal_indexer::proto::v1;
 use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
 use wal_indexer::restore::restore;
-use wal_indexer::server::{self, Config, Entrance};
+use wal_indexer::server::{self, Config, ConnectionPolicy};
 use wal_indexer::store::{BundleKey, KeyPrefix};
 use wal_indexer::verify::{Scrub, verify};
 
@@ -63,7 +63,7 @@ pub async fn serve<T>(written: &Written, asks: impl AsyncFnOnce(String) -> T) ->
     let config = Config {
         index: None,
         search: Some(written.searcher()),
-        entrance: Entrance::default(),
+        policy: ConnectionPolicy::default(),
         drain_max: Duration::from_secs(5),
     };
     let (stop, stopped) = oneshot::channel::<()>();

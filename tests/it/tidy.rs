@@ -138,7 +138,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["src/server/", "src/client/"]),
     ("rustls_native_certs", &["src/client/tls.rs"]),
     ("hyper", &["src/telemetry.rs"]),
-    ("hyper_util", &["src/client/dial.rs", "src/telemetry.rs"]),
+    ("hyper_util", &["src/client/connect.rs", "src/telemetry.rs"]),
     ("libc", &["src/wal/lease.rs"]),
     ("rskafka", &["src/log_start.rs"]),
     ("subtle", &["src/server/tokens.rs"]),

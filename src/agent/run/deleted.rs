@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tracing::{error, info, warn};
 
 use super::{Done, Run, Work};
+use crate::agent::deletable_prefix::{Deletion, Stop, delete};
 use crate::agent::event::Fate;
-use crate::agent::ledger::Standing;
-use crate::agent::settle::{Deletion, Stop, delete};
+use crate::agent::segment_states::SegmentState;
 use crate::ids::TopicPartition;
 use crate::metrics;
 use crate::spans::Origin;
@@ -23,7 +23,7 @@ const DELETIONS_MAX: usize = 16;
 
 impl<W: SealedSegments> Run<W> {
     /// Begins to delete what may go, in as many partitions at a time as there should be.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn deletable_prefix(&mut self) {
         let settling = self.works.values().filter_map(|work| match work {
             Work::Settle(partition) => Some(partition.clone()),
             Work::List | Work::Send(_) => None,
@@ -35,7 +35,7 @@ impl<W: SealedSegments> Run<W> {
             && let Some(partition) = free.pop_front()
         {
             self.unsettled.remove(&partition);
-            let may_go = self.settlement(&partition).may_go;
+            let may_go = self.prefix(&partition).may_go;
             let deletions: Vec<_> = may_go
                 .iter()
                 .take(DELETIONS_MAX)
@@ -49,14 +49,14 @@ impl<W: SealedSegments> Run<W> {
     }
 
     fn origin(&self, segment: &Segment) -> Option<Origin> {
-        self.ways.get(&segment.name)?.origin.clone()
+        self.traces.get(&segment.name)?.origin.clone()
     }
 
     fn delete(&mut self, partition: TopicPartition, deletions: Vec<Deletion>) {
         let (wal, work) = (Arc::clone(&self.agent.wal), Work::Settle(partition.clone()));
         let is_stored =
-            |segment: &&Segment| self.ledger.standing(segment, &self.agent.checkpoint) == Standing::Stored;
-        let stored: Vec<_> = self.ledger.partition(&partition).iter().filter(is_stored).cloned().collect();
+            |segment: &&Segment| self.states.state(segment, &self.agent.checkpoint) == SegmentState::Stored;
+        let stored: Vec<_> = self.states.partition(&partition).iter().filter(is_stored).cloned().collect();
         self.spawn(work, async move {
             wal.note_stored(&partition, &stored);
             let (deleted, stop) = delete(&wal, deletions).await;
@@ -73,9 +73,9 @@ impl<W: SealedSegments> Run<W> {
         for Deletion { segment, receipt, .. } in deleted {
             self.summary.deleted += 1;
             metrics::agent::deleted(&self.agent.name);
-            self.ledger.remove(segment);
+            self.states.remove(segment);
             self.agent.checkpoint.forget(&segment.name);
-            let took = self.ways.remove(&segment.name).map(|way| way.took);
+            let took = self.traces.remove(&segment.name).map(|trace| trace.took);
             self.tell(segment, Some(receipt), took, Fate::Deleted);
         }
         match stop {
@@ -125,13 +125,13 @@ impl<W: SealedSegments> Run<W> {
     fn take_hold(&mut self, deletion: &Deletion, hold: Hold) {
         let Deletion { segment, receipt, .. } = deletion;
         let (wal_dir, name) = (Arc::clone(&self.agent.name), &segment.name);
-        if !self.ledger.hold(segment, hold.clone()) {
+        if !self.states.hold(segment, hold.clone()) {
             return;
         }
         if matches!(hold, Hold::WritersUnknown(_)) {
             warn!(%wal_dir, segment = name, %hold, "it is stored, and stays");
         }
-        let took = self.ways.get(name).map(|way| way.took);
+        let took = self.traces.get(name).map(|trace| trace.took);
         self.tell(segment, Some(receipt), took, Fate::Held(&hold));
     }
 }

@@ -6,8 +6,8 @@ use std::time::Instant;
 use tracing::{error, info, warn};
 
 use super::Run;
-use crate::agent::ledger::{Now, Standing};
 use crate::agent::logs::FirstOffsets;
+use crate::agent::segment_states::{Now, SegmentState};
 use crate::metrics;
 use crate::wal::{Listing, SealedSegments, Segment, WalError};
 use crate::wording::chain;
@@ -39,14 +39,14 @@ impl<W: SealedSegments> Run<W> {
         self.tell_held(&listing);
         self.tell_halted(&listing);
         self.tell_empty(&listing);
-        self.ledger.take_listing(listing, begun, Now::read());
-        let ledger = &self.ledger;
+        self.states.take_listing(listing, begun, Now::read());
+        let states = &self.states;
         self.agent
             .checkpoint
-            .retain(|name, partition| ledger.holds(name) || ledger.is_unseen(name, partition));
-        self.ways.retain(|name, _| ledger.holds(name));
-        self.stuck.retain(|name, _| ledger.holds(name));
-        self.unsettled = self.ledger.partitions().map(|(partition, _)| partition.clone()).collect();
+            .retain(|name, partition| states.holds(name) || states.is_unseen(name, partition));
+        self.traces.retain(|name, _| states.holds(name));
+        self.stuck.retain(|name, _| states.holds(name));
+        self.unsettled = self.states.partitions().map(|(partition, _)| partition.clone()).collect();
         self.plan();
         self.report_from = tokio::time::Instant::now();
     }
@@ -54,7 +54,7 @@ impl<W: SealedSegments> Run<W> {
     /// Warns of partitions in which nothing may be deleted, each once as long as that lasts.
     fn tell_held(&self, listing: &Listing) {
         for (partition, hold) in &listing.held {
-            if self.ledger.held_partitions().get(partition) != Some(hold) {
+            if self.states.held_partitions().get(partition) != Some(hold) {
                 warn!(wal_dir = &*self.agent.name, %partition, %hold, "nothing is deleted in this partition");
             }
         }
@@ -62,7 +62,7 @@ impl<W: SealedSegments> Run<W> {
 
     /// Tells with which partitions nothing is done, each once as long as that lasts, and which go on.
     fn tell_halted(&self, listing: &Listing) {
-        let (wal_dir, before) = (&*self.agent.name, self.ledger.halted());
+        let (wal_dir, before) = (&*self.agent.name, self.states.halted());
         for halted in listing.halted.iter().filter(|halted| !before.contains(halted)) {
             let (partition, halt) = (&halted.name, &halted.halt);
             error!(wal_dir, partition, reason = halt.name(), %halt, "nothing is done with this partition");
@@ -76,10 +76,10 @@ impl<W: SealedSegments> Run<W> {
     /// Tells what a run leaves because it is too young.
     pub(super) fn tell_young(&self) {
         let (now, age_min) = (Now::read(), self.agent.settings.min_segment_age);
-        let segments = self.ledger.partitions().flat_map(|(_, segments)| segments);
+        let segments = self.states.partitions().flat_map(|(_, segments)| segments);
         let is_left = |segment: &&Segment| {
-            let standing = self.ledger.standing(segment, &self.agent.checkpoint);
-            standing == Standing::Unsent && !self.ledger.is_old(segment, age_min, now)
+            let state = self.states.state(segment, &self.agent.checkpoint);
+            state == SegmentState::Unsent && !self.states.is_old(segment, age_min, now)
         };
         let young: Vec<_> = segments.filter(is_left).collect();
         let Some(first) = young.first() else { return };
@@ -101,7 +101,7 @@ impl<W: SealedSegments> Run<W> {
 
     /// Tells of a directory without any partition, once as long as that lasts: it may be the wrong one.
     fn tell_empty(&self, listing: &Listing) {
-        let was_empty = self.ledger.partition_count() == Some(0);
+        let was_empty = self.states.partition_count() == Some(0);
         if listing.partitions == Some(0) && listing.halted.is_empty() && !was_empty {
             let (wal_dir, hint) = (&*self.agent.name, listing.hint.as_deref());
             error!(wal_dir, hint, "there is no partition here: is it the right directory?");
@@ -112,7 +112,7 @@ impl<W: SealedSegments> Run<W> {
     /// read to its end when its name is gone.
     fn miss(&self, listing: &Listing) {
         let on_their_way: HashSet<_> = self.sending().map(|segment| &*segment.name).collect();
-        for mut lost in self.ledger.vanished(listing, &self.agent.checkpoint) {
+        for mut lost in self.states.vanished(listing, &self.agent.checkpoint) {
             lost.retain(|segment| !on_their_way.contains(&*segment.name));
             self.tell_vanished(&lost);
         }

@@ -10,7 +10,7 @@ const WAITING_MAX: usize = 40;
 struct Model {
     queue: Queue<u64>,
     now: Instant,
-    claimants: Vec<Claimant>,
+    caller_ids: Vec<CallerId>,
     /// What each request that is held takes.
     held: BTreeMap<u64, (usize, u64)>,
     waiting: BTreeMap<u64, (usize, u64)>,
@@ -20,21 +20,21 @@ struct Model {
 }
 
 impl Model {
-    fn new(claimants: usize) -> Self {
+    fn new(caller_ids: usize) -> Self {
         Self {
             queue: Queue::new(TOTAL, WAITING_MAX),
             now: Instant::now(),
-            claimants: (0..claimants).map(|n| Claimant::new(n.to_string())).collect(),
+            caller_ids: (0..caller_ids).map(|n| CallerId::new(n.to_string())).collect(),
             held: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            last_seen: vec![None; claimants],
+            last_seen: vec![None; caller_ids],
             next: 0,
             order: Vec::new(),
         }
     }
 
     fn ask(&mut self, who: usize, bytes: u64) -> u64 {
-        let id = self.queue.ask(&self.claimants[who], bytes, self.next, self.now);
+        let id = self.queue.ask(&self.caller_ids[who], bytes, self.next, self.now);
         assert_eq!(id, self.next, "requests are counted");
         self.next += 1;
         self.waiting.insert(id, (who, bytes));
@@ -45,14 +45,14 @@ impl Model {
 
     fn leave(&mut self, id: u64) {
         let (who, _) = self.waiting.remove(&id).expect("it waits");
-        self.queue.leave(&self.claimants[who], id, self.now);
+        self.queue.leave(&self.caller_ids[who], id, self.now);
         self.last_seen[who] = Some(self.now);
         self.serve();
     }
 
     fn give_back(&mut self, id: u64) {
         let (who, bytes) = self.held.remove(&id).expect("it holds something");
-        self.queue.give_back(&self.claimants[who], bytes, self.now);
+        self.queue.give_back(&self.caller_ids[who], bytes, self.now);
         self.last_seen[who] = Some(self.now);
         self.serve();
     }
@@ -62,7 +62,7 @@ impl Model {
         let (held, in_all) = (self.held_by(who), self.held_by(who) + more);
         let others_wait = self.waiting.values().any(|(other, _)| *other != who);
         let may = in_all <= TOTAL / 2 || held == bytes || !others_wait;
-        let grown = self.queue.grow(&self.claimants[who], bytes, more, self.now);
+        let grown = self.queue.grow(&self.caller_ids[who], bytes, more, self.now);
         assert_eq!(grown, may && self.held_in_all() + more <= TOTAL);
         if grown {
             self.held.insert(id, (who, bytes + more));
@@ -73,7 +73,7 @@ impl Model {
         let served = self.queue.serve(self.now);
         for one in served.granted {
             let (who, bytes) = self.waiting.remove(&one.waiter).expect("it waits");
-            assert_eq!((&self.claimants[who], bytes), (&one.claimant, one.bytes));
+            assert_eq!((&self.caller_ids[who], bytes), (&one.caller_id, one.bytes));
             let held = self.held_by(who);
             let others_wait = self.waiting.values().any(|(other, _)| *other != who);
             assert!(held == 0 || held + bytes <= TOTAL / 2 || !others_wait, "more than half");
@@ -85,7 +85,7 @@ impl Model {
         for waiter in served.turned_away {
             let (who, _) = self.waiting.remove(&waiter).expect("it waits");
             let places = |who: usize| self.waiting.values().filter(|(other, _)| *other == who).count();
-            let most = (0..self.claimants.len()).map(places).max();
+            let most = (0..self.caller_ids.len()).map(places).max();
             assert!(Some(places(who) + 1) >= most, "others have more places");
         }
         self.check();
@@ -101,7 +101,7 @@ impl Model {
             assert!(self.waiting.is_empty(), "nobody holds anything, and somebody waits");
         }
         // Whoever is next by the rules has no room.
-        let firsts = (0..self.claimants.len()).filter_map(|who| {
+        let firsts = (0..self.caller_ids.len()).filter_map(|who| {
             let first = self.waiting.values().find(|(other, _)| *other == who);
             first.map(|(_, bytes)| (who, *bytes))
         });
@@ -115,7 +115,7 @@ impl Model {
     }
 
     fn is_alone(&self, who: usize) -> bool {
-        let others = (0..self.claimants.len()).filter(|other| *other != who);
+        let others = (0..self.caller_ids.len()).filter(|other| *other != who);
         let mut others = others.map(|other| {
             let is_here = self.held.values().chain(self.waiting.values()).any(|(one, _)| *one == other);
             is_here || self.last_seen[other].is_some_and(|seen| self.now - seen < EXPECTED_BACK)
@@ -144,7 +144,7 @@ fn whatever_comes_nobody_gets_too_much_or_waits_for_nothing() {
         let mut model = Model::new(random.random_range(1..5));
         let largest = [5, 40, TOTAL + 1][random.random_range(0..3)];
         for _ in 0..400 {
-            let who = random.random_range(0..model.claimants.len());
+            let who = random.random_range(0..model.caller_ids.len());
             match random.random_range(0..10) {
                 0..4 => _ = model.ask(who, random.random_range(0..largest)),
                 4 => any_of(&mut random, &model.waiting).into_iter().for_each(|id| model.leave(id)),

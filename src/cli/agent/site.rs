@@ -12,11 +12,11 @@ use super::super::signals::Signals;
 use super::super::{CliError, Exit};
 use super::Args;
 use super::deletion::Wal;
-use crate::agent::{Agent, Checkpoint, CheckpointError, Event, Slots, Summary};
+use crate::agent::{Agent, Checkpoint, CheckpointError, Event, InFlightLimit, Summary};
 use crate::client::Client;
 use crate::metrics;
 use crate::wal::SealedSegments;
-use crate::wal::note::Notes;
+use crate::wal::rejection_note::RejectionNotes;
 use crate::wording::hex;
 
 /// What the files that an agent keeps in the WAL directory are called, up to their extension.
@@ -34,7 +34,7 @@ pub(super) struct Site {
     pub dir: PathBuf,
     pub point_to: Option<Url>,
     pub client: Client,
-    pub slots: Slots,
+    pub in_flight_limit: InFlightLimit,
     pub observer: Option<Observer>,
     pub signals: Arc<Signals>,
 }
@@ -62,8 +62,8 @@ impl StatePlace {
 
 impl StatePlace {
     /// Where notes about rejected segments are.
-    pub(super) fn notes(&self) -> Notes {
-        Notes::or_in(self.dir.join(format!("{}.rejected", self.name)))
+    pub(super) fn notes(&self) -> RejectionNotes {
+        RejectionNotes::or_in(self.dir.join(format!("{}.rejected", self.name)))
     }
 }
 
@@ -125,7 +125,8 @@ impl Site {
 
     fn running<W: SealedSegments>(&self, wal: W, checkpoint: Checkpoint) -> Running {
         let (name, client) = (self.dir.display().to_string(), self.client.clone());
-        let agent = Agent::new(&name, wal, client, checkpoint, self.slots.clone(), self.args.settings());
+        let agent =
+            Agent::new(&name, wal, client, checkpoint, self.in_flight_limit.clone(), self.args.settings());
         let agent = match self.observer.clone() {
             Some(observer) => agent.observed_by(move |event| observer(event)),
             None => agent,

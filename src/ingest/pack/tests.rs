@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use super::*;
 use crate::budget::Budget;
 use crate::generate::{Size, Spec, generate};
-use crate::ids::{Claimant, SegmentId};
+use crate::ids::{CallerId, SegmentId};
 use crate::index::TopicSettings;
 use crate::ingest::RequestParts;
 use crate::ingest::memory_account::MemoryAccount;
@@ -30,7 +30,7 @@ async fn the_gaps_of_a_compacted_log_are_counted_with_the_bundle_that_lists_them
     let mut frames = Vec::new();
     Splitter::new(source.bytes_read, None).push(bytes.into(), &mut frames).expect("frames");
     let account = MemoryAccount::new(
-        Budget::new(1 << 30).reserve(&Claimant::default(), 1, Duration::ZERO).await.expect("room"),
+        Budget::new(1 << 30).reserve(&CallerId::default(), 1, Duration::ZERO).await.expect("room"),
     );
     let job = Arc::new(Stats::default().job_started(&SegmentId::new("a").expect("short"), source.bytes_read));
     let settings = TopicSettings::default();

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::budget::{Budget, BudgetError};
 use crate::generate::{Size, Spec, generate};
-use crate::ids::{Claimant, SegmentId};
+use crate::ids::{CallerId, SegmentId};
 use crate::segment::Splitter;
 use crate::stats::Stats;
 
@@ -16,7 +16,7 @@ async fn a_slice_that_is_built_in_one_go_grows_past_its_reservation_no_further_t
     Splitter::new(size, None).push(bytes.into(), &mut frames).expect("frames");
     let budget = Budget::new(5 << 20);
     let account =
-        MemoryAccount::new(budget.reserve(&Claimant::default(), 1, Duration::ZERO).await.expect("room"));
+        MemoryAccount::new(budget.reserve(&CallerId::default(), 1, Duration::ZERO).await.expect("room"));
     let stats = Stats::default();
     let job = Arc::new(stats.job_started(&SegmentId::new("a").expect("short"), size));
     let (mut reader, _) =

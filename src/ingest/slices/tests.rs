@@ -7,7 +7,7 @@ use super::*;
 use crate::budget::{Budget, BudgetError};
 use crate::generate::kafka::{self, BatchHead};
 use crate::generate::{Codec, Size, Spec, generate};
-use crate::ids::{Claimant, SegmentId};
+use crate::ids::{CallerId, SegmentId};
 use crate::record::{RecordBatch, RecordSpans, Span};
 use crate::segment::Splitter;
 use crate::stats::Stats;
@@ -25,7 +25,7 @@ impl AsRef<[u8]> for Chunk {
 }
 
 async fn slices(budget: &Budget) -> Slices {
-    let reservation = budget.reserve(&Claimant::default(), 1, Duration::ZERO).await.expect("there is room");
+    let reservation = budget.reserve(&CallerId::default(), 1, Duration::ZERO).await.expect("there is room");
     let segment_id = SegmentId::new("a").expect("short");
     Slices::new(SliceContext {
         cpu: Cpu::start(NonZeroUsize::MIN).expect("a thread"),

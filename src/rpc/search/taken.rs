@@ -70,12 +70,12 @@ mod tests {
 
     use super::*;
     use crate::budget::Budget;
-    use crate::ids::Claimant;
+    use crate::ids::CallerId;
 
     const SHORT: Duration = Duration::from_millis(20);
 
     async fn held(budget: &Budget) -> Option<Reservation> {
-        let held = budget.reserve(&Claimant::default(), 8 << 20, Duration::ZERO).await;
+        let held = budget.reserve(&CallerId::default(), 8 << 20, Duration::ZERO).await;
         Some(held.expect("the budget is free"))
     }
 

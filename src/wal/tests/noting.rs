@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{Wal, frame, kind};
-use crate::wal::note::{self, Note, NoteError, Notes};
+use crate::wal::rejection_note::{self, RejectionNote, RejectionNoteError, RejectionNotes};
 use crate::wal::{Rejection, SealedSegments, Verdict, WalError};
 
 const NAME: &str = "orders/0/wal_0_1.log";
@@ -27,7 +27,7 @@ async fn rejected() -> Wal {
     wal
 }
 
-fn note(wal: &Wal) -> Note {
+fn note(wal: &Wal) -> RejectionNote {
     serde_json::from_slice(&fs::read(wal.path(NOTE)).expect("a note")).expect("JSON")
 }
 
@@ -94,7 +94,8 @@ async fn a_note_that_cannot_be_read_counts_as_a_rejection() {
 
     fs::remove_file(wal.path(NOTE)).expect("ours");
     wal.write(NOTE, b"{");
-    note::skip(&wal.path(NAME), &Notes::default()).expect("an operator overrules what cannot be read");
+    rejection_note::skip(&wal.path(NAME), &RejectionNotes::default())
+        .expect("an operator overrules what cannot be read");
     assert_eq!(verdict(&wal).await, Some(Verdict::Skipped));
 }
 
@@ -134,13 +135,14 @@ async fn a_note_without_a_segment_is_removed() {
 #[tokio::test]
 async fn an_operator_skips_a_segment_and_takes_it_back() {
     let wal = rejected().await;
-    note::skip(&wal.path(NAME), &Notes::default()).expect("a decision");
+    rejection_note::skip(&wal.path(NAME), &RejectionNotes::default()).expect("a decision");
     assert_eq!(verdict(&wal).await, Some(Verdict::Skipped));
     assert_eq!(note(&wal).rejection, rejection(), "why it was rejected is still said");
-    note::retry(&wal.path(NAME), &Notes::default()).expect("a decision");
+    rejection_note::retry(&wal.path(NAME), &RejectionNotes::default()).expect("a decision");
     assert_eq!(verdict(&wal).await, None);
     assert_eq!(wal.files(), [NAME, NEWEST]);
-    note::skip(&wal.path(NAME), &Notes::default()).expect("nobody needs to have rejected it");
+    rejection_note::skip(&wal.path(NAME), &RejectionNotes::default())
+        .expect("nobody needs to have rejected it");
     assert_eq!(verdict(&wal).await, Some(Verdict::Skipped));
     wal.write(NAME, b"changed");
     wal.write(NEWEST, &frame(2));
@@ -151,15 +153,15 @@ async fn an_operator_skips_a_segment_and_takes_it_back() {
 async fn a_rejection_does_not_overrule_an_operator() {
     let wal = Wal::of(&[NAME, NEWEST]);
     let in_flight = wal.segment(NAME).await;
-    note::skip(&wal.path(NAME), &Notes::default()).expect("a decision");
+    rejection_note::skip(&wal.path(NAME), &RejectionNotes::default()).expect("a decision");
     wal.dir.reject(&in_flight, &rejection()).await.expect("nothing to do");
     assert_eq!(verdict(&wal).await, Some(Verdict::Skipped));
 }
 
-fn refused(result: Result<(), NoteError>) -> &'static str {
+fn refused(result: Result<(), RejectionNoteError>) -> &'static str {
     match result.expect_err("no decision") {
-        NoteError::NoNote { .. } => "no note",
-        NoteError::Segment(error) => kind(&error),
+        RejectionNoteError::NoNote { .. } => "no note",
+        RejectionNoteError::Segment(error) => kind(&error),
     }
 }
 
@@ -177,13 +179,13 @@ fn an_operator_may_err() {
         ("orders/1/wal_0_1.log", "not a segment"),
     ] {
         let path = wal.path(name);
-        assert_eq!(refused(note::skip(&path, &Notes::default())), expected, "{name}");
+        assert_eq!(refused(rejection_note::skip(&path, &RejectionNotes::default())), expected, "{name}");
     }
-    assert_eq!(refused(note::retry(&wal.path(NAME), &Notes::default())), "no note");
-    assert_eq!(refused(note::retry(Path::new("/"), &Notes::default())), "not a segment");
+    assert_eq!(refused(rejection_note::retry(&wal.path(NAME), &RejectionNotes::default())), "no note");
+    assert_eq!(refused(rejection_note::retry(Path::new("/"), &RejectionNotes::default())), "not a segment");
     assert!(matches!(
-        note::skip(Path::new("nothing.log"), &Notes::default()),
-        Err(NoteError::Segment(WalError::NotASegment { .. }))
+        rejection_note::skip(Path::new("nothing.log"), &RejectionNotes::default()),
+        Err(RejectionNoteError::Segment(WalError::NotASegment { .. }))
     ));
     assert_eq!(wal.files().len(), 5);
 }
@@ -194,10 +196,12 @@ async fn a_path_leads_over_links_and_dots() {
         Wal::of(&[NAME, NEWEST, "orders-3/00000000000000000001.log", "orders-3/00000000000000000002.log"]);
     let elsewhere = Wal::of(&[]);
     symlink(wal.path("orders/0"), elsewhere.path("link")).expect("a link");
-    note::skip(&elsewhere.path("link/wal_0_1.log"), &Notes::default()).expect("a segment");
+    rejection_note::skip(&elsewhere.path("link/wal_0_1.log"), &RejectionNotes::default()).expect("a segment");
     assert_eq!(verdict(&wal).await, Some(Verdict::Skipped));
-    note::retry(&wal.path("orders/0/../../orders/0/wal_0_1.log"), &Notes::default()).expect("a note");
+    rejection_note::retry(&wal.path("orders/0/../../orders/0/wal_0_1.log"), &RejectionNotes::default())
+        .expect("a note");
     assert_eq!(verdict(&wal).await, None);
-    note::skip(&wal.path("orders-3/00000000000000000001.log"), &Notes::default()).expect("Kafka's too");
+    rejection_note::skip(&wal.path("orders-3/00000000000000000001.log"), &RejectionNotes::default())
+        .expect("Kafka's too");
     assert_eq!(wal.segment("orders-3/00000000000000000001.log").await.verdict, Some(Verdict::Skipped));
 }

@@ -7,14 +7,14 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 #[derive(Serialize, Deserialize)]
-struct Moment {
+struct Timestamp {
     secs: i64,
     nanos: u32,
 }
 
 const NANOS_PER_SEC: u32 = 1_000_000_000;
 
-impl Moment {
+impl Timestamp {
     fn of(time: SystemTime) -> Option<Self> {
         match time.duration_since(UNIX_EPOCH) {
             Ok(since) => {
@@ -46,11 +46,11 @@ impl Moment {
 }
 
 pub(super) fn serialize<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    let moment = Moment::of(*time).ok_or_else(|| serde::ser::Error::custom("a time out of range"))?;
+    let moment = Timestamp::of(*time).ok_or_else(|| serde::ser::Error::custom("a time out of range"))?;
     moment.serialize(serializer)
 }
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
-    let moment = Moment::deserialize(deserializer)?;
+    let moment = Timestamp::deserialize(deserializer)?;
     moment.time().ok_or_else(|| D::Error::custom("a time out of range"))
 }

@@ -13,7 +13,7 @@ use crate::wording::code_name;
 
 /// What to do about a no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum RetryPolicy {
     /// Nobody will take the segment.
     Reject,
     /// It will not be taken before something else is set right. Where that is the worker's trouble, it has no use for other
@@ -25,7 +25,7 @@ pub(super) enum Verdict {
     AgainAFewTimes(Cooling),
 }
 
-impl Verdict {
+impl RetryPolicy {
     /// By the code. What broke on the way here is nobody's verdict: then there is a cause, which none has that came by wire. A
     /// proxy's answer is one about the way: it never rejects a segment.
     pub(super) fn of(status: &Status) -> Self {
@@ -129,9 +129,9 @@ mod tests {
     fn what_breaks_on_the_way_is_no_workers_verdict() {
         for code in [Code::Internal, Code::PermissionDenied, Code::ResourceExhausted, Code::Unknown] {
             let mut status = Status::new(code, "h2 protocol error");
-            assert_ne!(Verdict::of(&status), Verdict::Reject);
+            assert_ne!(RetryPolicy::of(&status), RetryPolicy::Reject);
             status.set_source(Arc::new(std::io::Error::from(std::io::ErrorKind::ConnectionReset)));
-            assert_eq!(Verdict::of(&status), Verdict::Again(Cooling::Growing), "{code:?}");
+            assert_eq!(RetryPolicy::of(&status), RetryPolicy::Again(Cooling::Growing), "{code:?}");
             assert_eq!(Refusal::of(&status, "w").message, "h2 protocol error: connection reset");
         }
     }
@@ -140,8 +140,8 @@ mod tests {
     fn a_connection_that_was_retired_is_no_fault_of_the_workers() {
         let mut status = Status::cancelled("operation was canceled");
         status.set_source(Arc::new(std::io::Error::other("connection closed")));
-        assert_eq!(Verdict::of(&status), Verdict::Again(Cooling::Unsent));
+        assert_eq!(RetryPolicy::of(&status), RetryPolicy::Again(Cooling::Unsent));
         // A worker that says so itself has a reason.
-        assert_eq!(Verdict::of(&Status::cancelled("")), Verdict::Again(Cooling::Growing));
+        assert_eq!(RetryPolicy::of(&Status::cancelled("")), RetryPolicy::Again(Cooling::Growing));
     }
 }

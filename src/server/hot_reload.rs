@@ -21,7 +21,7 @@ use crate::wording::chain;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// A value that files hold.
-pub(super) trait Held: Sized + Send + Sync + 'static {
+pub(super) trait Reloadable: Sized + Send + Sync + 'static {
     /// What it is, in measurements and in the log.
     const WHAT: &'static str;
     /// Which files hold it.
@@ -40,34 +40,34 @@ pub(super) trait Held: Sized + Send + Sync + 'static {
 }
 
 /// What files held when they last fitted; cheap to clone.
-pub(super) struct Followed<T> {
+pub(super) struct HotReloaded<T> {
     latest: watch::Receiver<Arc<T>>,
     /// Ends with the last clone.
-    following: Arc<Following>,
+    following: Arc<Watcher>,
 }
 
-struct Following(AbortHandle);
+struct Watcher(AbortHandle);
 
-impl Drop for Following {
+impl Drop for Watcher {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-impl<T> Clone for Followed<T> {
+impl<T> Clone for HotReloaded<T> {
     fn clone(&self) -> Self {
         Self { latest: self.latest.clone(), following: Arc::clone(&self.following) }
     }
 }
 
 /// Says nothing of what the files hold.
-impl<T> fmt::Debug for Followed<T> {
+impl<T> fmt::Debug for HotReloaded<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Followed").finish_non_exhaustive()
     }
 }
 
-impl<T: Held> Followed<T> {
+impl<T: Reloadable> HotReloaded<T> {
     /// Reads the files for the first time, and goes on looking in the background: now and then, and when `asked` changes.
     pub(super) async fn start(
         files: T::Files,
@@ -78,7 +78,7 @@ impl<T: Held> Followed<T> {
         metrics::listener::reload_failing(T::WHAT, false);
         let (sender, latest) = watch::channel(Arc::new(value));
         let following = tokio::spawn(follow(files, digest(&contents), sender, asked)).abort_handle();
-        Ok(Self { latest, following: Arc::new(Following(following)) })
+        Ok(Self { latest, following: Arc::new(Watcher(following)) })
     }
 
     /// The value as it is now.
@@ -87,7 +87,7 @@ impl<T: Held> Followed<T> {
     }
 }
 
-async fn contents<T: Held>(files: &T::Files) -> Result<Vec<Vec<u8>>, T::Error> {
+async fn contents<T: Reloadable>(files: &T::Files) -> Result<Vec<Vec<u8>>, T::Error> {
     let mut contents = Vec::new();
     for (index, path) in T::paths(files).into_iter().enumerate() {
         contents.push(read(path).await.map_err(|source| T::unreadable(files, index, source))?);
@@ -120,7 +120,7 @@ async fn changed(asked: &mut Option<watch::Receiver<u32>>) {
 }
 
 /// Takes over what fits; of what does not, says so once.
-async fn follow<T: Held>(
+async fn follow<T: Reloadable>(
     files: T::Files,
     first: [u8; 32],
     latest: watch::Sender<Arc<T>>,

@@ -33,12 +33,12 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Makes connections.
 #[derive(Debug)]
-pub(super) struct Dialer {
+pub(super) struct WorkerConnector {
     tls: Option<Arc<Tls>>,
     token: Option<Arc<Token>>,
 }
 
-impl Dialer {
+impl WorkerConnector {
     /// Reads the files that there are. `endpoints` are those that it will be asked for.
     pub(super) async fn new(security: &Security, endpoints: &[Endpoint]) -> Result<Self, EndpointError> {
         let has_files = security.ca_file.is_some() || security.certificate.is_some();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing::Instrument;
 
 use super::checkpoint::{Checkpoint, Entry};
-use super::ledger::{Ledger, Now, Standing};
+use super::segment_states::{Now, SegmentState, SegmentStates};
 use super::{SegmentBytes, Settings};
 use crate::client::{self, Digest, Receipt};
 use crate::spans::{self, Origin};
@@ -14,7 +14,7 @@ use crate::wal::{Hold, SealedSegments, Segment, WalError};
 
 /// What may go of a partition, in this order and each only after the one before it has gone.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Settlement<'a> {
+pub(super) struct DeletablePrefix<'a> {
     pub may_go: Vec<(&'a Segment, &'a Entry)>,
     /// The first one that stays.
     pub stops_at: Option<&'a Segment>,
@@ -24,35 +24,35 @@ pub(super) struct Settlement<'a> {
 
 /// Goes through a partition's segments from the lowest position on. What is stored, and is nobody else's to delete, may go; what
 /// an operator skipped is passed over; anything else ends it, so that the broker's log never has a hole.
-pub(super) fn settle<'a>(
+pub(super) fn deletable_prefix<'a>(
     segments: &'a [Segment],
-    ledger: &Ledger,
+    states: &SegmentStates,
     checkpoint: &'a Checkpoint,
     (settings, now): (&Settings, Now),
-) -> Settlement<'a> {
-    let mut settlement = Settlement::default();
+) -> DeletablePrefix<'a> {
+    let mut prefix = DeletablePrefix::default();
     for (nth, segment) in segments.iter().enumerate() {
-        if ledger.is_halted(segment) {
-            settlement.stops_at = Some(segment);
+        if states.is_halted(segment) {
+            prefix.stops_at = Some(segment);
             break;
         }
-        let is_young = || !ledger.is_old(segment, settings.retention.age, now);
-        match (ledger.standing(segment, checkpoint), checkpoint.get(segment)) {
-            (Standing::Skipped, _) => {}
-            (Standing::Stored, Some(entry)) if is_ours_to_delete(segment, settings) => {
+        let is_young = || !states.is_old(segment, settings.retention.age, now);
+        match (states.state(segment, checkpoint), checkpoint.get(segment)) {
+            (SegmentState::Skipped, _) => {}
+            (SegmentState::Stored, Some(entry)) if is_ours_to_delete(segment, settings) => {
                 if settings.retention.keeps(&segments[nth + 1..]) || is_young() {
-                    (settlement.stops_at, settlement.is_retained) = (Some(segment), true);
+                    (prefix.stops_at, prefix.is_retained) = (Some(segment), true);
                     break;
                 }
-                settlement.may_go.push((segment, entry));
+                prefix.may_go.push((segment, entry));
             }
-            (Standing::Stored | Standing::Unsent | Standing::Rejected, _) => {
-                settlement.stops_at = Some(segment);
+            (SegmentState::Stored | SegmentState::Unsent | SegmentState::Rejected, _) => {
+                prefix.stops_at = Some(segment);
                 break;
             }
         }
     }
-    settlement
+    prefix
 }
 
 /// Whether a segment goes once it is stored.

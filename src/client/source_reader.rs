@@ -50,16 +50,16 @@ pub(super) async fn read_all(
     keep_undecodable: bool,
 ) -> io::Result<Read> {
     spans::stage(spans::read(payload.size_bytes()), async {
-        let mut reading = Reading::start(payload, format, keep_undecodable).await?;
-        while reading.next().await?.is_some() {}
-        reading.finish()
+        let mut reader = SourceReader::start(payload, format, keep_undecodable).await?;
+        while reader.next().await?.is_some() {}
+        reader.finish()
     })
     .await
 }
 
 /// A segment that is being read.
 #[derive(Debug)]
-pub(super) struct Reading<B> {
+pub(super) struct SourceReader<B> {
     bytes: B,
     size_bytes: u64,
     left_bytes: u64,
@@ -67,7 +67,7 @@ pub(super) struct Reading<B> {
     tally: Option<Tally>,
 }
 
-impl<B: AsyncRead + Send + Unpin> Reading<B> {
+impl<B: AsyncRead + Send + Unpin> SourceReader<B> {
     /// Opens a payload at its first byte.
     pub(super) async fn start<P>(
         payload: &P,

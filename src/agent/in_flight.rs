@@ -9,34 +9,35 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 /// Room for so many segments on their way; clones share it, and so do the agents that have them.
 #[derive(Clone, Debug)]
-pub struct Slots(Arc<Semaphore>);
+pub struct InFlightLimit(Arc<Semaphore>);
 
-impl Slots {
+impl InFlightLimit {
     /// Room for so many.
-    pub fn new(slots: NonZeroUsize) -> Self {
-        Self(Arc::new(Semaphore::new(slots.get().min(Semaphore::MAX_PERMITS))))
+    pub fn new(in_flight_limit: NonZeroUsize) -> Self {
+        Self(Arc::new(Semaphore::new(in_flight_limit.get().min(Semaphore::MAX_PERMITS))))
     }
 }
 
 /// Room for one segment, until it is dropped.
-pub(super) type Slot = OwnedSemaphorePermit;
+pub(super) type InFlightPermit = OwnedSemaphorePermit;
 
-type Place = Pin<Box<dyn Future<Output = Result<Slot, AcquireError>> + Send>>;
+type PendingPermit = Pin<Box<dyn Future<Output = Result<InFlightPermit, AcquireError>> + Send>>;
 
 /// A place in the line for a slot. Waiting may be given up and taken up again without losing the place.
-pub(super) struct Line {
-    slots: Slots,
-    waiting: Option<Place>,
+pub(super) struct PermitQueue {
+    in_flight_limit: InFlightLimit,
+    waiting: Option<PendingPermit>,
 }
 
-impl Line {
-    pub(super) fn new(slots: Slots) -> Self {
-        Self { slots, waiting: None }
+impl PermitQueue {
+    pub(super) fn new(in_flight_limit: InFlightLimit) -> Self {
+        Self { in_flight_limit, waiting: None }
     }
 
-    pub(super) async fn slot(&mut self) -> Slot {
-        let slots = &self.slots;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(Arc::clone(&slots.0).acquire_owned()));
+    pub(super) async fn slot(&mut self) -> InFlightPermit {
+        let in_flight_limit = &self.in_flight_limit;
+        let waiting =
+            self.waiting.get_or_insert_with(|| Box::pin(Arc::clone(&in_flight_limit.0).acquire_owned()));
         let slot = waiting.await;
         self.waiting = None;
         match slot {

@@ -14,7 +14,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use tower::{Layer, Service};
 use tracing::debug;
 
-use super::reload::Followed;
+use super::hot_reload::HotReloaded;
 use super::tokens::{Role, Tokens};
 use crate::rpc::caller::Caller;
 use crate::rpc::status::DOMAIN;
@@ -51,24 +51,24 @@ fn need(path: &str) -> Need {
 
 /// The layer. Without tokens everybody may do everything.
 #[derive(Clone, Debug)]
-pub(super) struct Access(pub(super) Option<Followed<Tokens>>);
+pub(super) struct AuthorizationLayer(pub(super) Option<HotReloaded<Tokens>>);
 
-impl<S> Layer<S> for Access {
-    type Service = Guarded<S>;
+impl<S> Layer<S> for AuthorizationLayer {
+    type Service = Authorization<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Guarded { inner, tokens: self.0.clone() }
+        Authorization { inner, tokens: self.0.clone() }
     }
 }
 
 /// A service behind the layer.
 #[derive(Clone, Debug)]
-pub(super) struct Guarded<S> {
+pub(super) struct Authorization<S> {
     inner: S,
-    tokens: Option<Followed<Tokens>>,
+    tokens: Option<HotReloaded<Tokens>>,
 }
 
-impl<S, B> Service<Request<B>> for Guarded<S>
+impl<S, B> Service<Request<B>> for Authorization<S>
 where
     S: Service<Request<B>, Response = Response<Body>>,
     S::Error: Send + 'static,
@@ -93,7 +93,7 @@ where
     }
 }
 
-impl<S> Guarded<S> {
+impl<S> Authorization<S> {
     /// Says who calls in the request's extensions. The token is taken out: nobody behind this can show it.
     fn admit<B>(&self, request: &mut Request<B>) -> Result<(), Status> {
         check_size(request.headers())?;

@@ -10,7 +10,7 @@ use tonic::Status;
 use tonic::codegen::http::{HeaderMap, Request, Response};
 use tower::{Layer, Service};
 
-use super::calls::is_ours;
+use super::call_metrics::is_ours;
 use crate::rpc::status;
 
 type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -18,12 +18,12 @@ type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The layer. Calls of our own services end when `over` turns true. All others (watches of a worker's health, reflection) may last for
 /// ever and are no work: they end when `leaving` does, with their connection.
 #[derive(Clone, Debug)]
-pub(super) struct Ending {
+pub(super) struct DrainDeadline {
     over: watch::Receiver<bool>,
     leaving: watch::Receiver<bool>,
 }
 
-impl Ending {
+impl DrainDeadline {
     pub(super) fn new(over: watch::Receiver<bool>, leaving: watch::Receiver<bool>) -> Self {
         Self { over, leaving }
     }
@@ -39,7 +39,7 @@ impl Ending {
     }
 }
 
-impl<S> Layer<S> for Ending {
+impl<S> Layer<S> for DrainDeadline {
     type Service = Ended<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
@@ -51,7 +51,7 @@ impl<S> Layer<S> for Ending {
 #[derive(Clone, Debug)]
 pub(super) struct Ended<S> {
     inner: S,
-    ending: Ending,
+    ending: DrainDeadline,
 }
 
 impl<S, B, A> Service<Request<B>> for Ended<S>

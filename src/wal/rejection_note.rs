@@ -29,7 +29,7 @@ const NOTE_BYTES_MAX: u64 = 1 << 20;
 
 /// What was decided about a segment, when, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Note {
+pub struct RejectionNote {
     /// What was decided.
     pub verdict: Verdict,
     /// Why a worker refused the segment; empty, where none was asked.
@@ -43,7 +43,7 @@ pub struct Note {
 
 /// Why an operator's decision about a segment could not be written down.
 #[derive(Debug, thiserror::Error)]
-pub enum NoteError {
+pub enum RejectionNoteError {
     /// There is no note to take back.
     #[error("there is no note about {}", path.display())]
     NoNote {
@@ -57,7 +57,7 @@ pub enum NoteError {
 
 /// Accepts that the records of a segment will not be stored: it stays where it is, and no longer holds up the deletion of those
 /// behind it. Counts for the segment as it is now. The newest of a partition cannot be skipped: it may still grow.
-pub fn skip(path: &Path, notes: &Notes) -> Result<(), NoteError> {
+pub fn skip(path: &Path, notes: &RejectionNotes) -> Result<(), RejectionNoteError> {
     let target = Target::of(path)?;
     let metadata = scan::metadata(&target.path)?.filter(|metadata| metadata.is_file());
     let metadata = metadata.ok_or_else(|| WalError::Gone { name: path.display().to_string() })?;
@@ -72,16 +72,16 @@ pub fn skip(path: &Path, notes: &Notes) -> Result<(), NoteError> {
 }
 
 /// Takes back what was decided about a segment, so that it is tried again.
-pub fn retry(path: &Path, notes: &Notes) -> Result<(), NoteError> {
+pub fn retry(path: &Path, notes: &RejectionNotes) -> Result<(), RejectionNoteError> {
     let target = Target::of(path)?;
     match notes.remove(&target.root, &target.name)? {
         true => Ok(()),
-        false => Err(NoteError::NoNote { path: path.to_owned() }),
+        false => Err(RejectionNoteError::NoNote { path: path.to_owned() }),
     }
 }
 
 /// The WAL directory that a segment's file lies in.
-pub fn root_of(path: &Path) -> Result<PathBuf, NoteError> {
+pub fn root_of(path: &Path) -> Result<PathBuf, RejectionNoteError> {
     Ok(Target::of(path)?.root)
 }
 
@@ -129,14 +129,14 @@ impl Target {
 
 /// A file in a partition's directory that was written here.
 #[derive(Debug)]
-pub(super) struct NoteFile {
+pub(super) struct RejectionNoteFile {
     /// Its name.
     pub(super) file: String,
     /// The segment that it is about.
     pub(super) segment: String,
 }
 
-impl NoteFile {
+impl RejectionNoteFile {
     /// Notes, and what is left of those whose writing was cut short.
     pub(super) fn named(file: String) -> Option<Self> {
         let segment = match file.strip_suffix(EXTENSION) {
@@ -149,11 +149,11 @@ impl NoteFile {
 
 /// Where notes are kept: beside their segments; where nothing can be written there, in another directory.
 #[derive(Clone, Debug, Default)]
-pub struct Notes {
+pub struct RejectionNotes {
     elsewhere: Option<PathBuf>,
 }
 
-impl Notes {
+impl RejectionNotes {
     /// With a directory for those that cannot be written beside their segments. It need not be there.
     pub fn or_in(directory: PathBuf) -> Self {
         Self { elsewhere: Some(directory) }
@@ -178,7 +178,7 @@ impl Notes {
     }
 
     /// The note about a segment, if there is one.
-    pub(super) fn read(&self, root: &Path, name: &str) -> io::Result<Option<Note>> {
+    pub(super) fn read(&self, root: &Path, name: &str) -> io::Result<Option<RejectionNote>> {
         match (read(&path_of(&root.join(name)))?, self.elsewhere(name)) {
             (None, Some(elsewhere)) => read(&elsewhere),
             (note, _) => Ok(note),
@@ -194,7 +194,7 @@ impl Notes {
         rejection: &Rejection,
         version: Version,
     ) -> Result<(), WalError> {
-        let note = Note { verdict, rejection: rejection.clone(), rejected_at: now(), version };
+        let note = RejectionNote { verdict, rejection: rejection.clone(), rejected_at: now(), version };
         let beside = path_of(&root.join(name));
         match (write(&beside, &note), &self.elsewhere, self.elsewhere(name)) {
             (Err(error), Some(directory), Some(elsewhere)) if takes_no_files(&error) => {
@@ -239,7 +239,7 @@ fn path_of(segment: &Path) -> PathBuf {
     path.into()
 }
 
-fn read(path: &Path) -> io::Result<Option<Note>> {
+fn read(path: &Path) -> io::Result<Option<RejectionNote>> {
     let Some(metadata) = unless_gone(fs::symlink_metadata(path))? else { return Ok(None) };
     if !metadata.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a file"));
@@ -250,7 +250,7 @@ fn read(path: &Path) -> io::Result<Option<Note>> {
     Ok(Some(serde_json::from_slice(&text)?))
 }
 
-fn write(path: &Path, note: &Note) -> io::Result<()> {
+fn write(path: &Path, note: &RejectionNote) -> io::Result<()> {
     let partial = Partial::create(path)?;
     serde_json::to_writer_pretty(&*partial.file(), note)?;
     partial.keep()

@@ -50,21 +50,21 @@ pub(super) fn is_ours(path: &str) -> bool {
 
 /// The layer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Counted;
+pub(super) struct CallMetricsLayer;
 
-impl<S> Layer<S> for Counted {
-    type Service = Counting<S>;
+impl<S> Layer<S> for CallMetricsLayer {
+    type Service = CallMetrics<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Counting(inner)
+        CallMetrics(inner)
     }
 }
 
 /// A service whose calls are counted.
 #[derive(Clone, Debug)]
-pub(super) struct Counting<S>(S);
+pub(super) struct CallMetrics<S>(S);
 
-impl<S, B, A> Service<Request<B>> for Counting<S>
+impl<S, B, A> Service<Request<B>> for CallMetrics<S>
 where
     S: Service<Request<B>, Response = Response<A>>,
     S::Future: Send + 'static,

@@ -10,7 +10,7 @@ use crate::wal::{Halted, Hold, Listing, Segment, Verdict, Version};
 
 /// The last good listing, and what was learned of its segments.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct SegmentStates {
     partitions: BTreeMap<TopicPartition, Vec<Segment>>,
     memory: HashMap<String, Memory>,
     /// `None`: there has been no listing yet.
@@ -79,7 +79,7 @@ struct Rejected {
 
 /// Where a segment stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum SegmentState {
     /// It is in no store yet.
     Unsent,
     /// There is a receipt for it.
@@ -103,7 +103,7 @@ impl Now {
     }
 }
 
-impl Ledger {
+impl SegmentStates {
     pub(super) fn new() -> Self {
         Self {
             partitions: BTreeMap::new(),
@@ -191,7 +191,7 @@ impl Ledger {
             !segment.may_grow
                 && !listed.contains(&*segment.name)
                 && !unseen.cover(&segment.name, &segment.partition)
-                && matches!(self.standing(segment, checkpoint), Standing::Unsent | Standing::Rejected)
+                && matches!(self.state(segment, checkpoint), SegmentState::Unsent | SegmentState::Rejected)
         };
         let of_each = |segments: &Vec<Segment>| segments.iter().filter(is_lost).cloned().collect::<Vec<_>>();
         self.partitions.values().map(of_each).filter(|lost| !lost.is_empty()).collect()
@@ -252,16 +252,16 @@ impl Ledger {
         }
     }
 
-    pub(super) fn standing(&self, segment: &Segment, checkpoint: &Checkpoint) -> Standing {
+    pub(super) fn state(&self, segment: &Segment, checkpoint: &Checkpoint) -> SegmentState {
         match segment.verdict {
             // An operator's decision stands, whatever was found out since.
-            Some(Verdict::Skipped) => Standing::Skipped,
-            Some(Verdict::Rejected) => Standing::Rejected,
+            Some(Verdict::Skipped) => SegmentState::Skipped,
+            Some(Verdict::Rejected) => SegmentState::Rejected,
             None if self.recall(segment).is_some_and(|memory| memory.rejected.is_some()) => {
-                Standing::Rejected
+                SegmentState::Rejected
             }
-            None if checkpoint.get(segment).is_some() => Standing::Stored,
-            None => Standing::Unsent,
+            None if checkpoint.get(segment).is_some() => SegmentState::Stored,
+            None => SegmentState::Unsent,
         }
     }
 
@@ -305,13 +305,13 @@ impl Ledger {
             *backlog.held_partitions.entry(hold.name()).or_default() += 1;
         }
         for segment in self.partitions.values().flatten() {
-            let standing = self.standing(segment, checkpoint);
-            backlog.rejected += u64::from(standing == Standing::Rejected);
-            backlog.skipped += u64::from(standing == Standing::Skipped);
+            let state = self.state(segment, checkpoint);
+            backlog.rejected += u64::from(state == SegmentState::Rejected);
+            backlog.skipped += u64::from(state == SegmentState::Skipped);
             if !segment.may_grow {
                 backlog.sealed_bytes += segment.version.size_bytes;
             }
-            if matches!(standing, Standing::Unsent | Standing::Rejected) {
+            if matches!(state, SegmentState::Unsent | SegmentState::Rejected) {
                 backlog.segments += 1;
                 backlog.bytes += segment.version.size_bytes;
                 let seen_at = self.recall(segment).map_or(listed_at, |memory| memory.seen_at);

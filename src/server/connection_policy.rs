@@ -6,15 +6,15 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::reload::Followed;
+use super::hot_reload::HotReloaded;
 use super::tls::{Tls, TlsError, TlsFiles};
 use super::tokens::{Tokens, TokensError};
 
 /// Who gets in, and how. By default: everybody, without TLS.
 #[derive(Debug)]
-pub struct Entrance {
-    pub(super) tls: Option<Followed<Tls>>,
-    pub(super) tokens: Option<Followed<Tokens>>,
+pub struct ConnectionPolicy {
+    pub(super) tls: Option<HotReloaded<Tls>>,
+    pub(super) tokens: Option<HotReloaded<Tokens>>,
     /// For how long a connection is used, give or take a tenth. Calls in hand are finished then, and new ones come over a new
     /// connection: to another worker, perhaps, or with a renewed certificate.
     pub connection_age_max: Duration,
@@ -25,20 +25,20 @@ pub struct Entrance {
     pub reloads: Option<watch::Receiver<u32>>,
 }
 
-impl Default for Entrance {
+impl Default for ConnectionPolicy {
     fn default() -> Self {
         let connection_age_max = Duration::from_secs(30 * 60);
         Self { tls: None, tokens: None, connection_age_max, probes: None, reloads: None }
     }
 }
 
-impl Entrance {
+impl ConnectionPolicy {
     /// Speaks TLS only, as these files say: now, and when they change.
     ///
     /// # Errors
     /// They make no TLS.
     pub async fn with_tls(self, files: TlsFiles) -> Result<Self, TlsError> {
-        Ok(Self { tls: Some(Followed::start(files, self.reloads.clone()).await?), ..self })
+        Ok(Self { tls: Some(HotReloaded::start(files, self.reloads.clone()).await?), ..self })
     }
 
     /// Asks for tokens, which this file lists: now, and when it changes. Each line of it is `NAME ROLE[,ROLE] TOKEN`, with the roles
@@ -47,7 +47,7 @@ impl Entrance {
     /// # Errors
     /// It lists none.
     pub async fn with_tokens(self, file: PathBuf) -> Result<Self, TokensError> {
-        Ok(Self { tokens: Some(Followed::start(file, self.reloads.clone()).await?), ..self })
+        Ok(Self { tokens: Some(HotReloaded::start(file, self.reloads.clone()).await?), ..self })
     }
 
     /// Whether lines are encrypted.
