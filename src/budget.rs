@@ -43,6 +43,8 @@ struct Shared {
     /// What is set aside for turns.
     turns: Arc<Semaphore>,
     turns_bytes: u64,
+    /// How much of that may wait for readers.
+    deliveries: Arc<Semaphore>,
 }
 
 /// How a request that waits is told what comes of it. What is sent to one that has gone is dropped, and so given back.
@@ -113,6 +115,7 @@ impl Budget {
                 total_bytes,
                 turns: Arc::new(Semaphore::new(turns as usize)),
                 turns_bytes: turns * UNIT_BYTES,
+                deliveries: Arc::new(Semaphore::new((turns / 2) as usize)),
             }),
         }
     }
@@ -165,6 +168,22 @@ impl Budget {
         let (bytes, units) = self.turn_of(bytes);
         let permit = self.shared.turns.clone().try_acquire_many_owned(units).ok()?;
         Some(Turn { bytes, permit: Some(permit) })
+    }
+
+    /// Up to `bytes` of the half of it that answers may hold which wait for their readers; all of that half where `bytes` are more. A slow
+    /// reader then keeps memory from other slow readers, and never all of it from the rest. To be had before the turn that the answer is read
+    /// with, and to be held as long.
+    pub async fn delivery(&self, bytes: u64) -> Turn {
+        let bytes = bytes.min(self.deliveries_bytes());
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
+        // Never closed, as those of the turns.
+        let permit = self.shared.deliveries.clone().acquire_many_owned(units).await.ok();
+        Turn { bytes, permit }
+    }
+
+    /// What there is for deliveries.
+    pub fn deliveries_bytes(&self) -> u64 {
+        self.shared.turns_bytes / UNIT_BYTES / 2 * UNIT_BYTES
     }
 
     /// What there is of so many bytes, also in units.
@@ -275,6 +294,23 @@ impl Turn {
     }
 }
 
+/// What a large answer holds until its reader has it.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The permit to wait for the reader.
+    pub delivery: Turn,
+    /// The memory.
+    pub turn: Turn,
+}
+
+impl Delivery {
+    /// Gives back what exceeds `keep` bytes.
+    pub fn shrink_to(&mut self, keep: u64) {
+        self.turn.shrink_to(keep);
+        self.delivery.shrink_to(keep);
+    }
+}
+
 /// Bytes that belong to one request until it is dropped.
 #[derive(Debug)]
 pub struct Reservation {
@@ -319,7 +355,7 @@ impl Reservation {
         &self.caller_id
     }
 
-    /// Takes in another one of the same claimant.
+    /// Takes in another one of the same caller.
     pub fn absorb(&mut self, mut other: Self) {
         self.bytes += std::mem::take(&mut other.bytes);
     }

@@ -23,7 +23,7 @@ mod transactions;
 use std::time::Duration;
 
 use crate::archive::{ArchiveError, BundleCache, StoredRecord};
-use crate::budget::Turn;
+use crate::budget::Delivery;
 use crate::ids::{LogId, TopicPartition};
 use crate::segment::{KafkaBatch, NoBatch};
 use crate::spans;
@@ -70,6 +70,15 @@ impl Request {
         3 * self.item_bytes_max() + MESSAGES_BYTES
     }
 
+    /// The same request, for an answer that takes no more than `bytes` as long as it lasts: it may be shorter.
+    pub fn within(self, bytes: u64) -> Self {
+        let max_bytes = self.max_bytes.min((bytes.saturating_sub(MESSAGES_BYTES) / 3).max(WINDOW_BYTES_MIN));
+        match 3 * BUFFER_BYTES_MAX + MESSAGES_BYTES <= bytes {
+            true => self,
+            false => Self { max_bytes, ..self },
+        }
+    }
+
     /// A record, or a batch, that takes more bytes is answered by itself.
     fn item_bytes_max(&self) -> u64 {
         self.max_bytes.clamp(WINDOW_BYTES_MIN, BUFFER_BYTES_MAX)
@@ -110,7 +119,7 @@ pub struct Part {
     /// The items.
     pub items: Vec<Answered>,
     /// To be held until they are on their way.
-    pub memory: Option<Turn>,
+    pub memory: Option<Delivery>,
 }
 
 /// Why there is no answer, or no more of it.

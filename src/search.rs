@@ -30,7 +30,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::archive::{Archive, ArchiveError, BundleCache, Fault, StoredRecord, Traffic};
-use crate::budget::{Budget, Reservation};
+use crate::budget::Budget;
 use crate::bundle::{BlockEntry, TAIL_BYTES};
 use crate::ids::{CallerId, LogId, TopicPartition};
 use crate::index::{Order, PREFIX_TERMS_MAX, Plan, Query, ReadError};
@@ -42,6 +42,7 @@ use crate::transactions::{Isolation, TransactionState};
 use bundle::{Bundle, search_bundle};
 use context::{EndsIt, SearchContext};
 use hit_collector::{Counts, Owner};
+pub use memory::FetchMemory;
 use memory::SearchMemory;
 use overlaps::Overlaps;
 pub use record_reader::Page;
@@ -76,7 +77,7 @@ const BLOCKS_AT_ONCE: usize = 8;
 const FRAMES_AT_ONCE: usize = 2;
 
 /// What a search takes while it lasts, in bytes: itself, and messages on their way to a caller who is slow to take them;
-const SEARCH_BYTES: u64 = 768 << 10;
+const SEARCH_BYTES: u64 = 1 << 20;
 /// for each record that it may answer: its place among the hits, and what is remembered of it when it has been answered;
 const HIT_BYTES: u64 = 256;
 /// for each bundle that comes into question;
@@ -277,10 +278,15 @@ impl Searcher {
         Self { memory: self.memory.clone().for_caller(caller_id), ..self.clone() }
     }
 
-    /// Reserves a part of what searches may take, for another way to read: all there is, where that is less. Waits no longer than a
-    /// search may take.
-    pub async fn reserve(&self, bytes: u64) -> Result<Reservation, SearchError> {
-        self.memory.reserve_within(bytes.min(self.memory.reservable_bytes()), self.time_max).await
+    /// Reserves a part of what searches may take for a fetch: all that there is for fetches, where that is less. Waits no longer than a search may
+    /// take.
+    pub async fn reserve_for_fetch(&self, bytes: u64) -> Result<FetchMemory, SearchError> {
+        self.memory.reserve_for_fetch(bytes, self.time_max).await
+    }
+
+    /// What all fetches may hold together, in bytes.
+    pub fn fetches_bytes(&self) -> u64 {
+        self.memory.fetches_bytes()
     }
 
     /// What searches share, for another way to read.

@@ -1,3 +1,5 @@
+use std::pin::pin;
+
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -109,4 +111,18 @@ async fn a_reservation_grows_at_once_or_not_at_all_and_shrinks() {
     assert_eq!((one.bytes(), part.bytes(), budget.usage().reserved_bytes), (MIB / 4 * 3, MIB / 4, MIB));
     drop(one);
     assert_eq!(budget.usage().reserved_bytes, MIB / 4);
+}
+
+#[tokio::test]
+async fn what_waits_for_readers_holds_no_more_than_half_of_what_is_set_aside() {
+    let budget = Budget::with_turns(1, 64 << 10);
+    let mut first = Delivery { delivery: budget.delivery(u64::MAX).await, turn: budget.turn(64 << 10).await };
+    assert_eq!(first.delivery.bytes(), 32 << 10);
+    first.shrink_to(24 << 10);
+    let second = budget.delivery(8 << 10).await;
+    let third = pin!(budget.delivery(4 << 10));
+    assert!(timeout(Duration::from_millis(20), third).await.is_err(), "both halves of the half are held");
+    assert!(budget.turn_now(40 << 10).is_some(), "and the other half is free");
+    drop((first, second));
+    assert_eq!(budget.delivery(32 << 10).await.bytes(), 32 << 10);
 }

@@ -8,13 +8,12 @@ use super::{FetchError, Item};
 use crate::archive::{
     Archive, ArchiveError, Fault, Omitted, StoredRecord, block_usage, fault_in_block, split_block,
 };
-use crate::budget::Turn;
+use crate::budget::Delivery;
 use crate::bundle::BlockEntry;
 
 use crate::segment::{self, KafkaBatch, Visitor};
 
-/// What is answered is there twice while it is read: beside the frame that it is read from. A record then keeps that frame, or has its headers
-/// in the message once more.
+/// What is answered is there twice while it is read: in its frame, and by itself.
 const COPIES: u64 = 2;
 
 /// What a frame opens to beside the parts of the record that it holds.
@@ -74,7 +73,10 @@ impl Visitor for One {
 }
 
 /// What `version`, which is large, stands for.
-pub(super) async fn resolve(version: Version, memory: &Memory) -> Result<(Item, Option<Turn>), FetchError> {
+pub(super) async fn resolve(
+    version: Version,
+    memory: &Memory,
+) -> Result<(Item, Option<Delivery>), FetchError> {
     let Version { item, bundle, large } = version;
     let Some(Large { archive, entry, bytes, crc32c }) = large else {
         return Ok((item, None));
@@ -86,22 +88,22 @@ pub(super) async fn resolve(version: Version, memory: &Memory) -> Result<(Item, 
     match item {
         Item::Record(outline) if bytes == 0 || !memory.holds(needed) => Ok((Item::Record(outline), None)),
         Item::Record(outline) => {
-            let mut turn = memory.turn(needed).await?;
+            let mut delivery = memory.delivery(needed).await?;
             let whole = record(&archive, &entry, outline.clone(), bytes, memory).await?;
             let whole = whole.unwrap_or(outline);
-            let kept = COPIES * whole.mem_usage() as u64;
-            turn.iter_mut().for_each(|turn| turn.shrink_to(kept));
-            Ok((Item::Record(whole), turn))
+            let kept = whole.delivery_bytes();
+            delivery.iter_mut().for_each(|delivery| delivery.shrink_to(kept));
+            Ok((Item::Record(whole), delivery))
         }
         Item::Batch(batch) if !memory.holds(needed) => {
             let (bundle, offset) = (bundle.to_string(), batch.range.first());
             Err(FetchError::TooLarge { bundle, offset, needed_bytes: needed })
         }
         Item::Batch(batch) => {
-            let mut turn = memory.turn(needed).await?;
+            let mut delivery = memory.delivery(needed).await?;
             let whole = self::batch(&archive, &entry, &batch, (bytes, crc32c), memory).await?;
-            turn.iter_mut().for_each(|turn| turn.shrink_to(bytes));
-            Ok((Item::Batch(whole), turn))
+            delivery.iter_mut().for_each(|delivery| delivery.shrink_to(bytes));
+            Ok((Item::Batch(whole), delivery))
         }
     }
 }

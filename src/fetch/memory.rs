@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::FetchError;
 use crate::archive::WorkBounds;
-use crate::budget::{Budget, Turn};
+use crate::budget::{Budget, Delivery, Turn};
 
 /// How long a fetch waits for memory that others hold.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -43,6 +43,19 @@ impl Memory {
         let Some(budget) = &self.0 else { return Ok(None) };
         let turn = timeout(WAIT_MAX, budget.turn(bytes)).await;
         turn.map(Some).map_err(|_| FetchError::NoRoom { retry_after: RETRY_AFTER })
+    }
+
+    /// So many bytes of it, and the permit to hold as many of them as that allows until they have been read. Whoever has both waits for no others.
+    pub(super) async fn delivery(&self, bytes: u64) -> Result<Option<Delivery>, FetchError> {
+        let Some(budget) = &self.0 else { return Ok(None) };
+        // More than half of it is only free where no other answer waits for its reader.
+        let waits = if bytes > budget.turns_bytes() / 2 { budget.deliveries_bytes() } else { bytes };
+        let both = async {
+            let delivery = budget.delivery(waits).await;
+            Delivery { delivery, turn: budget.turn(bytes).await }
+        };
+        let both = timeout(WAIT_MAX, both).await;
+        both.map(Some).map_err(|_| FetchError::NoRoom { retry_after: RETRY_AFTER })
     }
 
     /// What reading one block's frames may take.

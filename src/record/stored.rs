@@ -5,6 +5,9 @@ use sha2::{Digest, Sha256};
 
 use super::Record;
 
+/// A record keeps its batch where that has so small a part of the record's bytes beside it.
+const SHARED_BESIDE: usize = 8;
+
 /// A record on its own: its bytes are copied out of its batch, so that keeping it keeps nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRecord {
@@ -67,13 +70,14 @@ impl StoredRecord {
         }
     }
 
-    /// The same where that takes no more than `bytes_max` bytes in memory; else without what is too large. Where it `shares`, and most of its batch is
-    /// the record, it keeps the batch instead of a copy.
+    /// The same where that takes no more than `bytes_max` bytes in memory; else without what is too large. Where it `shares`, and nearly all of its
+    /// batch is the record, it keeps the batch instead of a copy.
     pub fn within(record: &Record<'_>, bytes_max: usize, shares: bool) -> Self {
         let needed = record.stored_usage();
         if needed <= bytes_max {
-            let is_most = 2 * record.parts_len() >= record.batch_bytes().len();
-            return if shares && is_most { Self::sharing(record) } else { Self::new(record) };
+            let is_nearly_all =
+                record.batch_bytes().len() <= record.parts_len() + record.parts_len() / SHARED_BESIDE;
+            return if shares && is_nearly_all { Self::sharing(record) } else { Self::new(record) };
         }
         let omitted = Omitted {
             bytes: record.parts_len() as u64,
@@ -106,6 +110,14 @@ impl StoredRecord {
         let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
         let headers = self.headers.iter().map(|(name, value)| Self::HEADER_BYTES + name.len() + len(value));
         size_of::<Self>() + len(&self.key) + len(&self.value) + headers.sum::<usize>()
+    }
+
+    /// What an answer holds that has this record, in bytes: the record, or the batch that it keeps, and its headers once more in the message.
+    pub fn delivery_bytes(&self) -> u64 {
+        let in_memory = self.mem_usage();
+        let headers =
+            self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len));
+        (in_memory + in_memory / SHARED_BESIDE + headers.sum::<usize>()) as u64
     }
 
     /// What all of the record is told from others by, its offset aside.

@@ -22,7 +22,7 @@ use crate::index::{Order, Query};
 use crate::proto::v1;
 use crate::proto::v1::search_service_server::SearchService;
 use crate::registry::{self, Filter, Timed, Times};
-use crate::search::{self, Found, Searcher, Summary};
+use crate::search::{self, FetchMemory, Found, Searcher, Summary};
 use crate::store::{self, Store};
 use crate::transactions::{Isolation, TransactionState};
 use crate::wording;
@@ -69,14 +69,19 @@ impl SearchService for Reader {
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
         let searcher = self.searcher.for_caller(Caller::of(&request).caller_id());
-        let request = fetch::request(request.into_inner())?;
-        let room = searcher.reserve(request.memory_estimate()).await;
-        let held = room.map_err(|error| status::of_search(&error)).inspect_err(fetch::log_refusal)?;
+        let request = fetch::request(request.into_inner())?.within(searcher.fetches_bytes());
+        let held = searcher.reserve_for_fetch(request.memory_estimate()).await;
+        let FetchMemory { reservation, permit } =
+            held.map_err(|error| status::of_search(&error)).inspect_err(fetch::log_refusal)?;
         let memory = Memory::of(searcher.budget().clone());
         let messages =
             fetch::messages(self.bundle_cache(), request, memory).await.inspect_err(fetch::log_refusal)?;
-        let messages = messages.inspect(fetch::log);
-        Ok(body::answer(taken::in_time(messages, Some(held), taken::SILENCE_MAX)))
+        let messages = messages.inspect(move |message| {
+            // Given back when the last message has been made.
+            let _held = &permit;
+            fetch::log(message);
+        });
+        Ok(body::answer(taken::in_time(messages, Some(reservation), taken::SILENCE_MAX)))
     }
 
     async fn list_bundles(

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::SearchError;
 use crate::archive::Fault;
@@ -17,6 +18,15 @@ use crate::spans;
 
 /// How much of the memory is for what lasts: the rest is for turns.
 const RESERVED_PART: f64 = 0.375;
+
+/// How much of that fetches may hold together: one that waits for its reader holds its part, and searches go on.
+const FETCHES_PART: f64 = 2.0 / 3.0;
+
+/// When it is worth to ask again where other fetches hold all of it.
+const FETCH_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What one permit for fetches stands for, in bytes.
+const FETCHES_UNIT_BYTES: u64 = 4 << 10;
 
 /// What reading a block's frames takes, in bytes: more than most frames need, and a small part of the memory.
 const WORK_BYTES_MIN: u64 = 64 << 10;
@@ -28,18 +38,32 @@ pub(super) struct SearchMemory {
     budget: Budget,
     threads: Arc<Semaphore>,
     alone: Arc<Semaphore>,
+    fetches: Arc<Semaphore>,
+    fetches_bytes: u64,
     caller_id: CallerId,
+}
+
+/// What a fetch holds as long as it lasts.
+#[derive(Debug)]
+pub struct FetchMemory {
+    /// The memory.
+    pub reservation: Reservation,
+    /// What of the fetches' part that is.
+    pub permit: Option<OwnedSemaphorePermit>,
 }
 
 impl SearchMemory {
     pub fn new(memory_bytes: u64) -> Self {
         let reservable_bytes = (memory_bytes as f64 * RESERVED_PART) as u64;
         let turns_bytes = memory_bytes - reservable_bytes;
+        let fetches_units = (reservable_bytes as f64 * FETCHES_PART) as u64 / FETCHES_UNIT_BYTES;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             budget: Budget::with_turns(reservable_bytes, turns_bytes),
             threads: Arc::new(Semaphore::new(threads)),
             alone: Arc::new(Semaphore::new(1)),
+            fetches: Arc::new(Semaphore::new(fetches_units as usize)),
+            fetches_bytes: fetches_units * FETCHES_UNIT_BYTES,
             caller_id: CallerId::default(),
         }
     }
@@ -64,6 +88,11 @@ impl SearchMemory {
         self.budget.turns_bytes()
     }
 
+    /// A permit for an answer that waits for its reader; see [`Budget::delivery`].
+    pub async fn delivery(&self, bytes: u64) -> Turn {
+        self.budget.delivery(bytes).await
+    }
+
     /// What reading one block's frames may take, in bytes, beside the block and its records.
     pub fn work_bytes(&self) -> u64 {
         (self.turns_bytes() / 12).clamp(WORK_BYTES_MIN, WORK_BYTES_MAX)
@@ -74,9 +103,27 @@ impl SearchMemory {
         self.reserve_within(bytes, Duration::MAX).await
     }
 
-    /// The same for what has none.
-    pub async fn reserve_within(&self, bytes: u64, wait_max: Duration) -> Result<Reservation, SearchError> {
+    async fn reserve_within(&self, bytes: u64, wait_max: Duration) -> Result<Reservation, SearchError> {
         Ok(self.budget.reserve(&self.caller_id, bytes, wait_max).await?)
+    }
+
+    /// What fetches may hold together, in bytes.
+    pub fn fetches_bytes(&self) -> u64 {
+        self.fetches_bytes
+    }
+
+    /// The same for a fetch, which has no deadline, and takes no more than there is for fetches.
+    pub async fn reserve_for_fetch(
+        &self,
+        bytes: u64,
+        wait_max: Duration,
+    ) -> Result<FetchMemory, SearchError> {
+        let bytes = bytes.min(self.fetches_bytes);
+        let units = u32::try_from(bytes.div_ceil(FETCHES_UNIT_BYTES)).unwrap_or(u32::MAX);
+        let permit = timeout(wait_max, Arc::clone(&self.fetches).acquire_many_owned(units)).await;
+        let permit = permit.map_err(|_| SearchError::NoRoom { retry_after: FETCH_RETRY_AFTER })?;
+        // Never closed, so there is a permit.
+        Ok(FetchMemory { reservation: self.reserve_within(bytes, wait_max).await?, permit: permit.ok() })
     }
 
     /// For what cannot be bounded: one at a time.

@@ -14,17 +14,22 @@ use super::top_hits::{Copy, Found as Candidate};
 use super::transactions::Marks;
 use super::{BLOCKS_AT_ONCE, CONFLICTS_MAX, Conflict, FRAMES_AT_ONCE, Found, SearchError, block_of};
 use crate::archive::{Archive, Fault, Picked, Purse, StoredRecord, WorkBounds, block_usage};
+use crate::budget::Turn;
 use crate::bundle::BlockEntry;
 use crate::spans;
 use crate::store::BundleKey;
 
-/// A piece of the answer needs no more blocks than open to so much, in bytes, unless one alone does.
+/// A page needs no more blocks than open to so much, in bytes, unless one alone does.
 const PAGE_BLOCKS_BYTES: u64 = 4 << 20;
 
-/// What the records of a piece take in memory at most, in bytes. One that takes more by itself is a piece of its own.
+/// What the records of a page take in memory at most, in bytes.
 const PAGE_RECORDS_BYTES: u64 = 4 << 20;
 
-/// How many places make up a piece at most.
+/// A record that takes more in memory is a page of its own, in bytes: a message of smaller ones waits for its reader in what its search takes as long
+/// as it lasts.
+const PAGE_RECORD_BYTES_MAX: u64 = 1 << 20;
+
+/// How many places make up a page at most.
 const PAGE_PLACES: usize = 1_024;
 
 /// A part of an answer, and the memory that it takes for as long as it is there.
@@ -32,7 +37,14 @@ const PAGE_PLACES: usize = 1_024;
 pub struct Page {
     /// The next records, in order.
     pub records: Vec<Found>,
-    _share: Permits,
+    _permits: Permits,
+    _delivery: Option<Turn>,
+}
+
+impl Page {
+    fn empty(permits: Permits) -> Self {
+        Self { records: Vec::new(), _permits: permits, _delivery: None }
+    }
 }
 
 /// The candidates that are left, and what has been answered.
@@ -41,7 +53,7 @@ pub(super) struct RecordReader {
     context: Arc<SearchContext>,
     bundles: Vec<Bundle>,
     left: VecDeque<Candidate>,
-    /// Those that are too large for a piece that has others too, and what they need, in bytes, where that is known.
+    /// Those that are too large for a page that has others too, and what they need, in bytes, where that is known.
     large: HashMap<(u32, u64), Option<u64>>,
     answered: usize,
     /// The records answered for each offset that may come again: what they are, and whose.
@@ -100,6 +112,7 @@ impl RecordReader {
         let marks = self.context.transactions.marks(&self.context, &archives).await?;
         let mut permits = self.context.memory.permits();
         let (work, records_bytes) = (self.context.memory.work_bytes(), self.records_bytes());
+        let record_bytes = records_bytes.min(PAGE_RECORD_BYTES_MAX);
         let blocks_bytes: u64 = blocks.values().map(|(entry, _)| block_usage(entry)).sum();
         let needed = blocks_bytes + FRAMES_AT_ONCE as u64 * work + records_bytes;
         if candidates.len() <= 1 && needed > self.context.memory.turns_bytes() {
@@ -107,11 +120,11 @@ impl RecordReader {
                 candidates.iter().flat_map(|one| &one.copies).map(|copy| ((copy.bundle, copy.ordinal), None)),
             );
             self.put_back(candidates);
-            return Ok(Page { records: Vec::new(), _share: permits });
+            return Ok(Page::empty(permits));
         }
         permits.grow_to(needed, || {}).await?;
         let compressed_bytes = blocks.values().map(|(entry, _)| u64::from(entry.compressed_len)).sum();
-        let picked = read(&archives, blocks, WorkBounds::new(work), records_bytes).await?;
+        let picked = read(&archives, blocks, WorkBounds::new(work), records_bytes, record_bytes).await?;
         self.large.extend(picked.iter().filter_map(|(place, picked)| match picked {
             Picked::Record(_) => None,
             Picked::TooLarge(needed) => Some((*place, Some(*needed))),
@@ -123,22 +136,22 @@ impl RecordReader {
         let whole = candidates.iter().take_while(|candidate| is_whole(candidate)).count();
         // What comes behind it waits: the order is kept. Of those only the large ones are known to be.
         let rest = candidates.split_off(whole);
-        self.forget_small(&rest[usize::from(whole == 0).min(rest.len())..], records_bytes);
+        self.forget_small(&rest[usize::from(whole == 0).min(rest.len())..], record_bytes);
         self.put_back(rest);
         let records = self.answer(&candidates, &archives, &marks, picked, wanted)?;
         permits.shrink_to(records_bytes);
         spans::took(compressed_bytes, records.len() as u64);
-        Ok(Page { records, _share: permits })
+        Ok(Page { records, _permits: permits, _delivery: None })
     }
 
     /// What was too large only since others came first is not.
-    fn forget_small(&mut self, rest: &[Candidate], records_bytes: u64) {
+    fn forget_small(&mut self, rest: &[Candidate], record_bytes: u64) {
         for copy in rest.iter().flat_map(|candidate| &candidate.copies) {
             let place = (copy.bundle, copy.ordinal);
             if self
                 .large
                 .get(&place)
-                .is_some_and(|needed| needed.is_some_and(|needed| needed <= records_bytes))
+                .is_some_and(|needed| needed.is_some_and(|needed| needed <= record_bytes))
             {
                 self.large.remove(&place);
             }
@@ -149,7 +162,7 @@ impl RecordReader {
         candidates.into_iter().rev().for_each(|candidate| self.left.push_front(candidate));
     }
 
-    /// What the records of a piece may take in memory, in bytes.
+    /// What the records of a page may take in memory, in bytes.
     fn records_bytes(&self) -> u64 {
         PAGE_RECORDS_BYTES.min(self.context.memory.turns_bytes() / 8)
     }
@@ -271,14 +284,24 @@ impl RecordReader {
     }
 }
 
-/// Reads the records that are wanted of each block. Together they take no more than `records_bytes` bytes.
+/// A record without its value is too large here.
+fn whole(picked: Picked) -> Picked {
+    match &picked {
+        Picked::Record(StoredRecord { omitted: Some(omitted), .. }) => Picked::TooLarge(omitted.needed_bytes),
+        _ => picked,
+    }
+}
+
+/// Reads the records that are wanted of each block. Together they take no more than `records_bytes` bytes, and none more than `record_bytes`.
 async fn read(
     archives: &HashMap<u32, Archive>,
     blocks: Blocks,
     bounds: WorkBounds,
     records_bytes: u64,
+    record_bytes: u64,
 ) -> Result<HashMap<(u32, u64), Picked>, SearchError> {
     let purse = Arc::new(Purse::new(records_bytes));
+    let record_bytes = usize::try_from(record_bytes).unwrap_or(usize::MAX);
     let opened = blocks.into_iter().map(|((bundle, _), (entry, mut ordinals))| async move {
         ordinals.sort_unstable();
         let plain = archives[&bundle].block(&entry).await?;
@@ -289,8 +312,10 @@ async fn read(
         async move {
             let (bundle, entry, plain, ordinals) = opened?;
             let archive = &archives[&bundle];
-            let picked = archive.records(&entry, plain, ordinals, bounds, usize::MAX, purse).await?;
-            Ok::<_, SearchError>(picked.into_iter().map(move |(ordinal, one)| ((bundle, ordinal), one)))
+            let picked = archive.records(&entry, plain, ordinals, bounds, record_bytes, purse).await?;
+            Ok::<_, SearchError>(
+                picked.into_iter().map(move |(ordinal, one)| ((bundle, ordinal), whole(one))),
+            )
         }
     });
     let mut picked = picked.buffer_unordered(FRAMES_AT_ONCE);

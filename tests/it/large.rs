@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use tokio::task::JoinSet;
 use wal_indexer::client::Connection;
 use wal_indexer::generate::{Codec, kafka};
 use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
@@ -183,6 +184,51 @@ async fn long_records_of_30_and_200_mib_fail_no_search_and_no_fetch_at_the_defau
     let took = stored.reader.peak_resident_bytes() - before;
     println!("six searches and a fetch of 12 records of 30 MiB and one of 200 MiB: {} MiB", took >> 20);
     assert!(took < BESIDE_BYTES + (128 << 20), "{took} bytes");
+}
+
+/// Those who hold a large answer and read no further leave others enough for theirs.
+#[tokio::test]
+async fn slow_readers_of_large_records_keep_nobody_else_from_searching() {
+    let stored = Stored::new(
+        &[(Codec::Zstd, &[12 * MIB; 4]), (Codec::Zstd, &[3 * MIB; 4])],
+        &["--search-memory", "64MiB"],
+    )
+    .await;
+    let bytes = batch_of(0, Codec::Zstd, &[100; 50]);
+    let first = inline(bytes.len() as u64, Some(("small", 0)));
+    send_inline(&mut stored.writer.client().await, first, &bytes, MIB).await.expect("a receipt");
+    fn search(topic: &str) -> SearchRequest {
+        let filter = Some(RecordFilter { topic: topic.to_owned(), ..Default::default() });
+        SearchRequest { filter, limit: 100, ..Default::default() }
+    }
+    // Each has its answer begun, or waits for it, as long as this lasts.
+    let mut slow = JoinSet::new();
+    for nth in 0..6 {
+        let channel = stored.reader.channel().await;
+        slow.spawn(async move {
+            let mut client = SearchServiceClient::new(channel).max_decoding_message_size(1 << 30);
+            if nth % 3 < 2 {
+                let _begun = client.search(search("large")).await.expect("an answer");
+                return std::future::pending().await;
+            }
+            let asked = FetchRequest { topic: "large".to_owned(), max_bytes: 1 << 30, ..Default::default() };
+            let _begun = client.fetch(asked).await.expect("an answer");
+            std::future::pending::<()>().await;
+        });
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for _ in 0..5 {
+        let mut client = SearchServiceClient::new(stored.reader.channel().await);
+        let mut request = tonic::Request::new(search("small"));
+        request.set_timeout(Duration::from_secs(15));
+        let mut messages = client.search(request).await.expect("an answer in time").into_inner();
+        let mut found = 0;
+        while let Some(message) = messages.message().await.expect("a whole answer") {
+            found += message.records.len();
+        }
+        assert_eq!(found, 50);
+    }
+    slow.shutdown().await;
 }
 
 #[tokio::test]

@@ -158,10 +158,16 @@ impl Worker {
     }
 
     /// From an address of this host's: for the worker, another host.
-    pub fn client_from(&self, host: &str) -> impl Future<Output = Client> + use<> {
+    pub fn channel_from(&self, host: &str) -> impl Future<Output = Channel> + use<> {
         let endpoint = Endpoint::from_shared(self.endpoint()).expect("an address");
         let endpoint = endpoint.local_address(Some(host.parse().expect("an address")));
-        async move { IndexerServiceClient::new(endpoint.connect().await.expect("it listens")) }
+        async move { endpoint.connect().await.expect("it listens") }
+    }
+
+    /// As [`Worker::channel_from`].
+    pub fn client_from(&self, host: &str) -> impl Future<Output = Client> + use<> {
+        let channel = self.channel_from(host);
+        async move { IndexerServiceClient::new(channel.await) }
     }
 
     pub async fn client(&self) -> Client {

@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::{MESSAGE_BYTES, record_of};
 use crate::archive::BundleCache;
-use crate::budget::Turn;
+use crate::budget::Delivery;
 use crate::fetch::{self, Answered, Conflict, Fetch, FetchError, Form, Item, Memory, Part, Request};
 use crate::ids::TopicPartition;
 use crate::metrics;
@@ -52,7 +52,7 @@ pub fn request(request: v1::FetchRequest) -> Result<Request, Status> {
 }
 
 /// A part of the answer, and what memory it takes beside what a fetch takes as long as it lasts.
-type Message = Held<v1::FetchResponse, Turn>;
+type Message = Held<v1::FetchResponse, Delivery>;
 
 /// The answer's messages, as they come: of about 512 KiB each, or of one record or batch. The last one has no items: it
 /// says where to go on.
@@ -109,7 +109,7 @@ struct Answer {
     partition: TopicPartition,
     waiting: VecDeque<Answered>,
     /// What of it is held beside the fetch.
-    memory: Option<Turn>,
+    memory: Option<Delivery>,
 }
 
 impl Drop for Answer {

@@ -82,7 +82,7 @@ impl Answer {
         }
         let mut memory = if self.records.is_empty() { self.page.take() } else { None };
         // What a search takes as long as it lasts has room for one message.
-        memory.take_if(|_| bytes <= 2 * MESSAGE_BYTES);
+        memory.take_if(|_| bytes <= 3 * MESSAGE_BYTES);
         Ok(Some(Held { message, memory }))
     }
 

@@ -118,7 +118,7 @@ async fn work(worker: &Worker, host: &str, ends: Instant) -> (Vec<Duration>, Vec
     let mut bytes = Vec::new();
     generate(&Spec { size: Size::Bytes(500_000), ..Spec::default() }, &mut bytes).expect("in memory");
     let mut client = worker.client_from(host).await;
-    let mut search = SearchServiceClient::new(worker.channel().await);
+    let mut search = SearchServiceClient::new(worker.channel_from(host).await);
     for nth in 0.. {
         if Instant::now() > ends {
             break;
