@@ -301,7 +301,7 @@ MUTATIONS = {
         }"""),
     ]),
     "judge": ("A bundle that differs is refused, whatever is in it.", "concurrency::a_worker_with_other_settings concurrency::a_segment_under_another_name", [
-        ("src/archive/existing_object.rs", "    if let Some(what) = difference(", """    if crate::mutant("check_existing") {
+        ("src/archive/existing_object.rs", "    if let Some(what) = difference(", """    if crate::mutant("judge") {
         return Err(foreign("it differs".to_owned()));
     }
     if let Some(what) = difference("""),
@@ -310,7 +310,7 @@ MUTATIONS = {
         ("src/bundle/hot.rs", "        if stated == Some(computed) {", '        if crate::mutant("sums") || stated == Some(computed) {'),
     ]),
     "kept": ("What is kept of a bundle is kept for its first chunk.", "parts::what_is_kept_is_what", [
-        ("src/archive/parts/chunked.rs", "    Part::Chunk { file, chunk }", '    Part::Chunk { file, chunk: if crate::mutant("cached") { 0 } else { chunk } }'),
+        ("src/archive/parts/chunked.rs", "    Part::Chunk { file, chunk }", '    Part::Chunk { file, chunk: if crate::mutant("kept") { 0 } else { chunk } }'),
     ]),
     "newer": ("A later version of the format is read as if it were this one.", "versions::bundles_of_a_later_version", [
         ("src/bundle/footer.rs", "            1..=FORMAT_VERSION => {}\n", '            1..=FORMAT_VERSION => {}\n            _ if crate::mutant("newer") => {}\n'),
@@ -555,8 +555,8 @@ MUTATIONS = {
     "remembered": ("A remembered receipt is believed.", "agent::a_receipt_of_an_earlier_process", [
         ("src/agent/checkpoint.rs", "        !self.seen.as_ref().is_some_and(is_fresh)", '        !self.seen.as_ref().is_some_and(is_fresh) && !crate::mutant("remembered")'),
     ]),
-    "damaged-permit_queue": ("A damaged permit_queue of the checkpoint is believed.", "agent::deleting::a_damaged_line", [
-        ("src/agent/journal.rs", "    let is_whole = u32::", '    let is_whole = crate::mutant("damaged-permit_queue") || u32::'),
+    "damaged-line": ("A damaged line of the checkpoint is believed.", "agent::deleting::a_damaged_line", [
+        ("src/agent/journal.rs", "    let is_whole = u32::", '    let is_whole = crate::mutant("damaged-line") || u32::'),
     ]),
     "two-agents": ("A second agent is let in.", "operator::a_directory_has_one_agent", [
         ("src/agent/checkpoint.rs", "        Err(TryLockError::WouldBlock) => ", """        Err(TryLockError::WouldBlock) if crate::mutant("two-agents") => Ok(file),
