@@ -22,13 +22,13 @@ use rand::{RngExt, SeedableRng};
 use sha2::{Digest, Sha256};
 use wal_indexer::agent::{Agent, Checkpoint, InFlightLimit, Settings};
 use wal_indexer::client::{Client, Receipt, Security, Timeouts};
+use wal_indexer::formatting::hex;
 use wal_indexer::generate::kafka::BatchHead;
 use wal_indexer::generate::logs::Logs;
 use wal_indexer::generate::{Codec, chronik};
 use wal_indexer::ids::{LogId, SegmentFormat, TopicPartition};
-use wal_indexer::segment::{Frame, Splitter};
+use wal_indexer::segment::{Frame, FrameSplitter};
 use wal_indexer::wal::{self, Hold, Listing, Reading, Rejection, SealedSegments, Segment, Verdict, WalError};
-use wal_indexer::wording::hex;
 
 const PARTITIONS: i32 = 3;
 
@@ -271,7 +271,7 @@ fn segment_ids(directory: &Path) -> io::Result<Vec<u64>> {
 /// The frames of a file up to the first that is torn or damaged.
 pub fn whole_frames(path: &Path) -> io::Result<Vec<Frame>> {
     let bytes = Bytes::from(fs::read(path)?);
-    let mut splitter = Splitter::new(bytes.len() as u64, Some(SegmentFormat::ChronikWal));
+    let mut splitter = FrameSplitter::new(bytes.len() as u64, Some(SegmentFormat::ChronikWal));
     let mut frames = Vec::new();
     // What is no frame is found below, too: it is not among them.
     let _ = splitter.push(bytes, &mut frames);

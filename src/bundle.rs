@@ -4,7 +4,7 @@
 //! A plain tar of `manifest.json`, the index's files, `records.zst` (the segment's own frames in compressed
 //! blocks), `hot.zst` (what readers of a large bundle need first, once more), `records.idx` (where each block
 //! lies and what it holds) and a footer that says where the members lie. Writing goes [`BlockWriter`] → [`Blocks`] → [`assemble()`] → [`Built`]; reading goes [`Footer::open`]
-//! → [`Hot::parse`], [`Manifest::parse`], [`BlockIndex::parse`] → [`BlockEntry::open`]; [`verify()`] and [`Verifier`] read
+//! → [`HotCache::parse`], [`Manifest::parse`], [`BlockIndex::parse`] → [`BlockEntry::open`]; [`verify()`] and [`Verifier`] read
 //! everything.
 //!
 //! Bytes in, bytes out: knows nothing of stores, networks, Tantivy, or what is in a frame. Readers trust
@@ -15,7 +15,7 @@ mod assemble;
 mod compress;
 mod cursor;
 mod footer;
-mod hot;
+mod hot_cache;
 mod layout;
 mod manifest;
 mod records;
@@ -31,7 +31,7 @@ pub use footer::{
     FOOTER_BYTES_MAX, Footer, Member, MemberError, OpenError, Opened, TAIL_BYTES, TRAILER_BYTES,
     TRAILER_MAGIC,
 };
-pub use hot::{CHUNK_BYTES, HOT_MAGIC, Hot, HotError};
+pub use hot_cache::{CHUNK_BYTES, HOT_MAGIC, HotCache, HotCacheError};
 pub use layout::{BLOCK_INDEX_NAME, FOOTER_NAME, HOT_NAME, INDEX_PREFIX, MANIFEST_NAME, RECORDS_NAME};
 pub use manifest::{
     Disagreement, FieldFacts, IndexFacts, IndexSegmentFacts, Manifest, ManifestError, RecordsFacts,

@@ -12,7 +12,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::archive::{ArchiveError, BundleCache};
 use crate::ids::{LogId, TopicPartition};
-use crate::pace::Pace;
+use crate::rate_limit::RateLimit;
 use crate::registry::{self, Filter, Timed, Times};
 use crate::store::{Deleted, Listed, Store, StoreError};
 
@@ -184,7 +184,7 @@ impl Plan {
         per_second_max: Option<NonZeroU64>,
         progress: impl Fn(Progress<'_>),
     ) -> Outcome {
-        let (pace, progress) = (Pace::new(per_second_max), &progress);
+        let (pace, progress) = (RateLimit::new(per_second_max), &progress);
         let logs = stream::iter(&self.logs).map(|log| log.apply(store, &pace, progress));
         let outcomes = logs.buffer_unordered(LOGS_AT_ONCE).collect::<Vec<_>>().await;
         outcomes.into_iter().fold(Outcome::default(), Outcome::and)
@@ -192,7 +192,7 @@ impl Plan {
 }
 
 impl LogPlan {
-    async fn apply(&self, store: &Store, pace: &Pace, progress: &impl Fn(Progress<'_>)) -> Outcome {
+    async fn apply(&self, store: &Store, pace: &RateLimit, progress: &impl Fn(Progress<'_>)) -> Outcome {
         let mut outcome = Outcome::default();
         for (nth, Timed { listed: one, .. }) in self.expired.iter().enumerate() {
             pace.wait(1).await;

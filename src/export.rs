@@ -9,8 +9,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::archive::{Archive, ArchiveError};
+use crate::atomic_file::AtomicFile;
 use crate::bundle::MANIFEST_NAME;
-use crate::partial::Partial;
 
 /// Why a bundle cannot be exported.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,7 @@ pub async fn export(archive: &Archive, out: &Path) -> Result<Exported, ExportErr
 }
 
 fn write(out: &Path, files: &[(String, Bytes)]) -> io::Result<()> {
-    let partial = Partial::create(out)?;
+    let partial = AtomicFile::create(out)?;
     let file = partial.file();
     let mut tar = tar::Builder::new(GzEncoder::new(BufWriter::new(&*file), Compression::default()));
     for (name, bytes) in files {

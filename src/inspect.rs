@@ -11,9 +11,9 @@ use sha2::{Digest, Sha256};
 
 use crate::archive::{Archive, FRAME_BYTES_MAX, StoredRecord};
 use crate::bundle::{MANIFEST_NAME, Manifest};
+use crate::formatting::hex;
 use crate::ids::OffsetRange;
-use crate::segment::{AnomalyCounts, Frame, SegmentError, Splitter};
-use crate::wording::hex;
+use crate::segment::{AnomalyCounts, Frame, FrameSplitter, SegmentError};
 
 /// Files are read in pieces of this size.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -195,7 +195,7 @@ pub fn bundle(archive: &Archive) -> BundleReport {
 
 /// Takes a segment apart as it comes.
 struct SegmentReader {
-    splitter: Option<Splitter>,
+    splitter: Option<FrameSplitter>,
     report: SegmentReport,
     partitions: BTreeMap<Option<(String, i32)>, PartitionReport>,
     first_records: usize,
@@ -207,7 +207,7 @@ struct SegmentReader {
 impl SegmentReader {
     fn new(size_bytes: u64, first_records: usize) -> Self {
         let report = SegmentReport { size_bytes, ..SegmentReport::default() };
-        let splitter = Some(Splitter::new(size_bytes, None).with_any_magic(true));
+        let splitter = Some(FrameSplitter::new(size_bytes, None).with_any_magic(true));
         let (partitions, anomalies) = (BTreeMap::new(), AnomalyCounts::default());
         Self { splitter, report, partitions, first_records, anomalies, undecodable: None }
     }
@@ -224,7 +224,7 @@ impl SegmentReader {
     }
 
     fn finish(mut self) -> SegmentReport {
-        match self.splitter.take().map(Splitter::finish) {
+        match self.splitter.take().map(FrameSplitter::finish) {
             Some(Ok(tail)) => {
                 self.report.torn_tail_bytes = tail.torn.map_or(0, |torn| torn.bytes.len() as u64);
             }

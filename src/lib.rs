@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod archive;
+pub mod atomic_file;
 pub mod budget;
 pub mod bundle;
 pub mod cli;
@@ -14,6 +15,7 @@ pub mod cpu;
 pub mod expire;
 pub mod export;
 pub mod fetch;
+pub mod formatting;
 pub mod generate;
 pub mod ids;
 pub mod index;
@@ -22,9 +24,9 @@ pub mod inspect;
 #[cfg(feature = "delete-records")]
 pub mod log_start;
 pub mod metrics;
-pub mod pace;
-pub mod partial;
+pub mod orphan_cleanup;
 pub mod proto;
+pub mod rate_limit;
 pub mod record;
 pub mod registry;
 pub mod restore;
@@ -35,9 +37,7 @@ pub mod server;
 pub mod spans;
 pub mod stats;
 pub mod store;
-pub mod sweep;
 pub mod telemetry;
 pub mod transactions;
 pub mod verify;
 pub mod wal;
-pub mod wording;

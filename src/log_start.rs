@@ -18,9 +18,9 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::client::Receipt;
+use crate::formatting::chain;
 use crate::ids::TopicPartition;
 use crate::wal::{Hold, Listing, Reading, Rejection, SealedSegments, Segment, WalError};
-use crate::wording::chain;
 
 /// How long a broker's answer is waited for, its connection and its partition's leader included.
 const ANSWER_MAX: Duration = Duration::from_secs(30);

@@ -18,10 +18,10 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::archive::{Archive, ArchiveError, Source};
+use crate::atomic_file::AtomicFile;
 use crate::bundle::SegmentFacts;
-use crate::partial::Partial;
+use crate::formatting::hex;
 use crate::store::{BundleKey, Store};
-use crate::wording::hex;
 
 /// How many blocks are read and in memory at a time: of 1 MiB each, if no batch is larger.
 const BLOCKS_AT_ONCE: usize = 8;
@@ -140,7 +140,7 @@ pub async fn restore(
     let archives: Vec<Archive> = opens.buffered(OPENS_AT_ONCE).try_collect().await?;
     let plan = Plan::new(archives.into_iter().map(Arc::new).collect())?;
     let failed = |source| RestoreError::Write { path: out.to_owned(), source };
-    let partial = Partial::create(out).map_err(failed)?;
+    let partial = AtomicFile::create(out).map_err(failed)?;
     plan.write(partial.file(), out, progress).await?;
     blocking(move || partial.keep()).await?.map_err(failed)?;
     Ok(Restored { segment: plan.segment, bundles: plan.archives.len() })
@@ -150,7 +150,7 @@ pub async fn restore(
 pub async fn rehearse(plan: &Plan) -> Result<(), RestoreError> {
     let path = std::env::temp_dir().join("wal-indexer-rehearsal");
     let partial =
-        Partial::create(&path).map_err(|source| RestoreError::Write { path: path.clone(), source })?;
+        AtomicFile::create(&path).map_err(|source| RestoreError::Write { path: path.clone(), source })?;
     plan.write(partial.file(), &path, |_, _| {}).await
 }
 

@@ -16,12 +16,12 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, info, info_span, warn};
 
+use crate::formatting;
 use crate::ids::CallerId;
 use crate::ingest::{self, Ingest, IngestError, ReadError, Receipt, RequestError};
 use crate::proto::v1;
 use crate::proto::v1::indexer_service_server::IndexerService;
 use crate::store::SourceRoots;
-use crate::wording;
 
 use caller::Caller;
 use health::{StoreCheck, check_memory};
@@ -130,7 +130,7 @@ struct Outcome<'a> {
 impl Outcome<'_> {
     fn rejected(&mut self, code: Code) {
         self.ended = true;
-        self.indexer.ingest.stats.request_rejected(wording::code_name(code), code == Code::Internal);
+        self.indexer.ingest.stats.request_rejected(formatting::code_name(code), code == Code::Internal);
     }
 }
 
@@ -171,7 +171,7 @@ impl IndexerService for Indexer {
             }
             Err(error) => {
                 let status = status::of_ingest(&error);
-                let code = wording::code_name(status.code());
+                let code = formatting::code_name(status.code());
                 span.in_scope(|| warn!(code, error = status.message(), "segment refused"));
                 outcome.rejected(status.code());
                 Err(status)

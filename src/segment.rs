@@ -1,6 +1,6 @@
 //! A segment's bytes become frames, and a frame's bytes become records.
 //!
-//! [`Splitter`] cuts the bytes, in whatever chunks they come, into [`Frame`]s by reading their heads only. [`Frame::decode`]
+//! [`FrameSplitter`] cuts the bytes, in whatever chunks they come, into [`Frame`]s by reading their heads only. [`Frame::decode`]
 //! checks the checksum, opens the compression and finds the records, without copying one. Nothing is ever skipped: what is not
 //! understood is a [`SegmentError`] that names the place and the reason; a frame that the segment's end cuts off is a
 //! [`TornTail`], and the caller decides about it.
@@ -14,15 +14,15 @@ mod canonical;
 mod chronik;
 mod codec;
 mod error;
-mod gather;
+mod framing;
 mod kafka;
 mod message;
 mod order;
+mod record_builder;
 mod skim;
-mod split;
-mod tail;
 #[cfg(test)]
 mod tests;
+mod torn_tail;
 mod transactions;
 mod zeros;
 
@@ -32,9 +32,9 @@ pub use anomaly::{Anomalies, Anomaly, AnomalyCounts};
 pub use batch::{KafkaBatch, NoBatch};
 pub use codec::{Codec, CompressionFlaw};
 pub use error::{ErrorKind, Fault, SegmentError};
+pub use framing::{FrameSplitter, Tail, TornTail};
 pub use order::LogOrder;
 pub use skim::{Visitor, skim_frame};
-pub use split::{Splitter, Tail, TornTail};
 pub use transactions::{Outcome, TransactionPart, Transactions};
 
 use crate::ids::{OffsetRange, SegmentFormat, TopicPartition};

@@ -15,7 +15,7 @@ use tracing::field::{Empty, display};
 use tracing::{Instrument, Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use crate::wording;
+use crate::formatting;
 
 pub use context::{Call, Ids, Origin, current, send};
 
@@ -26,12 +26,12 @@ fn number(count: u64) -> i64 {
 
 /// Does a stage's work in its span, and tells there why it failed.
 pub async fn stage<T, E: Error>(span: Span, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    async { work.await.inspect_err(|error| failed(&wording::chain(error))) }.instrument(span).await
+    async { work.await.inspect_err(|error| failed(&formatting::chain(error))) }.instrument(span).await
 }
 
 /// The same for work that waits for nothing.
 pub fn work<T, E: Error>(span: &Span, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-    span.in_scope(|| work().inspect_err(|error| failed(&wording::chain(error))))
+    span.in_scope(|| work().inspect_err(|error| failed(&formatting::chain(error))))
 }
 
 /// Notes at the span that work goes on in how much it was about.

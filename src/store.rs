@@ -26,7 +26,7 @@ mod error;
 #[cfg(test)]
 mod fake_server;
 mod key;
-mod leftovers;
+mod orphans;
 mod payload;
 mod probe;
 mod put;
@@ -40,7 +40,7 @@ pub use key::{
     BundleKey, ENCODED_BYTES_MAX, Hash16, KeyError, KeyHash, KeyPrefix, ParseKeyError, check_log_id,
     check_topic,
 };
-pub use leftovers::Leftover;
+pub use orphans::Orphan;
 pub use probe::ProbeError;
 pub use put::{Existing, NewObject, OBJECT_BYTES_MAX, Put, PutError, Refused, Stored};
 pub use retry::Timeouts;
@@ -50,7 +50,7 @@ pub use source::{
 pub use url::{LocationError, PREFIX_BYTES_MAX, parse_url};
 
 use error::Cause::{Io, Length, TooLarge};
-use retry::Pace;
+use retry::RateLimit;
 use url::{ClientError, Location, Scheme};
 
 /// What a whole listing may take. Each page of it is due much sooner; a registry may have many.
@@ -66,7 +66,7 @@ pub struct Store {
     /// The root as a URL without a slash at its end and without credentials.
     url: Arc<str>,
     timeouts: Timeouts,
-    pace: Arc<Pace>,
+    pace: Arc<RateLimit>,
     /// On the local file system: the directories whose entries are durable.
     synced: Arc<disk::Synced>,
 }

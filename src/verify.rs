@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::archive::{Archive, ArchiveError, ArchiveErrorKind, Source, full_scan, open_index};
 use crate::ids::LogId;
-use crate::pace::Pace;
+use crate::rate_limit::RateLimit;
 use crate::restore::{self, Plan, RestoreError};
 use crate::store::{Listed, Store};
 
@@ -120,7 +120,7 @@ pub async fn verify(
     scrub: Scrub,
     progress: impl Fn(Progress<'_>),
 ) -> Result<Outcome, VerifyError> {
-    let (mut outcome, pace) = (Outcome::default(), Pace::new(scrub.bytes_per_second));
+    let (mut outcome, pace) = (Outcome::default(), RateLimit::new(scrub.bytes_per_second));
     let mut segments: BTreeMap<([u8; 32], LogId), Vec<Arc<Archive>>> = BTreeMap::new();
     let read = async |bytes| {
         progress(Progress::Bytes(bytes));
@@ -171,7 +171,7 @@ fn is_finding(error: &ArchiveError) -> bool {
 async fn verify_bundle(
     store: &Store,
     listed: &Listed,
-    pace: &Pace,
+    pace: &RateLimit,
     read: &impl AsyncFn(u64),
 ) -> Result<(Archive, Checked, Vec<String>), ArchiveError> {
     let archive = Archive::open(Source::listed(store, listed)).await?;
@@ -206,7 +206,11 @@ fn sets(archives: Vec<Arc<Archive>>) -> Vec<Vec<Arc<Archive>>> {
 }
 
 /// Puts a segment together again, if all of it is there. That of one partition was hashed on the way.
-async fn verify_segment(archives: Vec<Arc<Archive>>, all: bool, pace: &Pace) -> Result<Segment, VerifyError> {
+async fn verify_segment(
+    archives: Vec<Arc<Archive>>,
+    all: bool,
+    pace: &RateLimit,
+) -> Result<Segment, VerifyError> {
     let bundle = archives[0].name();
     let written = match Plan::new(archives) {
         Ok(plan) if plan.segment().partitions == 1 => Ok(()),

@@ -55,8 +55,8 @@ MUTATIONS = {
         let decoded = match self.decode(frame)? {"""),
     ]),
     "03": ("V1 records are read past.", "lessons::lesson_03", [
-        ("src/segment/chronik.rs", "    gather.record(offset, timestamp, key, Some(value), 0);", """    if !crate::mutant("03") {
-        gather.record(offset, timestamp, key, Some(value), 0);
+        ("src/segment/chronik.rs", "    builder.record(offset, timestamp, key, Some(value), 0);", """    if !crate::mutant("03") {
+        builder.record(offset, timestamp, key, Some(value), 0);
     }"""),
     ]),
     "04": ("The index stops at a million documents and counts on.", "lessons::lesson_04", [
@@ -216,7 +216,7 @@ MUTATIONS = {
     ]),
     "query-not": ("What must not match is left out of the query.", "queries::queries_of_every_fixture", [
         ("src/index/query/compile.rs", "            Occur::MustNot => (", """            Occur::MustNot if crate::mutant("query-not") => {
-                ((Occur::Should, Box::new(EmptyQuery)), Needs::Nothing)
+                ((Occur::Should, Box::new(EmptyQuery)), RequiredTerms::Nothing)
             }
             Occur::MustNot => ("""),
     ]),
@@ -307,7 +307,7 @@ MUTATIONS = {
     if let Some(what) = difference("""),
     ]),
     "sums": ("A chunk of an index is taken as it comes.", "parts::a_changed_byte_of_an_index", [
-        ("src/bundle/hot.rs", "        if stated == Some(computed) {", '        if crate::mutant("sums") || stated == Some(computed) {'),
+        ("src/bundle/hot_cache.rs", "        if stated == Some(computed) {", '        if crate::mutant("sums") || stated == Some(computed) {'),
     ]),
     "kept": ("What is kept of a bundle is kept for its first chunk.", "parts::what_is_kept_is_what", [
         ("src/archive/parts/chunked.rs", "    Part::Chunk { file, chunk }", '    Part::Chunk { file, chunk: if crate::mutant("kept") { 0 } else { chunk } }'),

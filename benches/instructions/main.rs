@@ -12,7 +12,7 @@ use wal_indexer::bundle::{BlockWriter, FrameFacts};
 use wal_indexer::generate::{self, Codec, Format, Size, Spec};
 use wal_indexer::index::{IndexBuilder, TopicSettings, ValueMode};
 use wal_indexer::record::RecordBatch;
-use wal_indexer::segment::{DecodedFrame, Frame, Splitter};
+use wal_indexer::segment::{DecodedFrame, Frame, FrameSplitter};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc; // as in the binary
@@ -102,7 +102,7 @@ fn segment(format: Format, codec: Codec) -> Result<Bytes, Box<dyn Error>> {
 }
 
 fn split(segment: Bytes) -> Result<Vec<Frame>, Box<dyn Error>> {
-    let (mut splitter, mut frames) = (Splitter::new(segment.len() as u64, None), Vec::new());
+    let (mut splitter, mut frames) = (FrameSplitter::new(segment.len() as u64, None), Vec::new());
     splitter.push(segment, &mut frames)?;
     splitter.finish()?;
     Ok(frames)

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use wal_indexer::ids::SegmentFormat;
 use wal_indexer::record::RecordBatch;
-use wal_indexer::segment::{DecodedFrame, Frame, SegmentError, Splitter, Tail};
+use wal_indexer::segment::{DecodedFrame, Frame, SegmentError, FrameSplitter, Tail};
 
 /// What a frame may open to here: small, so that reaching it is cheap.
 pub const DECODED_BYTES_MAX: usize = 4 << 20;
@@ -15,7 +15,7 @@ pub fn split(
     mut chunk: impl FnMut() -> usize,
 ) -> (Vec<Frame>, Result<Tail, SegmentError>) {
     let mut frames = Vec::new();
-    let mut splitter = Splitter::new(bytes.len() as u64, format);
+    let mut splitter = FrameSplitter::new(bytes.len() as u64, format);
     let mut rest = bytes.clone();
     while !rest.is_empty() {
         let len = chunk().clamp(1, rest.len());

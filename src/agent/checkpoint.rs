@@ -171,9 +171,9 @@ impl Checkpoint {
         let Some(contents) = contents else { return Err(CheckpointError::Foreign { path }) };
         let entry = |PermitQueue { name, of, receipt }| (name, Entry { receipt, seen: None, of });
         let entries: HashMap<_, _> = contents.lines.into_iter().map(entry).collect();
-        if let Some(permit_queue) = contents.damaged_line {
+        if let Some(line) = contents.damaged_line {
             let (path, kept) = (path.display(), entries.len());
-            warn!(%path, permit_queue, kept, "the checkpoint is damaged; what it says from that line on is sent again");
+            warn!(%path, line, kept, "the checkpoint is damaged; what it says from that line on is sent again");
         }
         let logs = Logs::open(dir, name).await;
         let logs_path = dir.join(format!("{name}.logs"));
@@ -206,8 +206,8 @@ impl Checkpoint {
         let last_offset = receipt.offsets().map(|offsets| offsets.last());
         let entry = Entry { receipt, seen: Some(Seen::now(segment)), of: Subject::of(segment) };
         self.entries.insert(segment.name.clone(), entry);
-        let permit_queue = LineRef::of((&segment.name, &self.entries[&segment.name]));
-        let added = self.journal.add(&permit_queue, lines(&self.entries)).await;
+        let line = LineRef::of((&segment.name, &self.entries[&segment.name]));
+        let added = self.journal.add(&line, lines(&self.entries)).await;
         match (&mut self.logs, last_offset) {
             (Some(logs), Some(last_offset)) => added.and(logs.stored(segment, last_offset).await),
             _ => added,

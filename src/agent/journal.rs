@@ -54,21 +54,19 @@ impl Journal {
     /// Adds a line, which is one of `live` that count. An error means that it is remembered for this process only.
     pub(super) async fn add<T: Serialize>(
         &mut self,
-        permit_queue: &T,
+        line: &T,
         live: impl ExactSizeIterator<Item = T>,
     ) -> io::Result<()> {
         let garbage = self.lines.saturating_sub(live.len());
         match self.file.take() {
-            Some(file) if garbage <= live.len() + GARBAGE_LINES => {
-                self.append(file, text(permit_queue)?).await
-            }
+            Some(file) if garbage <= live.len() + GARBAGE_LINES => self.append(file, text(line)?).await,
             _ => self.write_anew(live).await,
         }
     }
 
     /// The file is kept for the next line only if this one went into it as a whole.
-    async fn append(&mut self, mut file: File, permit_queue: String) -> io::Result<()> {
-        file.write_all(permit_queue.as_bytes()).await?;
+    async fn append(&mut self, mut file: File, line: String) -> io::Result<()> {
+        file.write_all(line.as_bytes()).await?;
         file.flush().await?;
         self.lines += 1;
         self.file = Some(file);
@@ -78,8 +76,8 @@ impl Journal {
     /// Writes all that counts to another file, which then takes the place of this one.
     pub(super) async fn write_anew<T: Serialize>(&mut self, live: impl Iterator<Item = T>) -> io::Result<()> {
         let (mut whole, mut lines) = (format!("{}\n", self.first_line), 0);
-        for permit_queue in live {
-            whole.push_str(&text(&permit_queue)?);
+        for line in live {
+            whole.push_str(&text(&line)?);
             lines += 1;
         }
         let mut temporary = self.path.clone().into_os_string();
@@ -96,8 +94,8 @@ impl Journal {
     }
 }
 
-fn text(permit_queue: &impl Serialize) -> io::Result<String> {
-    let json = serde_json::to_string(permit_queue)?;
+fn text(line: &impl Serialize) -> io::Result<String> {
+    let json = serde_json::to_string(line)?;
     Ok(format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes())))
 }
 
@@ -108,9 +106,9 @@ pub(super) fn read<T: DeserializeOwned>(bytes: &[u8], first_line: &str) -> Optio
     let Some(rest) = bytes.strip_prefix(first.as_bytes()) else {
         return first.as_bytes().starts_with(bytes).then_some(contents);
     };
-    for permit_queue in rest.split_inclusive(|byte| *byte == b'\n') {
-        match read_line(permit_queue) {
-            Some(permit_queue) => contents.lines.push(permit_queue),
+    for line in rest.split_inclusive(|byte| *byte == b'\n') {
+        match read_line(line) {
+            Some(line) => contents.lines.push(line),
             None => {
                 contents.damaged_line = Some(contents.lines.len() + 2);
                 break;
@@ -120,8 +118,8 @@ pub(super) fn read<T: DeserializeOwned>(bytes: &[u8], first_line: &str) -> Optio
     Some(contents)
 }
 
-fn read_line<T: DeserializeOwned>(permit_queue: &[u8]) -> Option<T> {
-    let (checksum, json) = permit_queue.strip_suffix(b"\n")?.split_at_checked(9)?;
+fn read_line<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
+    let (checksum, json) = line.strip_suffix(b"\n")?.split_at_checked(9)?;
     let checksum = std::str::from_utf8(checksum).ok()?.strip_suffix(' ')?;
     let is_whole = u32::from_str_radix(checksum, 16) == Ok(crc32c::crc32c(json));
     is_whole.then(|| serde_json::from_slice(json).ok())?

@@ -13,9 +13,9 @@ use tracing::{info, warn};
 
 use super::checkpoint::Checkpoint;
 use super::journal::Journal;
+use crate::formatting::chain;
 use crate::ids::{LogId, TopicPartition};
 use crate::wal::{Birth, Halt, Halted, Listing, LogSigns, SealedSegments, Segment};
-use crate::wording::chain;
 
 const FIRST_LINE: &str = "wal-indexer logs 1";
 
@@ -73,9 +73,9 @@ impl Logs {
         let path = dir.join(format!("{name}.logs"));
         let (journal, contents) = Journal::read::<PermitQueue>(path, FIRST_LINE).await?;
         let Some(contents) = contents else { return Ok(None) };
-        if let Some(permit_queue) = contents.damaged_line {
+        if let Some(line) = contents.damaged_line {
             let path = journal.path().display();
-            warn!(%path, permit_queue, "what is remembered of logs is damaged from that line on");
+            warn!(%path, line, "what is remembered of logs is damaged from that line on");
         }
         let mut known = HashMap::new();
         for PermitQueue { topic, partition, known: log } in contents.lines {
@@ -98,8 +98,8 @@ impl Logs {
             }
             _ => return Ok(()),
         }
-        let permit_queue = PermitQueue::of((&segment.partition, &self.known[&segment.partition]));
-        self.journal.add(&permit_queue, self.known.iter().map(PermitQueue::of)).await
+        let line = PermitQueue::of((&segment.partition, &self.known[&segment.partition]));
+        self.journal.add(&line, self.known.iter().map(PermitQueue::of)).await
     }
 
     /// Takes what receipts tell of partitions of which nothing else is known.

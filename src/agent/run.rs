@@ -22,11 +22,11 @@ use super::segment_states::{Now, SegmentState, SegmentStates};
 use super::send::{Outcome, send};
 use super::{Agent, Retention, Summary};
 use crate::client::{Receipt, Refusal};
+use crate::formatting::chain;
 use crate::ids::TopicPartition;
 use crate::metrics;
 use crate::spans::{self, Origin};
 use crate::wal::{Hold, Listing, SealedSegments, Segment, WalError};
-use crate::wording::chain;
 
 /// How often the backlog is counted at most while there is a lot going on.
 const REPORT_EVERY: Duration = Duration::from_millis(500);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::deletable_prefix::wal_error;
 use super::{SegmentBytes, Settings};
 use crate::client::{Client, IndexError, Mismatch, Receipt, Refusal, Request};
+use crate::formatting::chain;
 use crate::wal::{Rejection, SealedSegments, Segment, WalError};
-use crate::wording::chain;
 
 /// What sending a segment came to.
 #[derive(Debug)]

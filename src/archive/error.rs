@@ -1,7 +1,7 @@
 //! Why a bundle cannot be read. Each error names the bundle.
 
 use crate::bundle::{
-    BlockError, BlockIndexError, Disagreement, HotError, Kind, ManifestError, MemberError, OpenError,
+    BlockError, BlockIndexError, Disagreement, HotCacheError, Kind, ManifestError, MemberError, OpenError,
     VerifyError,
 };
 use crate::index::ReadError as IndexReadError;
@@ -199,4 +199,12 @@ macro_rules! bundle_faults {
     )*};
 }
 
-bundle_faults!(OpenError, MemberError, HotError, ManifestError, BlockIndexError, BlockError, Disagreement);
+bundle_faults!(
+    OpenError,
+    MemberError,
+    HotCacheError,
+    ManifestError,
+    BlockIndexError,
+    BlockError,
+    Disagreement
+);

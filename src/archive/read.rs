@@ -12,7 +12,7 @@ use super::pick::{Picked, Purse, WorkBounds, pick, places};
 use super::source::{Source, Traffic, blocking};
 use super::tail::Tail;
 use crate::bundle::{
-    BlockEntry, BlockError, BlockIndex, Disagreement, Footer, Hot, HotError, Manifest, Member,
+    BlockEntry, BlockError, BlockIndex, Disagreement, Footer, HotCache, HotCacheError, Manifest, Member,
 };
 use crate::ids::{LogId, TopicPartition};
 use crate::store::{BundleKey, KeyHash};
@@ -39,7 +39,7 @@ pub(super) struct Opened {
     partition: TopicPartition,
     log_id: LogId,
     blocks: BlockIndex,
-    pub hot: Option<Hot>,
+    pub hot: Option<HotCache>,
     /// The object, where the first read gave all of it.
     whole: Option<Bytes>,
     mem_usage: usize,
@@ -227,7 +227,7 @@ impl Opened {
     pub fn check_chunk(&self, file: usize, chunk: u64, bytes: &[u8]) -> Result<(), Fault> {
         match &self.hot {
             Some(hot) => Ok(hot.check_chunk(&self.footer, file, chunk, bytes)?),
-            None => Err(HotError::Absent.into()),
+            None => Err(HotCacheError::Absent.into()),
         }
     }
 
@@ -240,7 +240,7 @@ impl Opened {
     fn parse(end: Tail, manifest: Option<Bytes>, key: Option<&BundleKey>) -> Result<Self, Fault> {
         let footer = &end.footer;
         let hot = end.hot().map(|bytes| hot_of(footer, &bytes)).transpose()?;
-        let manifest_bytes = hot.as_ref().map(Hot::manifest).or(manifest.as_ref());
+        let manifest_bytes = hot.as_ref().map(HotCache::manifest).or(manifest.as_ref());
         let manifest_bytes = manifest_bytes.map_or(&[][..], |bytes| bytes);
         let manifest = Manifest::parse(manifest_bytes)?;
         manifest.is_of_version(footer.version())?;
@@ -259,7 +259,7 @@ impl Opened {
             + MANIFEST_USAGE * manifest_bytes.len()
             + blocks.mem_usage()
             + block_index.len()
-            + hot.as_ref().map_or(0, Hot::mem_usage)
+            + hot.as_ref().map_or(0, HotCache::mem_usage)
             + whole.as_ref().map_or(0, Bytes::len);
         let partition = TopicPartition::new(manifest.topic.as_str(), manifest.partition)
             .map_err(|_| Fault::Unusable { what: "topic and partition" })?;
@@ -271,11 +271,11 @@ impl Opened {
     }
 }
 
-fn hot_of(footer: &Footer, bytes: &[u8]) -> Result<Hot, Fault> {
+fn hot_of(footer: &Footer, bytes: &[u8]) -> Result<HotCache, Fault> {
     if let Some(member) = footer.hot() {
         member.check(bytes)?;
     }
-    Ok(Hot::parse(bytes, footer)?)
+    Ok(HotCache::parse(bytes, footer)?)
 }
 
 /// Checks a member's bytes, where that takes its time on a thread that may.

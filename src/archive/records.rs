@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::error::Fault;
 use crate::bundle::BlockEntry;
 use crate::ids::SegmentFormat;
-use crate::segment::{DecodedFrame, Frame, SegmentError, Splitter};
+use crate::segment::{DecodedFrame, Frame, FrameSplitter, SegmentError};
 
 /// What one frame may open to, in bytes: more than any that is indexed, so that all of those can be read.
 pub const FRAME_BYTES_MAX: usize = 1 << 30;
@@ -38,7 +38,7 @@ pub fn split_block(entry: &BlockEntry, plain: &Bytes, format: SegmentFormat) -> 
     }
     let failed = |error: SegmentError| fault_in_block(entry, &error);
     let mut frames = Vec::with_capacity(1_024);
-    let splitter = Splitter::new(plain.len() as u64, Some(format));
+    let splitter = FrameSplitter::new(plain.len() as u64, Some(format));
     let mut splitter = splitter.with_any_magic(entry.is_undecoded);
     splitter.push(plain.clone(), &mut frames).map_err(failed)?;
     let tail = splitter.finish().map_err(failed)?;

@@ -17,7 +17,7 @@ use crate::bundle::{
 use crate::ids::{LogId, OffsetRange, TopicPartition};
 use crate::index::{self, FieldCatalog, IndexBuilder, TopicSettings};
 use crate::record::RecordBatch;
-use crate::segment::{DecodedFrame, Frame, Splitter};
+use crate::segment::{DecodedFrame, Frame, FrameSplitter};
 use crate::store::{BundleKey, Existing, KeyHash, NewObject, PutError, Refused, Store};
 
 /// How many frames make up a slice, so that even short segments have several Tantivy segments and blocks.
@@ -82,7 +82,7 @@ fn orders() -> TopicPartition {
 /// The bundle of one segment's records with the index of another's, both of one partition.
 pub(crate) fn pack_with_index_of(source: &Bytes, indexed: &Bytes) -> Packed {
     let mut frames = Vec::new();
-    Splitter::new(indexed.len() as u64, None).push(indexed.clone(), &mut frames).expect("frames");
+    FrameSplitter::new(indexed.len() as u64, None).push(indexed.clone(), &mut frames).expect("frames");
     let indexed: Vec<_> =
         frames.iter().map(|frame| frame.decode(1 << 30).expect("records").records).collect();
     pack_frames(source, "", &orders(), Sha256::digest(source).into(), Some(&indexed)).remove(0)
@@ -99,7 +99,7 @@ fn pack_frames(
     sha256: [u8; 32],
     indexed: Option<&[RecordBatch]>,
 ) -> Vec<Packed> {
-    let (mut frames, mut splitter) = (Vec::new(), Splitter::new(source.len() as u64, None));
+    let (mut frames, mut splitter) = (Vec::new(), FrameSplitter::new(source.len() as u64, None));
     splitter.push(source.clone(), &mut frames).expect("frames");
     let tail = splitter.finish().expect("an end");
     let mut partitions: BTreeMap<TopicPartition, Vec<(Frame, DecodedFrame)>> = BTreeMap::new();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::ids::CallerId;
 
-use pace::Pace;
+use pace::RateLimit;
 
 /// How long a claimant is expected back that has nothing here: somebody who sends one segment after another is not away in between.
 pub(super) const EXPECTED_BACK: Duration = Duration::from_secs(5);
@@ -39,7 +39,7 @@ pub(super) struct Queue<W> {
     floor: u64,
     next_id: u64,
     turned_away: Vec<W>,
-    pace: Pace,
+    pace: RateLimit,
 }
 
 /// What a claimant has here.
@@ -87,7 +87,7 @@ impl<W> Queue<W> {
             floor: 0,
             next_id: 0,
             turned_away: Vec::new(),
-            pace: Pace::default(),
+            pace: RateLimit::default(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::footer::{self, FOOTER_BYTES_MAX, Footer, Member};
-use super::hot::Hot;
+use super::hot_cache::HotCache;
 use super::layout::{
     self, BLOCK_INDEX_NAME, HOT_NAME, INDEX_PREFIX, MANIFEST_NAME, RECORDS_NAME, TAR_BLOCK_BYTES,
     TAR_END_BYTES,
@@ -85,7 +85,7 @@ pub fn assemble<E: From<AssembleError>>(
     let block_index = Bytes::from(parts.blocks.index.encode());
     if tar.needs_hot(manifest.format_version, &block_index) {
         let ranges = hot_ranges(&parts.index)?;
-        tar.hot(&Hot::new(parts.manifest, &parts.index, &ranges))?;
+        tar.hot(&HotCache::new(parts.manifest, &parts.index, &ranges))?;
     }
     let table = [(crc32c::crc32c(&block_index), block_index)];
     tar.member(BLOCK_INDEX_NAME.to_owned(), table)?;
@@ -202,7 +202,7 @@ impl TarWriter {
         footer::needs_hot(version, Footer::new(version, members).object_size())
     }
 
-    fn hot(&mut self, hot: &Hot) -> Result<(), AssembleError> {
+    fn hot(&mut self, hot: &HotCache) -> Result<(), AssembleError> {
         let encoded = Bytes::from(hot.encode().map_err(AssembleError::Compressing)?);
         self.hot_bytes = encoded.len() as u64;
         self.member(HOT_NAME.to_owned(), [(crc32c::crc32c(&encoded), encoded)])

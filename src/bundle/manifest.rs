@@ -465,7 +465,7 @@ mod hex_crc32c {
 mod hex_sha256 {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    use crate::wording::hex;
+    use crate::formatting::hex;
 
     pub fn serialize<S: Serializer>(sha256: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&hex(sha256))

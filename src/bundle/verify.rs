@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Kind;
 use super::footer::{Footer, Member, MemberError, OpenError, Opened};
-use super::hot::{Hot, HotCheck, HotError};
+use super::hot_cache::{HotCache, HotCacheCheck, HotCacheError};
 use super::layout::{self, TAR_END_BYTES};
 use super::manifest::{Disagreement, Manifest, ManifestError};
 use super::records::{BlockEntry, BlockError, BlockIndex, BlockIndexError};
@@ -39,7 +39,7 @@ pub enum VerifyError {
     BlockIndex(#[from] BlockIndexError),
     /// `hot.zst` cannot be read, or says otherwise than the members that it repeats.
     #[error(transparent)]
-    Hot(#[from] HotError),
+    HotCache(#[from] HotCacheError),
     /// A block does not open.
     #[error(transparent)]
     Block(#[from] BlockError),
@@ -72,7 +72,7 @@ impl VerifyError {
         match self {
             Self::Open(error) => error.kind(),
             Self::Manifest(error) => error.kind(),
-            Self::Hot(error) => error.kind(),
+            Self::HotCache(error) => error.kind(),
             // The footer vouched for the member, so it is there.
             Self::BlockIndex(BlockIndexError::Absent) => Kind::Corrupt,
             Self::BlockIndex(error) => error.kind(),
@@ -116,8 +116,8 @@ pub struct OpenedBlock {
 pub struct Verifier {
     footer: Footer,
     blocks: BlockIndex,
-    hot: Option<Hot>,
-    hot_check: HotCheck,
+    hot: Option<HotCache>,
+    hot_check: HotCacheCheck,
     manifest: Option<Manifest>,
     pieces: std::vec::IntoIter<Piece>,
     piece: Piece,
@@ -155,7 +155,7 @@ impl Verifier {
             (Some(member), bytes) => {
                 let bytes = bytes.map_or(&[][..], |bytes| bytes);
                 member.check(bytes)?;
-                Some(Hot::parse(bytes, &footer)?)
+                Some(HotCache::parse(bytes, &footer)?)
             }
         };
         let blocks = BlockIndex::parse(block_index)?;
@@ -186,7 +186,7 @@ impl Verifier {
             footer,
             blocks,
             hot,
-            hot_check: HotCheck::default(),
+            hot_check: HotCacheCheck::default(),
             manifest: None,
             piece: pieces.next().unwrap_or(Piece::End),
             pieces,
@@ -330,7 +330,7 @@ impl Verifier {
         self.crc32c = crc32c::crc32c_combine(self.crc32c, self.piece_crc32c, self.piece_read as usize);
         self.piece = self.pieces.next().unwrap_or(Piece::End);
         if let Piece::Index(number) = self.piece {
-            self.hot_check = HotCheck::of_file(number);
+            self.hot_check = HotCacheCheck::of_file(number);
         }
         (self.piece_read, self.piece_crc32c) = (0, 0);
         Ok(())

@@ -17,12 +17,12 @@ use url::Url;
 use deletion::DeletionArgs;
 use site::{Observer, Running, Site, StatePlace};
 
+use super::duration_argument::{positive_seconds, seconds};
 use super::file_mode::FileModeArgs;
 use super::index::{Torn, Undecoded};
 use super::metrics::{Collected, MetricsArgs};
 use super::otlp::{OtlpArgs, process_name};
 use super::progress::{Progress, When};
-use super::seconds::{positive_seconds, seconds};
 use super::security::SecurityArgs;
 use super::signals::Signals;
 use super::{CliError, Exit, endpoint, runtime};

@@ -10,10 +10,10 @@ use std::time::Instant;
 use sha2::{Digest, Sha256};
 
 use super::{CliError, Exit, output, runtime, store};
+use crate::formatting::hex;
 use crate::generate::{self, Codec, Format, Size, Spec};
 use crate::ids::TopicPartition;
 use crate::store::KeyPrefix;
-use crate::wording::hex;
 
 /// What is searched for in the demo.
 const QUERY: &str = "level:error status:>=500";

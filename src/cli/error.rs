@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use tonic::{Code, Status};
 
 use super::stderr;
+use crate::formatting::{chain, code_name};
 use crate::ingest::IngestError;
 use crate::rpc::status::of_ingest;
-use crate::wording::{chain, code_name};
 
 /// What an exit code means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

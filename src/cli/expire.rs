@@ -7,8 +7,8 @@ use std::num::NonZeroU64;
 use serde::Serialize;
 
 use super::store::{StoreArgs, exit_of_archive, exit_of_store};
-use super::text::one_line;
-use super::{CliError, Exit, output, runtime, stderr, when};
+use super::terminal_escaping::one_line;
+use super::{CliError, Exit, output, runtime, stderr, time_argument};
 use crate::expire::{Limit, LogPlan, Outcome, Plan, PlanError, Progress, Scope};
 use crate::ids::LogId;
 use crate::registry::{self, Log, Timed};
@@ -36,7 +36,7 @@ pub struct ExpireArgs {
 
     /// What is older: 2024-05-01, 2024-05-01T12:00:00Z, milliseconds since the epoch, or an age: 12h, 30d. A bundle counts by its latest record;
     /// one whose records have no times stays, and so does one whose times cannot be read.
-    #[arg(long, group = "limit", value_name = "TIME", value_parser = when::parse, allow_negative_numbers = true)]
+    #[arg(long, group = "limit", value_name = "TIME", value_parser = time_argument::parse, allow_negative_numbers = true)]
     before: Option<i64>,
 
     /// What lies below this offset: a bundle counts by its last one.

@@ -13,10 +13,10 @@ use tonic::Status;
 use tracing::warn;
 
 use super::isolation::{self, Isolation};
-use super::place::{Place, PlaceArgs};
-use super::{CliError, Exit, output, runtime, text};
+use super::store_or_endpoint::{StoreOrEndpoint, StoreOrEndpointArgs};
+use super::{CliError, Exit, output, runtime, terminal_escaping};
+use crate::atomic_file::AtomicFile;
 use crate::fetch::Memory;
-use crate::partial::Partial;
 use crate::proto::v1;
 use crate::rpc::search::fetch as rpc;
 
@@ -84,7 +84,7 @@ pub struct FetchArgs {
     base64: bool,
 
     #[command(flatten)]
-    place: PlaceArgs,
+    place: StoreOrEndpointArgs,
 }
 
 /// Reads and prints.
@@ -120,7 +120,12 @@ impl FetchArgs {
             return Ok(());
         }
         let shown = last.other_logs.iter().take(LOGS_SHOWN_MAX).map(|log| {
-            format!("{} (offsets {}..{})", text::one_line(&log.log_id), log.base_offset(), log.last_offset())
+            format!(
+                "{} (offsets {}..{})",
+                terminal_escaping::one_line(&log.log_id),
+                log.base_offset(),
+                log.last_offset()
+            )
         });
         let mut others: Vec<_> = shown.collect();
         if last.other_logs.len() > LOGS_SHOWN_MAX {
@@ -129,7 +134,7 @@ impl FetchArgs {
         let others = others.join(", ");
         let read = match last.log_id.as_str() {
             "" => String::new(),
-            log_id => format!("this is log {}; ", text::one_line(log_id)),
+            log_id => format!("this is log {}; ", terminal_escaping::one_line(log_id)),
         };
         output::note(&format!("{read}other logs of the partition: {others}; --log-id says which is read"))
     }
@@ -140,7 +145,10 @@ impl FetchArgs {
             warn!(offset, ?bundle_keys, "bundles hold different records for one offset");
         }
         if last.log_id.is_empty() {
-            output::note(&format!("nothing is stored{}", text::of(Some(&self.topic), Some(self.partition))))?;
+            output::note(&format!(
+                "nothing is stored{}",
+                terminal_escaping::of(Some(&self.topic), Some(self.partition))
+            ))?;
         }
         self.note_other_logs(last)?;
         note_open(last)?;
@@ -161,7 +169,7 @@ fn note_open(last: &v1::FetchResponse) -> Result<(), CliError> {
     }
 }
 
-async fn print_records(args: &FetchArgs, place: &Place) -> Result<(), CliError> {
+async fn print_records(args: &FetchArgs, place: &StoreOrEndpoint) -> Result<(), CliError> {
     let (mut request, mut has_begun, mut waits_at) = (args.request(), false, None);
     loop {
         let mut answered_to = request.offset;
@@ -206,15 +214,17 @@ fn print(args: &FetchArgs, record: v1::Record) -> Result<(), CliError> {
     if args.json {
         return output::record(record, output::Contents::of(args.base64));
     }
-    let (time, topic) = (output::time_ms(record.timestamp_ms), text::one_line(&record.topic));
-    let value = record.omitted_bytes.map_or_else(|| text::value(record.value.as_deref()), text::omitted);
+    let (time, topic) = (output::time_ms(record.timestamp_ms), terminal_escaping::one_line(&record.topic));
+    let value = record
+        .omitted_bytes
+        .map_or_else(|| terminal_escaping::value(record.value.as_deref()), terminal_escaping::omitted);
     let mark = isolation::mark(&record);
     output::line(&format!("{time} {topic}/{}@{} {mark}{value}", record.partition, record.offset))
 }
 
-async fn write_batches(args: &FetchArgs, place: &Place, out: &Path) -> Result<(), CliError> {
+async fn write_batches(args: &FetchArgs, place: &StoreOrEndpoint, out: &Path) -> Result<(), CliError> {
     let failed = |error| CliError::new(Exit::Failed, &format!("cannot write {}", out.display()), &error);
-    let partial = Partial::create(out).map_err(failed)?;
+    let partial = AtomicFile::create(out).map_err(failed)?;
     let (file, request): (Arc<File>, _) = (partial.file(), args.request());
     let write = |message: v1::FetchResponse| (&*file).write_all(&message.kafka_batches).map_err(failed);
     let last = page(place, &request, write).await?;
@@ -224,7 +234,7 @@ async fn write_batches(args: &FetchArgs, place: &Place, out: &Path) -> Result<()
 
 /// One answer: hands on each message but the last, which is returned.
 async fn page(
-    place: &Place,
+    place: &StoreOrEndpoint,
     request: &v1::FetchRequest,
     mut each: impl FnMut(v1::FetchResponse) -> Result<(), CliError>,
 ) -> Result<v1::FetchResponse, CliError> {
@@ -241,12 +251,14 @@ async fn page(
 }
 
 async fn ask(
-    place: &Place,
+    place: &StoreOrEndpoint,
     request: v1::FetchRequest,
 ) -> Result<BoxStream<'static, Result<v1::FetchResponse, Status>>, CliError> {
     match place {
-        Place::Worker(worker) => Ok(worker.ask(async |client| client.fetch(request).await).await?.boxed()),
-        Place::Store(bundle_cache) => {
+        StoreOrEndpoint::Worker(worker) => {
+            Ok(worker.ask(async |client| client.fetch(request).await).await?.boxed())
+        }
+        StoreOrEndpoint::Store(bundle_cache) => {
             let failed = |status| CliError::question(place.name(), &status);
             let request = rpc::request(request).map_err(failed)?;
             // Whoever reads a store alone has all memory there is.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CliError, Exit, endpoint, known, output, runtime};
+use super::{CliError, Exit, endpoint, output, runtime, unknown_values};
 use crate::proto::v1::health_response::Status;
 
 /// Whether a worker can take work.
@@ -20,7 +20,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<(), CliError> {
     let asked = async { args.endpoint.ask_indexer(async |client| client.health().await).await };
     let health = runtime()?.block_on(asked)?;
-    let health = known::health(health);
+    let health = unknown_values::health(health);
     if args.json {
         output::json_line(&health)?;
     } else {

@@ -6,12 +6,12 @@ use std::path::Path;
 use url::Url;
 
 use super::store::{self, exit_of_archive};
-use super::text::{one_line, value};
+use super::terminal_escaping::{one_line, value};
 use super::{CliError, Exit, output, runtime};
 use crate::archive::{Archive, Source, StoredRecord};
+use crate::formatting::hex;
 use crate::inspect::{self, BundleReport, SegmentReport};
 use crate::store::BundleKey;
-use crate::wording::hex;
 
 /// Show what is in a segment file or a bundle: format, frames, partitions, offsets; manifest, members, blocks.
 #[derive(Debug, clap::Args)]

@@ -3,9 +3,9 @@
 use clap::builder::NonEmptyStringValueParser;
 use futures::TryStreamExt;
 
-use super::place::{Place, PlaceArgs};
 use super::store::{exit_of_archive, exit_of_store};
-use super::text::{of, one_line};
+use super::store_or_endpoint::{StoreOrEndpoint, StoreOrEndpointArgs};
+use super::terminal_escaping::{of, one_line};
 use super::{CliError, Exit, output, runtime};
 use crate::ids::LogId;
 use crate::proto::v1;
@@ -50,7 +50,7 @@ pub struct LsArgs {
     json: bool,
 
     #[command(flatten)]
-    place: PlaceArgs,
+    place: StoreOrEndpointArgs,
 }
 
 /// Lists and prints.
@@ -83,7 +83,7 @@ pub fn run(args: &LsArgs) -> Result<(), CliError> {
 
 impl LsArgs {
     /// The logs that `--log-id` leaves out.
-    async fn others(&self, place: &Place) -> Result<Vec<Log>, CliError> {
+    async fn others(&self, place: &StoreOrEndpoint) -> Result<Vec<Log>, CliError> {
         let Some(wanted) = self.log_id.as_deref().map(LogId::new) else { return Ok(Vec::new()) };
         let all = list(self, place, None).await?;
         let mut logs = registry::logs(&all.iter().map(from_wire).collect::<Result<Vec<_>, _>>()?);
@@ -115,17 +115,17 @@ impl LsArgs {
 
 async fn list(
     args: &LsArgs,
-    place: &Place,
+    place: &StoreOrEndpoint,
     log_id: Option<&str>,
 ) -> Result<Vec<v1::ListBundlesResponse>, CliError> {
     match place {
-        Place::Store(bundle_cache) => {
+        StoreOrEndpoint::Store(bundle_cache) => {
             let found = registry::find_timed(bundle_cache, &args.filter(log_id)).await;
             let found = found.map_err(|error| CliError::new(exit_of_store(&error), "cannot list", &error))?;
             let bundles = found.map_ok(|one| listed(bundle_cache.store(), &one)).try_collect().await;
             bundles.map_err(|error| CliError::new(exit_of_archive(&error), "cannot list", &error))
         }
-        Place::Worker(worker) => {
+        StoreOrEndpoint::Worker(worker) => {
             let asked = worker.ask(async |client| client.list_bundles(args.request(log_id)).await);
             let failed = |status| CliError::status(worker.name(), &status);
             asked.await?.try_collect().await.map_err(failed)

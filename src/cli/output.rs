@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use super::text::one_line;
+use super::terminal_escaping::one_line;
 use super::{CliError, Exit, stderr};
 use crate::proto::v1;
 

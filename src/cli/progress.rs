@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use super::{output, text};
+use super::{output, terminal_escaping};
 use crate::agent::Event;
 
 /// When lines are printed.
@@ -112,9 +112,9 @@ impl Lines {
 
     fn describe(&self, event: &Event<'_>, now: OffsetDateTime) -> String {
         let time = now.format(format_description!("[hour]:[minute]:[second]Z")).unwrap_or_default();
-        let name = text::one_line(&event.segment.name);
+        let name = terminal_escaping::one_line(&event.segment.name);
         let name = match self.names_directories {
-            true => format!("{}/{name}", text::one_line(event.agent)),
+            true => format!("{}/{name}", terminal_escaping::one_line(event.agent)),
             false => name.into_owned(),
         };
         let mut words = vec![time, name, output::bytes(event.segment.version.size_bytes)];
@@ -123,7 +123,7 @@ impl Lines {
             words.push(receipt.worker().to_owned());
         }
         words.extend(event.took.map(output::duration));
-        words.push(text::one_line(&event.fate.to_string()).into_owned());
+        words.push(terminal_escaping::one_line(&event.fate.to_string()).into_owned());
         words.join("  ")
     }
 }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use super::store::{self, StoreArgs, exit_of_archive};
 use super::{CliError, Exit, output, runtime};
+use crate::formatting;
 use crate::restore::{self, RestoreError};
 use crate::store::BundleKey;
-use crate::wording;
 
 /// Restore a segment, byte for byte, from its bundles.
 #[derive(Debug, clap::Args)]
@@ -43,7 +43,7 @@ pub fn run(args: &RestoreArgs) -> Result<(), CliError> {
         several => format!("{several} bundles"),
     };
     let size = output::bytes(segment.size_bytes);
-    let (out, sha256) = (args.out.display(), wording::hex(&segment.sha256));
+    let (out, sha256) = (args.out.display(), formatting::hex(&segment.sha256));
     output::line(&format!("{out}: segment {:?}, {size} from {bundles}, sha256 {sha256}", segment.id))
 }
 

@@ -17,7 +17,7 @@ use url::Url;
 use super::endpoint::Worker;
 use super::isolation::{self, Isolation};
 use super::security::SecurityArgs;
-use super::{CliError, Exit, output, runtime, text, when};
+use super::{CliError, Exit, output, runtime, terminal_escaping, time_argument};
 use crate::index::Query;
 use crate::proto::v1;
 use crate::proto::v1::search_request::Order;
@@ -59,11 +59,11 @@ pub struct SearchArgs {
     max_offset: Option<i64>,
 
     /// Only from this time on: 2024-05-01, 2024-05-01T12:00:00Z, milliseconds or seconds since the epoch, or an age: 30s, 15m, 2h, 7d.
-    #[arg(long, env = "WAL_INDEXER_SINCE", value_name = "TIME", value_parser = when::parse, allow_negative_numbers = true)]
+    #[arg(long, env = "WAL_INDEXER_SINCE", value_name = "TIME", value_parser = time_argument::parse, allow_negative_numbers = true)]
     since: Option<i64>,
 
     /// Only up to this time, inclusive; written as --since is.
-    #[arg(long, env = "WAL_INDEXER_UNTIL", value_name = "TIME", value_parser = when::parse, allow_negative_numbers = true)]
+    #[arg(long, env = "WAL_INDEXER_UNTIL", value_name = "TIME", value_parser = time_argument::parse, allow_negative_numbers = true)]
     until: Option<i64>,
 
     /// How many records to show, at most.
@@ -238,7 +238,10 @@ impl SearchArgs {
     /// Says that there was nothing to search. That is no error: a topic's first segment may be on its way.
     fn note_absence(&self, summary: &v1::SearchSummary) -> Result<(), CliError> {
         if summary.bundles_searched + summary.bundles_pruned + summary.bundles_left == 0 {
-            output::note(&format!("nothing is stored{}", text::of(Some(&self.topic), self.partition)))?;
+            output::note(&format!(
+                "nothing is stored{}",
+                terminal_escaping::of(Some(&self.topic), self.partition)
+            ))?;
         }
         Ok(())
     }
@@ -342,8 +345,8 @@ impl Printer<'_> {
         }
         let time = output::time_ms(record.timestamp_ms);
         let value = || self.highlighter.value(record.value.as_deref());
-        let value = record.omitted_bytes.map_or_else(value, text::omitted);
-        let topic = text::one_line(&record.topic);
+        let value = record.omitted_bytes.map_or_else(value, terminal_escaping::omitted);
+        let topic = terminal_escaping::one_line(&record.topic);
         let mark = isolation::mark(&record);
         output::line(&format!("{time} {topic}/{}@{} {mark}{value}", record.partition, record.offset))
     }

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::seconds::positive_seconds;
+use super::duration_argument::positive_seconds;
 use super::{CliError, Exit, output};
 use crate::client::{CertificateFiles, Security};
 use crate::server::{ConnectionPolicy, TlsFile, TlsFiles};

@@ -16,11 +16,11 @@ use super::{CliError, Exit, cgroup, output, pipeline, runtime};
 use crate::archive::BundleCache;
 use crate::ingest::Ingest;
 use crate::metrics;
+use crate::orphan_cleanup;
 use crate::search::{self, Searcher};
 use crate::server::{self, Config, IndexRole};
 use crate::stats::Phase;
 use crate::store::{SourceRoots, Store};
-use crate::sweep;
 use crate::telemetry::Otlp;
 
 /// Serve IndexSegment and friends over gRPC.
@@ -130,7 +130,7 @@ impl Args {
             return Ok((self.pipeline.open_to_read().await?, None));
         }
         let ingest = self.pipeline.start().await?;
-        tokio::spawn(sweep::beside_objects(ingest.store.clone()));
+        tokio::spawn(orphan_cleanup::beside_objects(ingest.store.clone()));
         Ok((ingest.store.clone(), Some(ingest)))
     }
 }

@@ -5,8 +5,8 @@ mod watch;
 
 use std::time::Duration;
 
-use super::seconds::positive_seconds;
-use super::{CliError, endpoint, known, output, runtime};
+use super::duration_argument::positive_seconds;
+use super::{CliError, endpoint, output, runtime, unknown_values};
 use crate::proto::v1;
 
 /// What a worker has done and is doing.
@@ -35,7 +35,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     }
     let asked = async { args.endpoint.ask_indexer(async |client| client.stats().await).await };
     let stats = runtime()?.block_on(asked)?;
-    if args.json { output::json_line(&known::stats(stats)) } else { output::line(&text(&stats)) }
+    if args.json { output::json_line(&unknown_values::stats(stats)) } else { output::line(&text(&stats)) }
 }
 
 fn text(stats: &v1::GetStatsResponse) -> String {

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::store::{StoreArgs, exit_of_store};
-use super::{CliError, output, runtime, when};
-use crate::store::{Leftover, Store, StoreError};
-use crate::sweep::{self, AGE_MIN};
+use super::{CliError, output, runtime, time_argument};
+use crate::orphan_cleanup::{self, AGE_MIN};
+use crate::store::{Orphan, Store, StoreError};
 
 /// Remove what killed writers have left on a local disk: files named like a bundle, with a number behind it.
 #[derive(Debug, clap::Args)]
@@ -42,7 +42,7 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
     let store = args.store.open()?;
     let failed = |error: StoreError| CliError::new(exit_of_store(&error), "cannot sweep", &error);
     let runtime = runtime()?;
-    let Some(found) = runtime.block_on(sweep::find(&store, args.older_than)).map_err(failed)? else {
+    let Some(found) = runtime.block_on(orphan_cleanup::find(&store, args.older_than)).map_err(failed)? else {
         return match args.json {
             true => Ok(()),
             false => output::line(&format!(
@@ -62,7 +62,7 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
 }
 
 impl SweepArgs {
-    fn tell(&self, one: &Leftover, removed: bool) -> Result<(), CliError> {
+    fn tell(&self, one: &Orphan, removed: bool) -> Result<(), CliError> {
         let age = SystemTime::now().duration_since(one.changed_at).unwrap_or_default();
         let path = one.path.display().to_string();
         if self.json {
@@ -97,7 +97,7 @@ impl SweepArgs {
 }
 
 fn age(text: &str) -> Result<Duration, String> {
-    let age = when::age_ms(text).and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+    let age = time_argument::age_ms(text).and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
     age.filter(|age| *age >= AGE_MIN)
         .ok_or_else(|| "an age of an hour or more is needed, such as 12h or 1d".to_owned())
 }

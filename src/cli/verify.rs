@@ -9,7 +9,7 @@ use futures::future::try_join_all;
 use serde::Serialize;
 
 use super::store::{self, StoreArgs, exit_of_archive, exit_of_store};
-use super::text::one_line;
+use super::terminal_escaping::one_line;
 use super::{CliError, Exit, output, runtime};
 use crate::registry::{self, Filter, Log, Timed};
 use crate::store::{BundleKey, Listed, Store, StoreError};

@@ -13,13 +13,13 @@ use tracing::Instrument;
 use super::proxy::GrpcChannel;
 use super::source_reader::{Read, SourceReader};
 use super::{Payload, REPLY_BYTES_MAX, Request};
+use crate::formatting::code_name;
 use crate::ids::SegmentFormat;
 use crate::proto::v1;
 use crate::proto::v1::index_segment_request::Payload as Part;
 use crate::proto::v1::indexer_service_client::IndexerServiceClient;
 use crate::proto::v1::segment_header::Source;
 use crate::spans;
-use crate::wording::code_name;
 
 /// Workers stop by themselves so long after this side has given up: a word that they are no longer waited for may get lost.
 const WORKER_GRACE: Duration = Duration::from_secs(1);

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::error::Mismatch;
 use super::source_reader::Read;
 use super::{Request, saved};
+use crate::formatting::hex;
 use crate::ids::{LogId, OffsetRange, TopicPartition};
 use crate::proto::v1;
 use crate::segment::Anomaly;
-use crate::wording::hex;
 
 /// What was read of a segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use tonic_types::StatusExt;
 use super::error::Refusal;
 use super::pool::Cooling;
 use super::proxy::ProxyAnswer;
-use crate::wording::code_name;
+use crate::formatting::code_name;
 
 /// What to do about a no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

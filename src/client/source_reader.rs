@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::Payload;
 use super::receipt::Digest;
 use crate::ids::{OffsetRange, SegmentFormat};
-use crate::segment::Splitter;
+use crate::segment::FrameSplitter;
 use crate::spans;
 
 /// What is read at once, and sent as one message.
@@ -142,7 +142,7 @@ struct Tally {
     size_bytes: u64,
     torn_at: Option<u64>,
     /// `None` when it has nothing more to say: the rest is torn, or no frames.
-    splitter: Option<Splitter>,
+    splitter: Option<FrameSplitter>,
     /// Whether a frame that says no number of records may be one that nobody can decode.
     keep_undecodable: bool,
     flaw: Option<String>,
@@ -150,7 +150,7 @@ struct Tally {
 
 impl Tally {
     fn new(size_bytes: u64, format: Option<SegmentFormat>, keep_undecodable: bool) -> Self {
-        let splitter = Splitter::new(size_bytes, format).with_any_magic(keep_undecodable);
+        let splitter = FrameSplitter::new(size_bytes, format).with_any_magic(keep_undecodable);
         Self {
             crc32c: 0,
             sha256: Sha256::new(),
@@ -172,7 +172,7 @@ impl Tally {
         }
     }
 
-    fn split(&mut self, mut splitter: Splitter, chunk: Bytes) -> Option<Splitter> {
+    fn split(&mut self, mut splitter: FrameSplitter, chunk: Bytes) -> Option<FrameSplitter> {
         let mut frames = Vec::new();
         let pushed = splitter.push(chunk, &mut frames);
         for frame in &frames {

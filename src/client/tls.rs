@@ -13,7 +13,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tracing::warn;
 
 use super::endpoint::{EndpointError, Security};
-use crate::wording::chain;
+use crate::formatting::chain;
 
 /// All that is spoken behind TLS.
 const HTTP_2: &[u8] = b"h2";

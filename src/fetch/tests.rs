@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use super::*;
 use crate::archive::testing::{pack, put_new, store};
 use crate::generate::{Format, Size, Spec, generate};
-use crate::segment::{Frame, Splitter};
+use crate::segment::{Frame, FrameSplitter};
 use crate::store::Store;
 
 fn orders() -> TopicPartition {
@@ -51,7 +51,7 @@ async fn answer(store: &Store, request: &Request) -> Result<Answer, FetchError> 
 }
 
 fn frames(source: &Bytes) -> Vec<Frame> {
-    let (mut frames, mut splitter) = (Vec::new(), Splitter::new(source.len() as u64, None));
+    let (mut frames, mut splitter) = (Vec::new(), FrameSplitter::new(source.len() as u64, None));
     splitter.push(source.clone(), &mut frames).expect("frames");
     frames
 }

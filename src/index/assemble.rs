@@ -11,7 +11,7 @@ use super::builder::IndexPart;
 use super::catalog::{FieldCatalog, Unsearchable};
 use super::settings::TopicSettings;
 use super::{Doing, IndexError, schema};
-use crate::wording::hex;
+use crate::formatting::hex;
 
 /// A whole index, ready to be laid into a bundle.
 #[derive(Clone, Debug)]

@@ -135,11 +135,11 @@ impl Draft {
         };
         match (parsed, self.mode) {
             (Parsed::Object, _) => {}
-            (Parsed::Partial | Parsed::Other, ValueMode::Json) => {
+            (Parsed::AtomicFile | Parsed::Other, ValueMode::Json) => {
                 self.tape.texts.clear();
                 self.unsearchable.values_not_json += 1;
             }
-            (Parsed::Partial, _) => {}
+            (Parsed::AtomicFile, _) => {}
             (Parsed::Other, _) => self.tape.push_text(value),
             (Parsed::TooLarge, _) => self.unsearchable.objects_as_text += 1,
         }
@@ -156,7 +156,7 @@ impl Draft {
             let text = String::from_utf8_lossy(value);
             if text.len() <= VALUE_BYTES_MAX {
                 match self.tape.parse(&text, &mut self.paths) {
-                    Parsed::Object | Parsed::Partial => return,
+                    Parsed::Object | Parsed::AtomicFile => return,
                     Parsed::TooLarge => {
                         self.unsearchable.objects_as_text += 1;
                         return;

@@ -7,10 +7,10 @@
 //! `stock`'s tests hold against Tantivy's writer.
 
 mod hash;
-mod log;
 mod order;
-mod places;
 mod positions;
+mod posting_buffer;
+mod term_keys;
 mod terms;
 mod usage;
 mod words;
@@ -22,25 +22,25 @@ use super::paths::{PathId, Paths};
 use super::schema::TERM_BYTES_MAX;
 use super::words::{eight_ascii, next_word};
 use hash::{Hashed, Hasher, SLACK};
-use log::Log;
-pub(super) use places::Lane;
-use places::{PlaceId, Places};
 use positions::Positions;
+use posting_buffer::PostingBuffer;
+pub(super) use term_keys::Lane;
+use term_keys::{TermKeyId, TermKeys};
 use terms::{Terms, mark};
 
 /// A place for text, or bytes, in a field without paths.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Whole(PlaceId);
+pub(super) struct Whole(TermKeyId);
 
 /// The inverted index of the documents so far.
 #[derive(Debug)]
 pub(super) struct Inverted {
-    places: Places,
+    places: TermKeys,
     terms: Terms,
     /// Terms without positions, from their second document on.
-    log: Log,
+    log: PostingBuffer,
     /// Terms with positions, as often as they stand there; and the positions.
-    words: Log,
+    words: PostingBuffer,
     positions: Positions,
     batch: Batch,
     doc: u32,
@@ -82,10 +82,10 @@ impl Inverted {
         let terms = Terms::new();
         let hasher = terms.hasher();
         Self {
-            places: Places::default(),
+            places: TermKeys::default(),
             terms,
-            log: Log::default(),
-            words: Log::default(),
+            log: PostingBuffer::default(),
+            words: PostingBuffer::default(),
             positions: Positions::default(),
             batch: Batch { terms: Vec::new(), bytes: Vec::new(), hasher },
             doc: 0,
@@ -135,7 +135,7 @@ impl Inverted {
         self.doc += 1;
     }
 
-    fn push_term(&mut self, place: PlaceId, bytes: &[u8]) {
+    fn push_term(&mut self, place: TermKeyId, bytes: &[u8]) {
         let start = self.batch.bytes.len();
         self.batch.bytes.extend_from_slice(bytes);
         self.batch.bytes.extend_from_slice(&[0; SLACK]);
@@ -146,7 +146,7 @@ impl Inverted {
         }
     }
 
-    fn cut(&mut self, id: PlaceId, text: &str) {
+    fn cut(&mut self, id: TermKeyId, text: &str) {
         let place = self.places.get(id);
         let (positions, first) = (place.has_positions, place.position(self.doc));
         let mut found = Cut { next: first, end: first, words: 0 };
@@ -161,7 +161,7 @@ impl Inverted {
         }
     }
 
-    fn cut_any(&mut self, text: &str, id: PlaceId, positions: bool, found: &mut Cut) {
+    fn cut_any(&mut self, text: &str, id: TermKeyId, positions: bool, found: &mut Cut) {
         let mut at = 0;
         loop {
             let start = self.batch.bytes.len();
@@ -242,7 +242,7 @@ impl Batch {
     }
 
     #[inline]
-    fn push(&mut self, start: usize, len: usize, place: PlaceId, position: u32) {
+    fn push(&mut self, start: usize, len: usize, place: TermKeyId, position: u32) {
         let mark = mark(place, len);
         let hashed = self.hasher.hash(&self.bytes, start, len, mark);
         self.terms.push(Found { hashed, mark, start: start as u32, position, guess: 0 });
@@ -250,7 +250,7 @@ impl Batch {
 
     /// Cuts a text that is ASCII, sixty-four bytes at a time; `false`, and nothing is done, where it is not.
     #[inline]
-    fn cut_ascii(&mut self, text: &str, place: PlaceId, positions: bool, found: &mut Cut) -> bool {
+    fn cut_ascii(&mut self, text: &str, place: TermKeyId, positions: bool, found: &mut Cut) -> bool {
         let (start, terms) = (self.bytes.len(), self.terms.len());
         self.bytes.extend_from_slice(text.as_bytes());
         self.bytes.extend_from_slice(&[0; SLACK + 7]);
@@ -300,7 +300,7 @@ impl Batch {
     }
 
     #[inline]
-    fn push_word(&mut self, start: usize, end: usize, place: PlaceId, positions: bool, found: &mut Cut) {
+    fn push_word(&mut self, start: usize, end: usize, place: TermKeyId, positions: bool, found: &mut Cut) {
         self.push(start, end - start, place, if positions { found.next } else { NO_POSITION });
         found.word();
     }

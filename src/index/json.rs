@@ -142,7 +142,7 @@ pub(super) enum Parsed {
     /// Its leaves are on the tape.
     Object,
     /// Some of its leaves are on the tape; then it is no JSON any more, or breaks off. All of it is among the texts.
-    Partial,
+    AtomicFile,
     /// It is no JSON.
     Other,
     /// It has more leaves than a tape holds: the first of them are on the tape, and all of it is among the texts.
@@ -215,7 +215,7 @@ impl Tape {
         let parsed = match scan::read(json, self, paths) {
             Ok(()) => Parsed::Object,
             Err(Stop::TooLarge) => Parsed::TooLarge,
-            Err(Stop::Syntax) if self.leaves.iter().any(|leaf| leaf.path != ROOT) => Parsed::Partial,
+            Err(Stop::Syntax) if self.leaves.iter().any(|leaf| leaf.path != ROOT) => Parsed::AtomicFile,
             Err(Stop::Syntax) => {
                 paths.forget(mark);
                 self.clear();

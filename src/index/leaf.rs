@@ -1,11 +1,11 @@
 //! An index that lies elsewhere, searched by parts: leaf by leaf, each leaf one Tantivy segment.
 //!
 //! Nothing here waits. A [`Leaf`] is asked, and answers, or says that something is [`Step::Missing`]; what that is it knows, and how many
-//! bytes it will take, and [`Leaf::fetch`] is the future that gets it. Then it is asked again. What a search needs is known before much is read ([`Needs`]), so
+//! bytes it will take, and [`Leaf::fetch`] is the future that gets it. Then it is asked again. What a search needs is known before much is read ([`RequiredTerms`]), so
 //! two or three rounds do, and all of a round is fetched together.
 
-mod held;
-mod touch;
+mod loaded_parts;
+mod warm_up;
 
 use std::io;
 use std::ops::ControlFlow;
@@ -14,20 +14,20 @@ use std::sync::atomic::AtomicBool;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
-use held::{Held, Names, Part};
+use loaded_parts::{LoadedParts, Names, Part};
 use tantivy::columnar::Column;
 use tantivy::query::{Bm25StatisticsProvider, EnableScoring, Weight};
 use tantivy::schema::{Field, Schema};
 use tantivy::{DocId, DocSet, Score, Searcher, SegmentReader, TERMINATED, TantivyError, Term};
-use touch::Touched;
+use warm_up::WarmedUp;
 
 use super::catalog::FieldCatalog;
 use super::directory::ReadOnly;
 use super::parts::IndexParts;
 use super::query::Query;
 use super::query::compile::Compiled;
-use super::query::needs::Needs;
 use super::query::prefix;
+use super::query::required_terms::RequiredTerms;
 use super::reader::{Bounds, Hit, ReadError};
 use super::schema::{self, Fields, names};
 
@@ -90,7 +90,7 @@ pub enum Step<T> {
 /// An outline to be.
 #[derive(Debug)]
 pub struct Opening {
-    held: Held,
+    loaded: LoadedParts,
     parts: Arc<dyn IndexParts>,
     names: Arc<Names>,
     missing: Vec<Part>,
@@ -99,15 +99,15 @@ pub struct Opening {
 impl Opening {
     /// Nothing is read yet.
     pub fn new(parts: Arc<dyn IndexParts>) -> Self {
-        let names = Arc::new(held::names(&*parts));
-        let held = Held::new(Arc::clone(&parts), Arc::clone(&names), OUTLINE_BYTES);
-        Self { held, parts, names, missing: Vec::new() }
+        let names = Arc::new(loaded_parts::names(&*parts));
+        let loaded = LoadedParts::new(Arc::clone(&parts), Arc::clone(&names), OUTLINE_BYTES);
+        Self { loaded, parts, names, missing: Vec::new() }
     }
 
     /// Reads the index's own description of itself.
     pub fn open(&mut self) -> Result<Step<Outline>, ReadError> {
-        let opened = tantivy::Index::open(ReadOnly(self.held.clone()));
-        self.missing = self.held.missing();
+        let opened = tantivy::Index::open(ReadOnly(self.loaded.clone()));
+        self.missing = self.loaded.missing();
         if !self.missing.is_empty() {
             return Ok(Step::Missing);
         }
@@ -117,7 +117,7 @@ impl Opening {
 
     /// Fetches what was missing. The error is that of the parts.
     pub fn fetch(&mut self) -> BoxFuture<'_, io::Result<()>> {
-        self.held.fetch(std::mem::take(&mut self.missing))
+        self.loaded.fetch(std::mem::take(&mut self.missing))
     }
 }
 
@@ -154,12 +154,12 @@ impl Outline {
         Ok(Plan { compiled: Arc::new(compiled), scored })
     }
 
-    /// A leaf, of which nothing is held yet, and which may hold `room_bytes` of what is at hand.
-    pub fn leaf(&self, number: usize, plan: &Plan, room_bytes: u64) -> Leaf {
+    /// A leaf, of which nothing is held yet, and which may hold `bytes_max` of what is at hand.
+    pub fn leaf(&self, number: usize, plan: &Plan, bytes_max: u64) -> Leaf {
         let facts = self.leaves[number].clone();
-        let held = Held::new(Arc::clone(&self.parts), Arc::clone(&self.names), room_bytes);
+        let loaded = LoadedParts::new(Arc::clone(&self.parts), Arc::clone(&self.names), bytes_max);
         Leaf {
-            held,
+            loaded,
             number,
             facts,
             schema: self.schema.clone(),
@@ -195,7 +195,7 @@ impl Plan {
 
 /// A search of one leaf.
 pub struct Leaf {
-    held: Held,
+    loaded: LoadedParts,
     number: usize,
     facts: LeafFacts,
     schema: Schema,
@@ -210,36 +210,39 @@ impl Leaf {
     /// What it takes in memory when what is missing has been fetched, in bytes.
     pub fn needed_bytes(&self) -> u64 {
         let missing: u64 = self.missing.iter().map(|(_, range)| range.end - range.start).sum();
-        self.held.bytes() + missing + self.working_bytes()
+        self.loaded.bytes() + missing + self.working_bytes()
     }
 
     /// What it takes beside what it holds of the files.
     fn working_bytes(&self) -> u64 {
         let set_bytes = u64::from(self.facts.documents.div_ceil(8));
         let parts = self.plan.compiled.needs.all().into_iter().map(|need| match need {
-            Needs::Term { .. } => WEIGHT_BYTES,
+            RequiredTerms::Term { .. } => WEIGHT_BYTES,
             _ => set_bytes,
         });
         parts.sum::<u64>() + self.cursors as u64 * CURSOR_BYTES
     }
 
     /// From now on it may take so much, and hold what is at hand without asking.
-    pub fn set_room(&self, bytes: u64) {
-        self.held.set_room(bytes.saturating_sub(self.working_bytes()));
+    pub fn set_bytes_max(&self, bytes: u64) {
+        self.loaded.set_bytes_max(bytes.saturating_sub(self.working_bytes()));
     }
 
     /// Fetches what was missing. The error is that of the parts.
     pub fn fetch(&mut self) -> BoxFuture<'_, io::Result<()>> {
         match self.missing.is_empty() {
             true => ready(Ok(())).boxed(),
-            false => self.held.fetch(std::mem::take(&mut self.missing)),
+            false => self.loaded.fetch(std::mem::take(&mut self.missing)),
         }
     }
 
     /// How many records match.
     pub fn count(&mut self, ended: &dyn Fn() -> bool) -> Result<Step<u64>, ReadError> {
         self.attempt(true, 0, |segment, weight| {
-            if matches!(segment.needs(), Needs::Term { .. } | Needs::Nothing | Needs::Never) {
+            if matches!(
+                segment.needs(),
+                RequiredTerms::Term { .. } | RequiredTerms::Nothing | RequiredTerms::Never
+            ) {
                 return Ok(u64::from(weight.count(segment.reader)?));
             }
             let mut count = 0;
@@ -282,11 +285,11 @@ impl Leaf {
         each: &mut dyn FnMut(Hit) -> ControlFlow<()>,
     ) -> Result<Step<()>, ReadError> {
         let first_ordinal = self.facts.first_ordinal;
-        let (scored, held) = (self.plan.scored, self.held.clone());
+        let (scored, loaded) = (self.plan.scored, self.loaded.clone());
         self.attempt(false, (), |segment, weight| {
             for name in [names::OFFSET, names::TIMESTAMP] {
-                touch::columns(segment.reader, name)
-                    .or_else(|e| if held.has_missing() { Ok(()) } else { Err(e) })?;
+                warm_up::columns(segment.reader, name)
+                    .or_else(|e| if loaded.has_missing() { Ok(()) } else { Err(e) })?;
             }
             let fields = segment.reader.fast_fields();
             let offsets: Column<i64> = fields.i64(names::OFFSET)?;
@@ -312,7 +315,7 @@ impl Leaf {
         work: impl FnOnce(&Segment<'_>, &dyn Weight) -> tantivy::Result<T>,
     ) -> Result<Step<T>, ReadError> {
         let done = self.try_to(count, work);
-        self.missing = self.held.missing();
+        self.missing = self.loaded.missing();
         match done {
             _ if !self.missing.is_empty() => Ok(Step::Missing),
             Ok(done) => Ok(Step::Done(done.unwrap_or(nothing))),
@@ -330,15 +333,15 @@ impl Leaf {
             Some(reader) => reader,
             None => self.open()?,
         };
-        let (held, plan) = (self.held.clone(), self.plan.clone());
-        let noted = || held.has_missing();
-        let touched = touch::touch(&reader, &plan.compiled.needs, plan.scored, count, &noted);
+        let (loaded, plan) = (self.loaded.clone(), self.plan.clone());
+        let noted = || loaded.has_missing();
+        let touched = warm_up::warm_up(&reader, &plan.compiled.needs, plan.scored, count, &noted);
         let reader = self.opened.insert(reader);
         match touched? {
-            Touched::Impossible => return Ok(None),
-            Touched::Terms(terms) => self.cursors = terms,
+            WarmedUp::Impossible => return Ok(None),
+            WarmedUp::Terms(terms) => self.cursors = terms,
         }
-        if self.held.has_missing() {
+        if self.loaded.has_missing() {
             return Ok(None);
         }
         plan.compiled.looked.forget(reader.segment_id());
@@ -348,7 +351,7 @@ impl Leaf {
     }
 
     fn open(&self) -> tantivy::Result<SegmentReader> {
-        let index = tantivy::Index::open(ReadOnly(self.held.clone()))?;
+        let index = tantivy::Index::open(ReadOnly(self.loaded.clone()))?;
         let segments = index.searchable_segments()?;
         let segment = segments.get(self.number).filter(|one| one.meta().max_doc() == self.facts.documents);
         let changed = || TantivyError::SystemError("the index has other segments than before".to_owned());
@@ -368,7 +371,7 @@ struct Segment<'a> {
 }
 
 impl Segment<'_> {
-    fn needs(&self) -> &Needs {
+    fn needs(&self) -> &RequiredTerms {
         &self.plan.compiled.needs
     }
 
@@ -429,7 +432,7 @@ impl std::fmt::Debug for Plan {
 
 impl std::fmt::Debug for Leaf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Leaf").field("facts", &self.facts).field("held", &self.held).finish_non_exhaustive()
+        f.debug_struct("Leaf").field("facts", &self.facts).field("held", &self.loaded).finish_non_exhaustive()
     }
 }
 

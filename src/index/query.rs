@@ -48,14 +48,14 @@
 //! ```
 
 pub(super) mod compile;
-mod ends;
-mod excluded;
-mod marks;
-pub(super) mod needs;
+mod exclusions;
+mod highlights;
 mod operators;
 mod parse;
 pub(super) mod prefix;
 pub(super) mod range;
+mod range_bounds;
+pub(super) mod required_terms;
 mod scan;
 
 use range::{Limits, Span};

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::cpu::Cpu;
 use crate::ids::{OffsetRange, SegmentFormat, TopicPartition};
-use crate::segment::{ErrorKind, Frame, SegmentError, Splitter, Tail, TornTail as TornBytes};
+use crate::segment::{ErrorKind, Frame, FrameSplitter, SegmentError, Tail, TornTail as TornBytes};
 use crate::spans;
 
 use super::error::{IngestError, ReadError};
@@ -158,7 +158,7 @@ where
 
 /// The bytes that have come so far, and what is known of them.
 struct Incoming {
-    splitter: Splitter,
+    splitter: FrameSplitter,
     sha256: Sha256,
     crc32c: u32,
     received: u64,
@@ -171,7 +171,7 @@ struct Incoming {
 impl Incoming {
     fn new(request: &Request, unsplit: Share) -> Self {
         Self {
-            splitter: Splitter::new(request.size_bytes, request.format)
+            splitter: FrameSplitter::new(request.size_bytes, request.format)
                 .with_any_magic(request.undecodable == Undecodable::Keep),
             sha256: Sha256::new(),
             crc32c: 0,

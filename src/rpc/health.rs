@@ -7,9 +7,9 @@ use tokio::time::timeout;
 
 use super::convert;
 use crate::budget::Budget;
+use crate::formatting;
 use crate::proto::v1;
 use crate::store::Store;
-use crate::wording;
 
 /// How long a health check waits for the store.
 const STORE_CHECK_MAX: Duration = Duration::from_secs(2);
@@ -42,7 +42,7 @@ async fn ask(store: &Store) -> v1::Check {
     let began = Instant::now();
     let (ok, message) = match timeout(STORE_CHECK_MAX, store.probe()).await {
         Ok(Ok(())) => (true, format!("{} answers", store.url())),
-        Ok(Err(error)) => (false, wording::chain(&error)),
+        Ok(Err(error)) => (false, formatting::chain(&error)),
         Err(_) => (false, format!("no answer within {STORE_CHECK_MAX:?}")),
     };
     let latency_us = convert::micros(began.elapsed());

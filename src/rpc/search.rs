@@ -17,6 +17,7 @@ use super::convert::micros;
 use super::status;
 use crate::archive::{BundleCache, StoredRecord};
 use crate::fetch::Memory;
+use crate::formatting;
 use crate::ids::{LogId, TopicPartition};
 use crate::index::{Order, Query};
 use crate::proto::v1;
@@ -25,7 +26,6 @@ use crate::registry::{self, Filter, Timed, Times};
 use crate::search::{self, FetchMemory, Found, Searcher, Summary};
 use crate::store::{self, Store};
 use crate::transactions::{Isolation, TransactionState};
-use crate::wording;
 
 /// How many records are answered where the request does not say.
 pub const LIMIT_DEFAULT: usize = 100;
@@ -90,14 +90,14 @@ impl SearchService for Reader {
     ) -> Result<Response<Self::ListBundlesStream>, Status> {
         let filter = list_filter(request.into_inner())?;
         let found = registry::find_timed(self.bundle_cache(), &filter).await.map_err(|error| {
-            warn!(error = wording::chain(&error), "listing failed");
+            warn!(error = formatting::chain(&error), "listing failed");
             status::of_store(&error)
         })?;
         let store = self.bundle_cache().store().clone();
         let bundles = found.map(move |one| match one {
             Ok(one) => Ok(listed(&store, &one)),
             Err(error) => {
-                warn!(error = wording::chain(&error), "listing failed");
+                warn!(error = formatting::chain(&error), "listing failed");
                 Err(status::of_archive(&error))
             }
         });

@@ -18,11 +18,11 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::budget::BudgetError;
+use crate::formatting::chain;
 use crate::ingest::{IngestError, ReadError, RequestError};
 use crate::segment::{ErrorKind, SegmentError};
 use crate::spans;
 use crate::store::{PutError, SourceError, StoreError, StoreErrorKind};
-use crate::wording::chain;
 
 /// The domain of every reason.
 pub const DOMAIN: &str = "wal-indexer";

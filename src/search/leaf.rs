@@ -106,7 +106,7 @@ impl Search<'_> {
             self.permits.grow_to(self.kept_bytes + self.most_bytes, || held = None).await?;
             leaf = held.unwrap_or_else(|| self.new_leaf());
             leaf.fetch().await.map_err(|error| self.failed(ReadError::Parts(error)))?;
-            leaf.set_room(self.most_bytes);
+            leaf.set_bytes_max(self.most_bytes);
             let ask = ask.clone();
             let asked = self.context.memory.run(move || {
                 let answer = ask(&mut leaf);

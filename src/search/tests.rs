@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::archive::testing::{Packed, fixture, fixtures, pack, put_new, put_segment, store};
-use crate::segment::Splitter;
+use crate::segment::FrameSplitter;
 use crate::store::Store;
 
 fn bundle_cache(store: &Store) -> BundleCache {
@@ -29,7 +29,7 @@ async fn find(store: &Store, request: &Request) -> Answer {
 
 /// The segment's data records as its decoder gives them, by partition.
 fn records_of(source: &Bytes) -> Vec<(Option<TopicPartition>, StoredRecord)> {
-    let (mut frames, mut splitter) = (Vec::new(), Splitter::new(source.len() as u64, None));
+    let (mut frames, mut splitter) = (Vec::new(), FrameSplitter::new(source.len() as u64, None));
     splitter.push(source.clone(), &mut frames).expect("frames");
     let frames = frames.iter().map(|frame| (frame, frame.decode(1 << 30).expect("records")));
     let records = frames.flat_map(|(frame, decoded)| {

@@ -93,7 +93,7 @@ fn original(frame: &Bytes, decoded_bytes_max: usize) -> Result<Result<KafkaBatch
     let (head, mut canonical) = chronik::open_v2(frame, decoded_bytes_max)?;
     let (base, original, damage) =
         (canonical.base_offset, canonical.original.take(), canonical.original_damage);
-    let Some(range) = canonical.gather.finish(base, head, frame.clone())?.range else {
+    let Some(range) = canonical.builder.finish(base, head, frame.clone())?.range else {
         return Ok(Err(NoBatch::Empty));
     };
     let Some(original) = original else { return Ok(Err(NoBatch::NotKept)) };

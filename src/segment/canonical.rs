@@ -9,7 +9,7 @@ use std::ops::Range;
 use bincode::{BorrowDecode, Decode};
 use bytes::Bytes;
 
-use super::gather::Gather;
+use super::record_builder::RecordBuilder;
 use super::skim::{self, Source, Visitor};
 use super::{Anomaly, Codec, Fault, kafka};
 use crate::ids::OffsetRange;
@@ -83,7 +83,7 @@ const RECORD_BYTES_MIN: usize = 8 + 8 + 1 + 1 + 8 + 1;
 pub(super) struct Canonical {
     pub(super) base_offset: i64,
     pub(super) count: u64,
-    pub(super) gather: Gather,
+    pub(super) builder: RecordBuilder,
     /// Where in the frame the producer's own batch of magic 2 lies, if it was kept.
     pub(super) original: Option<Range<usize>>,
     /// What is wrong with that batch. The broker does not look: its own record beside it is sound all the same.
@@ -105,11 +105,11 @@ pub(super) fn decode(
         return Err(Fault::BadCount { claimed: i64::try_from(count).unwrap_or(i64::MAX), most });
     }
     let append_time = (head.timestamp_type == TimestampType::LogAppendTime).then_some(head.max_timestamp);
-    let mut gather = Gather::new(count as usize, head.is_control, 0, limit)?;
-    gather.codec = head.compression.into();
-    gather.producer_id = (head.is_transactional || head.is_control).then_some(head.producer_id);
+    let mut builder = RecordBuilder::new(count as usize, head.is_control, 0, limit)?;
+    builder.codec = head.compression.into();
+    builder.producer_id = (head.is_transactional || head.is_control).then_some(head.producer_id);
     for record in 0..count as u32 {
-        decode_record(&mut rest, record, offsets, append_time, &mut gather)?;
+        decode_record(&mut rest, record, offsets, append_time, &mut builder)?;
     }
     // The bytes of the compressed section, of the producer's message set of magic 1, and of its batch of magic 2. Older
     // releases knew fewer of them, and wrote none of those they did not know.
@@ -118,7 +118,7 @@ pub(super) fn decode(
     let original = rest.option("its original batch")?;
     let original_damage = original.and_then(|batch| kafka::check_whole(batch).err());
     if original_damage.is_some() {
-        gather.anomalies.insert(Anomaly::OriginalBatchDamaged);
+        builder.anomalies.insert(Anomaly::OriginalBatchDamaged);
     }
     let original = original.map(|batch| {
         let Span { start, len } = rest.span(batch);
@@ -127,7 +127,7 @@ pub(super) fn decode(
     if rest.len() > 0 {
         return Err(Fault::LeftOver { bytes: rest.len() as u64 });
     }
-    Ok(Canonical { base_offset: head.base_offset, count, gather, original, original_damage })
+    Ok(Canonical { base_offset: head.base_offset, count, builder, original, original_damage })
 }
 
 fn decode_record(
@@ -135,24 +135,24 @@ fn decode_record(
     record: u32,
     head_range: Option<OffsetRange>,
     append_time: Option<i64>,
-    gather: &mut Gather,
+    builder: &mut RecordBuilder,
 ) -> Result<(), Fault> {
     let bad = |part| Fault::BadRecord { record, part };
     let head: RecordHead<'_> = rest.decode().ok_or(bad("its offset, time, key or value"))?;
     // The broker adds the producer's deltas, and counts records for the last offset: deltas with gaps between them reach beyond it.
     if head_range.is_none_or(|range| head.offset < range.first() || head.offset > range.last()) {
-        gather.unexpected_offset(head.offset);
+        builder.unexpected_offset(head.offset);
     }
-    let first_header = gather.headers();
+    let first_header = builder.headers();
     for _ in 0..head.header_count {
         let header: Header<'_> = rest.decode().ok_or(bad("a header"))?;
-        gather.header(rest.span(header.key.as_bytes()), header.value.map(|value| rest.span(value)))?;
+        builder.header(rest.span(header.key.as_bytes()), header.value.map(|value| rest.span(value)))?;
     }
     // No bit of a record's attributes means anything so far.
     let _attributes: i8 = rest.decode().ok_or(bad("its attributes"))?;
     let key = head.key.map(|key| rest.span(key));
     let value = head.value.map(|value| rest.span(value));
-    gather.record(head.offset, append_time.unwrap_or(head.timestamp), key, value, first_header);
+    builder.record(head.offset, append_time.unwrap_or(head.timestamp), key, value, first_header);
     Ok(())
 }
 

@@ -7,8 +7,8 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::canonical::{self, Canonical};
-use super::gather::Gather;
-use super::split::Head;
+use super::framing::Head;
+use super::record_builder::RecordBuilder;
 use super::{DecodedFrame, Fault};
 use crate::ids::{OffsetRange, TopicPartition};
 use crate::record::Span;
@@ -178,7 +178,7 @@ pub(super) fn v1_range(frame: &[u8]) -> Option<OffsetRange> {
 /// Decodes a V2 frame. `frame` is as long as its length field says: splitting saw to that.
 pub(super) fn decode_v2(frame: &Bytes, decoded_bytes_max: usize) -> Result<DecodedFrame, Fault> {
     let (head, canonical) = open_v2(frame, decoded_bytes_max)?;
-    canonical.gather.finish(canonical.base_offset, head, frame.clone())
+    canonical.builder.finish(canonical.base_offset, head, frame.clone())
 }
 
 /// Verifies a V2 frame: the offsets that its head claims, and what its data hold. Of no records there are no offsets: the broker writes the
@@ -227,7 +227,7 @@ pub(super) fn decode_v1(frame: &Bytes, decoded_bytes_max: usize) -> Result<Decod
     let range = OffsetRange::new(offset, offset)
         .filter(|_| offset >= 0)
         .ok_or(Fault::BadOffsets { base: offset, last: offset })?;
-    let mut gather = Gather::new(1, false, 0, decoded_bytes_max)?;
+    let mut builder = RecordBuilder::new(1, false, 0, decoded_bytes_max)?;
     let mut fields = Fields { bytes: frame, at: V1_HEAD_BYTES };
     let key = match fields.i32().ok_or(bad("its key"))? {
         -1 => None,
@@ -244,13 +244,13 @@ pub(super) fn decode_v1(frame: &Bytes, decoded_bytes_max: usize) -> Result<Decod
         let name = name.ok_or(bad("a header's name"))?;
         std::str::from_utf8(name.of(frame)).map_err(|_| bad("a header's name"))?;
         let value = fields.take().map(u32::from_le_bytes).and_then(|len| fields.span(len.into()));
-        gather.header(name, Some(value.ok_or(bad("a header's value"))?))?;
+        builder.header(name, Some(value.ok_or(bad("a header's value"))?))?;
     }
     if fields.at < frame.len() {
         return Err(Fault::LeftOver { bytes: (frame.len() - fields.at) as u64 });
     }
-    gather.record(offset, timestamp, key, Some(value), 0);
-    gather.finish(offset, Some(range), frame.clone())
+    builder.record(offset, timestamp, key, Some(value), 0);
+    builder.finish(offset, Some(range), frame.clone())
 }
 
 /// Reads the parts of a V1 record; `None` where they reach past the end.

@@ -7,9 +7,9 @@
 use bytes::Bytes;
 
 use super::codec::{self, Codec, Opened, Room};
-use super::gather::Gather;
+use super::framing::Head;
 use super::message;
-use super::split::Head;
+use super::record_builder::RecordBuilder;
 use super::{Anomaly, DecodedFrame, Fault};
 use crate::ids::OffsetRange;
 use crate::record::Span;
@@ -244,21 +244,21 @@ impl Batch {
             .ok_or(Fault::BadCount { claimed: self.count.into(), most })?;
         // Uncompressed records are there already.
         let bytes_used = if start == 0 { bytes.len() } else { 0 };
-        let mut gather = Gather::new(count as usize, self.is_control, bytes_used, limit)?;
-        (gather.codec, gather.producer_id) = (self.codec, self.producer_id);
-        gather.anomalies = opened.anomalies;
+        let mut builder = RecordBuilder::new(count as usize, self.is_control, bytes_used, limit)?;
+        (builder.codec, builder.producer_id) = (self.codec, self.producer_id);
+        builder.anomalies = opened.anomalies;
         let mut fields = Fields { bytes: &bytes, at: start, end: bytes.len() };
         let mut delta_before = -1;
         for record in 0..count {
-            delta_before = self.record(&mut fields, record, delta_before, &mut gather)?;
+            delta_before = self.record(&mut fields, record, delta_before, &mut builder)?;
         }
         match bytes.len() - fields.at {
             0 => {}
             // Kafka's reader looks behind the last record, and does not look for one where none is counted.
-            _ if count == 0 => gather.anomalies.insert(Anomaly::BytesLeftOver),
+            _ if count == 0 => builder.anomalies.insert(Anomaly::BytesLeftOver),
             left => return Err(Fault::LeftOver { bytes: left as u64 }),
         }
-        gather.finish(self.base_offset, head, bytes)
+        builder.finish(self.base_offset, head, bytes)
     }
 
     /// Reads one record, and returns its offset's distance from the base.
@@ -267,7 +267,7 @@ impl Batch {
         fields: &mut Fields<'_>,
         record: u32,
         delta_before: i64,
-        gather: &mut Gather,
+        builder: &mut RecordBuilder,
     ) -> Result<i64, Fault> {
         let bad = |part| Fault::BadRecord { record, part };
         let batch_end = fields.end;
@@ -285,11 +285,11 @@ impl Batch {
         let offset = self.base_offset.checked_add(offset_delta);
         let offset = offset.ok_or(Fault::BadRecordOffset { record, offset: offset_delta })?;
         if offset_delta <= delta_before || offset_delta > self.last_delta {
-            gather.unexpected_offset(offset);
+            builder.unexpected_offset(offset);
         }
-        let key = fields.nullable(gather).ok_or(bad("its key"))?;
-        let value = fields.nullable(gather).ok_or(bad("its value"))?;
-        let first_header = gather.headers();
+        let key = fields.nullable(builder).ok_or(bad("its key"))?;
+        let value = fields.nullable(builder).ok_or(bad("its value"))?;
+        let first_header = builder.headers();
         let headers = fields.varint().ok_or(bad("its header count"))?;
         let most = (end - fields.at) / HEADER_BYTES_MIN;
         if usize::try_from(headers).is_err() || headers as usize > most {
@@ -297,8 +297,8 @@ impl Batch {
         }
         for _ in 0..headers {
             let name = fields.sized().ok_or(bad("a header's name"))?;
-            let value = fields.nullable(gather).ok_or(bad("a header's value"))?;
-            gather.header(name, value)?;
+            let value = fields.nullable(builder).ok_or(bad("a header's value"))?;
+            builder.header(name, value)?;
         }
         if fields.at != end {
             return Err(bad("its length is larger than its parts"));
@@ -306,7 +306,7 @@ impl Batch {
         fields.end = batch_end;
         // Java adds without looking for overflow, and so finds again the time that its writer took the difference from.
         let timestamp = self.append_time.unwrap_or(self.base_timestamp.wrapping_add(time_delta));
-        gather.record(offset, timestamp, key, value, first_header);
+        builder.record(offset, timestamp, key, value, first_header);
         Ok(offset_delta)
     }
 }
@@ -359,11 +359,11 @@ impl Fields<'_> {
 
     /// A length and as many bytes; the length -1 stands for null, and Kafka's reader takes all that are negative for it.
     #[inline]
-    fn nullable(&mut self, gather: &mut Gather) -> Option<Option<Span>> {
+    fn nullable(&mut self, builder: &mut RecordBuilder) -> Option<Option<Span>> {
         match self.varint()? {
             -1 => Some(None),
             len if len < 0 => {
-                gather.anomalies.insert(Anomaly::NegativeLength);
+                builder.anomalies.insert(Anomaly::NegativeLength);
                 Some(None)
             }
             len => self.span(len).map(Some),

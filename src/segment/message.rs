@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::codec::{self, Codec, Room};
-use super::gather::Gather;
 use super::kafka::MAGIC_AT;
+use super::record_builder::RecordBuilder;
 use super::{Anomalies, Anomaly, DecodedFrame, Fault};
 use crate::ids::OffsetRange;
 use crate::record::Span;
@@ -159,10 +159,10 @@ pub(super) fn decode(frame: &Bytes, room: Room) -> Result<DecodedFrame, Fault> {
     let range = OffsetRange::new(outer.offset, outer.offset);
     let codec = outer.codec()?;
     if codec == Codec::None {
-        let mut gather = Gather::new(1, false, 0, decoded_bytes_max)?;
-        gather.anomalies = outer.anomalies;
-        gather.record(outer.offset, outer.timestamp, outer.key, outer.value, 0);
-        return gather.finish(outer.offset, range, frame.clone());
+        let mut builder = RecordBuilder::new(1, false, 0, decoded_bytes_max)?;
+        builder.anomalies = outer.anomalies;
+        builder.record(outer.offset, outer.timestamp, outer.key, outer.value, 0);
+        return builder.finish(outer.offset, range, frame.clone());
     }
     let bad = |part| Fault::BadFrame { part };
     let value = outer.value.ok_or(bad("a compressed message without a value"))?.of(frame);
@@ -177,11 +177,11 @@ pub(super) fn decode(frame: &Bytes, room: Room) -> Result<DecodedFrame, Fault> {
     let bytes_used = bytes_used + places.len() * size_of::<(usize, usize)>();
     let first = opened.bytes.get(places.last().ok_or(bad("a compressed message without messages"))?.0..);
     let last_inner = first.map_or(0, |last| i64_at(last, 0));
-    let mut gather = Gather::new(places.len(), false, bytes_used, decoded_bytes_max)?;
-    (gather.codec, gather.anomalies) = (codec, opened.anomalies);
-    gather.anomalies.extend(outer.anomalies);
+    let mut builder = RecordBuilder::new(places.len(), false, bytes_used, decoded_bytes_max)?;
+    (builder.codec, builder.anomalies) = (codec, opened.anomalies);
+    builder.anomalies.extend(outer.anomalies);
     if places.last().is_some_and(|(_, end)| *end < opened.bytes.len()) {
-        gather.anomalies.insert(Anomaly::BytesLeftOver);
+        builder.anomalies.insert(Anomaly::BytesLeftOver);
     }
     // Offsets within magic 1 count from the first message's; some producers, and so some brokers, left the outer one at zero.
     let base = match outer.magic {
@@ -193,9 +193,9 @@ pub(super) fn decode(frame: &Bytes, room: Room) -> Result<DecodedFrame, Fault> {
         _ => outer.offset - last_inner,
     };
     for (nth, (start, end)) in places.into_iter().enumerate() {
-        inner(&outer, base, nth as u32, &opened.bytes, start..end, &mut gather)?;
+        inner(&outer, base, nth as u32, &opened.bytes, start..end, &mut builder)?;
     }
-    gather.finish(outer.offset, range, Bytes::from(opened.bytes))
+    builder.finish(outer.offset, range, Bytes::from(opened.bytes))
 }
 
 /// Reads one message of those in a compressed one.
@@ -205,7 +205,7 @@ fn inner(
     record: u32,
     bytes: &[u8],
     place: std::ops::Range<usize>,
-    gather: &mut Gather,
+    builder: &mut RecordBuilder,
 ) -> Result<(), Fault> {
     let message = Message::parse(bytes, place.start, place.end)?;
     if message.codec()? != Codec::None {
@@ -213,17 +213,17 @@ fn inner(
     }
     let offset = base.checked_add(message.offset);
     let offset = offset.ok_or(Fault::BadRecordOffset { record, offset: message.offset })?;
-    gather.anomalies.extend(message.anomalies);
+    builder.anomalies.extend(message.anomalies);
     if offset < 0 || offset > outer.offset {
-        gather.unexpected_offset(offset);
+        builder.unexpected_offset(offset);
     } else {
-        gather.covers(offset);
+        builder.covers(offset);
     }
     let timestamp = match message.magic {
         1 if outer.is_of_append_time() => outer.timestamp,
         _ => message.timestamp,
     };
-    gather.record(offset, timestamp, message.key, message.value, 0);
+    builder.record(offset, timestamp, message.key, message.value, 0);
     Ok(())
 }
 

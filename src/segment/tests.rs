@@ -27,7 +27,7 @@ fn fixture(name: &str) -> Bytes {
 /// Splits a segment that comes in one chunk.
 fn split(bytes: &Bytes) -> Result<(Vec<Frame>, Tail), SegmentError> {
     let mut frames = Vec::new();
-    let mut splitter = Splitter::new(bytes.len() as u64, None);
+    let mut splitter = FrameSplitter::new(bytes.len() as u64, None);
     splitter.push(bytes.clone(), &mut frames)?;
     Ok((frames, splitter.finish()?))
 }
@@ -35,7 +35,7 @@ fn split(bytes: &Bytes) -> Result<(Vec<Frame>, Tail), SegmentError> {
 /// Splits and decodes a segment; a torn tail is an error.
 fn read(bytes: &Bytes) -> Result<Vec<(Frame, DecodedFrame)>, SegmentError> {
     let mut frames = Vec::new();
-    let mut splitter = Splitter::new(bytes.len() as u64, None);
+    let mut splitter = FrameSplitter::new(bytes.len() as u64, None);
     let pushed = splitter.push(bytes.clone(), &mut frames);
     // What was cut before the fault comes first, as it does for a caller who decodes while bytes come in.
     let decode = |frame: Frame| frame.decode(DECODED_BYTES_MAX).map(|decoded| (frame, decoded));

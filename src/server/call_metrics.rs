@@ -12,9 +12,9 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use tower::{Layer, Service};
 
+use crate::formatting;
 use crate::metrics;
 use crate::spans;
-use crate::wording;
 
 /// What is called here. Anybody may ask for any path: others are counted together, so that a stranger cannot fill a
 /// monitoring system with names.
@@ -157,8 +157,8 @@ impl Call {
 
     fn end(&mut self, code: Code, reason: String, why: &str) {
         self.ended = true;
-        self.trace.end(wording::code_name(code), FAULTS.contains(&code).then_some(why));
-        metrics::worker::answered(self.method, wording::code_name(code), reason, self.began.elapsed());
+        self.trace.end(formatting::code_name(code), FAULTS.contains(&code).then_some(why));
+        metrics::worker::answered(self.method, formatting::code_name(code), reason, self.began.elapsed());
     }
 }
 

@@ -14,8 +14,8 @@ use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
+use crate::formatting::chain;
 use crate::metrics;
-use crate::wording::chain;
 
 /// How often to look. Contents, not times: Kubernetes replaces a mounted secret by turning a link, others write into the file.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

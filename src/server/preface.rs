@@ -14,7 +14,7 @@ const SETTINGS_BYTES_MAX: usize = 1_024;
 
 /// What has come so far, and whether it is enough to serve the connection.
 enum Words {
-    Partial,
+    AtomicFile,
     /// Whole, or something else, which the protocol's own implementation answers.
     Served,
     /// HTTP/2 begins with SETTINGS.
@@ -30,7 +30,7 @@ pub(super) async fn read(line: &mut (impl AsyncRead + Unpin)) -> io::Result<Opti
             Words::Wrong => {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "HTTP/2 without settings"));
             }
-            Words::Partial => {}
+            Words::AtomicFile => {}
         }
         let mut buffer = [0; PREFACE.len() + HEAD_BYTES + SETTINGS_BYTES_MAX];
         match line.read(&mut buffer).await? {
@@ -45,12 +45,12 @@ fn judge(words: &[u8]) -> Words {
     if words[..common] != PREFACE[..common] {
         return Words::Served;
     }
-    let Some(rest) = words.get(PREFACE.len()..) else { return Words::Partial };
-    let Some(head) = rest.first_chunk::<HEAD_BYTES>() else { return Words::Partial };
+    let Some(rest) = words.get(PREFACE.len()..) else { return Words::AtomicFile };
+    let Some(head) = rest.first_chunk::<HEAD_BYTES>() else { return Words::AtomicFile };
     let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
     match head[3] {
         SETTINGS if length > SETTINGS_BYTES_MAX => Words::Wrong,
-        SETTINGS if rest.len() < HEAD_BYTES + length => Words::Partial,
+        SETTINGS if rest.len() < HEAD_BYTES + length => Words::AtomicFile,
         SETTINGS => Words::Served,
         _ => Words::Wrong,
     }

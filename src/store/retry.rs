@@ -64,7 +64,7 @@ fn part_of(whole: Duration) -> Duration {
 
 /// When a store asks one caller to slow down, all wait: shared by everything that uses the store in this process.
 #[derive(Debug, Default)]
-pub(super) struct Pace(Mutex<Paced>);
+pub(super) struct RateLimit(Mutex<Paced>);
 
 #[derive(Debug, Default)]
 struct Paced {
@@ -74,7 +74,7 @@ struct Paced {
     refusals: u32,
 }
 
-impl Pace {
+impl RateLimit {
     /// Waits until the store may be asked.
     pub(super) async fn wait(&self) {
         // Another refusal may have come in while this one slept.
@@ -116,7 +116,7 @@ impl Pace {
 /// One attempt: waits for the store's pace, bounds the time, and notes whether the store asks to slow down. Goes on in a span of its
 /// own, which is told the outcome.
 pub(super) async fn attempt<T>(
-    pace: &Pace,
+    pace: &RateLimit,
     timeouts: &Timeouts,
     limit: Duration,
     operation: Operation,
@@ -143,7 +143,7 @@ pub(super) async fn attempt<T>(
 /// A request that may be sent any number of times: again after each passing failure, up to the limit. Each attempt may
 /// take `limit`.
 pub(super) async fn read<T, F>(
-    pace: &Pace,
+    pace: &RateLimit,
     timeouts: &Timeouts,
     limit: Duration,
     operation: Operation,

@@ -23,8 +23,8 @@ use super::{
     frames, rejection_note, survey,
 };
 use crate::client::Receipt;
+use crate::formatting::chain;
 use crate::ids::{LogIds, TopicPartition};
-use crate::wording::chain;
 
 /// In a URL's path every byte is encoded but `[A-Za-z0-9._-]`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-');

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::scan::unless_gone;
 use crate::ids::{OffsetRange, SegmentFormat};
-use crate::segment::Splitter;
+use crate::segment::FrameSplitter;
 
 /// What is read at once.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -57,7 +57,7 @@ fn visit(
 ) -> io::Result<ControlFlow<()>> {
     file.rewind()?;
     let mut left = file.metadata()?.len();
-    let mut splitter = Splitter::new(left, Some(format));
+    let mut splitter = FrameSplitter::new(left, Some(format));
     let mut frames = Vec::new();
     while left > 0 && splitter.torn_at().is_none() && splitter.mem_usage() <= FRAME_BYTES_MAX {
         let chunk = read_chunk(file, left)?;

@@ -9,8 +9,8 @@ use super::layout::{Folder, Layout};
 use super::rejection_note::RejectionNotes;
 use super::scan::{self, Contents, Halts, Oddities, SegmentFile, failed};
 use super::{Birth, Halt, Halted, Hold, Listing, LogSigns, Segment, Verdict, WalError, level};
+use crate::formatting::chain;
 use crate::ids::{LogId, LogIds, TopicPartition};
-use crate::wording::chain;
 
 /// Beside a Kafka partition's segments.
 const METADATA: &str = "partition.metadata";

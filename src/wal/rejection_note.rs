@@ -17,7 +17,7 @@ use time::format_description::well_known::Rfc3339;
 use super::layout::{self, Folder};
 use super::scan::{self, failed, unless_gone};
 use super::{Rejection, Verdict, Version, WalError};
-use crate::partial::Partial;
+use crate::atomic_file::AtomicFile;
 
 const EXTENSION: &str = ".rejected.json";
 
@@ -251,7 +251,7 @@ fn read(path: &Path) -> io::Result<Option<RejectionNote>> {
 }
 
 fn write(path: &Path, note: &RejectionNote) -> io::Result<()> {
-    let partial = Partial::create(path)?;
+    let partial = AtomicFile::create(path)?;
     serde_json::to_writer_pretty(&*partial.file(), note)?;
     partial.keep()
 }

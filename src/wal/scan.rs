@@ -11,8 +11,8 @@ use std::time::SystemTime;
 use super::layout::{self, Folder, Name};
 use super::rejection_note::RejectionNoteFile;
 use super::{Birth, ChangeTime, Halt, Halted, Version, WalError};
+use crate::formatting::chain;
 use crate::ids::TopicPartition;
-use crate::wording::chain;
 
 /// What looks much like a segment or a partition and is none, and why: somebody should know.
 pub(super) type Oddities = BTreeMap<PathBuf, String>;

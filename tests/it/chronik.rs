@@ -19,7 +19,7 @@ use wal_indexer::generate::kafka::BatchHead;
 use wal_indexer::generate::logs::Logs;
 use wal_indexer::generate::{Codec, chronik};
 use wal_indexer::ids::TopicPartition;
-use wal_indexer::segment::{Frame, Splitter};
+use wal_indexer::segment::{Frame, FrameSplitter};
 
 use crate::broker::Dice;
 use crate::sidecar::Sidecar;
@@ -61,7 +61,7 @@ fn ids(directory: &Path, partition: i32) -> Vec<u64> {
 /// A file's whole frames; none, if it has gone.
 fn frames(path: &Path) -> Vec<Frame> {
     let bytes = Bytes::from(fs::read(path).unwrap_or_default());
-    let mut splitter = Splitter::new(bytes.len() as u64, None);
+    let mut splitter = FrameSplitter::new(bytes.len() as u64, None);
     let mut frames = Vec::new();
     // What is no frame ends it.
     let _ = splitter.push(bytes, &mut frames);
@@ -73,7 +73,7 @@ fn last_offset(path: &Path) -> Option<i64> {
 }
 
 fn fingerprint(record: &Record) -> String {
-    wal_indexer::wording::hex(&Sha256::digest(format!("{record:?}")))
+    wal_indexer::formatting::hex(&Sha256::digest(format!("{record:?}")))
 }
 
 /// The broker, in a process of its own.

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
-use wal_indexer::wording::hex;
+use wal_indexer::formatting::hex;
 
 /// A span, and whose it is.
 #[derive(Clone, Debug)]

@@ -10,8 +10,8 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use sha2::{Digest, Sha256};
-use wal_indexer::segment::{Frame, Splitter};
-use wal_indexer::wording::hex;
+use wal_indexer::formatting::hex;
+use wal_indexer::segment::{Frame, FrameSplitter};
 
 use crate::written::{fixture, fixture_path};
 
@@ -94,7 +94,7 @@ fn seeds() -> Vec<Bytes> {
 }
 
 fn split(bytes: &Bytes) -> Result<Vec<Frame>, String> {
-    let (mut frames, mut splitter) = (Vec::new(), Splitter::new(bytes.len() as u64, None));
+    let (mut frames, mut splitter) = (Vec::new(), FrameSplitter::new(bytes.len() as u64, None));
     splitter.push(bytes.clone(), &mut frames).map_err(|error| error.to_string())?;
     let tail = splitter.finish().map_err(|error| error.to_string())?;
     if tail.torn.is_some() { Err("torn".to_owned()) } else { Ok(frames) }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use wal_indexer::wording::hex;
+use wal_indexer::formatting::hex;
 
 use crate::truth::{self, Record};
 use crate::worker::Worker;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use wal_indexer::generate::{Codec, Format, Size, Spec, Summary, generate, logs::Logs};
 use wal_indexer::ids::TopicPartition;
 use wal_indexer::record::{Record, RecordBatch};
-use wal_indexer::segment::{Frame, Splitter};
+use wal_indexer::segment::{Frame, FrameSplitter};
 
 const RECORDS: u64 = 1_030;
 
@@ -14,7 +14,7 @@ const RECORDS: u64 = 1_030;
 fn frames(spec: &Spec) -> (Summary, Vec<Frame>) {
     let mut bytes = Vec::new();
     let summary = generate(spec, &mut bytes).expect("a valid description");
-    let mut splitter = Splitter::new(summary.bytes, None);
+    let mut splitter = FrameSplitter::new(summary.bytes, None);
     let mut frames = Vec::new();
     for chunk in bytes.chunks(99_991) {
         splitter.push(Bytes::copy_from_slice(chunk), &mut frames).expect("sound");

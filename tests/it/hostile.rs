@@ -424,7 +424,7 @@ pub fn sound() -> Vec<(Format, Vec<u8>)> {
 }
 
 mod decoders {
-    use wal_indexer::segment::{DecodedFrame, SegmentError, Splitter, Tail};
+    use wal_indexer::segment::{DecodedFrame, FrameSplitter, SegmentError, Tail};
 
     use super::*;
 
@@ -435,7 +435,7 @@ mod decoders {
 
     /// Reads a whole segment as ingest does: what the frames say comes before what the splitter says.
     fn read(bytes: &[u8]) -> Result<Found, SegmentError> {
-        let mut splitter = Splitter::new(bytes.len() as u64, None);
+        let mut splitter = FrameSplitter::new(bytes.len() as u64, None);
         let mut whole = Vec::new();
         let mut split = Ok(());
         for chunk in bytes.chunks(1_000) {
@@ -500,7 +500,7 @@ mod decoders {
     fn a_cut_segment_is_torn_at_the_frame_that_is_cut_and_keeps_those_before_it() {
         for (format, bytes) in sound() {
             let mut whole = Vec::new();
-            let mut splitter = Splitter::new(bytes.len() as u64, None);
+            let mut splitter = FrameSplitter::new(bytes.len() as u64, None);
             splitter.push(Bytes::from(bytes.clone()), &mut whole).expect("sound");
             splitter.finish().expect("sound");
             let starts: Vec<u64> = whole.iter().map(|frame| frame.position).collect();

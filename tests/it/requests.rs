@@ -48,7 +48,7 @@ async fn check(worker: &Worker, cases: Vec<Case>) {
         let status = send(&mut client, messages).await.err().unwrap_or_else(|| panic!("{name}: a receipt"));
         let refusal = Refusal::of(&status);
         assert_eq!((refusal.code, &*refusal.reason), (code, reason), "{name}: {refusal:?}");
-        *counts.entry(wal_indexer::wording::code_name(code).to_owned()).or_default() += 1;
+        *counts.entry(wal_indexer::formatting::code_name(code).to_owned()).or_default() += 1;
     }
     assert_eq!(rejected(&mut client).await, counts, "GetStats counts them");
     assert_eq!(worker.keys(), Vec::<String>::new(), "nothing is stored");

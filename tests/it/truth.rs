@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use wal_indexer::bundle::{self, BlockEntry, Manifest};
 use wal_indexer::proto::v1::{self, IndexSegmentResponse};
 use wal_indexer::record::RecordBatch;
-use wal_indexer::segment::{Frame, Splitter};
+use wal_indexer::segment::{Frame, FrameSplitter};
 
 /// A record, with nothing borrowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -390,7 +390,7 @@ pub fn block_records(entry: &BlockEntry, plain: &Bytes) -> Vec<Record> {
 
 /// The frames of bytes that are sound.
 pub fn split(bytes: &Bytes) -> Vec<Frame> {
-    let (mut splitter, mut frames) = (Splitter::new(bytes.len() as u64, None), Vec::new());
+    let (mut splitter, mut frames) = (FrameSplitter::new(bytes.len() as u64, None), Vec::new());
     splitter.push(bytes.clone(), &mut frames).expect("sound frames");
     assert!(splitter.finish().expect("sound frames").torn.is_none(), "whole frames only");
     frames

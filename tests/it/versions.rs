@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use wal_indexer::bundle::{Footer, Opened, TRAILER_BYTES};
-use wal_indexer::wording::hex;
+use wal_indexer::formatting::hex;
 
 use crate::written::{Ran, Written, fixture};
 

@@ -9,11 +9,11 @@ use super::{Done, Run, Work};
 use crate::agent::deletable_prefix::{Deletion, Stop, delete};
 use crate::agent::event::Fate;
 use crate::agent::segment_states::SegmentState;
+use crate::formatting::{chain, hex};
 use crate::ids::TopicPartition;
 use crate::metrics;
 use crate::spans::Origin;
 use crate::wal::{Hold, SealedSegments, Segment};
-use crate::wording::{chain, hex};
 
 /// Partitions that are settled at a time.
 const SETTLING_MAX: usize = 4;

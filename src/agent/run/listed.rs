@@ -8,9 +8,9 @@ use tracing::{error, info, warn};
 use super::Run;
 use crate::agent::logs::FirstOffsets;
 use crate::agent::segment_states::{Now, SegmentState};
+use crate::formatting::chain;
 use crate::metrics;
 use crate::wal::{Listing, SealedSegments, Segment, WalError};
-use crate::wording::chain;
 
 impl<W: SealedSegments> Run<W> {
     /// A listing that fails changes nothing: it never means that there is nothing.

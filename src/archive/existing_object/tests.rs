@@ -3,7 +3,7 @@ use bytes::Bytes;
 use super::*;
 use crate::archive::testing::{Packed, fixture, pack, pack_claiming, put, put_new, store};
 use crate::generate::chronik::seal;
-use crate::segment::{Frame, Splitter};
+use crate::segment::{Frame, FrameSplitter};
 use crate::store::PutError;
 
 /// What becomes of a put where `object` has the key of `packed`.
@@ -80,7 +80,7 @@ async fn a_bundle_whose_manifest_claims_the_hash_of_other_bytes_does_not_stand()
 
 fn frames_of(source: &Bytes) -> Vec<Frame> {
     let mut frames = Vec::new();
-    Splitter::new(source.len() as u64, None).push(source.clone(), &mut frames).expect("frames");
+    FrameSplitter::new(source.len() as u64, None).push(source.clone(), &mut frames).expect("frames");
     frames
 }
 

@@ -14,7 +14,7 @@ const WAIT_UNKNOWN: Duration = Duration::from_secs(5);
 
 /// Bytes given back in this window and in the one before it.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct RateLimit {
     windows: Option<Windows>,
 }
 
@@ -27,7 +27,7 @@ struct Windows {
     before: Duration,
 }
 
-impl Pace {
+impl RateLimit {
     pub(super) fn gave_back(&mut self, bytes: u64, now: Instant) {
         let first = Windows { began: now, bytes: 0, bytes_before: 0, before: Duration::ZERO };
         let windows = self.windows.get_or_insert(first);
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn the_time_is_what_the_same_bytes_took_lately() {
-        let (mut pace, began) = (Pace::default(), Instant::now());
+        let (mut pace, began) = (RateLimit::default(), Instant::now());
         let at = |seconds| began + Duration::from_secs(seconds);
         assert_eq!(pace.time_for(1, began), WAIT_UNKNOWN);
         for second in 0..=8 {

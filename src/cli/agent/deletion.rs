@@ -8,7 +8,7 @@ use clap::{ArgAction, ValueEnum};
 use super::super::CliError;
 #[cfg(feature = "delete-records")]
 use super::super::Exit;
-use super::super::seconds::seconds;
+use super::super::duration_argument::seconds;
 use crate::agent::Retention;
 #[cfg(feature = "delete-records")]
 use crate::log_start::LogStart;

@@ -14,10 +14,10 @@ use super::Args;
 use super::deletion::Wal;
 use crate::agent::{Agent, Checkpoint, CheckpointError, Event, InFlightLimit, Summary};
 use crate::client::Client;
+use crate::formatting::hex;
 use crate::metrics;
 use crate::wal::SealedSegments;
 use crate::wal::rejection_note::RejectionNotes;
-use crate::wording::hex;
 
 /// What the files that an agent keeps in the WAL directory are called, up to their extension.
 const STATE_NAME: &str = ".wal-indexer";

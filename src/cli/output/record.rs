@@ -5,7 +5,7 @@ mod embed;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::cli::{CliError, Exit, known};
+use crate::cli::{CliError, Exit, unknown_values};
 use crate::proto::v1;
 
 /// How keys, values and headers are printed.
@@ -39,7 +39,7 @@ fn line(mut record: v1::Record, contents: Contents) -> Result<Vec<u8>, serde_jso
             Some((record.key.take(), record.value.take(), std::mem::take(&mut record.headers)))
         }
     };
-    let mut members = match serde_json::to_value(known::record(record))? {
+    let mut members = match serde_json::to_value(unknown_values::record(record))? {
         Value::Object(members) => members,
         _ => Map::new(),
     };

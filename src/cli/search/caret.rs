@@ -2,7 +2,7 @@
 
 use unicode_width::UnicodeWidthStr;
 
-use crate::cli::text::one_line;
+use crate::cli::terminal_escaping::one_line;
 use crate::index::QueryError;
 
 /// How much of a query is shown on either side of the place, in characters.

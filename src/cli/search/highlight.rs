@@ -1,6 +1,6 @@
 //! Shows where a record matches: what the query looks for, in bold, on a terminal.
 
-use crate::cli::text;
+use crate::cli::terminal_escaping;
 use crate::index::Query;
 
 /// Marks in values what a query looks for.
@@ -19,18 +19,20 @@ impl Highlighter {
         Self { query: colors.then_some(query) }
     }
 
-    /// A value on one line, as [`text::value`] writes it, with what is looked for marked.
+    /// A value on one line, as [`terminal_escaping::value`] writes it, with what is looked for marked.
     pub fn value(&self, value: Option<&[u8]>) -> String {
         let readable = value.and_then(|value| str::from_utf8(value).ok());
-        let (Some(query), Some(readable)) = (&self.query, readable) else { return text::value(value) };
+        let (Some(query), Some(readable)) = (&self.query, readable) else {
+            return terminal_escaping::value(value);
+        };
         let (mut line, mut at) = (String::with_capacity(readable.len()), 0);
-        for mark in query.marks(readable) {
-            line.push_str(&text::one_line(&readable[at..mark.start]));
-            let marked = text::one_line(&readable[mark.clone()]);
+        for mark in query.highlights(readable) {
+            line.push_str(&terminal_escaping::one_line(&readable[at..mark.start]));
+            let marked = terminal_escaping::one_line(&readable[mark.clone()]);
             line.extend([BOLD, &marked, PLAIN]);
             at = mark.end;
         }
-        line.push_str(&text::one_line(&readable[at..]));
+        line.push_str(&terminal_escaping::one_line(&readable[at..]));
         line
     }
 }

@@ -18,7 +18,7 @@ use crate::rpc::search::Reader;
 use crate::search::{MEMORY_BYTES_DEFAULT, Searcher};
 
 /// What is kept in memory of the bundles that are read.
-const SHELF_BYTES_MAX: u64 = 64 << 20;
+const CACHE_BYTES_MAX: u64 = 64 << 20;
 
 /// Whoever waits at a terminal stops waiting by himself.
 const TIME_MAX: Duration = Duration::from_secs(86_400);
@@ -40,7 +40,7 @@ impl Source {
                 Ok(Self::Worker(worker.name().to_owned(), Box::new(connection)))
             }
             (None, Some(url)) => {
-                let bundle_cache = BundleCache::new(store::open(url)?, SHELF_BYTES_MAX);
+                let bundle_cache = BundleCache::new(store::open(url)?, CACHE_BYTES_MAX);
                 Ok(Self::Here(Reader::new(Searcher::new(bundle_cache, MEMORY_BYTES_DEFAULT, TIME_MAX))))
             }
             (None, None) => Err(CliError::because(Exit::Usage, "--store or --endpoint is needed")),

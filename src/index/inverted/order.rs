@@ -1,18 +1,18 @@
 //! The terms in the order of the dictionary: by place, then by their bytes.
 
-use super::places::PlaceId;
+use super::term_keys::TermKeyId;
 use super::terms::{Entry, TermId, Terms};
 
 /// All terms in the order of the dictionary.
 pub(super) struct Sorted {
     terms: Vec<TermId>,
     /// Each place, and where its terms end.
-    ends: Vec<(PlaceId, u32)>,
+    ends: Vec<(TermKeyId, u32)>,
 }
 
 impl Sorted {
     /// Sorts the terms of each place in `places`, in whose order they come.
-    pub fn new(terms: &Terms, places: &[PlaceId]) -> Self {
+    pub fn new(terms: &Terms, places: &[TermKeyId]) -> Self {
         let mut ends = vec![0_u32; places.len()];
         for entry in terms.entries() {
             ends[usize::from(entry.place())] += 1;
@@ -50,7 +50,7 @@ impl Sorted {
     }
 
     /// The places that have terms, with those.
-    pub fn places(&self) -> impl Iterator<Item = (PlaceId, &[TermId])> {
+    pub fn places(&self) -> impl Iterator<Item = (TermKeyId, &[TermId])> {
         let mut start = 0;
         let places = self.ends.iter().map(move |(place, end)| {
             let of_place = &self.terms[start..*end as usize];

@@ -1,13 +1,13 @@
 //! Words with their positions, put in order a window at a time: all at once they would take twice the memory of the log, when
 //! memory is scarcest.
 
-use super::log::Log;
 use super::positions::Positions;
+use super::posting_buffer::PostingBuffer;
 use super::terms::TermId;
 
 /// The words of all documents, and those of the terms that are about to be written.
 pub(super) struct Words {
-    log: Log,
+    log: PostingBuffer,
     positions: Positions,
     /// For each term where its next word belongs, counted over all words in the order of the dictionary.
     next: Vec<u32>,
@@ -24,7 +24,7 @@ const WINDOWS: usize = 4;
 const WINDOW_MIN: usize = 64 << 10;
 
 impl Words {
-    pub fn new(log: Log, positions: Positions, next: Vec<u32>) -> Self {
+    pub fn new(log: PostingBuffer, positions: Positions, next: Vec<u32>) -> Self {
         Self { log, positions, next, window: Vec::new(), start: 0, at: 0 }
     }
 

@@ -130,7 +130,7 @@ fn what_json_does_not_allow_costs_no_more_than_its_element_of_an_array() {
     }
     let read_text = read("[INFO]");
     assert_eq!((read_text.parsed, &read_text.texts[..]), (Parsed::Object, &["INFO".to_owned()][..]));
-    assert_eq!(read("[NaN, {\"a\": 1}] and more").parsed, Parsed::Partial);
+    assert_eq!(read("[NaN, {\"a\": 1}] and more").parsed, Parsed::AtomicFile);
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn what_breaks_off_has_its_leaves_so_far_and_is_text() {
         (r#"{"a": "x" "b": 1}"#, vec!["a=Text(\"x\")"]),
     ] {
         let read = read(json);
-        assert_eq!((read.parsed, read.texts), (Parsed::Partial, vec![json.to_owned()]));
+        assert_eq!((read.parsed, read.texts), (Parsed::AtomicFile, vec![json.to_owned()]));
         assert_eq!(read.leaves, leaves);
     }
 }

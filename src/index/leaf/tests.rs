@@ -122,7 +122,7 @@ impl ByParts {
                 Step::Missing => {
                     let needed = leaf.needed_bytes();
                     block_on(leaf.fetch()).unwrap();
-                    assert!(leaf.held.bytes() <= needed);
+                    assert!(leaf.loaded.bytes() <= needed);
                 }
             }
         }
@@ -213,7 +213,7 @@ fn what_is_at_hand_is_held_as_far_as_there_is_room() {
     assert_eq!(leaf.count(&|| false).unwrap(), Step::Done(1));
     let mut leaf = parts.outline.leaf(0, &plan, 100);
     assert_eq!(leaf.count(&|| false).unwrap(), Step::Missing);
-    assert!(leaf.held.bytes() <= 100 && leaf.needed_bytes() > 100);
-    leaf.set_room(1 << 20);
+    assert!(leaf.loaded.bytes() <= 100 && leaf.needed_bytes() > 100);
+    leaf.set_bytes_max(1 << 20);
     assert_eq!(leaf.count(&|| false).unwrap(), Step::Done(1));
 }

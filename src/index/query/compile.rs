@@ -14,10 +14,10 @@ use super::super::json::Number;
 use super::super::paths::SEPARATOR;
 use super::super::rest;
 use super::super::schema::{Fields, names};
-use super::excluded::Excluded;
-use super::needs::Needs;
+use super::exclusions::Excluded;
 use super::prefix::{Looked, OpenEnd, PrefixQuery};
 use super::range::{Limits, RangeQuery, Span};
+use super::required_terms::RequiredTerms;
 use super::{Exact, Node, Query, Sought};
 
 /// How many terms a query may become when its words are looked for at every path.
@@ -27,7 +27,7 @@ const TERMS_MAX: usize = 1 << 18;
 pub(in crate::index) struct Compiled {
     pub query: Box<dyn TantivyQuery>,
     /// What it reads.
-    pub needs: Needs,
+    pub needs: RequiredTerms,
     /// Counts what its prefixes stand for.
     pub looked: Looked,
     /// Whether a phrase was taken as its words in any order.
@@ -69,7 +69,7 @@ struct Compiler<'a> {
 /// A part of the query, and what it reads.
 struct Part {
     query: Box<dyn TantivyQuery>,
-    needs: Needs,
+    needs: RequiredTerms,
 }
 
 /// What a text may be found by at one place or at several.
@@ -313,7 +313,7 @@ impl Compiler<'_> {
         match (last, terms.len()) {
             (None, 1) => found.parts.extend(terms.pop().map(part)),
             (None, _) if in_order => {
-                let needs = Needs::All(terms.iter().map(placed).collect());
+                let needs = RequiredTerms::All(terms.iter().map(placed).collect());
                 found.parts.push(Part { query: Box::new(PhraseQuery::new(terms)), needs });
             }
             (Some(prefix), _) if in_order => found.ends.push(OpenEnd { before: terms, prefix, end: None }),
@@ -328,7 +328,10 @@ impl Compiler<'_> {
 
     fn prefixes(&self, ends: Vec<OpenEnd>) -> Part {
         let needs = ends.iter().map(OpenEnd::needs).collect();
-        Part { query: Box::new(PrefixQuery { ends, looked: self.looked.clone() }), needs: Needs::Any(needs) }
+        Part {
+            query: Box::new(PrefixQuery { ends, looked: self.looked.clone() }),
+            needs: RequiredTerms::Any(needs),
+        }
     }
 
     /// What is found by any of these.
@@ -337,12 +340,12 @@ impl Compiler<'_> {
             parts.push(self.prefixes(ends));
         }
         match (parts.len(), parts.pop()) {
-            (_, None) => Part { query: Box::new(EmptyQuery), needs: Needs::Never },
+            (_, None) => Part { query: Box::new(EmptyQuery), needs: RequiredTerms::Never },
             (1, Some(one)) => one,
             (_, Some(last)) => {
                 parts.push(last);
                 let (queries, needs) = parts.into_iter().map(|part| (part.query, part.needs)).unzip();
-                Part { query: Box::new(BooleanQuery::union(queries)), needs: Needs::Any(needs) }
+                Part { query: Box::new(BooleanQuery::union(queries)), needs: RequiredTerms::Any(needs) }
             }
         }
     }
@@ -363,39 +366,39 @@ impl Compiler<'_> {
 }
 
 fn part(term: Term) -> Part {
-    let needs = Needs::Term { term: term.clone(), positions: false };
+    let needs = RequiredTerms::Term { term: term.clone(), positions: false };
     Part { query: Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs)), needs }
 }
 
 /// A term that is looked for at certain places.
-fn placed(term: &Term) -> Needs {
-    Needs::Term { term: term.clone(), positions: true }
+fn placed(term: &Term) -> RequiredTerms {
+    RequiredTerms::Term { term: term.clone(), positions: true }
 }
 
 impl OpenEnd {
-    fn needs(&self) -> Needs {
+    fn needs(&self) -> RequiredTerms {
         let (field, bytes) = (self.prefix.field(), self.prefix.serialized_value_bytes().to_vec());
         let (end, positions) = (self.end.clone(), !self.before.is_empty());
-        let prefix = Needs::Prefix { field, bytes, end, positions };
-        Needs::All(self.before.iter().map(placed).chain([prefix]).collect())
+        let prefix = RequiredTerms::Prefix { field, bytes, end, positions };
+        RequiredTerms::All(self.before.iter().map(placed).chain([prefix]).collect())
     }
 }
 
 fn all() -> Part {
-    Part { query: Box::new(AllQuery), needs: Needs::Nothing }
+    Part { query: Box::new(AllQuery), needs: RequiredTerms::Nothing }
 }
 
 /// Clauses of which all hold: none of them is optional.
 fn both(clauses: Vec<(Occur, Part)>) -> Part {
-    type Clause = ((Occur, Box<dyn TantivyQuery>), Needs);
+    type Clause = ((Occur, Box<dyn TantivyQuery>), RequiredTerms);
     let clauses = clauses.into_iter().map(|(occur, Part { query, needs })| -> Clause {
         match occur {
-            Occur::MustNot => ((occur, Box::new(Excluded(query))), Needs::Not(Box::new(needs))),
+            Occur::MustNot => ((occur, Box::new(Excluded(query))), RequiredTerms::Not(Box::new(needs))),
             _ => ((occur, query), needs),
         }
     });
     let (clauses, needs) = clauses.unzip();
-    Part { query: Box::new(BooleanQuery::new(clauses)), needs: Needs::All(needs) }
+    Part { query: Box::new(BooleanQuery::new(clauses)), needs: RequiredTerms::All(needs) }
 }
 
 /// A term of a path: with a word, or the start of one.
@@ -423,7 +426,7 @@ fn range(path: &str, limits: Limits, rounded: bool) -> Part {
 }
 
 fn in_column(column: String, limits: Limits, rounded: bool) -> Part {
-    let needs = Needs::Column(column.clone());
+    let needs = RequiredTerms::Column(column.clone());
     Part { query: Box::new(RangeQuery { column, limits, rounded }), needs }
 }
 

@@ -3,8 +3,8 @@
 use std::ops::Bound;
 use std::rc::Rc;
 
-use super::ends::{self, End};
 use super::operators;
+use super::range_bounds::{self, RangeBound};
 use super::scan::{Piece, Scanner, Word};
 use super::{
     Exact, Node, QUERY_BYTES_MAX, QUERY_CLAUSES_MAX, QUERY_DEPTH_MAX, QueryError, QueryProblem, Sought, shown,
@@ -95,16 +95,25 @@ impl Field {
                 position: word.at,
                 problem: QueryProblem::PrefixOfNumber(self.name.clone()),
             }),
-            Place::Offset => Ok(Node::Offset(ends::offset(&End { text: word.text, at: word.at })?)),
-            Place::Timestamp => Ok(Node::Timestamp(ends::timestamp(&End { text: word.text, at: word.at })?)),
+            Place::Offset => {
+                Ok(Node::Offset(range_bounds::offset(&RangeBound { text: word.text, at: word.at })?))
+            }
+            Place::Timestamp => {
+                Ok(Node::Timestamp(range_bounds::timestamp(&RangeBound { text: word.text, at: word.at })?))
+            }
         }
     }
 
-    fn between(&self, from: &Bound<End>, to: &Bound<End>, position: usize) -> Result<Node, QueryError> {
+    fn between(
+        &self,
+        from: &Bound<RangeBound>,
+        to: &Bound<RangeBound>,
+        position: usize,
+    ) -> Result<Node, QueryError> {
         match &self.place {
-            Place::Offset => Ok(Node::Offset(ends::offsets(from, to)?)),
-            Place::Timestamp => Ok(Node::Timestamp(ends::timestamps(from, to)?)),
-            Place::Path(path) => Ok(Node::Range(path.clone(), ends::limits(from, to)?)),
+            Place::Offset => Ok(Node::Offset(range_bounds::offsets(from, to)?)),
+            Place::Timestamp => Ok(Node::Timestamp(range_bounds::timestamps(from, to)?)),
+            Place::Path(path) => Ok(Node::Range(path.clone(), range_bounds::limits(from, to)?)),
             Place::Key | Place::Text | Place::Header(_) => {
                 Err(QueryError { position, problem: QueryProblem::RangeOfExact(shown(&self.name)) })
             }
@@ -249,7 +258,7 @@ impl Parser {
         field.between(&from, &to, start)
     }
 
-    fn ends(&mut self) -> Result<(Bound<End>, Bound<End>), QueryError> {
+    fn ends(&mut self) -> Result<(Bound<RangeBound>, Bound<RangeBound>), QueryError> {
         let start = self.scanner.at;
         let Some(open) = self.scanner.peek() else {
             return Err(self.scanner.problem(QueryProblem::NoRange));
@@ -283,7 +292,7 @@ impl Parser {
         Ok((from, to))
     }
 
-    fn end(&mut self, is_included: bool) -> Result<Bound<End>, QueryError> {
+    fn end(&mut self, is_included: bool) -> Result<Bound<RangeBound>, QueryError> {
         let ends = |c: char| c.is_whitespace() || matches!(c, '(' | ')' | '[' | ']' | '{' | '}' | '"');
         let at = self.scanner.at;
         let text = match self.scanner.peek() {
@@ -307,7 +316,7 @@ impl Parser {
         if text.is_empty() {
             return Err(self.scanner.problem(QueryProblem::Missing));
         }
-        let end = End { text, at };
+        let end = RangeBound { text, at };
         Ok(if is_included { Bound::Included(end) } else { Bound::Excluded(end) })
     }
 

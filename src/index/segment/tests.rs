@@ -12,7 +12,7 @@ use super::super::{TopicSettings, ValueMode};
 use super::*;
 use crate::generate::logs::Logs;
 use crate::record::RecordBatch;
-use crate::segment::Splitter;
+use crate::segment::FrameSplitter;
 
 mod nasty;
 
@@ -123,7 +123,7 @@ fn fixtures_are_written_as_tantivy_writes_them() {
 
 /// All batches that can be read; fixtures are also of damaged segments.
 fn batches(segment: Vec<u8>) -> Vec<RecordBatch> {
-    let (mut splitter, mut frames) = (Splitter::new(segment.len() as u64, None), Vec::new());
+    let (mut splitter, mut frames) = (FrameSplitter::new(segment.len() as u64, None), Vec::new());
     let _ = splitter.push(segment.into(), &mut frames).map(|_| splitter.finish());
     frames.iter().filter_map(|frame| frame.decode(64 << 20).ok()).map(|decoded| decoded.records).collect()
 }

@@ -11,7 +11,7 @@ use crate::index::TopicSettings;
 use crate::ingest::RequestParts;
 use crate::ingest::memory_account::MemoryAccount;
 use crate::ingest::slice::{self, Piece, Slice};
-use crate::segment::Splitter;
+use crate::segment::FrameSplitter;
 use crate::stats::Stats;
 
 #[tokio::test]
@@ -28,7 +28,7 @@ async fn the_gaps_of_a_compacted_log_are_counted_with_the_bundle_that_lists_them
         torn_tail_bytes: 0,
     };
     let mut frames = Vec::new();
-    Splitter::new(source.bytes_read, None).push(bytes.into(), &mut frames).expect("frames");
+    FrameSplitter::new(source.bytes_read, None).push(bytes.into(), &mut frames).expect("frames");
     let account = MemoryAccount::new(
         Budget::new(1 << 30).reserve(&CallerId::default(), 1, Duration::ZERO).await.expect("room"),
     );

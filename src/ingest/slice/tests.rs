@@ -4,7 +4,7 @@ use super::*;
 use crate::budget::{Budget, BudgetError};
 use crate::generate::{Size, Spec, generate};
 use crate::ids::{CallerId, SegmentId};
-use crate::segment::Splitter;
+use crate::segment::FrameSplitter;
 use crate::stats::Stats;
 
 #[tokio::test]
@@ -13,7 +13,7 @@ async fn a_slice_that_is_built_in_one_go_grows_past_its_reservation_no_further_t
     generate(&Spec { size: Size::Bytes(16 << 20), ..Spec::default() }, &mut bytes).expect("in memory");
     let size = bytes.len() as u64;
     let mut frames = Vec::new();
-    Splitter::new(size, None).push(bytes.into(), &mut frames).expect("frames");
+    FrameSplitter::new(size, None).push(bytes.into(), &mut frames).expect("frames");
     let budget = Budget::new(5 << 20);
     let account =
         MemoryAccount::new(budget.reserve(&CallerId::default(), 1, Duration::ZERO).await.expect("room"));

@@ -9,7 +9,7 @@ use crate::generate::kafka::{self, BatchHead};
 use crate::generate::{Codec, Size, Spec, generate};
 use crate::ids::{CallerId, SegmentId};
 use crate::record::{RecordBatch, RecordSpans, Span};
-use crate::segment::Splitter;
+use crate::segment::FrameSplitter;
 use crate::stats::Stats;
 
 /// A chunk's memory, which says when it is given back.
@@ -46,7 +46,7 @@ fn one_frame() -> Vec<u8> {
 
 fn frame_at(position: u64, bytes: Bytes) -> Piece {
     let mut frames = Vec::new();
-    Splitter::new(bytes.len() as u64, None).push(bytes, &mut frames).expect("a frame");
+    FrameSplitter::new(bytes.len() as u64, None).push(bytes, &mut frames).expect("a frame");
     let mut frame = frames.remove(0);
     frame.position = position;
     Piece::Frame(frame)

@@ -10,6 +10,7 @@ use super::{MESSAGE_BYTES, record_of};
 use crate::archive::BundleCache;
 use crate::budget::Delivery;
 use crate::fetch::{self, Answered, Conflict, Fetch, FetchError, Form, Item, Memory, Part, Request};
+use crate::formatting;
 use crate::ids::TopicPartition;
 use crate::metrics;
 use crate::proto::v1;
@@ -17,7 +18,6 @@ use crate::proto::v1::fetch_request::FetchForm;
 use crate::rpc::body::Held;
 use crate::rpc::status;
 use crate::transactions::Isolation;
-use crate::wording;
 
 /// How many records are answered where the request does not say.
 pub const MAX_RECORDS_DEFAULT: u64 = 1_000;
@@ -84,7 +84,7 @@ pub fn log(message: &Result<Message, Status>) {
 
 /// Why a fetch has no answer.
 pub fn log_refusal(status: &Status) {
-    warn!(code = wording::code_name(status.code()), error = status.message(), "fetch failed");
+    warn!(code = formatting::code_name(status.code()), error = status.message(), "fetch failed");
 }
 
 /// One line, and not one for each offset: all of them are in the answer.

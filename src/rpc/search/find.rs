@@ -9,12 +9,12 @@ use tonic::metadata::MetadataMap;
 use tracing::warn;
 
 use super::{MESSAGE_BYTES, record, summary};
+use crate::formatting;
 use crate::metrics;
 use crate::proto::v1;
 use crate::rpc::body::Held;
 use crate::rpc::status;
 use crate::search::{self, Answers, Page, SearchError, Searcher};
-use crate::wording;
 
 /// A part of the answer, and the memory that its records take.
 type Message = Held<v1::SearchResponse, Page>;
@@ -44,7 +44,7 @@ pub async fn messages(
 }
 
 fn refused(error: &SearchError) -> Status {
-    warn!(error = wording::chain(error), "search failed");
+    warn!(error = formatting::chain(error), "search failed");
     status::of_search(error)
 }
 

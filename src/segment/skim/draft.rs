@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::super::Fault;
-use super::super::gather::NO_TIMESTAMP;
+use super::super::record_builder::NO_TIMESTAMP;
 use super::Visitor;
 use super::source::Source;
 use crate::record::{Fingerprint, Omitted, StoredRecord};

@@ -382,7 +382,7 @@ fn the_producers_own_batch_gets_the_base_offset_that_the_log_gave_it_and_nothing
         let head = CanonicalHead { count: 2, ..CanonicalHead::default() };
         let bytes = v2(&canonical(head, &records, &options), &v2_trailer(100, 101, 2));
         let mut frames = Vec::new();
-        Splitter::new(bytes.len() as u64, None).push(bytes.into(), &mut frames).expect("a frame");
+        FrameSplitter::new(bytes.len() as u64, None).push(bytes.into(), &mut frames).expect("a frame");
         frames.remove(0)
     };
     let records = [record(0, 0, None, None), record(0, 1, None, None)].concat();

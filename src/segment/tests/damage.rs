@@ -17,7 +17,7 @@ fn split_announced(
     mut chunk: impl FnMut() -> usize,
 ) -> (Vec<Frame>, Result<Tail, SegmentError>) {
     let mut frames = Vec::new();
-    let mut splitter = Splitter::new(bytes.len() as u64, format);
+    let mut splitter = FrameSplitter::new(bytes.len() as u64, format);
     let mut rest = bytes.clone();
     while !rest.is_empty() {
         let len = chunk().min(rest.len());
@@ -185,7 +185,7 @@ fn a_wrong_length_early_in_a_large_segment_is_reported_long_before_its_end() {
         (1..16_000).for_each(|offset| bytes.extend(frame(offset, 1_000)));
         bytes[8..12].copy_from_slice(&i32::MAX.to_be_bytes());
         let bytes = Bytes::from(bytes);
-        let mut splitter = Splitter::new(bytes.len() as u64, None);
+        let mut splitter = FrameSplitter::new(bytes.len() as u64, None);
         let mut sent = 0;
         let error = loop {
             match splitter.push(bytes.slice(sent..sent + 65_536), &mut Vec::new()) {
@@ -251,11 +251,11 @@ fn the_announced_format_and_size_are_held_against_the_bytes() {
             assert_eq!((error.reason(), error.kind()), ("FORMAT_MISMATCH", ErrorKind::Unsupported), "{name}");
         }
         for size in [bytes.len() as u64 - 1, 0] {
-            let mut splitter = Splitter::new(size, None);
+            let mut splitter = FrameSplitter::new(size, None);
             let error = splitter.push(bytes.clone(), &mut Vec::new()).expect_err("too many bytes");
             assert_eq!((error.reason(), error.kind()), ("SIZES_DISAGREE", ErrorKind::Unsupported));
         }
-        let mut splitter = Splitter::new(bytes.len() as u64 + 1, None);
+        let mut splitter = FrameSplitter::new(bytes.len() as u64 + 1, None);
         splitter.push(bytes, &mut Vec::new()).expect("so far all is well");
         assert_eq!(splitter.finish().expect_err("a byte is missing").reason(), "SIZES_DISAGREE");
     }
@@ -339,7 +339,7 @@ fn what_a_frame_claims_is_set_aside_only_as_its_bytes_come() {
     let size = 2_u64 << 30;
     let mut head = batch(BatchHead::default(), &[0; 7]);
     head[8..12].copy_from_slice(&(i32::MAX - 100).to_be_bytes());
-    let mut splitter = Splitter::new(size, None);
+    let mut splitter = FrameSplitter::new(size, None);
     splitter.push(head.into(), &mut Vec::new()).expect("not torn: there is room for it");
     assert_eq!(splitter.torn_at(), None);
     assert!(splitter.mem_usage() <= 2 << 20, "{}", splitter.mem_usage());
@@ -472,7 +472,7 @@ fn zeros_that_something_follows_are_corrupt_as_ever() {
 
 #[test]
 fn zeros_are_counted_and_not_held() {
-    let mut splitter = Splitter::new(1 << 30, Some(SegmentFormat::KafkaLog));
+    let mut splitter = FrameSplitter::new(1 << 30, Some(SegmentFormat::KafkaLog));
     for _ in 0..1_000 {
         splitter.push(Bytes::from_static(&[0; 1 << 16]), &mut Vec::new()).expect("zeros so far");
     }

@@ -39,7 +39,7 @@ pub fn string(line: &mut Vec<u8>, text: &str) -> Result<(), serde_json::Error> {
 
 /// A character of JSON. Those that move a terminal's cursor, or what stands beside them, are in strings only, and can be escaped there.
 fn push(line: &mut Vec<u8>, c: char) {
-    if crate::cli::text::is_plain(c) {
+    if crate::cli::terminal_escaping::is_plain(c) {
         line.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
     } else {
         // All of them are below 2^16.

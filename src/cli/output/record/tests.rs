@@ -60,7 +60,7 @@ fn a_line_stays_one_and_a_terminal_gets_no_orders() {
         ["a\u{9b}31m\u{202e}\u{2028}\x1b[2J\x7f\r\n", "{\"a\u{9b}\": \"\u{202e}\u{2028}\x7f\",\n \"b\":\n1}"]
     {
         let line = printed(None, Some(value.as_bytes()));
-        assert!(line.chars().all(crate::cli::text::is_plain), "{line:?}");
+        assert!(line.chars().all(crate::cli::terminal_escaping::is_plain), "{line:?}");
         let read: Value = serde_json::from_str(&format!("{{\"key\":{line}}}")).expect("JSON");
         match &read["value"] {
             Value::String(text) => assert_eq!(text, value),

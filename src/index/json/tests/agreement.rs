@@ -38,7 +38,7 @@ impl Both {
                 .any(|text| text.of(&ours.text).len() >= json.trim_start_matches(BYTE_ORDER_MARK).len());
             match parsed {
                 Parsed::Other => assert!(is_empty, "{json:?}"),
-                Parsed::Partial | Parsed::TooLarge => assert!(has_all, "{json:?}"),
+                Parsed::AtomicFile | Parsed::TooLarge => assert!(has_all, "{json:?}"),
                 Parsed::Object => {}
             }
             return;

@@ -27,7 +27,7 @@ fn opened(member: &[u8]) -> Vec<u8> {
 #[test]
 fn the_hot_part_has_these_bytes() {
     let index = [("a".to_owned(), Bytes::from_static(b"0123456789"))];
-    let hot = Hot::new(Bytes::from_static(b"{}\n"), &index, &[vec![1..3, 7..10]]);
+    let hot = HotCache::new(Bytes::from_static(b"{}\n"), &index, &[vec![1..3, 7..10]]);
     #[rustfmt::skip]
     let expected = [
         b'W', b'I', b'B', b'U', b'N', b'H', b'O', b'T',         // magic
@@ -49,7 +49,7 @@ fn the_hot_part_has_these_bytes() {
 #[test]
 fn what_was_written_is_at_hand_or_can_be_checked() {
     let (object, footer) = large();
-    let hot = Hot::parse(&member(&object, &footer), &footer).expect("sound");
+    let hot = HotCache::parse(&member(&object, &footer), &footer).expect("sound");
     let manifest = footer.manifest().within(0, &object).expect("within");
     assert_eq!(*hot.manifest(), manifest);
     let ranges = hot_ranges(&files()).expect("ranges");
@@ -68,7 +68,7 @@ fn what_was_written_is_at_hand_or_can_be_checked() {
             changed[0] ^= 1;
             let error = hot.check_chunk(&footer, number, chunk as u64, &changed).expect_err("changed");
             let at = footer.index_file(number).expect("a file").position + 8_192 * chunk as u64;
-            assert!(matches!(error, HotError::Chunk { position, .. } if position == at), "{error}");
+            assert!(matches!(error, HotCacheError::Chunk { position, .. } if position == at), "{error}");
         }
         let behind = bytes.len().div_ceil(8_192) as u64;
         assert!(hot.check_chunk(&footer, number, behind, b"").is_err(), "there is no such chunk");
@@ -108,7 +108,7 @@ fn every_byte_of_it_counts() {
         flipped[at] ^= 0x10;
         let (object, _) = with_hot(&object, &footer, &flipped);
         let error = verify(&object).err();
-        assert!(matches!(error, Some(VerifyError::Hot(_))), "byte {at} of it opened: {error:?}");
+        assert!(matches!(error, Some(VerifyError::HotCache(_))), "byte {at} of it opened: {error:?}");
     }
 }
 
@@ -139,7 +139,7 @@ fn a_hot_part_that_cannot_be_is_refused_though_all_checksums_fit() {
         let mut changed = sound.clone();
         change(&mut changed);
         let (object, footer) = with_hot(&object, &footer, &changed);
-        let error = Hot::parse(&member(&object, &footer), &footer).expect_err("refused");
+        let error = HotCache::parse(&member(&object, &footer), &footer).expect_err("refused");
         assert_eq!(verify(&object).expect_err("refused").to_string(), error.to_string());
         error
     };
@@ -148,17 +148,17 @@ fn a_hot_part_that_cannot_be_is_refused_though_all_checksums_fit() {
     let (empty, one) = (16 + manifest + 4, 16 + manifest + 4 + 12);
     let long = one + 12 + 2 + 4 + 1;
     let check = |what: &str, change: &dyn Fn(&mut Vec<u8>)| match refused(change) {
-        HotError::Malformed(malformed) => assert_eq!(malformed.what, what),
+        HotCacheError::Malformed(malformed) => assert_eq!(malformed.what, what),
         error => panic!("{what}: {error}"),
     };
-    assert!(matches!(refused(&|hot| hot[0] = b'w'), HotError::Absent));
-    assert!(matches!(refused(&|hot| hot.clear()), HotError::Absent));
+    assert!(matches!(refused(&|hot| hot[0] = b'w'), HotCacheError::Absent));
+    assert!(matches!(refused(&|hot| hot.clear()), HotCacheError::Absent));
     let newer = refused(&|hot| hot[8] = 2);
     assert_eq!(newer.kind(), Kind::Unsupported);
     assert_eq!(newer.to_string(), "hot part version 2 is newer than this build reads (1)");
     check("there is no version 0", &|hot| hot[8] = 0);
-    assert!(matches!(refused(&|hot| hot[20] ^= 1), HotError::Manifest(MemberError::Checksum { .. })));
-    assert!(matches!(refused(&|hot| hot[12] ^= 1), HotError::Manifest(MemberError::Length { .. })));
+    assert!(matches!(refused(&|hot| hot[20] ^= 1), HotCacheError::Manifest(MemberError::Checksum { .. })));
+    assert!(matches!(refused(&|hot| hot[12] ^= 1), HotCacheError::Manifest(MemberError::Length { .. })));
     check("a field runs past the end", &|hot| hot[12..16].fill(0xff));
     check("it knows of other files than the footer", &|hot| hot[16 + manifest] -= 1);
     check("a file's length is not the footer's", &|hot| hot[empty] = 1);
@@ -178,8 +178,11 @@ fn a_hot_part_that_cannot_be_is_refused_though_all_checksums_fit() {
 fn what_is_no_frame_or_claims_too_much_does_not_open() {
     let (object, footer) = large();
     let refused = |member: &[u8], reason: &str| {
-        let error = Hot::parse(member, &footer).expect_err(reason);
-        assert!(matches!(&error, HotError::Opening { reason: found } if found.contains(reason)), "{error}");
+        let error = HotCache::parse(member, &footer).expect_err(reason);
+        assert!(
+            matches!(&error, HotCacheError::Opening { reason: found } if found.contains(reason)),
+            "{error}"
+        );
         let (object, _) = with_hot_member(&object, &footer, member);
         assert_eq!(verify(&object).expect_err(reason).kind(), Kind::Corrupt);
     };

@@ -20,7 +20,7 @@ use super::{Cause, Store, probe};
 
 /// A file that may have been left behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leftover {
+pub struct Orphan {
     /// Where it is.
     pub path: PathBuf,
     /// How large it is.
@@ -36,16 +36,16 @@ pub struct Leftover {
 impl Store {
     /// All files under names of this kind, those of writers that are at work among them: how old they are tells which. `None` where the
     /// store is of a kind that has none.
-    pub async fn leftovers(&self) -> Result<Option<Vec<Leftover>>, StoreError> {
+    pub async fn leftovers(&self) -> Result<Option<Vec<Orphan>>, StoreError> {
         let Location::File(root) = &*self.location else { return Ok(None) };
         let root = root.clone();
         Self::on_disk(Operation::List, self.url(), move || below(&root)).await.map(Some)
     }
 
     /// Removes the file, if it is still the one that was found. Says whether it was.
-    pub async fn remove_leftover(&self, leftover: &Leftover) -> Result<bool, StoreError> {
-        let leftover = leftover.clone();
-        Self::on_disk(Operation::Delete, self.url(), move || remove(&leftover)).await
+    pub async fn remove_leftover(&self, orphan: &Orphan) -> Result<bool, StoreError> {
+        let orphan = orphan.clone();
+        Self::on_disk(Operation::Delete, self.url(), move || remove(&orphan)).await
     }
 
     /// Does what may wait for a disk where nobody else waits for it.
@@ -66,7 +66,7 @@ impl Store {
 /// Keys have four parts. Links are not followed: what they lead to is not this store's.
 const DEPTH: usize = 4;
 
-fn below(root: &Path) -> io::Result<Vec<Leftover>> {
+fn below(root: &Path) -> io::Result<Vec<Orphan>> {
     let (mut found, mut folders) = (Vec::new(), vec![(root.to_owned(), String::new(), 1)]);
     while let Some((folder, prefix, depth)) = folders.pop() {
         let Some(entries) = unless_gone(fs::read_dir(&folder))? else { continue };
@@ -81,7 +81,7 @@ fn below(root: &Path) -> io::Result<Vec<Leftover>> {
             } else if kind.is_file()
                 && let Some(object) = object_of(&name)
             {
-                found.extend(leftover(&entry, &root.join(object))?);
+                found.extend(orphan(&entry, &root.join(object))?);
             }
         }
     }
@@ -98,10 +98,10 @@ fn object_of(name: &str) -> Option<&str> {
 }
 
 /// `None` where it has gone meanwhile.
-fn leftover(entry: &DirEntry, object: &Path) -> io::Result<Option<Leftover>> {
+fn orphan(entry: &DirEntry, object: &Path) -> io::Result<Option<Orphan>> {
     let Some(metadata) = unless_gone(entry.metadata())? else { return Ok(None) };
     let object_is_there = unless_gone(fs::symlink_metadata(object))?.is_some();
-    Ok(Some(Leftover {
+    Ok(Some(Orphan {
         path: entry.path(),
         size_bytes: metadata.len(),
         changed_at: metadata.modified()?,
@@ -110,15 +110,15 @@ fn leftover(entry: &DirEntry, object: &Path) -> io::Result<Option<Leftover>> {
     }))
 }
 
-fn remove(leftover: &Leftover) -> io::Result<bool> {
+fn remove(orphan: &Orphan) -> io::Result<bool> {
     let is_it = |now: &Metadata| {
         now.is_file()
-            && now.ino() == leftover.inode
-            && now.len() == leftover.size_bytes
-            && now.modified().is_ok_and(|changed_at| changed_at == leftover.changed_at)
+            && now.ino() == orphan.inode
+            && now.len() == orphan.size_bytes
+            && now.modified().is_ok_and(|changed_at| changed_at == orphan.changed_at)
     };
-    match unless_gone(fs::symlink_metadata(&leftover.path))? {
-        Some(now) if is_it(&now) => Ok(unless_gone(fs::remove_file(&leftover.path))?.is_some()),
+    match unless_gone(fs::symlink_metadata(&orphan.path))? {
+        Some(now) if is_it(&now) => Ok(unless_gone(fs::remove_file(&orphan.path))?.is_some()),
         _ => Ok(false),
     }
 }

@@ -8,13 +8,13 @@ use tokio::time::{Instant, sleep_until};
 
 /// Holds up whoever goes too fast. What was not done while the store was slow is not made up for.
 #[derive(Debug)]
-pub struct Pace {
+pub struct RateLimit {
     per_second: Option<NonZeroU64>,
     /// When all that was done so far may have been.
     due: Mutex<Instant>,
 }
 
-impl Pace {
+impl RateLimit {
     /// `None`: as fast as it goes.
     pub fn new(per_second: Option<NonZeroU64>) -> Self {
         Self { per_second, due: Mutex::new(Instant::now()) }
@@ -41,12 +41,12 @@ mod tests {
 
     #[test]
     fn bytes_take_their_time_and_lost_time_is_not_made_up_for() {
-        let pace = Pace::new(NonZeroU64::new(100));
+        let pace = RateLimit::new(NonZeroU64::new(100));
         let began = Instant::now();
         let after = |seconds| began + Duration::from_secs(seconds);
         assert_eq!(pace.due_after(50, began), Some(began + Duration::from_millis(500)));
         assert_eq!(pace.due_after(150, began), Some(after(2)));
         assert_eq!(pace.due_after(100, after(60)), Some(after(61)));
-        assert_eq!(Pace::new(None).due_after(u64::MAX, began), None);
+        assert_eq!(RateLimit::new(None).due_after(u64::MAX, began), None);
     }
 }

@@ -27,7 +27,7 @@ pub(super) type Names = HashMap<PathBuf, (usize, u64)>;
 
 /// What is held. Clones share it.
 #[derive(Clone)]
-pub(super) struct Held {
+pub(super) struct LoadedParts {
     shared: Arc<Shared>,
 }
 
@@ -43,7 +43,7 @@ struct State {
     ranges: BTreeMap<(usize, u64), OwnedBytes>,
     held_bytes: u64,
     /// What may be held without asking.
-    room_bytes: u64,
+    bytes_max: u64,
     missing: Vec<Part>,
 }
 
@@ -52,10 +52,10 @@ pub(super) fn names(parts: &dyn IndexParts) -> Names {
     files.map(|(number, (name, len))| (PathBuf::from(name), (number, len))).collect()
 }
 
-impl Held {
-    /// Holds nothing yet, and up to `room_bytes` of what is at hand without asking.
-    pub fn new(parts: Arc<dyn IndexParts>, names: Arc<Names>, room_bytes: u64) -> Self {
-        let state = Mutex::new(State { room_bytes, ..State::default() });
+impl LoadedParts {
+    /// Holds nothing yet, and up to `bytes_max` of what is at hand without asking.
+    pub fn new(parts: Arc<dyn IndexParts>, names: Arc<Names>, bytes_max: u64) -> Self {
+        let state = Mutex::new(State { bytes_max, ..State::default() });
         Self { shared: Arc::new(Shared { parts, names, state }) }
     }
 
@@ -78,8 +78,8 @@ impl Held {
     }
 
     /// From now on so much may be held.
-    pub fn set_room(&self, room_bytes: u64) {
-        self.shared.state().room_bytes = room_bytes;
+    pub fn set_bytes_max(&self, bytes_max: u64) {
+        self.shared.state().bytes_max = bytes_max;
     }
 
     /// Fetches what was missing, and holds it.
@@ -105,10 +105,10 @@ impl Shared {
             return Ok(OwnedBytes::empty());
         }
         let mut state = self.state();
-        if let Some(held) = state.find(file, &range) {
-            return Ok(held);
+        if let Some(loaded) = state.find(file, &range) {
+            return Ok(loaded);
         }
-        if state.held_bytes + (range.end - range.start) <= state.room_bytes
+        if state.held_bytes + (range.end - range.start) <= state.bytes_max
             && let Some(bytes) = self.parts.at_hand(file, range.clone())
         {
             return Ok(state.hold(file, range.start, &bytes));
@@ -120,55 +120,55 @@ impl Shared {
 
 impl State {
     fn find(&self, file: usize, range: &Range<u64>) -> Option<OwnedBytes> {
-        let ((_, start), held) = self.ranges.range((file, 0)..=(file, range.start)).next_back()?;
+        let ((_, start), loaded) = self.ranges.range((file, 0)..=(file, range.start)).next_back()?;
         let from = (range.start - start) as usize;
         let to = (range.end - start) as usize;
-        (to <= held.len()).then(|| held.slice(from..to))
+        (to <= loaded.len()).then(|| loaded.slice(from..to))
     }
 
     /// Tantivy wants owners of a stable address, and that `Bytes` is one it cannot know: so the bytes are copied.
     fn hold(&mut self, file: usize, start: u64, bytes: &Bytes) -> OwnedBytes {
-        let held = OwnedBytes::new(bytes.to_vec());
-        self.held_bytes += held.len() as u64;
-        self.ranges.insert((file, start), held.clone());
-        held
+        let loaded = OwnedBytes::new(bytes.to_vec());
+        self.held_bytes += loaded.len() as u64;
+        self.ranges.insert((file, start), loaded.clone());
+        loaded
     }
 }
 
 /// One file.
-struct HeldFile {
-    held: Held,
+struct LoadedFile {
+    loaded: LoadedParts,
     number: usize,
     len: usize,
 }
 
-impl HasLen for HeldFile {
+impl HasLen for LoadedFile {
     fn len(&self) -> usize {
         self.len
     }
 }
 
-impl FileHandle for HeldFile {
+impl FileHandle for LoadedFile {
     fn read_bytes(&self, range: Range<usize>) -> io::Result<OwnedBytes> {
-        self.held.shared.read(self.number, range.start as u64..range.end as u64)
+        self.loaded.shared.read(self.number, range.start as u64..range.end as u64)
     }
 }
 
-impl fmt::Debug for HeldFile {
+impl fmt::Debug for LoadedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HeldFile").field("number", &self.number).field("len", &self.len).finish()
     }
 }
 
-impl fmt::Debug for Held {
+impl fmt::Debug for LoadedParts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Held").field("bytes", &self.bytes()).finish_non_exhaustive()
     }
 }
 
-impl Files for Held {
+impl Files for LoadedParts {
     fn file(&self, path: &Path) -> Option<Arc<dyn FileHandle>> {
         let &(number, len) = self.shared.names.get(path)?;
-        Some(Arc::new(HeldFile { held: self.clone(), number, len: len as usize }))
+        Some(Arc::new(LoadedFile { loaded: self.clone(), number, len: len as usize }))
     }
 }

@@ -8,11 +8,11 @@ use super::{CliError, Exit, store};
 use crate::archive::BundleCache;
 
 /// What is kept in memory of the bundles that a verb reads.
-const SHELF_BYTES_MAX: u64 = 64 << 20;
+const CACHE_BYTES_MAX: u64 = 64 << 20;
 
 /// Where to read.
 #[derive(Debug, clap::Args)]
-pub struct PlaceArgs {
+pub struct StoreOrEndpointArgs {
     /// Where the bundles are, to read them in this process.
     #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL", value_parser = crate::store::parse_url, required_unless_present = "endpoint")]
     store: Option<Url>,
@@ -27,25 +27,27 @@ pub struct PlaceArgs {
 
 /// Where to read.
 #[derive(Debug)]
-pub enum Place {
+pub enum StoreOrEndpoint {
     /// A store.
     Store(BundleCache),
     /// A worker.
     Worker(Worker),
 }
 
-impl PlaceArgs {
+impl StoreOrEndpointArgs {
     /// Opens the store, if it is one.
-    pub fn open(&self) -> Result<Place, CliError> {
+    pub fn open(&self) -> Result<StoreOrEndpoint, CliError> {
         match (&self.endpoint, &self.store) {
-            (Some(endpoint), _) => Ok(Place::Worker(Worker::new(endpoint, &self.security)?)),
-            (None, Some(url)) => Ok(Place::Store(BundleCache::new(store::open(url)?, SHELF_BYTES_MAX))),
+            (Some(endpoint), _) => Ok(StoreOrEndpoint::Worker(Worker::new(endpoint, &self.security)?)),
+            (None, Some(url)) => {
+                Ok(StoreOrEndpoint::Store(BundleCache::new(store::open(url)?, CACHE_BYTES_MAX)))
+            }
             (None, None) => Err(CliError::because(Exit::Usage, "--store or --endpoint is needed")),
         }
     }
 }
 
-impl Place {
+impl StoreOrEndpoint {
     /// What messages call it.
     pub fn name(&self) -> &str {
         match self {

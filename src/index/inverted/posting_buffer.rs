@@ -5,13 +5,13 @@ use super::terms::TermId;
 
 /// The terms of each document, one document after the other: four bytes each, and nothing is looked for while records come.
 #[derive(Debug, Default)]
-pub(super) struct Log {
+pub(super) struct PostingBuffer {
     terms: Chunked<TermId, 14>,
     /// Where each document ends.
     ends: Chunked<u32, 12>,
 }
 
-impl Log {
+impl PostingBuffer {
     #[inline]
     pub fn push(&mut self, term: TermId) {
         self.terms.push(term);

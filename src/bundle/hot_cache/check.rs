@@ -1,25 +1,30 @@
 //! Holds the hot part against the members that it repeats, as they come by.
 
-use super::{CHUNK_BYTES, Hot, HotError, place};
+use super::{CHUNK_BYTES, HotCache, HotCacheError, place};
 use crate::bundle::footer::Footer;
 
 /// How far a file of the index was compared.
 #[derive(Clone, Debug, Default)]
-pub(in crate::bundle) struct HotCheck {
+pub(in crate::bundle) struct HotCacheCheck {
     file: usize,
     read: u64,
     chunk_crc32c: u32,
     range: usize,
 }
 
-impl HotCheck {
+impl HotCacheCheck {
     /// Nothing of the `file`th file was compared yet.
     pub fn of_file(file: usize) -> Self {
         Self { file, ..Self::default() }
     }
 
     /// Goes on with the file's next bytes.
-    pub fn advance(&mut self, hot: &Hot, footer: &Footer, mut taken: &[u8]) -> Result<(), HotError> {
+    pub fn advance(
+        &mut self,
+        hot: &HotCache,
+        footer: &Footer,
+        mut taken: &[u8],
+    ) -> Result<(), HotCacheError> {
         self.compare_ranges(hot, footer, taken)?;
         let len = hot.files.get(self.file).map_or(0, |file| file.len);
         while !taken.is_empty() {
@@ -38,7 +43,7 @@ impl HotCheck {
         Ok(())
     }
 
-    fn compare_ranges(&mut self, hot: &Hot, footer: &Footer, taken: &[u8]) -> Result<(), HotError> {
+    fn compare_ranges(&mut self, hot: &HotCache, footer: &Footer, taken: &[u8]) -> Result<(), HotCacheError> {
         let ranges = hot.files.get(self.file).map_or(&[][..], |file| &file.ranges);
         let (start, end) = (self.read, self.read + taken.len() as u64);
         while let Some(range) = ranges.get(self.range).filter(|range| range.start < end) {
@@ -47,7 +52,7 @@ impl HotCheck {
             let copy = &range.bytes[(from - range.start) as usize..(to - range.start) as usize];
             if let Some(at) = there.iter().zip(copy).position(|(a, b)| a != b) {
                 let (file, position) = place(footer, self.file, from + at as u64);
-                return Err(HotError::Differs { file, position });
+                return Err(HotCacheError::Differs { file, position });
             }
             if range.end() > end {
                 break;

@@ -7,7 +7,7 @@ use super::{QueryError, QueryProblem, number, shown};
 use crate::index::rfc3339;
 
 /// A range's end as it was written, and where.
-pub(super) struct End {
+pub(super) struct RangeBound {
     pub text: String,
     pub at: usize,
 }
@@ -32,8 +32,8 @@ fn span(from: Bound<i64>, to: Bound<i64>) -> Span {
 }
 
 fn map<T>(
-    bound: &Bound<End>,
-    read: impl FnOnce(&End) -> Result<T, QueryError>,
+    bound: &Bound<RangeBound>,
+    read: impl FnOnce(&RangeBound) -> Result<T, QueryError>,
 ) -> Result<Bound<T>, QueryError> {
     Ok(match bound {
         Bound::Unbounded => Bound::Unbounded,
@@ -43,23 +43,23 @@ fn map<T>(
 }
 
 /// A single offset.
-pub(super) fn offset(end: &End) -> Result<Span, QueryError> {
+pub(super) fn offset(end: &RangeBound) -> Result<Span, QueryError> {
     let offset = whole(end)?;
     Ok(offset..=offset)
 }
 
-pub(super) fn offsets(from: &Bound<End>, to: &Bound<End>) -> Result<Span, QueryError> {
+pub(super) fn offsets(from: &Bound<RangeBound>, to: &Bound<RangeBound>) -> Result<Span, QueryError> {
     Ok(span(map(from, whole)?, map(to, whole)?))
 }
 
 /// A single time; none where it lies between two milliseconds.
-pub(super) fn timestamp(end: &End) -> Result<Span, QueryError> {
+pub(super) fn timestamp(end: &RangeBound) -> Result<Span, QueryError> {
     Ok(milliseconds(end, Round::Up)?..=milliseconds(end, Round::Down)?)
 }
 
-pub(super) fn timestamps(from: &Bound<End>, to: &Bound<End>) -> Result<Span, QueryError> {
+pub(super) fn timestamps(from: &Bound<RangeBound>, to: &Bound<RangeBound>) -> Result<Span, QueryError> {
     // A time between two milliseconds: from it on means from the next one on, beyond it too; the other end likewise.
-    let round = |bound: &Bound<End>, inward, outward| {
+    let round = |bound: &Bound<RangeBound>, inward, outward| {
         if matches!(bound, Bound::Included(_)) { inward } else { outward }
     };
     let from = map(from, |end| milliseconds(end, round(from, Round::Up, Round::Down)))?;
@@ -68,20 +68,20 @@ pub(super) fn timestamps(from: &Bound<End>, to: &Bound<End>) -> Result<Span, Que
 }
 
 /// A range at a path: of dates where one end is a date, else of numbers.
-pub(super) fn limits(from: &Bound<End>, to: &Bound<End>) -> Result<Limits, QueryError> {
-    let is_date = |bound: &Bound<End>| match bound {
+pub(super) fn limits(from: &Bound<RangeBound>, to: &Bound<RangeBound>) -> Result<Limits, QueryError> {
+    let is_date = |bound: &Bound<RangeBound>| match bound {
         Bound::Unbounded => false,
         Bound::Included(end) | Bound::Excluded(end) => date(&end.text).is_some(),
     };
     if is_date(from) || is_date(to) {
-        let read = |end: &End| date(&end.text).ok_or_else(|| bad(end, "RFC 3339 date"));
+        let read = |end: &RangeBound| date(&end.text).ok_or_else(|| bad(end, "RFC 3339 date"));
         return Ok(Limits::Dates(span(map(from, read)?, map(to, read)?)));
     }
-    let read = |end: &End| number(&end.text).ok_or_else(|| bad(end, "number or RFC 3339 date"));
+    let read = |end: &RangeBound| number(&end.text).ok_or_else(|| bad(end, "number or RFC 3339 date"));
     Ok(Limits::Numbers(map(from, read)?, map(to, read)?))
 }
 
-fn whole(end: &End) -> Result<i64, QueryError> {
+fn whole(end: &RangeBound) -> Result<i64, QueryError> {
     end.text.parse().map_err(|_| bad(end, "whole number"))
 }
 
@@ -91,7 +91,7 @@ enum Round {
     Down,
 }
 
-fn milliseconds(end: &End, round: Round) -> Result<i64, QueryError> {
+fn milliseconds(end: &RangeBound, round: Round) -> Result<i64, QueryError> {
     const NANOS: i64 = 1_000_000;
     if let Ok(milliseconds) = end.text.parse() {
         return Ok(milliseconds);
@@ -111,6 +111,6 @@ fn date(text: &str) -> Option<i64> {
     }
 }
 
-fn bad(end: &End, expected: &'static str) -> QueryError {
+fn bad(end: &RangeBound, expected: &'static str) -> QueryError {
     QueryError { position: end.at, problem: QueryProblem::BadEnd { text: shown(&end.text), expected } }
 }

@@ -8,7 +8,7 @@ use crate::ids::OffsetRange;
 use crate::record::{HeaderSpans, RecordBatch, RecordSpans, Span};
 
 /// The records of a frame, while it is decoded.
-pub(super) struct Gather {
+pub(super) struct RecordBuilder {
     /// How the producer compressed them.
     pub(super) codec: Codec,
     /// What is not as the format says.
@@ -28,7 +28,7 @@ pub(super) struct Gather {
     limit: usize,
 }
 
-impl Gather {
+impl RecordBuilder {
     /// For `count` records, which the caller has checked against the bytes they come from. `bytes_used` of the bound `limit`
     /// are taken already.
     pub(super) fn new(

@@ -8,11 +8,11 @@ use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{SegmentReader, Term};
 
 use super::super::query::PREFIX_TERMS_MAX;
-use super::super::query::needs::Needs;
 use super::super::query::prefix::{behind, too_broad};
+use super::super::query::required_terms::RequiredTerms;
 
 /// What became of a look at a leaf.
-pub(super) enum Touched {
+pub(super) enum WarmedUp {
     /// No record can match, and nothing else is to be read.
     Impossible,
     /// All that is known of is held, unless something was noted as missing. So many terms and prefixes are there.
@@ -33,13 +33,13 @@ struct Known<'a> {
 
 /// Looks up all terms, then touches the postings and columns of those parts of the query that can match. With `count`, a query that
 /// is one term is answered by its dictionary. Where something is `noted` as missing, an error says no more than that.
-pub(super) fn touch(
+pub(super) fn warm_up(
     reader: &SegmentReader,
-    needs: &Needs,
+    needs: &RequiredTerms,
     scored: bool,
     count: bool,
     noted: &dyn Fn() -> bool,
-) -> tantivy::Result<Touched> {
+) -> tantivy::Result<WarmedUp> {
     let mut known = Known::default();
     let mut failed = None;
     for need in needs.all() {
@@ -47,35 +47,35 @@ pub(super) fn touch(
     }
     match failed {
         Some(error) => return Err(error),
-        None if noted() => return Ok(Touched::Terms(0)),
+        None if noted() => return Ok(WarmedUp::Terms(0)),
         None => {}
     }
     if !needs.possible(&|need| known.has(need)) {
-        return Ok(Touched::Impossible);
+        return Ok(WarmedUp::Impossible);
     }
-    if count && matches!(needs, Needs::Term { .. }) {
-        return Ok(Touched::Terms(1));
+    if count && matches!(needs, RequiredTerms::Term { .. }) {
+        return Ok(WarmedUp::Terms(1));
     }
     let (mut cursors, mut failed) = (0, None);
     needs.visit(&|need| known.has(need), &mut |need| {
-        cursors += usize::from(!matches!(need, Needs::Column(_)) && known.has(need));
-        let touched = known.touch(reader, need, scored);
+        cursors += usize::from(!matches!(need, RequiredTerms::Column(_)) && known.has(need));
+        let touched = known.warm_up(reader, need, scored);
         failed = failed.take().or(touched.err().filter(|_| !noted()));
     });
     match failed {
         Some(error) => Err(error),
-        None => Ok(Touched::Terms(cursors)),
+        None => Ok(WarmedUp::Terms(cursors)),
     }
 }
 
 impl<'a> Known<'a> {
-    fn look_up(&mut self, reader: &SegmentReader, need: &'a Needs) -> tantivy::Result<()> {
+    fn look_up(&mut self, reader: &SegmentReader, need: &'a RequiredTerms) -> tantivy::Result<()> {
         match need {
-            Needs::Term { term, .. } => {
+            RequiredTerms::Term { term, .. } => {
                 let info = reader.inverted_index(term.field())?.get_term_info(term)?;
                 self.terms.insert(term, info);
             }
-            Needs::Prefix { field, bytes, end, .. } => {
+            RequiredTerms::Prefix { field, bytes, end, .. } => {
                 if let Some((all, terms)) = starting_with(reader, *field, bytes, end.as_deref())? {
                     self.prefix_terms += terms;
                     if self.prefix_terms > PREFIX_TERMS_MAX {
@@ -89,10 +89,10 @@ impl<'a> Known<'a> {
         Ok(())
     }
 
-    fn has(&self, need: &Needs) -> bool {
+    fn has(&self, need: &RequiredTerms) -> bool {
         match need {
-            Needs::Term { term, .. } => self.terms.get(term).is_some_and(Option::is_some),
-            Needs::Prefix { field, bytes, end, .. } => {
+            RequiredTerms::Term { term, .. } => self.terms.get(term).is_some_and(Option::is_some),
+            RequiredTerms::Prefix { field, bytes, end, .. } => {
                 self.prefixes.contains_key(&(*field, bytes.as_slice(), end.as_deref()))
             }
             _ => true,
@@ -100,21 +100,21 @@ impl<'a> Known<'a> {
     }
 
     /// Reads what a part of the query reads.
-    fn touch(&self, reader: &SegmentReader, need: &Needs, scored: bool) -> tantivy::Result<()> {
+    fn warm_up(&self, reader: &SegmentReader, need: &RequiredTerms, scored: bool) -> tantivy::Result<()> {
         match need {
-            Needs::Term { term, positions } => match self.terms.get(term) {
+            RequiredTerms::Term { term, positions } => match self.terms.get(term) {
                 // All records have the term: then its postings are only read for scores.
                 Some(Some(info)) if info.doc_freq == reader.max_doc() && !scored && !positions => Ok(()),
                 Some(Some(info)) => postings(reader, term.field(), info, *positions),
                 _ => Ok(()),
             },
-            Needs::Prefix { field, bytes, end, positions } => {
+            RequiredTerms::Prefix { field, bytes, end, positions } => {
                 match self.prefixes.get(&(*field, bytes.as_slice(), end.as_deref())) {
                     Some((info, _)) => postings(reader, *field, info, *positions),
                     None => Ok(()),
                 }
             }
-            Needs::Column(name) => columns(reader, name),
+            RequiredTerms::Column(name) => columns(reader, name),
             _ => Ok(()),
         }
     }

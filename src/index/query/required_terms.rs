@@ -10,7 +10,7 @@ use super::{Node, Query, Sought};
 
 /// What is read, and how it decides whether a record matches. It may only err towards reading more.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::index) enum Needs {
+pub(in crate::index) enum RequiredTerms {
     /// Nothing is read: all records match.
     Nothing,
     /// Nothing is read: no record matches.
@@ -24,11 +24,11 @@ pub(in crate::index) enum Needs {
     /// The columns of this name, as Tantivy's fast fields are named: dotted, `\` escaped.
     Column(String),
     /// A record matches where it matches all of them.
-    All(Vec<Needs>),
+    All(Vec<RequiredTerms>),
     /// A record matches where it matches one of them.
-    Any(Vec<Needs>),
+    Any(Vec<RequiredTerms>),
     /// A record matches where it does not match this.
-    Not(Box<Needs>),
+    Not(Box<RequiredTerms>),
 }
 
 impl Query {
@@ -59,7 +59,7 @@ impl Node {
     }
 }
 
-impl Needs {
+impl RequiredTerms {
     /// Whether any record can match, where `found` says of a term or a prefix whether the index has it.
     pub fn possible(&self, found: &impl Fn(&Self) -> bool) -> bool {
         match self {
@@ -97,22 +97,26 @@ impl Needs {
 mod tests {
     use super::*;
 
-    fn term(text: &str) -> Needs {
-        Needs::Term { term: Term::from_field_text(Field::from_field_id(0), text), positions: false }
+    fn term(text: &str) -> RequiredTerms {
+        RequiredTerms::Term { term: Term::from_field_text(Field::from_field_id(0), text), positions: false }
     }
 
     #[test]
     fn what_cannot_match_needs_nothing_read() {
-        let column = || Needs::Column("num.n".into());
-        let found = |needs: &Needs| *needs == term("a");
+        let column = || RequiredTerms::Column("num.n".into());
+        let found = |needs: &RequiredTerms| *needs == term("a");
         for (needs, possible, read) in [
             (term("a"), true, 1),
-            (Needs::All(vec![term("a"), term("b"), column()]), false, 0),
-            (Needs::All(vec![term("a"), column()]), true, 2),
-            (Needs::Any(vec![term("a"), Needs::All(vec![term("b"), column()])]), true, 1),
-            (Needs::All(vec![Needs::Nothing, Needs::Not(Box::new(term("b")))]), true, 1),
-            (Needs::Any(vec![]), false, 0),
-            (Needs::All(vec![column(), Needs::Never]), false, 0),
+            (RequiredTerms::All(vec![term("a"), term("b"), column()]), false, 0),
+            (RequiredTerms::All(vec![term("a"), column()]), true, 2),
+            (RequiredTerms::Any(vec![term("a"), RequiredTerms::All(vec![term("b"), column()])]), true, 1),
+            (
+                RequiredTerms::All(vec![RequiredTerms::Nothing, RequiredTerms::Not(Box::new(term("b")))]),
+                true,
+                1,
+            ),
+            (RequiredTerms::Any(vec![]), false, 0),
+            (RequiredTerms::All(vec![column(), RequiredTerms::Never]), false, 0),
         ] {
             let mut visited = 0;
             needs.visit(&found, &mut |_| visited += 1);

@@ -1,8 +1,8 @@
 use super::*;
 
 fn check(query: &str, value: &str, expected: &[&str]) {
-    let marks = Query::parse(query).unwrap().marks(value);
-    let marked: Vec<_> = marks.iter().map(|mark| &value[mark.clone()]).collect();
+    let highlights = Query::parse(query).unwrap().highlights(value);
+    let marked: Vec<_> = highlights.iter().map(|highlight| &value[highlight.clone()]).collect();
     assert_eq!(marked, expected, "{query:?} in {value:?}");
 }
 
@@ -67,8 +67,8 @@ fn no_value_is_too_odd() {
             value.push_str(pieces[(seed >> 33) as usize % pieces.len()]);
         }
         for query in &queries {
-            for mark in query.marks(&value) {
-                assert!(value.get(mark).is_some(), "{value:?}");
+            for highlight in query.highlights(&value) {
+                assert!(value.get(highlight).is_some(), "{value:?}");
             }
         }
     }

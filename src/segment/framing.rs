@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::order::LogOrder;
-use super::tail::{self, Search};
+use super::torn_tail::{self, Search};
 use super::zeros::{ZeroTail, may_cut_frame, may_cut_head};
 use super::{Anomalies, Encoding, Fault, Frame, SegmentError, chronik, kafka, message};
 use crate::ids::{SegmentFormat, TopicPartition};
@@ -22,7 +22,7 @@ pub(super) enum Head {
 /// It does no input or output and keeps no more than one whole frame and one unfinished one (or the tail that turned out to be torn). Where
 /// a chunk holds a whole frame, the frame is a slice of that chunk.
 #[derive(Debug)]
-pub struct Splitter {
+pub struct FrameSplitter {
     size_bytes: u64,
     received: u64,
     announced: Option<SegmentFormat>,
@@ -84,7 +84,7 @@ const SEARCH_BYTES_FIRST: usize = 1 << 20;
 /// What is set aside at once for a frame that comes in pieces.
 const PENDING_BYTES_FIRST: usize = 1 << 20;
 
-impl Splitter {
+impl FrameSplitter {
     /// For a segment of `size_bytes`. Its format is recognised from the first bytes where it is not given.
     pub fn new(size_bytes: u64, format: Option<SegmentFormat>) -> Self {
         Self {
@@ -127,7 +127,7 @@ impl Splitter {
         self.pending.capacity() + held + self.zeros.as_ref().map_or(0, |zeros| zeros.cut.len())
     }
 
-    /// What [`Splitter::finish`] takes besides, in bytes: zeros are only counted until then.
+    /// What [`FrameSplitter::finish`] takes besides, in bytes: zeros are only counted until then.
     pub fn finish_usage(&self) -> u64 {
         self.zeros.as_ref().map_or(0, |zeros| zeros.cut.len() as u64 + zeros.zeros)
     }
@@ -335,10 +335,10 @@ impl Splitter {
     fn search(&self, torn: &Torn, is_all: bool) -> Result<(), SegmentError> {
         let Some(format) = self.format else { return Ok(()) };
         let (left, needed) = (self.size_bytes - self.position, torn.needed);
-        let found = if is_all && tail::is_whole(&self.pending, format) {
+        let found = if is_all && torn_tail::is_whole(&self.pending, format) {
             Search::Found(0)
         } else {
-            tail::later_frame(&self.pending, format)
+            torn_tail::later_frame(&self.pending, format)
         };
         match found {
             Search::Found(at) => {

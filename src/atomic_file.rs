@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 /// A file in the making, beside the one that it will become. Dropped before that, it is removed.
 #[derive(Debug)]
-pub struct Partial {
+pub struct AtomicFile {
     file: Arc<File>,
     path: PathBuf,
     out: PathBuf,
     kept: bool,
 }
 
-impl Partial {
+impl AtomicFile {
     /// Creates a file of a name of its own in the directory of `out`, or of what `out` links to. A device, a pipe or a directory is
     /// refused: it would be replaced, not written to.
     pub fn create(out: &Path) -> io::Result<Self> {
@@ -54,7 +54,7 @@ impl Partial {
     }
 }
 
-impl Drop for Partial {
+impl Drop for AtomicFile {
     fn drop(&mut self) {
         if !self.kept {
             // What cannot be removed has a name that says what it is.
@@ -80,13 +80,13 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = |name: &str| dir.path().join(name);
         let _socket = UnixListener::bind(path("socket")).expect("a socket");
-        let refused = Partial::create(&path("socket")).expect_err("no file");
+        let refused = AtomicFile::create(&path("socket")).expect_err("no file");
         assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
-        assert_eq!(Partial::create(dir.path()).expect_err("no file").kind(), io::ErrorKind::IsADirectory);
+        assert_eq!(AtomicFile::create(dir.path()).expect_err("no file").kind(), io::ErrorKind::IsADirectory);
 
         fs::write(path("target"), "before").expect("a file");
         symlink("target", path("link")).expect("a link");
-        let partial = Partial::create(&path("link")).expect("a file");
+        let partial = AtomicFile::create(&path("link")).expect("a file");
         (&*partial.file()).write_all(b"after").expect("written");
         partial.keep().expect("kept");
         assert_eq!(fs::read(path("target")).expect("a file"), b"after");

@@ -7,11 +7,11 @@ use tantivy::schema::{Field, Type};
 use super::super::paths::{PathId, Paths};
 
 /// A place's number.
-pub(super) type PlaceId = u16;
+pub(super) type TermKeyId = u16;
 
 /// A field, a path in it and a type.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct TermKey {
     pub field: Field,
     /// As Tantivy writes it; `None` in fields without paths.
     pub path: Option<Box<str>>,
@@ -25,7 +25,7 @@ pub(super) struct Place {
     position: u32,
 }
 
-impl Place {
+impl TermKey {
     /// The position of the next word of this document.
     pub fn position(&self, doc: u32) -> u32 {
         if self.doc == doc { self.position } else { 0 }
@@ -45,35 +45,35 @@ impl Place {
 
 /// All places.
 #[derive(Debug, Default)]
-pub(super) struct Places {
-    places: Vec<Place>,
-    by_name: HashMap<(Field, Type, Option<Box<str>>), PlaceId>,
+pub(super) struct TermKeys {
+    places: Vec<TermKey>,
+    by_name: HashMap<(Field, Type, Option<Box<str>>), TermKeyId>,
 }
 
-impl Places {
+impl TermKeys {
     /// The place of this name; it may have been named before.
-    pub fn name(&mut self, field: Field, kind: Type, path: Option<&str>, has_positions: bool) -> PlaceId {
+    pub fn name(&mut self, field: Field, kind: Type, path: Option<&str>, has_positions: bool) -> TermKeyId {
         let places = &mut self.places;
         *self.by_name.entry((field, kind, path.map(Box::from))).or_insert_with_key(|(_, _, path)| {
             let path = path.clone();
-            places.push(Place { field, path, kind, has_positions, tokens: 0, doc: u32::MAX, position: 0 });
+            places.push(TermKey { field, path, kind, has_positions, tokens: 0, doc: u32::MAX, position: 0 });
             // A part has a thousand paths and a thousand headers, and five types at each.
-            (places.len() - 1) as PlaceId
+            (places.len() - 1) as TermKeyId
         })
     }
 
     #[inline]
-    pub fn get_mut(&mut self, place: PlaceId) -> &mut Place {
+    pub fn get_mut(&mut self, place: TermKeyId) -> &mut TermKey {
         &mut self.places[usize::from(place)]
     }
 
-    pub fn get(&self, place: PlaceId) -> &Place {
+    pub fn get(&self, place: TermKeyId) -> &TermKey {
         &self.places[usize::from(place)]
     }
 
     /// All of them in the order of the dictionary.
-    pub fn sorted(&self) -> Vec<PlaceId> {
-        let mut sorted: Vec<PlaceId> = (0..self.places.len() as PlaceId).collect();
+    pub fn sorted(&self) -> Vec<TermKeyId> {
+        let mut sorted: Vec<TermKeyId> = (0..self.places.len() as TermKeyId).collect();
         sorted.sort_by_key(|place| {
             let place = self.get(*place);
             (place.field, &place.path, place.kind.to_code())
@@ -89,7 +89,7 @@ impl Places {
     /// Bytes in memory, roughly.
     pub fn mem_usage(&self) -> usize {
         let paths: usize = self.places.iter().filter_map(|place| place.path.as_deref()).map(str::len).sum();
-        self.places.capacity() * size_of::<Place>() + self.by_name.capacity() * 48 + 2 * paths
+        self.places.capacity() * size_of::<TermKey>() + self.by_name.capacity() * 48 + 2 * paths
     }
 }
 
@@ -100,10 +100,10 @@ pub(in super::super) struct Lane {
     field: Field,
     kind: Type,
     has_positions: bool,
-    by_path: Vec<PlaceId>,
+    by_path: Vec<TermKeyId>,
 }
 
-const UNKNOWN: PlaceId = PlaceId::MAX;
+const UNKNOWN: TermKeyId = TermKeyId::MAX;
 
 impl Lane {
     pub fn new(field: Field, kind: Type, has_positions: bool) -> Self {
@@ -111,7 +111,7 @@ impl Lane {
     }
 
     #[inline]
-    pub(super) fn place(&mut self, places: &mut Places, id: PathId, paths: &Paths) -> PlaceId {
+    pub(super) fn place(&mut self, places: &mut TermKeys, id: PathId, paths: &Paths) -> TermKeyId {
         match self.by_path.get(id.index()) {
             Some(place) if *place != UNKNOWN => *place,
             _ => self.name(places, id, paths),
@@ -119,7 +119,7 @@ impl Lane {
     }
 
     #[cold]
-    fn name(&mut self, places: &mut Places, id: PathId, paths: &Paths) -> PlaceId {
+    fn name(&mut self, places: &mut TermKeys, id: PathId, paths: &Paths) -> TermKeyId {
         if self.by_path.len() <= id.index() {
             self.by_path.resize(id.index() + 1, UNKNOWN);
         }
@@ -129,6 +129,6 @@ impl Lane {
     }
 
     pub fn mem_usage(&self) -> usize {
-        self.by_path.capacity() * size_of::<PlaceId>()
+        self.by_path.capacity() * size_of::<TermKeyId>()
     }
 }

@@ -14,7 +14,7 @@ use super::footer::{Footer, MemberError};
 use super::layout::TABLE_BYTES_MAX;
 use super::records::EXPANSION_MAX;
 
-pub(super) use check::HotCheck;
+pub(super) use check::HotCacheCheck;
 
 /// What it begins with, once opened.
 pub const HOT_MAGIC: [u8; 8] = *b"WIBUNHOT";
@@ -33,7 +33,7 @@ const LEVEL: i32 = 3;
 
 /// What is read of a large bundle first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hot {
+pub struct HotCache {
     manifest: Bytes,
     files: Vec<HotFile>,
     opened_bytes: usize,
@@ -57,7 +57,7 @@ struct HotRange {
 
 /// Why a hot part, or what was read with its help, is not to be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HotError {
+pub enum HotCacheError {
     /// No zstd frame of a size that can be.
     #[error("hot.zst does not open: {reason}")]
     Opening {
@@ -101,7 +101,7 @@ pub enum HotError {
     },
 }
 
-impl HotError {
+impl HotCacheError {
     /// Whether it is corrupt or of a later release: where it must be, it is never merely absent.
     pub fn kind(&self) -> Kind {
         match self {
@@ -116,7 +116,7 @@ impl HotError {
     }
 }
 
-impl Hot {
+impl HotCache {
     /// Of a manifest's bytes and an index's files, of which `ranges` are to be at hand: of each file ascending and apart.
     pub(super) fn new(manifest: Bytes, files: &[(String, Bytes)], ranges: &[Vec<Range<u64>>]) -> Self {
         let ranges = ranges.iter().map(Vec::as_slice).chain(std::iter::repeat(&[][..]));
@@ -153,21 +153,21 @@ impl Hot {
 
     /// Opens the bytes of `hot.zst`, whose checksum holds, and holds them against the footer that they came with. What is set
     /// aside for them is what they state, at most 32,768 times their length.
-    pub fn parse(member: &[u8], footer: &Footer) -> Result<Self, HotError> {
+    pub fn parse(member: &[u8], footer: &Footer) -> Result<Self, HotCacheError> {
         let opened = Bytes::from(open(member)?);
         if !opened.starts_with(&HOT_MAGIC) {
-            return Err(HotError::Absent);
+            return Err(HotCacheError::Absent);
         }
         let mut cursor = Cursor::new(&opened);
         cursor.take(HOT_MAGIC.len())?;
         match cursor.u32()? {
             0 => return Err(cursor.malformed("there is no version 0").into()),
             VERSION => {}
-            version => return Err(HotError::Newer { version }),
+            version => return Err(HotCacheError::Newer { version }),
         }
         let manifest_len = cursor.u32()? as usize;
         let manifest = opened.slice_ref(cursor.take(manifest_len)?);
-        footer.manifest().check(&manifest).map_err(HotError::Manifest)?;
+        footer.manifest().check(&manifest).map_err(HotCacheError::Manifest)?;
         let members = footer.index_files();
         if cursor.u32()? as usize != members.len() {
             return Err(cursor.malformed("it knows of other files than the footer").into());
@@ -204,17 +204,23 @@ impl Hot {
         file: usize,
         chunk: u64,
         bytes: &[u8],
-    ) -> Result<(), HotError> {
+    ) -> Result<(), HotCacheError> {
         self.check_sum(footer, file, chunk, crc32c::crc32c(bytes))
     }
 
-    fn check_sum(&self, footer: &Footer, file: usize, chunk: u64, computed: u32) -> Result<(), HotError> {
+    fn check_sum(
+        &self,
+        footer: &Footer,
+        file: usize,
+        chunk: u64,
+        computed: u32,
+    ) -> Result<(), HotCacheError> {
         let stated = self.files.get(file).and_then(|file| file.sum(chunk));
         if stated == Some(computed) {
             return Ok(());
         }
         let (file, position) = place(footer, file, chunk * CHUNK_BYTES);
-        Err(HotError::Chunk { file, position, stated: stated.unwrap_or_default(), computed })
+        Err(HotCacheError::Chunk { file, position, stated: stated.unwrap_or_default(), computed })
     }
 
     /// Bytes in memory.
@@ -232,8 +238,8 @@ fn place(footer: &Footer, file: usize, at: u64) -> (String, u64) {
     }
 }
 
-fn open(member: &[u8]) -> Result<Vec<u8>, HotError> {
-    let opening = |reason: &str| HotError::Opening { reason: reason.to_owned() };
+fn open(member: &[u8]) -> Result<Vec<u8>, HotCacheError> {
+    let opening = |reason: &str| HotCacheError::Opening { reason: reason.to_owned() };
     let size = match zstd::zstd_safe::get_frame_content_size(member) {
         Ok(Some(size)) => size,
         Ok(None) => return Err(opening("its frame states no size")),

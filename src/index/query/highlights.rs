@@ -23,36 +23,38 @@ struct Leaf {
 impl Query {
     /// The parts of a value that show why a record matches, ascending, none of them overlapping another. What is excluded, and what stands
     /// for anything, is not shown.
-    pub fn marks(&self, value: &str) -> Vec<Range<usize>> {
+    pub fn highlights(&self, value: &str) -> Vec<Range<usize>> {
         let leaves = leaves(value);
-        let mut marks = Vec::new();
-        mark(&self.root, value, leaves.as_deref(), &mut marks);
-        marks.sort_by_key(|mark| (mark.start, mark.end));
+        let mut highlights = Vec::new();
+        highlight(&self.root, value, leaves.as_deref(), &mut highlights);
+        highlights.sort_by_key(|highlight| (highlight.start, highlight.end));
         let mut end = 0;
-        marks.retain(|mark| {
-            let is_new = mark.start >= end && !mark.is_empty();
-            end = if is_new { mark.end } else { end };
+        highlights.retain(|highlight| {
+            let is_new = highlight.start >= end && !highlight.is_empty();
+            end = if is_new { highlight.end } else { end };
             is_new
         });
-        marks
+        highlights
     }
 }
 
-fn mark(node: &Node, value: &str, leaves: Option<&[Leaf]>, marks: &mut Vec<Range<usize>>) {
+fn highlight(node: &Node, value: &str, leaves: Option<&[Leaf]>, highlights: &mut Vec<Range<usize>>) {
     let at = |path: &str, each: &mut dyn FnMut(&Leaf)| {
         leaves.unwrap_or_default().iter().filter(|leaf| leaf.path == path).for_each(each);
     };
     match node {
-        Node::And(nodes) | Node::Or(nodes) => nodes.iter().for_each(|node| mark(node, value, leaves, marks)),
+        Node::And(nodes) | Node::Or(nodes) => {
+            nodes.iter().for_each(|node| highlight(node, value, leaves, highlights))
+        }
         Node::Anywhere(sought) => match leaves {
-            Some(leaves) => leaves.iter().for_each(|leaf| sought.mark(value, leaf, marks)),
-            None => sought.mark_words(&words_of(value, 0), marks),
+            Some(leaves) => leaves.iter().for_each(|leaf| sought.highlight(value, leaf, highlights)),
+            None => sought.highlight_words(&words_of(value, 0), highlights),
         },
-        Node::Text(sought) if leaves.is_none() => sought.mark_words(&words_of(value, 0), marks),
-        Node::At(path, sought) => at(path, &mut |leaf| sought.mark(value, leaf, marks)),
+        Node::Text(sought) if leaves.is_none() => sought.highlight_words(&words_of(value, 0), highlights),
+        Node::At(path, sought) => at(path, &mut |leaf| sought.highlight(value, leaf, highlights)),
         Node::Range(path, limits) => at(path, &mut |leaf| {
             if limits.hold(&value[leaf.place.clone()], leaf.is_string) {
-                marks.push(leaf.place.clone());
+                highlights.push(leaf.place.clone());
             }
         }),
         Node::All
@@ -67,7 +69,7 @@ fn mark(node: &Node, value: &str, leaves: Option<&[Leaf]>, marks: &mut Vec<Range
 }
 
 impl Sought {
-    fn mark(&self, value: &str, leaf: &Leaf, marks: &mut Vec<Range<usize>>) {
+    fn highlight(&self, value: &str, leaf: &Leaf, highlights: &mut Vec<Range<usize>>) {
         let text = &value[leaf.place.clone()];
         let is_same = match leaf.is_string {
             true => self.date.is_some_and(|date| rfc3339::parse(text) == Some(rfc3339::Date::Nanos(date))),
@@ -75,14 +77,16 @@ impl Sought {
             false => self.boolean.is_some() && self.boolean == text.parse().ok(),
         };
         match is_same {
-            true => marks.push(leaf.place.clone()),
-            false if leaf.is_string => self.mark_words(&words_in_json(value, leaf.place.clone()), marks),
+            true => highlights.push(leaf.place.clone()),
+            false if leaf.is_string => {
+                self.highlight_words(&words_in_json(value, leaf.place.clone()), highlights)
+            }
             false => {}
         }
     }
 
     /// Marks the words where they follow each other; where they never do, wherever they are.
-    fn mark_words(&self, found: &[Found], marks: &mut Vec<Range<usize>>) {
+    fn highlight_words(&self, found: &[Found], highlights: &mut Vec<Range<usize>>) {
         let last = self.words.len() - 1;
         let is = |nth: usize, word: &str| match &self.words[nth] {
             start if nth == last && self.is_open => word.starts_with(start.as_str()),
@@ -90,12 +94,12 @@ impl Sought {
         };
         let runs = found.windows(self.words.len());
         let runs = runs.filter(|run| run.iter().enumerate().all(|(nth, (_, word))| is(nth, word)));
-        let before = marks.len();
-        marks.extend(runs.flatten().map(|(place, _)| place.clone()));
+        let before = highlights.len();
+        highlights.extend(runs.flatten().map(|(place, _)| place.clone()));
         let has_all = || (0..=last).all(|nth| found.iter().any(|(_, word)| is(nth, word)));
-        if marks.len() == before && last > 0 && has_all() {
+        if highlights.len() == before && last > 0 && has_all() {
             let any = |word: &str| (0..=last).any(|nth| is(nth, word));
-            marks.extend(found.iter().filter(|(_, word)| any(word)).map(|(place, _)| place.clone()));
+            highlights.extend(found.iter().filter(|(_, word)| any(word)).map(|(place, _)| place.clone()));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Tells a torn tail, whose frame the segment's end cuts off, from a damaged length in the middle of a segment.
 
-use super::split::Head;
+use super::framing::Head;
 use super::{chronik, kafka, message};
 use crate::ids::SegmentFormat;
 

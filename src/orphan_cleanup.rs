@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tracing::{info, warn};
 
-use crate::store::{Leftover, Store, StoreError};
+use crate::store::{Orphan, Store, StoreError};
 
 /// Younger than this a file may be a writer's that is at work.
 pub const AGE_MIN: Duration = Duration::from_secs(3_600);
@@ -13,10 +13,10 @@ pub const AGE_MIN: Duration = Duration::from_secs(3_600);
 pub const AGE_DEFAULT: Duration = Duration::from_secs(86_400);
 
 /// The files that were last written to so long ago. `None` where the store is of a kind that has none.
-pub async fn find(store: &Store, age: Duration) -> Result<Option<Vec<Leftover>>, StoreError> {
+pub async fn find(store: &Store, age: Duration) -> Result<Option<Vec<Orphan>>, StoreError> {
     let now = SystemTime::now();
     // A time that has not come yet is somebody's clock: no age.
-    let is_old = |one: &Leftover| now.duration_since(one.changed_at).is_ok_and(|since| since >= age);
+    let is_old = |one: &Orphan| now.duration_since(one.changed_at).is_ok_and(|since| since >= age);
     let found = store.leftovers().await?;
     Ok(found.map(|found| found.into_iter().filter(is_old).collect()))
 }
