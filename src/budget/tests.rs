@@ -1,5 +1,3 @@
-use std::pin::pin;
-
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -120,8 +118,10 @@ async fn what_waits_for_readers_holds_no_more_than_half_of_what_is_set_aside() {
     assert_eq!(first.delivery.bytes(), 32 << 10);
     first.shrink_to(24 << 10);
     let second = budget.delivery(8 << 10).await;
-    let third = pin!(budget.delivery(4 << 10));
-    assert!(timeout(Duration::from_millis(20), third).await.is_err(), "both halves of the half are held");
+    assert!(
+        timeout(Duration::from_millis(20), budget.delivery(4 << 10)).await.is_err(),
+        "both halves of the half are held"
+    );
     assert!(budget.turn_now(40 << 10).is_some(), "and the other half is free");
     drop((first, second));
     assert_eq!(budget.delivery(32 << 10).await.bytes(), 32 << 10);
