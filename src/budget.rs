@@ -1,7 +1,7 @@
 //! The process-wide byte budget: whoever wants memory for a segment reserves it first, waits in order, and gets it or
 //! an error. Received bytes, the index under construction, record blocks and uploads all count. Knows nothing of them.
 //!
-//! First come first served holds for each claimant by itself; between claimants it goes by turns, and while somebody else waits, nobody
+//! First come first served holds for each caller by itself; between callers it goes by turns, and while somebody else waits, nobody
 //! gets more than half (`queue`).
 //!
 //! A part of it can be set aside for short work that already holds other memory and must wait for more ([`Budget::turn`]): whoever
@@ -71,7 +71,7 @@ pub enum BudgetError {
         /// When there may be, by what has been given back lately and what waits.
         retry_after: Duration,
     },
-    /// As many wait for memory as may, and none of them for a claimant with more of the places.
+    /// As many wait for memory as may, and none of them for a caller with more of the places.
     #[error("{waiting_max} requests wait for memory already")]
     TooManyWait {
         /// How many may wait.

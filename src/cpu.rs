@@ -1,5 +1,5 @@
 //! The threads that decode, index and compress: as many as there are cores, and never the runtime's own, so that a
-//! long build stalls no connection. Claimants take turns by the time that their work takes. Knows nothing of what it runs.
+//! long build stalls no connection. Callers take turns by the time that their work takes. Knows nothing of what it runs.
 
 mod queue;
 
@@ -45,7 +45,7 @@ struct Pool {
     threads: usize,
 }
 
-/// Work by claimant, of each in the order in which it came. A thread without work sleeps at once: one that looks for some again and again takes the core from
+/// Work by caller, of each in the order in which it came. A thread without work sleeps at once: one that looks for some again and again takes the core from
 /// whoever is about to bring it.
 #[derive(Default)]
 struct Queue {
@@ -83,7 +83,7 @@ impl Cpu {
         self.pool.threads
     }
 
-    /// Runs `work` on one of the threads, in the span that it comes from: of a claimant's, first come is first served. Work whose
+    /// Runs `work` on one of the threads, in the span that it comes from: of a caller's, first come is first served. Work whose
     /// caller has gone before its turn is not started; a panic inside it ends nothing but this piece of work.
     pub async fn run<T, F>(&self, work: F) -> Result<T, Panicked>
     where

@@ -17,7 +17,7 @@ pub async fn find(store: &Store, age: Duration) -> Result<Option<Vec<Orphan>>, S
     let now = SystemTime::now();
     // A time that has not come yet is somebody's clock: no age.
     let is_old = |one: &Orphan| now.duration_since(one.changed_at).is_ok_and(|since| since >= age);
-    let found = store.leftovers().await?;
+    let found = store.orphans().await?;
     Ok(found.map(|found| found.into_iter().filter(is_old).collect()))
 }
 

@@ -262,7 +262,7 @@ impl Due {
 }
 
 impl Searcher {
-    /// Searches the bundles of `bundle_cache`. All searches together take up to `memory_bytes`, beside what the shelf keeps, and each of them up to
+    /// Searches the bundles of `bundle_cache`. All searches together take up to `memory_bytes`, beside what the cache keeps, and each of them up to
     /// `time_max` until its last record has been taken.
     pub fn new(bundle_cache: BundleCache, memory_bytes: u64, time_max: Duration) -> Self {
         Self { bundle_cache, memory: SearchMemory::new(memory_bytes), time_max }

@@ -63,7 +63,7 @@ pub(super) struct CachedParts {
 type Lifecycle = DefaultLifecycle<(BundleId, Part), Bytes>;
 
 /// The turn to read something that is not kept, while others wait for it. Dropped, it is the next one's.
-pub(super) struct Placeholder<'a>(
+pub(super) struct FillGuard<'a>(
     PlaceholderGuard<'a, (BundleId, Part), Bytes, ByBytes, DefaultHashBuilder, Lifecycle>,
 );
 
@@ -72,7 +72,7 @@ pub(super) enum CacheLookup<'a> {
     /// It is.
     CachedParts(Bytes),
     /// It is not, and nobody else reads it.
-    Ours(Placeholder<'a>),
+    Ours(FillGuard<'a>),
     /// Somebody else reads it.
     Others,
 }
@@ -135,10 +135,10 @@ impl CachedParts {
     ) -> Result<Arc<Opened>, E> {
         match timeout(WAIT_MAX, self.memory.opened.get_value_or_guard_async(&self.bundle)).await {
             Ok(Ok(opened)) => Ok(opened),
-            Ok(Err(placeholder)) => {
+            Ok(Err(fill_guard)) => {
                 let opened = open.await?;
                 // Fails only where somebody has taken the entry out, which nobody does.
-                let _ = placeholder.insert(Arc::clone(&opened));
+                let _ = fill_guard.insert(Arc::clone(&opened));
                 Ok(opened)
             }
             Err(_) => open.await,
@@ -153,9 +153,9 @@ impl CachedParts {
     ) -> Result<Bytes, E> {
         match self.wait(part).await {
             CacheLookup::CachedParts(bytes) => Ok(bytes),
-            CacheLookup::Ours(placeholder) => {
+            CacheLookup::Ours(fill_guard) => {
                 let bytes = read.await?;
-                placeholder.keep(bytes.clone());
+                fill_guard.keep(bytes.clone());
                 Ok(bytes)
             }
             CacheLookup::Others => read.await,
@@ -166,7 +166,7 @@ impl CachedParts {
     pub fn look(&self, part: Part) -> CacheLookup<'_> {
         match self.memory.parts.get_value_or_guard(&(self.bundle.clone(), part), Some(Duration::ZERO)) {
             GuardResult::Value(bytes) => CacheLookup::CachedParts(bytes),
-            GuardResult::Guard(placeholder) => CacheLookup::Ours(Placeholder(placeholder)),
+            GuardResult::Guard(fill_guard) => CacheLookup::Ours(FillGuard(fill_guard)),
             GuardResult::Timeout => CacheLookup::Others,
         }
     }
@@ -177,7 +177,7 @@ impl CachedParts {
         let name = (self.bundle.clone(), part);
         match timeout(WAIT_MAX, self.memory.parts.get_value_or_guard_async(&name)).await {
             Ok(Ok(bytes)) => CacheLookup::CachedParts(bytes),
-            Ok(Err(placeholder)) => CacheLookup::Ours(Placeholder(placeholder)),
+            Ok(Err(fill_guard)) => CacheLookup::Ours(FillGuard(fill_guard)),
             Err(_) => CacheLookup::Others,
         }
     }
@@ -188,7 +188,7 @@ impl CachedParts {
     }
 }
 
-impl Placeholder<'_> {
+impl FillGuard<'_> {
     /// Gives to those who wait what was read, and keeps it where it is not too large for that. It must own no more than it shows.
     pub fn keep(self, bytes: Bytes) {
         // Fails only where somebody has taken the entry out, which nobody does.

@@ -1,9 +1,9 @@
 //! Who gets how much of a budget, and when. Waits for nothing and knows no clock: it is told what time it is.
 //!
-//! Each claimant has a queue, and in it first come is first served. Between queues the one whose claimant was given the fewest bytes
-//! is next, and whoever is next is waited for: small requests do not pass a large one until there is never room for it. A claimant
+//! Each caller has a queue, and in it first come is first served. Between queues the one whose caller was given the fewest bytes
+//! is next, and whoever is next is waited for: small requests do not pass a large one until there is never room for it. A caller
 //! does not go beyond half of the budget while others wait, or had something here a moment ago and will be back; it is passed over
-//! then. The exception is a claimant that holds nothing: a request that needs more than half by itself has its turn like any other.
+//! then. The exception is a caller that holds nothing: a request that needs more than half by itself has its turn like any other.
 
 mod pace;
 #[cfg(test)]
@@ -16,7 +16,7 @@ use crate::ids::CallerId;
 
 use pace::RateLimit;
 
-/// How long a claimant is expected back that has nothing here: somebody who sends one segment after another is not away in between.
+/// How long a caller is expected back that has nothing here: somebody who sends one segment after another is not away in between.
 pub(super) const EXPECTED_BACK: Duration = Duration::from_secs(5);
 
 /// What a request can be told in place of a reservation.
@@ -35,14 +35,14 @@ pub(super) struct Queue<W> {
     waiting: usize,
     waiting_bytes: u64,
     claims: BTreeMap<CallerId, Claim<W>>,
-    /// What the last one served had been given before: where a claimant begins that comes anew, so that it has neither a debt nor savings.
+    /// What the last one served had been given before: where a caller begins that comes anew, so that it has neither a debt nor savings.
     floor: u64,
     next_id: u64,
     turned_away: Vec<W>,
     pace: RateLimit,
 }
 
-/// What a claimant has here.
+/// What a caller has here.
 #[derive(Debug)]
 struct Claim<W> {
     held_bytes: u64,
@@ -141,7 +141,7 @@ impl<W> Queue<W> {
         }
     }
 
-    /// A claimant gives back a part of what it holds.
+    /// A caller gives back a part of what it holds.
     pub(super) fn give_back(&mut self, caller_id: &CallerId, bytes: u64, now: Instant) {
         if let Some(claim) = self.claims.get_mut(caller_id) {
             claim.held_bytes -= bytes;
@@ -151,13 +151,13 @@ impl<W> Queue<W> {
         }
     }
 
-    /// Whether anybody but this claimant waits.
+    /// Whether anybody but this caller waits.
     pub(super) fn others_wait(&self, caller_id: &CallerId) -> bool {
         self.waiting > self.claims.get(caller_id).map_or(0, |claim| claim.waiting.len())
     }
 
     /// Gives a reservation of `has` bytes `more` of what is free, or says no. While others wait, that is no way to more than half
-    /// either, unless it is all that its claimant has.
+    /// either, unless it is all that its caller has.
     pub(super) fn grow(&mut self, caller_id: &CallerId, has: u64, more: u64, now: Instant) -> bool {
         // One that holds nothing any more may have been forgotten.
         let claim = self.claims.entry(caller_id.clone()).or_insert_with(|| Claim::new(now));

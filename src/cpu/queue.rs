@@ -1,15 +1,15 @@
-//! Whose work is next: that of the claimant whose work has taken the least time. Runs nothing, and knows no clock.
+//! Whose work is next: that of the caller whose work has taken the least time. Runs nothing, and knows no clock.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::ids::CallerId;
 
-/// Work by claimant.
+/// Work by caller.
 #[derive(Debug)]
 pub(super) struct Queues<W> {
     by_claimant: BTreeMap<CallerId, Queue<W>>,
-    /// Where a claimant begins that has nothing here, so that it has neither a debt nor savings: what the last one had that was next.
+    /// Where a caller begins that has nothing here, so that it has neither a debt nor savings: what the last one had that was next.
     floor: Duration,
 }
 

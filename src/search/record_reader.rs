@@ -1,4 +1,4 @@
-//! From hits to records: read from their blocks a piece at a time, and each offset of a log answered once.
+//! From hits to records: read from their blocks a page at a time, and each offset of a log answered once.
 
 mod large;
 
@@ -203,7 +203,7 @@ impl RecordReader {
         Ok((candidates, archives, blocks))
     }
 
-    /// Opened bundles are kept by the shelf, not here: a search may find its hits in thousands.
+    /// Opened bundles are kept by the bundle cache, not here: a search may find its hits in thousands.
     async fn open<'a>(
         &self,
         copy: &Copy,

@@ -5,7 +5,7 @@
 //! since it was synced last needs no second sync: with many bundles below one root that is most of them.
 //!
 //! A write goes to `NAME#1` (or the next free number) and is then linked to its name, so that no name ever shows half an
-//! object. A crash in between leaves that file behind: see `leftovers`.
+//! object. A crash in between leaves that file behind: see `orphans`.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};

@@ -36,7 +36,7 @@ pub struct Orphan {
 impl Store {
     /// All files under names of this kind, those of writers that are at work among them: how old they are tells which. `None` where the
     /// store is of a kind that has none.
-    pub async fn leftovers(&self) -> Result<Option<Vec<Orphan>>, StoreError> {
+    pub async fn orphans(&self) -> Result<Option<Vec<Orphan>>, StoreError> {
         let Location::File(root) = &*self.location else { return Ok(None) };
         let root = root.clone();
         Self::on_disk(Operation::List, self.url(), move || below(&root)).await.map(Some)

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
-use super::super::cached_parts::{CacheLookup, Part, Placeholder};
+use super::super::cached_parts::{CacheLookup, FillGuard, Part};
 use super::super::error::{ArchiveError, Fault};
 use super::super::read::LARGE_BYTES;
 use super::{Files, io_error, slice};
@@ -32,7 +32,7 @@ type Chunk = (usize, u64);
 /// Chunks that are read with one request, the first and the last among them; and where they lie in the object.
 struct Run<'a> {
     range: Range<u64>,
-    chunks: Vec<(Chunk, Range<u64>, Option<Placeholder<'a>>)>,
+    chunks: Vec<(Chunk, Range<u64>, Option<FillGuard<'a>>)>,
 }
 
 /// Files in chunks.
@@ -85,7 +85,7 @@ impl Chunked {
             for chunk in std::mem::take(&mut missing) {
                 match cached.look(part(chunk)) {
                     CacheLookup::CachedParts(bytes) => drop(found.insert(chunk, bytes)),
-                    CacheLookup::Ours(placeholder) => ours.push((chunk, Some(placeholder))),
+                    CacheLookup::Ours(fill_guard) => ours.push((chunk, Some(fill_guard))),
                     CacheLookup::Others => others.push(chunk),
                 }
             }
@@ -110,18 +110,18 @@ impl Chunked {
     /// Reads chunks, which ascend, with as few requests as is sensible.
     async fn read<'a>(
         &self,
-        chunks: impl Iterator<Item = (Chunk, Option<Placeholder<'a>>)>,
+        chunks: impl Iterator<Item = (Chunk, Option<FillGuard<'a>>)>,
         found: &mut BTreeMap<Chunk, Bytes>,
     ) -> Result<(), ArchiveError> {
         let mut runs: Vec<Run<'a>> = Vec::new();
-        for (chunk, placeholder) in chunks {
+        for (chunk, fill_guard) in chunks {
             let range = self.place(chunk)?;
             match runs.last_mut().filter(|run| run.takes(&range)) {
                 Some(run) => {
                     run.range.end = range.end;
-                    run.chunks.push((chunk, range, placeholder));
+                    run.chunks.push((chunk, range, fill_guard));
                 }
-                None => runs.push(Run { range: range.clone(), chunks: vec![(chunk, range, placeholder)] }),
+                None => runs.push(Run { range: range.clone(), chunks: vec![(chunk, range, fill_guard)] }),
             }
         }
         let reads: Vec<_> = runs.into_iter().map(|run| self.read_run(run)).collect();
@@ -156,9 +156,9 @@ impl Chunked {
         };
         let checked = if bytes.len() < LARGE_BYTES { check() } else { archive.blocking(check).await? };
         let checked = checked.map_err(|fault| archive.error(fault))?;
-        for ((_, _, placeholder), (_, bytes)) in run.chunks.into_iter().zip(&checked) {
-            if let Some(placeholder) = placeholder {
-                placeholder.keep(bytes.clone());
+        for ((_, _, fill_guard), (_, bytes)) in run.chunks.into_iter().zip(&checked) {
+            if let Some(fill_guard) = fill_guard {
+                fill_guard.keep(bytes.clone());
             }
         }
         Ok(checked)

@@ -157,7 +157,7 @@ async fn a_changed_byte_anywhere_in_the_index_is_an_error_that_names_the_bundle_
     }
 }
 
-/// A bundle in a directory, whose reads take a moment, and a shelf over it.
+/// A bundle in a directory, whose reads take a moment, and a cache over it.
 async fn shelved(packed: &Packed, bytes_max: u64) -> (tempfile::TempDir, BundleCache, Listed) {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Store::open(&Url::from_directory_path(directory.path()).expect("a url")).expect("a store");
@@ -224,15 +224,15 @@ async fn who_waits_for_a_read_that_fails_or_is_given_up_reads_for_himself() {
     let counter = TrafficCounter::default();
     let archive = bundle_cache.open(&listed, &counter).await.expect("a bundle");
     let (parts, (file, len)) = (archive.index_parts(), longest(&archive));
-    let cached = archive.cached().expect("it is on a shelf");
-    let CacheLookup::Ours(placeholder) = cached.look(Part::Chunk { file, chunk: 1 }) else {
+    let cached = archive.cached().expect("it is cached");
+    let CacheLookup::Ours(fill_guard) = cached.look(Part::Chunk { file, chunk: 1 }) else {
         panic!("nobody has read it")
     };
     let mut waiting = parts.read(file, 0..len);
     assert!(futures::poll!(&mut waiting).is_pending());
     let mut another = parts.read(file, 0..len);
     assert!(futures::poll!(&mut another).is_pending());
-    drop(placeholder);
+    drop(fill_guard);
     assert_eq!(waiting.await.expect("read at last"), another.await.expect("the same"));
     // The object is gone: all who ask hear it.
     let (_, bundle_cache, listed) = shelved(&packed, 64 << 20).await;
@@ -250,7 +250,7 @@ async fn nobody_waits_for_ever_for_a_read_that_somebody_has_begun() {
     let (_directory, bundle_cache, listed) = shelved(&packed, 64 << 20).await;
     let archive = bundle_cache.open(&listed, &TrafficCounter::default()).await.expect("a bundle");
     let (parts, (file, len)) = (archive.index_parts(), longest(&archive));
-    let (cached, entry) = (archive.cached().expect("on a shelf"), &archive.blocks().entries()[0]);
+    let (cached, entry) = (archive.cached().expect("cached"), &archive.blocks().entries()[0]);
     let begun = [
         Part::Chunk { file, chunk: 1 },
         Part::Chunk { file, chunk: 2 },

@@ -6,7 +6,7 @@ use super::*;
 const TOTAL: u64 = 100;
 const WAITING_MAX: usize = 40;
 
-/// A queue, and what its claimants should have in it by what they were told.
+/// A queue, and what its callers should have in it by what they were told.
 struct Model {
     queue: Queue<u64>,
     now: Instant,
@@ -78,7 +78,7 @@ impl Model {
             let others_wait = self.waiting.values().any(|(other, _)| *other != who);
             assert!(held == 0 || held + bytes <= TOTAL / 2 || !others_wait, "more than half");
             let earlier = self.waiting.iter().any(|(id, (other, _))| *other == who && *id < one.waiter);
-            assert!(!earlier, "another request of the same claimant came first");
+            assert!(!earlier, "another request of the same caller came first");
             self.held.insert(one.waiter, (who, bytes));
             self.order.push(one.waiter);
         }
