@@ -50,6 +50,8 @@ pub struct Request {
     /// How many bytes to answer, at most: of batches as they are; of keys, values and headers, and
     /// `size_of::<StoredRecord>()` for each record. The first record or batch is answered whatever it takes.
     pub max_bytes: u64,
+    /// What waits to be answered takes no more memory, in bytes; at most [`BUFFER_BYTES_MAX`].
+    pub buffer_bytes_max: u64,
     /// As what.
     pub form: Form,
     /// Whether records of aborted and of open transactions are answered. Where they are not, an answer ends before the first record of an
@@ -70,18 +72,15 @@ impl Request {
         3 * self.item_bytes_max() + MESSAGES_BYTES
     }
 
-    /// The same request, for an answer that takes no more than `bytes` as long as it lasts: it may be shorter.
+    /// The same request, for a fetch that holds no more than `bytes` as long as it lasts.
     pub fn within(self, bytes: u64) -> Self {
-        let max_bytes = self.max_bytes.min((bytes.saturating_sub(MESSAGES_BYTES) / 3).max(WINDOW_BYTES_MIN));
-        match 3 * BUFFER_BYTES_MAX + MESSAGES_BYTES <= bytes {
-            true => self,
-            false => Self { max_bytes, ..self },
-        }
+        let buffer_bytes = (bytes.saturating_sub(MESSAGES_BYTES) / 3).max(WINDOW_BYTES_MIN);
+        Self { buffer_bytes_max: self.buffer_bytes_max.min(buffer_bytes), ..self }
     }
 
     /// A record, or a batch, that takes more bytes is answered by itself.
     fn item_bytes_max(&self) -> u64 {
-        self.max_bytes.clamp(WINDOW_BYTES_MIN, BUFFER_BYTES_MAX)
+        self.max_bytes.clamp(WINDOW_BYTES_MIN, self.buffer_bytes_max)
     }
 }
 

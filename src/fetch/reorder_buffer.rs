@@ -82,6 +82,8 @@ pub(super) struct ReorderBuffer {
     /// Why not, where room is not the reason.
     missing: Option<Missing>,
     room: Room,
+    /// What waits here takes no more memory, in bytes.
+    bytes_max: u64,
     /// Whether something was answered. Until then the first offset is kept, whatever it takes.
     begun: bool,
     held: Room,
@@ -90,14 +92,14 @@ pub(super) struct ReorderBuffer {
 
 impl ReorderBuffer {
     /// For what is stored at `from` and behind it.
-    pub fn new(from: i64, room: Room) -> Self {
+    pub fn new(from: i64, room: Room, bytes_max: u64) -> Self {
         let (end, missing, begun, held) = (None, None, false, Room::default());
-        Self { from, end, missing, room, begun, held, versions: BTreeMap::new() }
+        Self { from, end, missing, room, bytes_max, begun, held, versions: BTreeMap::new() }
     }
 
     /// An empty one with the same bounds, to be filled beside it and then added.
     pub fn bounds(&self) -> Self {
-        Self { end: self.end, begun: self.begun, ..Self::new(self.from, self.room) }
+        Self { end: self.end, begun: self.begun, ..Self::new(self.from, self.room, self.bytes_max) }
     }
 
     /// What is asked for begins here.
@@ -127,7 +129,7 @@ impl ReorderBuffer {
         }
         self.held += version.room();
         versions.push(version);
-        let bytes = self.room.bytes.min(BUFFER_BYTES_MAX);
+        let bytes = self.room.bytes.min(self.bytes_max);
         while !self.held.fits(&Room { bytes, ..self.room }) && (self.begun || self.versions.len() > 1) {
             let Some((offset, let_go)) = self.versions.pop_last() else { break };
             let_go.iter().for_each(|version| self.held -= version.room());
@@ -237,7 +239,7 @@ mod tests {
     #[test]
     fn what_waits_is_bounded_however_much_is_asked_for() {
         let bytes = Bytes::from(vec![0; BUFFER_BYTES_MAX as usize / 2]);
-        let mut buffer = ReorderBuffer::new(0, Room { records: u64::MAX, bytes: u64::MAX });
+        let mut buffer = ReorderBuffer::new(0, Room { records: u64::MAX, bytes: u64::MAX }, BUFFER_BYTES_MAX);
         for offset in [7, 3, 9, 5, 1] {
             buffer.add(batch(offset, &bytes));
         }
@@ -248,7 +250,7 @@ mod tests {
 
     #[test]
     fn the_first_is_kept_whatever_it_takes_and_what_differs_from_it_too() {
-        let mut buffer = ReorderBuffer::new(2, Room { records: 1, bytes: 10 });
+        let mut buffer = ReorderBuffer::new(2, Room { records: 1, bytes: 10 }, BUFFER_BYTES_MAX);
         buffer.add(batch(1, &Bytes::from_static(b"before what is asked for")));
         buffer.add(batch(5, &Bytes::from_static(b"a large one")));
         buffer.add(batch(4, &Bytes::from_static(b"one that comes first")));

@@ -83,7 +83,7 @@ impl Fetch {
             large: VecDeque::new(),
             plan: Plan::new(bundle_cache, traffic.clone(), request.offset, bundles.unwrap_or_default()),
             reading: VecDeque::new(),
-            buffer: ReorderBuffer::new(request.offset, room),
+            buffer: ReorderBuffer::new(request.offset, room, request.buffer_bytes_max),
             answered_to: request.offset,
             open_at: None,
             is_done: false,

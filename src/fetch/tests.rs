@@ -19,7 +19,16 @@ fn orders() -> TopicPartition {
 fn request(offset: i64, form: Form) -> Request {
     let (max_records, max_bytes) = (u64::MAX, u64::MAX);
     let isolation = Isolation::default();
-    Request { partition: orders(), log_id: None, offset, max_records, max_bytes, form, isolation }
+    Request {
+        partition: orders(),
+        log_id: None,
+        offset,
+        max_records,
+        max_bytes,
+        buffer_bytes_max: BUFFER_BYTES_MAX,
+        form,
+        isolation,
+    }
 }
 
 fn bundle_cache(store: &Store) -> BundleCache {

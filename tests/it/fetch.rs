@@ -463,6 +463,7 @@ async fn a_bundle_that_is_missing_cut_or_damaged_is_an_error_that_names_it() {
         offset: 0,
         max_records: u64::MAX,
         max_bytes: u64::MAX,
+        buffer_bytes_max: fetch::BUFFER_BYTES_MAX,
         form: fetch::Form::Records,
         isolation: Isolation::default(),
     };

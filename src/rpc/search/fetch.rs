@@ -9,7 +9,9 @@ use tracing::warn;
 use super::{MESSAGE_BYTES, record_of};
 use crate::archive::BundleCache;
 use crate::budget::Delivery;
-use crate::fetch::{self, Answered, Conflict, Fetch, FetchError, Form, Item, Memory, Part, Request};
+use crate::fetch::{
+    self, Answered, BUFFER_BYTES_MAX, Conflict, Fetch, FetchError, Form, Item, Memory, Part, Request,
+};
 use crate::formatting;
 use crate::ids::TopicPartition;
 use crate::metrics;
@@ -46,6 +48,7 @@ pub fn request(request: v1::FetchRequest) -> Result<Request, Status> {
         offset: request.offset,
         max_records: or_default(request.max_records.into(), MAX_RECORDS_DEFAULT),
         max_bytes: or_default(request.max_bytes, MAX_BYTES_DEFAULT),
+        buffer_bytes_max: BUFFER_BYTES_MAX,
         form,
         isolation,
     })
