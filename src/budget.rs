@@ -1,12 +1,13 @@
-//! The process-wide byte budget: whoever wants memory for a segment reserves it first, waits in order, and gets it or
-//! an error. Received bytes, the index under construction, record blocks and uploads all count. Knows nothing of them.
+//! The byte budget of a process. A request reserves memory before it uses it: it waits in a queue, and gets the memory or an error.
+//! Received bytes, the index under construction, record blocks and uploads all count. This module does not know what the memory is for.
 //!
-//! First come first served holds for each caller by itself; between callers it goes by turns, and while somebody else waits, nobody
-//! gets more than half (`queue`).
+//! Requests of one caller are served in order. Between callers the queue is fair: while another caller waits, no caller gets more than
+//! half (`queue`).
 //!
-//! A part of it can be set aside for short work that already holds other memory and must wait for more ([`Budget::turn`]): whoever
-//! holds a part of that waits for nothing else, so that it always comes round.
+//! A part of the memory can be set aside for short work that already holds other memory and must wait for more: permits
+//! ([`Budget::permit`]).
 
+mod permits;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -14,20 +15,20 @@ mod tests;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::ids::CallerId;
 
+pub use permits::{Delivery, Permit};
+
+use permits::Permits;
 use queue::{Queue, Unserved};
 
-/// What one permit for turns stands for. Semaphores hand out at most `u32::MAX` permits at once: 16 TiB.
-const UNIT_BYTES: u64 = 4 * 1024;
-
-/// Requests that may wait at a time where nothing else is said.
+/// How many requests may wait at a time by default.
 const WAITING_MAX: usize = 4 << 10;
 
-/// How often a request that waits looks whether it may have more than half by now: nobody tells it that the others stay away.
+/// How often a waiting request checks whether it may have more than half now. Nothing wakes it when the other callers stay away.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Bytes that all requests of a process share; cheap to clone.
@@ -40,87 +41,94 @@ pub struct Budget {
 struct Shared {
     queue: Mutex<Queue<Waiter>>,
     total_bytes: u64,
-    /// What is set aside for turns.
-    turns: Arc<Semaphore>,
-    turns_bytes: u64,
-    /// How much of that may wait for readers.
-    deliveries: Arc<Semaphore>,
+    permits: Permits,
 }
 
-/// How a request that waits is told what comes of it. What is sent to one that has gone is dropped, and so given back.
+/// The sizes of a budget.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// What requests can reserve together, in bytes; at least one.
+    pub total_bytes: u64,
+    /// What is set aside for permits beside that, in bytes.
+    pub permits_bytes: u64,
+    /// What of the permits is kept free for small ones, in bytes: those of up to so many bytes.
+    pub small_permits_bytes: u64,
+    /// How many requests may wait for a reservation at a time.
+    pub waiting_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { total_bytes: 1, permits_bytes: 0, small_permits_bytes: 0, waiting_max: WAITING_MAX }
+    }
+}
+
+/// Where a waiting request gets its answer. An answer to a request that has gone is dropped, which gives the memory back.
 type Waiter = oneshot::Sender<Result<Reservation, Unserved>>;
 
 /// Why bytes were not reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BudgetError {
-    /// More than the whole budget: waiting would not help.
+    /// The request is larger than the whole budget. Waiting does not help.
     #[error("{wanted_bytes} bytes are more than the whole budget of {budget_bytes}")]
     NeverFits {
-        /// What was asked for.
+        /// The requested bytes.
         wanted_bytes: u64,
-        /// What there is in all.
+        /// The whole budget, in bytes.
         budget_bytes: u64,
     },
-    /// Others hold the memory now.
+    /// Other requests hold the memory now.
     #[error("{wanted_bytes} bytes are not free now, of a budget of {budget_bytes}")]
     NoRoom {
-        /// What was asked for.
+        /// The requested bytes.
         wanted_bytes: u64,
-        /// What there is in all.
+        /// The whole budget, in bytes.
         budget_bytes: u64,
-        /// When there may be, by what has been given back lately and what waits.
+        /// When to try again: estimated from the rate at which memory is given back, and from what waits.
         retry_after: Duration,
     },
-    /// As many wait for memory as may, and none of them for a caller with more of the places.
+    /// Too many requests wait, and no other caller has more waiting requests than this one.
     #[error("{waiting_max} requests wait for memory already")]
     TooManyWait {
-        /// How many may wait.
+        /// How many requests may wait.
         waiting_max: usize,
-        /// When fewer may.
+        /// When to try again.
         retry_after: Duration,
     },
 }
 
-/// How the budget stands at this moment, in bytes.
+/// The use of a budget at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BudgetUse {
-    /// The whole budget.
+    /// The whole budget, in bytes.
     pub total_bytes: u64,
-    /// What is reserved.
+    /// Reserved bytes.
     pub reserved_bytes: u64,
     /// Requests that wait for their reservation.
     pub waiting_requests: u64,
-    /// What they wait for.
+    /// The bytes that they wait for.
     pub waiting_bytes: u64,
 }
 
 impl Budget {
-    /// A budget of `total_bytes`, at least one.
+    /// A budget of `total_bytes`, at least one, without permits.
     pub fn new(total_bytes: u64) -> Self {
-        Self::with_turns(total_bytes, 0)
+        Self::with_limits(Limits { total_bytes, ..Limits::default() })
     }
 
-    /// The same, and `turns_bytes` beside them that are only handed out as turns.
-    pub fn with_turns(total_bytes: u64, turns_bytes: u64) -> Self {
-        Self::with_waiting_max(total_bytes, turns_bytes, WAITING_MAX)
-    }
-
-    /// The same, where no more than `waiting_max` requests may wait at a time.
-    pub fn with_waiting_max(total_bytes: u64, turns_bytes: u64, waiting_max: usize) -> Self {
-        let total_bytes = total_bytes.max(1);
-        let turns = (turns_bytes / UNIT_BYTES).min(u64::from(u32::MAX));
+    /// A budget of these sizes.
+    pub fn with_limits(limits: Limits) -> Self {
+        let total_bytes = limits.total_bytes.max(1);
         Self {
             shared: Arc::new(Shared {
-                queue: Mutex::new(Queue::new(total_bytes, waiting_max)),
+                queue: Mutex::new(Queue::new(total_bytes, limits.waiting_max)),
                 total_bytes,
-                turns: Arc::new(Semaphore::new(turns as usize)),
-                turns_bytes: turns * UNIT_BYTES,
-                deliveries: Arc::new(Semaphore::new((turns / 2) as usize)),
+                permits: Permits::new(limits.permits_bytes, limits.small_permits_bytes),
             }),
         }
     }
 
-    /// Reserves `bytes` for `caller_id`, in turn, waiting for up to `wait_max`.
+    /// Reserves `bytes` for `caller_id`. Waits for them in the queue, for up to `wait_max`.
     pub async fn reserve(
         &self,
         caller_id: &CallerId,
@@ -128,13 +136,13 @@ impl Budget {
         wait_max: Duration,
     ) -> Result<Reservation, BudgetError> {
         self.check_fits(bytes)?;
-        let (waiter, mut told) = oneshot::channel();
+        let (waiter, mut answer) = oneshot::channel();
         let id = self.change(|queue, now| queue.ask(caller_id, bytes, waiter, now));
         let waiting = Waiting { budget: self, caller_id, id };
         let served = async {
             loop {
-                match timeout(LOOK_AGAIN, &mut told).await {
-                    Ok(told) => break told,
+                match timeout(LOOK_AGAIN, &mut answer).await {
+                    Ok(answer) => break answer,
                     Err(_) => self.change(|_, _| ()),
                 }
             }
@@ -144,55 +152,48 @@ impl Budget {
         match served {
             Ok(Ok(Ok(reservation))) => Ok(reservation),
             Ok(Ok(Err(Unserved::TooManyWait))) => Err(self.too_many_wait()),
-            // The queue drops nobody without a word.
+            // The queue answers each request; a dropped sender counts as no room.
             Ok(Err(_)) | Err(_) => Err(self.no_room(bytes)),
         }
     }
 
-    /// What is set aside for turns.
-    pub fn turns_bytes(&self) -> u64 {
-        self.shared.turns_bytes
+    /// The bytes of all permits together.
+    pub fn permits_bytes(&self) -> u64 {
+        self.shared.permits.bytes()
     }
 
-    /// Up to `bytes` of what is set aside for turns, first come first served; all of it where `bytes` are more than there is. To be
-    /// held for a piece of work that waits for no memory, and so comes to its end.
-    pub async fn turn(&self, bytes: u64) -> Turn {
-        let (bytes, units) = self.turn_of(bytes);
-        // Never closed: there is always an answer.
-        let permit = self.shared.turns.clone().acquire_many_owned(units).await.ok();
-        Turn { bytes, permit }
+    /// The most bytes that one permit can have.
+    pub fn largest_permit(&self) -> u64 {
+        self.shared.permits.largest()
     }
 
-    /// The same at once, or not at all.
-    pub fn turn_now(&self, bytes: u64) -> Option<Turn> {
-        let (bytes, units) = self.turn_of(bytes);
-        let permit = self.shared.turns.clone().try_acquire_many_owned(units).ok()?;
-        Some(Turn { bytes, permit: Some(permit) })
-    }
-
-    /// Up to `bytes` of the half of it that answers may hold which wait for their readers; all of that half where `bytes` are more. A slow
-    /// reader then keeps memory from other slow readers, and never all of it from the rest. To be had before the turn that the answer is read
-    /// with, and to be held as long.
-    pub async fn delivery(&self, bytes: u64) -> Turn {
-        let bytes = bytes.min(self.deliveries_bytes());
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
-        // Never closed, as those of the turns.
-        let permit = self.shared.deliveries.clone().acquire_many_owned(units).await.ok();
-        Turn { bytes, permit }
-    }
-
-    /// What there is for deliveries.
+    /// The bytes that answers may hold together while they wait for their readers.
     pub fn deliveries_bytes(&self) -> u64 {
-        self.shared.turns_bytes / UNIT_BYTES / 2 * UNIT_BYTES
+        self.shared.permits.deliveries_bytes()
     }
 
-    /// What there is of so many bytes, also in units.
-    fn turn_of(&self, bytes: u64) -> (u64, u32) {
-        let bytes = bytes.min(self.shared.turns_bytes);
-        (bytes, u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX))
+    /// Waits for a permit for `bytes`, or for [`Budget::largest_permit`] where that is less. Its holder must not wait for other memory.
+    pub async fn permit(&self, bytes: u64) -> Permit {
+        self.shared.permits.take(bytes).await
     }
 
-    /// How it stands now.
+    /// The same without waiting; `None` where that many bytes are not free.
+    pub fn try_permit(&self, bytes: u64) -> Option<Permit> {
+        self.shared.permits.try_take(bytes)
+    }
+
+    /// Makes `permit` one for `bytes` without waiting. Returns whether it is; it stays as it is otherwise.
+    pub fn try_grow_permit(&self, permit: &mut Permit, bytes: u64) -> bool {
+        self.shared.permits.try_grow(permit, bytes)
+    }
+
+    /// Waits for a permit to keep up to `bytes` of an answer until its reader has it, or up to [`Budget::deliveries_bytes`] where that
+    /// is less. To be taken before the permit for the memory itself, and to be held as long.
+    pub async fn delivery(&self, bytes: u64) -> Permit {
+        self.shared.permits.delivery(bytes).await
+    }
+
+    /// The use of the budget now.
     pub fn usage(&self) -> BudgetUse {
         self.with(|queue| BudgetUse {
             total_bytes: self.shared.total_bytes,
@@ -202,12 +203,12 @@ impl Budget {
         })
     }
 
-    /// Whether anybody but `caller_id` waits for a part of it.
+    /// Whether another caller than `caller_id` waits for memory.
     pub fn others_wait(&self, caller_id: &CallerId) -> bool {
         self.with(|queue| queue.others_wait(caller_id))
     }
 
-    /// `in_all` is what the caller would hold afterwards.
+    /// `in_all` is what the caller would hold afterwards, in bytes.
     fn check_fits(&self, in_all: u64) -> Result<(), BudgetError> {
         let budget_bytes = self.shared.total_bytes;
         match in_all > budget_bytes {
@@ -227,8 +228,8 @@ impl Budget {
         BudgetError::TooManyWait { waiting_max, retry_after }
     }
 
-    /// Changes the queue, then serves those whose turn that makes it. They are told when the queue is free again, since whoever has
-    /// gone gives back at once what it is sent.
+    /// Changes the queue, then serves the requests that this lets through. Answers are sent after the queue is unlocked: a request that
+    /// has gone gives its memory back at once, which locks the queue again.
     fn change<T>(&self, act: impl FnOnce(&mut Queue<Waiter>, Instant) -> T) -> T {
         let now = Instant::now();
         let (changed, served) = self.with(|queue| (act(queue, now), queue.serve(now)));
@@ -243,13 +244,13 @@ impl Budget {
         changed
     }
 
-    /// The queue stays as it should be whatever panics: each change of it is whole.
+    /// A panic cannot leave the queue half changed, so a poisoned lock is used on.
     fn with<T>(&self, act: impl FnOnce(&mut Queue<Waiter>) -> T) -> T {
         act(&mut self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// A request in the queue, which it leaves when this is dropped, also where its future is.
+/// A request in the queue. It leaves the queue when this is dropped, also when its future is dropped.
 struct Waiting<'a> {
     budget: &'a Budget,
     caller_id: &'a CallerId,
@@ -262,55 +263,6 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Bytes of those that are set aside, until it is dropped.
-#[derive(Debug)]
-pub struct Turn {
-    bytes: u64,
-    permit: Option<OwnedSemaphorePermit>,
-}
-
-impl Turn {
-    /// How many.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Takes in another one of the same budget.
-    pub fn absorb(&mut self, other: Self) {
-        self.bytes += other.bytes;
-        match (&mut self.permit, other.permit) {
-            (Some(permit), Some(other)) => permit.merge(other),
-            (permit, other) => *permit = permit.take().or(other),
-        }
-    }
-
-    /// Gives back what exceeds `keep` bytes.
-    pub fn shrink_to(&mut self, keep: u64) {
-        self.bytes = self.bytes.min(keep);
-        if let Some(permit) = &mut self.permit {
-            let keep = usize::try_from(keep.div_ceil(UNIT_BYTES)).unwrap_or(usize::MAX);
-            drop(permit.split(permit.num_permits().saturating_sub(keep)));
-        }
-    }
-}
-
-/// What a large answer holds until its reader has it.
-#[derive(Debug)]
-pub struct Delivery {
-    /// The permit to wait for the reader.
-    pub delivery: Turn,
-    /// The memory.
-    pub turn: Turn,
-}
-
-impl Delivery {
-    /// Gives back what exceeds `keep` bytes.
-    pub fn shrink_to(&mut self, keep: u64) {
-        self.turn.shrink_to(keep);
-        self.delivery.shrink_to(keep);
-    }
-}
-
 /// Bytes that belong to one request until it is dropped.
 #[derive(Debug)]
 pub struct Reservation {
@@ -320,18 +272,18 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// What is held, in bytes.
+    /// Its size in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// What it is a part of.
+    /// The budget that it is a part of.
     pub fn budget(&self) -> &Budget {
         &self.budget
     }
 
-    /// Takes `more` bytes at once or not at all: a request that already holds memory must not wait for others that do. It goes before
-    /// those that hold none yet, since only its end gives them some.
+    /// Takes `more` bytes at once or not at all: a request that holds memory must not wait for other requests that hold memory. It goes
+    /// before requests that hold none, since they get memory only when it ends.
     pub fn grow(&mut self, more: u64) -> Result<(), BudgetError> {
         self.budget.check_fits(self.bytes.saturating_add(more))?;
         let now = Instant::now();
@@ -343,19 +295,19 @@ impl Reservation {
         Ok(())
     }
 
-    /// A part of it as a reservation of its own: up to `bytes`.
+    /// Splits off up to `bytes` as a reservation of its own.
     pub fn split(&mut self, bytes: u64) -> Self {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
         Self { budget: self.budget.clone(), caller_id: self.caller_id.clone(), bytes }
     }
 
-    /// Whose it is.
+    /// The caller that it belongs to.
     pub fn caller_id(&self) -> &CallerId {
         &self.caller_id
     }
 
-    /// Takes in another one of the same caller.
+    /// Adds another reservation of the same caller.
     pub fn absorb(&mut self, mut other: Self) {
         self.bytes += std::mem::take(&mut other.bytes);
     }

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use futures::Stream;
 use tokio::time::timeout;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Limits};
 use crate::cpu::Cpu;
 use crate::ids::{CallerId, LogId, OffsetRange, SegmentFormat, SegmentId, TopicPartition};
 use crate::index::Settings;
@@ -173,7 +173,12 @@ pub fn budget(process_bytes: u64, threads: usize) -> Budget {
     let finishing = finishing.min(process_bytes / FINISHING_PART_MAX);
     let waiting_max = (process_bytes / WAITING_PART_MAX / WAITING_BYTES).max(WAITING_MIN);
     let budget_bytes = process_bytes.saturating_sub(PROCESS_BYTES + finishing);
-    Budget::with_waiting_max(budget_bytes, finishing, usize::try_from(waiting_max).unwrap_or(usize::MAX))
+    Budget::with_limits(Limits {
+        total_bytes: budget_bytes,
+        permits_bytes: finishing,
+        waiting_max: usize::try_from(waiting_max).unwrap_or(usize::MAX),
+        ..Limits::default()
+    })
 }
 
 /// The write path of one process; cheap to clone.

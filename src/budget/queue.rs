@@ -1,11 +1,11 @@
-//! Who gets how much of a budget, and when. Waits for nothing and knows no clock: it is told what time it is.
+//! The queue of a budget: which request gets how many bytes, and when. It does not wait and has no clock; its caller passes the time.
 //!
-//! Each caller has a queue, and in it first come is first served. Between queues the one whose caller was given the fewest bytes
-//! is next, and whoever is next is waited for: small requests do not pass a large one until there is never room for it. A caller
-//! does not go beyond half of the budget while others wait, or had something here a moment ago and will be back; it is passed over
-//! then. The exception is a caller that holds nothing: a request that needs more than half by itself has its turn like any other.
+//! Each caller has a queue of its own, served in order. Between these queues, the caller that was given the fewest bytes so far is next.
+//! Nobody passes the next request: otherwise small requests could keep a large one waiting for ever. A caller does not get more than half
+//! of the budget while others wait, or were here a moment ago and are expected back; it is skipped then. One exception: a caller that
+//! holds nothing may get a request of more than half.
 
-mod pace;
+mod return_rate;
 #[cfg(test)]
 mod tests;
 
@@ -14,19 +14,20 @@ use std::time::{Duration, Instant};
 
 use crate::ids::CallerId;
 
-use pace::RateLimit;
+use return_rate::ReturnRate;
 
-/// How long a caller is expected back that has nothing here: somebody who sends one segment after another is not away in between.
+/// How long a caller is expected back after it gave back its last reservation: a caller that sends one segment after another holds
+/// nothing in between.
 pub(super) const EXPECTED_BACK: Duration = Duration::from_secs(5);
 
-/// What a request can be told in place of a reservation.
+/// Why a waiting request gets no reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unserved {
-    /// There is no place for it to wait.
+    /// Too many requests wait.
     TooManyWait,
 }
 
-/// A budget and those who wait for it. `W` is how one of them is told.
+/// A budget and the requests that wait for it. `W` is where a request gets its answer.
 #[derive(Debug)]
 pub(super) struct Queue<W> {
     total_bytes: u64,
@@ -35,21 +36,21 @@ pub(super) struct Queue<W> {
     waiting: usize,
     waiting_bytes: u64,
     claims: BTreeMap<CallerId, Claim<W>>,
-    /// What the last one served had been given before: where a caller begins that comes anew, so that it has neither a debt nor savings.
+    /// The bytes that the last served caller had been given before. A new caller starts there, with neither a debt nor a credit.
     floor: u64,
     next_id: u64,
     turned_away: Vec<W>,
-    pace: RateLimit,
+    return_rate: ReturnRate,
 }
 
-/// What a caller has here.
+/// The state of one caller.
 #[derive(Debug)]
 struct Claim<W> {
     held_bytes: u64,
     waiting: VecDeque<Asked<W>>,
-    /// Bytes that it was given so far.
+    /// The bytes that it was given so far.
     given: u64,
-    /// When it last gave something back or stopped waiting.
+    /// When it last gave memory back or stopped waiting.
     last_seen: Instant,
 }
 
@@ -60,7 +61,7 @@ struct Asked<W> {
     waiter: W,
 }
 
-/// A request that is served.
+/// A request that was served.
 #[derive(Debug)]
 pub(super) struct Granted<W> {
     pub caller_id: CallerId,
@@ -68,7 +69,7 @@ pub(super) struct Granted<W> {
     pub waiter: W,
 }
 
-/// Those to be told what comes of their requests.
+/// Requests that are to be answered.
 #[derive(Debug)]
 pub(super) struct Served<W> {
     pub granted: Vec<Granted<W>>,
@@ -87,7 +88,7 @@ impl<W> Queue<W> {
             floor: 0,
             next_id: 0,
             turned_away: Vec::new(),
-            pace: RateLimit::default(),
+            return_rate: ReturnRate::default(),
         }
     }
 
@@ -107,14 +108,14 @@ impl<W> Queue<W> {
         self.waiting_max
     }
 
-    /// When somebody who wants `bytes` may try again, as far as can be told.
+    /// An estimate of when a request for `bytes` may try again.
     pub(super) fn retry_after(&self, bytes: u64, now: Instant) -> Duration {
         let free = self.total_bytes - self.held_bytes;
         let before = (self.waiting_bytes + bytes).saturating_sub(free);
-        self.pace.time_for(before, now)
+        self.return_rate.time_for(before, now)
     }
 
-    /// Takes in a request, to be served by [`Queue::serve`]. It must fit into the budget. Returns what to call it when it leaves.
+    /// Adds a request, to be served by [`Queue::serve`]. It must fit into the budget. Returns its id for [`Queue::leave`].
     pub(super) fn ask(&mut self, caller_id: &CallerId, bytes: u64, waiter: W, now: Instant) -> u64 {
         self.claims.retain(|_, claim| claim.is_expected(now));
         let (id, floor) = (self.next_id, self.floor);
@@ -130,7 +131,7 @@ impl<W> Queue<W> {
         id
     }
 
-    /// Whoever asked under this name does not wait any more; nothing where it was told already.
+    /// Removes a waiting request. Does nothing if it was answered already.
     pub(super) fn leave(&mut self, caller_id: &CallerId, id: u64, now: Instant) {
         let Some(claim) = self.claims.get_mut(caller_id) else { return };
         if let Some(at) = claim.waiting.iter().position(|asked| asked.id == id) {
@@ -141,25 +142,25 @@ impl<W> Queue<W> {
         }
     }
 
-    /// A caller gives back a part of what it holds.
+    /// Takes back a part of what a caller holds.
     pub(super) fn give_back(&mut self, caller_id: &CallerId, bytes: u64, now: Instant) {
         if let Some(claim) = self.claims.get_mut(caller_id) {
             claim.held_bytes -= bytes;
             claim.last_seen = now;
             self.held_bytes -= bytes;
-            self.pace.gave_back(bytes, now);
+            self.return_rate.gave_back(bytes, now);
         }
     }
 
-    /// Whether anybody but this caller waits.
+    /// Whether another caller waits.
     pub(super) fn others_wait(&self, caller_id: &CallerId) -> bool {
         self.waiting > self.claims.get(caller_id).map_or(0, |claim| claim.waiting.len())
     }
 
-    /// Gives a reservation of `has` bytes `more` of what is free, or says no. While others wait, that is no way to more than half
-    /// either, unless it is all that its caller has.
+    /// Gives a reservation of `has` bytes `more` if they are free. While others wait, a caller does not get more than half this way
+    /// either, unless this reservation is all that it holds. Returns whether it was given.
     pub(super) fn grow(&mut self, caller_id: &CallerId, has: u64, more: u64, now: Instant) -> bool {
-        // One that holds nothing any more may have been forgotten.
+        // A caller that holds nothing may have been removed.
         let claim = self.claims.entry(caller_id.clone()).or_insert_with(|| Claim::new(now));
         let fits = more <= self.total_bytes - self.held_bytes;
         let in_all = claim.held_bytes.saturating_add(more);
@@ -171,7 +172,7 @@ impl<W> Queue<W> {
         true
     }
 
-    /// Those whose turn it is.
+    /// Serves the requests that are next, as long as there is room.
     pub(super) fn serve(&mut self, now: Instant) -> Served<W> {
         let mut granted = Vec::new();
         while let Some(caller_id) = self.next(now).cloned()
@@ -185,7 +186,7 @@ impl<W> Queue<W> {
         Served { granted, turned_away: std::mem::take(&mut self.turned_away) }
     }
 
-    /// Whose turn it is, whether or not there is room for it already.
+    /// The caller whose request is next, whether or not there is room for it.
     fn next(&self, now: Instant) -> Option<&CallerId> {
         let may_be_served = self.claims.iter().filter_map(|(caller_id, claim)| {
             let first = claim.waiting.front()?;
@@ -216,7 +217,7 @@ impl<W> Queue<W> {
         }
     }
 
-    /// The place to be cleared is the last one of whoever has most of them: nobody keeps others out by asking often.
+    /// Turns away the last request of the caller with the most waiting requests: a caller cannot keep others out by sending many.
     fn turn_one_away(&mut self) {
         let most = self.claims.values_mut().max_by_key(|claim| (claim.waiting.len(), claim.last_id()));
         if let Some(asked) = most.and_then(|claim| claim.waiting.pop_back()) {
@@ -240,7 +241,7 @@ impl<W> Claim<W> {
         Self { held_bytes: 0, waiting: VecDeque::new(), given: 0, last_seen: now }
     }
 
-    /// Whether it has something here, or is likely to come back for it.
+    /// Whether it holds or waits for something, or did so a moment ago.
     fn is_expected(&self, now: Instant) -> bool {
         let away = now.saturating_duration_since(self.last_seen);
         self.held_bytes > 0 || !self.waiting.is_empty() || away < EXPECTED_BACK

@@ -6,6 +6,10 @@ async fn reserve(budget: &Budget, bytes: u64, wait_max: Duration) -> Result<Rese
     budget.reserve(&CallerId::default(), bytes, wait_max).await
 }
 
+fn with_permits(total_bytes: u64, permits_bytes: u64, small_permits_bytes: u64) -> Budget {
+    Budget::with_limits(Limits { total_bytes, permits_bytes, small_permits_bytes, ..Limits::default() })
+}
+
 /// Waits until so many requests wait.
 async fn until_waiting(budget: &Budget, requests: u64) {
     while budget.usage().waiting_requests != requests {
@@ -65,7 +69,7 @@ async fn a_claimant_that_was_limited_to_half_gets_more_when_the_other_stays_away
 
 #[tokio::test]
 async fn no_more_wait_than_may() {
-    let budget = Budget::with_waiting_max(1, 0, 1);
+    let budget = Budget::with_limits(Limits { waiting_max: 1, ..Limits::default() });
     let _held = reserve(&budget, 1, Duration::ZERO).await.expect("free");
     let waiting = reserve(&budget, 1, Duration::from_secs(60));
     let refused = reserve(&budget, 1, Duration::from_secs(60));
@@ -80,17 +84,17 @@ async fn no_more_wait_than_may() {
 }
 
 #[tokio::test]
-async fn turns_come_round_whatever_is_reserved_and_take_nothing_of_it() {
-    let budget = Budget::with_turns(MIB, 4 * MIB);
+async fn permits_do_not_depend_on_reservations_and_take_nothing_of_them() {
+    let budget = with_permits(MIB, 4 * MIB, 0);
     let _all = reserve(&budget, MIB, Duration::ZERO).await.expect("free");
-    let (one, other) = (budget.turn(MIB).await, budget.turn(3 * MIB).await);
+    let (one, other) = (budget.permit(MIB).await, budget.permit(3 * MIB).await);
     assert_eq!((one.bytes(), other.bytes()), (MIB, 3 * MIB));
-    assert!(budget.turn_now(1).is_none());
-    let mut third = Box::pin(budget.turn(9 * MIB));
+    assert!(budget.try_permit(1).is_none());
+    let mut third = Box::pin(budget.permit(9 * MIB));
     assert!(timeout(Duration::from_millis(5), &mut third).await.is_err(), "nothing is left");
     drop((one, other));
     assert_eq!(third.await.bytes(), 4 * MIB, "all there is");
-    assert_eq!(Budget::new(MIB).turn(MIB).await.bytes(), 0, "nothing is set aside");
+    assert_eq!(Budget::new(MIB).permit(MIB).await.bytes(), 0, "nothing is set aside");
 }
 
 #[tokio::test]
@@ -113,8 +117,9 @@ async fn a_reservation_grows_at_once_or_not_at_all_and_shrinks() {
 
 #[tokio::test]
 async fn what_waits_for_readers_holds_no_more_than_half_of_what_is_set_aside() {
-    let budget = Budget::with_turns(1, 64 << 10);
-    let mut first = Delivery { delivery: budget.delivery(u64::MAX).await, turn: budget.turn(64 << 10).await };
+    let budget = with_permits(1, 64 << 10, 0);
+    let mut first =
+        Delivery { delivery: budget.delivery(u64::MAX).await, permit: budget.permit(64 << 10).await };
     assert_eq!(first.delivery.bytes(), 32 << 10);
     first.shrink_to(24 << 10);
     let second = budget.delivery(8 << 10).await;
@@ -122,7 +127,26 @@ async fn what_waits_for_readers_holds_no_more_than_half_of_what_is_set_aside() {
         timeout(Duration::from_millis(20), budget.delivery(4 << 10)).await.is_err(),
         "both halves of the half are held"
     );
-    assert!(budget.turn_now(40 << 10).is_some(), "and the other half is free");
+    assert!(budget.try_permit(40 << 10).is_some(), "and the other half is free");
     drop((first, second));
     assert_eq!(budget.delivery(32 << 10).await.bytes(), 32 << 10);
+}
+
+#[tokio::test]
+async fn a_small_permit_waits_for_no_large_one() {
+    let budget = with_permits(1, 64 << 10, 8 << 10);
+    assert_eq!((budget.permits_bytes(), budget.largest_permit()), (64 << 10, 56 << 10));
+    let mut first = budget.permit(u64::MAX).await;
+    assert_eq!(first.bytes(), 56 << 10);
+    let mut second = Box::pin(budget.permit(12 << 10));
+    assert!(
+        timeout(Duration::from_millis(5), &mut second).await.is_err(),
+        "the large ones share what is left for them"
+    );
+    let mut small = budget.try_permit(4 << 10).expect("kept free for small ones");
+    assert!(budget.try_grow_permit(&mut small, 8 << 10), "and still a small one");
+    assert!(!budget.try_grow_permit(&mut small, 12 << 10) && small.bytes() == 8 << 10, "a large one now");
+    assert!(budget.try_permit(4 << 10).is_none(), "all is held");
+    first.shrink_to(40 << 10);
+    assert_eq!(second.await.bytes(), 12 << 10);
 }

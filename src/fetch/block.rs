@@ -47,7 +47,7 @@ pub(super) async fn read(
         outline(&archive, &entry, &bundle, form, needed, &mut buffer);
         return Ok(buffer);
     }
-    let _turn = memory.turn(needed).await?;
+    let _permit = memory.permit(needed).await?;
     let plain = archive.block(&entry).await?;
     let format = archive.manifest().segment.format;
     let heads_lie = archive.manifest().anomalies.contains_key(Anomaly::RecordOffset.name());

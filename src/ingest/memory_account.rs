@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::budget::{Budget, BudgetError, Reservation, Turn};
+use crate::budget::{Budget, BudgetError, Permit, Reservation};
 
 /// Growing takes at least this much at a time, so that the shared budget is not asked for every block.
 const GROWTH_STEP_BYTES: u64 = 4 << 20;
@@ -31,7 +31,7 @@ pub(super) struct Share {
 /// Room for a short piece of work; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Room {
-    _turn: Turn,
+    _permit: Permit,
     _beyond: Share,
 }
 
@@ -98,23 +98,23 @@ impl MemoryAccount {
         })
     }
 
-    /// Room for `bytes` more while a piece of work comes to its end: from what is set aside for this, in turn, and what goes
-    /// beyond that from the request's own. Whoever waits here holds memory, so nobody may wait for memory who has a turn.
+    /// Waits for `bytes` more memory for a short piece of work: a permit, and what exceeds the largest permit from the request's own
+    /// reservation. The request holds other memory while it waits, so the holder of a permit must not wait for memory.
     pub(super) async fn room(&self, bytes: u64) -> Result<Room, BudgetError> {
-        let turn = self.budget().turn(bytes).await;
-        self.room_in(turn, bytes)
+        let permit = self.budget().permit(bytes).await;
+        self.room_in(permit, bytes)
     }
 
-    /// The same, where it need not be waited for.
+    /// The same without waiting.
     pub(super) fn room_now(&self, bytes: u64) -> Option<Room> {
-        let turn = self.budget().turn_now(bytes)?;
-        self.room_in(turn, bytes).ok()
+        let permit = self.budget().try_permit(bytes)?;
+        self.room_in(permit, bytes).ok()
     }
 
-    fn room_in(&self, turn: Turn, bytes: u64) -> Result<Room, BudgetError> {
+    fn room_in(&self, permit: Permit, bytes: u64) -> Result<Room, BudgetError> {
         let mut beyond = self.share();
-        beyond.set(bytes - turn.bytes())?;
-        Ok(Room { _turn: turn, _beyond: beyond })
+        beyond.set(bytes - permit.bytes())?;
+        Ok(Room { _permit: permit, _beyond: beyond })
     }
 
     fn budget(&self) -> Budget {
@@ -164,6 +164,7 @@ impl Drop for Share {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Limits;
     use crate::ids::CallerId;
 
     const MIB: u64 = 1 << 20;
@@ -190,8 +191,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_ends_soon_is_given_room_in_turn_even_where_all_is_reserved() {
-        let budget = Budget::with_turns(8 * MIB, 4 * MIB);
+    async fn short_work_gets_a_permit_even_where_all_is_reserved() {
+        let budget =
+            Budget::with_limits(Limits { total_bytes: 8 * MIB, permits_bytes: 4 * MIB, ..Limits::default() });
         let account = meter_of(&budget, 8 * MIB).await;
         let mut part = account.share();
         part.set(8 * MIB).expect("reserved");
@@ -200,10 +202,10 @@ mod tests {
         let mut second = Box::pin(account.room(3 * MIB));
         assert!(
             tokio::time::timeout(Duration::from_millis(5), &mut second).await.is_err(),
-            "not its turn yet"
+            "the first one holds the memory"
         );
         drop(first);
-        drop(second.await.expect("now it is"));
+        drop(second.await.expect("the first one has gone"));
         let refused = account.room(5 * MIB).await.expect_err("one more than is set aside");
         assert!(matches!(refused, BudgetError::NeverFits { .. }), "{refused:?}");
         part.set(7 * MIB).expect("less");

@@ -149,10 +149,10 @@ mod tests {
     use http_body::Body as _;
 
     use super::*;
-    use crate::budget::{Budget, Turn};
+    use crate::budget::{Budget, Limits, Permit};
     use crate::proto::v1;
 
-    type Message = Held<v1::FetchResponse, Turn>;
+    type Message = Held<v1::FetchResponse, Permit>;
 
     fn batches(len: usize) -> v1::FetchResponse {
         v1::FetchResponse { kafka_batches: vec![b'x'; len].into(), ..v1::FetchResponse::default() }
@@ -183,20 +183,20 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_message_holds_is_given_back_with_the_last_of_its_bytes() {
-        let budget = Budget::with_turns(1, 8 << 20);
-        let memory = Some(budget.turn(8 << 20).await);
+        let budget = Budget::with_limits(Limits { permits_bytes: 8 << 20, ..Limits::default() });
+        let memory = Some(budget.permit(8 << 20).await);
         let mut body = body(vec![Ok(Held { message: batches(1 << 20), memory })]);
         let (head, value) = (data(frame(&mut body).await), data(frame(&mut body).await));
         assert_eq!((head[..5].to_vec(), value.len()), (vec![0, 0, 16, 0, 4], 1 << 20));
         let part = value.slice(1_000..);
         for held in [head, value] {
-            assert!(budget.turn_now(1).is_none());
+            assert!(budget.try_permit(1).is_none());
             drop(held);
         }
         assert_eq!(trailers(frame(&mut body).await)["grpc-status"], "0");
-        assert!(budget.turn_now(1).is_none(), "a part of it is still on its way");
+        assert!(budget.try_permit(1).is_none(), "a part of it is still on its way");
         drop(part);
-        assert!(budget.turn_now(8 << 20).is_some());
+        assert!(budget.try_permit(8 << 20).is_some());
     }
 
     #[tokio::test]
@@ -214,7 +214,8 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_takes_an_answer_message_by_message_has_the_same() {
-        let messages = [Ok(Held { message: batches(1), memory: None::<Turn> }), Err(Status::aborted("why"))];
+        let messages =
+            [Ok(Held { message: batches(1), memory: None::<Permit> }), Err(Status::aborted("why"))];
         let taken: Vec<_> = answer(stream::iter(messages)).into_inner().collect().await;
         let [Ok(first), Err(status)] = &taken[..] else { panic!("{taken:?}") };
         assert_eq!((first, status.code()), (&batches(1), Code::Aborted));

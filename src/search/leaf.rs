@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::context::SearchContext;
 use super::hit_collector::{HitCollector, Owner};
-use super::memory::Permits;
+use super::memory::SearchPermit;
 use super::{BLOCKS_AT_ONCE, FRAMES_AT_ONCE, HIT_BYTES, SearchError};
 use crate::archive::{Archive, Fault, WorkBounds, block_usage};
 use crate::bundle::BlockEntry;
@@ -43,7 +43,7 @@ pub(super) async fn search_leaf(context: &SearchContext, task: Task) -> Result<(
     let counted_bytes = if task.counts_alone { 0 } else { documents as u64 * 2 };
     let mut search = Search {
         leaf: None,
-        permits: context.memory.permits(),
+        permit: context.memory.permit(),
         kept_bytes: kept_bytes + counted_bytes,
         most_bytes: 0,
         context,
@@ -57,7 +57,7 @@ struct Search<'a> {
     context: &'a SearchContext,
     task: Task,
     leaf: Option<Leaf>,
-    permits: Permits,
+    permit: SearchPermit,
     /// What is found takes.
     kept_bytes: u64,
     /// The most that the leaf was known to need.
@@ -84,8 +84,8 @@ impl Search<'_> {
             let needed =
                 self.kept_bytes + opened_bytes + FRAMES_AT_ONCE as u64 * self.context.memory.work_bytes();
             if blocks_bytes <= columns_bytes
-                && opened_bytes <= self.context.memory.turns_bytes() / 4
-                && needed <= self.context.memory.turns_bytes()
+                && opened_bytes <= self.context.memory.permits_bytes() / 4
+                && needed <= self.context.memory.largest_permit()
                 && let Some(found) = self.read_blocks(&few, blocks).await?
             {
                 return Ok(found);
@@ -103,7 +103,7 @@ impl Search<'_> {
             let mut leaf = self.leaf.take().unwrap_or_else(|| self.new_leaf());
             self.most_bytes = self.most_bytes.max(leaf.needed_bytes() + OPENED_BYTES);
             let mut held = Some(leaf);
-            self.permits.grow_to(self.kept_bytes + self.most_bytes, || held = None).await?;
+            self.permit.grow_to(self.kept_bytes + self.most_bytes, || held = None).await?;
             leaf = held.unwrap_or_else(|| self.new_leaf());
             leaf.fetch().await.map_err(|error| self.failed(ReadError::Parts(error)))?;
             leaf.set_bytes_max(self.most_bytes);
@@ -161,7 +161,7 @@ impl Search<'_> {
         self.leaf = None;
         let blocks_bytes: u64 = blocks.values().map(|(entry, _)| block_usage(entry)).sum();
         let work = self.context.memory.work_bytes();
-        self.permits.grow_to(self.kept_bytes + blocks_bytes + FRAMES_AT_ONCE as u64 * work, || {}).await?;
+        self.permit.grow_to(self.kept_bytes + blocks_bytes + FRAMES_AT_ONCE as u64 * work, || {}).await?;
         let archive = &self.task.archive;
         let opened = blocks.into_values().map(async |(entry, ordinals)| {
             let plain = archive.block(&entry).await?;

@@ -1,8 +1,7 @@
 //! The memory and the threads that all searches of a process share.
 //!
-//! What lasts as long as a search (its list of bundles, what it opened, the hits that it keeps) is reserved when it begins, first come
-//! first served. What is needed for a while (a leaf of an index, blocks of records) is taken by [`Turn`]s: whoever holds one waits for no
-//! other, so that each comes round.
+//! A search reserves the memory that lasts as long as it does when it begins: for its list of bundles, what it opened, and the hits that
+//! it keeps. Memory for a short time, for a leaf of an index or for blocks of records, is taken by a [`Permit`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,27 +11,31 @@ use tokio::time::timeout;
 
 use super::SearchError;
 use crate::archive::Fault;
-use crate::budget::{Budget, BudgetError, Reservation, Turn};
+use crate::budget::{Budget, BudgetError, Limits, Permit, Reservation};
 use crate::ids::CallerId;
 use crate::spans;
 
-/// How much of the memory is for what lasts: the rest is for turns.
+/// The part of the memory that searches reserve. The rest is for permits.
 const RESERVED_PART: f64 = 0.375;
 
-/// How much of that fetches may hold together: one that waits for its reader holds its part, and searches go on.
+/// The part of the permits that is kept free for small ones, and their size: a search looks at many leaves of some hundred kilobytes,
+/// and each of them would wait for a record of tens of megabytes.
+const SMALL_PERMITS_PART: u64 = 8;
+
+/// The part of the reserved memory that fetches may hold together. A fetch that waits for its reader keeps its part; searches go on.
 const FETCHES_PART: f64 = 2.0 / 3.0;
 
-/// When it is worth to ask again where other fetches hold all of it.
+/// When a fetch should try again if other fetches hold all of that part.
 const FETCH_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What one permit for fetches stands for, in bytes.
+/// The bytes that one unit of the fetches' semaphore stands for.
 const FETCHES_UNIT_BYTES: u64 = 4 << 10;
 
-/// What reading a block's frames takes, in bytes: more than most frames need, and a small part of the memory.
+/// The memory to read the frames of a block, in bytes. Most frames need less.
 const WORK_BYTES_MIN: u64 = 64 << 10;
 const WORK_BYTES_MAX: u64 = 6 << 20;
 
-/// Memory and threads; clones share them.
+/// The memory and the threads; clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct SearchMemory {
     budget: Budget,
@@ -43,23 +46,28 @@ pub(super) struct SearchMemory {
     caller_id: CallerId,
 }
 
-/// What a fetch holds as long as it lasts.
+/// The memory that a fetch holds as long as it lasts.
 #[derive(Debug)]
 pub struct FetchMemory {
-    /// The memory.
+    /// The reserved memory.
     pub reservation: Reservation,
-    /// What of the fetches' part that is.
+    /// Its share of the fetches' part.
     pub permit: Option<OwnedSemaphorePermit>,
 }
 
 impl SearchMemory {
     pub fn new(memory_bytes: u64) -> Self {
         let reservable_bytes = (memory_bytes as f64 * RESERVED_PART) as u64;
-        let turns_bytes = memory_bytes - reservable_bytes;
+        let permits_bytes = memory_bytes - reservable_bytes;
         let fetches_units = (reservable_bytes as f64 * FETCHES_PART) as u64 / FETCHES_UNIT_BYTES;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            budget: Budget::with_turns(reservable_bytes, turns_bytes),
+            budget: Budget::with_limits(Limits {
+                total_bytes: reservable_bytes,
+                permits_bytes,
+                small_permits_bytes: permits_bytes / SMALL_PERMITS_PART,
+                ..Limits::default()
+            }),
             threads: Arc::new(Semaphore::new(threads)),
             alone: Arc::new(Semaphore::new(1)),
             fetches: Arc::new(Semaphore::new(fetches_units as usize)),
@@ -68,37 +76,42 @@ impl SearchMemory {
         }
     }
 
-    /// The same room; what is reserved there is `caller_id`'s.
+    /// The same memory, for requests of `caller_id`.
     pub fn for_caller(self, caller_id: CallerId) -> Self {
         Self { caller_id, ..self }
     }
 
-    /// The memory, for another way to read.
+    /// The budget, for fetches.
     pub fn budget(&self) -> &Budget {
         &self.budget
     }
 
-    /// What there is for what lasts, in bytes.
+    /// The bytes that searches can reserve together.
     pub fn reservable_bytes(&self) -> u64 {
         self.budget.usage().total_bytes
     }
 
-    /// What there is for a while, in bytes.
-    pub fn turns_bytes(&self) -> u64 {
-        self.budget.turns_bytes()
+    /// The bytes of all permits together.
+    pub fn permits_bytes(&self) -> u64 {
+        self.budget.permits_bytes()
     }
 
-    /// A permit for an answer that waits for its reader; see [`Budget::delivery`].
-    pub async fn delivery(&self, bytes: u64) -> Turn {
+    /// The most bytes that one permit can have.
+    pub fn largest_permit(&self) -> u64 {
+        self.budget.largest_permit()
+    }
+
+    /// A permit for an answer that waits for its reader: see [`Budget::delivery`].
+    pub async fn delivery(&self, bytes: u64) -> Permit {
         self.budget.delivery(bytes).await
     }
 
-    /// What reading one block's frames may take, in bytes, beside the block and its records.
+    /// The memory to read the frames of one block, in bytes, beside the block and its records.
     pub fn work_bytes(&self) -> u64 {
-        (self.turns_bytes() / 12).clamp(WORK_BYTES_MIN, WORK_BYTES_MAX)
+        (self.permits_bytes() / 12).clamp(WORK_BYTES_MIN, WORK_BYTES_MAX)
     }
 
-    /// Reserves what lasts. Waits for it: a search has a deadline of its own.
+    /// Reserves memory for as long as a search lasts. Waits for it without a limit: each search has a deadline.
     pub async fn reserve(&self, bytes: u64) -> Result<Reservation, SearchError> {
         self.reserve_within(bytes, Duration::MAX).await
     }
@@ -107,12 +120,12 @@ impl SearchMemory {
         Ok(self.budget.reserve(&self.caller_id, bytes, wait_max).await?)
     }
 
-    /// What fetches may hold together, in bytes.
+    /// The bytes that fetches may hold together.
     pub fn fetches_bytes(&self) -> u64 {
         self.fetches_bytes
     }
 
-    /// The same for a fetch, which has no deadline, and takes no more than there is for fetches.
+    /// Reserves memory for a fetch, at most [`SearchMemory::fetches_bytes`]. Waits for up to `wait_max`, since a fetch has no deadline.
     pub async fn reserve_for_fetch(
         &self,
         bytes: u64,
@@ -126,18 +139,18 @@ impl SearchMemory {
         Ok(FetchMemory { reservation: self.reserve_within(bytes, wait_max).await?, permit: permit.ok() })
     }
 
-    /// For what cannot be bounded: one at a time.
+    /// A permit for work whose memory has no bound: one at a time.
     pub async fn alone(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.alone).acquire_owned().await.ok()
     }
 
-    /// A share of what is there for a while; none of it yet.
-    pub fn permits(&self) -> Permits {
-        Permits { memory: self.clone(), turns: Vec::new(), bytes: 0 }
+    /// A permit for nothing yet.
+    pub fn permit(&self) -> SearchPermit {
+        SearchPermit { memory: self.clone(), permit: Permit::default() }
     }
 
-    /// Runs work that takes its time, on as many threads as there are cores. Its thread is free again when the work ends, also where
-    /// nobody waits for it any more.
+    /// Runs blocking work, as many pieces at a time as there are cores. A piece keeps its thread until it ends, also when its caller has
+    /// gone.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -153,52 +166,35 @@ impl SearchMemory {
     }
 }
 
-/// What a piece of work may take for a while.
+/// The permit of one piece of work: a leaf of an index, or a page of records.
 #[derive(Debug)]
-pub(super) struct Permits {
+pub(super) struct SearchPermit {
     memory: SearchMemory,
-    turns: Vec<Turn>,
-    bytes: u64,
+    permit: Permit,
 }
 
-impl Permits {
-    /// So many bytes from now on. Where they are not there at once, all is dropped and given back before it is waited for more: nobody
-    /// waits with a share in hand.
+impl SearchPermit {
+    /// Makes it a permit for so many bytes. Where they are not free at once, `drop_all` drops what the work holds, and all its memory is
+    /// given back before it waits: a waiting piece of work holds no permit.
     pub async fn grow_to(&mut self, bytes: u64, drop_all: impl FnOnce()) -> Result<(), SearchError> {
-        let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else {
-            return Ok(());
-        };
-        if bytes > self.memory.turns_bytes() {
-            return Err(SearchError::TooLarge {
-                needed_bytes: bytes,
-                there_are_bytes: self.memory.turns_bytes(),
-            });
-        }
-        if let Some(turn) = self.memory.budget.turn_now(more) {
-            self.turns.push(turn);
-            self.bytes = bytes;
+        let (budget, largest) = (&self.memory.budget, self.memory.largest_permit());
+        if bytes <= self.permit.bytes() {
             return Ok(());
         }
-        drop_all();
-        self.turns.clear();
-        self.turns.push(self.memory.budget.turn(bytes).await);
-        self.bytes = bytes;
+        if bytes > largest {
+            return Err(SearchError::TooLarge { needed_bytes: bytes, there_are_bytes: largest });
+        }
+        if !budget.try_grow_permit(&mut self.permit, bytes) {
+            drop_all();
+            self.permit = Permit::default();
+            self.permit = budget.permit(bytes).await;
+        }
         Ok(())
     }
-}
 
-impl Permits {
-    /// Gives back what is more than so many bytes.
+    /// Gives back what exceeds so many bytes.
     pub fn shrink_to(&mut self, bytes: u64) {
-        if bytes < self.bytes {
-            let mut turns = std::mem::take(&mut self.turns).into_iter();
-            if let Some(mut held) = turns.next() {
-                turns.for_each(|turn| held.absorb(turn));
-                held.shrink_to(bytes);
-                self.turns.push(held);
-            }
-            self.bytes = bytes;
-        }
+        self.permit.shrink_to(bytes);
     }
 }
 

@@ -9,12 +9,12 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::bundle::Bundle;
 use super::context::SearchContext;
-use super::memory::Permits;
+use super::memory::SearchPermit;
 use super::top_hits::{Copy, Found as Candidate};
 use super::transactions::Marks;
 use super::{BLOCKS_AT_ONCE, CONFLICTS_MAX, Conflict, FRAMES_AT_ONCE, Found, SearchError, block_of};
 use crate::archive::{Archive, Fault, Picked, Purse, StoredRecord, WorkBounds, block_usage};
-use crate::budget::Turn;
+use crate::budget::Permit;
 use crate::bundle::BlockEntry;
 use crate::spans;
 use crate::store::BundleKey;
@@ -37,13 +37,13 @@ const PAGE_PLACES: usize = 1_024;
 pub struct Page {
     /// The next records, in order.
     pub records: Vec<Found>,
-    _permits: Permits,
-    _delivery: Option<Turn>,
+    _permit: SearchPermit,
+    _delivery: Option<Permit>,
 }
 
 impl Page {
-    fn empty(permits: Permits) -> Self {
-        Self { records: Vec::new(), _permits: permits, _delivery: None }
+    fn empty(permit: SearchPermit) -> Self {
+        Self { records: Vec::new(), _permit: permit, _delivery: None }
     }
 }
 
@@ -110,19 +110,19 @@ impl RecordReader {
     async fn page_of(&mut self, wanted: usize) -> Result<Page, SearchError> {
         let (mut candidates, archives, blocks) = self.next_blocks(wanted.min(PAGE_PLACES)).await?;
         let marks = self.context.transactions.marks(&self.context, &archives).await?;
-        let mut permits = self.context.memory.permits();
+        let mut permit = self.context.memory.permit();
         let (work, records_bytes) = (self.context.memory.work_bytes(), self.records_bytes());
         let record_bytes = records_bytes.min(PAGE_RECORD_BYTES_MAX);
         let blocks_bytes: u64 = blocks.values().map(|(entry, _)| block_usage(entry)).sum();
         let needed = blocks_bytes + FRAMES_AT_ONCE as u64 * work + records_bytes;
-        if candidates.len() <= 1 && needed > self.context.memory.turns_bytes() {
+        if candidates.len() <= 1 && needed > self.context.memory.largest_permit() {
             self.large.extend(
                 candidates.iter().flat_map(|one| &one.copies).map(|copy| ((copy.bundle, copy.ordinal), None)),
             );
             self.put_back(candidates);
-            return Ok(Page::empty(permits));
+            return Ok(Page::empty(permit));
         }
-        permits.grow_to(needed, || {}).await?;
+        permit.grow_to(needed, || {}).await?;
         let compressed_bytes = blocks.values().map(|(entry, _)| u64::from(entry.compressed_len)).sum();
         let picked = read(&archives, blocks, WorkBounds::new(work), records_bytes, record_bytes).await?;
         self.large.extend(picked.iter().filter_map(|(place, picked)| match picked {
@@ -139,9 +139,9 @@ impl RecordReader {
         self.forget_small(&rest[usize::from(whole == 0).min(rest.len())..], record_bytes);
         self.put_back(rest);
         let records = self.answer(&candidates, &archives, &marks, picked, wanted)?;
-        permits.shrink_to(records_bytes);
+        permit.shrink_to(records_bytes);
         spans::took(compressed_bytes, records.len() as u64);
-        Ok(Page { records, _permits: permits, _delivery: None })
+        Ok(Page { records, _permit: permit, _delivery: None })
     }
 
     /// What was too large only since others came first is not.
@@ -164,7 +164,7 @@ impl RecordReader {
 
     /// What the records of a page may take in memory, in bytes.
     fn records_bytes(&self) -> u64 {
-        PAGE_RECORDS_BYTES.min(self.context.memory.turns_bytes() / 8)
+        PAGE_RECORDS_BYTES.min(self.context.memory.permits_bytes() / 8)
     }
 
     /// The next candidates, the bundles that hold them, opened, and the blocks in which they are.
@@ -186,7 +186,7 @@ impl RecordReader {
                 }
             }
             let new_bytes: u64 = new.iter().map(|(_, entry)| u64::from(entry.plain_len)).sum();
-            let blocks_max = PAGE_BLOCKS_BYTES.min(self.context.memory.turns_bytes() / 8);
+            let blocks_max = PAGE_BLOCKS_BYTES.min(self.context.memory.permits_bytes() / 8);
             if !candidates.is_empty() && blocks_bytes + new_bytes > blocks_max {
                 break;
             }

@@ -71,10 +71,10 @@ impl Transactions {
         let log = self.log(context, archive);
         let listed = log.listed();
         let memory = |bytes| -> BoxFuture<'_, Result<Held, SearchError>> {
-            let mut permits = context.memory.permits();
+            let mut permit = context.memory.permit();
             Box::pin(async move {
-                permits.grow_to(bytes, || {}).await?;
-                Ok(Box::new(permits) as Held)
+                permit.grow_to(bytes, || {}).await?;
+                Ok(Box::new(permit) as Held)
             })
         };
         let found = log.not_committed(archive, &memory).await?;

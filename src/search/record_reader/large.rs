@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::{Page, RecordReader};
 use crate::archive::{Archive, Omitted, Picked, Purse, StoredRecord, WorkBounds, block_usage};
-use crate::budget::Turn;
+use crate::budget::Permit;
 use crate::bundle::BlockEntry;
-use crate::search::memory::Permits;
+use crate::search::memory::SearchPermit;
 use crate::search::top_hits::{Copy, Found as Candidate};
 use crate::search::{SearchError, block_of};
 
@@ -23,8 +23,8 @@ const SLACK_BYTES: u64 = 512 << 10;
 impl RecordReader {
     /// The first of the candidates that are left, by itself.
     pub(super) async fn large_page(&mut self) -> Result<Page, SearchError> {
-        let permits = self.context.memory.permits();
-        let Some(mut candidate) = self.left.pop_front() else { return Ok(Page::empty(permits)) };
+        let permit = self.context.memory.permit();
+        let Some(mut candidate) = self.left.pop_front() else { return Ok(Page::empty(permit)) };
         if candidate.copies.len() > 1 {
             // Copies are read one after another, and then told from one another by their fingerprints.
             let others = candidate.copies.split_off(1);
@@ -34,38 +34,38 @@ impl RecordReader {
                 self.left.push_front(Candidate { copies: vec![copy], ..candidate.clone() });
             }
         }
-        let Some(copy) = candidate.copies.first() else { return Ok(Page::empty(permits)) };
+        let Some(copy) = candidate.copies.first() else { return Ok(Page::empty(permit)) };
         let mut archives = HashMap::new();
         self.open(copy, &mut archives).await?;
         let marks = self.context.transactions.marks(&self.context, &archives).await?;
         let place = (copy.bundle, copy.ordinal);
         let needed_bytes = self.large.remove(&place).flatten();
-        let page = self.large(&archives[&copy.bundle], &candidate, copy, (needed_bytes, permits)).await?;
-        let (record, permits, delivery) = page;
+        let page = self.large(&archives[&copy.bundle], &candidate, copy, (needed_bytes, permit)).await?;
+        let (record, permit, delivery) = page;
         let picked = HashMap::from([(place, Picked::Record(record))]);
         let records = self.answer(&[candidate], &archives, &marks, picked, 1)?;
-        Ok(Page { records, _permits: permits, _delivery: delivery })
+        Ok(Page { records, _permit: permit, _delivery: delivery })
     }
 
-    /// Reads one record. Where it is not known how much that takes, or it is more than half of the memory for a while, all of that is taken.
+    /// Reads one record. Takes the largest permit there is, unless the record is known to need less than half of that.
     async fn large(
         &self,
         archive: &Archive,
         candidate: &Candidate,
         copy: &Copy,
-        (needed_bytes, mut permits): (Option<u64>, Permits),
-    ) -> Result<(StoredRecord, Permits, Option<Turn>), SearchError> {
+        (needed_bytes, mut permit): (Option<u64>, SearchPermit),
+    ) -> Result<(StoredRecord, SearchPermit, Option<Permit>), SearchError> {
         let (entry, memory) = (block_of(archive, copy.ordinal)?, &self.context.memory);
-        let (there_are, block_bytes) = (memory.turns_bytes(), block_usage(entry) + SLACK_BYTES);
+        let (there_are, block_bytes) = (memory.largest_permit(), block_usage(entry) + SLACK_BYTES);
         let Some(most) = there_are.checked_sub(block_bytes) else {
-            return Ok((outline_of(candidate, entry), permits, None));
+            return Ok((outline_of(candidate, entry), permit, None));
         };
         let beside = needed_bytes.map(|bytes| COPIES * bytes / (WINDOW_PART - 1) * WINDOW_PART + SLACK_BYTES);
         let beside = beside.filter(|beside| block_bytes + beside <= there_are / 2);
-        // Before the memory: whoever holds that must not wait for others' readers.
+        // Before the memory: the holder of a permit must not wait for the readers of other answers.
         let mut delivery = memory.delivery(beside.unwrap_or(there_are)).await;
         let beside = beside.unwrap_or(most);
-        permits.grow_to(block_bytes + beside, || {}).await?;
+        permit.grow_to(block_bytes + beside, || {}).await?;
         let plain = archive.block(entry).await?;
         // A frame that opens to half of it is decoded at once, and kept for the record that is most of it. Of a larger one the record is copied.
         let window = beside / WINDOW_PART;
@@ -78,9 +78,9 @@ impl RecordReader {
             Some((_, Picked::Record(record))) => record,
             _ => outline_of(candidate, entry),
         };
-        permits.shrink_to(record.delivery_bytes());
+        permit.shrink_to(record.delivery_bytes());
         delivery.shrink_to(record.delivery_bytes());
-        Ok((record, permits, Some(delivery)))
+        Ok((record, permit, Some(delivery)))
     }
 }
 
