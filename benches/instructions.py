@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Counts the instructions of the write path's hot parts and holds them against benches/instructions.json.
+"""Counts the instructions of the write path's hot parts and compares them with benches/instructions.json.
 
-    benches/instructions.py            prints the counts; exits with 1 where one has grown by more than 2 %
-    benches/instructions.py --update   writes them to the file, after a change that was meant
+    benches/instructions.py            prints the counts; exits with 1 if one has grown by more than 2 %
+    benches/instructions.py --update   writes them to the file, after an intended change
 
-Each case of benches/instructions/main.rs runs once, under callgrind (Debian's package `valgrind`), which repeats a count to
-a few parts in a thousand. A count is of one compiler, one set of libraries and one kind of processor: where all have
-changed at once, that is no regression. Counts are no times: memory that is not at hand costs time and no instructions, and
-callgrind knows no SHA instructions, so hashing is in none of the cases.
+Each case of benches/instructions/main.rs runs once, under callgrind (Debian's package `valgrind`). Counts repeat to a few parts
+in a thousand. They are valid for one compiler, one set of libraries and one kind of processor: if all counts change at once,
+that is no regression. Counts are not times: a cache miss costs time and no instructions. callgrind does not know SHA
+instructions, so no case includes hashing.
 
-What has no case of its own, because nothing public calls it alone, is counted by the source file that its instructions come
-from, inlined ones too, but not what it has the standard library do: `PARTS`.
+`PARTS` are parts without a case of their own, because no public function calls them alone. They are counted by the source file
+of the instructions, including inlined ones, but without the work that they leave to the standard library.
 """
 
 import json
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KNOWN = ROOT / "benches" / "instructions.json"
 GROWTH_MAX = 0.02
 
-# Name: case, and what its files' paths have in them: a module and those below it.
+# Name: the case, and a part of the paths of its files, which are a module and its children.
 PARTS = {
     "index text: words": ("index text", "src/index/words"),
     "index json: parser": ("index json", "src/index/json"),
@@ -44,7 +44,7 @@ def build():
 
 
 def count(program, case):
-    """The instructions of one case, by source file."""
+    """Returns the instructions of one case, by source file."""
     with tempfile.NamedTemporaryFile("r") as profile:
         out = f"--callgrind-out-file={profile.name}"
         callgrind = ["valgrind", "--tool=callgrind", out, "--toggle-collect=*counted*"]
@@ -56,9 +56,9 @@ def count(program, case):
 
 
 def by_file(profile):
-    """Sums a callgrind profile. Its format: fl, fi and fe name the file of the lines that follow (cfl, cfi and cfe: of what is
-    called), written out the first time and by number then; a line's last figure is its own cost, but behind `calls=` it is that
-    of what was called."""
+    """Sums a callgrind profile by file. In its format, fl, fi and fe name the file of the lines that follow; cfl, cfi and cfe name
+    the file of the called function. A name is written in full the first time, and only as its number after that. The last
+    number of a line is the line's own cost, but in the line after `calls=` it is the cost of the called function."""
     names, counts = {}, Counter()
     file, called = None, False
     for line in profile.splitlines():

@@ -1,11 +1,11 @@
-//! A broker that keeps its log as Chronik does, and calls the agent itself instead of an indexer of its own.
+//! A broker that keeps its log as Chronik does, and runs the agent itself instead of an indexer of its own.
 //!
 //!     cargo run --example chronik_like_broker -- DIRECTORY http://127.0.0.1:7070
 //!
-//! It writes until it is killed, and may be killed at any moment. A partition has several open queues, each with a file of its
-//! own: producers that write first at the same time make one each, and the broker goes on with any of them, also with a lower
-//! one. What it acknowledged is either in its files or in the store, and no offset is given out twice. The traps on the way
-//! there are marked "Trap".
+//! It writes until it is killed, which may happen at any moment. A partition has several open queues, each
+//! with its own file: producers that write first at the same time make one each. The broker continues with
+//! any of them, also with one of a lower id. What it acknowledged is either in its files or in the store, and
+//! no offset is used twice. Mistakes that are easy to make here are marked "Trap".
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -32,13 +32,13 @@ use wal_indexer::wal::{self, Hold, Listing, Reading, Rejection, SealedSegments, 
 
 const PARTITIONS: i32 = 3;
 
-/// A file of this size is rotated.
+/// A file is rotated at this size, in bytes.
 const SEGMENT_BYTES: u64 = 12_000;
 
-/// How often the watermarks are written.
+/// The interval at which the watermarks are written.
 const WATERMARK_EVERY: Duration = Duration::from_millis(100);
 
-/// What a frame's records may open to.
+/// The maximum size of a frame's decompressed records, in bytes.
 const FRAME_BYTES_MAX: usize = 16 << 20;
 
 /// The broker: its partitions, each behind a lock.
@@ -46,24 +46,25 @@ pub struct Broker {
     partitions: Vec<Mutex<Partition>>,
 }
 
-/// A partition's log. Its segments are files, and those that no queue has open are sealed.
+/// A partition's log. Its segments are files. A segment is sealed if no queue has it open.
 struct Partition {
     name: TopicPartition,
     directory: PathBuf,
     next_offset: i64,
     next_segment: u64,
-    /// Those that may still be appended to.
+    /// The queues that may still be appended to.
     queues: Vec<Queue>,
-    /// Which queue new batches go to.
+    /// The queue for new batches.
     current: usize,
     /// The last offset of each sealed segment, by its id.
     sealed: BTreeMap<u64, i64>,
     rejected: BTreeMap<u64, Rejection>,
-    /// The next offset as it is on disk beside the segments: after a crash it counts on from there at least.
+    /// The next offset that is on disk beside the segments. After a crash, the next offset is at least this
+    /// one.
     watermark: i64,
 }
 
-/// A file that is open, and the end of what is in it.
+/// An open file, and what is known of its end.
 struct Queue {
     segment: u64,
     file: File,
@@ -72,8 +73,8 @@ struct Queue {
 }
 
 impl Partition {
-    /// Recovers a partition from its files: the next offset is the one behind the last whole frame, and no lower than the
-    /// watermark. Of the frames that were being written nobody was told, so what is torn is cut off.
+    /// Recovers a partition from its files. The next offset is the one after the last complete frame, and at
+    /// least the watermark. Torn frames are cut off, because they were never acknowledged.
     fn recover(root: &Path, number: i32) -> Result<Self, Box<dyn Error>> {
         let directory = root.join(number.to_string());
         fs::create_dir_all(&directory)?;
@@ -83,11 +84,11 @@ impl Partition {
             let path = segment_path(&directory, id);
             let frames = whole_frames(&path)?;
             match frames.last().map(|last| last.position + last.bytes.len() as u64) {
-                // Nobody sends or deletes it, since nothing is in it.
+                // The file is empty, so no agent sends or deletes it.
                 None => fs::remove_file(&path)?,
                 Some(end) => {
                     let file = File::options().write(true).open(&path)?;
-                    // Trap: to cut a file changes it. Its version is listed only from here on.
+                    // Trap: truncating a file changes its version. The file is listed only after this.
                     if file.metadata()?.len() > end {
                         file.set_len(end)?;
                     }
@@ -98,7 +99,7 @@ impl Partition {
             }
         }
         File::open(&directory)?.sync_all()?;
-        // Trap: the highest id need not hold the highest offset, since queues are written to side by side.
+        // Trap: the highest id may not hold the highest offset, because queues are written concurrently.
         let next_offset = sealed.values().map(|last| last + 1).max().unwrap_or(0).max(watermark);
         let next_segment = sealed.keys().next_back().map_or(0, |id| id + 1);
         let name = TopicPartition::new("orders", number)?;
@@ -115,7 +116,7 @@ impl Partition {
         })
     }
 
-    /// A queue with a file that nobody has written to. It is never one that is there already.
+    /// Opens a queue with a new file. It never reuses an existing file.
     fn open_queue(&mut self) -> io::Result<usize> {
         let segment = self.next_segment;
         let path = segment_path(&self.directory, segment);
@@ -126,10 +127,10 @@ impl Partition {
         Ok(self.queues.len() - 1)
     }
 
-    /// Appends a batch to a queue's file. It is durable when this returns, and may be acknowledged.
+    /// Appends a batch to a queue's file. When this returns, the batch is durable and may be acknowledged.
     fn append(&mut self, queue: usize, logs: &mut Logs, records: u64) -> io::Result<Vec<String>> {
         let first = self.next_offset;
-        // Offsets that were given to a batch whose write fails are not given out again.
+        // The offsets of a batch whose write fails are not used again.
         self.next_offset += records as i64;
         (first..self.next_offset).for_each(|offset| logs.push(offset));
         let batch = logs.take();
@@ -147,10 +148,10 @@ impl Partition {
         Ok(told.collect())
     }
 
-    /// Closes a queue's file. Only now is the segment sealed: nobody can append to it any more.
+    /// Closes a queue's file. Only now is the segment sealed, because no writer can append to it any more.
     ///
-    /// Trap: a file that is only called sealed in memory, as one that was not written to for a while, is still open, and what is
-    /// appended to it after it was sent would be deleted with it.
+    /// Trap: a file that is only marked as sealed in memory, for example after a while without writes, is
+    /// still open. Data that is appended after the file was sent would be deleted with it.
     fn close_queue(&mut self, queue: usize) -> io::Result<()> {
         let Queue { segment, file, last_offset, .. } = self.queues.remove(queue);
         drop(file);
@@ -163,51 +164,53 @@ impl Partition {
         }
     }
 
-    /// Goes on with a new file, which stays empty until something is written.
+    /// Continues with a new file, which stays empty until something is written.
     fn rotate(&mut self) -> io::Result<()> {
         self.close_queue(self.current)?;
         self.current = self.open_queue()?;
         Ok(())
     }
 
-    /// The ids of what may be sent: sealed, and below every file that is open.
+    /// The ids of the segments that may be sent: sealed, and below every open file.
     ///
-    /// Trap: the broker may go on with a lower id than the highest. What lies between two open files could go as well, but a partition
-    /// is deleted from its front, and its front is where the lowest open file is.
+    /// Trap: the broker may continue with a lower id than the highest. Segments between two open files could
+    /// also be deleted, but a partition is deleted from its front, and the front ends at the lowest open
+    /// file.
     fn listed(&self) -> impl Iterator<Item = u64> {
         let open = self.queues.iter().map(|queue| queue.segment).min().unwrap_or(u64::MAX);
         self.sealed.range(..open).map(|(id, _)| *id)
     }
 
-    /// Why a segment must stay, although it is stored.
+    /// Returns why a segment must stay although it is stored.
     fn hold(&self, id: u64, receipt: &Receipt) -> Option<Hold> {
         let Some(last) = receipt.offsets().map(|offsets| offsets.last()) else {
             return Some(Hold::BrokerNotReady("its receipt is from an older release".to_owned()));
         };
-        // Trap: the newest segment may be empty, or its last frame torn. The one from which recovery takes the next offset
-        // stays, whatever lies behind it.
+        // Trap: the newest segment may be empty, or its last frame may be torn. The segment from which
+        // recovery takes the next offset stays, whatever comes after it.
         let sealed = self.sealed.range(id + 1..).map(|(_, last)| *last);
         let open =
             self.queues.iter().filter(|queue| queue.segment > id).filter_map(|queue| queue.last_offset);
         if !sealed.chain(open).any(|later| later > last) {
             return Some(Hold::EndOfLog);
         }
-        // Trap: a watermark in memory is no watermark. It is on disk, beyond what goes, before anything goes.
+        // Trap: a watermark in memory does not survive a crash. Before a segment is deleted, a higher
+        // watermark must be on disk.
         (self.watermark <= last)
             .then(|| Hold::BrokerNotReady(format!("its watermark is on disk up to {}", self.watermark)))
     }
 
-    /// Deletes a segment's file for good.
+    /// Deletes a segment's file permanently.
     fn delete(&mut self, segment: &Segment, receipt: &Receipt) -> Result<(), WalError> {
         let (id, path) = (segment.position, segment_path(&self.directory, segment.position));
         if !self.sealed.contains_key(&id) {
-            // An earlier call has deleted it, but may not have come to its end.
+            // An earlier call deleted it, but may not have completed.
             return sync(&self.directory).map_err(|source| failed("sync", segment, source));
         }
         if !self.listed().any(|listed| listed == id) {
             return Err(WalError::MayGrow { name: segment.name.clone() });
         }
-        // Trap: what held when the agent asked may have changed since.
+        // Trap: the answer to the agent's earlier question may have changed.
         if let Some(hold) = self.hold(id, receipt) {
             return Err(WalError::Held { name: segment.name.clone(), hold });
         }
@@ -218,7 +221,7 @@ impl Partition {
                 fs::remove_file(&path).map_err(|source| failed("delete", segment, source))?;
             }
         }
-        // Trap: without this it may be there again after a crash, behind a hole.
+        // Trap: without this sync, the file may reappear after a crash, with a gap before it.
         sync(&self.directory).map_err(|source| failed("sync", segment, source))?;
         self.sealed.remove(&id);
         self.rejected.remove(&id);
@@ -268,12 +271,12 @@ fn segment_ids(directory: &Path) -> io::Result<Vec<u64>> {
     Ok(ids)
 }
 
-/// The frames of a file up to the first that is torn or damaged.
+/// The frames of a file before the first torn or damaged one.
 pub fn whole_frames(path: &Path) -> io::Result<Vec<Frame>> {
     let bytes = Bytes::from(fs::read(path)?);
     let mut splitter = FrameSplitter::new(bytes.len() as u64, Some(SegmentFormat::ChronikWal));
     let mut frames = Vec::new();
-    // What is no frame is found below, too: it is not among them.
+    // Bytes that are no frame are left out of the result, so the error is not needed.
     let _ = splitter.push(bytes, &mut frames);
     let whole = frames.iter().take_while(|frame| frame.decode(FRAME_BYTES_MAX).is_ok()).count();
     frames.truncate(whole);
@@ -281,7 +284,7 @@ pub fn whole_frames(path: &Path) -> io::Result<Vec<Frame>> {
 }
 
 impl Broker {
-    /// A broker on this directory, recovered.
+    /// Recovers the broker in this directory.
     pub fn recover(root: &Path) -> Result<Arc<Self>, Box<dyn Error>> {
         let partition = |number| Partition::recover(root, number).map(Mutex::new);
         let partitions = (0..PARTITIONS).map(partition).collect::<Result<_, _>>()?;
@@ -292,7 +295,7 @@ impl Broker {
         self.partitions[number as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in batches for ever, as producers would send them, and says on standard output what it acknowledged and what it did.
+    /// Writes batches without end, as producers would send them. Prints what it acknowledged and what it did.
     fn write(&self, seed: u64) -> io::Result<()> {
         let (mut random, mut logs) = (StdRng::seed_from_u64(seed), Logs::new(seed));
         for number in 0..PARTITIONS {
@@ -315,7 +318,7 @@ impl Broker {
                 tell(&format!("rotating {number}\n"))?;
                 partition.rotate()?;
             } else if partition.queues.len() > 1 && random.random_range(0..40) == 0 {
-                // One that the broker did not go on with.
+                // Closes a queue that the broker did not continue with.
                 let other = (current + 1) % partition.queues.len();
                 partition.close_queue(other)?;
                 partition.current -= usize::from(other < current);
@@ -333,7 +336,7 @@ impl Broker {
     }
 }
 
-/// In one piece: what is acknowledged is so as a whole.
+/// Prints all lines in one write, so that they are acknowledged together.
 fn tell(lines: &str) -> io::Result<()> {
     io::stdout().write_all(lines.as_bytes())
 }
@@ -346,7 +349,7 @@ fn failed(what: &str, segment: &Segment, source: io::Error) -> WalError {
 pub struct Offered(Arc<Broker>);
 
 impl Offered {
-    /// Files are no matter for the runtime's threads.
+    /// Works with files outside of the runtime's threads, because file operations block.
     async fn blocking<T: Send + 'static>(
         &self,
         segment: &Segment,
@@ -373,7 +376,8 @@ impl SealedSegments for Offered {
                     segments.push(Segment {
                         name,
                         partition: partition.name.clone(),
-                        // Trap: a topic that is deleted and created again counts its offsets anew. Give it another id.
+                        // Trap: a topic that is deleted and created again starts its offsets again. Give it
+                        // another id.
                         log_id: LogId::new("example"),
                         format: Some(SegmentFormat::ChronikWal),
                         position: id,

@@ -1,10 +1,11 @@
-//! A broker written in Rust that hands its sealed segments to the workers by itself: no sidecar, no second look at the disk.
+//! A broker in Rust that sends its sealed segments to the workers itself: without a sidecar, and without
+//! reading its directory to find them.
 //!
 //!     cargo run --example embedded_broker                           # with a worker in this process
 //!     cargo run --example embedded_broker -- http://127.0.0.1:7070  # with workers that run elsewhere
 //!
-//! What a broker has to bring is [`SealedSegments`]: which segments there are, their bytes, their end. When to send what, to
-//! whom, and when a segment may go is the agent's business.
+//! The broker must implement [`SealedSegments`]: which segments there are, their bytes, and their deletion.
+//! The agent decides what to send when and to which worker, and when a segment may be deleted.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -31,7 +32,7 @@ use wal_indexer::stats::Stats;
 use wal_indexer::store::{KeyPrefix, SourceRoots, Store};
 use wal_indexer::wal::{Listing, Reading, Rejection, SealedSegments, Segment, Verdict, Version, WalError};
 
-/// A broker with one partition. Its log is a row of files; the last one is written to, the others are sealed.
+/// A broker with one partition. Its log is a series of sealed files.
 struct Broker {
     directory: PathBuf,
     partition: TopicPartition,
@@ -58,7 +59,7 @@ impl Broker {
         Ok(Self { directory, partition: TopicPartition::new("orders", 0)?, log: Mutex::default() })
     }
 
-    /// What producers sent meanwhile becomes a segment, and it is sealed.
+    /// Writes new records as a segment, and seals it.
     fn append_and_seal(&self, records: u64) -> Result<(), Box<dyn Error>> {
         let mut log = self.log();
         let spec = Spec {
@@ -122,10 +123,11 @@ impl SealedSegments for Offered {
     }
 
     async fn delete(&self, segment: &Segment, receipt: &Receipt) -> Result<(), WalError> {
-        // A broker would write into its own metadata where the records are now: it can serve them from there.
+        // A real broker would store the new place of the records in its metadata, so that it can serve them
+        // from there.
         println!("segment {segment}: {} records are in {}", receipt.data_records(), receipt.keys().join(" "));
         let removed = match fs::remove_file(self.0.path(segment.position)) {
-            // Gone already is as good; whether for good, the directory says.
+            // The file may be gone already. The sync of the directory makes that durable.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             removed => removed,
         };
@@ -175,7 +177,7 @@ async fn embed(home: &Path) -> Result<(), Box<dyn Error>> {
         Agent::new("broker", Offered(Arc::clone(&broker)), client, checkpoint, in_flight_limit, settings);
     let (stop, stopped) = oneshot::channel::<()>();
     let agent = tokio::spawn(agent.run(async {
-        // An error means that nobody will ever say stop: then it is time, too.
+        // An error means that the sender is gone, which also stops the agent.
         let _ = stopped.await;
     }));
 
@@ -186,14 +188,14 @@ async fn embed(home: &Path) -> Result<(), Box<dyn Error>> {
     while broker.sealed_segments() > 0 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    // It waits for nothing but the end of the agent, which may have come already.
+    // The send fails only if the agent has already ended.
     let _ = stop.send(());
     let summary = agent.await?;
     println!("{} segments are stored and deleted", summary.deleted);
     Ok(())
 }
 
-/// A worker on a free port, in this process: what `wal-indexer serve` is.
+/// Starts a worker on a free port in this process, as `wal-indexer serve` does.
 async fn start_worker(store: &Path) -> Result<String, Box<dyn Error>> {
     fs::create_dir_all(store)?;
     let url = url::Url::from_directory_path(store).map_err(|()| "the store needs an absolute path")?;

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Fills the targets' corpora with the fixtures: they are not kept twice. The small ones, so that mutations hit heads often.
+# Fills the targets' corpora from the fixtures, so that these are not stored twice. Files are cut short, so
+# that mutations often change frame headers.
 set -eu
 cd "$(dirname "$0")"
 fixtures=../tests/fixtures
@@ -7,7 +8,7 @@ seed() {
     mkdir -p "corpus/$1"
     for file in "$fixtures"/$2; do
         name=$(basename "$file")
-        # The first frames of a fixture say as much as all of them.
+        # The first frames of a fixture are as useful as all of them.
         head -c 20000 "$file" > "corpus/$1/$name"
     done
 }
@@ -15,6 +16,6 @@ seed kafka 'kafka/*.log'
 seed chronik 'chronik/*.wal'
 seed splitter 'kafka/*.log'
 seed splitter 'chronik/*.wal'
-# A bundle begins with its end: all of it.
+# A bundle is opened from its end, so the whole file is needed.
 mkdir -p corpus/bundle
 cp "$fixtures"/bundle/*.tar corpus/bundle/

@@ -1,12 +1,15 @@
-//! A broker's WAL empties itself: sealed segments are found, sent, and deleted on their receipts, in order.
+//! The agent that empties a broker's WAL. It finds sealed segments, sends them to workers, and deletes them
+//! in order when it has receipts for them.
 //!
-//! [`Agent`] looks at the segments every now and then, sends what is ready to be sent, oldest first, several at a time, and
-//! remembers each receipt in a [`Checkpoint`] before it acts on it. Of each partition only the contiguous prefix that is stored
-//! goes, so that the broker's log never has a hole. Knows nothing of files (that is [`wal`](crate::wal)'s) and of workers
-//! (that is [`client`](crate::client)'s).
+//! [`Agent`] lists the segments at an interval. It sends the segments that are ready, the oldest first,
+//! several at a time. It writes each receipt to a [`Checkpoint`] before it acts on the receipt. In each
+//! partition it deletes only the contiguous prefix of stored segments, so that the broker's log never has a
+//! hole. The agent knows nothing of files (see [`wal`](crate::wal)) or of workers (see
+//! [`client`](crate::client)).
 //!
-//! What is sent next is a pure function (`plan`), and so is what may go (`deletable_prefix`). Everything that waits is a task of its own:
-//! neither a worker that hangs nor a slow disk keeps the agent from looking at what is there, and from telling of it.
+//! Two pure functions decide what to send next (`plan`) and what may be deleted (`deletable_prefix`).
+//! Everything that waits is a separate task. So neither a worker that hangs nor a slow disk stops the agent
+//! from listing the segments and reporting their state.
 
 mod check;
 mod checkpoint;
@@ -38,24 +41,26 @@ use crate::client::{Client, Payload};
 use crate::metrics;
 use crate::wal::{Reading, SealedSegments, Segment};
 
-/// How an agent goes about it.
+/// The settings of an agent.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// From one look at the segments to the next; not zero.
+    /// The time between two listings of the segments. It must not be zero.
     pub interval: Duration,
-    /// A segment is left alone until it has not changed for so long.
+    /// A segment is sent only when it has not changed for this time.
     pub min_segment_age: Duration,
-    /// How many segments are sent between two looks.
+    /// The largest number of segments that are sent after one listing. For more, the agent lists the segments
+    /// again.
     pub max_segments_per_run: usize,
     /// Whether segments are deleted once they are stored.
     pub delete_after_index: bool,
-    /// What stays on disk for longer, although it is stored.
+    /// Which stored segments stay on disk for longer.
     pub retention: Retention,
-    /// Whether bytes of a frame that a segment's end cuts off are kept, or make workers refuse the segment.
+    /// Whether the bytes of a frame that the end of a segment cuts off are kept. If not, workers refuse the
+    /// segment.
     pub keep_torn_tail: bool,
-    /// Whether frames that workers cannot decode are kept as they are, or make them refuse the segment.
+    /// Whether frames that workers cannot decode are kept as they are. If not, workers refuse the segment.
     pub keep_undecodable: bool,
-    /// How long segments on their way may take after the shutdown.
+    /// How long the agent waits, after the shutdown, for segments in flight and for deletions.
     pub drain_max: Duration,
 }
 
@@ -74,7 +79,7 @@ impl Default for Settings {
     }
 }
 
-/// Looks after the sealed segments of one broker.
+/// An agent that sends and deletes the sealed segments of one broker.
 pub struct Agent<W> {
     name: Arc<str>,
     wal: Arc<W>,
@@ -87,25 +92,27 @@ pub struct Agent<W> {
 
 type Observer = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 
-/// What an agent did, and how it left things.
+/// The result of a run: what the agent did, and what is left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Segments that this process got receipts for.
+    /// The number of segments for which this process got receipts.
     pub stored: u64,
-    /// Segments that were deleted.
+    /// The number of segments that were deleted.
     pub deleted: u64,
-    /// Segments that stay until later: not sent, or waiting behind another one.
+    /// The number of segments that stay until later: they are not sent, or they wait behind another segment.
     pub left: u64,
-    /// Segments that stay until somebody decides.
+    /// The number of rejected segments. They stay until an operator decides what to do with them.
     pub rejected: u64,
-    /// Partitions, or directories of several, with which nothing is done until somebody sets something right.
+    /// The number of halted partitions, or directories of several partitions. The agent does nothing with
+    /// them until the cause is corrected.
     pub halted: u64,
-    /// Whether the segments could be listed.
+    /// Whether the last listing of the segments succeeded.
     pub is_listed: bool,
 }
 
 impl<W: SealedSegments> Agent<W> {
-    /// An agent called `name` in logs and metrics. Logs what it does; see [`Self::observed_by`].
+    /// Creates an agent. `name` identifies it in logs and metrics. The agent logs what it does; see
+    /// [`Self::observed_by`].
     pub fn new(
         name: &str,
         wal: W,
@@ -118,27 +125,28 @@ impl<W: SealedSegments> Agent<W> {
         Self { name, wal, client, checkpoint, in_flight_limit, settings, observer: Arc::new(log) }
     }
 
-    /// Tells `observer` what becomes of segments, in place of the log. It must not block.
+    /// Reports the outcomes of segments to `observer` instead of the log. `observer` must not block.
     pub fn observed_by(mut self, observer: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
         self.observer = Arc::new(observer);
         self
     }
 
-    /// Looks after the segments until `shutdown`. Then nothing new is begun; what is on its way may still arrive, for
-    /// [`Settings::drain_max`], and is settled; the rest stays where it is.
+    /// Runs until `shutdown`. Then the agent sends no new segments. It waits up to [`Settings::drain_max`]
+    /// for segments in flight and for deletions of stored segments. All other segments stay where they are.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Summary {
         metrics::agent::watched(&self.name);
         run::Run::new(self).until(shutdown).await
     }
 
-    /// Looks at the segments once, and sends what is ready to be sent, up to [`Settings::max_segments_per_run`].
+    /// Sends all segments that are ready, up to [`Settings::max_segments_per_run`] after each listing, until
+    /// none is left or until `shutdown`. Each segment is tried once.
     pub async fn run_once(self, shutdown: impl Future<Output = ()>) -> Summary {
         metrics::agent::watched(&self.name);
         run::Run::new(self).once(shutdown).await
     }
 }
 
-/// A segment as something to be sent.
+/// A segment as a payload that a client sends.
 struct SegmentBytes<W> {
     wal: Arc<W>,
     segment: Segment,

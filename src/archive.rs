@@ -1,10 +1,10 @@
-//! A bundle where it lies: opened by ranged reads, read in parts, every checksum checked on the way.
+//! Reads bundles from a store or a file, by ranges. Every checksum is checked.
 //!
-//! [`Archive::open`] reads the end of the object, and from there the manifest and the table of blocks; the rest is read when it is
-//! asked for. [`full_scan`] reads an object from its first byte to its last, for those who trust nothing; [`check_existing`] does so for the
-//! write path, where an object of the same key is there already.
+//! [`Archive::open`] reads the end of the object and, with it, the manifest and the block index. The rest is
+//! read on demand. [`full_scan`] reads an object from its first byte to its last, for callers that check
+//! everything. [`check_existing`] uses it for the write path, if an object with the same key exists already.
 //!
-//! Knows nothing of what queries mean, of gRPC, or of what a caller does with the bytes.
+//! This module knows nothing of queries, of gRPC, or of what a caller does with the bytes.
 
 mod bundle_cache;
 mod cached_parts;

@@ -1,11 +1,13 @@
-//! A file that is written under another name until it is right. Knows nothing of what is in it.
+//! Writes a file under a temporary name, and gives it its final name only when it is complete. Does not know
+//! the file's content.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A file in the making, beside the one that it will become. Dropped before that, it is removed.
+/// A temporary file beside the file that it will become. If it is dropped before [`AtomicFile::keep`], it is
+/// removed.
 #[derive(Debug)]
 pub struct AtomicFile {
     file: Arc<File>,
@@ -15,8 +17,9 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Creates a file of a name of its own in the directory of `out`, or of what `out` links to. A device, a pipe or a directory is
-    /// refused: it would be replaced, not written to.
+    /// Creates a temporary file with a unique name in the directory of `out`. If `out` is a link, the
+    /// directory is that of its target. A device, a pipe or a directory is refused: it would be replaced, not
+    /// written to.
     pub fn create(out: &Path) -> io::Result<Self> {
         let out = &match fs::metadata(out) {
             Ok(there) if there.is_file() => fs::canonicalize(out)?,
@@ -45,7 +48,7 @@ impl AtomicFile {
         Arc::clone(&self.file)
     }
 
-    /// Makes the file durable, and gives it its name.
+    /// Makes the file durable, and renames it to its final name.
     pub fn keep(mut self) -> io::Result<()> {
         self.file.sync_all()?;
         fs::rename(&self.path, &self.out)?;
@@ -57,7 +60,7 @@ impl AtomicFile {
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         if !self.kept {
-            // What cannot be removed has a name that says what it is.
+            // If the removal fails, the name of the file still shows that it is partial.
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -1,15 +1,18 @@
-//! The bundle: one object for a partition's records, and how it is written and read. `docs/bundle-format.md`
-//! shows each byte.
+//! The bundle: one object that holds the records of one partition. This module writes and reads it.
+//! `docs/bundle-format.md` shows each byte.
 //!
-//! A plain tar of `manifest.json`, the index's files, `records.zst` (the segment's own frames in compressed
-//! blocks), `hot.zst` (what readers of a large bundle need first, once more), `records.idx` (where each block
-//! lies and what it holds) and a footer that says where the members lie. Writing goes [`BlockWriter`] → [`Blocks`] → [`assemble()`] → [`Built`]; reading goes [`Footer::open`]
-//! → [`HotCache::parse`], [`Manifest::parse`], [`BlockIndex::parse`] → [`BlockEntry::open`]; [`verify()`] and [`Verifier`] read
-//! everything.
+//! A bundle is a plain tar. Its members are `manifest.json`, the index files, `records.zst` (the segment's
+//! own frames in compressed blocks), `hot.zst` (the hot cache: a second copy of what readers of a large
+//! bundle need first), `records.idx` (the block index: position and contents of each block) and a footer with
+//! the position of each member.
 //!
-//! Bytes in, bytes out: knows nothing of stores, networks, Tantivy, or what is in a frame. Readers trust
-//! nothing: every length is checked before memory is set aside for it, every checksum before contents are
-//! looked at.
+//! Writing goes [`BlockWriter`] → [`Blocks`] → [`assemble()`] → [`Built`]. Reading goes [`Footer::open`] →
+//! [`HotCache::parse`], [`Manifest::parse`], [`BlockIndex::parse`] → [`BlockEntry::open`]. [`verify()`] and
+//! [`Verifier`] read everything.
+//!
+//! This module takes bytes and returns bytes. It knows nothing of stores, networks, Tantivy, or the contents
+//! of a frame. Readers trust nothing: they check each length before they allocate memory for it, and each
+//! checksum before they use the contents.
 
 mod assemble;
 mod compress;
@@ -45,20 +48,22 @@ pub use transactions::{OpenTransaction, TransactionEnd, TransactionFacts, has_of
 pub use verify::{OpenedBlock, Verified, Verifier, VerifyError, verify};
 pub use writer::{BLOCK_PLAIN_BYTES, BlockWriter, BlockWriterError, Blocks, FrameFacts, FrameKind};
 
-/// The latest version of the bundle's format that this build reads. The first had no hot part. Only bundles with anomalies, or with frames
-/// that were not decoded, are of the third: readers of the second would take their frames for damaged.
+/// The newest version of the bundle format that this build reads and writes.
+///
+/// Version 1 has no hot cache. Only bundles with anomalies, or with frames that could not be decoded, have
+/// version 3: readers of version 2 would take such frames for damaged.
 pub const FORMAT_VERSION: u32 = 3;
 
-/// The version of a bundle in which every frame is as its format says.
+/// The version of a bundle in which every frame follows its format.
 const FORMAT_VERSION_STRICT: u32 = 2;
 
-/// What kind of trouble a reader has: three that call for three different answers.
+/// The kinds of read errors. The reader reacts differently to each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// There is nothing of the kind: another object, or none that was ever finished.
+    /// It is not there: the object is something else, or it was never finished.
     Absent,
     /// It is there and damaged.
     Corrupt,
-    /// It is there and sound as far as can be told, but a later release wrote it.
+    /// A later release wrote it. As far as this build can check, it is not damaged.
     Unsupported,
 }

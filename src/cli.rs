@@ -1,5 +1,6 @@
-//! Flags become typed values, verbs become library calls; the one reader of the environment. Every flag `--some-name` has
-//! a variable `WAL_INDEXER_SOME_NAME`. Knows nothing of what happens inside the pipeline.
+//! The command line: parses flags into typed values and calls one library function for each verb. It is the
+//! only reader of the environment. Every flag `--some-name` has a variable `WAL_INDEXER_SOME_NAME`. It does
+//! not know how the pipeline works inside.
 
 mod agent;
 mod cgroup;
@@ -49,14 +50,15 @@ use logging::LogFormat;
 
 use crate::telemetry::{self, Otlp};
 
-/// Takes index building off a log broker's back: WAL segments in, searchable and restorable objects out.
+/// Index the WAL segments of a log broker outside the broker: segments in, searchable and restorable objects
+/// out.
 ///
-/// Exit codes: 0 all is well; 1 it failed; 2 the command line is wrong; 3 data is corrupt or not what it should be;
-/// 4 there is no such thing; 5 not now, the same again later may do.
+/// Exit codes: 0 success; 1 failure; 2 the command line is wrong; 3 data is corrupt or not as expected; 4 not
+/// found; 5 not possible now, a retry may succeed.
 #[derive(Debug, Parser)]
 #[command(name = "wal-indexer", version, max_term_width = 110, color = output::help_colours())]
 struct Cli {
-    /// What to log, to standard error: a level, or targets with levels (`info,wal_indexer=debug`).
+    /// What to log to standard error: a level, or targets with levels (`info,wal_indexer=debug`).
     #[arg(
         long,
         global = true,
@@ -66,7 +68,7 @@ struct Cli {
     )]
     log: String,
 
-    /// How log lines look.
+    /// The format of log lines.
     #[arg(
         long,
         global = true,
@@ -82,23 +84,23 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve IndexSegment and friends over gRPC.
+    /// Serve the gRPC API: index segments, search and fetch records.
     Serve(serve::Args),
-    /// Send a broker's sealed segments to workers, and delete them on their receipts.
+    /// Send a broker's sealed segments to workers, and delete each one after its receipt.
     Agent(Box<agent::Args>),
     /// Index segment files in this process, without a server.
     Index(index::Args),
-    /// The main job on one screen: index, delete, search, restore.
+    /// Show the whole path once: index, delete, search, restore.
     Demo(demo::Args),
     /// Write a segment of realistic JSON logs.
     Generate(generate::Args),
     /// Restore a segment, byte for byte, from its bundles.
     Restore(restore::RestoreArgs),
-    /// List what is stored.
+    /// List the stored logs and bundles.
     Ls(ls::LsArgs),
-    /// Find records: newest first, one a line.
+    /// Find records. Prints the newest first, one per line.
     Search(search::SearchArgs),
-    /// Read a partition from an offset on, as a consumer does.
+    /// Read a partition from a given offset on, as a consumer does.
     Fetch(fetch::FetchArgs),
     /// Show what is in a segment file or a bundle.
     Inspect(inspect::InspectArgs),
@@ -106,17 +108,18 @@ enum Command {
     Export(export::ExportArgs),
     /// Check every byte, count and record of stored bundles.
     Verify(verify::VerifyArgs),
-    /// Delete what is too old, whole bundles at a time: shown first, deleted with --delete.
+    /// Delete whole bundles that are too old. Shows them first; deletes them with --delete.
     Expire(expire::ExpireArgs),
-    /// Remove what killed writers have left on a local disk: shown first, removed with --delete.
+    /// Remove the partial files that killed writers left on a local disk. Shows them first; removes them with
+    /// --delete.
     Sweep(sweep::SweepArgs),
-    /// What a worker has done and is doing.
+    /// Show what a worker has done and is doing.
     Stats(stats::Args),
-    /// Whether a worker can take work.
+    /// Check whether a worker can take work.
     Health(health::Args),
 }
 
-/// Runs the program: parses the command line, does what it says, prints an error once.
+/// Runs the program: parses the command line, runs the verb, and prints an error once.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -155,7 +158,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Prints help, the version, or what is wrong with the command line. Help that cannot be written is a failure.
+/// Prints help, the version, or what is wrong with the command line. If help cannot be written, the program
+/// fails.
 fn say(error: &clap::Error) -> ExitCode {
     let (printed, code) = (error.print(), error.exit_code());
     match printed {
@@ -167,7 +171,7 @@ fn say(error: &clap::Error) -> ExitCode {
 }
 
 impl Cli {
-    /// Logs, and collects traces where somebody wants them.
+    /// Starts logging, and starts to collect traces if a collector is configured.
     fn start_watching(&self) -> Result<Option<Otlp>, CliError> {
         let otlp = match &self.command {
             Command::Serve(args) => args.otlp()?,
@@ -179,7 +183,8 @@ impl Cli {
     }
 }
 
-/// The runtime that a verb's library call runs on; made here so that it is dropped outside of async code.
+/// Makes the runtime that a verb's library call runs on. It is made here so that it is dropped outside of
+/// async code.
 fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -1,8 +1,8 @@
-//! A typed client of the workers. Knows nothing of the server, the store or the index.
+//! A typed client of the workers. It knows nothing of the server, the store or the index.
 //!
-//! [`Client`] sends segments to whichever of several workers has least in hand, retries by what an error asks for, and gives a
-//! [`Receipt`] only where the answer is about the very bytes that it read. [`Connection`] talks to one worker: what an operator
-//! asks.
+//! [`Client`] sends each segment to the worker with the fewest bytes in flight. It retries as the error
+//! requires. It gives a [`Receipt`] only if the response is about exactly the bytes that it read.
+//! [`Connection`] connects to one worker, for the commands of an operator.
 
 mod attempt;
 mod connect;
@@ -45,55 +45,63 @@ use send::Sending;
 
 use crate::ids::{LogId, OffsetRange, SegmentFormat, TopicPartition};
 
-/// Replies list up to 1,000 gaps for each partition, and a segment may hold many.
+/// The maximum size of a reply, in bytes. Replies list up to 1,000 gaps for each partition, and a segment may
+/// hold many partitions.
 const REPLY_BYTES_MAX: usize = 64 << 20;
 
-/// What workers need to know of a segment beside its bytes.
+/// What workers need to know about a segment, besides its bytes.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The caller's name for it; logged by workers.
+    /// The caller's name for the segment, which workers log.
     pub segment_id: String,
-    /// What it is written in; `None`: recognised.
+    /// The format of the segment. `None`: workers recognise it.
     pub format: Option<SegmentFormat>,
-    /// Whose records it holds. Where the bytes say it too, they must agree.
+    /// The partition of the records. If the bytes name a partition too, both must agree.
     pub partition: TopicPartition,
-    /// The incarnation of the log that its offsets count in.
+    /// The incarnation of the log to which the offsets belong.
     pub log_id: LogId,
-    /// Whether bytes of a frame that the segment's end cuts off are kept, or make the segment be refused.
+    /// Whether the bytes of a frame that the segment's end cuts off are kept. If not, workers refuse the
+    /// segment.
     pub keep_torn_tail: bool,
-    /// Whether frames that workers cannot decode are kept as they are, or make the segment be refused.
+    /// Whether frames that workers cannot decode are kept as they are. If not, workers refuse the segment.
     pub keep_undecodable: bool,
-    /// The offsets that it may hold; `None`: any. Workers refuse a segment that holds others.
+    /// The offsets that the segment may hold. `None`: any. Workers refuse a segment that holds other offsets.
     pub allowed_offsets: Option<OffsetRange>,
-    /// Where workers see the same bytes: then they read them there, and only the header is sent.
+    /// The URL at which workers find the same bytes. If it is set, workers read them there, and only the
+    /// header is sent.
     pub url: Option<Url>,
 }
 
-/// A segment's bytes, which are read from the start for each attempt, and never held in memory as a whole.
+/// The bytes of a segment. They are read from the start for each attempt, and are never held in memory as a
+/// whole.
 pub trait Payload: Send + Sync {
-    /// What reads them.
+    /// The reader of the bytes.
     type Bytes: AsyncRead + Send + Unpin + 'static;
 
-    /// How many there are.
+    /// The number of bytes.
     fn size_bytes(&self) -> u64;
 
-    /// Starts at the first byte. Behind the last one the reader ends, or fails where the bytes changed meanwhile.
+    /// Opens a reader at the first byte. After the last byte the reader ends, or it fails if the bytes
+    /// changed meanwhile.
     fn open(&self) -> impl Future<Output = io::Result<Self::Bytes>> + Send;
 }
 
-/// How long a client waits for what.
+/// The timeouts of a client.
 #[derive(Clone, Debug)]
 pub struct Timeouts {
-    /// For one worker's answer to a segment, beside [`Self::BYTES_PER_SECOND`].
+    /// For one worker's response to a segment, in addition to the time for the bytes
+    /// ([`Self::BYTES_PER_SECOND`]).
     pub attempt: Duration,
-    /// For any worker's receipt, all attempts and waits together; then the segment is left for another time.
+    /// For a receipt from any worker, with all attempts and waits. After that the segment is left for another
+    /// time.
     pub segment: Duration,
-    /// Between two looks at the addresses behind a name.
+    /// The time between two look-ups of the addresses of a name.
     pub resolve_every: Duration,
 }
 
 impl Timeouts {
-    /// The slowest line on which a segment still goes through: each attempt gets so much more time.
+    /// The slowest transfer at which a segment is still sent, in bytes per second. The timeouts grow by the
+    /// time that the segment's bytes need at this rate.
     pub const BYTES_PER_SECOND: u64 = 1 << 20;
 }
 
@@ -107,28 +115,30 @@ impl Default for Timeouts {
     }
 }
 
-/// Sends segments to several workers; cheap to clone. The last clone's end closes the connections.
+/// Sends segments to several workers. Clones are cheap. The connections are closed when the last clone is
+/// dropped.
 #[derive(Clone, Debug)]
 pub struct Client {
     workers: Arc<Workers>,
 }
 
-/// The workers, and how to talk to them.
+/// The workers, and how to connect to them.
 #[derive(Debug)]
 struct Workers {
     pool: Arc<Pool>,
     token: Option<Arc<Token>>,
     timeouts: Timeouts,
-    /// Look up names; they end with this.
+    /// The tasks that look up names. They end when this is dropped.
     _watches: JoinSet<()>,
 }
 
 impl Client {
-    /// Looks up the addresses of all endpoints, and goes on doing so for those given by name. Connects when there is something to
-    /// send: workers that are away now may come later, and so may names without an address.
+    /// Looks up the addresses of all endpoints. For endpoints given by name this is repeated in the
+    /// background. The client connects only when there is something to send: workers that are unreachable now
+    /// may come later, and so may names without an address.
     ///
     /// # Errors
-    /// Settings that can never work: no endpoint, a file that cannot be read or holds something else.
+    /// Settings that can never work: no endpoint, or a file that cannot be read or holds something else.
     pub async fn start(
         endpoints: Vec<Endpoint>,
         security: Security,
@@ -140,7 +150,7 @@ impl Client {
     /// As [`start`](Self::start), with names looked up by `resolver`.
     ///
     /// # Errors
-    /// The same.
+    /// As for [`start`](Self::start).
     pub async fn start_with(
         endpoints: Vec<Endpoint>,
         security: Security,
@@ -157,17 +167,18 @@ impl Client {
         Ok(Self { workers: Arc::new(Workers { pool, token, timeouts, _watches: watches }) })
     }
 
-    /// Sends a segment, as often and to as many workers as it takes. A receipt is about the bytes that `payload` gave: their
-    /// number, checksums and records. To drop the future ends whatever is under way.
+    /// Sends a segment, with as many attempts and to as many workers as it takes. A receipt is about the
+    /// bytes that `payload` gave: their number, checksums and records. Dropping the future ends all its
+    /// calls.
     ///
     /// # Errors
-    /// Each says what to do about it; none means that a copy may go.
+    /// Each error says what to do about it. After any error the caller must keep its copy.
     pub async fn index(&self, request: &Request, payload: &impl Payload) -> Result<Receipt, IndexError> {
         Sending::new(&self.workers, request, payload).run().await
     }
 }
 
-/// Looks up all names, at the same time, and then goes on in the background.
+/// Looks up all names at the same time, and then continues in the background.
 async fn watch_all(
     endpoints: &[Endpoint],
     pool: &Arc<Pool>,

@@ -1,5 +1,6 @@
-//! The threads that decode, index and compress: as many as there are cores, and never the runtime's own, so that a
-//! long build stalls no connection. Callers take turns by the time that their work takes. Knows nothing of what it runs.
+//! A thread pool that decodes, indexes and compresses. It has its own threads and never uses those of the
+//! runtime, so that a long build does not stall connections. It is fair: the next work is that of the caller
+//! that has used the least time. It does not know what the work is.
 
 mod queue;
 
@@ -16,7 +17,8 @@ use crate::spans;
 
 use queue::Queues;
 
-/// A pool of threads for CPU work; cheap to clone. They end with the last clone, once what is queued has been looked at.
+/// A pool of threads for CPU work; cheap to clone. The threads end after the last clone is dropped and the
+/// queue is empty.
 #[derive(Clone, Debug)]
 pub struct Cpu {
     pool: Arc<Pool>,
@@ -28,7 +30,7 @@ pub struct Cpu {
 #[error("the work panicked")]
 pub struct Panicked;
 
-/// The threads could not be started.
+/// The error that the threads could not be started.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot start {threads} threads")]
 pub struct StartError {
@@ -45,8 +47,8 @@ struct Pool {
     threads: usize,
 }
 
-/// Work by caller, of each in the order in which it came. A thread without work sleeps at once: one that looks for some again and again takes the core from
-/// whoever is about to bring it.
+/// The queued work of each caller, in order of arrival. A thread without work sleeps at once. If it kept
+/// looking for work, it would take the core from the thread that is about to add some.
 #[derive(Default)]
 struct Queue {
     state: Mutex<State>,
@@ -63,7 +65,7 @@ impl Cpu {
     /// Starts `threads` threads.
     pub fn start(threads: NonZeroUsize) -> Result<Self, StartError> {
         let threads = threads.get();
-        // Closes the queue when dropped, also where not all threads can be started.
+        // Closes the queue when dropped, also if not all threads can be started.
         let pool = Pool { queue: Arc::default(), threads };
         for n in 0..threads {
             let queue = Arc::clone(&pool.queue);
@@ -73,18 +75,19 @@ impl Cpu {
         Ok(Self { pool: Arc::new(pool), caller_id: CallerId::default() })
     }
 
-    /// The same threads; what is run there is `caller_id`'s.
+    /// The same threads, for work that belongs to `caller_id`.
     pub fn for_caller(&self, caller_id: &CallerId) -> Self {
         Self { pool: Arc::clone(&self.pool), caller_id: caller_id.clone() }
     }
 
-    /// How many threads there are.
+    /// The number of threads.
     pub fn threads(&self) -> usize {
         self.pool.threads
     }
 
-    /// Runs `work` on one of the threads, in the span that it comes from: of a caller's, first come is first served. Work whose
-    /// caller has gone before its turn is not started; a panic inside it ends nothing but this piece of work.
+    /// Runs `work` on one of the threads, in the current tracing span. Work of one caller starts in order of
+    /// arrival. If the caller is gone before the work starts, it is not started. A panic ends only this piece
+    /// of work.
     pub async fn run<T, F>(&self, work: F) -> Result<T, Panicked>
     where
         T: Send + 'static,
@@ -96,7 +99,7 @@ impl Cpu {
             if reply.is_closed() {
                 return;
             }
-            // A failed send means that the caller has gone; what it asked for is dropped with it.
+            // A failed send means that the caller is gone. Then the result is dropped.
             let _ = reply.send(catch_unwind(AssertUnwindSafe(work)));
         });
         self.pool.queue.push(&self.caller_id, work);
@@ -117,13 +120,13 @@ impl Queue {
         let mut done = None;
         while let Some((caller_id, work)) = self.next(done.take()) {
             let began = Instant::now();
-            // What is left of it may panic when it is dropped; the thread stays.
+            // The rest of the work may panic when it is dropped. The thread continues.
             let _ = catch_unwind(AssertUnwindSafe(work));
             done = Some((caller_id, began.elapsed()));
         }
     }
 
-    /// Waits for work; `None` when no more can come. `done` is what the last piece was.
+    /// Waits for work; `None` if no more can come. `done` is the caller and the duration of the last piece.
     fn next(&self, done: Option<(CallerId, Duration)>) -> Option<(CallerId, Work)> {
         let mut state = self.lock();
         if let Some((caller_id, took)) = done {
@@ -197,7 +200,7 @@ mod tests {
         assert_eq!(cpu.run(|| 7).await, Ok(7));
     }
 
-    /// Notes the names of threads that enter spans.
+    /// Records the names of the threads that enter spans.
     #[derive(Clone, Default)]
     struct Entered(Arc<Mutex<Vec<String>>>);
 

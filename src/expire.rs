@@ -1,8 +1,10 @@
-//! What an operator no longer wants is deleted: whole bundles, chosen by their offsets or times, oldest first.
+//! Deletes bundles that an operator no longer wants: whole bundles, selected by offsets or times, oldest
+//! first.
 //!
-//! First a [`Plan`], which touches nothing; then [`Plan::apply`]. A key says which offsets and times its bundle covers. A bundle is
-//! opened only where times decide and its key does not say them. An object whose name is no key is never seen here. Each log is deleted from its front, one bundle after the other, so
-//! that an end in the middle leaves no hole: the next run goes on there.
+//! [`Plan::new`] changes nothing; [`Plan::apply`] deletes. A key has the offsets and times of its bundle. A
+//! bundle is opened only if times decide and its key does not have them. Objects whose names are not keys are
+//! never listed here. Each log is deleted from its start, one bundle after the other. So an interrupted run
+//! leaves no gap, and the next run continues from there.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -16,24 +18,24 @@ use crate::rate_limit::RateLimit;
 use crate::registry::{self, Filter, Timed, Times};
 use crate::store::{Deleted, Listed, Store, StoreError};
 
-/// What is kept in memory of the times that are looked up.
+/// The size of the cache for looked-up times, in bytes.
 const SHELF_BYTES_MAX: u64 = 1 << 20;
 
-/// Logs that are deleted from side by side.
+/// The number of logs from which bundles are deleted concurrently.
 const LOGS_AT_ONCE: usize = 16;
 
-/// Where the line is drawn.
+/// The limit that decides which bundles are deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// Bundles whose latest record is older than this, in milliseconds since the Unix epoch. A bundle whose records have no times is
-    /// never older, nor is one whose times are not known.
+    /// Bundles whose latest record is before this time, in milliseconds since the Unix epoch. Bundles without
+    /// times or with unknown times never are.
     BeforeMs(i64),
-    /// Bundles whose last offset is below this.
+    /// Bundles whose last offset is below this offset.
     BelowOffset(i64),
 }
 
 impl Limit {
-    /// Whether all of the bundle lies beyond it.
+    /// Returns whether the whole bundle is past the limit.
     pub fn is_past(self, bundle: &Timed) -> bool {
         match self {
             Self::BeforeMs(limit_ms) => {
@@ -44,50 +46,50 @@ impl Limit {
     }
 }
 
-/// Of which logs.
+/// The logs to delete from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     /// The topic.
     pub topic: String,
-    /// The partitions' numbers; none: all of them.
+    /// The numbers of the partitions; empty for all partitions.
     pub partitions: Vec<i32>,
-    /// The incarnation of the logs; `None`: all of them.
+    /// The incarnation of the logs; `None` for all incarnations.
     pub log_id: Option<LogId>,
 }
 
-/// What would go and what would stay, of each log in the order of partition and log id.
+/// The bundles to delete and the bundles to keep, for each log, in the order of partition and log id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The logs that have bundles.
     pub logs: Vec<LogPlan>,
 }
 
-/// What would go and what would stay of one log.
+/// The bundles of one log to delete and to keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogPlan {
     /// Topic and partition.
     pub partition: TopicPartition,
-    /// Its incarnation.
+    /// The incarnation of the log.
     pub log_id: LogId,
-    /// What goes, in the order in which it goes.
+    /// The bundles to delete, in the order of deletion.
     pub expired: Vec<Timed>,
-    /// What stays, in the same order.
+    /// The bundles to keep, in the same order.
     pub kept: Vec<Timed>,
 }
 
 impl LogPlan {
-    /// How many of those that go lie behind one that stays, so that their offsets become a gap.
+    /// Returns how many of the bundles to delete are after a bundle to keep. Their offsets become a gap.
     pub fn behind_kept(&self) -> usize {
         let Some(first) = self.kept.first() else { return 0 };
         self.expired.iter().filter(|one| one.listed.key > first.listed.key).count()
     }
 
-    /// How many of those that stay have records without times only.
+    /// Returns how many of the bundles to keep have only records without times.
     pub fn untimed(&self) -> usize {
         self.kept.iter().filter(|one| one.times == Times::Absent).count()
     }
 
-    /// Those that stay and whose times are not known, with the reason.
+    /// Returns the bundles to keep whose times are unknown, with the reason.
     pub fn unknown(&self) -> impl Iterator<Item = (&Listed, &str)> {
         self.kept.iter().filter_map(|one| match &one.times {
             Times::Unknown { why } => Some((&one.listed, why.as_str())),
@@ -96,47 +98,47 @@ impl LogPlan {
     }
 }
 
-/// What is heard on the way.
+/// An event during the deletion.
 #[derive(Clone, Copy, Debug)]
 pub enum Progress<'a> {
-    /// This bundle is gone.
+    /// This bundle was deleted, or was not there.
     Deleted(&'a Listed, Deleted),
-    /// This one could not be deleted; what lies behind it in its log stays, too.
+    /// This bundle could not be deleted. The bundles after it in its log are kept too.
     Failed(&'a Listed, &'a StoreError),
 }
 
-/// What came of it.
+/// The outcome of the deletion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Bundles that were deleted.
+    /// The number of bundles that were deleted.
     pub deleted: u64,
-    /// Their bytes.
+    /// Their total size in bytes.
     pub deleted_bytes: u64,
-    /// Bundles that somebody else had deleted since the listing.
+    /// The number of bundles that something else deleted after the listing.
     pub gone_before: u64,
-    /// Bundles that should have gone and are still there.
+    /// The number of bundles that were to be deleted and are still there.
     pub left: u64,
-    /// Why, the first failure of each log.
+    /// The first failure of each log.
     pub failures: Vec<StoreError>,
 }
 
-/// Why there is no plan.
+/// The reasons why there is no plan.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// The store cannot be listed.
     #[error(transparent)]
     List(#[from] StoreError),
-    /// A bundle's times are in its manifest alone, and the store does not give it now.
+    /// A bundle's times are only in its manifest, and the store cannot return it now.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
 }
 
 impl Plan {
-    /// Lists the bundles, and draws the line.
+    /// Lists the bundles and divides them by the limit.
     pub async fn new(store: &Store, scope: &Scope, limit: Limit) -> Result<Self, PlanError> {
         let filter = Filter {
             topic: Some(scope.topic.clone()),
-            // A narrower listing.
+            // With one partition the listing is shorter.
             partition: <[i32; 1]>::try_from(&scope.partitions[..]).ok().map(|[number]| number),
             log_id: scope.log_id.clone(),
             ..Filter::default()
@@ -170,14 +172,14 @@ impl Plan {
         Self { logs: logs.collect() }
     }
 
-    /// What would go, and how many bytes.
+    /// Returns the number of bundles to delete, and their total size in bytes.
     pub fn expired(&self) -> (u64, u64) {
         let expired = self.logs.iter().flat_map(|log| &log.expired);
         expired.fold((0, 0), |(count, bytes), one| (count + 1, bytes + one.listed.size_bytes))
     }
 
-    /// Deletes what the plan says, no more than so many bundles in a second. A bundle that cannot be deleted ends its log's turn; the
-    /// other logs go on.
+    /// Deletes the bundles of the plan, at most `per_second_max` of them per second. If a bundle cannot be
+    /// deleted, the rest of its log is kept; the other logs continue.
     pub async fn apply(
         &self,
         store: &Store,

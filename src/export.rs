@@ -1,5 +1,5 @@
-//! A bundle's index and manifest as a `tar.gz` with all files at the top: the form that Chronik's embedded indexer uploads, for
-//! tools that open that. The records stay where they are.
+//! Exports a bundle's index and manifest as a `tar.gz` with all files at the top. Chronik's embedded indexer
+//! uploads this form, so tools that open that form can open the export. The records are not exported.
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -23,21 +23,22 @@ pub enum ExportError {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The I/O error.
         source: io::Error,
     },
 }
 
-/// What was exported.
+/// The size of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exported {
-    /// How many files, the manifest among them.
+    /// Number of files, including the manifest.
     pub files: usize,
-    /// Their bytes, unpacked.
+    /// Size of all files, uncompressed, in bytes.
     pub bytes: u64,
 }
 
-/// Writes the manifest and the index's files to `out`, each checked. The same bundle always gives the same file.
+/// Writes the manifest and the index's files to `out`. Each file is checked. The same bundle always gives the
+/// same file.
 pub async fn export(archive: &Archive, out: &Path) -> Result<Exported, ExportError> {
     let manifest = archive.member(archive.footer().manifest()).await?;
     let mut files = vec![(MANIFEST_NAME.to_owned(), manifest)];

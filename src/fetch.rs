@@ -1,14 +1,16 @@
-//! The consumer's read path: a partition's records from an offset on, once the broker's own copy is gone.
+//! The consumer's read path: returns a partition's records from an offset on, after the broker has deleted
+//! its own copy.
 //!
-//! A LIST names the bundles of the partition, and one log is chosen. Its blocks are read in the order of their first offsets, wherever
-//! they lie: what is found waits in a window until no block that is left can hold anything that comes before it. So records come in the
-//! order of their offsets, each offset once, also where frames are out of order, segments were sent again, or replicas overlap. Where
-//! bundles hold different records for one offset, all are answered, and the conflict is reported.
+//! A LIST names the bundles of the partition, and one log is chosen. Its blocks are read in the order of
+//! their first offsets, from all its bundles. Records wait in a reorder buffer until no unread block can hold
+//! an earlier record. So records are returned in the order of their offsets, each offset once, also if frames
+//! are out of order, segments were sent again, or replicas overlap. If bundles hold different records for one
+//! offset, all are returned, and the conflict is reported.
 //!
-//! An answer is right or an error: a bundle that cannot be read fails the fetch, by its name. It may be shorter than was asked for;
-//! `next_offset` says where to go on.
+//! A response is correct, or it is an error: a bundle that cannot be read fails the fetch, and the error
+//! names the bundle. A response may be shorter than requested; `next_offset` says where to continue.
 //!
-//! Knows nothing of gRPC or the command line, nor of the write path.
+//! This module does not know gRPC, the command line or the write path.
 
 mod block;
 mod large;
@@ -35,99 +37,103 @@ pub use memory::Memory;
 pub use reorder_buffer::BUFFER_BYTES_MAX;
 pub use response::{CONFLICTS_MAX, Conflict, Fetch};
 
-/// What a consumer asks for.
+/// The request of a consumer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Topic and partition.
     pub partition: TopicPartition,
-    /// The incarnation of the log; `None`: that of the bundle that was stored last. Times of records do not count: one that lies in the
-    /// future would decide for good.
+    /// The incarnation of the log. `None`: the one of the bundle that was stored last. The times of records
+    /// do not decide: a log with one record in the future would then be chosen forever.
     pub log_id: Option<LogId>,
-    /// Where to begin; not negative.
+    /// The first offset to return. Not negative.
     pub offset: i64,
-    /// How many records to answer, at most. Offsets with a conflict are not split, and batches are not: one of these at least is answered.
+    /// The maximum number of records. All records of one offset are returned together, and batches are not
+    /// split, so the first offset or batch may exceed the limit.
     pub max_records: u64,
-    /// How many bytes to answer, at most: of batches as they are; of keys, values and headers, and
-    /// `size_of::<StoredRecord>()` for each record. The first record or batch is answered whatever it takes.
+    /// The maximum number of bytes. For batches, this is their size. For records, it counts keys, values and
+    /// headers, and `size_of::<StoredRecord>()` for each record. The first record or batch is returned even
+    /// if it is larger.
     pub max_bytes: u64,
-    /// What waits to be answered takes no more memory, in bytes; at most [`BUFFER_BYTES_MAX`].
+    /// The maximum memory for records that wait to be returned, in bytes. At most [`BUFFER_BYTES_MAX`].
     pub buffer_bytes_max: u64,
-    /// As what.
+    /// The form of the returned items.
     pub form: Form,
-    /// Whether records of aborted and of open transactions are answered. Where they are not, an answer ends before the first record of an
-    /// open one.
+    /// Whether records of aborted and of open transactions are returned. With [`Isolation::Committed`], a
+    /// response ends before the first record of an open transaction.
     pub isolation: Isolation,
 }
 
-/// What messages on their way take.
+/// The memory for response messages that are being sent.
 const MESSAGES_BYTES: u64 = 1 << 20;
 
-/// What waits at least for what is asked for in bytes: smaller records are not worth to be read by themselves.
+/// The minimum size of the reorder buffer. Smaller records are not worth a separate read.
 const WINDOW_BYTES_MIN: u64 = 64 << 10;
 
 impl Request {
-    /// What a fetch takes as long as it lasts, in bytes: what waits to be answered, what two blocks bring, and messages. Beside it come turns of its
-    /// [`Memory`].
+    /// Returns the memory that a fetch holds as long as it runs, in bytes: for the reorder buffer, the
+    /// contents of two blocks, and messages. Permits of its [`Memory`] come on top.
     pub fn memory_estimate(&self) -> u64 {
         3 * self.item_bytes_max() + MESSAGES_BYTES
     }
 
-    /// The same request, for a fetch that holds no more than `bytes` as long as it lasts.
+    /// Returns the same request with a smaller buffer, so that the fetch holds at most `bytes` as long as it
+    /// runs.
     pub fn within(self, bytes: u64) -> Self {
         let buffer_bytes = (bytes.saturating_sub(MESSAGES_BYTES) / 3).max(WINDOW_BYTES_MIN);
         Self { buffer_bytes_max: self.buffer_bytes_max.min(buffer_bytes), ..self }
     }
 
-    /// A record, or a batch, that takes more bytes is answered by itself.
+    /// The size limit of one item in the reorder buffer. A larger record or batch is read and returned
+    /// separately.
     fn item_bytes_max(&self) -> u64 {
         self.max_bytes.clamp(WINDOW_BYTES_MIN, self.buffer_bytes_max)
     }
 }
 
-/// What is answered.
+/// The form of the returned items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Data records, decoded.
     Records,
-    /// The producers' own batches, control batches among them: those that end at the asked offset or behind it. The first may begin in
-    /// front of it, as in Kafka's own fetch.
+    /// The producers' own batches, including control batches, if they end at or after the requested offset.
+    /// The first batch may begin before that offset, as in Kafka's own fetch.
     KafkaBatches,
 }
 
-/// A part of an answer.
+/// One item of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
-    /// A record; without its value where the memory does not hold it.
+    /// A record. Its value is missing if the memory limit does not allow it.
     Record(StoredRecord),
     /// A batch.
     Batch(KafkaBatch),
 }
 
-/// A part of an answer, and what it is if its transaction was not committed.
+/// An item, and the state of its transaction if that is not committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answered {
     /// The record or batch.
     pub item: Item,
-    /// `None` where it belongs to no transaction, or to one that was committed.
+    /// `None` if the item belongs to no transaction, or to a committed one.
     pub transaction: Option<TransactionState>,
 }
 
-/// Some items, in order, and what memory they take beside what a fetch takes as long as it lasts.
+/// Some items, in order, and the memory that they use in addition to [`Request::memory_estimate`].
 #[derive(Debug, Default)]
 pub struct Part {
     /// The items.
     pub items: Vec<Answered>,
-    /// To be held until they are on their way.
+    /// Must be held until the items are sent.
     pub memory: Option<Delivery>,
 }
 
-/// Why there is no answer, or no more of it.
+/// Why there is no response, or why it stops early.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// Offsets count from zero.
+    /// The requested offset is negative.
     #[error("the offset {offset} is negative")]
     NegativeOffset {
-        /// What was asked for.
+        /// The requested offset.
         offset: i64,
     },
     /// The store cannot be listed.
@@ -136,36 +142,39 @@ pub enum FetchError {
     /// A bundle cannot be read.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    /// Others hold the memory that it needs now.
-    #[error("others hold the memory that it needs now")]
+    /// Other readers hold the memory that the fetch needs now.
+    #[error("other readers hold the memory that the fetch needs now")]
     NoRoom {
-        /// When there may be some.
+        /// After this time a retry makes sense.
         retry_after: Duration,
     },
-    /// What comes next takes more memory than there is for all readers.
-    #[error("{bundle}: what is at offset {offset} needs {needed_bytes} bytes of memory, more than there are")]
+    /// The next item needs more memory than all readers together have.
+    #[error(
+        "{bundle}: the item at offset {offset} needs {needed_bytes} bytes of memory, more than all readers have"
+    )]
     TooLarge {
         /// The bundle.
         bundle: String,
         /// The offset.
         offset: i64,
-        /// What it needs.
+        /// The memory that it needs, in bytes.
         needed_bytes: u64,
     },
-    /// The producer's batch is asked for and was not kept. Nothing is encoded anew: the records can be had as records.
+    /// The producer's batch was requested, but it is not stored. Batches are not encoded again. The records
+    /// are available as records.
     #[error("{bundle}: no kafka batch at offset {offset}: {why}")]
     NoBatch {
         /// The bundle.
         bundle: String,
         /// The frame's first offset.
         offset: i64,
-        /// Why not.
+        /// Why there is no batch.
         why: NoBatch,
     },
 }
 
-/// Begins a fetch: lists the partition's bundles and chooses the log. Nothing is read before [`Fetch::next`] is called; whoever drops
-/// a fetch ends it. Blocks that it reads are held in turns of `memory`.
+/// Begins a fetch: lists the partition's bundles and chooses the log. No bundle is read before
+/// [`Fetch::next`] is called. Dropping the fetch ends it. `memory` limits the blocks that it holds at a time.
 pub async fn fetch(
     bundle_cache: &BundleCache,
     request: &Request,

@@ -1,11 +1,11 @@
-//! What is written the same wherever it is written: an error with its causes, a hash, the name of a gRPC code. Knows nothing of
-//! the rest of the crate.
+//! Formats what has the same form everywhere: an error with its causes, a hash, the name of a gRPC code. Does
+//! not depend on the rest of the crate.
 
 use std::error::Error;
 
 use tonic::Code;
 
-/// The error and its causes, in one line.
+/// Returns the error and its causes in one line.
 pub fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
@@ -20,12 +20,12 @@ pub fn chain(error: &dyn Error) -> String {
     line
 }
 
-/// Lower-case hexadecimal digits.
+/// Returns the bytes as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The upper-case name of a code, as gRPC's documents write it.
+/// Returns the upper-case name of a code, as in gRPC's documentation.
 pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

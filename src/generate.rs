@@ -1,8 +1,10 @@
-//! Makes segments of realistic logs: any size, either format, the same bytes for the same [`Spec`] wherever it runs (compressed
-//! ones: with the same compressors). Tests, benchmarks and demonstrations read them.
+//! Makes segments of realistic logs, of any size and in each format. The same [`Spec`] gives the same bytes
+//! on every machine (compressed ones with the same version of the compressors). Tests, benchmarks and
+//! demonstrations read them.
 //!
-//! The encoders here are independent of the decoders in `segment`, on purpose: each is evidence for the other. Records are
-//! streamed out batch by batch, so a segment's size costs no memory. Knows nothing of decoding, Tantivy or stores.
+//! The encoders here deliberately share no code with the decoders in `segment`, so that each verifies the
+//! other. Records are written batch by batch, so a larger segment takes no more memory. This module does not
+//! know decoding, Tantivy or stores.
 
 pub mod chronik;
 pub mod kafka;
@@ -18,38 +20,40 @@ use crate::ids::{OffsetRange, TopicPartition, TopicPartitionError};
 use crate::record::RecordBatch;
 use logs::Logs;
 
-/// What to make.
+/// The description of a segment to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// What the segment is written in.
+    /// The format of the segment.
     pub format: Format,
-    /// How the Kafka batches are compressed; without effect on Chronik V1 records and on Chronik V2 without
-    /// [`producer_bytes`](Self::producer_bytes), which carry none.
+    /// The compression of the Kafka batches. It has no effect on Chronik V1 records, or on Chronik V2 without
+    /// [`producer_bytes`](Self::producer_bytes), because these have no Kafka batches.
     pub codec: Codec,
-    /// How much of it.
+    /// The size of the segment.
     pub size: Size,
-    /// Chooses the records. They depend on nothing else: all formats and codecs carry the same ones for a seed.
+    /// Selects the records. They depend on nothing else: for one seed, all formats and codecs have the same
+    /// records.
     pub seed: u64,
-    /// The first, or only, partition. Kafka batches and Chronik V1 records do not say it.
+    /// The first, or only, partition. Kafka batches and Chronik V1 records do not name it.
     pub partition: TopicPartition,
-    /// How many partitions of the topic take turns, batch by batch, from `partition` on; more than one in
-    /// [`Format::ChronikV2`] only.
+    /// The number of partitions of the topic, from `partition` on. Their batches alternate. More than one is
+    /// possible only with [`Format::ChronikV2`].
     pub partitions: NonZeroU32,
     /// The first offset of each partition.
     pub base_offset: i64,
-    /// Records of a batch, at most [`BATCH_RECORDS_MAX`].
+    /// The number of records in a batch, at most [`BATCH_RECORDS_MAX`].
     pub batch_records: NonZeroU32,
     /// Whether Chronik V2 frames also carry the producer's Kafka batch, as a broker stores them.
     pub producer_bytes: bool,
-    /// Leaves out one offset after every so many records of a partition, as compaction does.
+    /// Leaves out one offset after each group of this many records of a partition, as compaction does.
     pub gap_every: Option<NonZeroU64>,
 }
 
-/// The most records of a batch, so that one batch stays far below any format's limits.
+/// The largest number of records in a batch, so that a batch stays far below the limits of every format.
 pub const BATCH_RECORDS_MAX: u32 = 100_000;
 
 impl Default for Spec {
-    /// A Kafka log segment of 64 MiB, uncompressed, 200 records a batch, for `logs`/0 from offset 0 on.
+    /// A Kafka log segment of 64 MiB, uncompressed, with 200 records in a batch, for `logs`/0 from offset 0
+    /// on.
     fn default() -> Self {
         Self {
             format: Format::Kafka,
@@ -66,16 +70,16 @@ impl Default for Spec {
     }
 }
 
-/// What a generated segment is written in.
+/// The format of a generated segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Kafka record batches, magic 2.
     Kafka,
-    /// Chronik WAL V2: a batch a frame.
+    /// Chronik WAL V2: each frame is a batch.
     ChronikV2,
-    /// Chronik WAL V1: a record a frame.
+    /// Chronik WAL V1: each frame is a record.
     ChronikV1,
-    /// Batches take turns: one as V1 records, the next as a V2 frame.
+    /// Batches alternate: one as V1 records, the next as a V2 frame.
     ChronikMixed,
 }
 
@@ -94,10 +98,10 @@ impl Format {
     }
 }
 
-/// How a batch's records are compressed.
+/// The compression of a batch's records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
-    /// Not at all.
+    /// Not compressed.
     None,
     /// gzip, level 6.
     Gzip,
@@ -130,13 +134,13 @@ impl Codec {
     }
 }
 
-/// A name that stands for no format or codec.
+/// The error that a name is not a format or a codec.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name:?} is none of {known}")]
+#[error("{name:?} is not one of {known}")]
 pub struct UnknownName {
     /// The name given.
     pub name: String,
-    /// The names that there are.
+    /// The valid names.
     pub known: &'static str,
 }
 
@@ -174,38 +178,38 @@ impl fmt::Display for Codec {
     }
 }
 
-/// How much to make.
+/// The size of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// As many whole batches as fit into so many bytes, but at least one.
+    /// As many whole batches as fit into this many bytes, but at least one.
     Bytes(u64),
-    /// Exactly so many records; 0 makes an empty segment.
+    /// Exactly this many records; 0 makes an empty segment.
     Records(u64),
 }
 
-/// What was made.
+/// The facts about a generated segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// The segment's length.
     pub bytes: u64,
-    /// Frames of the segment: Kafka batches, or Chronik records of either version.
+    /// The number of frames: Kafka batches, or Chronik records of either version.
     pub frames: u64,
-    /// Records of all partitions.
+    /// The number of records of all partitions.
     pub records: u64,
     /// One for each partition that got records, in their order.
     pub partitions: Vec<PartitionSummary>,
 }
 
-/// What was made for one partition.
+/// The facts about one partition of a generated segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionSummary {
     /// The partition.
     pub partition: TopicPartition,
-    /// Its records.
+    /// The number of its records.
     pub records: u64,
     /// From its first to its last offset.
     pub range: OffsetRange,
-    /// Offsets left out within the range; no two are neighbours, unless a gap follows each record.
+    /// The number of offsets left out within the range. No two of them are adjacent.
     pub gaps: u64,
     /// The earliest record's time, in milliseconds since the Unix epoch.
     pub min_timestamp_ms: i64,
@@ -213,10 +217,10 @@ pub struct PartitionSummary {
     pub max_timestamp_ms: i64,
 }
 
-/// Why a segment was not made.
+/// Why a segment could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
-    /// The format cannot say which partition a batch belongs to.
+    /// The format cannot name the partition of a batch.
     #[error("{format} segments hold one partition, not {partitions}")]
     OnePartitionOnly {
         /// The format asked for.
@@ -224,22 +228,22 @@ pub enum GenerateError {
         /// The partitions asked for.
         partitions: u32,
     },
-    /// More records a batch than [`BATCH_RECORDS_MAX`].
-    #[error("{records} records a batch are more than {BATCH_RECORDS_MAX}")]
+    /// There are more records in a batch than [`BATCH_RECORDS_MAX`].
+    #[error("{records} records in a batch are more than {BATCH_RECORDS_MAX}")]
     BatchTooLarge {
         /// The records asked for.
         records: u32,
     },
     /// One of the partitions has no valid number.
-    #[error("partition number {index} from the first on: {source}")]
+    #[error("partition {index}, counted from the first: {source}")]
     Partition {
-        /// Counted from the first partition.
+        /// The number of the partition, counted from the first one.
         index: u32,
-        /// Why.
+        /// The reason.
         source: TopicPartitionError,
     },
-    /// Offsets start below zero or would pass the greatest one.
-    #[error("no room for the records' offsets from {base_offset} on")]
+    /// Offsets start below zero or would exceed the largest one.
+    #[error("the records' offsets from {base_offset} on are out of range")]
     Offsets {
         /// The first offset asked for.
         base_offset: i64,
@@ -249,7 +253,7 @@ pub enum GenerateError {
     Compress {
         /// The codec.
         codec: Codec,
-        /// What the compressor said.
+        /// The compressor's error.
         source: io::Error,
     },
     /// The bytes could not be written.
@@ -257,7 +261,8 @@ pub enum GenerateError {
     Write(#[from] io::Error),
 }
 
-/// Writes the segment that `spec` describes to `out`, one `write_all` a batch, and says what it holds. Does not flush.
+/// Writes the segment that `spec` describes to `out`, with one `write_all` for each batch, and returns the
+/// facts about it. Does not flush.
 pub fn generate(spec: &Spec, out: &mut impl Write) -> Result<Summary, GenerateError> {
     let mut lanes = lanes(spec)?;
     let batch_records = u64::from(spec.batch_records.get());
@@ -299,7 +304,7 @@ pub fn generate(spec: &Spec, out: &mut impl Write) -> Result<Summary, GenerateEr
     Ok(summary)
 }
 
-/// Encodes a batch in the segment's format and says how many frames it became.
+/// Encodes a batch in the segment's format and returns the number of frames.
 fn encode(
     spec: &Spec,
     turn: usize,
@@ -333,7 +338,7 @@ fn encode(
     Ok(1)
 }
 
-/// One partition's turn of the segment.
+/// The state of one partition while the segment is made.
 #[derive(Clone)]
 struct Lane {
     partition: TopicPartition,
@@ -357,7 +362,7 @@ fn lanes(spec: &Spec) -> Result<Vec<Lane>, GenerateError> {
     }
     (0..partitions)
         .map(|index| {
-            // A wrapped number is negative, so it is refused by name.
+            // A number that wraps around is negative, so `TopicPartition::new` refuses it.
             let number = spec.partition.partition().wrapping_add_unsigned(index);
             let partition = TopicPartition::new(spec.partition.topic(), number)
                 .map_err(|source| GenerateError::Partition { index, source })?;
@@ -368,7 +373,7 @@ fn lanes(spec: &Spec) -> Result<Vec<Lane>, GenerateError> {
 }
 
 impl Lane {
-    /// The next record's offset; `None` where there is none left.
+    /// Returns the next record's offset; `None` if there is none left.
     fn take_offset(&mut self, spec: &Spec) -> Option<i64> {
         let mut offset = self.next_offset?;
         if spec.gap_every.is_some_and(|every| self.since_gap == every.get()) {

@@ -1,4 +1,4 @@
-//! The names of things: parsed once, valid ever after. Knows nothing but `std`.
+//! Names and identifiers, which are validated once when they are made. Uses only `std`.
 
 mod log_ids;
 
@@ -7,18 +7,19 @@ use std::sync::Arc;
 
 pub use log_ids::LogIds;
 
-/// A partition of a topic. The topic is any non-empty string of up to [`TOPIC_BYTES_MAX`] bytes; how it becomes part of
-/// an object's key is the store's business.
+/// A partition of a topic. The topic is any non-empty string of up to [`TOPIC_BYTES_MAX`] bytes. The store
+/// encodes it in object keys.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPartition {
     topic: Arc<str>,
     partition: i32,
 }
 
-/// The longest topic name, in bytes. Kafka allows 249 characters; the key scheme limits what percent-encoding makes of it.
+/// The longest topic name, in bytes. Kafka allows 249 characters, and the key scheme limits the
+/// percent-encoded name.
 pub const TOPIC_BYTES_MAX: usize = 249;
 
-/// Why a pair of topic and partition names nothing.
+/// Why a pair of topic and partition is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TopicPartitionError {
     /// The topic is the empty string.
@@ -79,7 +80,7 @@ pub struct OffsetRange {
 }
 
 impl OffsetRange {
-    /// `None` where `last` comes before `first`.
+    /// Returns `None` if `last` comes before `first`.
     pub fn new(first: i64, last: i64) -> Option<Self> {
         (first <= last).then_some(Self { first, last })
     }
@@ -89,33 +90,33 @@ impl OffsetRange {
         self.first
     }
 
-    /// The last offset; it belongs to the range.
+    /// The last offset, which belongs to the range.
     pub fn last(&self) -> i64 {
         self.last
     }
 
-    /// The smallest range that holds both.
+    /// The smallest range that holds both ranges.
     pub fn cover(&self, other: &Self) -> Self {
         Self { first: self.first.min(other.first), last: self.last.max(other.last) }
     }
 
-    /// Whether the two share an offset.
+    /// Whether the two ranges share an offset.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.first <= other.last && other.first <= self.last
     }
 }
 
-/// The incarnation of the log that offsets count in; part of every key. Empty means `"0"`.
+/// The incarnation of the log that offsets count in. It is part of every key. An empty id means `"0"`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogId(Arc<str>);
 
 impl LogId {
-    /// Any string; the empty one stands for `"0"`.
+    /// Takes any string; the empty one means `"0"`.
     pub fn new(id: &str) -> Self {
         Self(if id.is_empty() { "0".into() } else { id.into() })
     }
 
-    /// The id as it was given.
+    /// The id as it was given, or `"0"` for an empty one.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -127,7 +128,7 @@ impl fmt::Display for LogId {
     }
 }
 
-/// The caller's name for a segment: echoed and logged, never used as a path.
+/// The caller's name for a segment. It is returned and logged, but never used as a path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SegmentId(Arc<str>);
 
@@ -135,7 +136,7 @@ pub struct SegmentId(Arc<str>);
 pub const SEGMENT_ID_BYTES_MAX: usize = 1_024;
 
 impl SegmentId {
-    /// `None` where the id is longer than [`SEGMENT_ID_BYTES_MAX`].
+    /// Returns `None` if the id is longer than [`SEGMENT_ID_BYTES_MAX`].
     pub fn new(id: &str) -> Option<Self> {
         (id.len() <= SEGMENT_ID_BYTES_MAX).then(|| Self(id.into()))
     }
@@ -152,23 +153,24 @@ impl fmt::Display for SegmentId {
     }
 }
 
-/// Whoever shares memory and threads with others as one: no more is known of it, and two of the same name are the same.
+/// The identity of a caller that shares memory and threads with other callers. Callers of the same name count
+/// as one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallerId(Option<Arc<str>>);
 
 impl CallerId {
-    /// Anybody of this name.
+    /// Makes the identity of all callers of this name.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self(Some(name.into()))
     }
 }
 
-/// What a segment's bytes are written in.
+/// The format of a segment's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SegmentFormat {
     /// Chronik WAL records, V1 and V2, also mixed in one segment.
     ChronikWal,
-    /// Kafka record batches, magic 2, as they lie in a log segment.
+    /// Kafka record batches of magic 2, and messages of magic 0 and 1, as they lie in a log segment.
     KafkaLog,
 }
 

@@ -1,9 +1,10 @@
-//! Records → a searchable index; a query → the records that match. The only place that names Tantivy. Synchronous; refuses to
-//! know where bytes come from or go.
+//! Builds a searchable index from records, and finds the records that match a query. This is the only place
+//! that names Tantivy. It is synchronous, and does not know where bytes come from or where they go.
 //!
-//! What is indexed of a record: its offset and timestamp, its key and headers (exact), and its value. A JSON object's leaves are
-//! found by path and by word, its numbers and dates also by range; other text is found by word. [`Unsearchable`] counts what
-//! cannot be found. Nothing is stored: a hit is the record's ordinal, and records come from elsewhere.
+//! The index holds the offset and the timestamp of a record, its key and headers (exact match), and its
+//! value. The leaves of a JSON object are found by path and by word, its numbers and dates also by range.
+//! Other text is found by word. [`Unsearchable`] counts what cannot be found. Records are not stored: a hit
+//! is the record's ordinal, and the record itself is read from elsewhere.
 
 mod assemble;
 mod builder;
@@ -43,24 +44,24 @@ pub use settings::{Settings, SettingsError, TopicSettings, ValueMode};
 /// Why an index could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    /// Tantivy failed, which no record may cause: a bug here or there.
+    /// Tantivy failed. No record may cause this: it is a bug in this program or in Tantivy.
     #[error("tantivy failed while {doing}")]
     Tantivy {
-        /// What it was asked to do.
+        /// What Tantivy was asked to do.
         doing: Doing,
-        /// What it said.
+        /// Tantivy's error.
         source: Box<tantivy::TantivyError>,
     },
-    /// A part was built with other settings than the index is to have.
-    #[error("a part was built with {part:?}, the index is to have {index:?}")]
+    /// A part was built with other settings than those of the index.
+    #[error("a part was built with {part:?}, but the index has {index:?}")]
     SettingsDiffer {
         /// The part's settings.
         part: TopicSettings,
-        /// The index's.
+        /// The settings of the index.
         index: TopicSettings,
     },
-    /// A name made for a Tantivy segment is none: a bug.
-    #[error("{name:?} is no name for a tantivy segment")]
+    /// A generated name is not valid for a Tantivy segment: a bug.
+    #[error("{name:?} is not a valid name for a tantivy segment")]
     SegmentName {
         /// The name.
         name: String,
@@ -84,7 +85,7 @@ pub enum Doing {
     Finishing,
     /// Describing the whole index.
     Assembling,
-    /// Opening what was finished.
+    /// Opening the finished index.
     Reopening,
 }
 

@@ -1,10 +1,11 @@
-//! The write path: a sealed segment becomes a receipt.
+//! The write path: makes a receipt from a sealed segment.
 //!
-//! Each stage takes what the one before made: a [`Request`] is admitted when its memory is reserved; its bytes are
-//! received, split, decoded and indexed as they come; what was built is packed into bundles; the bundles are stored
-//! and checked; only then is there a [`Receipt`]. Any error on the way means that the caller keeps its copy.
+//! Each stage takes the result of the stage before. A [`Request`] is admitted when its memory is reserved.
+//! Its bytes are received, split, decoded and indexed as they come. The results are packed into bundles. The
+//! bundles are stored and checked. Only then is there a [`Receipt`]. After any error the caller keeps its
+//! copy.
 //!
-//! Knows nothing of gRPC or the command line.
+//! The write path knows nothing of gRPC or the command line.
 
 mod build;
 mod error;
@@ -42,55 +43,59 @@ use memory_account::MemoryAccount;
 use pack::Packing;
 use slices::SliceContext;
 
-/// The largest segment: positions in it fit into 31 bits.
+/// The maximum size of a segment, in bytes. Positions in it fit into 31 bits.
 pub const SEGMENT_BYTES_MAX: u64 = 2 << 30;
 
-/// What a process takes of its budget whatever it does: the program, one connection's windows, and what the allocator has not given
-/// back yet.
+/// The memory that a process always needs, in bytes: the program, one connection's windows, and what the
+/// allocator has not returned yet.
 const PROCESS_BYTES: u64 = 24 << 20;
 
-/// What is set aside for finishing slices, for each thread that may be doing so, and at most as a part of the budget. A slice of
-/// 32 MiB of JSON logs takes about this.
+/// The memory that is set aside for finishing slices: bytes for each thread that may do so, and at most this
+/// part of the process's memory. A slice of 32 MiB of JSON logs takes about this.
 const FINISHING_BYTES_PER_THREAD: u64 = 32 << 20;
 const FINISHING_PART_MAX: u64 = 8;
 
-/// What one that waits for memory may have sent already: HTTP/2 takes its first bytes before anybody asks for them. Not more wait than
-/// make an eighth of the budget, but a few in any case.
+/// What a request that waits for memory may have sent already, in bytes: HTTP/2 receives its first bytes
+/// before it is admitted. All waiting requests together may take an eighth of the process's memory, but a few
+/// may wait in any case.
 const WAITING_BYTES: u64 = 2 << 20;
 const WAITING_PART_MAX: u64 = 8;
 const WAITING_MIN: u64 = 32;
 
-/// How much longer a large segment may be built: at least so many bytes go by in a second, even where a few others are built beside it.
+/// The minimum rate at which a segment is built, in bytes per second, even while a few others are built. A
+/// large segment gets more time by this rate.
 const BUILD_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
 
-/// What every request needs beside its bytes: the compressor's and decoder's buffers, and a builder's first tables.
+/// What every request needs in addition to its bytes: the buffers of compressor and decoder, and the first
+/// tables of a builder.
 const REQUEST_BASE_BYTES: u64 = 12 << 20;
 
-/// What a request may have in hand at once, read and not yet built, and being built, for a large segment.
+/// The maximum memory of a large segment while it is built, in bytes: what is read and not yet built, and
+/// what is being built.
 const IN_HAND_BYTES_MAX: u64 = 128 << 20;
 
-/// What to do where a segment ends inside a frame.
+/// What to do if a segment ends inside a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TornTail {
     /// Refuse the segment.
     #[default]
     Refuse,
-    /// Index what is whole and keep the torn bytes.
+    /// Index the whole frames, and keep the torn bytes.
     Keep,
 }
 
-/// What to do with a frame whose bytes are as they were written, and which nobody here can decode: it opens beyond all bounds, or is of a magic
-/// or a codec that is not known, or its contents make no sense.
+/// What to do with a frame whose bytes are intact but which this build cannot decode: it decompresses to more
+/// than any limit, its magic or codec is not known, or its contents make no sense.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Undecodable {
     /// Refuse the segment.
     #[default]
     Refuse,
-    /// Keep the frame as it is, under the offsets of its head. None of its records is indexed.
+    /// Keep the frame as it is, under the offsets of its header. None of its records is indexed.
     Keep,
 }
 
-/// A segment that somebody wants indexed; valid by construction.
+/// A request to index a segment. It is checked when it is made.
 #[derive(Clone, Debug)]
 pub struct Request {
     segment_id: SegmentId,
@@ -107,41 +112,41 @@ pub struct Request {
     caller_id: CallerId,
 }
 
-/// What a caller says of its segment, before any of it is checked.
+/// What a caller says about its segment, before any of it is checked.
 #[derive(Clone, Debug, Default)]
 pub struct RequestParts {
-    /// The caller's name for it.
+    /// The caller's name for the segment.
     pub segment_id: String,
-    /// `None`: recognised from the first bytes.
+    /// The format. `None`: it is recognised from the first bytes.
     pub format: Option<SegmentFormat>,
-    /// Required with `partition` where the bytes don't say it; elsewhere checked.
+    /// The topic. Required, with `partition`, if the bytes do not name it. If they do, both must agree.
     pub topic: Option<String>,
     /// See `topic`.
     pub partition: Option<i32>,
-    /// The incarnation of the log; empty: `"0"`.
+    /// The incarnation of the log. Empty means `"0"`.
     pub log_id: String,
     /// The segment's size in bytes.
     pub size_bytes: u64,
-    /// CRC-32C of the whole segment; checked where given.
+    /// The CRC-32C of the whole segment. It is checked if it is given.
     pub crc32c: Option<u32>,
-    /// What to do where it ends inside a frame.
+    /// What to do if the segment ends inside a frame.
     pub torn_tail: TornTail,
     /// What to do with frames that cannot be decoded.
     pub undecodable: Undecodable,
-    /// The offsets that it may hold; `None`: any.
+    /// The offsets that the segment may hold. `None`: any.
     pub allowed_offsets: Option<OffsetRange>,
 }
 
-/// How long a request may take in stages that depend on others.
+/// The timeouts of a request in the stages that depend on others.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// Waiting for memory.
+    /// For memory to become free.
     pub admission: Duration,
     /// For the header, and between two chunks of a segment.
     pub silence: Duration,
-    /// For a segment to be built, beside what its sender takes; a large one gets more.
+    /// For a segment to be built, in addition to the time of its sender. A large one gets more.
     pub build: Duration,
-    /// For a bundle to be stored and checked, all attempts together; a large one gets more.
+    /// For a bundle to be stored and checked, with all attempts. A large one gets more.
     pub upload: Duration,
 }
 
@@ -157,17 +162,20 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// From the first byte to the last bundle that is ready to be stored: what the sender may take, and the work.
+    /// The time from the first byte to the bundles that are ready to be stored: the time of the sender, and
+    /// of the work.
     fn build_max(&self, size_bytes: u64) -> Duration {
         let work = self.build + Duration::from_secs(size_bytes / BUILD_BYTES_PER_SECOND_MIN);
         receive::sender_max(size_bytes, self) + work
     }
 }
 
-/// The least budget that admits anything: below it, not even a small segment fits beside the process.
+/// The minimum memory limit of a process, in bytes. Below it, not even a small segment fits beside the
+/// process.
 pub const BUDGET_BYTES_MIN: u64 = 48 << 20;
 
-/// The budget of a process whose resident memory is to stay within `process_bytes`, with `threads` for CPU work.
+/// Returns the budget of a process whose resident memory must stay within `process_bytes`, with `threads` for
+/// CPU work.
 pub fn budget(process_bytes: u64, threads: usize) -> Budget {
     let finishing = FINISHING_BYTES_PER_THREAD.saturating_mul(threads as u64);
     let finishing = finishing.min(process_bytes / FINISHING_PART_MAX);
@@ -181,25 +189,25 @@ pub fn budget(process_bytes: u64, threads: usize) -> Budget {
     })
 }
 
-/// The write path of one process; cheap to clone.
+/// The write path of one process. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Ingest {
-    /// Where the bundles go.
+    /// The store for the bundles.
     pub store: Store,
     /// The threads that build them.
     pub cpu: Cpu,
     /// The memory that all requests share.
     pub budget: Budget,
-    /// What gets indexed, by topic.
+    /// What is indexed, by topic.
     pub settings: Arc<Settings>,
-    /// Where the work is counted.
+    /// The counters of the work.
     pub stats: Stats,
-    /// How long to wait for others.
+    /// The timeouts of requests.
     pub timeouts: Timeouts,
 }
 
 impl Ingest {
-    /// Turns the segment that `bytes` yields into bundles in the store. `OK` is a receipt.
+    /// Stores the segment that `bytes` yields as bundles. `Ok` is a receipt.
     pub async fn run<S>(&self, request: Request, bytes: S) -> Result<Receipt, IngestError>
     where
         S: Stream<Item = Result<Bytes, ReadError>> + Unpin,
@@ -242,7 +250,7 @@ impl Ingest {
         let (packed, mut receipts) = (packing.after(first, build_max), account.share());
         let uploading = upload::upload(&self.store, packed, bundles, self.timeouts.upload, &mut receipts);
         let partitions = uploading.await?;
-        // Bundles are made while others are stored: what the receipt speaks for is added up once more.
+        // Some bundles are made while others are stored, so check here that the receipt covers all bytes.
         let stored: u64 = partitions.iter().map(|one| one.source_bytes).sum();
         if (partitions.len(), stored) != (bundles, source.bytes_read) {
             return Err(IngestError::BytesDiffer { packed: stored, read: source.bytes_read });
@@ -280,7 +288,7 @@ impl Ingest {
 }
 
 impl Request {
-    /// Checks what a caller says of its segment.
+    /// Checks what a caller says about its segment.
     pub fn new(parts: RequestParts) -> Result<Self, RequestError> {
         let RequestParts { segment_id, format, topic, partition, log_id, size_bytes, crc32c, .. } = parts;
         let (torn_tail, undecodable, allowed_offsets) =
@@ -291,7 +299,7 @@ impl Request {
         let bytes = segment_id.len();
         let segment_id = SegmentId::new(&segment_id).ok_or(RequestError::SegmentIdTooLong { bytes })?;
         let log_id = LogId::new(&log_id);
-        // What is not given is checked with a stand-in, so that nonsense is refused before a byte is read.
+        // A stand-in replaces what is not given, so that invalid names are refused before a byte is read.
         let named = TopicPartition::new(topic.as_deref().unwrap_or("-"), partition.unwrap_or(0))?;
         let any_hash = KeyHash::new(&[0; 32], &log_id, &named).hash16();
         let any_range = OffsetRange::new(0, 0).expect("zero is not after zero");
@@ -314,7 +322,7 @@ impl Request {
         })
     }
 
-    /// The same for somebody who shares memory and threads with others.
+    /// Sets the caller. Memory and threads are shared between callers.
     pub fn claimed_by(self, caller_id: CallerId) -> Self {
         Self { caller_id, ..self }
     }
@@ -324,8 +332,9 @@ impl Request {
         &self.segment_id
     }
 
-    /// What a segment of this size needs, in bytes: what is in hand while it is built, and the bundles of a segment that
-    /// is not compressed. The reservation grows when the first slices show that it is.
+    /// The memory that the request needs, in bytes: what is in flight while it is built, and the bundles of a
+    /// segment that is not compressed. The reservation grows when the first slices show that the segment is
+    /// compressed.
     fn memory_estimate(&self) -> u64 {
         REQUEST_BASE_BYTES + self.size_bytes.min(IN_HAND_BYTES_MAX) + self.size_bytes / 2
     }

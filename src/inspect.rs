@@ -1,4 +1,5 @@
-//! What is in a file, without storing anything: a segment's frames and records, or a bundle's members and blocks.
+//! Reports the contents of a file without storing anything: a segment's frames and records, or a bundle's
+//! members and blocks.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,77 +19,78 @@ use crate::segment::{AnomalyCounts, Frame, FrameSplitter, SegmentError};
 /// Files are read in pieces of this size.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// A segment file, as far as it can be read.
+/// The report about a segment file, as far as it can be read.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct SegmentReport {
     /// The file's size in bytes.
     pub size_bytes: u64,
     /// SHA-256 of the whole file, in hexadecimal digits.
     pub sha256: String,
-    /// CRC-32C of the whole file, likewise.
+    /// CRC-32C of the whole file, in hexadecimal digits.
     pub crc32c: String,
-    /// What it is written in; `None` where there are too few bytes to tell.
+    /// The segment's format; `None` if there are too few bytes to recognise it.
     pub format: Option<&'static str>,
-    /// Whole frames.
+    /// The number of whole frames.
     pub frames: u64,
-    /// How many there are of each kind.
+    /// The number of frames of each kind.
     pub kinds: BTreeMap<&'static str, u64>,
-    /// How many frames use each codec.
+    /// The number of frames with each codec.
     pub codecs: BTreeMap<String, u64>,
-    /// What is not as the format says in frames that are read all the same: a number of frames for each kind.
+    /// The number of frames with each kind of deviation from the format. These frames are read all the same.
     pub anomalies: BTreeMap<&'static str, u64>,
-    /// Frames that cannot be decoded, though their bytes are as they were written: a number for each reason. They are indexed by no one, and
-    /// kept where that is asked for.
+    /// The number of frames, for each reason, that cannot be decoded although their bytes are as they were
+    /// written. They are never indexed, and are stored only if that is asked for.
     pub undecodable: BTreeMap<&'static str, u64>,
-    /// What the frames hold, by partition.
+    /// The contents of the frames, by partition.
     pub partitions: Vec<PartitionReport>,
-    /// Bytes behind the last whole frame.
+    /// The number of bytes after the last whole frame.
     pub torn_tail_bytes: u64,
     /// The first records.
     #[serde(skip)]
     pub first_records: Vec<StoredRecord>,
-    /// What cannot be read, and where: nothing behind that is counted, unless it is a frame that cannot be decoded.
+    /// What cannot be read, and where. Nothing after it is counted, unless it is a frame that cannot be
+    /// decoded.
     pub error: Option<String>,
 }
 
 /// A partition's part of a segment.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct PartitionReport {
-    /// The topic; `None` where the frames do not say.
+    /// The topic; `None` if the frames do not name it.
     pub topic: Option<String>,
-    /// The partition's number, likewise.
+    /// The partition's number; `None` if the frames do not state it.
     pub partition: Option<i32>,
-    /// Whole frames.
+    /// The number of whole frames.
     pub frames: u64,
-    /// Their bytes.
+    /// The number of their bytes.
     pub bytes: u64,
-    /// The least offset that a frame covers; where none covers any, where they stand.
+    /// The lowest offset that a frame covers; if none covers any, the lowest base offset of a frame.
     pub base_offset: i64,
-    /// The greatest; one less than the least where none covers any.
+    /// The highest offset that a frame covers; if none covers any, one less than `base_offset`.
     pub last_offset: i64,
-    /// Data records.
+    /// The number of data records.
     pub records: u64,
-    /// Control records.
+    /// The number of control records.
     pub control_records: u64,
     /// The earliest time of a data record, in milliseconds since the Unix epoch.
     pub min_timestamp_ms: Option<i64>,
-    /// The latest.
+    /// The latest time of a data record, in milliseconds since the Unix epoch.
     pub max_timestamp_ms: Option<i64>,
-    /// Whether a frame covers an offset.
+    /// Whether any frame covers an offset.
     #[serde(skip)]
     covers_some: bool,
 }
 
-/// A bundle.
+/// The report about a bundle.
 #[derive(Clone, Debug, Serialize)]
 pub struct BundleReport {
     /// Its key, or its file's path.
     pub bundle: String,
     /// Its size in bytes.
     pub size_bytes: u64,
-    /// Where its footer starts.
+    /// The position of its footer.
     pub footer_offset: u64,
-    /// What it says of itself.
+    /// Its manifest.
     pub manifest: Manifest,
     /// Its members.
     pub members: Vec<MemberReport>,
@@ -101,9 +103,9 @@ pub struct BundleReport {
 pub struct MemberReport {
     /// Its name in the tar.
     pub name: String,
-    /// Where its data start.
+    /// The position of its data in the bundle.
     pub position: u64,
-    /// Their length in bytes.
+    /// The length of its data in bytes.
     pub bytes: u64,
     /// CRC-32C of its data, in hexadecimal digits.
     pub crc32c: String,
@@ -112,27 +114,27 @@ pub struct MemberReport {
 /// A block of `records.zst`.
 #[derive(Clone, Debug, Serialize)]
 pub struct BlockReport {
-    /// Where the compressed block starts in `records.zst`.
+    /// The position of the compressed block in `records.zst`.
     pub position: u64,
-    /// Its length.
+    /// Its compressed length in bytes.
     pub bytes: u32,
-    /// Its length once opened.
+    /// Its decompressed length in bytes.
     pub plain_bytes: u32,
-    /// Whole frames in it; none in the block of the torn tail.
+    /// The number of whole frames in it; 0 in the block of the torn tail.
     pub frames: u32,
-    /// Data records in it.
+    /// The number of data records in it.
     pub records: u64,
     /// Whether its frames could not be decoded.
     pub is_undecoded: bool,
-    /// The least offset that a frame of it covers.
+    /// The lowest offset that one of its frames covers.
     pub first_offset: Option<i64>,
-    /// The greatest.
+    /// The highest offset that one of its frames covers.
     pub last_offset: Option<i64>,
-    /// Where its first byte comes from in the segment.
+    /// The position in the segment that its first byte comes from.
     pub source_position: u64,
 }
 
-/// Whether a file is a bundle, by its first bytes: a tar that begins with a manifest.
+/// Whether a file is a bundle, by its first bytes: they are a tar that begins with a manifest.
 pub fn is_bundle(path: &Path) -> io::Result<bool> {
     let mut head = Vec::new();
     File::open(path)?.take(512).read_to_end(&mut head)?;
@@ -140,7 +142,8 @@ pub fn is_bundle(path: &Path) -> io::Result<bool> {
     Ok(is_tar && head.starts_with(MANIFEST_NAME.as_bytes()))
 }
 
-/// Reads a segment file to its end, or to what cannot be read. `first_records` of its records are kept. Blocks.
+/// Reads a segment file to its end, or to the first bytes that cannot be read. Keeps its first
+/// `first_records` records. Blocks.
 pub fn segment(path: &Path, first_records: usize, progress: impl Fn(u64)) -> io::Result<SegmentReport> {
     let mut file = File::open(path)?;
     let size_bytes = file.metadata()?.len();
@@ -164,7 +167,7 @@ pub fn segment(path: &Path, first_records: usize, progress: impl Fn(u64)) -> io:
     Ok(report)
 }
 
-/// What is in an open bundle.
+/// Reports the contents of an open bundle.
 pub fn bundle(archive: &Archive) -> BundleReport {
     let members = archive.footer().members().iter().map(|member| MemberReport {
         name: member.name.clone(),
@@ -193,14 +196,14 @@ pub fn bundle(archive: &Archive) -> BundleReport {
     }
 }
 
-/// Takes a segment apart as it comes.
+/// Reads a segment as its bytes arrive.
 struct SegmentReader {
     splitter: Option<FrameSplitter>,
     report: SegmentReport,
     partitions: BTreeMap<Option<(String, i32)>, PartitionReport>,
     first_records: usize,
     anomalies: AnomalyCounts,
-    /// What the first frame that cannot be decoded is refused for.
+    /// The error of the first frame that cannot be decoded.
     undecodable: Option<String>,
 }
 
@@ -217,7 +220,7 @@ impl SegmentReader {
         let mut frames = Vec::new();
         let pushed = splitter.push(chunk, &mut frames);
         self.report.format = splitter.format().map(|format| format.name());
-        // The frames in front of a fault may be what is at fault.
+        // A frame before the fault may be its cause, so these frames are decoded first.
         if let Err(error) = frames.iter().try_for_each(|frame| self.frame(frame)).and(pushed) {
             self.fail(&error);
         }
@@ -245,7 +248,7 @@ impl SegmentReader {
     fn frame(&mut self, frame: &Frame) -> Result<(), SegmentError> {
         let decoded = match frame.decode(FRAME_BYTES_MAX) {
             Ok(decoded) => Some(decoded),
-            // Those behind it are there all the same; the report is an error's only for the first.
+            // The frames after it can still be read. The report's error is that of the first such frame.
             Err(error) if frame.is_keepable(error.fault()) => {
                 *self.report.undecodable.entry(error.reason()).or_default() += 1;
                 let first = || format!("{}: {error}", error.reason());
@@ -287,7 +290,7 @@ impl PartitionReport {
         Self { topic, partition, ..Self::default() }
     }
 
-    /// Adds what a frame at `place` covers.
+    /// Adds the offsets of a frame whose base offset is `place`.
     fn cover(&mut self, range: Option<OffsetRange>, place: i64) {
         let before = OffsetRange::new(self.base_offset, self.last_offset).filter(|_| self.covers_some);
         if let Some(all) = before.into_iter().chain(range).reduce(|a, b| a.cover(&b)) {

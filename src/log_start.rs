@@ -1,8 +1,10 @@
-//! Moves the start of a broker's log before segments are deleted from its disk (Kafka's `DeleteRecords`). Consumers that ask for a deleted
-//! offset then get `OFFSET_OUT_OF_RANGE`, where they would silently be given the next record that is left.
+//! Moves the start of a broker's log before segments are deleted from its disk (Kafka's `DeleteRecords`).
+//! Consumers that request a deleted offset then get `OFFSET_OUT_OF_RANGE`. Otherwise they would silently get
+//! the next record that is left.
 //!
-//! [`LogStart`] stands between an agent and its segments: nothing is deleted before the broker has moved the log's start. Brokers
-//! may forget it when they start again (Chronik 2.6 to 2.10 do), so it is looked at now and then, and moved again.
+//! [`LogStart`] is between an agent and its segments: nothing is deleted before the broker has moved the
+//! log's start. Brokers may forget the start when they restart (Chronik 2.6 to 2.10 do). So it is checked at
+//! an interval, and moved again.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -22,33 +24,31 @@ use crate::formatting::chain;
 use crate::ids::TopicPartition;
 use crate::wal::{Hold, Listing, Reading, Rejection, SealedSegments, Segment, WalError};
 
-/// How long a broker's answer is waited for, its connection and its partition's leader included.
+/// The timeout for a broker's response, with its connection and the search for its partition's leader.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// How often the broker is asked whether it still knows where its logs start.
+/// The interval at which the broker is asked whether it still knows where its logs start.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// What is said of a receipt that an earlier release has left in the checkpoint.
-const NO_OFFSETS: &str = "its receipt is an earlier release's and says no offsets, so it is not known where the log would start; \
-     without the checkpoint it is sent again, and gets another one";
+/// The reason to keep a segment whose receipt an earlier release has left in the checkpoint.
+const NO_OFFSETS: &str = "its receipt is of an earlier release and has no offsets, so the log's new start is not known; \
+     without the checkpoint the segment is sent again, and gets a new receipt";
 
 /// Why the start of a log could not be moved.
 #[derive(Debug, thiserror::Error)]
 pub enum LogStartError {
     /// The broker cannot be reached, or refuses.
-    #[error("the broker does not move the log's start")]
+    #[error("the broker did not move the log's start")]
     Broker(#[from] rskafka::client::error::Error),
-    /// The broker would drop a segment that is not stored.
-    #[error(
-        "{name} lies in front of offset {start}, and is not stored: a broker whose log starts there drops it"
-    )]
+    /// The broker would delete a segment that is not stored.
+    #[error("{name} is before offset {start} and is not stored: a broker whose log starts there deletes it")]
     NotStored {
         /// The segment.
         name: String,
         /// Where the log would start.
         start: i64,
     },
-    /// The segments cannot be looked at.
+    /// The segments cannot be read.
     #[error(transparent)]
     Wal(#[from] WalError),
     /// The broker does not answer.
@@ -60,7 +60,7 @@ fn humantime(duration: Duration) -> String {
     format!("{} s", duration.as_secs())
 }
 
-/// Sealed segments whose broker is told that its log starts later before any of them is deleted.
+/// Sealed segments whose broker must move the start of its log before any of them is deleted.
 #[derive(Debug)]
 pub struct LogStart<W> {
     wal: Arc<W>,
@@ -69,8 +69,9 @@ pub struct LogStart<W> {
 }
 
 impl<W: SealedSegments> LogStart<W> {
-    /// For the segments of the broker behind these bootstrap addresses (`HOST:PORT`). `known` says where logs start from which segments were
-    /// deleted before. Must be called within a Tokio runtime. Nobody connects yet.
+    /// Wraps the segments of the broker with these bootstrap addresses (`HOST:PORT`). `known` has the log
+    /// starts of partitions from which segments were deleted before. Must be called within a Tokio runtime.
+    /// It does not wait for a connection.
     pub fn new(wal: W, bootstrap: Vec<String>, known: BTreeMap<TopicPartition, i64>) -> Self {
         let (client, stored) = (AsyncMutex::default(), Mutex::default());
         let starts = Arc::new(Starts { bootstrap, client, known: Mutex::new(known), stored });
@@ -117,7 +118,7 @@ impl<W: SealedSegments> SealedSegments for LogStart<W> {
             None if receipt.digest().records > 0 => {
                 return Err(held(Hold::BrokerNotReady(NO_OFFSETS.to_owned())));
             }
-            // What holds no record has no offset that a consumer could ask for.
+            // A segment without records has no offset that a consumer could request.
             None => {}
         }
         self.wal.delete(segment, receipt).await
@@ -154,11 +155,11 @@ impl<W: SealedSegments> SealedSegments for LogStart<W> {
     }
 }
 
-/// Where logs start, and the broker that has to know it.
+/// Where logs start, and the broker that must know it.
 #[derive(Debug)]
 struct Starts {
     bootstrap: Vec<String>,
-    /// Made by the first who needs it; `None` again after a failure.
+    /// Made at its first use. `None` again after a failure.
     client: AsyncMutex<Option<Arc<Client>>>,
     known: Mutex<BTreeMap<TopicPartition, i64>>,
     /// The segments that are stored and may still be there, by partition.
@@ -166,8 +167,10 @@ struct Starts {
 }
 
 impl Starts {
-    /// Moves the start of a partition's log, unless it is there or beyond already. Brokers drop what lies in front of it, so that must be
-    /// stored: after several first writes at once the files of a Chronik partition are not in the order of their offsets.
+    /// Moves the start of a partition's log, unless it is at `start` or later already. Returns whether it was
+    /// moved. Brokers delete what is before the start, so all of that must be stored. This is checked here,
+    /// because after several first writes at the same time the files of a Chronik partition are not in the
+    /// order of their offsets.
     async fn move_to<W: SealedSegments>(
         &self,
         wal: &W,
@@ -196,7 +199,7 @@ impl Starts {
                 let known = known.entry(partition.clone()).or_insert(start);
                 *known = start.max(*known);
             }
-            // Perhaps it is the connection's fault.
+            // The connection may be the cause.
             Err(_) => *self.client.lock().await = None,
         }
         moved
@@ -231,7 +234,7 @@ async fn partition_of(
     client.partition_client(partition.topic(), partition.partition(), UnknownTopicHandling::Error).await
 }
 
-/// Moves the starts again that the broker has forgotten, as long as it is not aborted.
+/// Moves the starts again that the broker has forgotten. Runs until it is aborted.
 async fn look_after<W: SealedSegments>(wal: Arc<W>, starts: Arc<Starts>) {
     let mut said = BTreeMap::new();
     loop {
@@ -239,7 +242,7 @@ async fn look_after<W: SealedSegments>(wal: Arc<W>, starts: Arc<Starts>) {
             let why = match starts.move_to(&*wal, &partition, start).await {
                 Ok(false) => None,
                 Ok(true) => {
-                    info!(%partition, start, "the broker had forgotten where the log starts, and knows it again");
+                    info!(%partition, start, "the broker had forgotten the log's start, which is now set again");
                     None
                 }
                 Err(error) => Some(chain(&error as &dyn Error)),
@@ -247,7 +250,7 @@ async fn look_after<W: SealedSegments>(wal: Arc<W>, starts: Arc<Starts>) {
             if let Some(why) = &why
                 && said.get(&partition) != Some(why)
             {
-                warn!(%partition, start, why, "cannot see to where the log starts");
+                warn!(%partition, start, why, "cannot check or set the log's start");
             }
             match why {
                 Some(why) => _ = said.insert(partition, why),
@@ -265,7 +268,7 @@ mod tests {
     use crate::ids::LogId;
     use crate::wal::dir::WalDir;
 
-    /// A receipt of an earlier release, or of this one where offsets are given.
+    /// A receipt of an earlier release, or of this one if offsets are given.
     fn receipt(segment: &Segment, offsets: Option<(i64, i64)>) -> Receipt {
         let digest = serde_json::json!({
             "size_bytes": segment.version.size_bytes, "crc32c": 0, "sha256": ([0_u8; 32]), "records": 1, "torn_bytes": 0,
@@ -280,7 +283,7 @@ mod tests {
         serde_json::from_value(receipt).expect("a receipt")
     }
 
-    /// A partition's segments, each of a record at this offset.
+    /// The segments of a partition, each with one record at this offset.
     fn wal_of(root: &std::path::Path, offsets: &[i64]) -> WalDir {
         let folder = root.join("orders/0");
         std::fs::create_dir_all(&folder).expect("directories");
@@ -298,7 +301,7 @@ mod tests {
         WalDir::new(root, LogId::new("0"))
     }
 
-    /// Nobody listens there, and nobody is asked.
+    /// No broker listens at the address, and none is called.
     #[tokio::test]
     async fn a_broker_is_not_told_to_drop_what_is_not_stored() {
         let root = tempfile::tempdir().expect("a directory");
@@ -313,7 +316,7 @@ mod tests {
         let error = told.delete(&segments[0], &first).await.expect_err("it stays");
         let is_held = matches!(&error, WalError::Held { hold: Hold::BrokerNotReady(why), .. } if why.contains("wal_0_2.log"));
         assert!(is_held && wal.path_of(&segments[0]).exists(), "{error}");
-        // Where both are stored, or the start is not beyond it, nothing stands against it.
+        // If both are stored, or the start is not beyond the unstored one, the deletion is allowed.
         let below = |offset, stored: &[Segment]| {
             let stored = stored.to_vec();
             let (wal, partition) = (wal.clone(), partition.clone());
@@ -329,7 +332,7 @@ mod tests {
         );
     }
 
-    /// Nobody listens there, and nobody is asked.
+    /// No broker listens at the address, and none is called.
     #[tokio::test]
     async fn nothing_goes_on_a_receipt_that_does_not_say_where_the_log_would_start() {
         let root = tempfile::tempdir().expect("a directory");

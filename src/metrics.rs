@@ -1,8 +1,9 @@
-//! What this process measures: one named function for each measurement.
+//! The metrics of this process: one named function for each measurement.
 //!
-//! Measurements go to OpenTelemetry's global meter: without one that somebody has set up before the first measurement, they
-//! cost next to nothing and go nowhere. Names follow Prometheus' conventions: they end in their unit, and what only grows gets
-//! `_total` where it is served. Knows nothing of who measures, and of how measurements are read.
+//! Measurements go to OpenTelemetry's global meter. If no meter is set up before the first measurement, they
+//! cost almost nothing and go nowhere. Names follow Prometheus' conventions: they end with their unit, and
+//! counters get `_total` when they are exported. This module does not know what is measured where, or how
+//! measurements are read.
 
 pub mod agent;
 pub mod client;
@@ -14,7 +15,8 @@ pub mod worker;
 use opentelemetry::global;
 use opentelemetry::metrics::{Counter, Histogram, Meter};
 
-/// Upper bounds in seconds: from a call that finds its answer in memory to a large segment on a slow store.
+/// The upper bounds of histogram buckets, in seconds: from a call that is answered from memory to a large
+/// segment on a slow store.
 const SECONDS: [f64; 16] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 

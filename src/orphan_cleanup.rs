@@ -1,4 +1,5 @@
-//! What killed writers have left in a store is found, and removed when it is old. Knows nothing of what a bundle is, and removes none.
+//! Finds files that killed writers left in a store, and removes those that are old. This module knows nothing
+//! of bundles and removes none.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,28 +7,28 @@ use tracing::{info, warn};
 
 use crate::store::{Orphan, Store, StoreError};
 
-/// Younger than this a file may be a writer's that is at work.
+/// The lowest age that an operator may set. A younger file may belong to an active writer.
 pub const AGE_MIN: Duration = Duration::from_secs(3_600);
 
-/// What a worker takes for left behind: no attempt to store an object lasts near as long.
+/// The age at which a worker removes a file. No attempt to store an object takes nearly as long.
 pub const AGE_DEFAULT: Duration = Duration::from_secs(86_400);
 
-/// The files that were last written to so long ago. `None` where the store is of a kind that has none.
+/// Returns the files whose last write is at least `age` ago. `None` if this kind of store has no such files.
 pub async fn find(store: &Store, age: Duration) -> Result<Option<Vec<Orphan>>, StoreError> {
     let now = SystemTime::now();
-    // A time that has not come yet is somebody's clock: no age.
+    // A time in the future comes from a wrong clock. Such a file counts as young.
     let is_old = |one: &Orphan| now.duration_since(one.changed_at).is_ok_and(|since| since >= age);
     let found = store.orphans().await?;
     Ok(found.map(|found| found.into_iter().filter(is_old).collect()))
 }
 
-/// What a worker does at its start, beside its work: removes what lies by a finished object for a day. Nobody can need it, whatever has
-/// become of its writer.
+/// Runs at the start of a worker, beside its other work. Removes files that are a day old and whose object is
+/// complete. Nobody needs such a file, in whatever state its writer is.
 pub async fn beside_objects(store: Store) {
     match remove_beside_objects(&store, AGE_DEFAULT).await {
         Ok((0, _)) => {}
-        Ok((files, bytes)) => info!(files, bytes, "removed what killed writers had left"),
-        Err(error) => warn!(%error, "what killed writers have left stays"),
+        Ok((files, bytes)) => info!(files, bytes, "removed files that killed writers left"),
+        Err(error) => warn!(%error, "cannot remove files that killed writers left"),
     }
 }
 

@@ -1,7 +1,8 @@
-//! The generated contract: messages, services, their JSON mapping. Knows nothing of the rest of the crate.
+//! The generated code of the API: messages, services and their JSON mapping. Does not depend on the rest of
+//! the crate.
 #![allow(missing_docs, clippy::all)]
 
-/// `walindexer.v1`, as `proto/walindexer/v1/` says it.
+/// The package `walindexer.v1`, generated from `proto/walindexer/v1/`.
 pub mod v1 {
     tonic::include_proto!("walindexer.v1");
     include!(concat!(env!("OUT_DIR"), "/walindexer.v1.serde.rs"));

@@ -1,4 +1,5 @@
-//! Going no faster than a rate, so that what is done beside the work leaves the store to others. Does not know what is counted.
+//! Limits work to a rate, so that background work leaves the store to other work. Does not know what is
+//! counted.
 
 use std::num::NonZeroU64;
 use std::sync::Mutex;
@@ -6,21 +7,22 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// Holds up whoever goes too fast. What was not done while the store was slow is not made up for.
+/// Delays work that exceeds a rate. Unused capacity does not accumulate: after a time in which the store was
+/// slow, work does not go faster than the rate.
 #[derive(Debug)]
 pub struct RateLimit {
     per_second: Option<NonZeroU64>,
-    /// When all that was done so far may have been.
+    /// The earliest time at which the work so far is within the rate.
     due: Mutex<Instant>,
 }
 
 impl RateLimit {
-    /// `None`: as fast as it goes.
+    /// Creates a limit for a number of units per second. `None` means no limit.
     pub fn new(per_second: Option<NonZeroU64>) -> Self {
         Self { per_second, due: Mutex::new(Instant::now()) }
     }
 
-    /// Waits until so many more may have been done.
+    /// Counts `count` more units, and waits until they are within the rate.
     pub async fn wait(&self, count: u64) {
         if let Some(due) = self.due_after(count, Instant::now()) {
             sleep_until(due).await;

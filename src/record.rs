@@ -1,5 +1,6 @@
-//! Decoded records: one buffer of bytes and ranges into it, so that nothing is copied on the way to the index.
-//! The words that the decoders (`segment`) and the index share. Knows nothing of formats, files or Tantivy.
+//! Decoded records: one buffer of bytes and ranges into it, so that nothing is copied on the way to the
+//! index. The decoders (`segment`) and the index share these types. This module does not know formats, files
+//! or Tantivy.
 
 mod stored;
 
@@ -17,18 +18,18 @@ pub struct Span {
 }
 
 impl Span {
-    /// The bytes it stands for.
+    /// Returns the bytes of the span.
     pub fn of<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         &bytes[self.start as usize..self.start as usize + self.len as usize]
     }
 }
 
-/// Where a record's parts lie in its batch's bytes.
+/// The positions of a record's parts in its batch's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordSpans {
     /// The record's offset in its partition.
     pub offset: i64,
-    /// Milliseconds since the Unix epoch; `None` where the record carries none.
+    /// Milliseconds since the Unix epoch; `None` if the record has no time.
     pub timestamp_ms: Option<i64>,
     /// The key; `None` is null.
     pub key: Option<Span>,
@@ -41,7 +42,7 @@ pub struct RecordSpans {
 /// A header's name and value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeaderSpans {
-    /// The name; UTF-8 in all that keep to the format, but nothing enforces it.
+    /// The name. It is UTF-8 in records that follow the format, but nothing enforces it.
     pub name: Span,
     /// The value; `None` is null.
     pub value: Option<Span>,
@@ -50,7 +51,7 @@ pub struct HeaderSpans {
 /// The data records of one batch, in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordBatch {
-    /// What the spans point into.
+    /// The bytes that the spans point into.
     pub bytes: Bytes,
     /// The records.
     pub records: Vec<RecordSpans>,
@@ -78,7 +79,7 @@ impl<'a> Record<'a> {
         self.spans.offset
     }
 
-    /// Milliseconds since the Unix epoch; `None` where the record carries none.
+    /// Milliseconds since the Unix epoch; `None` if the record has no time.
     pub fn timestamp_ms(&self) -> Option<i64> {
         self.spans.timestamp_ms
     }

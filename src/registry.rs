@@ -1,5 +1,6 @@
-//! Which bundles there are: a LIST is the registry, and what keys say is enough to choose by. Only [`find_timed`] opens bundles, and
-//! only those whose keys do not say their times.
+//! The registry: which bundles there are. A LIST is the registry, and keys have enough information to choose
+//! bundles. Only [`find_timed`] and [`timed()`] open bundles, and only those whose keys do not have their
+//! times.
 
 mod times;
 
@@ -10,7 +11,7 @@ use crate::store::{BundleKey, KeyHash, KeyPrefix, Listed, Store, StoreError};
 
 pub use times::{Timed, Times, find_timed, timed};
 
-/// Which bundles, and so which records, come into question. `None` leaves it open; ends are included.
+/// Selects bundles, and with them records. `None` means no limit. All limits are inclusive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// The topic.
@@ -31,16 +32,16 @@ pub struct Filter {
     pub segment_sha256: Option<[u8; 32]>,
 }
 
-/// What a LIST found.
+/// The result of a LIST.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selected {
-    /// The bundles that may hold what is asked for, in the order of their keys.
+    /// The bundles that may have matching records, in the order of their keys.
     pub bundles: Vec<Listed>,
-    /// How many were listed and cannot hold any of it.
+    /// The number of listed bundles that cannot have matching records.
     pub pruned: u64,
 }
 
-/// Lists the bundles that may hold what `filter` asks for.
+/// Lists the bundles that may have records that match `filter`.
 pub async fn find(store: &Store, filter: &Filter) -> Result<Selected, StoreError> {
     let listed = store.list(&filter.prefix()).await?;
     let all = listed.len() as u64;
@@ -49,52 +50,52 @@ pub async fn find(store: &Store, filter: &Filter) -> Result<Selected, StoreError
     Ok(Selected { bundles, pruned })
 }
 
-/// What a LIST says of one log.
+/// A summary of one log, made from a LIST.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// Topic and partition.
     pub partition: TopicPartition,
-    /// Its incarnation.
+    /// The incarnation of the log.
     pub log_id: LogId,
-    /// How many bundles it has.
+    /// The number of its bundles.
     pub bundles: u64,
-    /// Their bytes.
+    /// The total size of its bundles in bytes.
     pub size_bytes: u64,
-    /// From the first offset that one covers to the last.
+    /// The range from the first to the last offset that a bundle covers.
     pub range: OffsetRange,
-    /// The earliest and the latest time that is known; `None` where none is.
+    /// The earliest and the latest known time of a record; `None` if no time is known.
     pub times_ms: Option<(i64, i64)>,
-    /// Bundles whose times are not known.
+    /// The number of bundles with unknown times.
     pub unknown_times: u64,
-    /// Offsets in between that no bundle covers, ascending. What lies within a bundle its manifest says.
+    /// The offsets within `range` that no bundle covers, ascending. Gaps within a bundle are in its manifest.
     pub gaps: Vec<Gap>,
-    /// Offsets that a bundle and an earlier one cover both, by the order of their first offsets.
+    /// The offsets that two bundles cover, ordered by the first offset of the second bundle.
     pub overlaps: Vec<Overlap>,
 }
 
-/// Offsets that no bundle covers.
+/// A range of offsets that no bundle covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// Which.
+    /// The offsets.
     pub range: OffsetRange,
-    /// The bundle in front of it.
+    /// The bundle before the gap.
     pub before: BundleKey,
-    /// The bundle behind it.
+    /// The bundle after the gap.
     pub behind: BundleKey,
 }
 
-/// Offsets that two bundles cover.
+/// A range of offsets that two bundles cover.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overlap {
-    /// Which.
+    /// The offsets.
     pub range: OffsetRange,
-    /// The one that begins first.
+    /// The bundle that begins first.
     pub first: BundleKey,
-    /// The other.
+    /// The other bundle.
     pub second: BundleKey,
 }
 
-/// Sums bundles up by log, in the order of partition and log id.
+/// Summarizes bundles by log, in the order of partition and log id.
 pub fn logs(bundles: &[Timed]) -> Vec<Log> {
     let mut by_log: BTreeMap<_, Vec<&Timed>> = BTreeMap::new();
     for one in bundles {
@@ -104,10 +105,10 @@ pub fn logs(bundles: &[Timed]) -> Vec<Log> {
 }
 
 impl Log {
-    /// `bundles` are those of one log.
+    /// `bundles` must all be of one log.
     fn of(mut bundles: Vec<&Timed>) -> Option<Self> {
         bundles.sort_by_key(|one| (one.listed.key.range(), one.listed.key.hash()));
-        // The bundle that reaches furthest so far.
+        // The bundle with the greatest last offset so far.
         let mut furthest = &bundles.first()?.listed.key;
         let mut log = Self {
             partition: furthest.partition().clone(),
@@ -139,7 +140,8 @@ impl Log {
 
     fn compare(&mut self, furthest: &BundleKey, next: &BundleKey) {
         let (end, start) = (furthest.range().last(), next.range().first());
-        // Offsets are not negative, and one below another has a next one.
+        // Neither addition nor subtraction overflows: offsets are not negative, and `end` is less than
+        // `start`.
         if end < start {
             self.gaps.extend(OffsetRange::new(end + 1, start - 1).map(|range| Gap {
                 range,
@@ -168,13 +170,13 @@ impl Filter {
         }
     }
 
-    /// Whether a bundle with these times may hold what is asked for.
+    /// Returns whether a bundle with these times may have matching records.
     pub fn may_hold_times(&self, first_ms: i64, last_ms: i64) -> bool {
         self.min_timestamp_ms.is_none_or(|min_ms| min_ms <= last_ms)
             && self.max_timestamp_ms.is_none_or(|max_ms| first_ms <= max_ms)
     }
 
-    /// Whether a bundle of this key may hold what is asked for.
+    /// Returns whether a bundle with this key may have matching records.
     pub fn may_hold(&self, key: &BundleKey) -> bool {
         let (partition, log_id) = (key.partition(), key.log_id());
         let offsets =
@@ -213,7 +215,7 @@ mod tests {
         let keys = [
             key_of("a", 0, 9, Some((50, 60))),
             key_of("a", 10, 39, None),
-            // Within the one before it: the next is held against that, not against this.
+            // It is within the bundle before it, so the next bundle is compared with that one.
             key_of("a", 12, 14, Some((40, 45))),
             key_of("a", 38, 49, Some((70, 80))),
             key_of("a", 60, 69, Some((90, 95))),

@@ -1,10 +1,11 @@
-//! A segment's bundles become the segment again, byte for byte.
+//! Restores a segment from its bundles, byte for byte.
 //!
-//! Before anything is written, the bundles are held against one another: all of one segment, each of its partitions once, and each of
-//! its bytes in exactly one block. Blocks are then read a few at a time and written where they belong; in the end the file is read
-//! back, and only with the right SHA-256 does it get its name.
+//! Before it writes anything, it compares the bundles: they must be of one segment, have each of its
+//! partitions once, and have each of its bytes in exactly one block. Then it reads a few blocks at a time and
+//! writes them to their positions. At the end it reads the file back. The file gets its name only if the
+//! SHA-256 is right.
 //!
-//! Knows nothing of records, queries or gRPC.
+//! This module knows nothing of records, queries or gRPC.
 
 mod coverage;
 mod file;
@@ -23,7 +24,7 @@ use crate::bundle::SegmentFacts;
 use crate::formatting::hex;
 use crate::store::{BundleKey, Store};
 
-/// How many blocks are read and in memory at a time: of 1 MiB each, if no batch is larger.
+/// How many blocks are read and in memory at a time. A block has about 1 MiB, or one larger batch.
 const BLOCKS_AT_ONCE: usize = 8;
 
 /// How many bundles are opened at a time.
@@ -32,7 +33,7 @@ const OPENS_AT_ONCE: usize = 16;
 /// Why a segment cannot be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// No bundle was named. (A segment of zero bytes has none.)
+    /// No bundle was given. (A segment of zero bytes has no bundles.)
     #[error("no bundles to restore from")]
     NoBundles,
     /// A bundle cannot be read.
@@ -46,7 +47,7 @@ pub enum RestoreError {
         /// The other.
         other: String,
     },
-    /// A partition of the segment was given twice.
+    /// Two bundles have the same partition of the segment.
     #[error("{bundle} and {other} hold the same partition")]
     SamePartition {
         /// One of them.
@@ -54,48 +55,49 @@ pub enum RestoreError {
         /// The other.
         other: String,
     },
-    /// There are bundles missing.
+    /// Bundles are missing.
     #[error("the segment has {needed} bundles, {given} were given: `ls --segment` finds them")]
     Missing {
-        /// How many make up the segment.
+        /// The number of bundles of the segment.
         needed: u32,
-        /// How many were given.
+        /// The number of bundles given.
         given: usize,
     },
-    /// The same bytes were stored under more than one name: the topic is the caller's to say where the bytes do not.
+    /// There are more bundles than the segment has: the same bytes were stored under more than one name. If
+    /// the bytes do not name the topic, the caller must choose one.
     #[error(
         "the segment has {needed} bundles, {given} were given: name those of one topic, as its receipt does"
     )]
     TooMany {
-        /// How many make up the segment.
+        /// The number of bundles of the segment.
         needed: u32,
-        /// How many were given.
+        /// The number of bundles given.
         given: usize,
     },
-    /// Bytes of the segment are in no bundle.
+    /// Some bytes of the segment are in no bundle.
     #[error("the segment's bytes {from}..{to} are in none of its bundles")]
     Hole {
-        /// The first byte.
+        /// The first such byte.
         from: u64,
-        /// The one behind the last.
+        /// The byte after the last one.
         to: u64,
     },
-    /// A byte of the segment is in two blocks, or a block reaches past the segment's end.
+    /// A byte of the segment is in two blocks, or a block extends beyond the end of the segment.
     #[error(
-        "{bundle} holds bytes from {position} on that another one holds too, or that the segment has not"
+        "{bundle} has bytes from {position} on that another bundle has too, or that are not in the segment"
     )]
     Overlap {
         /// The bundle.
         bundle: String,
-        /// Where in the segment.
+        /// The position in the segment.
         position: u64,
     },
-    /// Everything fits, but the bytes are not the segment's.
+    /// The blocks fit together, but the bytes are not those of the segment.
     #[error("the restored bytes have the sha256 {computed}, the segment had {stated}")]
     HashDiffers {
-        /// What the manifests say.
+        /// The hash in the manifests.
         stated: String,
-        /// What was computed.
+        /// The hash of the restored bytes.
         computed: String,
     },
     /// The file cannot be written.
@@ -103,7 +105,7 @@ pub enum RestoreError {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: std::io::Error,
     },
     /// The work panicked: a bug.
@@ -111,24 +113,25 @@ pub enum RestoreError {
     Panicked,
 }
 
-/// A segment that is whole again.
+/// A restored segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
-    /// What the manifests say of it.
+    /// The facts about it in the manifests.
     pub segment: SegmentFacts,
-    /// How many bundles it came from.
+    /// The number of bundles that it was restored from.
     pub bundles: usize,
 }
 
-/// The bundles of one segment, held against one another: all are there, and together they hold each byte once.
+/// The bundles of one segment, compared with one another: all are there, and together they have each byte
+/// once.
 #[derive(Clone, Debug)]
 pub struct Plan {
     segment: SegmentFacts,
     archives: Vec<Arc<Archive>>,
 }
 
-/// Restores the segment of these bundles to the file `out`, which is replaced if it exists. `progress` hears how many bytes more were
-/// written, and of how many.
+/// Restores the segment of these bundles to the file `out`, which is replaced if it exists. `progress` is
+/// called with the number of bytes that were written since the last call, and the total number.
 pub async fn restore(
     store: &Store,
     keys: &[BundleKey],
@@ -146,7 +149,7 @@ pub async fn restore(
     Ok(Restored { segment: plan.segment, bundles: plan.archives.len() })
 }
 
-/// Restores a segment to a file that nobody gets to see, to prove that it can be done.
+/// Restores a segment to a temporary file, which is removed, to prove that the segment can be restored.
 pub async fn rehearse(plan: &Plan) -> Result<(), RestoreError> {
     let path = std::env::temp_dir().join("wal-indexer-rehearsal");
     let partial =
@@ -155,7 +158,7 @@ pub async fn rehearse(plan: &Plan) -> Result<(), RestoreError> {
 }
 
 impl Plan {
-    /// Holds the bundles against one another.
+    /// Compares the bundles with one another.
     pub fn new(archives: Vec<Arc<Archive>>) -> Result<Self, RestoreError> {
         let first = archives.first().ok_or(RestoreError::NoBundles)?;
         let segment = first.manifest().segment.clone();
@@ -179,17 +182,18 @@ impl Plan {
         Ok(Self { segment, archives })
     }
 
-    /// The segment.
+    /// Returns the facts about the segment.
     pub fn segment(&self) -> &SegmentFacts {
         &self.segment
     }
 
-    /// How many bytes of the store are read to write it.
+    /// Returns the number of bytes to read from the store for a restore.
     pub fn compressed_bytes(&self) -> u64 {
         self.archives.iter().map(|archive| archive.blocks().compressed_bytes()).sum()
     }
 
-    /// Writes the segment to `file` and reads it back to check its hash. `path` is what errors call it.
+    /// Writes the segment to `file`, reads it back and checks its hash. `path` is the name of the file in
+    /// errors.
     pub async fn write(
         &self,
         file: Arc<File>,
@@ -227,7 +231,7 @@ impl Plan {
     }
 }
 
-/// Names that callers gave may differ.
+/// The names that callers gave may differ.
 fn same_segment(a: &SegmentFacts, b: &SegmentFacts) -> bool {
     let facts = |s: &SegmentFacts| {
         (s.sha256, s.crc32c, s.size_bytes, s.format.name(), s.partitions, s.torn_tail_bytes)

@@ -1,4 +1,5 @@
-//! The services on the wire: proto in, domain call, proto out. Knows nothing of Tantivy or keys.
+//! The gRPC services. They convert the request to domain types, call the domain, and convert the result to
+//! proto. Knows nothing of Tantivy or keys.
 
 pub mod body;
 pub mod caller;
@@ -26,7 +27,7 @@ use crate::store::SourceRoots;
 use caller::Caller;
 use health::{StoreCheck, check_memory};
 
-/// `walindexer.v1.IndexerService`.
+/// The service `walindexer.v1.IndexerService`.
 #[derive(Debug)]
 pub struct Indexer {
     ingest: Ingest,
@@ -37,7 +38,7 @@ pub struct Indexer {
 }
 
 impl Indexer {
-    /// `draining` turns true when the process should take no more work.
+    /// Creates the service. `draining` becomes true when the process must take no more work.
     pub fn new(ingest: Ingest, sources: SourceRoots, worker_id: String, draining: Arc<AtomicBool>) -> Self {
         Self { ingest, sources, worker_id, draining, store_check: StoreCheck::default() }
     }
@@ -82,7 +83,8 @@ impl Indexer {
     }
 }
 
-/// What is wrong with the rest of the stream where it has no bytes to bring. Pending as long as nothing is.
+/// Watches the rest of the stream of a request whose segment is an object: nothing may follow the header.
+/// Returns what is wrong, and stays pending as long as nothing is.
 async fn behind_an_object(mut messages: Streaming<v1::IndexSegmentRequest>) -> IngestError {
     match messages.message().await {
         Ok(None) => std::future::pending().await,
@@ -91,7 +93,7 @@ async fn behind_an_object(mut messages: Streaming<v1::IndexSegmentRequest>) -> I
     }
 }
 
-/// The rest of the stream as bytes; anything but a chunk is an error.
+/// Returns the rest of the stream as bytes. Any message but a chunk is an error.
 fn chunks(
     messages: Streaming<v1::IndexSegmentRequest>,
 ) -> impl Stream<Item = Result<Bytes, ReadError>> + Unpin {
@@ -112,16 +114,17 @@ fn chunks(
     Box::pin(chunks)
 }
 
-/// Why there is no next message: what came is none, or the caller has gone and hears no answer anyway.
+/// Returns why there is no next message. Either the bytes are not a message, or the caller has gone and
+/// cannot receive a response.
 fn unread(status: &Status) -> ReadError {
     match status.code() {
         Code::OutOfRange => ReadError::NotAChunk { found: "a message above the limit of 4 MiB" },
-        Code::Internal => ReadError::NotAChunk { found: "bytes that are no message" },
+        Code::Internal => ReadError::NotAChunk { found: "bytes that are not a message" },
         _ => ReadError::CallerGone,
     }
 }
 
-/// Counts a request as cancelled unless it came to an end: the future of a caller that hangs up is dropped.
+/// Counts a request as cancelled unless it ended: if a caller hangs up, the future of its request is dropped.
 struct Outcome<'a> {
     indexer: &'a Indexer,
     ended: bool,
@@ -165,7 +168,7 @@ impl IndexerService for Indexer {
                 outcome.ended = true;
                 span.in_scope(|| log_receipt(&receipt));
                 let mut reply = Response::new(convert::receipt(&receipt));
-                // Until it is on the wire: see `server/call_metrics`.
+                // The memory is held until the response is on the wire: see `server/call_metrics`.
                 reply.extensions_mut().insert(Arc::new(receipt.into_memory()));
                 Ok(reply)
             }

@@ -1,12 +1,13 @@
-//! A segment's bytes become frames, and a frame's bytes become records.
+//! Splits a segment's bytes into frames, and decodes frames into records.
 //!
-//! [`FrameSplitter`] cuts the bytes, in whatever chunks they come, into [`Frame`]s by reading their heads only. [`Frame::decode`]
-//! checks the checksum, opens the compression and finds the records, without copying one. Nothing is ever skipped: what is not
-//! understood is a [`SegmentError`] that names the place and the reason; a frame that the segment's end cuts off is a
-//! [`TornTail`], and the caller decides about it.
+//! [`FrameSplitter`] takes the bytes in chunks of any size and splits them into [`Frame`]s. It reads only the
+//! heads of frames. [`Frame::decode`] verifies the checksum, decompresses the records and finds them, without
+//! copying one. Nothing is skipped: bytes that are not understood are a [`SegmentError`] that names the place
+//! and the reason. A frame that the segment's end cuts off is a [`TornTail`], and the caller decides about
+//! it.
 //!
-//! Every byte of the formats, and where each fact comes from, stands in `docs/segment-formats.md`.
-//! This module refuses to know Tantivy, tokio and gRPC, and where bytes come from or go.
+//! `docs/segment-formats.md` describes every byte of the formats, with the source of each fact. This module
+//! does not know Tantivy, tokio or gRPC, nor where bytes come from or go.
 
 mod anomaly;
 mod batch;
@@ -41,34 +42,36 @@ use crate::ids::{OffsetRange, SegmentFormat, TopicPartition};
 use crate::record::{HeaderSpans, RecordBatch, RecordSpans, StoredRecord};
 use codec::Room;
 
-/// One frame of a segment: a Chronik WAL record or a Kafka record batch, whole, as its head says; nothing in it is verified yet.
+/// One frame of a segment: a Chronik WAL record, a Kafka record batch or an older Kafka message, whole
+/// according to its head. Nothing in it is verified yet.
 #[derive(Clone, Debug)]
 pub struct Frame {
     /// Where it starts in the segment, in bytes.
     pub position: u64,
     /// How many frames of the segment come before it.
     pub ordinal: u64,
-    /// Whose frame it is, where its bytes say so: only those of Chronik's V2 do.
+    /// The partition that the frame belongs to, if its bytes name it. Only Chronik's V2 frames do.
     pub partition: Option<TopicPartition>,
-    /// All its bytes. Where one chunk held the whole frame this is a slice of it, and keeps that chunk alive.
+    /// All its bytes. If one chunk held the whole frame, this is a slice of that chunk and keeps it alive.
     pub bytes: Bytes,
-    /// What is not as the format says where it stands: only the frames in front of it tell.
+    /// Deviations from the format that concern the frame's place in the log. Only the frames before it show
+    /// them.
     pub anomalies: Anomalies,
     encoding: Encoding,
 }
 
-/// How a frame is written; one level finer than [`SegmentFormat`].
+/// How a frame is encoded; finer than [`SegmentFormat`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Encoding {
     ChronikV1,
     ChronikV2,
     KafkaBatch,
     KafkaMessage,
-    /// A Kafka frame of a magic that nobody knows.
+    /// A Kafka frame of an unknown magic.
     Unknown,
 }
 
-/// What the opened value of a compressed message may take where only its number of records is asked for.
+/// Limits the decompressed bytes of a compressed message when only its number of records is needed.
 const COUNTED_BYTES_MAX: usize = 256 << 20;
 
 impl Frame {
@@ -80,7 +83,8 @@ impl Frame {
         }
     }
 
-    /// What it is, in words: `chronik-v1`, `chronik-v2`, `kafka-batch`, `kafka-message`, `kafka-unknown`.
+    /// The kind of frame, as a name: `chronik-v1`, `chronik-v2`, `kafka-batch`, `kafka-message`,
+    /// `kafka-unknown`.
     pub fn kind(&self) -> &'static str {
         match self.encoding {
             Encoding::ChronikV1 => "chronik-v1",
@@ -91,9 +95,9 @@ impl Frame {
         }
     }
 
-    /// How many records the frame's own head claims, control records among them. Nothing has verified it, and a sane count
-    /// may still be wrong. `None` where the head says none, or a number that cannot be. A compressed message from before batches is opened
-    /// for it.
+    /// The number of records that the frame's own head claims, including control records. It is not verified:
+    /// a plausible count may still be wrong. `None` if the head states no count, or an impossible one. A
+    /// compressed message of magic 0 or 1 is decompressed to count its records.
     pub fn claimed_records(&self) -> Option<u64> {
         match self.encoding {
             Encoding::ChronikV1 => Some(1),
@@ -104,7 +108,8 @@ impl Frame {
         }
     }
 
-    /// How many data records the frame holds, by its head alone; `None` where only its records tell. Nothing has verified it.
+    /// The number of data records in the frame, by its head alone; `None` if only its records show it. It is
+    /// not verified.
     pub fn data_records(&self) -> Option<u64> {
         match self.encoding {
             Encoding::ChronikV1 => Some(1),
@@ -114,8 +119,9 @@ impl Frame {
         }
     }
 
-    /// Hands its data records to `visitor`, in order: decoded at once where that takes no more than `opened_bytes_max` bytes, else one at a time, with
-    /// up to `work_bytes_max` bytes for a codec's window. What the visitor takes comes on top.
+    /// Passes its data records to `visitor`, in order. They are decoded at once if that takes no more than
+    /// `opened_bytes_max` bytes. If not, they are read one at a time, with up to `work_bytes_max` bytes for a
+    /// codec's window. The memory that the visitor takes is not included in these limits.
     ///
     /// # Errors
     /// Those of [`Frame::decode`] and [`skim_frame`].
@@ -145,11 +151,12 @@ impl Frame {
         }
     }
 
-    /// About how many bytes the frame's records are once they are opened: its own size where they are not compressed, else a guess that
-    /// goes by codec and claimed records. Equal bytes give equal guesses; nothing has verified them.
+    /// Estimates the decompressed size of the frame's records, in bytes. It is the frame's own size if they
+    /// are not compressed; else an estimate from the codec and the claimed number of records. Equal bytes
+    /// give equal estimates. Nothing is verified.
     pub fn opened_bytes_guess(&self) -> u64 {
         match self.encoding {
-            // Records are there uncompressed, whatever else is.
+            // These frames hold the records uncompressed, also if they hold a compressed copy.
             Encoding::ChronikV1 | Encoding::ChronikV2 => self.bytes.len() as u64,
             Encoding::KafkaBatch => kafka::opened_bytes_guess(&self.bytes),
             Encoding::KafkaMessage => message::opened_bytes_guess(&self.bytes),
@@ -157,8 +164,9 @@ impl Frame {
         }
     }
 
-    /// The offsets that the frame's own head claims; nothing has verified them, and a record may lie outside of them
-    /// ([`Anomaly::RecordOffset`]). `None` where they are no range, or where the head does not tell the first.
+    /// The offsets that the frame's own head claims. They are not verified, and a record may lie outside of
+    /// them ([`Anomaly::RecordOffset`]). `None` if they are not a valid range, or if the head does not state
+    /// the first one.
     pub fn claimed_range(&self) -> Option<OffsetRange> {
         match self.encoding {
             Encoding::ChronikV1 => chronik::v1_range(&self.bytes),
@@ -169,7 +177,8 @@ impl Frame {
         }
     }
 
-    /// The offsets under which the frame is kept where it cannot be decoded: those that its head claims, or the only one that it says.
+    /// The offsets under which the frame is stored if it cannot be decoded: the range that its head claims,
+    /// or the only offset that its head states.
     pub fn head_range(&self) -> Option<OffsetRange> {
         let offset = || match self.format() {
             SegmentFormat::ChronikWal => None,
@@ -179,14 +188,15 @@ impl Frame {
         self.claimed_range().or_else(|| offset().and_then(single))
     }
 
-    /// Whether the frame is as its writer wrote it, and has offsets to be kept under, though it does not decode for this `fault`. A
-    /// frame whose checksum does not hold is damaged; of an unknown magic nobody knows the checksum.
+    /// Whether the frame can be stored although it does not decode, for the reason `fault`: its bytes are as
+    /// its writer wrote them, and its head states offsets to store it under. A frame with a wrong checksum is
+    /// damaged. The checksum of an unknown magic cannot be verified.
     pub fn is_keepable(&self, fault: &Fault) -> bool {
         !matches!(fault, Fault::CrcMismatch { .. }) && self.head_range().is_some()
     }
 
-    /// How many bytes its compressed records open to, at most `bytes_max`; `None` where it is more, and 0 where they are not compressed. Takes no
-    /// more memory than a codec does.
+    /// The number of bytes that its compressed records decompress to, at most `bytes_max`; `None` if there
+    /// are more, and 0 if they are not compressed. Takes no more memory than a codec does.
     pub fn opened_len(&self, bytes_max: usize) -> Option<usize> {
         match self.compressed() {
             Some((codec, section)) => codec::opened_len(codec, section, bytes_max),
@@ -194,15 +204,17 @@ impl Frame {
         }
     }
 
-    /// What [`Frame::decode_known`] takes at most, in bytes, until it returns, where its records are compressed. `known` is what they open to, or 0.
+    /// The most memory that [`Frame::decode_known`] takes while it runs, in bytes; 0 if its records are not
+    /// compressed. `known` is the decompressed size of the records, or 0 if it is not known.
     pub fn decode_usage(&self, decoded_bytes_max: usize, known: usize) -> u64 {
         let Some((codec, section)) = self.compressed() else { return 0 };
-        // A buffer that is doubled is there twice for a moment: half of it and the whole.
+        // A buffer that doubles exists twice for a moment: the old half and the new whole.
         let doubled = if known == 0 { decoded_bytes_max / 2 } else { 0 };
         (decoded_bytes_max + doubled + codec::work_bytes(codec, section)) as u64
     }
 
-    /// What is set aside for its records once it is opened to so many bytes, beside these, by what its head claims of them.
+    /// The memory for the spans of its records, in bytes, in addition to the `opened` bytes that the records
+    /// decompress to. It depends on the number of records that the head claims.
     pub fn spans_usage(&self, opened: usize) -> usize {
         let claimed = match self.encoding {
             Encoding::KafkaBatch => kafka::claimed_records(&self.bytes).unwrap_or(0),
@@ -219,12 +231,12 @@ impl Frame {
         }
     }
 
-    /// That the frame needs more than `limit` bytes.
+    /// Returns the error that the frame needs more than `limit` bytes.
     pub fn too_large(&self, limit: usize) -> SegmentError {
         SegmentError::new(self.position, self.ordinal, Fault::TooLarge { limit })
     }
 
-    /// Verifies the frame's own checksum, and nothing else of it: what a broker looks at when it starts.
+    /// Verifies the frame's own checksum and nothing else, as a broker does when it starts.
     ///
     /// # Errors
     /// The frame is not what was written.
@@ -233,7 +245,7 @@ impl Frame {
             Encoding::ChronikV1 | Encoding::ChronikV2 => chronik::check_crc(&self.bytes),
             Encoding::KafkaBatch => kafka::check_crc(&self.bytes),
             Encoding::KafkaMessage => message::check_crc(&self.bytes),
-            // Nobody knows where it is.
+            // The place of its checksum is not known.
             Encoding::Unknown => Err(Fault::BadMagic { found: self.bytes[kafka::MAGIC_AT].into() }),
         };
         checked.map_err(|fault| SegmentError::new(self.position, self.ordinal, fault))
@@ -241,23 +253,25 @@ impl Frame {
 
     /// Verifies the frame and finds its records.
     ///
-    /// `decoded_bytes_max` bounds what is allocated for it: decompressed bytes, spans of records and headers. (LZ4 takes up to
-    /// 13 MiB, zstd a window of at least 8 MiB and at most the bound, besides, while they work.)
+    /// `decoded_bytes_max` limits the memory that is allocated for it: decompressed bytes, and the spans of
+    /// records and headers. While they work, LZ4 takes up to 13 MiB in addition, and zstd takes a window of
+    /// at least 8 MiB and at most the limit.
     ///
     /// # Errors
-    /// Corrupt or unsupported bytes, and [`Fault::TooLarge`] where the records need more than the bound.
+    /// Corrupt or unsupported bytes, and [`Fault::TooLarge`] if the records need more than the limit.
     pub fn decode(&self, decoded_bytes_max: usize) -> Result<DecodedFrame, SegmentError> {
         self.decode_known(decoded_bytes_max, 0)
     }
 
-    /// The same, where its compressed records are known to open to so many bytes ([`Frame::opened_len`]): then no more is set aside for them.
+    /// Does the same as [`Frame::decode`], for compressed records whose decompressed size is known
+    /// ([`Frame::opened_len`]). Then it allocates no more than this size.
     ///
     /// # Errors
     /// As [`Frame::decode`].
     pub fn decode_known(&self, decoded_bytes_max: usize, known: usize) -> Result<DecodedFrame, SegmentError> {
         let room = Room { bytes_max: decoded_bytes_max, known };
         if u32::try_from(self.bytes.len()).is_err() {
-            // Spans hold 32 bits.
+            // Spans hold 32-bit positions.
             let fault = Fault::TooLarge { limit: u32::MAX as usize };
             return Err(SegmentError::new(self.position, self.ordinal, fault));
         }
@@ -274,32 +288,37 @@ impl Frame {
     }
 }
 
-/// What a verified frame holds.
+/// The contents of a verified frame.
 #[derive(Clone, Debug)]
 pub struct DecodedFrame {
-    /// The first offset that its head claims: where it stands in its log, also where it covers none.
+    /// The first offset that its head claims. It is the frame's place in its log, also if the frame covers no
+    /// offset.
     pub base_offset: i64,
-    /// The offsets that the frame covers: those that its own head claims, also of control records, and of records that compaction
-    /// removed; and those of records that lie outside of them. `None` where it covers none.
+    /// The offsets that the frame covers: those that its own head claims, including those of control records
+    /// and of records that compaction removed; and those of records outside of the head's range. `None` if it
+    /// covers none.
     pub range: Option<OffsetRange>,
-    /// How the producer compressed the records. Chronik's V1 frames do not say, and V2 frames hold them uncompressed besides.
+    /// The codec that the producer used. Chronik's V1 frames do not state it. V2 frames state it, but also
+    /// hold the records uncompressed.
     pub codec: Codec,
-    /// What is not as the format says. The records are those that Kafka's own reader gives.
+    /// Deviations from the format. The records are those that Kafka's own reader returns.
     pub anomalies: Anomalies,
-    /// The data records, in the order of the file. Control records are not among them.
+    /// The data records, in the order of the file, without control records.
     pub records: RecordBatch,
-    /// The offsets of the control records: a frame holds these or data, never both.
+    /// The offsets of the control records. A frame holds control records or data records, never both.
     pub control_offsets: Vec<i64>,
-    /// What it has to do with transactions.
+    /// The frame's part in a transaction, if it has one.
     pub transaction: Option<TransactionPart>,
-    /// The earliest time of a data record, in milliseconds since the epoch; `None` where none carries one.
+    /// The earliest time of a data record, in milliseconds since the Unix epoch; `None` if no record has a
+    /// time.
     pub min_timestamp_ms: Option<i64>,
-    /// The latest time of a data record, likewise.
+    /// The latest time of a data record, in milliseconds since the Unix epoch; `None` if no record has a
+    /// time.
     pub max_timestamp_ms: Option<i64>,
 }
 
 impl DecodedFrame {
-    /// The bytes that this holds beside the frame's own: what was decompressed, and the spans.
+    /// The memory that this holds in addition to the frame's own bytes: decompressed bytes and spans.
     pub fn mem_usage(&self, frame: &Frame) -> usize {
         let opened =
             if shares_memory(&self.records.bytes, &frame.bytes) { 0 } else { self.records.bytes.len() };

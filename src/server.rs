@@ -1,5 +1,5 @@
-//! The listener and what stands in front of the services: TLS, limits, counts, access, health, reflection, drain. Knows nothing of
-//! stages.
+//! The listener, and what comes before the services: TLS, connection limits, call metrics, authorization,
+//! health, reflection and drain. It knows nothing of the stages of the pipeline.
 
 mod activity;
 mod authorization;
@@ -49,60 +49,63 @@ use crate::rpc::search::Reader;
 use crate::search::Searcher;
 use crate::store::SourceRoots;
 
-/// A chunk of 4 MiB and what protobuf puts around it.
+/// The maximum size of a message, in bytes: a chunk of 4 MiB and its protobuf overhead.
 const MESSAGE_BYTES_MAX: usize = (4 << 20) + (64 << 10);
 
-/// What HTTP/2 may have in flight: enough for a fast sender, small beside a segment. These bytes are received before
-/// anything is admitted, so they are bounded by connection.
+/// The flow-control window of a call, in bytes: enough for a fast sender, and small compared with a segment.
+/// These bytes are received before a call is admitted, so each connection limits them.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
-/// As much as all of a connection's calls may have: those that wait for memory keep what they have sent, and must not keep the others' bytes
-/// from coming. What all calls together may have is bounded by how many of them may wait.
+/// The flow-control window of a connection, in bytes: the windows of all its calls together. Bytes of calls
+/// that wait for memory stay buffered, and must not block the bytes of other calls. The total of all
+/// connections is bounded by the limit on waiting calls.
 const CONNECTION_WINDOW_BYTES: u32 = STREAMS_MAX * STREAM_WINDOW_BYTES;
 
-/// What a sender may put into one frame of HTTP/2. By default that is 16 KiB, and a segment comes in 64 pieces a mebibyte, each
-/// read and passed on by itself: a quarter as many take 4 % less of the worker's time where payloads come threefold. Still larger
-/// ones bring nothing.
+/// The maximum size of an HTTP/2 frame, in bytes. The default is 16 KiB. With it a segment comes in 64 frames
+/// for each MiB, and each frame is read and passed on by itself. A fourth as many frames take 4 % less of the
+/// worker's time, if each payload comes three times. Still larger frames do not help.
 const FRAME_BYTES_MAX: u32 = 64 << 10;
 
-/// Calls that one connection may have in flight. Their headers come before anything is admitted, and each may be as large
-/// as a message: this bounds them.
+/// The maximum number of calls in flight on one connection. The headers of calls come before the calls are
+/// admitted, and may be as large as a message. This limit bounds them.
 const STREAMS_MAX: u32 = 64;
 
-/// How long callers have to take the word that a drain is over for them.
+/// How long callers have, after the drain timeout, to receive the status of their calls.
 const LAST_WORD_MAX: Duration = Duration::from_secs(2);
 
-/// What HTTP/2 takes in of a call's headers; what is more is refused by their number alone.
+/// The maximum size of a call's headers, in bytes. HTTP/2 refuses larger headers with a status number and no
+/// message.
 const HEADERS_BYTES_MAX: u32 = 16 << 10;
 
-/// Each probe connects anew; what stays is none.
+/// The maximum age of a probe's connection. Each probe makes a new connection, so an older one is not a
+/// probe.
 const PROBES_AGE_MAX: Duration = Duration::from_secs(60);
 
-/// What a server needs beside its listener. A role that it does not have is not served at all: its calls are UNIMPLEMENTED, and its
-/// health is NOT_FOUND.
+/// The configuration of a server, besides its listener. A role that the worker does not have is not served at
+/// all: its calls get UNIMPLEMENTED, and its health is NOT_FOUND.
 #[derive(Debug)]
 pub struct Config {
-    /// What serving `IndexerService` takes.
+    /// What the server needs for `IndexerService`.
     pub index: Option<IndexRole>,
-    /// What serving `SearchService` takes: the bundles to read, and what searches may take.
+    /// What the server needs for `SearchService`: the bundles to read, and the limits of searches.
     pub search: Option<Searcher>,
-    /// Who gets in.
+    /// Which connections and calls are accepted.
     pub policy: ConnectionPolicy,
-    /// How long work in hand may take after the signal to stop.
+    /// How long calls in flight may take after the signal to stop.
     pub drain_max: Duration,
 }
 
-/// The write path, and who runs it.
+/// The write path, and the identity of the worker that runs it.
 #[derive(Debug)]
 pub struct IndexRole {
     /// The write path.
     pub ingest: Ingest,
-    /// Where object sources may lie.
+    /// Where object sources may be.
     pub sources: SourceRoots,
-    /// How this worker calls itself in `GetStats`.
+    /// The name of this worker in `GetStats`.
     pub worker_id: String,
 }
 
-/// Why the server ended without being told to.
+/// Why the server ended without a shutdown.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The descriptors of this build cannot be served.
@@ -110,8 +113,8 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves until `shutdown` is ready, then finishes the work in hand, for up to `drain_max`. Work that is still in hand
-/// then is dropped: its callers are told so, get no receipt, and keep their copies.
+/// Serves until `shutdown` is ready, then finishes the calls in flight, for up to `drain_max`. Calls that are
+/// in flight after that are dropped: their callers get an error and no receipt, and keep their copies.
 pub async fn run(
     listener: TcpListener,
     config: Config,
@@ -144,7 +147,7 @@ pub async fn run(
     let (end_calls, over) = watch::channel(false);
     let drain_is_over = async move {
         shutdown.await;
-        // First no new work, then word of it: a client that asks in between is told, not served.
+        // First refuse new work, then report it: a client that calls in between is refused, not served.
         draining.store(true, Ordering::Release);
         metrics::worker::draining(true);
         if indexes {
@@ -156,7 +159,7 @@ pub async fn run(
         info!(drain_max_s = drain_max.as_secs(), "draining");
         stopping.send_replace(true);
         sleep(drain_max).await;
-        info!("drain timeout: work still in hand ends without a receipt");
+        info!("drain timeout: calls in flight end without a receipt");
         end_calls.send_replace(true);
         sleep(LAST_WORD_MAX).await;
     };
@@ -183,25 +186,25 @@ pub async fn run(
     let serving = serve_all(listener, opening, stopped, move |connection, retire| {
         let server = server
             .clone()
-            // Outside of all others, so that what they refuse is counted, too.
+            // Outermost, so that calls which other layers refuse are counted, too.
             .layer(call_metrics::CallMetricsLayer)
-            // Around what may take long, so that all of it hears.
+            // Around everything that may take long, so that all of it ends.
             .layer(drain_deadline::DrainDeadline::new(over.clone(), connection.leaving()))
-            // Before anything of a body is read.
+            // Before any of a body is read.
             .layer(AuthorizationLayer(tokens.clone()))
-            // Inside of that: a call that is refused is none.
+            // Inside of that, because a refused call is no activity.
             .layer(InHand(connection.activity()));
         server.serve_with_incoming_shutdown(routes.clone(), connection.alone(), retire).map(drop)
     });
     tokio::select! {
         () = serving => {}
-        () = drain_is_over => info!("callers that do not listen are cut off"),
+        () = drain_is_over => info!("connections that have not ended are cut"),
         () = answer_probes(policy.probes, Routes::new(health_service).prepare()) => {}
     }
     Ok(())
 }
 
-/// To the end: a worker that drains says so. Never returns.
+/// Answers probes to the end, so that a worker that drains reports it. Never returns.
 async fn answer_probes(listener: Option<TcpListener>, health: Routes) {
     let Some(listener) = listener else { return pending().await };
     let server = Server::builder().max_concurrent_streams(Some(STREAMS_MAX));

@@ -1,5 +1,6 @@
-//! What this worker has done since it started, and what it is doing now: one named function per measurement. What is counted
-//! here goes to `metrics` as well, so that `GetStats` and Prometheus say the same. Knows nothing of where the numbers are shown.
+//! What this worker has done since it started, and what it is doing now: one named function for each
+//! measurement. The counts also go to `metrics`, so that `GetStats` and Prometheus agree. This module does
+//! not know where the numbers are shown.
 
 pub mod topics;
 
@@ -16,7 +17,7 @@ use crate::metrics;
 
 use topics::Topics;
 
-/// Counts of one process; cheap to clone.
+/// The counts of one process. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Stats {
     inner: Arc<Mutex<Inner>>,
@@ -38,7 +39,7 @@ struct Inner {
 pub struct Totals {
     /// Segments that were acknowledged.
     pub segments: u64,
-    /// Of these, those whose objects were all there before.
+    /// The part of these whose objects all existed before.
     pub segments_already_indexed: u64,
     /// Data records of acknowledged segments.
     pub records: u64,
@@ -54,7 +55,7 @@ pub struct Totals {
     pub busy_ms: u64,
 }
 
-/// Totals of one topic since the process started; only of acknowledged segments.
+/// The totals of one topic since the process started, for acknowledged segments only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TopicTotals {
     /// Segments with records of the topic.
@@ -70,26 +71,26 @@ pub struct TopicTotals {
 /// How long acknowledged requests took, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Latency {
-    /// How many there were.
+    /// The number of requests.
     pub count: u64,
-    /// Half took no longer.
+    /// Half of the requests took no longer.
     pub p50_us: u64,
-    /// Nine in ten took no longer.
+    /// 90 % of the requests took no longer.
     pub p90_us: u64,
-    /// 99 in a hundred took no longer.
+    /// 99 % of the requests took no longer.
     pub p99_us: u64,
-    /// The longest.
+    /// The longest time.
     pub max_us: u64,
 }
 
-/// What a request is doing.
+/// The phase of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// For memory.
+    /// It waits for memory.
     Waiting,
-    /// Bytes arrive and are indexed.
+    /// Its bytes are received and indexed.
     Building,
-    /// Bundles go to the store and are checked.
+    /// Its bundles are stored and checked.
     Uploading,
 }
 
@@ -107,32 +108,33 @@ impl AddAssign for TopicTotals {
 pub struct JobView {
     /// The caller's name for the segment.
     pub segment_id: String,
-    /// What it is doing.
+    /// Its phase.
     pub phase: Phase,
     /// The segment's size in bytes.
     pub bytes_total: u64,
-    /// How much of it has been indexed.
+    /// The number of bytes that are indexed.
     pub bytes_done: u64,
-    /// How many data records that were.
+    /// The number of data records that are indexed.
     pub records_done: u64,
-    /// How long ago it began.
+    /// The time since it began.
     pub age: Duration,
 }
 
-/// All of it at one moment.
+/// All counts at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// Since the process started.
+    /// The time since the process started.
     pub uptime: Duration,
-    /// Counts.
+    /// The totals.
     pub totals: Totals,
     /// Refused or failed requests by the name of their gRPC code.
     pub rejected: BTreeMap<&'static str, u64>,
-    /// By topic, sorted: the [`TOPICS_MAX`](topics::TOPICS_MAX) with most bytes, and all others under the empty name.
+    /// The totals by topic, sorted: the [`TOPICS_MAX`](topics::TOPICS_MAX) topics with the most bytes, and
+    /// all others under the empty name.
     pub topics: BTreeMap<String, TopicTotals>,
-    /// In flight, oldest first.
+    /// The requests in flight, oldest first.
     pub jobs: Vec<JobView>,
-    /// Of acknowledged requests.
+    /// The latency of acknowledged requests.
     pub latency: Latency,
 }
 
@@ -144,7 +146,7 @@ struct JobState {
     bytes_done: AtomicU64,
     records_done: AtomicU64,
     began: Instant,
-    /// When it had waited for memory.
+    /// When its wait for memory ended.
     admitted: OnceLock<Instant>,
 }
 
@@ -156,7 +158,7 @@ pub struct Job {
     state: Arc<JobState>,
 }
 
-/// The longest latency that is told apart: an hour, in microseconds.
+/// The maximum latency that is recorded: an hour, in microseconds.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
 
 impl Default for Stats {
@@ -176,7 +178,7 @@ impl Default for Stats {
 }
 
 impl Stats {
-    /// A request has come; its bytes have not.
+    /// Registers a request whose bytes have not come yet.
     pub fn job_started(&self, segment_id: &SegmentId, bytes_total: u64) -> Job {
         let state = Arc::new(JobState {
             segment_id: segment_id.clone(),
@@ -194,7 +196,7 @@ impl Stats {
         Job { stats: self.clone(), id, state }
     }
 
-    /// A segment was acknowledged after `took`; `already` where no object had to be created for it.
+    /// Counts a segment that was acknowledged after `took`. `already`: no object had to be created for it.
     pub fn segment_acknowledged(&self, bytes_read: u64, records: u64, already: bool, took: Duration) {
         metrics::worker::acknowledged(bytes_read, records, already);
         let mut inner = self.lock();
@@ -206,7 +208,8 @@ impl Stats {
         inner.latency_us.saturating_record(micros);
     }
 
-    /// One partition's share of an acknowledged segment; `created_bytes` is the size of its bundle if this process made it.
+    /// Counts one partition's part of an acknowledged segment. `created_bytes` is the size of its bundle, if
+    /// this process created it.
     pub fn partition_acknowledged(
         &self,
         topic: &str,
@@ -222,14 +225,14 @@ impl Stats {
         inner.topics.count(topic, TopicTotals { segments: 1, records, bytes_read, bytes_written: written });
     }
 
-    /// A request was refused or failed, with this gRPC code.
+    /// Counts a request that was refused or failed, with this gRPC code.
     pub fn request_rejected(&self, code: &'static str, internal: bool) {
         let mut inner = self.lock();
         *inner.rejected.entry(code).or_default() += 1;
         inner.totals.errors += u64::from(internal);
     }
 
-    /// Everything at this moment.
+    /// Returns all counts at this moment.
     pub fn snapshot(&self) -> Snapshot {
         let inner = self.lock();
         Snapshot {
@@ -253,12 +256,12 @@ impl Stats {
         self.lock().jobs()
     }
 
-    /// Since the process started.
+    /// The time since the process started.
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Counters stay readable when a thread that held them panicked: each is valid by itself.
+    /// Locks the counters, also after a thread panicked with the lock: each counter is valid by itself.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -271,7 +274,7 @@ impl Inner {
 }
 
 impl Job {
-    /// The request goes on to `phase`.
+    /// Sets the phase of the request.
     pub fn enter(&self, phase: Phase) {
         if phase != Phase::Waiting {
             self.state.admitted.get_or_init(Instant::now);
@@ -279,7 +282,7 @@ impl Job {
         self.state.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// A part of the segment has been indexed.
+    /// Records that a part of the segment has been indexed.
     pub fn progressed(&self, bytes: u64, records: u64) {
         self.state.bytes_done.fetch_add(bytes, Ordering::Relaxed);
         self.state.records_done.fetch_add(records, Ordering::Relaxed);

@@ -1,13 +1,14 @@
-//! The object store: a URL becomes a [`Store`], keys are made and read back here, and [`Store::put`] hands out
-//! [`Stored`], the receipt that only a confirmed create-only PUT can construct.
+//! The object store. [`Store::open`] makes a [`Store`] from a URL. Keys are made and parsed here.
+//! [`Store::put`] returns [`Stored`], the receipt. Only a confirmed create-only PUT can construct one.
 //!
-//! `object_store::ObjectStore` is the seam: faults, limits and counters are decorators over it ([`Store::decorated`]).
-//! This module knows nothing of records, indexes or what is inside a bundle, and nothing of gRPC.
+//! The interface to a store is `object_store::ObjectStore`. Faults, limits and counters are decorators over
+//! it ([`Store::decorated`]). This module knows nothing of records, indexes, the contents of a bundle, or
+//! gRPC.
 //!
-//! What each kind of store is trusted with: S3 verifies the body's checksum itself, and a HEAD confirms size and ETag.
-//! Azure, GCS and memory: every object is read back, and its CRC-32C compared. Local file system: file and directories are
-//! synced. Google Cloud Storage is wired up and shares all of this, but has not been run against a real server: no local
-//! one implements its preconditions.
+//! How much each kind of store is trusted: S3 verifies the body's checksum itself, and a HEAD confirms size
+//! and ETag. From Azure, GCS and memory, every object is read back and its CRC-32C compared. On the local
+//! file system, file and directories are synced. Google Cloud Storage uses the same code, but has not been
+//! tested with a real server, because no local server implements its preconditions.
 
 use std::fmt;
 use std::ops::Range;
@@ -53,46 +54,47 @@ use error::Cause::{Io, Length, TooLarge};
 use retry::RateLimit;
 use url::{ClientError, Location, Scheme};
 
-/// What a whole listing may take. Each page of it is due much sooner; a registry may have many.
+/// The limit for a whole listing. Each page of it has a much shorter limit. A store of many bundles has many
+/// pages.
 const LIST_LIMIT: Duration = Duration::from_secs(3_600);
 
-/// A place for bundles. Clones share it, also its pace: when the store asks one to slow down, all do.
+/// A store for bundles. Clones share its rate limit: if the store asks one of them to slow down, all do.
 #[derive(Clone)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
     location: Arc<Location>,
-    /// Below it lie the keys; empty for a file store, whose root is its directory.
+    /// The path of the root; all keys are below it. Empty for a file store, whose root is its directory.
     prefix: Path,
-    /// The root as a URL without a slash at its end and without credentials.
+    /// The root as a URL, without a slash at its end and without credentials.
     url: Arc<str>,
     timeouts: Timeouts,
     pace: Arc<RateLimit>,
-    /// On the local file system: the directories whose entries are durable.
+    /// On the local file system: the directories that are already synced.
     synced: Arc<disk::Synced>,
 }
 
 impl fmt::Debug for Store {
-    /// The URL only: a client's own form shows key ids and headers.
+    /// Only the URL: the client's own output has key ids and headers.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("url", &self.url).finish_non_exhaustive()
     }
 }
 
-/// Why a store cannot be opened. Nothing here is worth a second try.
+/// The reasons why a store cannot be opened. A retry does not help with any of them.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The URL names no place.
+    /// The URL is not a location of a store.
     #[error("not a store's URL: {0}")]
     Location(#[from] LocationError),
-    /// The directory cannot be made or entered.
+    /// The directory cannot be created or opened.
     #[error(transparent)]
     Directory(StoreError),
-    /// The client refuses its settings.
-    #[error("the settings for {url} in the environment do not make a client: {hint}")]
+    /// The client does not accept its settings.
+    #[error("the settings for {url} in the environment are not valid: {hint}")]
     Settings {
         /// The store's URL.
         url: String,
-        /// What to look at; never a value of a setting.
+        /// Which settings to check. It never has the value of a setting.
         hint: &'static str,
     },
 }
@@ -104,20 +106,21 @@ pub struct Listed {
     pub key: BundleKey,
     /// Its size in bytes.
     pub size_bytes: u64,
-    /// Its ETag, where the store has one.
+    /// Its ETag, if the store has ETags.
     pub e_tag: Option<String>,
-    /// When the store took it, in milliseconds since the Unix epoch; 0: unknown.
+    /// When the object was stored, in milliseconds since the Unix epoch; 0 if unknown.
     pub stored_at_ms: i64,
 }
 
 impl Store {
-    /// Opens `file:///dir` (created where it is missing), `s3://bucket/prefix`, `gs://bucket/prefix`,
-    /// `az://container/prefix` or `memory:///prefix`. Nothing is sent yet: see [`Store::probe`].
+    /// Opens `file:///dir` (created if missing), `s3://bucket/prefix`, `gs://bucket/prefix`,
+    /// `az://container/prefix` or `memory:///prefix`. This sends nothing to the store: see [`Store::probe`].
     pub fn open(url: &Url) -> Result<Self, OpenError> {
         Self::open_with(url, &[])
     }
 
-    /// The same with settings that overrule those of the environment, under the names they have there (`AWS_ENDPOINT`).
+    /// Opens a store with settings that override the environment. They have the names of environment
+    /// variables (`AWS_ENDPOINT`).
     pub fn open_with(url: &Url, settings: &[(&str, &str)]) -> Result<Self, OpenError> {
         let location = Location::parse(url)?;
         let name = location_url(&location);
@@ -148,7 +151,7 @@ impl Store {
         })
     }
 
-    /// The same store behind a decorator: one that counts, limits, or makes things go wrong in a test.
+    /// Puts a decorator over the store: one that counts, limits, or causes faults in a test.
     pub fn decorated(mut self, decorate: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
         self.objects = decorate(self.objects);
         self
@@ -160,18 +163,18 @@ impl Store {
         self
     }
 
-    /// The store's root, without a slash at its end and without credentials.
+    /// Returns the URL of the store's root, without a slash at its end and without credentials.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The URL of an object: `%` of its key is `%25` here, as in any URL.
+    /// Returns the URL of an object. A `%` in its key is `%25` in the URL, as in any URL.
     pub fn url_of(&self, key: &BundleKey) -> String {
         join_url(&self.url, &key.to_string())
     }
 
-    /// The bundles under `prefix`, in the order of their keys, whatever the store's own order is. Objects whose names are
-    /// no keys (probes, a crashed worker's staging files, somebody else's) are passed over.
+    /// Lists the bundles under `prefix`, in the order of their keys, for every kind of store. Objects whose
+    /// names are not keys are skipped: probes, staging files of a crashed worker, objects of other programs.
     pub async fn list(&self, prefix: &KeyPrefix) -> Result<Vec<Listed>, StoreError> {
         let url = join_url(&self.url, prefix.as_str());
         let mut listed = self
@@ -190,19 +193,19 @@ impl Store {
         Ok(listed)
     }
 
-    /// A range of a bundle's bytes: all of them, or an error.
+    /// Returns a range of a bundle's bytes: all of them, or an error.
     pub async fn get_range(&self, key: &BundleKey, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.get_range_at(&key.to_string(), range, None).await
     }
 
-    /// Several ranges of a bundle's bytes, in the order given, asked for at the same time.
+    /// Returns several ranges of a bundle's bytes, in the order given. They are read concurrently.
     pub async fn get_ranges(&self, key: &BundleKey, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
         let key = key.to_string();
         let reads = ranges.iter().map(|range| self.get_range_at(&key, range.clone(), None));
         futures::future::try_join_all(reads).await
     }
 
-    /// A whole bundle, unless it is larger than `bytes_max`.
+    /// Returns a whole bundle, or an error if it is larger than `bytes_max`.
     pub async fn get(&self, key: &BundleKey, bytes_max: u64) -> Result<Bytes, StoreError> {
         let listed = self.head(key).await?;
         if listed.size_bytes > bytes_max {
@@ -212,7 +215,7 @@ impl Store {
         self.get_range_at(&key.to_string(), 0..listed.size_bytes, listed.e_tag.as_deref()).await
     }
 
-    /// A bundle's size and ETag.
+    /// Returns a bundle's size, ETag and time.
     pub async fn head(&self, key: &BundleKey) -> Result<Listed, StoreError> {
         let meta = self.head_at(&key.to_string()).await?;
         let stored_at_ms = meta.last_modified.timestamp_millis();
@@ -248,7 +251,7 @@ impl Store {
             let got = self.get_opts(key, options, Operation::Get, &url).await?;
             let bytes =
                 got.bytes().await.map_err(|e| StoreError::from_object_store(Operation::Get, &url, &e))?;
-            // A range past the end is cut short by the stores.
+            // If a range goes beyond the end of the object, stores return fewer bytes.
             match bytes.len() as u64 {
                 got if got == expected => Ok(bytes),
                 got => Err(StoreError::new(Operation::Get, &url, Length { expected, got })),
@@ -277,7 +280,7 @@ impl Store {
         let relative = meta.location.as_ref().strip_prefix(self.prefix.as_ref())?;
         let key = relative.strip_prefix('/').unwrap_or(relative).parse().ok()?;
         let azure = matches!(*self.location, Location::Bucket { scheme: Scheme::Azure, .. });
-        // Azure leaves out the quotes in listings, and only there; conditions need them.
+        // Azure omits the quotes of an ETag in listings only. Conditions need them.
         let e_tag = meta.e_tag.map(|tag| match azure && !tag.contains('"') {
             true => format!("\"{tag}\""),
             false => tag,
@@ -286,7 +289,7 @@ impl Store {
         Some(Listed { key, size_bytes: meta.size, e_tag, stored_at_ms })
     }
 
-    /// The next item of a stream, within the time that an attempt may take.
+    /// Returns the next item of a stream. The limit is the base time of one attempt.
     async fn next<T>(
         &self,
         items: &mut (impl futures::Stream<Item = object_store::Result<T>> + Unpin),
@@ -314,7 +317,7 @@ impl Store {
     }
 }
 
-/// The location as a URL, without a slash at its end.
+/// Returns the location as a URL, without a slash at its end.
 fn location_url(location: &Location) -> String {
     let (root, path) = match location {
         Location::File(root) => {
@@ -327,7 +330,8 @@ fn location_url(location: &Location) -> String {
     join_url(&root, path.as_ref())
 }
 
-/// A key below a URL. Of what keys consist of only `%` has a meaning in URLs; prefixes may hold more.
+/// Appends a key to a URL. Of the characters in keys, only `%` has a meaning in URLs; prefixes may have
+/// others.
 fn join_url(root: &str, key: &str) -> String {
     use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
     const IN_URL: &AsciiSet =

@@ -1,5 +1,5 @@
-//! How traces and measurements leave this process: `/metrics` over HTTP for Prometheus to fetch, and [`Otlp`] to a collector, from one
-//! set of instruments. Knows nothing of what is measured or traced.
+//! Exports traces and measurements from one set of instruments: at `/metrics` over HTTP for Prometheus, and
+//! with [`Otlp`] to a collector. This module does not know what is measured or traced.
 
 mod otlp;
 
@@ -28,45 +28,47 @@ pub use otlp::{Otlp, OtlpError, Settings};
 
 use crate::metrics;
 
-/// Connections that may be open at a time: those who scrape are few, and others must not take the process's files.
+/// The maximum number of open connections. Only a few programs scrape, and others must not take the process's
+/// files.
 const CONNECTIONS_MAX: usize = 64;
 
-/// How long a connection may take to ask, the first time and again.
+/// The timeout for each request of a connection, in particular the first.
 const REQUEST_MAX: Duration = Duration::from_secs(10);
 
-/// A process without a free file has to wait for one.
+/// The pause before the next accept if the process has no free file.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Why nothing can be measured.
+/// Why metrics cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
-    /// Not for Prometheus.
+    /// The exporter for Prometheus cannot be set up.
     #[error(transparent)]
     Prometheus(#[from] OTelSdkError),
-    /// Not for a collector.
+    /// The exporter for a collector cannot be set up.
     #[error(transparent)]
     Otlp(#[from] OtlpError),
 }
 
-/// From now on traces go on across processes, by W3C's headers.
+/// Passes traces on across processes from now on, by W3C's headers.
 pub fn propagate() {
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
 }
 
-/// Collects what this process measures.
+/// Collects the measurements of this process.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
     registry: Registry,
 }
 
 impl Telemetry {
-    /// From now on measurements of the whole process come here, and go to `otlp`. To be called before the first one: what was measured
-    /// before is lost, and so is what comes from the places that measured it.
+    /// Collects the measurements of the whole process from now on, for Prometheus and for `otlp`. Must be
+    /// called before the first measurement: earlier ones are lost, and so are all later ones from the same
+    /// places.
     pub fn install(otlp: Option<&Otlp>) -> Result<Self, InstallError> {
         let registry = Registry::new();
         let exporter = opentelemetry_prometheus::exporter()
             .with_registry(registry.clone())
-            // Names say their units themselves, and there is one scope only.
+            // Names contain their units, and there is only one scope.
             .without_units()
             .scope_info_enabled(false)
             .without_target_info()
@@ -84,7 +86,7 @@ impl Telemetry {
         Ok(Self { registry })
     }
 
-    /// All measurements as they are now, in Prometheus' text format.
+    /// Returns all current measurements in Prometheus' text format.
     pub fn text(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
@@ -99,7 +101,7 @@ impl Telemetry {
         let (service, places) = (TowerToHyperService::new(routes), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
         let answering = async {
             loop {
-                // Only what is taken in costs a file.
+                // Only an accepted connection takes a file.
                 let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
                 let Ok((stream, _)) = listener.accept().await else {
                     sleep(ACCEPT_PAUSE).await;
@@ -110,7 +112,7 @@ impl Telemetry {
                     .header_read_timeout(REQUEST_MAX)
                     .serve_connection(TokioIo::new(stream), service.clone());
                 tokio::spawn(async move {
-                    // Whoever breaks off wants no answer.
+                    // A caller that breaks off wants no response.
                     let _ = answered.await;
                     drop(place);
                 });

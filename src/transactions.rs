@@ -1,10 +1,11 @@
-//! Which records of a log count: those that belong to no transaction, or to one that was committed.
+//! Finds which records of a log count: those that belong to no transaction, or to a committed one.
 //!
-//! A bundle tells what its own frames say. A transaction that it leaves open ends in a later bundle of the same log, so the bundles behind it are
-//! asked in the order of their offsets, until one has the marker, or none is left. Where offsets between two bundles are stored nowhere, the
-//! marker may have been there, and what comes behind may be another transaction's: then the end is not known.
+//! A bundle states only the facts of its own frames. A transaction that is open at its end is ended in a
+//! later bundle of the same log. So the later bundles are read in the order of their offsets, until one has
+//! the marker or none is left. If the offsets between two bundles are not stored, the marker may have been
+//! there, and a later marker may end another transaction. Then the end is not known.
 //!
-//! Shared by searches and fetches. Knows nothing of queries, gRPC or the write path.
+//! Searches and fetches share this module. It does not know queries, gRPC or the write path.
 
 use std::sync::Arc;
 
@@ -17,22 +18,22 @@ use crate::ids::{LogId, OffsetRange, TopicPartition};
 use crate::registry::{self, Filter};
 use crate::store::{Listed, StoreError};
 
-/// Which records are answered.
+/// Which records are returned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Isolation {
-    /// All of them. Those of aborted and of open transactions are marked.
+    /// All records. Those of aborted and of open transactions are marked.
     #[default]
     Uncommitted,
-    /// Those of no transaction, and of transactions that were committed.
+    /// Records of no transaction, and of committed transactions.
     Committed,
 }
 
-/// Why a record does not count, or not yet.
+/// Why a record does not count, or does not count yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransactionState {
     /// Its transaction was aborted.
     Aborted,
-    /// The end of its transaction is not known in what is stored.
+    /// The end of its transaction is not stored, so it is not known.
     Open,
 }
 
@@ -40,14 +41,14 @@ pub enum TransactionState {
 #[derive(Clone, Debug, Default)]
 pub struct NotCommitted {
     facts: Option<Arc<TransactionFacts>>,
-    /// The offsets of transactions that later bundles abort, ascending;
+    /// The offsets of transactions that later bundles abort, ascending.
     aborted_later: Vec<OffsetRange>,
-    /// and of those that none ends.
+    /// The offsets of transactions that no bundle ends, ascending.
     open: Vec<OffsetRange>,
 }
 
 impl NotCommitted {
-    /// What the record at this offset is, if it is not committed.
+    /// Returns the state of the record at this offset, if it is not committed.
     pub fn state_of(&self, offset: i64) -> Option<TransactionState> {
         let facts = self.facts.as_ref()?;
         if has_offset(&facts.aborted, offset) || has_offset(&self.aborted_later, offset) {
@@ -61,7 +62,7 @@ impl NotCommitted {
         !self.open.is_empty()
     }
 
-    /// Whether there may be such records at these offsets; `None`: at any.
+    /// Whether there may be such records at these offsets; `None`: at any offset.
     pub fn may_be_in(&self, offsets: Option<OffsetRange>) -> bool {
         let mut ranges = self.ranges();
         match offsets {
@@ -70,7 +71,7 @@ impl NotCommitted {
         }
     }
 
-    /// Bytes in memory, beside what the manifest takes.
+    /// The memory that it takes, in bytes, in addition to the manifest.
     pub fn mem_usage(&self) -> usize {
         (self.aborted_later.len() + self.open.len()) * size_of::<OffsetRange>()
     }
@@ -81,24 +82,24 @@ impl NotCommitted {
     }
 }
 
-/// Memory that is given back with this.
+/// Reserved memory, which is given back when this is dropped.
 pub type Held = Box<dyn Send>;
 
-/// Gives memory for looking at frames, which takes so many bytes for a while.
+/// Reserves this many bytes of memory for reading frames.
 pub type Room<'a, E> = &'a (dyn Fn(u64) -> BoxFuture<'a, Result<Held, E>> + Send + Sync);
 
-/// A log, for those who ask its bundles for the ends of transactions.
+/// Finds the ends of transactions in the bundles of a log.
 #[derive(Debug)]
 pub struct LogTransactions {
     bundle_cache: BundleCache,
     traffic: TrafficCounter,
     filter: Filter,
-    /// In the order of their offsets; listed when they are first needed.
+    /// The bundles in the order of their offsets. They are listed when they are first needed.
     bundles: OnceCell<Vec<Listed>>,
 }
 
 impl LogTransactions {
-    /// What is read is added to `traffic`.
+    /// Makes it for a log. The bytes that it reads are added to `traffic`.
     pub fn new(
         bundle_cache: BundleCache,
         traffic: TrafficCounter,
@@ -114,12 +115,12 @@ impl LogTransactions {
         Self { bundle_cache, traffic, filter, bundles: OnceCell::new() }
     }
 
-    /// How many bundles are listed here.
+    /// The number of bundles listed here; 0 before they are listed.
     pub fn listed(&self) -> usize {
         self.bundles.get().map_or(0, Vec::len)
     }
 
-    /// The records of a bundle of this log that are not committed.
+    /// Returns the records of a bundle of this log that are not committed.
     pub async fn not_committed<E: From<StoreError> + From<ArchiveError>>(
         &self,
         archive: &Archive,
@@ -178,14 +179,14 @@ async fn facts_of<E: From<ArchiveError>>(
     Ok(archive.transactions().await?)
 }
 
-/// Whether a later bundle, which covers `range`, aborts a transaction; `None` where it does not end it.
+/// Whether a later bundle, which covers `range`, aborts a transaction; `None` if it does not end it.
 fn is_aborted(transaction: &OpenTransaction, later: &TransactionFacts, range: OffsetRange) -> Option<bool> {
     let first = transaction.offsets.first()?.first();
     let end = later.end_of(transaction.producer_id)?;
     if first < range.first() {
         return Some(end.aborted);
     }
-    // Bundles overlap: this one has the transaction's data too, and says of it how it ended.
+    // The bundles overlap: the later one has the transaction's data too, and states how it ended.
     let is_open = later.open_of(transaction.producer_id).is_some_and(|open| has_offset(&open.offsets, first));
     (!is_open).then(|| has_offset(&later.aborted, first))
 }

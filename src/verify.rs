@@ -1,10 +1,10 @@
-//! Whether stored bundles still are what their receipts said: every byte, every count, every record found again.
+//! Verifies that stored bundles are still what their receipts said: every byte, every count and every record.
 //!
-//! Of each bundle all bytes are read and every checksum is checked; every frame is decoded and every record looked up in the index, by
-//! its number and by what it holds; what was counted is held against the manifest. A segment whose bundles are all at hand is put
-//! together again, and its hash compared.
+//! Of each bundle, it reads all bytes and checks every checksum. It decodes every frame and looks up every
+//! record in the index, by its number and by its contents. It compares all counts with the manifest. If all
+//! bundles of a segment are given, it restores the segment and compares its hash.
 //!
-//! What is wrong with a bundle is a [`Finding`]; an error means that nothing can be said.
+//! A fault of a bundle is a [`Finding`]. An error means that there is no result.
 
 mod check;
 mod probe;
@@ -21,7 +21,7 @@ use crate::store::{Listed, Store};
 
 use check::Check;
 
-/// Something that is not as it should be.
+/// A fault of a bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The bundle's key.
@@ -30,40 +30,41 @@ pub struct Finding {
     pub what: String,
 }
 
-/// A bundle that was looked at.
+/// A verified bundle.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
     /// The bundle's key.
     pub bundle: String,
     /// Its size in bytes.
     pub size_bytes: u64,
-    /// Data records in it, all of them found again if nothing is wrong.
+    /// The number of data records in it. If there are no findings, all of them were found in the index.
     pub records: u64,
-    /// Terms that were looked for and led to their records.
+    /// The number of lookups of terms that found their records.
     pub terms: u64,
-    /// What is not as the formats say in frames that were read all the same, as its receipt said: a number of frames for each kind.
+    /// The number of frames for each kind of anomaly, as in the receipt. A frame with an anomaly breaks its
+    /// format, but is decoded all the same.
     pub anomalies: BTreeMap<String, u64>,
-    /// Frames that were not decoded, as its receipt said: their bytes were checked, and nothing else.
+    /// The number of frames that were not decoded, as in the receipt. Only their bytes were checked.
     pub undecoded_frames: u64,
 }
 
-/// What came out of it.
+/// The outcome of a verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Every bundle that was looked at.
+    /// All bundles that were verified.
     pub bundles: Vec<Checked>,
-    /// All that is wrong; nothing, if all is well.
+    /// All faults; empty if there are none.
     pub findings: Vec<Finding>,
-    /// Segments that were put together again, with the right hash.
+    /// The number of segments that were restored with the right hash.
     pub segments_whole: u64,
-    /// Segments of which not all bundles were at hand.
+    /// The number of segments of which not all bundles were given.
     pub segments_partly: u64,
 }
 
-/// What became of a segment.
+/// The outcome for one segment.
 enum Segment {
     Whole,
-    /// Not all of its bundles were at hand.
+    /// Not all of its bundles were given.
     Partly,
     Broken(Finding),
 }
@@ -81,39 +82,39 @@ impl Outcome {
     }
 }
 
-/// Why nothing can be said.
+/// The reasons why there is no result.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// A bundle is out of reach.
+    /// A bundle cannot be reached.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    /// A segment cannot be put together here.
+    /// A segment cannot be restored on this machine.
     #[error(transparent)]
     Restore(#[from] RestoreError),
 }
 
-/// How to look at bundles.
+/// The options of a verification.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scrub {
-    /// The bundles are all that the store has: then a segment's missing bundle is a finding.
+    /// Whether the bundles are all bundles of the store. Then a missing bundle of a segment is a finding.
     pub all: bool,
-    /// How many bytes are read of them in a second, at most; `None`: as many as can be. Segments of several partitions are read a second
-    /// time, to put them together.
+    /// The limit for reading, in bytes per second; `None` for no limit. Segments of several partitions are
+    /// read a second time, to restore them.
     pub bytes_per_second: Option<NonZeroU64>,
 }
 
-/// What is heard on the way.
+/// An event during a verification.
 #[derive(Clone, Copy, Debug)]
 pub enum Progress<'a> {
-    /// So many bytes more were checked.
+    /// This many more bytes were checked.
     Bytes(u64),
-    /// A bundle was looked at, and this is wrong with it.
+    /// A bundle was verified, with these findings.
     Bundle(&'a Checked, &'a [Finding]),
-    /// The segment of a bundle cannot be put together again.
+    /// The segment of a bundle cannot be restored.
     Segment(&'a Finding),
 }
 
-/// Looks at each of these bundles; one that is wrong does not keep it from the next.
+/// Verifies each of these bundles. A bundle with faults does not stop the verification of the others.
 pub async fn verify(
     store: &Store,
     bundles: &[Listed],
@@ -131,7 +132,7 @@ pub async fn verify(
         let (checked, wrong) = match verify_bundle(store, listed, &pace, &read).await {
             Ok((archive, checked, wrong)) => {
                 if archive.manifest().segment.partitions == 1 {
-                    // It is all of its segment.
+                    // The bundle is the whole segment.
                     let segment = verify_segment(vec![Arc::new(archive)], scrub.all, &pace).await?;
                     outcome.add(segment, &progress);
                 } else {
@@ -160,7 +161,8 @@ pub async fn verify(
     Ok(outcome)
 }
 
-/// The bundle's own fault, as against a store that is away. One that this build cannot read is none that it may call sound.
+/// Returns whether an error is a fault of the bundle, not of the store. A bundle of a later release is a
+/// finding too: this build cannot say that it is sound.
 fn is_finding(error: &ArchiveError) -> bool {
     match error.kind() {
         ArchiveErrorKind::NotFound | ArchiveErrorKind::Corrupt | ArchiveErrorKind::Unsupported => true,
@@ -176,7 +178,7 @@ async fn verify_bundle(
 ) -> Result<(Archive, Checked, Vec<String>), ArchiveError> {
     let archive = Archive::open(Source::listed(store, listed)).await?;
     let check = Check::new(&archive, open_index(&archive).await?);
-    // The index is read by itself first.
+    // The index was read separately, before the scan.
     pace.wait(archive.traffic().bytes).await;
     let (_, check) = full_scan(archive.source(), check, read).await?;
     let concluded = archive.blocking(move || check.conclude()).await?;
@@ -192,8 +194,11 @@ async fn verify_bundle(
     Ok((archive, checked, concluded.wrong))
 }
 
-/// Sets of a segment's bundles that make it up, if all are there; each bundle is in one of them at least. There are several where the
-/// same bytes were stored under several names, for a topic that the caller gives is no part of them: such bundles begin at the same byte.
+/// Groups a segment's bundles into sets that each make up the segment, if all bundles are there. Each bundle
+/// is in at least one set.
+///
+/// There are several sets if the same bytes were stored under several names: if the caller gives the topic,
+/// the bytes do not contain it. Bundles with the same bytes begin at the same position in the source.
 fn sets(archives: Vec<Arc<Archive>>) -> Vec<Vec<Arc<Archive>>> {
     let mut by_start: BTreeMap<u64, Vec<Arc<Archive>>> = BTreeMap::new();
     for archive in archives {
@@ -205,7 +210,8 @@ fn sets(archives: Vec<Arc<Archive>>) -> Vec<Vec<Arc<Archive>>> {
     (0..count).map(|nth| by_start.values().map(|same| nth_of(same, nth)).collect()).collect()
 }
 
-/// Puts a segment together again, if all of it is there. That of one partition was hashed on the way.
+/// Restores a segment, if all its bundles are there. A segment with one partition is not restored: the scan
+/// of its bundle has checked its hash.
 async fn verify_segment(
     archives: Vec<Arc<Archive>>,
     all: bool,

@@ -1,8 +1,10 @@
-//! A broker's sealed segments, seen from the side that sends them away: what there is, its bytes, and its end.
+//! A broker's sealed segments, as the agent sees them: which segments there are, their bytes, and their
+//! deletion.
 //!
-//! [`SealedSegments`] is what a broker written in Rust implements to offer its own; [`dir::WalDir`] implements it for the
-//! directories of Chronik and Kafka. Knows nothing of workers and of when to send what. Whoever keeps segments in files reads them by
-//! [`look_at`], [`open_file`] and [`check_file`]: one version of a file, and no other.
+//! A broker written in Rust implements [`SealedSegments`] to offer its own segments. [`dir::WalDir`]
+//! implements it for the directories of Chronik and Kafka. This module does not know workers, nor when to
+//! send which segment. An implementation that keeps segments in files can use [`look_at`], [`open_file`] and
+//! [`check_file`], which read exactly one version of a file.
 
 pub mod dir;
 mod frames;
@@ -34,71 +36,75 @@ pub use reader::{check_file, look_at, open_file};
 use crate::client::Receipt;
 use crate::ids::{LogId, OffsetRange, SegmentFormat, TopicPartition};
 
-/// A segment that its broker has finished, or seems to have.
+/// A segment that its broker has finished, or seems to have finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Names it for as long as it is there: no two segments of a log have the same at the same time. For files the path
-    /// below the WAL directory.
+    /// Its name. No two segments of a log have the same name at the same time. For files it is the path below
+    /// the WAL directory.
     pub name: String,
-    /// Whose records it holds.
+    /// The partition of its records.
     pub partition: TopicPartition,
     /// The incarnation of the log that its offsets count in.
     pub log_id: LogId,
-    /// What its bytes are written in; `None`: recognised from them.
+    /// The format of its bytes; `None`: the worker recognises it from the bytes.
     pub format: Option<SegmentFormat>,
     /// Its place among the segments of its partition, ascending.
     pub position: u64,
-    /// What it was when it was listed.
+    /// The state of the segment when it was listed.
     pub version: Version,
-    /// Whether its broker may still append to it. Such a segment is sent, but never deleted.
+    /// Whether its broker may still append to it. Such a segment may be sent, but is never deleted.
     pub may_grow: bool,
-    /// Whether its broker deletes it itself, in its own time. Then nobody else does.
+    /// Whether its broker deletes it itself. Then nobody else does.
     pub kept: bool,
-    /// What was decided about it before.
+    /// An earlier decision about it.
     pub verdict: Option<Verdict>,
-    /// The time of the last change of any kind. `None`: nobody can say it.
+    /// The time of the last change of any kind. `None`: it is not known.
     pub change_time: Option<ChangeTime>,
-    /// The offsets that it may hold, by its own name and the next segment's. A worker refuses it where it holds others. `None`: names
-    /// do not say it.
+    /// The offsets that it may hold, by its own name and the next segment's. A worker refuses the segment if
+    /// it holds others. `None`: the names do not show them.
     pub bounds: Option<OffsetRange>,
 }
 
-/// The time of a file's last change of any kind (`st_ctime`): of its bytes, its times, its owner, its names. Nobody can set
-/// it back, so it tells of bytes that were replaced where [`Version`] looks the same.
+/// The time of a file's last change of any kind (`st_ctime`): of its bytes, its times, its owner or its
+/// names. It cannot be set back. So it shows that bytes were replaced, even if [`Version`] is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeTime {
     /// Whole seconds since the Unix epoch.
     pub secs: i64,
-    /// Nanoseconds behind them.
+    /// Nanoseconds after the whole second.
     pub nanos: i64,
 }
 
-/// What is in a broker's log, as far as it may be sent.
+/// The part of a broker's log that may be sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// The segments, in any order.
     pub segments: Vec<Segment>,
-    /// The partitions in which nothing may be deleted at present, with the reason. Their sealed segments are sent all the same.
+    /// The partitions in which nothing may be deleted at present, with the reason. Their sealed segments are
+    /// still sent.
     pub held: Vec<(TopicPartition, Hold)>,
-    /// What could not be looked into, while all else could. An error is never an absence: nothing is known of the segments there.
+    /// The parts that could not be listed, while all others could. The segments there are unknown: an error
+    /// never means that there are none.
     pub halted: Vec<Halted>,
-    /// What tells each partition's log from another one of the same name. A partition may be missing: then the segments' log ids
-    /// say it all.
+    /// For each partition, the facts that distinguish its log from another one of the same name. If a
+    /// partition is missing, only the segments' log ids distinguish its logs.
     pub logs: BTreeMap<TopicPartition, LogSigns>,
-    /// How many partitions have a segment, one that is in use among them; `None`: nobody has counted them.
+    /// The number of partitions that have a segment, including a segment that is in use; `None`: they were
+    /// not counted.
     pub partitions: Option<u64>,
-    /// Where there is no partition: where else some are, in words.
+    /// If there is no partition: a text that names another directory with partitions.
     pub hint: Option<String>,
 }
 
-/// A part of a log with which nothing is done at present: nothing of it is sent, and nothing is deleted.
+/// A part of a log that is halted at present: nothing of it is sent or deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Halted {
-    /// Where: what the names of its segments begin with, up to a slash. For files the directory, below the WAL directory.
+    /// The prefix of its segments' names, up to a slash. For files it is the directory, below the WAL
+    /// directory.
     pub name: String,
-    /// The partition, where it can be told.
+    /// The partition, if it is known.
     pub partition: Option<TopicPartition>,
-    /// Why.
+    /// The reason.
     pub halt: Halt,
 }
 
@@ -110,16 +116,17 @@ impl Halted {
     }
 }
 
-/// Why nothing is done with a part of a log.
+/// Why a part of a log is halted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Halt {
-    /// It cannot be looked into, for this reason.
+    /// It cannot be read, for this reason.
     Unreadable(String),
-    /// The log's id should be beside its segments, and cannot be read, for this reason.
+    /// The log's id should be beside its segments, but cannot be read, for this reason.
     LogIdUnreadable(String),
-    /// The log's id is no longer beside its segments, and its offsets begin anew.
+    /// The log's id is no longer beside its segments, and its offsets start again.
     LogIdLost,
-    /// It was deleted and created again: its offsets begin anew under a log id that others are stored under.
+    /// The log was deleted and created again. Its offsets start again, under a log id that earlier records
+    /// are stored under.
     CreatedAgain {
         /// The log id.
         log_id: LogId,
@@ -127,7 +134,7 @@ pub enum Halt {
 }
 
 impl Halt {
-    /// A stable name, as metrics have it.
+    /// A stable name, as used in metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Unreadable(_) => "unreadable",
@@ -139,7 +146,7 @@ impl Halt {
 }
 
 impl Halt {
-    /// Whether nobody knows which segments there are. Otherwise they were listed, and only nothing is done with them.
+    /// Whether the segments there are unknown. If not, they were listed, but are neither sent nor deleted.
     pub fn is_unseen(&self) -> bool {
         matches!(self, Self::Unreadable(_) | Self::LogIdUnreadable(_))
     }
@@ -149,68 +156,69 @@ impl fmt::Display for Halt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(why) => f.write_str(why),
-            Self::LogIdUnreadable(why) => write!(f, "nobody can tell which log it is: {why}"),
+            Self::LogIdUnreadable(why) => write!(f, "it is not known which log it is: {why}"),
             Self::LogIdLost => f.write_str(
-                "its partition.metadata is gone and its offsets begin anew, so nobody can tell which log it is: put the file \
-                 back, or name the log with --log-id TOPIC=ID",
+                "its partition.metadata is gone and its offsets start again, so it is not known which log it is: \
+                 put the file back, or name the log with --log-id TOPIC=ID",
             ),
             Self::CreatedAgain { log_id } => write!(
                 f,
-                "it was deleted and created again: its offsets begin anew, and those before are stored under log id {:?}; give it \
-                 another one with --log-id TOPIC=ID",
+                "it was deleted and created again: its offsets start again, and earlier records are stored under \
+                 log id {:?}; give it another one with --log-id TOPIC=ID",
                 log_id.as_str()
             ),
         }
     }
 }
 
-/// What tells a partition's log from another one of the same name.
+/// The facts that distinguish a partition's log from another one of the same name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogSigns {
-    /// Whether the log itself says its id, as Kafka's does. Otherwise [`Segment::log_id`] is what was set for it.
+    /// Whether the log itself has an id, as Kafka's does. If not, [`Segment::log_id`] is the configured one.
     pub says_its_id: bool,
-    /// Tells where the log is kept from another place of the same name.
+    /// Distinguishes the log's directory from another one of the same name.
     pub birth: Option<Birth>,
 }
 
-/// When and as what a partition's directory was created.
+/// The identity of a partition's directory: its inode and its creation time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Birth {
     /// The directory's inode.
     pub inode: u64,
-    /// Nanoseconds since the Unix epoch; `None` where the file system does not know.
+    /// The creation time, in nanoseconds since the Unix epoch; `None` if the file system does not record it.
     pub nanos: Option<i64>,
 }
 
 impl From<Vec<Segment>> for Listing {
-    /// Segments of partitions of which none is held.
+    /// A listing of segments, without holds.
     fn from(segments: Vec<Segment>) -> Self {
         Self { segments, ..Self::default() }
     }
 }
 
-/// Why a segment stays although it is stored.
+/// Why a stored segment must stay on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Hold {
-    /// No later segment of the partition holds a whole frame beyond its last offset. A broker that starts takes the end of the
-    /// log from here.
+    /// No later segment of the partition holds a whole frame beyond its last offset. A broker that starts
+    /// reads the end of the log from this segment.
     EndOfLog,
-    /// The partition's highest segment is not the one that was last written to: the broker may still append to a lower one.
+    /// The partition's highest segment is not the one that was last written to. The broker may still append
+    /// to a lower one.
     NotLastWritten,
-    /// Segments of the partition have changed too lately to tell which of them the broker goes on with.
+    /// Segments of the partition changed too recently to know which of them the broker continues with.
     Unsettled,
     /// A process has the file open for writing.
     OpenForWriting,
-    /// It cannot be found out whether a process has the file open for writing, for this reason.
+    /// It is not known whether a process has the file open for writing, for this reason.
     WritersUnknown(String),
-    /// The broker is not ready to lose it, for this reason.
+    /// The broker still needs it, for this reason.
     BrokerNotReady(String),
-    /// It is to stay on disk for longer.
+    /// It must stay on disk for a configured time.
     Retention,
 }
 
 impl Hold {
-    /// A stable name, as metrics have it.
+    /// A stable name, as used in metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::EndOfLog => "end_of_log",
@@ -223,7 +231,7 @@ impl Hold {
         }
     }
 
-    /// Whether it is a state of rest, which nobody needs to wait for or to look into.
+    /// Whether it is a normal state that needs no waiting and no attention.
     pub fn is_rest(&self) -> bool {
         matches!(self, Self::EndOfLog | Self::Retention)
     }
@@ -236,34 +244,36 @@ impl fmt::Display for Hold {
             Self::NotLastWritten => {
                 f.write_str("the partition's highest segment is not the one that was last written to")
             }
-            Self::Unsettled => f.write_str("the partition has changed too lately"),
+            Self::Unsettled => f.write_str("the partition changed too recently"),
             Self::OpenForWriting => f.write_str("it is open for writing"),
-            Self::WritersUnknown(why) => write!(f, "nobody can tell whether it is open for writing: {why}"),
+            Self::WritersUnknown(why) => write!(f, "it is not known whether it is open for writing: {why}"),
             Self::BrokerNotReady(why) => write!(f, "the broker is not ready: {why}"),
-            Self::Retention => f.write_str("it is to stay on disk for longer"),
+            Self::Retention => f.write_str("it must stay on disk for longer"),
         }
     }
 }
 
-/// Tells one state of a segment from another: where any of this differs, it is another segment's bytes.
+/// Distinguishes one state of a segment from another. If any field differs, the bytes are those of another
+/// segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
     /// Its length.
     pub size_bytes: u64,
-    /// When it was last written to, by the clock of whoever keeps it.
+    /// When it was last written to, by the clock of the system that stores it.
     #[serde(with = "timestamp")]
     pub changed_at: SystemTime,
-    /// Tells a file from another of the same name: the inode.
+    /// Distinguishes a file from another one of the same name: the inode.
     pub identity: u64,
 }
 
-/// What was decided about a segment that workers refused.
+/// A decision about a segment that workers refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It stays, and holds up deletion behind it, until it changes or somebody asks to try again.
+    /// It stays, and blocks the deletion of later segments, until it changes or an operator asks to try
+    /// again.
     Rejected,
-    /// It stays, and an operator accepts that what lies behind it may go.
+    /// It stays, and an operator accepts that later segments may be deleted.
     Skipped,
 }
 
@@ -274,47 +284,52 @@ pub struct Rejection {
     pub code: String,
     /// The stable reason of the error's `google.rpc.ErrorInfo`.
     pub reason: String,
-    /// In words.
+    /// The error message.
     pub message: String,
-    /// Where in the segment, in bytes, if that is known.
+    /// The position of the error in the segment, in bytes, if it is known.
     pub position: Option<u64>,
 }
 
-/// A segment's bytes from its first to its last. Ends with an error where the segment is not, or is no longer, what was
-/// listed: whoever has read the last byte and the end behind it has read that version and nothing else.
+/// A segment's bytes from the first to the last. It ends with an error if the segment is not, or is no
+/// longer, the listed version. So a caller that reads up to the end without an error has read exactly that
+/// version.
 pub type Reading = Pin<Box<dyn AsyncRead + Send>>;
 
 /// A broker's sealed segments.
 ///
-/// All methods may be called at the same time, for different segments. An error never means that there is nothing: a listing
-/// fails as a whole, or says of which parts it knows nothing ([`Listing::halted`]).
+/// All methods may be called at the same time, for different segments. An error never means that there is
+/// nothing: a listing fails as a whole, or names the parts that are unknown ([`Listing::halted`]).
 ///
-/// # What a broker must see to
-/// After a deletion the bytes are in the object store and nowhere else, so the broker must not need them to start again:
+/// # What a broker must ensure
+/// After a deletion the bytes are only in the object store, so the broker must not need them to start again:
 ///
-/// - A segment is sealed when nothing will be appended to it **and** its file is closed. A segment that is sealed in memory
-///   while a writer still holds its file must not be listed. With several open segments in a partition only what lies below the
-///   lowest of them is sealed.
-/// - What a broker recovers from its segments at its start (the end of the log, the next offset, producers' states) must be
-///   durable elsewhere before the deletion, or the newest segment that holds a whole frame must stay, however many empty or torn
-///   ones lie behind it. [`Self::hold`] is where it says so.
-/// - Consumers must be told that the log starts later, before the deletion and not after it.
+/// - A segment is sealed when nothing will be appended to it **and** its file is closed. A segment that is
+///   sealed in memory while a writer still holds its file must not be listed. If a partition has several open
+///   segments, only those below the lowest open one are sealed.
+/// - A broker recovers state from its segments when it starts: the end of the log, the next offset,
+///   producers' states. Before a deletion, this state must be durable elsewhere. If it is not, the newest
+///   segment that holds a whole frame must stay, however many empty or torn segments follow it.
+///   [`Self::hold`] reports this.
+/// - Consumers must be informed that the log starts later. This must happen before the deletion, not after
+///   it.
 pub trait SealedSegments: Send + Sync + 'static {
-    /// All segments that may be sent, in any order: those that are sealed, and those that may still grow but should be sent
-    /// all the same. Segments that are in use are not among them.
+    /// Lists all segments that may be sent, in any order: sealed ones, and those that may still grow but
+    /// should be sent anyway. It leaves out segments that are in use.
     fn list(&self) -> impl Future<Output = Result<Listing, WalError>> + Send;
 
-    /// The bytes of a segment as it was listed.
+    /// Opens a segment's bytes, in the version that was listed.
     fn open(&self, segment: &Segment) -> impl Future<Output = Result<Reading, WalError>> + Send;
 
-    /// The offset that a segment begins with. Asked where a log may have been deleted and created again. `None`: nobody can say it.
+    /// Returns the offset that a segment begins with. It is called if a log may have been deleted and created
+    /// again. `None`: it is not known.
     fn first_offset(&self, segment: &Segment) -> impl Future<Output = Result<Option<i64>, WalError>> + Send {
         let first = segment.bounds.map(|bounds| bounds.first());
         async move { Ok(first) }
     }
 
-    /// Asked before a deletion: why a segment must stay although it is stored; `None`: it may go. Whoever is told to wait
-    /// asks again with the next listing. The answer holds for the moment: [`Self::delete`] checks again what can change.
+    /// Returns why a stored segment must stay; `None`: it may be deleted. It is called before a deletion. If
+    /// the segment must stay, the caller asks again with the next listing. The answer is valid only for the
+    /// moment: [`Self::delete`] checks again whatever can change.
     fn hold(
         &self,
         segment: &Segment,
@@ -324,14 +339,15 @@ pub trait SealedSegments: Send + Sync + 'static {
         async { Ok(None) }
     }
 
-    /// Told before deletions: which segments of a partition are stored. Whoever moves the start of a log must know it, for a broker drops all
-    /// that lies in front of the start by itself.
+    /// Receives the stored segments of a partition, before deletions. An implementation that moves the start
+    /// of a log needs them, because a broker deletes everything before the start by itself.
     fn note_stored(&self, partition: &TopicPartition, stored: &[Segment]) {
         let _ = (partition, stored);
     }
 
-    /// Names a segment of a partition that is not among `stored` and whose offsets all lie below this one, in use or sealed: a broker
-    /// whose log starts there drops it. `None`: there is none.
+    /// Returns the name of a segment of a partition, in use or sealed, that is not in `stored` and whose
+    /// offsets are all below `offset`. If the log starts at `offset`, the broker deletes this segment.
+    /// `None`: there is none.
     fn unstored_below(
         &self,
         partition: &TopicPartition,
@@ -342,24 +358,25 @@ pub trait SealedSegments: Send + Sync + 'static {
         async { Ok(None) }
     }
 
-    /// Deletes a segment for good: when this returns it will not come back after a crash. The receipt says that it is
-    /// stored. Refuses where the segment is no longer what was listed, and with [`WalError::Held`] where it must stay at present.
-    /// One that is gone already is no error.
+    /// Deletes a segment durably: after this returns, it does not come back after a crash. The receipt proves
+    /// that the segment is stored. It is an error if the segment is no longer the listed version, or, with
+    /// [`WalError::Held`], if it must stay at present. A segment that is already gone is not an error.
     fn delete(
         &self,
         segment: &Segment,
         receipt: &Receipt,
     ) -> impl Future<Output = Result<(), WalError>> + Send;
 
-    /// Remembers that a worker refused this version of the segment for good: from now on it is listed with
-    /// [`Verdict::Rejected`], until it changes.
+    /// Remembers that a worker refused this version of the segment permanently. From then on it is listed
+    /// with [`Verdict::Rejected`], until it changes.
     fn reject(
         &self,
         segment: &Segment,
         rejection: &Rejection,
     ) -> impl Future<Output = Result<(), WalError>> + Send;
 
-    /// Where workers see the same bytes, if they share the storage: a URL under one of their source roots.
+    /// Returns the URL under which workers see the same bytes, if they share the storage. It is below one of
+    /// their source roots.
     fn url(&self, segment: &Segment) -> Option<url::Url> {
         let _ = segment;
         None
@@ -381,53 +398,53 @@ pub enum WalError {
         /// The segment.
         name: String,
     },
-    /// Its broker may still append to it, as to the newest of each partition: it is not deleted.
+    /// Its broker may still append to it, as to the newest segment of each partition. So it is not deleted.
     #[error("{name} may still grow")]
     MayGrow {
         /// The segment.
         name: String,
     },
-    /// It must stay at present. This is no failure: it is asked for again later.
+    /// It must stay at present. This is not a failure: the deletion is tried again later.
     #[error("{name} stays: {hold}")]
     Held {
         /// The segment.
         name: String,
-        /// Why.
+        /// The reason.
         hold: Hold,
     },
-    /// Something was done to the file since it was listed. Its size and times are the same, its bytes perhaps not: they must be
-    /// read again.
+    /// The file was changed since it was listed. Its size and times are the same, but its bytes may differ,
+    /// so they must be read again.
     #[error("{name} was touched since it was listed")]
     Touched {
         /// The segment.
         name: String,
     },
-    /// Its broker deletes it itself, in its own time.
-    #[error("{name} is its broker's to delete")]
+    /// Its broker deletes it itself.
+    #[error("{name} may only be deleted by its broker")]
     Kept {
         /// The segment.
         name: String,
     },
-    /// The receipt is about something else.
+    /// The receipt is for other bytes.
     #[error("{name} has {size_bytes} bytes, and the receipt is for {receipt_bytes}")]
     OtherReceipt {
         /// The segment.
         name: String,
         /// Its length.
         size_bytes: u64,
-        /// What the receipt says was read.
+        /// The number of bytes that the receipt is for.
         receipt_bytes: u64,
     },
-    /// There can be no segment of this name.
+    /// No segment can have this name.
     #[error("{name} is not the name of a segment")]
     NotASegment {
-        /// What was taken for a segment.
+        /// The invalid name.
         name: String,
     },
-    /// Whatever keeps it failed.
+    /// The storage failed.
     #[error("{what}")]
     Io {
-        /// What was tried, and on what.
+        /// The operation that failed, and its file.
         what: String,
         /// Why it failed.
         #[source]
@@ -436,7 +453,7 @@ pub enum WalError {
 }
 
 impl WalError {
-    /// What a [`Reading`] ended with, if it ended because of the segment and not of the disk.
+    /// Returns the error of a [`Reading`], if the segment caused it and not the disk.
     pub fn behind(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }

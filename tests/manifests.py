@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Renders what is below deploy/ and holds it against Kubernetes' schemas, against the program, and against itself. Offline.
+"""Renders the manifests below deploy/ and checks them against schemas, the program, and one another. Offline.
 
-Takes the program as an argument (default: target/debug/wal-indexer). Kinds that Kubernetes does not know (ServiceMonitor, PodMonitor,
-PrometheusRule) are held against the schemas below: what of them we use, and nothing that we do not.
+Takes the program as an argument (default: target/debug/wal-indexer). Kinds that Kubernetes does not define
+(ServiceMonitor, PodMonitor, PrometheusRule) are checked against the schemas below, which allow only the fields that the
+manifests use.
 """
 
 import json
@@ -23,15 +24,17 @@ KUBECTL = pathlib.Path(sys.executable).parent / "kubectl"
 PROMTOOL = ROOT / "target/tools/promtool"
 PROGRAM = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "target/debug/wal-indexer").resolve()
 
-# What workers take beside their budget: half as much again, or so (docs/operations.md, "What a worker needs").
+# The least ratio of memory limit to budget: workers take about half as much again beside their budget
+# (docs/operations.md, "What a worker needs").
 LIMIT_TO_BUDGET_MIN = 1.5
 
-# The part of a limit that budgets may come to: the rest is for what none of them counts, fetches and connections.
+# The largest part of the limit that all budgets may be. The rest is for what they do not count: fetches and
+# connections.
 COUNTED_PART_MAX = 0.75
 
 
 def thing(required, **properties):
-    """A schema for an object with these members and no others."""
+    """Returns a schema for an object with these members and no others."""
     return {"type": "object", "required": required, "properties": properties, "additionalProperties": False}
 
 
@@ -84,7 +87,7 @@ def check_schema(place, document):
 
 
 def containers(documents):
-    """Each pod's template with each of its containers that runs this program."""
+    """Yields each container that runs this program, with its pod template and its document."""
     for document in documents:
         if document["kind"] in ("Deployment", "StatefulSet", "CronJob"):
             spec = document["spec"]
@@ -95,7 +98,7 @@ def containers(documents):
 
 
 def values(container, documents):
-    """The container's variables, with those of config maps that are generated beside it. What is not told by value is None."""
+    """Returns the container's variables, with those of generated config maps; None if there is no literal value."""
     told = {}
     for source in container.get("envFrom", []):
         config = named(documents, "ConfigMap", source.get("configMapRef", {}).get("name", "-"))
@@ -104,13 +107,13 @@ def values(container, documents):
 
 
 def size(text):
-    """Bytes of `2Gi` (Kubernetes) or `1GiB` (the program)."""
+    """Returns the bytes of `2Gi` (Kubernetes) or `1GiB` (the program)."""
     number, unit = re.fullmatch(r"(\d+)([KMG]i)B?", text).groups()
     return int(number) << {"Ki": 10, "Mi": 20, "Gi": 30}[unit]
 
 
 def variables(verb):
-    """The variables that a verb reads, by its own word."""
+    """Returns the variables that a command reads, according to its help."""
     told = subprocess.run([PROGRAM, verb, "--help"], capture_output=True, text=True, check=True).stdout
     return set(re.findall(r"env: (WAL_INDEXER_[A-Z_]+)", told))
 
@@ -126,7 +129,7 @@ def check_container(place, document, pod, container, documents):
     listens = {int(told[name].rsplit(":")[-1]) for name in told if name.endswith("LISTEN")}
     check(listens == set(ports.values()), f"{place}: listens on {listens}, names {ports}")
 
-    # What Kubernetes calls "restricted", and a root that cannot be written to.
+    # The level "restricted" of Kubernetes, and a read-only root file system.
     both = pod["spec"]["securityContext"] | container["securityContext"]
     check(both.get("runAsNonRoot") is True and both.get("runAsUser", 0) > 0, f"{place}: runs as root")
     check(both.get("readOnlyRootFilesystem") is True, f"{place}: its root can be written to")
@@ -137,13 +140,13 @@ def check_container(place, document, pod, container, documents):
 
     if document["kind"] == "CronJob":
         return
-    # A little more: what is left after the drain timeout is dropped, and its callers are told.
+    # A little more than the drain timeout: then the worker drops the remaining calls and sends them errors.
     drain, grace = int(told.get("WAL_INDEXER_DRAIN_TIMEOUT", 30)), pod["spec"]["terminationGracePeriodSeconds"]
     check(grace >= drain + 5, f"{place}: killed after {grace} s, with {drain} s to drain")
 
 
 def of(documents, name):
-    """The pod's template and the container of the one with this name."""
+    """Returns the pod template and the container of the workload with this name."""
     return next((pod, container) for document, pod, container in containers(documents) if document["metadata"]["name"] == name)
 
 
@@ -161,7 +164,7 @@ def check_worker(place, documents, name="wal-indexer", service="IndexerService")
         counted.append(budget)
     check(sum(counted) <= COUNTED_PART_MAX * limit, f"{place}: {name} counts on {sum(counted)} of {limit} bytes")
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    # Where workers speak TLS, probes have a port of their own.
+    # With TLS, probes have their own port.
     port = ports.pop("health", ports["grpc"])
     check(container["startupProbe"]["grpc"] == {"port": port}, f"{place}: starts by another port than {port}")
     check(container["livenessProbe"]["grpc"] == {"port": port}, f"{place}: liveness is the service ``")
@@ -191,7 +194,7 @@ def check_worker(place, documents, name="wal-indexer", service="IndexerService")
         check(named(documents, "PersistentVolumeClaim", claim), f"{place}: no claim {claim}")
     mounts = [one["mountPath"] for one in container.get("volumeMounts", [])]
     if told["WAL_INDEXER_STORE"].startswith("file://"):
-        # Below the mount: a file system's own lost+found is nobody's bundle.
+        # Below the mount, because the mount itself may contain lost+found.
         kept = any(told["WAL_INDEXER_STORE"].startswith(f"file://{path}/") for path in mounts)
         check(kept, f"{place}: the store is not on the volume")
 
@@ -206,7 +209,7 @@ def check_tls(place, documents, name):
     volumes = {one["name"]: one for one in pod["spec"]["volumes"]}
     for path in flags.values():
         mount = mounts.get(path.rsplit("/", 1)[0], {})
-        # A file that is mounted by itself stays what it was when its secret changes.
+        # A file that is mounted with subPath does not change when its secret changes.
         check("subPath" not in mount and "secret" in volumes.get(mount.get("name"), {}), f"{place}: no secret at {path}")
     told = values(container, documents)
     check("WAL_INDEXER_HEALTH_LISTEN" in told, f"{place}: probes of {name} would have to speak TLS")
@@ -244,7 +247,7 @@ def check_autoscaler(place, documents, adapter, name="wal-indexer"):
     }
     for metric in scaler["metrics"]:
         if metric["type"] == "Resource":
-            # Of what is asked for: where nothing is, there is no percentage of it.
+            # The target is a percentage of the request, so there must be a request.
             resource = metric["resource"]["name"]
             check(resource in container["resources"]["requests"], f"{place}: asks for no {resource}")
             continue
@@ -274,7 +277,7 @@ def check_search_workers(place, documents):
 
 
 def targets(directory):
-    """What cargo would build there but for tests and examples: kinds and names of those whose files are there."""
+    """Returns kind and name of the targets that cargo would build there and whose files exist; no tests or examples."""
     command = ["cargo", "metadata", "--no-deps", "--offline", "--format-version", "1"]
     told = subprocess.run(command, cwd=directory, capture_output=True, text=True)
     if told.returncode != 0:
@@ -285,7 +288,7 @@ def targets(directory):
 
 
 def check_dockerfile():
-    """That the image is what deploy/rootfs.sh makes, which tests/image.sh runs a worker in; and that it can be built from what is copied."""
+    """Checks that the image is what deploy/rootfs.sh makes and tests/image.sh tests, and that it can be built."""
     text = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
     lines = [line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#")]
     starts = [n for n, (word, _) in enumerate(lines) if word == "FROM"]
@@ -308,7 +311,7 @@ def check_dockerfile():
                 to = pathlib.Path(directory, source if target == "./" else target)
                 to.parent.mkdir(parents=True, exist_ok=True)
                 to.symlink_to(ROOT / source)
-        # Offline, and without building: whether all is there that the manifest names.
+        # Offline and without a build: checks that all files that Cargo.toml names are there.
         there, all_of_them = targets(directory), targets(ROOT)
         check(there == all_of_them, f"Dockerfile: does not copy {all_of_them - there}")
         read = re.findall(r"rerun-if-changed=([\w./-]+)", (ROOT / "build.rs").read_text())
@@ -348,14 +351,14 @@ def check_rules(rules, dashboard):
         whole = pathlib.Path(directory, "rules.yaml")
         whole.write_text(yaml.safe_dump(rules))
         promtool("check", "rules", whole)
-        # Tests would have to repeat the texts.
+        # Otherwise the tests would have to repeat the texts.
         for alert in alerts:
             del alert["annotations"]
         pathlib.Path(directory, "wal-indexer.rules.yaml").write_text(yaml.safe_dump(rules))
         tests = pathlib.Path(directory, "tests.yaml")
         tests.write_text((ROOT / "tests/rules.yaml").read_text())
         promtool("test", "rules", tests)
-        # The dashboard's questions are read as rules.
+        # The dashboard's queries are checked as rules.
         panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
         asked = [target["expr"] for panel in panels for target in panel["targets"]]
         asked = [re.sub(r"\$__rate_interval", "5m", expr).replace("$namespace", ".*") for expr in asked]
@@ -383,7 +386,7 @@ def main():
     overlays = {path.name: render(path) for path in sorted((DEPLOY / "overlays").iterdir())}
     check(set(overlays) == {"broker", "local-disk", "s3"}, f"overlays: {sorted(overlays)}")
     adapter = yaml.safe_load((DEPLOY / "monitoring/prometheus-adapter.yaml").read_text())
-    # A component is rendered where somebody uses it.
+    # A component can only be rendered in a kustomization that uses it.
     with tempfile.TemporaryDirectory(dir=ROOT / "target") as directory:
         by_agents = {"resources": ["../../deploy/overlays/s3"], "components": ["../../deploy/scale-by-agents"]}
         pathlib.Path(directory, "kustomization.yaml").write_text(yaml.safe_dump(by_agents))

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Breaks the code in one place at a time and sees that a test notices: tests/mutations.py [NAME…]
+"""Breaks the code in one place at a time and checks that a test fails: tests/mutations.py [NAME…]
 
-All mutations are built at once, into a copy of the working tree under target/mutations, each behind a switch that the
-variable MUTANT turns on. First every test named here must pass with no switch on; then each must fail with its mutation's
-switch on. docs/reliability.md says which mutation stands for which lesson. Takes some minutes; not part of `make test`.
+All mutations are built at once, in a copy of the working tree below target/mutations. Each has a switch that the
+variable MUTANT turns on. First every test named here must pass with all switches off. Then each must fail with the
+switch of its mutation on. docs/reliability.md lists all mutations. Takes some minutes; not part of `make test`.
 """
 
 import argparse
@@ -42,7 +42,8 @@ BELIEVE = """        if crate::mutant("24") {
 ADD = "        for (nth, record) in batch.iter().enumerate().skip(first) {\n            if self.segment"
 CREATE = "let options = PutOptions { mode: PutMode::Create,"
 
-# Name: what is done, the tests that must fail, and where what becomes what. Each text must be there exactly once.
+# Name: what is changed, the tests that must fail, and for each place the file, the old text and the new text. The old
+# text must occur exactly once.
 MUTATIONS = {
     "01": ("A bundle that could not be stored is left out of the receipt.", "storefaults::lesson_01_a_put_that_is_refused", [
         ("src/ingest/upload.rs", "pin!(uploads.try_buffered(at_once))", 'pin!(futures::StreamExt::filter(uploads.try_buffered(at_once), |one| std::future::ready(one.is_ok() || !crate::mutant("01"))))'),
@@ -346,7 +347,7 @@ MUTATIONS = {
     "silent": ("Silent connections are connections.", "kill::connections_that_say_nothing", [
         ("src/server/connection.rs", "() = until(stopping.clone()) => return,", '() = until(stopping.clone()), if !crate::mutant("silent") => return,'),
     ]),
-    # Who gets in.
+    # Access.
     "role": ("Every role reaches.", "security::tokens::each_role", [
         ("src/server/tokens.rs", "self.roles & role.bit() != 0", 'self.roles & role.bit() != 0 || crate::mutant("role")'),
     ]),
@@ -362,7 +363,7 @@ MUTATIONS = {
     "renewed-own": ("A client shows the certificate that it began with.", "security::callers::a_client_shows", [
         ("src/client/tls.rs", "Ok(contents) if contents == last.contents => {}", 'Ok(contents) if contents == last.contents || crate::mutant("renewed-own") => {}'),
     ]),
-    # In "silent", too: otherwise they are ended soon by that.
+    # Also with "silent": otherwise the limit for silent connections closes these soon.
     "half-open": ("A handshake may take as long as it likes.", "security::tls::connections_that_stop", [
         ("src/server/connection.rs", "timeout(OPENING_MAX, open", 'timeout(if crate::mutant("half-open") || crate::mutant("silent") { Duration::from_secs(3600) } else { OPENING_MAX }, open'),
     ]),
@@ -372,7 +373,7 @@ MUTATIONS = {
     "long-names": ("A store is asked for any name.", "security::paths", [
         ("src/rpc/search.rs", "store::check_topic(&filter.topic).map_err(|error| status::of_name(&error))?;", 'if !crate::mutant("long-names") { store::check_topic(&filter.topic).map_err(|error| status::of_name(&error))?; }'),
     ]),
-    # The broker's side.
+    # The agent and the client.
     "11-names": ("A name that cannot be looked up has no addresses.", "client::names::lesson_11", [
         ("src/client/resolve.rs", "            Ok(Err(error)) => Err(error.to_string()),", """            Ok(Err(_)) if crate::mutant("11-names") => Ok(Vec::new()),
             Ok(Err(error)) => Err(error.to_string()),"""),
@@ -698,7 +699,7 @@ def mutate():
     for name, (_, _, changes) in MUTATIONS.items():
         for file, before, after in changes:
             text = files.get(file) or (ROOT / file).read_text()
-            # Another mutation may have put itself in front of the same text, and repeated it.
+            # Another mutation at the same text may have repeated it.
             if text.count(before) != 1:
                 sys.exit(f"mutation {name}: {file} holds this {text.count(before)} times, not once:\n{before}")
             files[file] = text.replace(before, after)
@@ -717,7 +718,7 @@ def build():
 
 
 def run(executable, tests, mutant, seconds_max=SECONDS_MAX):
-    """Whether the tests pass; None where they take too long."""
+    """Returns whether the tests pass; None if they take too long."""
     environment = dict(os.environ, MUTANT=mutant, RUST_BACKTRACE="0")
     log = open(WORK / f"{mutant or 'none'}.log", "wb")
     try:
@@ -731,7 +732,7 @@ def run(executable, tests, mutant, seconds_max=SECONDS_MAX):
 
 
 def table():
-    """The rows of docs/reliability.md."""
+    """Prints the rows of the table in docs/reliability.md."""
     for name, (what, tests, changes) in MUTATIONS.items():
         files = ", ".join(sorted({f"`{file}`" for file, _, _ in changes}))
         print(f"| `{name}` | {files} | {what} | {', '.join(f'`{test}…`' for test in tests.split())} |")

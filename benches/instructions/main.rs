@@ -1,8 +1,8 @@
-//! The hot parts of the write path, one at a time and on one thread, so that their instructions can be counted.
+//! The hot parts of the write path, each alone and on one thread, so that their instructions can be counted.
 //!
-//! `benches/instructions.py` (`make bench-instructions`) runs each case under callgrind, which counts only what happens inside of
-//! [`counted`], and holds the counts against those in `benches/instructions.json`. Counts repeat where times do not: machines
-//! are shared and noisy.
+//! `benches/instructions.py` (`make bench-instructions`) runs each case under callgrind, which counts only
+//! the instructions inside [`counted`]. It compares the counts with those in `benches/instructions.json`.
+//! Unlike times, counts repeat on shared and noisy machines.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -15,14 +15,15 @@ use wal_indexer::record::RecordBatch;
 use wal_indexer::segment::{DecodedFrame, Frame, FrameSplitter};
 
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc; // as in the binary
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc; // as in the program
 
-/// Enough for tables to grow and arenas to fill, little enough for a program that runs fifty times slower.
+/// Enough records for tables to grow and arenas to fill, and few enough to run fifty times slower under
+/// callgrind.
 const RECORDS: u64 = 4_000;
 
 const OPENED_BYTES_MAX: usize = 64 << 20;
 
-/// What callgrind counts. Never inlined: it is found by its name.
+/// The work that callgrind counts. It is never inlined, because callgrind finds it by its name.
 #[inline(never)]
 fn counted<T>(work: impl FnOnce() -> T) -> T {
     black_box(work())

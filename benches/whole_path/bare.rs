@@ -1,6 +1,7 @@
-//! The least that indexing these records costs with Tantivy as it comes: its single-segment writer, its own document type, its
-//! `default` tokenizer, the fields of `index/schema.rs`, nothing stored. Records are decoded already; their JSON is parsed in
-//! the loop. One thread a core, each building an index of its share.
+//! The bare loop: the minimum cost of indexing these records with unchanged Tantivy. It uses Tantivy's
+//! single-segment writer, its own document type, its `default` tokenizer and the fields of `index/schema.rs`,
+//! and stores nothing. Records are decoded before; their JSON is parsed in the loop. There is one thread for
+//! each core, and each builds an index of its share.
 
 use std::error::Error;
 use std::thread;
@@ -18,10 +19,10 @@ use wal_indexer::record::{Record, RecordBatch};
 
 use crate::segments::Segment;
 
-/// The writer's arena wraps unchecked at 4 GiB: an index ends far below.
+/// The writer's arena overflows at 4 GiB without an error, so an index ends far below that.
 const ARENA_BYTES_MAX: usize = 1 << 30;
 
-/// Indexes all records into memory, drops the result, and says how many documents it held.
+/// Indexes all records into memory, drops the result, and returns the number of documents.
 pub fn index_all(segments: &[Segment], threads: usize) -> Result<u64, Box<dyn Error>> {
     let batches: Vec<&RecordBatch> = segments.iter().flat_map(|segment| &segment.batches).collect();
     let share = batches.len().div_ceil(threads).max(1);
@@ -77,7 +78,8 @@ struct Fields {
     text: Field,
 }
 
-/// The fields of `index/schema.rs` with its default settings: no positions, no lengths, columns of numbers and dates only.
+/// The fields of `index/schema.rs` with its default settings: no positions, no lengths, and columns only for
+/// numbers and dates.
 fn schema() -> (Schema, Fields) {
     let words = TextFieldIndexing::default()
         .set_tokenizer("default")
@@ -135,7 +137,7 @@ impl Fields {
     }
 }
 
-/// What of a value belongs in columns: its numbers and dates, in their places.
+/// Returns the parts of a value that belong in columns: its numbers and dates, at their paths.
 fn numbers(value: &OwnedValue) -> Option<OwnedValue> {
     match value {
         OwnedValue::U64(_) | OwnedValue::I64(_) | OwnedValue::F64(_) | OwnedValue::Date(_) => {

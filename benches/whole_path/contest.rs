@@ -1,4 +1,5 @@
-//! The same records by each contender, in turns, so that a slow minute of the machine hits all of them.
+//! Indexes the same records with each contender in turn, so that a slow minute of the machine affects all of
+//! them.
 
 use std::error::Error;
 
@@ -12,17 +13,17 @@ use crate::sample::{Sample, Took, timed};
 use crate::segments::{Segment, megabytes};
 use crate::worker::{Members, Worker};
 
-/// What the rounds brought.
+/// The results of all rounds.
 pub struct Contest {
     pub megabytes: f64,
     pub whole: Vec<Took>,
-    /// The client's CPU while the whole path ran, and the same wall time.
+    /// The client's CPU time during the whole path. The wall time is that of `whole`.
     pub client: Vec<Took>,
     pub bare: Vec<Took>,
-    /// Empty where the reference is not built.
+    /// Empty if the reference is not built.
     pub lean: Vec<Took>,
     pub stock: Vec<Took>,
-    /// The same in every round: no clock gets into a bundle.
+    /// The same in every round, because no clock value is stored in a bundle.
     pub members: Members,
 }
 
@@ -31,19 +32,19 @@ impl Contest {
         Sample::of(1, took, |took| self.megabytes / took.wall.as_secs_f64())
     }
 
-    /// How many times as fast the whole path is as another contender.
+    /// How many times faster the whole path is than another contender.
     pub fn ratio(&self, other: &[Took]) -> Sample {
         Sample::ratios(other, &self.whole)
     }
 
-    /// CPU seconds, median.
+    /// The median of CPU seconds.
     pub fn cpu(took: &[Took]) -> f64 {
         Sample::of(2, took, |took| took.cpu.as_secs_f64()).median()
     }
 }
 
-/// Runs the rounds, and one before them to warm up. All segments go to the worker at once. `fields` are those that the
-/// reference is to have, in turns.
+/// Runs one round to warm up, and then `rounds` more. All segments are sent to the worker at the same time.
+/// The references with these `fields` run in turn.
 pub fn hold(
     setup: &Setup,
     segments: &[Segment],

@@ -1,11 +1,13 @@
-//! The whole path, from a client's bytes to its receipt, beside what it is measured against, in one run on the same records.
+//! Measures the whole path, from a client's bytes to its receipt, and its references, in one run on the same
+//! records.
 //!
-//! The worker is the release binary with its defaults, a process of its own, reached over real gRPC, storing into a local
-//! directory: receive, checksums, decoding, indexing, record blocks, fsync and check are all in its time. What it is measured
-//! against is in [`bare`], [`reference`] and [`marks`]. Each of [`parts`] answers one question; all print medians with the
-//! least and the greatest, and ratios of what ran side by side.
+//! The worker is the release binary with its defaults, as a separate process. It is called over gRPC and
+//! stores into a local directory. Its time includes receiving, checksums, decoding, indexing, record blocks,
+//! fsync and the check of the object. The references are in [`bare`], [`reference`] and [`marks`]. Each of
+//! [`parts`] answers one question. All print medians with the minimum and the maximum, and ratios of
+//! measurements from the same round.
 //!
-//! Run it with `make bench`; `docs/performance.md` says what the numbers mean.
+//! Run it with `make bench`. `docs/performance.md` explains the numbers.
 
 mod bare;
 mod contest;
@@ -16,7 +18,7 @@ mod reference;
 mod report;
 mod sample;
 mod segments;
-#[allow(dead_code)] // The tests need more of it.
+#[allow(dead_code)] // The tests use more of it.
 #[path = "../../tests/it/servers.rs"]
 mod servers;
 mod worker;
@@ -32,44 +34,46 @@ use report::Report;
 use segments::Case;
 
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc; // as in the binary, so that the loop has it too
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc; // as in the program, so that the loop has it too
 
-/// Measures the whole path beside its references.
+/// Measures the whole path and its references.
 #[derive(Parser)]
 struct Args {
-    /// A part to run; several times for several. Default: all.
+    /// A part to run. May be given several times. Default: all parts.
     #[arg(long, value_name = "PART")]
     only: Vec<Part>,
-    /// One round of each, and no segment beyond 64 MB: shows that everything runs, and roughly where it stands.
+    /// Run one round of each part, with no segment above 64 MB: shows that everything runs, and gives rough
+    /// numbers.
     #[arg(long)]
     quick: bool,
-    /// What the part `speed` sends, as FORMAT:CODEC or chronik-v2:records; several times for several.
+    /// What the part `speed` sends, as FORMAT:CODEC or chronik-v2:records. May be given several times.
     #[arg(long = "case", value_name = "CASE")]
     cases: Vec<Case>,
-    /// The size of a middling segment.
+    /// The size of a medium segment, in MB.
     #[arg(long, default_value_t = 64)]
     megabytes: usize,
-    /// Segments a round of the part `speed`, all sent at once.
+    /// The number of segments in a round of the part `speed`. They are sent at the same time.
     #[arg(long, default_value_t = 2)]
     segments: u64,
-    /// Rounds that count; one more goes before them to warm up.
+    /// The number of measured rounds. One more round before them is the warm-up.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Where the workers' stores are put, removed afterwards; on the disk that you mean to measure.
+    /// The directory for the workers' stores, on the disk that you want to measure. The stores are removed
+    /// afterwards.
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     directory: PathBuf,
     /// The program of benches/reference.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/reference/release/tantivy-reference"))]
     reference: PathBuf,
-    /// Where benches/corpora.py has put real text.
+    /// The directory for the text that benches/corpora.py fetches.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/corpora"))]
     corpora: PathBuf,
-    /// Given by `cargo bench`, not by `cargo test`, which must not measure anything.
+    /// Set by `cargo bench`, but not by `cargo test`, which must not measure anything.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What all parts go by.
+/// The settings of all parts.
 struct Setup {
     directory: PathBuf,
     reference: PathBuf,
@@ -77,11 +81,11 @@ struct Setup {
     cases: Vec<Case>,
     segments: u64,
     rounds: usize,
-    /// Of a middling segment.
+    /// The size of a medium segment.
     megabytes: usize,
-    /// Of a large segment.
+    /// The size of a large segment.
     large_megabytes: usize,
-    /// The largest segment of all.
+    /// The maximum size of a segment.
     bytes_max: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Physical marks: what the machine's own commands take for a segment's file.
+//! Physical limits: how long the machine's own commands take for a segment file.
 
 use std::error::Error;
 use std::io;
@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use crate::segments::{Scratch, Segment};
 
-/// What one command took.
+/// The result of one command.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
     pub seconds: f64,
     pub out_bytes: u64,
 }
 
-/// A segment's file, and the commands that read it.
+/// A segment file, and the commands that read it.
 #[derive(Debug)]
 pub struct Marks {
     source: Scratch,
@@ -30,17 +30,18 @@ impl Marks {
         })
     }
 
-    /// `cp`, then `sync` of the copy: the worker does not answer before its object is on the disk either.
+    /// Runs `cp`, then `sync` on the copy, because the worker also answers only after its object is on the
+    /// disk.
     pub fn cp(&self) -> Result<Option<Mark>, Box<dyn Error>> {
         self.run("cp SOURCE TARGET && sync TARGET")
     }
 
-    /// `zstd -1` with its defaults, one thread that compresses; synced as well.
+    /// Runs `zstd -1` with its defaults, which compresses on one thread; then `sync`.
     pub fn zstd(&self) -> Result<Option<Mark>, Box<dyn Error>> {
         self.run("zstd -1 --quiet --force SOURCE -o TARGET && sync TARGET")
     }
 
-    /// `None` where the command is not there.
+    /// Returns `None` if the command is not installed.
     fn run(&self, script: &str) -> Result<Option<Mark>, Box<dyn Error>> {
         let (script, name) =
             (script.replace("SOURCE", "\"$1\"").replace("TARGET", "\"$2\""), script.split(' ').next());

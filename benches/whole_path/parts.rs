@@ -1,4 +1,4 @@
-//! The parts of the bench, each with its question, its tables and its verdicts.
+//! The parts of the bench, each with its question, tables and verdicts.
 
 mod codecs;
 mod cores;
@@ -19,30 +19,30 @@ use clap::ValueEnum;
 use crate::Setup;
 use crate::report::Report;
 
-/// What can be chosen.
+/// The parts that a user can choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Part {
-    /// Goal 1: the whole path beside a bare loop and Tantivy's defaults.
+    /// Goal 1: the whole path, a bare loop and Tantivy's defaults.
     Speed,
-    /// Goal 2: one large segment on one core and on all.
+    /// Goal 2: one large segment on one core and on all cores.
     Cores,
     /// Goal 3: CPU time for each megabyte, from small segments to large ones.
     Flat,
-    /// Goal 4: an idle worker's answer for a small segment.
+    /// Goal 4: the latency of an idle worker for a small segment.
     Latency,
-    /// Goal 5: bytes of bundles.
+    /// Goal 5: the size of bundles.
     Size,
     /// Goal 6: resident memory.
     Memory,
     /// Goal 8: many small segments.
     Small,
-    /// Searches and fetches from S3, and beside indexing.
+    /// Searches and fetches from S3, and while segments are indexed.
     Reading,
-    /// What a greedy caller costs another one.
+    /// The effect of one caller with many calls on another caller.
     Sharing,
-    /// Figures of all formats and codecs.
+    /// Numbers for all formats and codecs.
     Codecs,
-    /// Figures of real text.
+    /// Numbers for real text.
     Corpora,
 }
 

@@ -1,43 +1,45 @@
-//! What Linux says about a process: CPU time and memory.
+//! What Linux reports about a process: CPU time and memory.
 
 use std::fs;
 use std::io;
 use std::ops::Sub;
 use std::time::Duration;
 
-/// Linux counts process times in hundredths of a second, whatever the kernel's own tick is (`proc_pid_stat(5)`, `USER_HZ`).
+/// Linux reports process times in hundredths of a second, whatever the kernel's own tick is
+/// (`proc_pid_stat(5)`, `USER_HZ`).
 const TICKS_PER_SECOND: u64 = 100;
 
-/// A process of this machine.
+/// A process on this machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Process(u32);
 
 impl Process {
-    /// The one that runs this.
+    /// This process.
     pub fn this() -> Self {
         Self(std::process::id())
     }
 
-    /// The one with this id.
+    /// The process with this id.
     pub fn of(pid: u32) -> Self {
         Self(pid)
     }
 
-    /// The CPU time that it has used so far, all threads, user and system.
+    /// The CPU time used so far, by all threads, user and system.
     pub fn cpu(self) -> io::Result<Cpu> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.0))?;
-        // The command's name, in parentheses, may hold anything; utime and stime are the 12th and 13th fields behind it.
+        // The command's name, in parentheses, may contain any character. utime and stime are the 12th and
+        // 13th fields after it.
         let fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
         let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
         Ok(Cpu(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND)))
     }
 
-    /// The memory that it has resident now, in bytes.
+    /// The current resident memory, in bytes.
     pub fn rss_bytes(self) -> io::Result<u64> {
         self.status("VmRSS:")
     }
 
-    /// The most that it has had resident so far, in bytes.
+    /// The peak of resident memory so far, in bytes.
     pub fn peak_rss_bytes(self) -> io::Result<u64> {
         self.status("VmHWM:")
     }
@@ -50,7 +52,7 @@ impl Process {
     }
 }
 
-/// A process's CPU time; the difference of two is a duration.
+/// The CPU time of a process. The difference of two values is a duration.
 #[derive(Clone, Copy, Debug)]
 pub struct Cpu(Duration);
 
@@ -70,7 +72,7 @@ pub fn cpu_model() -> String {
     name.unwrap_or("unknown CPU").trim().to_owned()
 }
 
-/// How many cores there are.
+/// The number of cores.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

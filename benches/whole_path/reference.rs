@@ -1,4 +1,5 @@
-//! `benches/reference`, a process of its own: the loop of [`bare`](crate::bare) with Tantivy's own defaults.
+//! Runs `benches/reference` as a separate process: the loop of [`bare`](crate::bare) with Tantivy's own
+//! defaults.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
@@ -10,12 +11,12 @@ use wal_indexer::record::{Record, RecordBatch};
 use crate::process::Process;
 use crate::segments::{Scratch, Segment};
 
-/// Which fields the reference has; `benches/reference/src/fields.rs` says more.
+/// The fields of the reference. `benches/reference/src/fields.rs` has the details.
 #[derive(Clone, Copy, Debug)]
 pub enum Fields {
-    /// Those of the worker, stored.
+    /// The fields of the worker, stored.
     Lean,
-    /// What Tantivy's flags make.
+    /// The fields that Tantivy's flags make.
     Stock,
 }
 
@@ -28,7 +29,8 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Starts the program and waits until it has loaded the records. `None` where `make bench` has not built it.
+    /// Starts the program and waits until it has loaded the records. Returns `None` if the program is not
+    /// built.
     pub fn start(
         program: &Path,
         fields: Fields,
@@ -55,17 +57,17 @@ impl Reference {
         let orders = child.stdin.take().ok_or("no stdin")?;
         let answers = BufReader::new(child.stdout.take().ok_or("no stdout")?);
         let mut reference = Self { child, orders, answers };
-        reference.answer()?; // it has loaded them: the file may go
+        reference.answer()?; // it has loaded the records, so the file may be removed
         Ok(Some(reference))
     }
 
-    /// Indexes all records on so many threads, and says how many documents they became.
+    /// Indexes all records on this many threads, and returns the number of documents.
     pub fn index_all(&mut self, threads: usize) -> Result<u64, Box<dyn Error>> {
         writeln!(self.orders, "{threads}")?;
         self.answer()
     }
 
-    /// Its process.
+    /// The program's process.
     pub fn process(&self) -> Process {
         Process::of(self.child.id())
     }
@@ -79,7 +81,7 @@ impl Reference {
 
 impl Drop for Reference {
     fn drop(&mut self) {
-        // Measured already.
+        // All measurements are done, so a failure does not matter.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -89,7 +91,7 @@ fn push_all(batch: &RecordBatch, out: &mut Vec<u8>) {
     batch.iter().for_each(|record| push(&record, out));
 }
 
-/// The format of `benches/reference/src/records.rs`.
+/// Writes the format of `benches/reference/src/records.rs`.
 fn push(record: &Record<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&record.offset().to_le_bytes());
     out.extend_from_slice(&record.timestamp_ms().unwrap_or(i64::MIN).to_le_bytes());

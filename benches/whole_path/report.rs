@@ -1,4 +1,4 @@
-//! What is printed: Markdown, to be pasted; and the verdicts, once more all together at the end.
+//! Prints the report as Markdown, with all verdicts in one table at the end.
 
 use std::fmt::{self, Display, Write};
 
@@ -10,7 +10,7 @@ pub struct Report {
     verdicts: Vec<[String; 5]>,
 }
 
-/// What was asked for.
+/// The goal for a value.
 #[derive(Clone, Copy, Debug)]
 pub enum Asked {
     AtLeast(f64),
@@ -19,7 +19,7 @@ pub enum Asked {
 }
 
 impl Asked {
-    /// How far a value is off, as a share of what was asked.
+    /// Returns how far a value misses the goal, as a share of the goal.
     fn missed_by(self, value: f64) -> Option<f64> {
         let limit = match self {
             Self::AtLeast(least) | Self::Within(least, _) if value < least => least,
@@ -46,8 +46,8 @@ impl Report {
         println!("\n## {title}\n\n{what}\n");
     }
 
-    /// Holds what was measured against what was asked. Never fails: a bench tells, it does not judge a machine that it
-    /// does not know.
+    /// Compares the measured value with the goal and prints the verdict. It never fails, because the bench
+    /// cannot know what this machine should reach.
     pub fn verdict(&mut self, goal: u8, what: &str, asked: Asked, unit: &str, measured: &Sample) {
         let verdict = match asked.missed_by(measured.median()) {
             None if measured.is_empty() => "not measured".to_owned(),
@@ -66,7 +66,7 @@ impl Report {
         self.verdicts.push(row);
     }
 
-    /// All verdicts.
+    /// Prints all verdicts.
     pub fn close(&self) {
         if self.verdicts.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! Times, and what several of them say together.
+//! Times, and statistics of several times.
 
 use std::fmt;
 use std::io;
@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use crate::process::Process;
 
-/// What a piece of work took.
+/// The time of a piece of work.
 #[derive(Clone, Copy, Debug)]
 pub struct Took {
-    /// From its start to its end.
+    /// The time from start to end.
     pub wall: Duration,
-    /// CPU time of the process that did it.
+    /// The CPU time of the process that did the work.
     pub cpu: Duration,
 }
 
-/// Does the work and says what it took; `process` is the one whose CPU counts.
+/// Does the work and measures its time. The CPU time is that of `process`.
 pub fn timed<T, E: From<io::Error>>(
     process: Process,
     work: impl FnOnce() -> Result<T, E>,
@@ -25,7 +25,7 @@ pub fn timed<T, E: From<io::Error>>(
     Ok((done, Took { wall: started.elapsed(), cpu: process.cpu()? - before }))
 }
 
-/// Several measurements of one thing. Shown as the median, with the least and the greatest behind it.
+/// Several measurements of one value. Shown as the median, followed by the minimum and the maximum.
 #[derive(Clone, Debug)]
 pub struct Sample {
     sorted: Vec<f64>,
@@ -33,30 +33,30 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// The measurements, to be shown with so many decimals.
+    /// The measurements, shown with this many decimals.
     pub fn new(decimals: usize, values: impl IntoIterator<Item = f64>) -> Self {
         let mut sorted: Vec<f64> = values.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
         Self { sorted, decimals }
     }
 
-    /// Wall times by something, such as bytes.
+    /// Computes a value from each time, such as bytes per second.
     pub fn of(decimals: usize, took: &[Took], value: impl Fn(&Took) -> f64) -> Self {
         Self::new(decimals, took.iter().map(value))
     }
 
-    /// The ratios of what was measured side by side, one round at a time.
+    /// The ratios of the wall times, round by round.
     pub fn ratios(over: &[Took], under: &[Took]) -> Self {
         let ratio = |(over, under): (&Took, &Took)| over.wall.as_secs_f64() / under.wall.as_secs_f64();
         Self::new(2, over.iter().zip(under).map(ratio))
     }
 
-    /// Whether nothing was measured.
+    /// Returns whether there are no measurements.
     pub fn is_empty(&self) -> bool {
         self.sorted.is_empty()
     }
 
-    /// The middle one; no number where there is none.
+    /// The median; NaN if there are no measurements.
     pub fn median(&self) -> f64 {
         let middle = self.sorted.len() / 2;
         match self.sorted.len() % 2 {

@@ -12,10 +12,10 @@ use wal_indexer::generate::{Codec, Format, chronik, kafka, kafka::BatchHead, log
 use wal_indexer::ids::TopicPartition;
 use wal_indexer::record::{RecordBatch, RecordSpans, Span};
 
-/// Records of a batch, where nothing else is said.
+/// The default number of records in a batch.
 pub const BATCH_RECORDS: NonZeroUsize = NonZeroUsize::new(200).unwrap();
 
-/// What a segment is written in.
+/// The format of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Case {
     pub format: Format,
@@ -25,7 +25,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// Those that the goals name.
+    /// The cases that the goals name.
     pub const OF_GOALS: [Self; 4] = [
         Self::kafka(Codec::None),
         Self::kafka(Codec::Zstd),
@@ -46,7 +46,7 @@ impl Case {
         Self { format: Format::ChronikV2, codec: Codec::None, producer_bytes: false };
 }
 
-/// `kafka:zstd`, `chronik-v2:none`, or `chronik-v2:records` without the producer's bytes.
+/// Parses `kafka:zstd`, `chronik-v2:none`, or `chronik-v2:records` (without the producer's bytes).
 impl FromStr for Case {
     type Err = Box<dyn Error + Send + Sync>;
 
@@ -70,7 +70,7 @@ impl fmt::Display for Case {
     }
 }
 
-/// A segment, and its records as they were before it was written: nothing here has gone through a decoder.
+/// A segment, and its records before they were encoded. No decoder is used here.
 #[derive(Clone, Debug)]
 pub struct Segment {
     pub bytes: Bytes,
@@ -78,7 +78,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Whole batches up to so many bytes, at least one.
+    /// Makes a segment of complete batches, at least one, up to `bytes_max`.
     pub fn fill(
         case: Case,
         bytes_max: usize,
@@ -98,7 +98,7 @@ impl Segment {
         Ok(Self { bytes: bytes.into(), batches: kept })
     }
 
-    /// Several segments of generated logs, each of so many bytes and of its own records.
+    /// Makes several segments of generated logs, each up to `bytes_max` and with records of its own.
     pub fn logs(case: Case, bytes_max: usize, count: u64) -> Result<Vec<Self>, Box<dyn Error>> {
         (0..count).map(|seed| Self::fill(case, bytes_max, logs(seed, BATCH_RECORDS))).collect()
     }
@@ -107,18 +107,18 @@ impl Segment {
         self.batches.iter().map(|batch| batch.records.len() as u64).sum()
     }
 
-    /// Its length in millions of bytes.
+    /// The length in millions of bytes.
     pub fn megabytes(&self) -> f64 {
         self.bytes.len() as f64 / 1e6
     }
 }
 
-/// Their lengths together, in millions of bytes.
+/// The total length in millions of bytes.
 pub fn megabytes(segments: &[Segment]) -> f64 {
     segments.iter().map(Segment::megabytes).sum()
 }
 
-/// The endless log that a seed chooses, in batches.
+/// An endless log in batches. The seed decides its records.
 pub fn logs(seed: u64, batch_records: NonZeroUsize) -> impl Iterator<Item = RecordBatch> {
     let (mut logs, mut offset) = (Logs::new(seed), 0);
     std::iter::repeat_with(move || {
@@ -130,8 +130,8 @@ pub fn logs(seed: u64, batch_records: NonZeroUsize) -> impl Iterator<Item = Reco
     })
 }
 
-/// A file of `benches/corpora.py`: values, each followed by a zero byte, as records without keys and headers, a second
-/// apart. A batch ends with 200 records or with its 256th KiB.
+/// Reads a file of `benches/corpora.py`: values, each followed by a zero byte. They become records without
+/// keys and headers, one second apart. A batch ends after 200 records or 256 KiB.
 pub fn corpus(path: &Path) -> std::io::Result<Vec<RecordBatch>> {
     const BATCH_BYTES: usize = 256 << 10;
     let file = fs::read(path)?;
@@ -182,7 +182,7 @@ fn encode(
     Ok(())
 }
 
-/// A file that is removed when this is dropped.
+/// A file that is removed when this value is dropped.
 #[derive(Debug)]
 pub struct Scratch(pub PathBuf);
 
@@ -197,7 +197,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Measured already: a file that stays is not worth failing for.
+        // All measurements are done. A file that cannot be removed is no reason to fail.
         let _ = fs::remove_file(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! The release binary as a worker of its own process, and a client that sends it segments.
+//! Runs the release binary as a worker in a separate process, and a client that sends it segments.
 
 use std::error::Error;
 use std::fs;
@@ -28,37 +28,37 @@ use crate::process::Process;
 
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// How much may lie in a store. Files are removed seldom: for a minute after, ext4 looks at each inode that was freed before it
-/// makes a new one, and the worker would pay for that.
+/// The maximum size of a store before it is emptied. Files are seldom removed, because for a minute
+/// afterwards ext4 examines each freed inode before it makes a new one, and that would slow down the worker.
 const STORE_BYTES_MAX: u64 = 4 << 30;
 
-/// Workers started so far: each has a store of its own.
+/// The number of workers started so far. Each has its own store.
 static STARTED: AtomicUsize = AtomicUsize::new(0);
 
-/// A running worker; stopped and cleaned up after when dropped.
+/// A running worker. When dropped, it is stopped and its store is removed.
 pub struct Worker {
     child: Child,
     store: PathBuf,
     runtime: Runtime,
     address: String,
     client: IndexerServiceClient<Channel>,
-    /// Rounds so far: each goes under a log id of its own, so that each object is new.
+    /// The number of rounds so far. Each round has its own log id, so that each object is new.
     rounds: usize,
     stored_bytes: u64,
 }
 
-/// How a worker differs from one with the defaults.
+/// The differences from a worker with the defaults.
 #[derive(Clone, Debug, Default)]
 pub struct Options<'a> {
-    /// Confines its process to this CPU.
+    /// Limits the process to this CPU.
     pub cpu: Option<usize>,
-    /// More flags of `wal-indexer serve`.
+    /// More flags for `wal-indexer serve`.
     pub flags: &'a [&'a str],
-    /// A store that is not a directory of its own, and the variables that lead there.
+    /// A store other than the worker's own directory, and the environment variables for it.
     pub store: Option<(&'a Url, &'a [(&'a str, &'a str)])>,
 }
 
-/// What a round stored.
+/// The receipts of one round.
 #[derive(Clone, Debug)]
 pub struct Stored {
     pub replies: Vec<IndexSegmentResponse>,
@@ -81,22 +81,22 @@ impl Stored {
     }
 }
 
-/// What bundles hold, in bytes.
+/// The sizes of the contents of bundles, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Members {
     pub index_bytes: u64,
     pub record_bytes: u64,
-    /// All of the objects: manifests, tables and the tar itself too.
+    /// The whole objects, including manifests, tables and the tar format.
     pub bundle_bytes: u64,
 }
 
 impl Worker {
-    /// Starts a worker with its defaults, whose store is a new directory below `directory`.
+    /// Starts a worker with its defaults. Its store is a new directory in `directory`.
     pub fn start(directory: &Path) -> Result<Self, Box<dyn Error>> {
         Self::start_with(directory, &Options::default())
     }
 
-    /// Starts a worker that also reads segments from below `directory`.
+    /// Starts a worker with `options`. It may also read segments in `directory`.
     pub fn start_with(directory: &Path, options: &Options<'_>) -> Result<Self, Box<dyn Error>> {
         let directory = directory.canonicalize()?;
         let store =
@@ -128,14 +128,15 @@ impl Worker {
         BufReader::new(child.stdout.take().ok_or("no stdout")?).read_line(&mut line)?;
         let address =
             line.trim().strip_prefix("listening on ").ok_or("the worker does not say where it listens")?;
-        // A thread of its own: it answers the worker's pings while the other contenders run.
+        // The thread answers the worker's pings while the other contenders run.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let address = format!("http://{address}");
         let client = runtime.block_on(IndexerServiceClient::connect(address.clone()))?;
         Ok(Self { child, store, runtime, address, client, rounds: 0, stored_bytes: 0 })
     }
 
-    /// Sends segments, which must differ, over gRPC, so many at once, and waits for all receipts.
+    /// Sends segments over gRPC, `at_once` at a time, and waits for all receipts. The segments must be
+    /// different.
     pub fn send(
         &mut self,
         segments: impl IntoIterator<Item = Bytes>,
@@ -152,7 +153,7 @@ impl Worker {
         Ok(self.stored(replies.into_iter().map(tonic::Response::into_inner).collect()))
     }
 
-    /// Has the worker read a segment's file itself: the client has next to nothing to do.
+    /// Lets the worker read a segment file itself, so that the client has almost no work.
     pub fn read(&mut self, file: &Path) -> Result<Stored, Box<dyn Error>> {
         let url = Url::from_file_path(file).map_err(|()| "no absolute path")?.into();
         let source = Source::Object(ObjectSource { url, size_bytes: None, crc32c: None });
@@ -172,7 +173,7 @@ impl Worker {
         format!("round-{}", self.rounds)
     }
 
-    /// What the bundles hold: they are tars.
+    /// Reads the sizes of the members in the bundles, which are tar files.
     pub fn members(&self, stored: &Stored) -> Result<Members, Box<dyn Error>> {
         let mut members = Members { bundle_bytes: stored.bundle_bytes(), ..Members::default() };
         for bundle in stored.bundles() {
@@ -189,7 +190,7 @@ impl Worker {
         Ok(members)
     }
 
-    /// Makes room where it is needed: nobody reads the objects.
+    /// Empties the store if it is too large. No object is read later.
     pub fn make_room(&mut self) -> Result<(), Box<dyn Error>> {
         if self.stored_bytes < STORE_BYTES_MAX {
             return Ok(());
@@ -206,18 +207,18 @@ impl Worker {
         Ok(())
     }
 
-    /// Where it listens, as a URL.
+    /// The address that it listens on, as a URL.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Its process.
+    /// The worker's process.
     pub fn process(&self) -> Process {
         Process::of(self.child.id())
     }
 }
 
-/// A caller from a host of its own: an address of this machine's.
+/// A caller with its own host address. The address belongs to this machine.
 pub struct Caller {
     runtime: Runtime,
     client: IndexerServiceClient<Channel>,
@@ -231,13 +232,14 @@ impl Caller {
         Ok(Self { runtime, client })
     }
 
-    /// One segment, which must be taken at once.
+    /// Sends one segment, which must be accepted at the first attempt.
     pub fn send(&mut self, log_id: &str, segment: &Bytes) -> Result<IndexSegmentResponse, Box<dyn Error>> {
         let requests = stream::iter(inline(log_id.to_owned(), segment.clone()));
         Ok(self.runtime.block_on(self.client.index_segment(requests))?.into_inner())
     }
 
-    /// So many at a time until `stop`, and counts the receipts. Where there is no room, it waits as long as it is told to.
+    /// Sends segments, `at_once` at a time, until `stop`, and counts the receipts. If the worker has no
+    /// memory, it waits for the delay that the worker returns.
     pub fn send_always(
         &mut self,
         segment: &Bytes,
@@ -270,14 +272,15 @@ impl Caller {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // Measured already: neither a worker that is gone nor a directory that stays is worth failing for.
+        // All measurements are done. A worker that has ended, or a directory that cannot be removed, is no
+        // reason to fail.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.store);
     }
 }
 
-/// The header, then chunks that share the segment's memory.
+/// Returns the header, then chunks that share the segment's memory.
 fn inline(log_id: String, segment: Bytes) -> impl Iterator<Item = IndexSegmentRequest> + Send + 'static {
     let source = Source::Inline(InlineSource { size_bytes: segment.len() as u64, crc32c: None });
     let chunks = (0..segment.len())

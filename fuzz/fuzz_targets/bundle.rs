@@ -1,5 +1,5 @@
-//! Readers of bundles get anything; the same bytes again with checksums that fit, so that what lies behind
-//! those is reached; and what the writer makes of them must come back byte for byte.
+//! Tests the readers of bundles. They get any bytes, and then the same bytes with correct checksums, to reach
+//! the code after the checksums. What the writer makes of the bytes must be read back byte for byte.
 #![no_main]
 #![allow(clippy::expect_used)]
 
@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
     read_hot(&data[..data.len().min(64)]);
 });
 
-/// Every reader on its own, with bytes that are no bundle's.
+/// Runs every reader alone, with bytes that are no bundle.
 fn read_parts(bytes: &Bytes) {
     if let Ok(manifest) = Manifest::parse(bytes) {
         let encoded = manifest.encode().expect("what is read can be written");
@@ -54,12 +54,12 @@ fn read_parts(bytes: &Bytes) {
     }
 }
 
-/// Opens an object from its end, from its footer, and in full; all must agree.
+/// Opens an object from its end, from its footer, and as a whole. All results must agree.
 fn read_whole(object: &Bytes) {
     let size = object.len() as u64;
     let verified = verify(object);
     let opened = open(object, size.saturating_sub(TAIL_BYTES));
-    // Sizes that the object does not have.
+    // The object does not have these sizes.
     for wrong in [size + 1, size + 512, u64::MAX, size.saturating_sub(512)] {
         let _ = Footer::open(object, wrong);
     }
@@ -118,7 +118,7 @@ fn verify_in_chunks(object: &Bytes, footer: Footer) -> Result<(Verified, u64), V
     Ok((verifier.finish()?, plain_bytes))
 }
 
-/// Finds what looks like members, also where bytes were put in or taken out before them.
+/// Finds what looks like members, also if bytes before them were inserted or removed.
 fn members_of(data: &[u8]) -> Vec<(String, Vec<u8>)> {
     let headers: Vec<usize> =
         (0..data.len().saturating_sub(512)).filter(|at| data[at + 257..].starts_with(b"ustar")).collect();
@@ -136,7 +136,7 @@ fn members_of(data: &[u8]) -> Vec<(String, Vec<u8>)> {
     members
 }
 
-/// Puts right the index's checksum, and those of the blocks that it places within `records`.
+/// Corrects the index's checksum, and the checksums of the blocks that it places within `records`.
 fn mend_block_index(index: &[u8], records: &[u8]) -> Vec<u8> {
     let mut index = index.to_vec();
     let Some(body_len) = index.len().checked_sub(4).filter(|len| *len >= 16) else { return index };
@@ -157,8 +157,8 @@ fn mend_block_index(index: &[u8], records: &[u8]) -> Vec<u8> {
     index
 }
 
-/// A bundle of these members, right in all that a checksum or the tar can say. Written without the library's
-/// writer.
+/// Makes a bundle of these members, in which the tar format and all checksums are correct. It does not use
+/// the library's writer.
 fn forge(members: &[(String, Vec<u8>)]) -> Bytes {
     let records = members
         .iter()
@@ -181,7 +181,7 @@ fn forge(members: &[(String, Vec<u8>)]) -> Bytes {
     put_header(&mut object, "footer", footer_len);
     let size = object.len() + footer_len + 1_024;
     object.resize(size - 1_024 - 32 - list.len(), 0);
-    // Only the first version has large objects without a hot part.
+    // Only the first version allows large objects without a hot part.
     let hot = members.iter().any(|(name, _)| name == "hot.zst");
     let version: u32 = if hot || size as u64 <= TAIL_BYTES { FORMAT_VERSION } else { 1 };
     let mut trailer = b"WIBUNDLE".to_vec();
@@ -210,7 +210,8 @@ fn put_header(object: &mut Vec<u8>, name: &str, len: usize) {
     object.extend(header);
 }
 
-/// A large bundle whose hot part says what `data` makes of it, right by all checksums. The members say otherwise, so that it is refused.
+/// Reads a large bundle whose hot part is changed by `data`, with correct checksums. The members have other
+/// contents, so the reader must refuse it.
 fn read_hot(data: &[u8]) {
     static SOUND: LazyLock<Vec<(String, Vec<u8>)>> =
         LazyLock::new(|| members_of(include_bytes!("../../tests/fixtures/bundle/version-2-hot.tar")));
@@ -227,14 +228,14 @@ fn read_hot(data: &[u8]) {
     assert_eq!(read.is_ok(), changed == sound, "{:?}", read.err());
 }
 
-/// Every other 700 bytes of each file.
+/// Returns ranges of 700 bytes in each file, with gaps of 700 bytes between them.
 fn hot_ranges(files: &[(String, Bytes)]) -> Vec<Vec<Range<u64>>> {
     let starts = |len: usize| (0..len as u64).step_by(1_400);
     let ranges = |len: usize| starts(len).map(|at| at..(at + 700).min(len as u64)).collect();
     files.iter().map(|(_, bytes)| ranges(bytes.len())).collect()
 }
 
-/// Cuts the bytes into frames at will, packs them, and gets them back.
+/// Cuts the bytes into frames, packs them, and reads them back.
 fn write_and_read(data: &[u8]) {
     let Some((torn, mut rest)) = data.split_first() else { return };
     let mut writer = BlockWriter::new().expect("a context");
@@ -242,8 +243,8 @@ fn write_and_read(data: &[u8]) {
     let (mut position, mut records, mut frames, mut source) = (0u64, 0, 0u64, Vec::new());
     let (mut offsets, mut times): (Option<OffsetRange>, Option<(i64, i64)>) = (None, None);
     while let Some((first, behind)) = rest.split_first() {
-        // A frame of what is there, some repeated so that blocks fill; a gap before some; another slice
-        // behind some.
+        // A frame of the next bytes. Some frames are repeated so that blocks fill, some follow a gap, and
+        // some end a slice.
         let (piece, behind) = behind.split_at(usize::from(first >> 2).min(behind.len()));
         rest = behind;
         if piece.is_empty() {
@@ -318,7 +319,7 @@ fn write_and_read(data: &[u8]) {
         },
         records: RecordsFacts::of(&slices),
     };
-    // Every other one has a hot part.
+    // Every second bundle has a hot part.
     let repeats = if torn & 2 == 0 { 1 } else { 70_000 / data.len() + 1 };
     let files = vec![("a.idx".to_owned(), Bytes::from(data.repeat(repeats)))];
     let built = assemble(&manifest, files, slices, |files| Ok::<_, AssembleError>(hot_ranges(files)))

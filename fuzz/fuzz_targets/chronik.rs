@@ -1,4 +1,4 @@
-//! Chronik records of both versions: as they come, and with lengths and checksums put right.
+//! Chronik records of both versions: unchanged, and with corrected lengths and checksums.
 #![no_main]
 
 use bytes::Bytes;

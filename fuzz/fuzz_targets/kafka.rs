@@ -1,4 +1,4 @@
-//! Kafka batches: as they come, and with lengths and checksums put right.
+//! Kafka batches: unchanged, and with corrected lengths and checksums.
 #![no_main]
 
 use bytes::Bytes;

@@ -7,12 +7,12 @@ use wal_indexer::ids::SegmentFormat::{ChronikWal, KafkaLog};
 use wal_indexer_fuzz::{mend, split};
 
 fuzz_target!(|data: &[u8]| {
-    // The last bytes choose: the format, whether to mend, and the chunks.
+    // The last bytes choose the format, whether to correct checksums, and the chunks.
     let Some((data, choice)) = data.split_last_chunk::<6>() else { return };
     let format = if choice[0] & 1 == 0 { ChronikWal } else { KafkaLog };
     let mut bytes = data.to_vec();
     if choice[0] & 2 != 0 {
-        // All but a few bytes: the end stays torn.
+        // All bytes except a few at the end, which stay torn.
         let whole = bytes.len().saturating_sub((choice[0] >> 4).into());
         mend(&mut bytes[..whole], format);
     }

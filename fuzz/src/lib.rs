@@ -1,14 +1,14 @@
-//! What the fuzz targets share: reading a segment in full, and what must hold of all that is read.
+//! Shared by the fuzz targets: reads a whole segment, and checks what must hold for all that is read.
 
 use bytes::Bytes;
 use wal_indexer::ids::SegmentFormat;
 use wal_indexer::record::RecordBatch;
 use wal_indexer::segment::{DecodedFrame, Frame, SegmentError, FrameSplitter, Tail};
 
-/// What a frame may open to here: small, so that reaching it is cheap.
+/// The limit for a decompressed frame. It is small, so that it is cheap to reach.
 pub const DECODED_BYTES_MAX: usize = 4 << 20;
 
-/// Splits a segment that comes in chunks of the lengths that `chunk` names.
+/// Splits a segment that arrives in chunks. `chunk` returns the length of each.
 pub fn split(
     bytes: &Bytes,
     format: Option<SegmentFormat>,
@@ -26,7 +26,7 @@ pub fn split(
     (frames, splitter.finish())
 }
 
-/// Reads a segment in one chunk, decodes its frames, and checks what must hold whatever the bytes are.
+/// Reads a segment in one chunk, decodes its frames, and checks what must hold for any bytes.
 pub fn read(bytes: &Bytes, format: Option<SegmentFormat>) {
     let (frames, tail) = split(bytes, format, || usize::MAX);
     let mut position = 0;
@@ -50,7 +50,7 @@ pub fn read(bytes: &Bytes, format: Option<SegmentFormat>) {
     }
 }
 
-/// Reads every span of what was decoded, and holds the records against the frame's range and the bound.
+/// Reads every span of a decoded frame, and compares the records with the frame's range and the limit.
 fn check(frame: &Frame, decoded: &DecodedFrame) {
     assert!(decoded.mem_usage(frame) <= DECODED_BYTES_MAX);
     let RecordBatch { records, headers, .. } = &decoded.records;
@@ -80,7 +80,8 @@ fn check(frame: &Frame, decoded: &DecodedFrame) {
     assert!(bytes <= decoded.records.bytes.len(), "no byte belongs to two records");
 }
 
-/// Puts right the lengths and checksums of as many frames as there are, so that the fuzzer gets behind them.
+/// Corrects the lengths and checksums of as many frames as possible, so that the fuzzer reaches the code
+/// after these checks.
 pub fn mend(bytes: &mut [u8], format: SegmentFormat) {
     let mut rest = bytes;
     loop {
@@ -93,7 +94,8 @@ pub fn mend(bytes: &mut [u8], format: SegmentFormat) {
     }
 }
 
-/// Mends a Kafka batch and says how long it is. A length that does not fit becomes that of all there is.
+/// Corrects a Kafka batch and returns its length. An invalid length becomes the length of all remaining
+/// bytes.
 fn mend_batch(bytes: &mut [u8]) -> Option<usize> {
     if bytes.len() < 61 {
         return None;
@@ -109,7 +111,8 @@ fn mend_batch(bytes: &mut [u8]) -> Option<usize> {
     Some(len)
 }
 
-/// Mends a Chronik record, with the producer's batch at its data's end, where that is, and says how long it is.
+/// Corrects a Chronik record and returns its length. If its data ends with the producer's batch, corrects
+/// that too.
 fn mend_chronik(bytes: &mut [u8]) -> Option<usize> {
     if bytes.len() < 64 {
         return None;
@@ -135,7 +138,8 @@ fn mend_chronik(bytes: &mut [u8]) -> Option<usize> {
     Some(len)
 }
 
-/// Looks for the tag and length of an option that ends where the data ends, and mends the batch that it holds.
+/// Searches for the tag and the length of an option that ends where the data ends, and corrects the batch in
+/// it.
 fn mend_original(frame: &mut [u8]) {
     let end = frame.len() - 20;
     for start in (12..end.saturating_sub(61 + 9)).rev().take(4_096) {

@@ -1,4 +1,4 @@
-//! What an agent would do, without doing it.
+//! Finds out what an agent would do, without doing it.
 
 use std::path::Path;
 use std::time::Instant;
@@ -9,45 +9,45 @@ use super::logs::first_offsets;
 use super::segment_states::{Now, SegmentState, SegmentStates};
 use crate::wal::{Listing, SealedSegments, Segment, WalError};
 
-/// What would become of a segment.
+/// What an agent would do with a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prospect {
     /// It would be sent.
     Send,
     /// It is stored.
     Stored,
-    /// It has changed too lately.
+    /// It changed too recently.
     Young,
-    /// Workers have refused it for good.
+    /// Workers refused it permanently.
     Rejected,
-    /// An operator has decided to skip it.
+    /// An operator decided to skip it.
     Skipped,
-    /// Nothing is done with its partition.
+    /// Its partition is halted: nothing is done with it.
     Halted,
 }
 
-/// What an agent would find, and do.
+/// What an agent would find and do.
 #[derive(Debug)]
 pub struct Check {
-    /// The segments, by partition and position, with what would become of them.
+    /// The segments by partition and position, with what the agent would do with each.
     pub segments: Vec<(Segment, Prospect)>,
-    /// What was found, without its segments.
+    /// The listing, without its segments.
     pub listing: Listing,
 }
 
-/// Why nobody can tell what an agent would do.
+/// Why it cannot be said what an agent would do.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// The segments cannot be listed.
     #[error(transparent)]
     Wal(#[from] WalError),
-    /// It cannot be read what is stored.
+    /// The checkpoint, which says what is stored, cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
 }
 
-/// Looks at the segments once, and at `DIR/NAME.checkpoint`. Sends and deletes no segment; an agent may be at work meanwhile. Notes whose segments
-/// are gone are removed, as by every listing.
+/// Lists the segments once, and reads `DIR/NAME.checkpoint`. It sends and deletes no segment, and an agent
+/// may run at the same time. It removes notes whose segments are gone, as every listing does.
 ///
 /// # Errors
 /// The segments cannot be listed, or the checkpoint cannot be read.
@@ -59,7 +59,7 @@ pub async fn check<W: SealedSegments>(
     let mut checkpoint = Checkpoint::look_at(dir, name).await?;
     let (begun, mut listing) = (Instant::now(), wal.list().await?);
     let first_offsets = first_offsets(wal, &checkpoint.known_logs(), &listing).await;
-    // What is learned of logs here is not kept.
+    // What this listing shows about logs is not saved.
     let _ = checkpoint.take_logs(&mut listing, &first_offsets);
     let (mut states, now) = (SegmentStates::new(), Now::read());
     states.take_listing(listing.clone(), begun, now);

@@ -1,10 +1,11 @@
-//! Which segments are stored already: a file of receipts that outlives the process.
+//! The record of which segments are stored: a file of receipts that outlives the process.
 //!
-//! It is a [journal](super::journal) of receipts. The last line about a name counts.
+//! The file is a [journal](super::journal) of receipts. The last line about a name counts.
 //!
-//! Losing it costs time, never data: segments are sent again, and workers find them stored. Having too much in it costs no data
-//! either: nothing is deleted on a receipt of an earlier process before the segment's bytes were read again and found to be what the
-//! receipt says. So lines are not synced one by one.
+//! To lose the file costs time, but never data: segments are sent again, and workers find that they are
+//! stored. Extra receipts cost no data either: before the agent deletes a segment on a receipt of an earlier
+//! process, it reads the segment's bytes again and compares them with the receipt. So lines are not synced
+//! one by one.
 
 use std::collections::HashMap;
 use std::fs::{self, TryLockError};
@@ -23,31 +24,31 @@ use crate::wal::{ChangeTime, Listing, Segment, Version};
 
 const FIRST_LINE: &str = "wal-indexer checkpoint 1";
 
-/// How old a receipt may be, for a segment to be deleted on it without its bytes being read again. Most segments go at once; one
-/// that waits behind another is on a disk, where others write.
+/// The maximum age of a receipt on which a segment is deleted without reading its bytes again. Most segments
+/// are deleted at once. A segment that waits behind another one is on a disk to which others write.
 const RECEIPT_AGE_MAX: Duration = Duration::from_secs(30);
 
-/// The receipts of one WAL directory; locked, so that no two agents look after one directory.
+/// The receipts of one WAL directory. It is locked, so that no two agents work on one directory.
 #[derive(Debug)]
 pub struct Checkpoint {
     entries: HashMap<String, Entry>,
     journal: Journal,
-    /// Away while it looks at a listing.
+    /// `None` while it processes a listing.
     logs: Option<Logs>,
-    /// Unlocked by the end of the process, whatever ends it.
+    /// The end of the process unlocks them, whatever ends it.
     _locks: Vec<fs::File>,
 }
 
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// Another process holds it.
+    /// Another process has locked it.
     #[error("another agent looks after this directory: {} is locked", path.display())]
     Locked {
         /// The lock.
         path: PathBuf,
     },
-    /// Something else lies under its name, or a later version wrote it.
+    /// The file is something else, or a later version wrote it.
     #[error("{} is no checkpoint that this version can read; without it, all segments are sent again", path.display())]
     Foreign {
         /// The file.
@@ -58,26 +59,27 @@ pub enum CheckpointError {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
-/// A receipt, and what it is for.
+/// A receipt, and the segment that it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub receipt: Receipt,
-    /// When this process has seen the bytes that the receipt is for. `None`: it was an earlier process that saw them.
+    /// When this process last saw the bytes that the receipt is for. `None`: only an earlier process saw
+    /// them.
     seen: Option<Seen>,
     of: Subject,
 }
 
-/// When a segment's bytes were seen to be what its receipt is for.
+/// When a segment's bytes were known to match its receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
     at: Instant,
-    /// The file's change time then.
+    /// The change time of the file at that time.
     change_time: Option<ChangeTime>,
 }
 
@@ -88,8 +90,8 @@ impl Seen {
 }
 
 impl Entry {
-    /// Whether the segment's bytes must be read again before it is deleted: an earlier process saw them last, the file was touched
-    /// since, or it was long ago.
+    /// Whether the segment's bytes must be read again before it is deleted. This is so if only an earlier
+    /// process saw them, if the file was touched since then, or if that was too long ago.
     pub(super) fn is_to_be_read(&self, segment: &Segment) -> bool {
         let is_fresh =
             |seen: &Seen| seen.change_time == segment.change_time && seen.at.elapsed() <= RECEIPT_AGE_MAX;
@@ -97,7 +99,7 @@ impl Entry {
     }
 }
 
-/// What a receipt is for, beside the segment's name.
+/// What a receipt is for, in addition to the segment's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Subject {
     topic: String,
@@ -153,17 +155,18 @@ impl Checkpoint {
         let mut checkpoint = Self::look_at(dir, name).await?;
         checkpoint._locks.push(lock);
         match checkpoint.journal.write_anew(lines(&checkpoint.entries)).await {
-            // A full disk is what an agent is there for.
+            // The agent must start on a full disk, because it is there to free space.
             Err(error) if is_full(&error) => {
                 warn!(path = %checkpoint.journal.path().display(), %error, "the checkpoint cannot be written");
             }
-            // Now, so that a place that cannot be written to is found before there is anything to write.
+            // Write now, so that a path that is not writable is found before there is a receipt to write.
             written => written.map_err(|source| failed_at(checkpoint.journal.path(), source))?,
         }
         Ok(checkpoint)
     }
 
-    /// Reads `DIR/NAME.checkpoint` and `DIR/NAME.logs`, whoever has them locked. It is not to be written to.
+    /// Reads `DIR/NAME.checkpoint` and `DIR/NAME.logs`, even if another process has locked them. The result
+    /// must not be written.
     pub(super) async fn look_at(dir: &Path, name: &str) -> Result<Self, CheckpointError> {
         let path = dir.join(format!("{name}.checkpoint"));
         let read = Journal::read::<PermitQueue>(path.clone(), FIRST_LINE).await;
@@ -173,7 +176,7 @@ impl Checkpoint {
         let entries: HashMap<_, _> = contents.lines.into_iter().map(entry).collect();
         if let Some(line) = contents.damaged_line {
             let (path, kept) = (path.display(), entries.len());
-            warn!(%path, line, kept, "the checkpoint is damaged; what it says from that line on is sent again");
+            warn!(%path, line, kept, "the checkpoint is damaged: its segments from that line on are sent again");
         }
         let logs = Logs::open(dir, name).await;
         let logs_path = dir.join(format!("{name}.logs"));
@@ -183,7 +186,8 @@ impl Checkpoint {
         Ok(Self { entries, journal, logs: Some(logs), _locks: Vec::new() })
     }
 
-    /// Locks another file too, so that an agent that keeps its checkpoint elsewhere is seen. One that cannot be opened is passed over.
+    /// Locks another file too, so that an agent that keeps its checkpoint elsewhere is noticed. The lock is
+    /// left out if the file cannot be opened because of permissions, a read-only file system or a full disk.
     pub fn locked_by(mut self, path: &Path) -> Result<Self, CheckpointError> {
         match lock_file(path) {
             Ok(lock) => self._locks.push(lock),
@@ -193,7 +197,7 @@ impl Checkpoint {
         Ok(self)
     }
 
-    /// The receipt for a segment as it is, if there is one.
+    /// The receipt for this version of a segment, if there is one.
     pub(super) fn get(&self, segment: &Segment) -> Option<&Entry> {
         let entry = self.entries.get(&segment.name)?;
         let is_for_it =
@@ -201,7 +205,7 @@ impl Checkpoint {
         is_for_it.then_some(entry)
     }
 
-    /// Remembers a receipt that has just come. An error means that it is remembered for this process only.
+    /// Records a new receipt. After an error, it is remembered for this process only.
     pub(super) async fn remember(&mut self, segment: &Segment, receipt: Receipt) -> io::Result<()> {
         let last_offset = receipt.offsets().map(|offsets| offsets.last());
         let entry = Entry { receipt, seen: Some(Seen::now(segment)), of: Subject::of(segment) };
@@ -219,7 +223,7 @@ impl Checkpoint {
         self.logs.as_ref().map(Logs::known).unwrap_or_default()
     }
 
-    /// Whether a segment of this name, length and time is stored, under whatever log id and in whatever file.
+    /// Whether a segment of this name, size and time is stored, whatever its log id and its file.
     pub(super) fn has_copy_of(&self, segment: &Segment) -> bool {
         self.entries.get(&segment.name).is_some_and(|entry| {
             let (is, was) = (segment.version, entry.of.version);
@@ -227,7 +231,7 @@ impl Checkpoint {
         })
     }
 
-    /// Holds a listing against what is known of the partitions' logs. Says whether anything was learned that is to be
+    /// Compares a listing with what is known of the partitions' logs. Returns whether something new must be
     /// [saved](Self::save_logs).
     pub(super) fn take_logs(&mut self, listing: &mut Listing, first_offsets: &FirstOffsets) -> bool {
         let Some(mut logs) = self.logs.take() else { return false };
@@ -236,7 +240,7 @@ impl Checkpoint {
         is_changed
     }
 
-    /// An error means that what was learned of logs is remembered for this process only.
+    /// Writes what is known of the logs. After an error, it is remembered for this process only.
     pub(super) async fn save_logs(&mut self) -> io::Result<()> {
         match &mut self.logs {
             Some(logs) => logs.save().await,
@@ -244,25 +248,25 @@ impl Checkpoint {
         }
     }
 
-    /// The segment's bytes have been read again, and are those that its receipt is for.
+    /// Records that the segment's bytes were read again and match its receipt.
     pub(super) fn confirm(&mut self, segment: &Segment) {
         if let Some(entry) = self.entries.get_mut(&segment.name) {
             entry.seen = Some(Seen::now(segment));
         }
     }
 
-    /// A receipt is no longer believed, by this process and by later ones.
+    /// Removes a receipt that must no longer be trusted, also for later processes.
     pub(super) async fn disown(&mut self, name: &str) -> io::Result<()> {
         self.forget(name);
         self.journal.write_anew(lines(&self.entries)).await
     }
 
-    /// A receipt is no longer needed.
+    /// Removes a receipt that is no longer needed.
     pub(super) fn forget(&mut self, name: &str) {
         self.entries.remove(name);
     }
 
-    /// Forgets all but those that are still there, by their names and partitions.
+    /// Removes all receipts whose segments are gone, by name and partition.
     pub(super) fn retain(&mut self, is_there: impl Fn(&str, &TopicPartition) -> bool) {
         self.entries.retain(|name, entry| {
             let partition = TopicPartition::new(&*entry.of.topic, entry.of.partition);
@@ -271,7 +275,7 @@ impl Checkpoint {
     }
 }
 
-/// What receipts tell of the partitions' logs: the id and the end of the latest.
+/// What receipts say about the partitions' logs: the log id and the next offset of the latest receipt.
 fn told(entries: &HashMap<String, Entry>) -> HashMap<TopicPartition, Known> {
     let mut told = HashMap::<TopicPartition, (Option<i64>, &str)>::new();
     for Entry { receipt, of, .. } in entries.values() {

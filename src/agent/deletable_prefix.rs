@@ -1,4 +1,4 @@
-//! What may be deleted: of each partition the contiguous prefix that is stored.
+//! Decides what may be deleted: in each partition, the contiguous prefix of stored segments.
 
 use std::io;
 use std::sync::Arc;
@@ -12,18 +12,20 @@ use crate::client::{self, Digest, Receipt};
 use crate::spans::{self, Origin};
 use crate::wal::{Hold, SealedSegments, Segment, WalError};
 
-/// What may go of a partition, in this order and each only after the one before it has gone.
+/// The segments of a partition that may be deleted, in this order. Each may be deleted only after the one
+/// before it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct DeletablePrefix<'a> {
     pub may_go: Vec<(&'a Segment, &'a Entry)>,
-    /// The first one that stays.
+    /// The first segment that stays.
     pub stops_at: Option<&'a Segment>,
-    /// Whether that one would go, if it were not to stay on disk for longer.
+    /// Whether that segment stays only because of the retention settings.
     pub is_retained: bool,
 }
 
-/// Goes through a partition's segments from the lowest position on. What is stored, and is nobody else's to delete, may go; what
-/// an operator skipped is passed over; anything else ends it, so that the broker's log never has a hole.
+/// Returns the segments of a partition that may be deleted, from the lowest position on. A stored segment may
+/// be deleted if the agent is the one to delete it. A segment that an operator skipped is passed over. Any
+/// other segment ends the prefix, so that the broker's log never has a hole.
 pub(super) fn deletable_prefix<'a>(
     segments: &'a [Segment],
     states: &SegmentStates,
@@ -55,19 +57,19 @@ pub(super) fn deletable_prefix<'a>(
     prefix
 }
 
-/// Whether a segment goes once it is stored.
+/// Whether the agent deletes a segment once it is stored.
 pub(super) fn is_ours_to_delete(segment: &Segment, settings: &Settings) -> bool {
     settings.delete_after_index && !segment.may_grow && !segment.kept
 }
 
-/// A segment that goes.
+/// The deletion of one segment.
 #[derive(Clone, Debug)]
 pub(super) struct Deletion {
     pub segment: Segment,
     pub receipt: Receipt,
     /// Whether the bytes must be read again first: [`Entry::is_to_be_read`].
     pub is_to_be_read: bool,
-    /// The trace in which it was sent.
+    /// The trace in which the segment was sent.
     pub origin: Option<Origin>,
 }
 
@@ -79,18 +81,18 @@ impl Deletion {
     }
 }
 
-/// Why a deletion, and with it those behind it, did not come about.
+/// Why a segment was not deleted. The segments behind it are not deleted either.
 #[derive(Debug)]
 pub(super) enum Stop {
     /// The segment is no longer what the receipt is for.
     Changed,
     /// The segment's bytes are not those that the receipt is for, although it looks the same.
     Different(Digest),
-    /// It must stay at present.
+    /// The segment must stay at present.
     Held(Hold),
-    /// Something was done to the file since it was listed: its bytes must be read again, once it is listed anew.
+    /// The file was touched since it was listed. Its bytes must be read again after the next listing.
     Touched,
-    /// It could not be read or deleted.
+    /// The segment could not be read or deleted.
     Failed(WalError),
 }
 
@@ -117,7 +119,8 @@ impl From<WalError> for Stop {
     }
 }
 
-/// Deletes one after the other. Those that are gone, and what ended it before the last.
+/// Deletes segments one after the other. Returns those that are deleted, and the first that is not, with the
+/// reason.
 pub(super) async fn delete<W: SealedSegments>(
     wal: &Arc<W>,
     deletions: Vec<Deletion>,
@@ -141,7 +144,7 @@ pub(super) async fn delete<W: SealedSegments>(
 
 impl Deletion {
     async fn carry_out<W: SealedSegments>(&mut self, wal: &Arc<W>) -> Result<(), Stop> {
-        // First of all: what stays need not be read.
+        // Check this first: a segment that stays need not be read.
         if let Some(hold) = wal.hold(&self.segment, &self.receipt).await? {
             return Err(Stop::Held(hold));
         }
@@ -152,14 +155,15 @@ impl Deletion {
         Ok(wal.delete(&self.segment, &self.receipt).await?)
     }
 
-    /// Holds the bytes that are there against the receipt.
+    /// Compares the bytes on disk with the receipt.
     async fn read_again<W: SealedSegments>(&self, wal: &Arc<W>) -> Result<(), Stop> {
         let bytes = SegmentBytes { wal: Arc::clone(wal), segment: self.segment.clone() };
         match client::digest(&bytes).await {
             Ok(digest) if are_the_same_bytes(&digest, self.receipt.digest()) => Ok(()),
             Ok(digest) => Err(Stop::Different(digest)),
             Err(error) => match wal_error(error, &self.segment) {
-                // Somebody else deleted it, which is what was wanted; what deletes finds so, too.
+                // Somebody else deleted the file, which is the wanted result. `delete` accepts a missing
+                // file, too.
                 WalError::Gone { .. } => Ok(()),
                 error => Err(error.into()),
             },
@@ -171,7 +175,7 @@ fn are_the_same_bytes(a: &Digest, b: &Digest) -> bool {
     (a.size_bytes, a.crc32c, a.sha256) == (b.size_bytes, b.crc32c, b.sha256)
 }
 
-/// What a segment's reader failed with, taken out again.
+/// Returns the WAL error inside an error of a segment's reader.
 pub(super) fn wal_error(error: io::Error, segment: &Segment) -> WalError {
     let read = |source| WalError::Io { what: format!("cannot read {segment}"), source };
     error.downcast::<WalError>().unwrap_or_else(read)

@@ -1,4 +1,4 @@
-//! What becomes of segments, for whoever wants to watch.
+//! The outcomes of segments, as events for an observer.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,35 +8,36 @@ use tracing::info;
 use crate::client::Receipt;
 use crate::wal::{Hold, Segment};
 
-/// What became of a segment.
+/// The outcome of one segment, with its details.
 #[derive(Clone, Debug)]
 pub struct Event<'a> {
-    /// Which agent's: the name of its WAL directory.
+    /// The name of the agent, which is the name of its WAL directory.
     pub agent: &'a str,
     /// The segment.
     pub segment: &'a Segment,
-    /// Where it is stored, if it is.
+    /// The receipt, if the segment is stored.
     pub receipt: Option<&'a Receipt>,
-    /// From the first attempt to the last answer, where this process sent it.
+    /// The time from the first attempt to the last response, if this process sent the segment.
     pub took: Option<Duration>,
-    /// What became of it.
+    /// The outcome.
     pub fate: Fate<'a>,
 }
 
-/// What became of a segment.
+/// The outcome of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate<'a> {
-    /// It is stored, and deleted for good.
+    /// It is stored, and permanently deleted.
     Deleted,
-    /// It is stored, and stays: its broker deletes it itself, or may still append to it, or nothing is to be deleted.
+    /// It is stored, and stays: its broker deletes it itself or may still append to it, or the agent is set
+    /// to delete nothing.
     Kept,
-    /// It is stored, and stays at present.
+    /// It is stored, and must stay at present, for this reason.
     Held(&'a Hold),
-    /// It is stored, and goes when the one before it does.
+    /// It is stored, and is deleted after the named segment before it.
     WaitsBehind(&'a str),
-    /// Workers refused it for good.
+    /// Workers refused it permanently, for this reason.
     Rejected(&'a str),
-    /// It stays for another time.
+    /// It stays for now, for this reason.
     Later(&'a str),
 }
 
@@ -53,7 +54,7 @@ impl fmt::Display for Fate<'_> {
     }
 }
 
-/// Logs what went well. What did not was logged where that was found.
+/// Logs the stored segments. Failures are logged where they are found.
 pub fn log(event: &Event<'_>) {
     let Some(receipt) = event.receipt else { return };
     let (digest, took_ms) = (receipt.digest(), event.took.map(|took| took.as_millis() as u64));

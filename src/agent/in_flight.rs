@@ -1,4 +1,4 @@
-//! How many segments are sent at a time.
+//! Limits how many segments are sent at the same time.
 
 use std::future::Future;
 use std::num::NonZeroUsize;
@@ -7,23 +7,24 @@ use std::sync::Arc;
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
-/// Room for so many segments on their way; clones share it, and so do the agents that have them.
+/// The maximum number of segments in flight. All clones share one limit, and so can several agents.
 #[derive(Clone, Debug)]
 pub struct InFlightLimit(Arc<Semaphore>);
 
 impl InFlightLimit {
-    /// Room for so many.
+    /// Creates a limit of this number of segments.
     pub fn new(in_flight_limit: NonZeroUsize) -> Self {
         Self(Arc::new(Semaphore::new(in_flight_limit.get().min(Semaphore::MAX_PERMITS))))
     }
 }
 
-/// Room for one segment, until it is dropped.
+/// The permit to send one segment. Dropping it frees its place.
 pub(super) type InFlightPermit = OwnedSemaphorePermit;
 
 type PendingPermit = Pin<Box<dyn Future<Output = Result<InFlightPermit, AcquireError>> + Send>>;
 
-/// A place in the line for a slot. Waiting may be given up and taken up again without losing the place.
+/// The place of an agent in the queue for permits. The wait can be cancelled and continued without losing the
+/// place.
 pub(super) struct PermitQueue {
     in_flight_limit: InFlightLimit,
     waiting: Option<PendingPermit>,
@@ -42,12 +43,12 @@ impl PermitQueue {
         self.waiting = None;
         match slot {
             Ok(slot) => slot,
-            // Only closed slots are refused, and nobody closes them.
+            // Only a closed semaphore gives this error, and this one is never closed.
             Err(AcquireError { .. }) => std::future::pending().await,
         }
     }
 
-    /// Leaves the line: a slot must not wait for somebody who has nothing to send.
+    /// Leaves the queue. A permit must not be reserved for an agent that has nothing to send.
     pub(super) fn leave(&mut self) {
         self.waiting = None;
     }

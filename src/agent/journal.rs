@@ -1,5 +1,5 @@
-//! A file of lines that outlives the process: a first line that says what it is, and behind it a CRC-32C and JSON in each line,
-//! appended as they come. A line that is torn or damaged ends what is read.
+//! A file of lines that outlives the process. The first line says what the file is. Each other line has a
+//! CRC-32C and JSON. New lines are appended. Reading ends at the first line that is torn or damaged.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,30 +9,32 @@ use serde::de::DeserializeOwned;
 use tokio::fs::{File, OpenOptions};
 use tokio::io::AsyncWriteExt;
 
-/// Lines that no longer count may be as many as those that do, and so many more, before the file is written anew.
+/// The file is written anew when its obsolete lines outnumber its live lines by more than this number.
 const GARBAGE_LINES: usize = 256;
 
-/// The file, open at its end.
+/// A journal file, to which lines are appended.
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
     first_line: &'static str,
-    /// Where lines are appended; `None`: the file must be written anew first, because what follows in it would not be read.
+    /// The file, open for appending. `None`: the file must be written anew first, because a line that is
+    /// appended now might not be read.
     file: Option<File>,
     lines: usize,
 }
 
-/// What a journal's bytes say.
+/// The contents of a journal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Contents<T> {
-    /// In their order, also those that later ones replace.
+    /// All lines in their order, also lines that later lines replace.
     pub lines: Vec<T>,
-    /// The first that is not good, counted from 1.
+    /// The number of the first damaged line, counted from 1.
     pub damaged_line: Option<usize>,
 }
 
 impl Journal {
-    /// The journal at `path`, with what it holds; `None` in place of that, where something else lies there. Nothing is written yet.
+    /// Reads the journal at `path`. Returns it with its contents. The contents are `None` if the file is
+    /// something else. Nothing is written yet.
     pub(super) async fn read<T: DeserializeOwned>(
         path: PathBuf,
         first_line: &'static str,
@@ -51,7 +53,8 @@ impl Journal {
         &self.path
     }
 
-    /// Adds a line, which is one of `live` that count. An error means that it is remembered for this process only.
+    /// Adds `line`. `live` gives all lines that count, and `line` is one of them. After an error, the line is
+    /// remembered for this process only.
     pub(super) async fn add<T: Serialize>(
         &mut self,
         line: &T,
@@ -64,7 +67,7 @@ impl Journal {
         }
     }
 
-    /// The file is kept for the next line only if this one went into it as a whole.
+    /// Appends a line. The file stays open for the next line only if this line was written as a whole.
     async fn append(&mut self, mut file: File, line: String) -> io::Result<()> {
         file.write_all(line.as_bytes()).await?;
         file.flush().await?;
@@ -73,7 +76,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes all that counts to another file, which then takes the place of this one.
+    /// Writes all live lines to a temporary file, which then replaces the journal.
     pub(super) async fn write_anew<T: Serialize>(&mut self, live: impl Iterator<Item = T>) -> io::Result<()> {
         let (mut whole, mut lines) = (format!("{}\n", self.first_line), 0);
         for line in live {
@@ -99,7 +102,8 @@ fn text(line: &impl Serialize) -> io::Result<String> {
     Ok(format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes())))
 }
 
-/// `None` where these are no such journal's bytes. Nothing at all, or a first line that was cut off, is an empty one.
+/// Parses the bytes of a journal. Returns `None` if they are something else. No bytes at all, or a first line
+/// that is cut off, mean an empty journal.
 pub(super) fn read<T: DeserializeOwned>(bytes: &[u8], first_line: &str) -> Option<Contents<T>> {
     let mut contents = Contents { lines: Vec::new(), damaged_line: None };
     let first = format!("{first_line}\n");

@@ -1,8 +1,9 @@
-//! Which log each partition's is: under which id its records are stored, and up to where. So another log of the same name is noticed
-//! before its records are mixed with those of the first.
+//! Tracks which log each partition has: the id under which its records are stored, and the end of the stored
+//! offsets. So another log of the same name is noticed before its records are mixed with those of the first.
 //!
-//! Kafka writes the id of a topic beside its segments, in `partition.metadata`. Where that is missing, or the layout has none, the log has
-//! the id that was set. Then only offsets that begin anew in a directory that is another one tell that the log is another one.
+//! Kafka writes the id of a topic beside its segments, in `partition.metadata`. If that file is missing, or
+//! the layout has no such file, the log has the configured id. Then there is only one sign of another log:
+//! the offsets begin anew, and the directory is another one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -19,7 +20,8 @@ use crate::wal::{Birth, Halt, Halted, Listing, LogSigns, SealedSegments, Segment
 
 const FIRST_LINE: &str = "wal-indexer logs 1";
 
-/// What is remembered of the partitions' logs. It is kept when a partition is gone: it may come again.
+/// What is remembered of the partitions' logs. An entry stays when its partition is gone, because the
+/// partition may come back.
 #[derive(Debug)]
 pub(super) struct Logs {
     known: HashMap<TopicPartition, Known>,
@@ -32,7 +34,7 @@ pub(super) struct Known {
     log_id: String,
     says_its_id: bool,
     birth: Option<Birth>,
-    /// Behind the last offset that is stored; `None`: nothing is.
+    /// The offset after the last stored offset. `None`: nothing is stored.
     next_offset: Option<i64>,
 }
 
@@ -51,31 +53,32 @@ impl PermitQueue {
     }
 }
 
-/// The offsets that segments begin with, by name, of partitions whose logs may be others; or why that cannot be read.
+/// The first offset of each segment, by name, for partitions whose log may be another one. An error says why
+/// the offset cannot be read.
 pub(super) type FirstOffsets = HashMap<String, Result<Option<i64>, String>>;
 
-/// What a partition's log is, as far as can be told.
+/// The decision which log a partition has.
 #[derive(Debug, PartialEq, Eq)]
 enum Judgement {
-    /// What is remembered, though its directory may be another one.
+    /// The remembered log. Its directory may be another one.
     Same,
-    /// What is remembered, whatever id the listing says.
+    /// The remembered log, whatever id the listing says.
     Still,
     /// Another one, with the id that the listing says.
     Another,
-    /// Nobody can tell, or it must not be mixed with what is stored.
+    /// It is unknown which log it is, or it must not be mixed with what is stored.
     Halt(Halt),
 }
 
 impl Logs {
-    /// Opens `DIR/NAME.logs`, which need not be there. `None`: it is something else.
+    /// Opens `DIR/NAME.logs`, which may be missing. Returns `None` if the file is something else.
     pub(super) async fn open(dir: &Path, name: &str) -> io::Result<Option<Self>> {
         let path = dir.join(format!("{name}.logs"));
         let (journal, contents) = Journal::read::<PermitQueue>(path, FIRST_LINE).await?;
         let Some(contents) = contents else { return Ok(None) };
         if let Some(line) = contents.damaged_line {
             let path = journal.path().display();
-            warn!(%path, line, "what is remembered of logs is damaged from that line on");
+            warn!(%path, line, "the file of known logs is damaged from that line on");
         }
         let mut known = HashMap::new();
         for PermitQueue { topic, partition, known: log } in contents.lines {
@@ -84,12 +87,12 @@ impl Logs {
         Ok(Some(Self { known, journal }))
     }
 
-    /// What is known, for whoever looks at the segments meanwhile.
+    /// Returns a copy of what is known, for a listing that runs at the same time.
     pub(super) fn known(&self) -> HashMap<TopicPartition, Known> {
         self.known.clone()
     }
 
-    /// A segment is stored.
+    /// Records that a segment is stored.
     pub(super) async fn stored(&mut self, segment: &Segment, last_offset: i64) -> io::Result<()> {
         let next = last_offset.saturating_add(1);
         match self.known.get_mut(&segment.partition) {
@@ -102,15 +105,15 @@ impl Logs {
         self.journal.add(&line, self.known.iter().map(PermitQueue::of)).await
     }
 
-    /// Takes what receipts tell of partitions of which nothing else is known.
+    /// Adds what receipts say about partitions of which nothing else is known.
     pub(super) fn learn(&mut self, told: HashMap<TopicPartition, Known>) {
         for (partition, known) in told {
             self.known.entry(partition).or_insert(known);
         }
     }
 
-    /// Holds a listing against what is known: gives its segments the ids of their logs, and halts partitions whose logs must not be mixed.
-    /// Says whether anything was learned that is to be [saved](Self::save).
+    /// Compares a listing with what is known. Sets the log ids of its segments, and halts partitions whose
+    /// logs must not be mixed. Returns whether something new must be [saved](Self::save).
     pub(super) fn take(
         &mut self,
         listing: &mut Listing,
@@ -148,7 +151,7 @@ impl Logs {
                     let log_id = LogId::new(&known.log_id);
                     if self.known.get(partition).is_none_or(|before| before.birth != signs.birth) {
                         let (kept, listed) = (&known.log_id, first.log_id.as_str());
-                        info!(%partition, kept, listed, "its offsets go on, so it is the log that it was, and keeps its id");
+                        info!(%partition, kept, listed, "its offsets continue, so it is the log that it was, and it keeps its id");
                     }
                     still.insert(partition.clone(), log_id);
                     Known { birth: signs.birth, ..known }
@@ -184,13 +187,14 @@ impl Known {
         Self { log_id, says_its_id: false, birth: None, next_offset }
     }
 
-    /// Whether a listing says the same.
+    /// Whether a listing says the same about the log.
     fn is_as(&self, signs: &LogSigns, log_id: &LogId) -> bool {
         let is_there = self.birth == signs.birth && self.says_its_id == signs.says_its_id;
         is_there && LogId::new(&self.log_id) == *log_id
     }
 
-    /// Whether a segment that is not stored, in a directory that is not known, begins with an offset that is.
+    /// Whether a segment that is not stored begins with a stored offset, in a directory that is not the known
+    /// one.
     fn begins_anew(
         &self,
         signs: &LogSigns,
@@ -212,28 +216,28 @@ impl Known {
     }
 }
 
-/// What a partition's log is. `anew`: its offsets begin anew in a directory that is another one.
+/// Decides which log a partition has. `anew`: its offsets begin anew, and its directory is another one.
 fn judge(known: Option<&Known>, signs: &LogSigns, listed: &LogId, anew: bool) -> Judgement {
     let Some(known) = known else { return Judgement::Another };
     let is_same_id = LogId::new(&known.log_id) == *listed;
     match (known.says_its_id, signs.says_its_id) {
-        // Ids of topics are never used again.
+        // Topic ids are never reused.
         (_, true) if is_same_id => Judgement::Same,
         (true, true) => Judgement::Another,
-        // A broker that was upgraded has written the file.
+        // The broker was upgraded, and now writes the file.
         (false, true) if !anew && known.next_offset.is_some() => Judgement::Still,
         (false, true) => Judgement::Another,
         // The file was lost.
         (true, false) if anew => Judgement::Halt(Halt::LogIdLost),
         (true, false) => Judgement::Still,
-        // Somebody set another one.
+        // The configured id was changed.
         (false, false) if !is_same_id => Judgement::Another,
         (false, false) if anew => Judgement::Halt(Halt::CreatedAgain { log_id: listed.clone() }),
         (false, false) => Judgement::Same,
     }
 }
 
-/// The offsets that segments begin with, of the partitions whose logs may be others than those that are known.
+/// Reads the first offsets of segments in partitions whose log may not be the known one.
 pub(super) async fn first_offsets<W: SealedSegments>(
     wal: &W,
     known: &HashMap<TopicPartition, Known>,
@@ -242,7 +246,7 @@ pub(super) async fn first_offsets<W: SealedSegments>(
     let mut first_offsets = FirstOffsets::new();
     for segment in &listing.segments {
         let Some(signs) = listing.logs.get(&segment.partition) else { continue };
-        // Of what is not known, none can be another one.
+        // A partition that is not known cannot have another log than the known one.
         if known.get(&segment.partition).is_none_or(|known| known.is_as(signs, &segment.log_id)) {
             continue;
         }

@@ -1,4 +1,4 @@
-//! What to send next: a function of what is known, and nothing else.
+//! Decides what to send next. The decision is a pure function of what is known.
 
 use std::collections::HashSet;
 
@@ -7,16 +7,17 @@ use super::checkpoint::Checkpoint;
 use super::segment_states::{Now, SegmentState, SegmentStates};
 use crate::wal::Segment;
 
-/// What to send, and in which order.
+/// What to send, in which order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     pub queue: Vec<Segment>,
-    /// Whether there was more to send than a run may.
+    /// Whether more segments are ready than may be sent after one listing.
     pub is_cut: bool,
 }
 
-/// All that are ready, those that have not failed before first; then one of each partition before the second of any; then
-/// the oldest first. So neither a partition with many segments nor segments that fail again and again hold up the others.
+/// Returns the segments that are ready, up to the limit. Segments with the fewest failures come first, then
+/// the first segment of each partition before the second of any, then the oldest. So neither a partition with
+/// many segments nor segments that fail repeatedly delay the others.
 pub(super) fn plan(
     states: &SegmentStates,
     checkpoint: &Checkpoint,

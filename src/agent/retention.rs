@@ -4,20 +4,21 @@ use std::time::Duration;
 
 use crate::wal::Segment;
 
-/// What of each partition stays on disk although it is stored. A segment stays as long as any of the three wants it. The default
-/// keeps nothing.
+/// Which stored segments of each partition stay on disk. A segment stays as long as any of the three settings
+/// requires it. By default no segment stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// The newest sealed segments: so many.
+    /// This number of the newest sealed segments stays.
     pub segments: usize,
-    /// The newest sealed segments, until they have this many bytes together: a segment stays while those behind it have fewer.
+    /// The newest sealed segments stay until they have this many bytes together: a segment stays while those
+    /// behind it have fewer.
     pub bytes: u64,
-    /// Segments that have changed within this time.
+    /// Segments stay that changed within this time.
     pub age: Duration,
 }
 
 impl Retention {
-    /// Whether a segment stays that has these behind it in its partition.
+    /// Whether a segment stays, given the segments behind it in its partition. Does not consider its age.
     pub(super) fn keeps(&self, behind: &[Segment]) -> bool {
         let mut sealed = behind.iter().filter(|segment| !segment.may_grow);
         let enough_segments =

@@ -1,4 +1,4 @@
-//! An agent at work: what happens, one thing after the other, and what is begun because of it.
+//! The main loop of an agent. It handles one event after the other, and starts tasks because of them.
 
 mod deleted;
 mod listed;
@@ -28,45 +28,46 @@ use crate::metrics;
 use crate::spans::{self, Origin};
 use crate::wal::{Hold, Listing, SealedSegments, Segment, WalError};
 
-/// How often the backlog is counted at most while there is a lot going on.
+/// The minimum time between two counts of the backlog while many events occur.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 
-/// The state of an agent at work. All of it changes here and nowhere else, one event after the other; whatever waits is
-/// a task, and its end is an event.
+/// The state of a running agent. It changes only here, one event after the other. Everything that waits is a
+/// task, and the end of a task is an event.
 pub(super) struct Run<W> {
     agent: Agent<W>,
     states: SegmentStates,
     queue: VecDeque<Segment>,
     permit_queue: PermitQueue,
     tasks: JoinSet<Done>,
-    /// What the tasks are about, so that one that panics is not taken to be under way for ever.
+    /// What each task does, so that a task that panicked does not count as running for ever.
     works: HashMap<Id, Work>,
-    /// Partitions in which something may go.
+    /// Partitions in which segments may be deletable.
     unsettled: BTreeSet<TopicPartition>,
-    /// Of what this process sent and has not deleted: how it got there.
+    /// How segments were delivered, by name: those that this process sent and has not deleted.
     traces: HashMap<String, DeliveryTrace>,
-    /// What is stored and could not be deleted, and why: each change is worth one line in the log.
+    /// Stored segments that could not be deleted, by name, with the reason. Each change of the reason is
+    /// logged once.
     stuck: HashMap<String, String>,
-    /// Counts the intervals. What fails in one is not tried again in it.
+    /// The number of the interval. A segment that fails in one interval is not tried again in it.
     round: u64,
-    /// Whether there was more to send than a run may.
+    /// Whether more segments are ready than may be sent after one listing.
     is_cut: bool,
     is_closing: bool,
-    /// When the backlog may be counted again, and whether it has to be.
+    /// When the backlog may be counted again. The next field says whether it must be.
     report_from: tokio::time::Instant,
     is_unreported: bool,
     summary: Summary,
 }
 
-/// How a segment got to its end.
+/// How a segment was delivered.
 #[derive(Clone, Debug)]
 struct DeliveryTrace {
     took: Duration,
-    /// The trace that it is in.
+    /// The trace of the delivery.
     origin: Option<Origin>,
 }
 
-/// What a task is about.
+/// The work of a task.
 #[derive(Clone, Debug)]
 enum Work {
     List,
@@ -74,14 +75,14 @@ enum Work {
     Settle(TopicPartition),
 }
 
-/// How a task ended.
+/// The result of a task.
 enum Done {
     Listed { begun: Instant, listing: Result<Listing, WalError>, first_offsets: FirstOffsets },
     Sent { segment: Segment, trace: DeliveryTrace, outcome: Outcome },
     Settled { partition: TopicPartition, deleted: Vec<Deletion>, stop: Option<(Deletion, Stop)> },
 }
 
-/// What happens next.
+/// The next event.
 enum Next {
     Tick,
     Report,
@@ -110,7 +111,7 @@ impl<W: SealedSegments> Run<W> {
         }
     }
 
-    /// Goes on until `shutdown`.
+    /// Runs until `shutdown`.
     pub(super) async fn until(mut self, shutdown: impl Future<Output = ()>) -> Summary {
         let mut shutdown = pin!(shutdown);
         let mut ticks = tokio::time::interval(self.agent.settings.interval);
@@ -135,7 +136,7 @@ impl<W: SealedSegments> Run<W> {
         self.drain().await
     }
 
-    /// Goes on until there is nothing to do, or until `shutdown`.
+    /// Runs until there is nothing left to do, or until `shutdown`.
     pub(super) async fn once(mut self, shutdown: impl Future<Output = ()>) -> Summary {
         let mut shutdown = pin!(shutdown);
         self.take(Next::Tick).await;
@@ -154,7 +155,7 @@ impl<W: SealedSegments> Run<W> {
         self.drain().await
     }
 
-    /// Begins nothing new but to delete what is stored, and waits for the rest for some time.
+    /// Starts nothing new except deletions of stored segments. Waits up to `drain_max` for running tasks.
     async fn drain(mut self) -> Summary {
         self.is_closing = true;
         self.queue.clear();
@@ -176,7 +177,7 @@ impl<W: SealedSegments> Run<W> {
         self.sum_up()
     }
 
-    /// Waits for what happens next. Nothing is lost where this is given up.
+    /// Waits for the next event. Cancelling this loses nothing.
     async fn next(&mut self) -> Next {
         tokio::select! {
             Some(done) = self.tasks.join_next_with_id() => Next::Done(Box::new(done)),
@@ -221,10 +222,11 @@ impl<W: SealedSegments> Run<W> {
         }
     }
 
-    /// A bug, but nothing that ends the agent: whatever the task was about stays as it is.
+    /// Handles a task that panicked. This is a bug, but it does not end the agent: the segment or partition
+    /// of the task stays as it is.
     fn take_panic(&mut self, error: &JoinError) {
         let work = self.works.remove(&error.id());
-        error!(wal_dir = &*self.agent.name, %error, ?work, "a task broke off");
+        error!(wal_dir = &*self.agent.name, %error, ?work, "a task panicked");
         if let Some(Work::Send(segment)) = work {
             self.states.failed(&segment, self.round);
         }
@@ -246,7 +248,7 @@ impl<W: SealedSegments> Run<W> {
         self.works.insert(id, work);
     }
 
-    /// Begins to look at what is there, unless that is under way.
+    /// Starts a listing, unless one is running.
     fn list(&mut self) {
         if self.is_closing || self.works.values().any(|work| matches!(work, Work::List)) {
             return;
@@ -296,7 +298,8 @@ impl<W: SealedSegments> Run<W> {
         let is_lost = match outcome {
             Outcome::Stored(_) => false,
             Outcome::Gone => true,
-            // A listing that came meanwhile did not count it: it might have been stored.
+            // A listing that ended meanwhile did not count the segment as lost, because it could still be
+            // stored.
             _ => !segment.may_grow && !self.states.holds(name),
         };
         if is_lost {
@@ -307,7 +310,7 @@ impl<W: SealedSegments> Run<W> {
             Outcome::Rejected(refusal, noted) => self.take_rejection(segment, took, &refusal, &noted),
             Outcome::Refused(refusal) => {
                 metrics::agent::refused(&wal_dir, refusal.why());
-                error!(%wal_dir, segment = name, %refusal, "refused: it stays until that is set right");
+                error!(%wal_dir, segment = name, %refusal, "refused: it stays until the cause is corrected");
                 self.take_failure(segment, took, &refusal.to_string());
             }
             Outcome::Mismatch { worker, mismatch } => {
@@ -324,13 +327,13 @@ impl<W: SealedSegments> Run<W> {
         }
     }
 
-    /// It is tried again in another round.
+    /// Records a failure. The segment is tried again in a later round.
     fn take_failure(&mut self, segment: &Segment, took: Duration, why: &str) {
         self.states.failed(segment, self.round);
         self.tell(segment, None, Some(took), Fate::Later(why));
     }
 
-    /// It is not tried again until it changes, or somebody asks for it.
+    /// Records a rejection. The segment is not tried again until it changes or an operator requests it.
     fn take_rejection(
         &mut self,
         segment: &Segment,
@@ -348,14 +351,14 @@ impl<W: SealedSegments> Run<W> {
         self.tell(segment, None, Some(took), Fate::Rejected(&refusal.to_string()));
     }
 
-    /// Remembers first, acts then.
+    /// Writes the receipt to the checkpoint first, and then acts on it.
     async fn take_receipt(&mut self, segment: &Segment, trace: DeliveryTrace, receipt: Receipt) {
         self.summary.stored += 1;
         metrics::agent::acknowledged(&self.agent.name, receipt.digest().size_bytes, receipt.digest().records);
         let remembering = self.agent.checkpoint.remember(segment, receipt.clone());
         let remembered = spans::stage(spans::remember(trace.origin.as_ref()), remembering).await;
         if let Err(error) = remembered {
-            // Nothing but time depends on it: after a restart the segment would be sent again.
+            // This costs only time: after a restart the segment is sent again.
             warn!(wal_dir = &*self.agent.name, segment = segment.name, %error, "the checkpoint cannot be written");
         }
         let took = trace.took;
@@ -366,7 +369,7 @@ impl<W: SealedSegments> Run<W> {
         }
     }
 
-    /// What becomes of a segment that is stored; `None`: it goes, and whether that went well is known later.
+    /// The outcome of a stored segment. `None`: the segment is to be deleted, and the outcome is known later.
     fn fate_of_stored(&self, segment: &Segment) -> Option<Fate<'_>> {
         let prefix = self.prefix(&segment.partition);
         if !is_ours_to_delete(segment, &self.agent.settings) {
@@ -393,7 +396,7 @@ impl<W: SealedSegments> Run<W> {
         (self.agent.observer)(&Event { agent, segment, receipt, took, fate });
     }
 
-    /// Tells what is not stored yet; soon, if it was told a moment ago.
+    /// Reports what is not stored yet. If the last report was a moment ago, the next one follows soon.
     fn report(&mut self) {
         let now = tokio::time::Instant::now();
         self.is_unreported = now < self.report_from;
@@ -407,7 +410,7 @@ impl<W: SealedSegments> Run<W> {
         }
     }
 
-    /// How many stored segments stay because they are to stay on disk for longer.
+    /// The number of stored segments that stay because of the retention settings.
     fn retained(&self) -> u64 {
         if self.agent.settings.retention == Retention::default() {
             return 0;
@@ -428,7 +431,7 @@ impl<W: SealedSegments> Run<W> {
     fn sum_up(&self) -> Summary {
         let mut summary = Summary { halted: self.states.halted().len() as u64, ..self.summary };
         for (partition, segments) in self.states.partitions() {
-            // What lies behind a segment that is at rest is at rest, too.
+            // All segments behind a segment at rest are at rest, too.
             let mut is_at_rest = false;
             let stays = self.prefix(partition);
             for segment in segments {

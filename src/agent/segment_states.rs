@@ -1,4 +1,4 @@
-//! What is on disk, and what this process knows of it beside: where each segment stands.
+//! The state of each segment: what is on disk, and what this process knows about it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
@@ -8,29 +8,29 @@ use crate::ids::TopicPartition;
 use crate::metrics::agent::{Backlog, Waiting};
 use crate::wal::{Halted, Hold, Listing, Segment, Verdict, Version};
 
-/// The last good listing, and what was learned of its segments.
+/// The last successful listing, and what is known of its segments.
 #[derive(Debug)]
 pub(super) struct SegmentStates {
     partitions: BTreeMap<TopicPartition, Vec<Segment>>,
     memory: HashMap<String, Memory>,
     /// `None`: there has been no listing yet.
     listed_at: Option<Instant>,
-    /// Deleted since the listing that is under way was begun, and so perhaps still in it.
+    /// Segments deleted since the start of the current listing. That listing may still contain them.
     deleted: HashSet<(String, Version)>,
-    /// Why stored segments that were to be deleted stay at present.
+    /// Why stored segments that the agent wanted to delete must stay at present.
     holds: HashMap<String, Hold>,
     /// The partitions in which nothing may be deleted at present.
     held_partitions: BTreeMap<TopicPartition, Hold>,
-    /// The parts of the log with which nothing is done at present.
+    /// The halted parts of the log: the agent does nothing with them at present.
     halted: Vec<Halted>,
     idle: Parts,
-    /// Those of them of which nobody knows what is there.
+    /// The halted parts whose segments are unknown.
     unseen: Parts,
-    /// How many partitions there are, by the last listing.
+    /// The number of partitions in the last listing.
     partition_count: Option<u64>,
 }
 
-/// Parts of the log, to be looked up.
+/// Parts of the log, indexed for look-ups.
 #[derive(Debug, Default)]
 struct Parts {
     partitions: HashSet<TopicPartition>,
@@ -51,7 +51,7 @@ impl Parts {
         Self::of(halted.iter().filter(|halted| halted.halt.is_unseen()))
     }
 
-    /// As [`Halted::covers`] of any of them.
+    /// Whether [`Halted::covers`] is true for any of the parts.
     fn cover(&self, name: &str, partition: &TopicPartition) -> bool {
         let is_below = || name.match_indices('/').any(|(end, _)| self.names.contains(&name[..end]));
         self.partitions.contains(partition) || is_below()
@@ -69,28 +69,29 @@ struct Memory {
     rejected: Option<Rejected>,
 }
 
-/// A worker's no, as far as no listing has told of it yet.
+/// A worker's rejection that no listing has shown yet.
 #[derive(Clone, Copy, Debug)]
 struct Rejected {
     at: Instant,
-    /// Whether listings will tell. If not, it counts until the segment changes.
+    /// Whether later listings will show it. If not, the rejection counts until the segment changes.
     is_noted: bool,
 }
 
-/// Where a segment stands.
+/// The state of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SegmentState {
-    /// It is in no store yet.
+    /// It is not stored yet.
     Unsent,
     /// There is a receipt for it.
     Stored,
-    /// No worker takes it.
+    /// Workers reject it.
     Rejected,
-    /// No worker takes it, and what lies behind it may go all the same.
+    /// It is not sent, because an operator skipped it. Segments behind it may be deleted.
     Skipped,
 }
 
-/// The time by two clocks: files' times are compared with the first, all else with the second, which never jumps.
+/// The time by two clocks. Times of files are compared with the wall clock. Everything else uses the
+/// monotonic clock, which never jumps.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
     pub wall: SystemTime,
@@ -119,12 +120,12 @@ impl SegmentStates {
         }
     }
 
-    /// A listing begins: whatever is deleted from here on may still be in it.
+    /// Starts a listing. Segments that are deleted from now on may still be in it.
     pub(super) fn begin_listing(&mut self) {
         self.deleted.clear();
     }
 
-    /// What is there, by a listing that was begun at `begun` and has just ended.
+    /// Takes over a listing that began at `begun` and has just ended.
     pub(super) fn take_listing(&mut self, listing: Listing, begun: Instant, now: Now) {
         let Listing { segments: mut listing, held, halted, logs: _, partitions, hint: _ } = listing;
         self.held_partitions = held.into_iter().collect();
@@ -150,7 +151,7 @@ impl SegmentStates {
         self.listed_at = Some(now.monotonic);
     }
 
-    /// Of what could not be looked into the last that was seen counts.
+    /// Adds the segments that were last seen in parts which this listing could not read.
     fn keep_unseen(&self, listing: &mut Vec<Segment>) {
         if self.halted.is_empty() {
             return;
@@ -162,28 +163,29 @@ impl SegmentStates {
         listing.extend(unseen.cloned());
     }
 
-    /// Whether nothing is done with a segment at present.
+    /// Whether the segment is in a halted part of the log.
     pub(super) fn is_halted(&self, segment: &Segment) -> bool {
         self.idle.cover(&segment.name, &segment.partition)
     }
 
-    /// Whether nobody knows if there is a segment of this name.
+    /// Whether it is unknown if a segment of this name exists.
     pub(super) fn is_unseen(&self, name: &str, partition: &TopicPartition) -> bool {
         self.unseen.cover(name, partition)
     }
 
-    /// The parts of the log with which nothing is done at present.
+    /// The halted parts of the log.
     pub(super) fn halted(&self) -> &[Halted] {
         &self.halted
     }
 
-    /// How many partitions there are; `None`: nobody has counted them.
+    /// The number of partitions. `None`: it is unknown.
     pub(super) fn partition_count(&self) -> Option<u64> {
         self.partition_count
     }
 
-    /// What a listing, which is not taken yet, says nothing of although it is in no store: by partition, ascending. A segment
-    /// that its broker may append to is none of these, for it may be in use again.
+    /// Returns segments that are missing in a listing although they are not stored, in ascending order for
+    /// each partition. The listing is not taken over yet. Segments that the broker may append to are left
+    /// out, because the broker may be using them again.
     pub(super) fn vanished(&self, listing: &Listing, checkpoint: &Checkpoint) -> Vec<Vec<Segment>> {
         let listed: HashSet<_> = listing.segments.iter().map(|segment| &*segment.name).collect();
         let unseen = Parts::unseen_of(&listing.halted);
@@ -207,12 +209,12 @@ impl SegmentStates {
         self.partitions.get(partition).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether a segment of this name is there, in whatever version.
+    /// Whether there is a segment of this name, in any version.
     pub(super) fn holds(&self, name: &str) -> bool {
         self.memory.contains_key(name)
     }
 
-    /// A segment was deleted, or was found to be gone.
+    /// Removes a segment that was deleted or is gone.
     pub(super) fn remove(&mut self, segment: &Segment) {
         self.deleted.insert((segment.name.clone(), segment.version));
         self.memory.remove(&segment.name);
@@ -222,7 +224,7 @@ impl SegmentStates {
         }
     }
 
-    /// A stored segment stays at present. Says whether that is news.
+    /// Records that a stored segment must stay at present. Returns whether this is new.
     pub(super) fn hold(&mut self, segment: &Segment, hold: Hold) -> bool {
         self.holds.insert(segment.name.clone(), hold.clone()) != Some(hold)
     }
@@ -237,7 +239,7 @@ impl SegmentStates {
         &self.held_partitions
     }
 
-    /// A segment was not stored, and may be later, but not in this round.
+    /// Records that a segment was not stored in this round. It may be stored in a later round.
     pub(super) fn failed(&mut self, segment: &Segment, round: u64) {
         if let Some(memory) = self.recall_mut(segment) {
             memory.failures = memory.failures.saturating_add(1);
@@ -245,7 +247,7 @@ impl SegmentStates {
         }
     }
 
-    /// Workers refuse a segment. `is_noted`: listings will say so from now on.
+    /// Records that workers reject a segment. `is_noted`: later listings will show it.
     pub(super) fn rejected(&mut self, segment: &Segment, is_noted: bool) {
         if let Some(memory) = self.recall_mut(segment) {
             memory.rejected = Some(Rejected { at: Instant::now(), is_noted });
@@ -254,7 +256,7 @@ impl SegmentStates {
 
     pub(super) fn state(&self, segment: &Segment, checkpoint: &Checkpoint) -> SegmentState {
         match segment.verdict {
-            // An operator's decision stands, whatever was found out since.
+            // An operator's decision comes before everything that was found out since.
             Some(Verdict::Skipped) => SegmentState::Skipped,
             Some(Verdict::Rejected) => SegmentState::Rejected,
             None if self.recall(segment).is_some_and(|memory| memory.rejected.is_some()) => {
@@ -275,14 +277,15 @@ impl SegmentStates {
         self.recall(segment).is_some_and(|memory| memory.failed_in == Some(round))
     }
 
-    /// Whether a segment has been what it is for so long, by either clock: that of its files may be off.
+    /// Whether a segment is unchanged for `age_min`, by the wall clock or by the monotonic clock. The wall
+    /// clock and the time of the file may be wrong.
     pub(super) fn is_old(&self, segment: &Segment, age_min: Duration, now: Now) -> bool {
         let by_the_file = now.wall.duration_since(segment.version.changed_at);
         let watched = self.recall(segment).map(|memory| now.monotonic.duration_since(memory.seen_at));
         by_the_file.is_ok_and(|age| age >= age_min) || watched.is_some_and(|age| age >= age_min)
     }
 
-    /// What of all this is not stored yet; `None` while nobody has seen what there is.
+    /// Counts what is not stored yet. `None`: there has been no listing yet.
     pub(super) fn backlog(&self, checkpoint: &Checkpoint) -> Option<Backlog> {
         let listed_at = self.listed_at?;
         let mut backlog = Backlog {

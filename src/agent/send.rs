@@ -1,4 +1,4 @@
-//! One segment on its way, to its end.
+//! Sends one segment and returns the outcome.
 
 use std::sync::Arc;
 
@@ -8,25 +8,25 @@ use crate::client::{Client, IndexError, Mismatch, Receipt, Refusal, Request};
 use crate::formatting::chain;
 use crate::wal::{Rejection, SealedSegments, Segment, WalError};
 
-/// What sending a segment came to.
+/// The outcome of sending a segment.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// It is stored.
     Stored(Receipt),
-    /// No worker will take it, and that is noted beside it; or why it is not.
+    /// Workers reject it permanently. The result says whether this is noted beside the segment.
     Rejected(Refusal, Result<(), WalError>),
-    /// Something must be set right before any worker takes it.
+    /// No worker takes it until something else is corrected.
     Refused(Refusal),
-    /// A worker stored something else.
+    /// A worker acknowledged something else.
     Mismatch { worker: String, mismatch: Mismatch },
-    /// It is gone.
+    /// It no longer exists.
     Gone,
-    /// It stays for another time, for this reason.
+    /// It stays and is tried again later. This is the reason.
     Later(String),
 }
 
 impl Outcome {
-    /// In a word.
+    /// A name of one word, for traces.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Stored(_) => "stored",
@@ -39,7 +39,7 @@ impl Outcome {
     }
 }
 
-/// Sends a segment, and notes it where no worker will take it.
+/// Sends a segment. If workers reject it permanently, notes that beside the segment.
 pub(super) async fn send<W: SealedSegments>(
     wal: Arc<W>,
     client: Client,
@@ -82,7 +82,7 @@ async fn reject(wal: &impl SealedSegments, segment: &Segment, refusal: Refusal) 
         position: refusal.position,
     };
     match wal.reject(segment, &rejection).await {
-        // What was refused is no longer there.
+        // The file that workers rejected no longer exists.
         Err(WalError::Gone { .. }) => Outcome::Gone,
         Err(error @ WalError::Changed { .. }) => Outcome::Later(chain(&error)),
         noted => Outcome::Rejected(refusal, noted),

@@ -1,4 +1,4 @@
-//! What is sent, what may go, and what is remembered.
+//! Tests of what is sent, what may be deleted, and what is remembered.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime};
@@ -49,7 +49,7 @@ fn now() -> Now {
     Now { wall: SystemTime::UNIX_EPOCH + SECOND * 2_000_000, monotonic: Instant::now() }
 }
 
-/// Some segments, as they were listed just now, and no receipt.
+/// Returns states in which these segments were just listed, and a checkpoint without receipts.
 async fn listed(segments: &[Segment]) -> (SegmentStates, Checkpoint, TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let checkpoint = Checkpoint::open(dir.path(), "test").await.expect("a checkpoint");
@@ -58,9 +58,10 @@ async fn listed(segments: &[Segment]) -> (SegmentStates, Checkpoint, TempDir) {
     (states, checkpoint, dir)
 }
 
-/// A partition, a letter for each segment: `s` stored, `u` unsent, `c` changed since it was stored, `r` rejected by its
-/// listing, `R` rejected just now, `k` skipped, `K` stored and then skipped, `g` stored and may grow, `b` stored and its broker's
-/// to delete. What may go, and what stops it, by their places.
+/// Checks which segments of a partition may be deleted (`goes`), and which segment is the first that stays
+/// (`stops_at`), by position. Each letter is a segment: `s` stored, `u` unsent, `c` changed since it was
+/// stored, `r` rejected by its listing, `R` rejected just now, `k` skipped, `K` stored and then skipped, `g`
+/// stored and may grow, `b` stored, and only its broker may delete it.
 async fn check_settled(letters: &str, delete_after_index: bool, goes: &[u64], stops_at: Option<u64>) {
     let letters: Vec<char> = letters.chars().collect();
     let described = |(position, letter): (usize, &char)| Segment {
@@ -73,7 +74,7 @@ async fn check_settled(letters: &str, delete_after_index: bool, goes: &[u64], st
         },
         ..segment("topic", position as u64)
     };
-    // Listings are in no order.
+    // Listings have no order.
     let segments: Vec<_> = letters.iter().enumerate().rev().map(described).collect();
     let (mut states, mut checkpoint, _dir) = listed(&segments).await;
     for segment in &segments {
@@ -126,7 +127,8 @@ async fn nothing_goes_where_nothing_is_to_be_deleted() {
     check_settled("kss", false, &[], Some(1)).await;
 }
 
-/// What may go of these sealed segments, all of them stored, each of 100 bytes and more, the first of which changed so long ago.
+/// Checks which of these sealed segments may be deleted. All are stored and have at least 100 bytes. `ages`
+/// says how many seconds ago each one changed.
 async fn check_retained(retention: Retention, ages: &[u32], goes: &[u64]) {
     let described = |(position, age): (usize, &u32)| {
         let mut segment = segment("topic", position as u64);
@@ -154,14 +156,14 @@ async fn what_is_to_stay_on_disk_for_longer_stays() {
     for (segments, goes) in [(1, &[0, 1, 2, 3][..]), (3, &[0, 1]), (5, &[]), (9, &[])] {
         check_retained(Retention { segments, ..none }, &ages, goes).await;
     }
-    // They have 100 to 104 bytes. One stays while those behind it have fewer bytes than asked for.
+    // The segments have 100 to 104 bytes. One stays while those behind it have fewer bytes than the setting.
     for (bytes, goes) in [(1, &[0, 1, 2, 3][..]), (104, &[0, 1, 2, 3]), (105, &[0, 1, 2]), (411, &[])] {
         check_retained(Retention { bytes, ..none }, &ages, goes).await;
     }
     for (age, goes) in [(10, &[0, 1, 2, 3, 4][..]), (11, &[0, 1, 2, 3]), (45, &[0]), (99, &[])] {
         check_retained(Retention { age: SECOND * age, ..none }, &ages, goes).await;
     }
-    // Whichever wants it: and what lies behind one that stays, stays.
+    // A segment stays if one of the settings requires it. All segments behind it stay, too.
     check_retained(Retention { segments: 1, bytes: 1, age: SECOND * 45 }, &ages, &[0]).await;
     check_retained(Retention { segments: 3, bytes: 1, age: SECOND }, &ages, &[0, 1]).await;
     check_retained(Retention { age: SECOND * 25, ..none }, &[50, 10, 40], &[0]).await;
@@ -183,7 +185,7 @@ async fn a_receipt_is_believed_only_for_a_file_that_nobody_touched() {
     }
 }
 
-/// The names of what is planned, in order, of these segments; some are on their way.
+/// The names of the planned segments, in order. Some segments are in flight.
 fn planned(
     states: &SegmentStates,
     checkpoint: &Checkpoint,
@@ -271,7 +273,7 @@ async fn a_segment_is_old_enough_by_its_files_clock_or_by_ours() {
         let names = planned(&states, &checkpoint, &[], (1, later));
         assert_eq!(names.len(), usize::from(is_sent), "{changed_at:?} {watched:?}");
     }
-    // A change starts the watch anew.
+    // A change starts the age anew.
     let (mut states, checkpoint, _dir) = listed(&[]).await;
     states.take_listing(vec![fresh.clone()].into(), begin.monotonic, begin);
     let later = Now { wall: begin.wall, monotonic: begin.monotonic + SECOND * 20 };
@@ -355,7 +357,7 @@ async fn remembered(dir: &TempDir, count: u64) -> Vec<Segment> {
     segments
 }
 
-/// How many of the segments an agent remembers that starts now. Each is to be read again before it is deleted.
+/// The number of segments that a newly started agent remembers. Each must be read again before it is deleted.
 async fn recalled(dir: &TempDir, segments: &[Segment]) -> usize {
     let checkpoint = Checkpoint::open(dir.path(), "test").await.expect("a checkpoint");
     let entries = segments.iter().filter_map(|segment| Some((segment, checkpoint.get(segment)?)));

@@ -1,4 +1,4 @@
-//! Bundles that are read again and again: what was read of them once is kept, up to a bound.
+//! A cache of bundles that are read again and again. Its size is limited.
 
 use std::sync::Arc;
 
@@ -8,9 +8,10 @@ use super::read::Archive;
 use super::source::{Source, TrafficCounter};
 use crate::store::{Listed, Store};
 
-/// A store's bundles for readers. Clones share what is kept.
+/// Opens bundles of a store for readers, with a cache. Clones share the cache.
 ///
-/// Only for those who answer from bundles: whoever judges one reads it anew, with [`Archive::open`].
+/// Only for callers that answer requests from bundles. A caller that verifies a bundle reads it anew, with
+/// [`Archive::open`].
 #[derive(Clone, Debug)]
 pub struct BundleCache {
     store: Store,
@@ -18,27 +19,28 @@ pub struct BundleCache {
 }
 
 impl BundleCache {
-    /// Keeps up to `bytes_max` of what is read.
+    /// Makes an empty cache that keeps at most `bytes_max` bytes.
     pub fn new(store: Store, bytes_max: u64) -> Self {
         Self { store, memory: Arc::new(PartCache::new(bytes_max)) }
     }
 
-    /// Where the bundles are.
+    /// Returns the store of the bundles.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// What is kept.
+    /// Returns the cached parts.
     pub(super) fn memory(&self) -> &Arc<PartCache> {
         &self.memory
     }
 
-    /// How many bytes are kept.
+    /// Returns the number of bytes in the cache.
     pub fn bytes(&self) -> u64 {
         self.memory.bytes()
     }
 
-    /// Opens a bundle that a LIST found. What is read for it, and later from it, is added to `counter`; what is kept is not read.
+    /// Opens a bundle that a LIST found. All reads for it, now and later, are added to `counter`. Cached
+    /// parts are not read and not counted.
     pub async fn open(&self, listed: &Listed, counter: &TrafficCounter) -> Result<Archive, ArchiveError> {
         let source = Source::listed(&self.store, listed).counted_by(counter);
         Archive::open_cached(source, CachedParts::new(&self.memory, listed)).await

@@ -1,5 +1,6 @@
-//! What was read of bundles, kept up to a bound: opened bundles, chunks of their indexes, opened blocks. All of it was checked before
-//! it is kept. Bundles never change, so nothing kept expires.
+//! The cached parts of bundles, limited in bytes: opened bundles, chunks of their indexes, decompressed
+//! blocks. All of them are checked before they are cached. Bundles never change, so nothing in the cache
+//! expires.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -14,46 +15,52 @@ use tokio::time::timeout;
 use super::read::Opened;
 use crate::store::Listed;
 
-/// What an entry takes beside its value, and its share of the bundle's name.
+/// The memory that an entry takes besides its value, in bytes. It includes the entry's share of the bundle's
+/// name.
 const ENTRY_BYTES: u64 = 256;
 
-/// Opened bundles may take one part in so many of all: some ten kilobytes each, and without them nothing else of a bundle is found.
+/// One part in this many of the cache is for opened bundles. They take some ten kilobytes each, and without
+/// them no other part of a bundle can be found.
 const OPENED_SHARE: u64 = 4;
 
-/// What most entries take, in bytes: the tables are made for so many.
+/// The usual size of an entry, in bytes. The cache's tables are made for entries of this size.
 const USUAL_BYTES: u64 = 8 * 1024;
 
-/// A bound is divided among so many, each with a lock of its own: no entry can be larger than its part.
+/// The number of shards of the cache, each with its own lock. The limit is divided among them, and no entry
+/// can be larger than the limit of a shard.
 const SHARDS: usize = 4;
 
-/// How long somebody else's read is waited for. It may be one that nobody goes on with for the moment: a task that has several under way
-/// goes on with them only while it waits for them, and must never wait for itself.
+/// How long to wait for a read that another caller has started. That caller may be stopped for the moment: a
+/// task with several reads in progress advances them only while it awaits them. So a task could wait for
+/// itself for ever; this limit prevents that.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Which object: the key that a LIST gave, and what would tell another object of that key. Cheap to clone and to compare.
+/// Identifies an object: its key, and what a LIST says of it (size, ETag, time), which would differ for
+/// another object with that key. Cheap to clone and to compare.
 #[derive(Clone, Debug)]
 struct BundleId(Arc<Listed>);
 
-/// What of a bundle is kept as bytes.
+/// The kinds of parts that are cached as bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Part {
-    /// A chunk of an index file, by their numbers; a file that has one checksum only is one chunk.
+    /// A chunk of an index file: number of the file, number of the chunk. A file with only one checksum is
+    /// one chunk.
     Chunk { file: usize, chunk: u64 },
-    /// An opened block, by its position in `records.zst`.
+    /// A decompressed block, by its position in `records.zst`.
     Block { position: u64 },
-    /// The facts of its transactions, where these were found in its frames.
+    /// The transaction facts of a bundle that were found in its frames.
     Transactions,
-    /// The times of its records, where its key does not say them.
+    /// The times of a bundle's records that its key does not state.
     Times,
 }
 
-/// What is kept, of all bundles.
+/// The cached parts of all bundles.
 pub(super) struct PartCache {
     opened: Cache<BundleId, Arc<Opened>, ByBytes>,
     parts: Cache<(BundleId, Part), Bytes, ByBytes>,
 }
 
-/// What is kept of one bundle; cheap to clone.
+/// The cached parts of one bundle. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct CachedParts {
     memory: Arc<PartCache>,
@@ -62,18 +69,19 @@ pub(super) struct CachedParts {
 
 type Lifecycle = DefaultLifecycle<(BundleId, Part), Bytes>;
 
-/// The turn to read something that is not kept, while others wait for it. Dropped, it is the next one's.
+/// The right to read a part that is not cached, while other callers wait for it. If it is dropped, the next
+/// caller gets it.
 pub(super) struct FillGuard<'a>(
     PlaceholderGuard<'a, (BundleId, Part), Bytes, ByBytes, DefaultHashBuilder, Lifecycle>,
 );
 
-/// Whether something is kept.
+/// The result of a cache lookup.
 pub(super) enum CacheLookup<'a> {
-    /// It is.
+    /// The part is cached.
     CachedParts(Bytes),
-    /// It is not, and nobody else reads it.
+    /// The part is not cached, and no other caller reads it.
     Ours(FillGuard<'a>),
-    /// Somebody else reads it.
+    /// Another caller reads the part.
     Others,
 }
 
@@ -98,7 +106,7 @@ impl PartCache {
         Self { opened: cache(opened_max), parts: cache(bytes_max - opened_max) }
     }
 
-    /// Bytes kept.
+    /// Returns the number of cached bytes.
     pub fn bytes(&self) -> u64 {
         self.opened.weight() + self.parts.weight()
     }
@@ -118,7 +126,7 @@ where
         Ok(options) => {
             Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default())
         }
-        // Only where one of the above is missing.
+        // This happens only if one of the above options is missing.
         Err(_) => Cache::with_weighter(items, bytes_max, ByBytes),
     }
 }
@@ -128,7 +136,7 @@ impl CachedParts {
         Self { memory: Arc::clone(memory), bundle: BundleId(Arc::new(listed.clone())) }
     }
 
-    /// The opened bundle: kept, or opened by the first who asks while the others wait.
+    /// Returns the opened bundle. If it is not cached, the first caller opens it while the others wait.
     pub async fn opened<E>(
         &self,
         open: impl Future<Output = Result<Arc<Opened>, E>>,
@@ -137,7 +145,7 @@ impl CachedParts {
             Ok(Ok(opened)) => Ok(opened),
             Ok(Err(fill_guard)) => {
                 let opened = open.await?;
-                // Fails only where somebody has taken the entry out, which nobody does.
+                // Fails only if the entry was removed meanwhile, and no code removes entries.
                 let _ = fill_guard.insert(Arc::clone(&opened));
                 Ok(opened)
             }
@@ -145,7 +153,8 @@ impl CachedParts {
         }
     }
 
-    /// A part: kept, or read by the first who asks while the others wait. What is read must own no more than it shows.
+    /// Returns a part. If it is not cached, the first caller reads it while the others wait. The bytes that
+    /// `read` returns must not be a slice of a larger buffer.
     pub async fn part<E>(
         &self,
         part: Part,
@@ -162,7 +171,7 @@ impl CachedParts {
         }
     }
 
-    /// Whether a part is kept now.
+    /// Looks a part up without waiting.
     pub fn look(&self, part: Part) -> CacheLookup<'_> {
         match self.memory.parts.get_value_or_guard(&(self.bundle.clone(), part), Some(Duration::ZERO)) {
             GuardResult::Value(bytes) => CacheLookup::CachedParts(bytes),
@@ -171,8 +180,9 @@ impl CachedParts {
         }
     }
 
-    /// Waits while somebody else reads a part; it is [`CacheLookup::Others`] where that takes long. Whoever has a turn must not wait: others
-    /// may wait for that.
+    /// Looks a part up, and waits while another caller reads it. Returns [`CacheLookup::Others`] if that
+    /// takes too long. A caller that holds a [`FillGuard`] must not wait: other callers may wait for that
+    /// guard.
     pub async fn wait(&self, part: Part) -> CacheLookup<'_> {
         let name = (self.bundle.clone(), part);
         match timeout(WAIT_MAX, self.memory.parts.get_value_or_guard_async(&name)).await {
@@ -182,16 +192,17 @@ impl CachedParts {
         }
     }
 
-    /// What is kept of a part.
+    /// Returns a part if it is cached.
     pub fn get(&self, part: Part) -> Option<Bytes> {
         self.memory.parts.get(&(self.bundle.clone(), part))
     }
 }
 
 impl FillGuard<'_> {
-    /// Gives to those who wait what was read, and keeps it where it is not too large for that. It must own no more than it shows.
+    /// Gives the bytes to the waiting callers, and caches them unless they are too large. The bytes must not
+    /// be a slice of a larger buffer.
     pub fn keep(self, bytes: Bytes) {
-        // Fails only where somebody has taken the entry out, which nobody does.
+        // Fails only if the entry was removed meanwhile, and no code removes entries.
         let _ = self.0.insert(bytes);
     }
 }

@@ -1,4 +1,4 @@
-//! Why a bundle cannot be read. Each error names the bundle.
+//! The reasons why a bundle cannot be read. Each error names the bundle.
 
 use crate::bundle::{
     BlockError, BlockIndexError, Disagreement, HotCacheError, Kind, ManifestError, MemberError, OpenError,
@@ -8,7 +8,7 @@ use crate::index::ReadError as IndexReadError;
 use crate::segment;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// A bundle, by name, and what is wrong with it.
+/// The name of a bundle and what is wrong with it.
 #[derive(Debug, thiserror::Error)]
 #[error("{bundle}: {fault}")]
 pub struct ArchiveError {
@@ -25,123 +25,125 @@ pub enum Fault {
     /// The local file did not give the bytes.
     #[error("cannot read the file: {0}")]
     File(#[from] std::io::Error),
-    /// The bytes are no sound bundle.
+    /// The bytes are not a sound bundle.
     #[error(transparent)]
     Bundle(#[from] VerifyError),
-    /// The bundle says of itself what its key does not say.
-    #[error("the manifest's {what} is not the key's; by what it says it belongs under {own_key}")]
+    /// The bundle's manifest does not match its key.
+    #[error("the manifest's {what} is not the key's; the bundle belongs under {own_key}")]
     OtherThanItsKey {
         /// What differs.
         what: &'static str,
-        /// The key that its manifest makes.
+        /// The key that belongs to the manifest.
         own_key: String,
     },
-    /// The bundle's fields are no topic and partition.
-    #[error("the manifest's {what} cannot be")]
+    /// The topic, partition, log id, offsets or times in the manifest are not valid.
+    #[error("the manifest's {what} is not valid")]
     Unusable {
         /// The field.
         what: &'static str,
     },
-    /// What is in a block cannot be read, though the block's checksum holds.
+    /// A frame in a block cannot be read, though the block's checksum is right.
     #[error("the frame at source position {source_position}: {flaw}")]
     Frame {
-        /// Where the frame starts in the source.
+        /// The start of the frame in the source.
         source_position: u64,
-        /// What is wrong with it.
+        /// What is wrong with the frame.
         flaw: segment::Fault,
     },
-    /// A block holds other than the table of blocks says.
-    #[error("the block from source position {source_position} has {found} {what}, its table says {stated}")]
+    /// The number of items in a block differs from the block index.
+    #[error(
+        "the block from source position {source_position} has {found} {what}, the block index says {stated}"
+    )]
     BlockCounts {
-        /// Where the block starts in the source.
+        /// The start of the block in the source.
         source_position: u64,
         /// What is counted.
         what: &'static str,
-        /// What the table says.
+        /// The number in the block index.
         stated: u64,
-        /// What was found.
+        /// The number that was found.
         found: u64,
     },
-    /// The index points to bytes that a file of it does not have.
-    #[error("{file} has {len} bytes, and none from {start} to {end}")]
+    /// The index refers to bytes that its file does not have.
+    #[error("{file} has {len} bytes, which do not include {start}..{end}")]
     Beyond {
         /// The member.
         file: String,
         /// Its length in bytes.
         len: u64,
-        /// The first byte that was asked for.
+        /// The first byte of the range.
         start: u64,
-        /// The one behind the last.
+        /// The byte after the last byte of the range.
         end: u64,
     },
     /// The index cannot be opened or searched.
     #[error("{}", Chained(.0))]
     Index(#[from] IndexReadError),
-    /// The index holds other than there are records.
+    /// The number of documents in the index differs from the number of records.
     #[error("the index has {found} documents, the manifest says {stated}")]
     Documents {
-        /// What the manifest says.
+        /// The number in the manifest.
         stated: u64,
-        /// What is in the index.
+        /// The number of documents in the index.
         found: u64,
     },
-    /// The index knows a record otherwise than it is stored.
-    #[error("record {ordinal} is not the one that the index has under its number")]
+    /// The index has other facts about a record than the stored record has.
+    #[error("record {ordinal} differs from the record that the index has for this number")]
     IndexDisagrees {
-        /// Which record of the bundle, from 0.
+        /// The number of the record in the bundle, from 0.
         ordinal: u64,
     },
     /// The work panicked: a bug.
-    #[error("the work on it panicked")]
+    #[error("the code that reads it panicked")]
     Panicked,
 }
 
-/// What to do about an [`ArchiveError`].
+/// What the caller of a failed read can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArchiveErrorKind {
-    /// There is no such object.
+    /// The object does not exist.
     NotFound,
-    /// The reader may not read it, or not so: an operator's business.
+    /// The reader has no permission, or its request was refused. An operator must fix this.
     Denied,
-    /// The store is away: the same again, later.
+    /// The store is not available. Try again later.
     Unavailable,
-    /// The bytes are not those that were written, or no bundle's.
+    /// The bytes are not those that were written, or they are not a bundle.
     Corrupt,
-    /// A later release wrote it: read it with that.
+    /// A later release wrote the bundle. Read it with that release.
     Unsupported,
     /// A bug.
     Bug,
 }
 
 impl ArchiveError {
-    /// `fault` is what is wrong with the bundle of this name.
+    /// Makes an error for the bundle of this name.
     pub fn new(bundle: impl Into<String>, fault: impl Into<Fault>) -> Self {
         Self { bundle: bundle.into(), fault: Box::new(fault.into()) }
     }
 
-    /// The bundle's key, or its file's path.
+    /// Returns the bundle's key, or the path of its file.
     pub fn bundle(&self) -> &str {
         &self.bundle
     }
 
-    /// What is wrong with it.
+    /// Returns what is wrong with the bundle.
     pub fn fault(&self) -> &Fault {
         &self.fault
     }
 
-    /// What to do about it.
+    /// Returns what the caller can do.
     pub fn kind(&self) -> ArchiveErrorKind {
         self.fault.kind()
     }
 }
 
 impl Fault {
-    /// Whether reading takes more memory than there is for it; nothing is wrong with the bytes.
+    /// Returns whether reading takes more memory than is allowed. Nothing is wrong with the bytes then.
     pub fn is_too_large(&self) -> bool {
         matches!(self, Self::Frame { flaw: segment::Fault::TooLarge { .. }, .. })
     }
 
-    /// What to do about it.
+    /// Returns what the caller can do.
     pub fn kind(&self) -> ArchiveErrorKind {
         match self {
             Self::Store(error) => match error.kind() {
@@ -156,7 +158,7 @@ impl Fault {
                 _ => ArchiveErrorKind::Denied,
             },
             Self::Bundle(error) => match error.kind() {
-                // An object under a bundle's key that is no bundle.
+                // An object that has the key of a bundle but is not a bundle.
                 Kind::Absent | Kind::Corrupt => ArchiveErrorKind::Corrupt,
                 Kind::Unsupported => ArchiveErrorKind::Unsupported,
             },
@@ -173,7 +175,7 @@ impl Fault {
     }
 }
 
-/// An error and its causes in one line: the causes say what a damaged file is called.
+/// An error and its causes in one line. The causes have the name of a damaged file.
 struct Chained<'a>(&'a IndexReadError);
 
 impl std::fmt::Display for Chained<'_> {
@@ -188,7 +190,7 @@ impl std::fmt::Display for Chained<'_> {
     }
 }
 
-/// The parts of a bundle fail as the whole does.
+/// Errors of a bundle's parts become errors of the whole bundle.
 macro_rules! bundle_faults {
     ($($error:ty),*) => {$(
         impl From<$error> for Fault {

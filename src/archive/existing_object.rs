@@ -1,4 +1,4 @@
-//! Whether an object that has a bundle's key may stand for the bundle that was to be stored under it.
+//! The existing-object check: whether an object that has the key of a new bundle can stand for that bundle.
 
 use sha2::{Digest, Sha256};
 
@@ -8,18 +8,20 @@ use super::source::{Source, blocking};
 use crate::bundle::{BlockEntry, Blocks, Manifest, OpenedBlock};
 use crate::store::{Existing, Refused};
 
-/// Whether `existing` holds what a bundle with the manifest `built` and these `blocks` would: the same frames of the same segment,
-/// whole. Names that callers give, settings, versions, and so the index may differ: the first object wins.
+/// Checks whether `existing` can stand for a bundle with the manifest `built` and these `blocks`: it must
+/// hold the same frames of the same segment, complete. Names that callers give, settings, versions and so the
+/// index may differ: the first object wins.
 ///
-/// Reads the object from end to end, in bounded memory (some 10 MiB beside its largest block), and checks every member, every byte
-/// of the tar, every count, and the blocks' bytes: where the segment has one partition only, their hash must be the segment's; else
-/// they must be those of `blocks`, from the same places. Returns where its footer starts.
+/// It reads the whole object in bounded memory (some 10 MiB, and the largest block). It checks every member,
+/// every byte of the tar, every count, and the bytes in the blocks. If the segment has only one partition,
+/// the hash of these bytes must be the segment's. If not, the bytes must be those of `blocks`, from the same
+/// positions in the source. Returns where the footer of the object starts.
 pub async fn check_existing(existing: Existing, built: &Manifest, blocks: &Blocks) -> Result<u64, Refused> {
     let source = Source::existing(existing);
     let (verified, found) = full_scan(&source, SourceHash::default(), async |_| {}).await.map_err(refused)?;
     let foreign = |reason: String| Refused::Foreign { reason };
     if let Some(what) = difference(&verified.manifest, built) {
-        return Err(foreign(format!("its manifest says otherwise of the {what}")));
+        return Err(foreign(format!("its manifest differs in the {what}")));
     }
     let found = found.finish();
     if built.segment.partitions == 1 {
@@ -46,7 +48,7 @@ fn hash_of(blocks: &Blocks) -> Result<Hashed, Fault> {
 
 fn refused(error: super::ArchiveError) -> Refused {
     match (error.kind(), error.fault()) {
-        // Out of reach, or changed under the reader's hands: no judgement.
+        // The object cannot be reached, or it changed during the read: the check has no result.
         (
             ArchiveErrorKind::Unavailable | ArchiveErrorKind::Denied | ArchiveErrorKind::NotFound,
             Fault::Store(store),
@@ -55,7 +57,7 @@ fn refused(error: super::ArchiveError) -> Refused {
     }
 }
 
-/// What the manifest says otherwise than the one that was built.
+/// Returns the first fact that differs between the two manifests.
 fn difference(found: &Manifest, built: &Manifest) -> Option<&'static str> {
     let (segment, built_segment) = (&found.segment, &built.segment);
     let offsets = |manifest: &Manifest| (manifest.base_offset, manifest.last_offset);
@@ -81,8 +83,9 @@ fn difference(found: &Manifest, built: &Manifest) -> Option<&'static str> {
     same.into_iter().find_map(|(what, same)| (!same).then_some(what))
 }
 
-/// The hash of all blocks in their order, which is the source's where one bundle holds all of it, and of where in the source they
-/// come from, however they are cut.
+/// Hashes the contents of all blocks in their order, and the positions in the source that they come from. The
+/// hashes do not depend on where blocks are cut. If one bundle holds the whole source, the first hash is that
+/// of the source.
 #[derive(Default)]
 struct SourceHash {
     bytes: Sha256,
@@ -90,7 +93,7 @@ struct SourceHash {
     end: u64,
 }
 
-/// What a [`SourceHash`] came to.
+/// The result of a [`SourceHash`].
 #[derive(PartialEq, Eq)]
 struct Hashed {
     bytes: [u8; 32],

@@ -1,4 +1,4 @@
-//! Reading an object from its first byte to its last: nothing in it escapes a checksum or a comparison.
+//! Reads an object from its first byte to its last. Each byte is covered by a checksum or compared.
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -8,18 +8,19 @@ use super::source::{Source, blocking};
 use super::tail::Tail;
 use crate::bundle::{OpenedBlock, Verified, Verifier};
 
-/// How much is read at once, in bytes; two of these are in memory.
+/// The length of one read in bytes. Two of them are in memory.
 const CHUNK_BYTES: u64 = 4 << 20;
 const CHUNKS_AHEAD: usize = 2;
 
-/// Looks at each block of a bundle in turn, on a thread where that may take its time.
+/// Gets each block of a bundle in turn. It is called on a thread for blocking work, so it may take its time.
 pub trait ScanVisitor: Send + 'static {
-    /// The next block, opened; its checksum holds.
+    /// Takes the next block, decompressed. Its checksum is right.
     fn block(&mut self, block: OpenedBlock) -> Result<(), Fault>;
 }
 
-/// Reads all of a bundle, in order and in bounded memory: two chunks, the blocks' table, and one block. `progress` hears how many
-/// bytes more were checked, and may take its time: so much later the next are read.
+/// Reads a whole bundle, in order and in bounded memory: two chunks, the block index, and one block.
+/// `progress` is called with the number of bytes that were checked since the last call. The next read waits
+/// for it.
 pub async fn full_scan<V: ScanVisitor>(
     source: &Source,
     mut visit: V,

@@ -1,15 +1,15 @@
-//! A bundle's index, opened.
+//! Opens a bundle's index.
 
 use super::error::{ArchiveError, Fault};
 use super::read::Archive;
 use crate::bundle::Manifest;
 use crate::index::{FieldCatalog, FieldTypes, Gaps, IndexReader};
 
-/// What fields are called in manifests and queries, by where they are.
+/// The prefixes of field names in manifests and queries.
 const VALUE_PREFIX: &str = "value.";
 const HEADER_PREFIX: &str = "header.";
 
-/// Reads the index's files and opens it. All of it is in memory as long as the reader is.
+/// Reads the index files and opens the index. The whole index stays in memory as long as the reader exists.
 pub async fn open_index(archive: &Archive) -> Result<IndexReader, ArchiveError> {
     let files = archive.index_files().await?;
     let catalog = catalog(archive.manifest());
@@ -22,8 +22,8 @@ pub async fn open_index(archive: &Archive) -> Result<IndexReader, ArchiveError> 
     Ok(reader)
 }
 
-/// The fields that the manifest lists, as the index knows them. Kinds and types that this build does not know are left out: a later
-/// one may know more.
+/// Returns the fields that the manifest lists, in the form that the index uses. Kinds and types that this
+/// build does not know are left out: a later release may have more of them.
 pub fn catalog(manifest: &Manifest) -> FieldCatalog {
     let fields = &manifest.index.fields;
     let values = fields.iter().filter_map(|field| {

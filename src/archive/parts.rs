@@ -1,4 +1,4 @@
-//! A bundle's index, file by file and range by range; each byte checked.
+//! Reads the files of a bundle's index by range. Every byte is checked.
 
 mod chunked;
 
@@ -19,9 +19,10 @@ use crate::bundle::Member;
 use crate::index::IndexParts;
 
 impl Archive {
-    /// The files of its index, to be read by range. Where the bundle has a hot part, reads are widened to the chunks that have
-    /// checksums; else each file is read whole when something of it is asked for, and held as long as what is returned here: small
-    /// bundles have all of it at hand, those of the first version have checksums of whole files only.
+    /// Returns the files of the index, to be read by range. If the bundle has a hot cache, reads are extended
+    /// to whole chunks, which have checksums. If not, each file is read whole on its first use, and stays in
+    /// memory as long as the returned value exists: a small bundle is in memory already, and a bundle of
+    /// version 1 has checksums of whole files only.
     ///
     /// Errors have the [`ArchiveError`] as their source.
     pub fn index_parts(&self) -> Arc<dyn IndexParts> {
@@ -45,7 +46,7 @@ impl Files {
         self.archive.footer().index_files().map(|(name, member)| (name.to_owned(), member.len)).collect()
     }
 
-    /// The file of this number, which has all of `range`.
+    /// Returns the file with this number. Fails if the file does not have all of `range`.
     fn member(&self, file: usize, range: &Range<u64>) -> Result<&Member, ArchiveError> {
         let found = self.archive.footer().index_file(file);
         if let Some(member) = found.filter(|member| range.start <= range.end && range.end <= member.len) {
@@ -57,7 +58,7 @@ impl Files {
     }
 }
 
-/// Files of which only the whole can be checked.
+/// Index files that can be checked only as a whole.
 #[derive(Debug)]
 struct Whole {
     files: Files,
@@ -91,7 +92,7 @@ impl IndexParts for Whole {
         if let Some(bytes) = self.held[file].get() {
             return Some(slice(bytes, &range));
         }
-        // Of small bundles only, so that the checksum takes no time.
+        // Only small bundles are in memory, so the checksum takes no time.
         let bytes = self.files.archive.in_memory(&member.range())?;
         member.check(&bytes).ok()?;
         Some(slice(&bytes, &range))
@@ -102,7 +103,7 @@ fn slice(bytes: &Bytes, range: &Range<u64>) -> Bytes {
     bytes.slice(range.start as usize..range.end as usize)
 }
 
-/// The error as Tantivy hands it through.
+/// Converts an error to the type that Tantivy passes on.
 fn io_error(error: ArchiveError) -> io::Error {
     let kind = match error.kind() {
         ArchiveErrorKind::NotFound => io::ErrorKind::NotFound,

@@ -1,4 +1,4 @@
-//! Records out of an opened block, within bounds.
+//! Picks records from a decompressed block, within memory limits.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,43 +11,45 @@ use crate::ids::SegmentFormat;
 use crate::record::StoredRecord;
 use crate::segment::{Frame, Visitor};
 
-/// What is held while a block is read, beside its records, in bytes.
+/// Memory limits for reading a block, in bytes. The memory for the picked records is not part of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkBounds {
-    /// A frame whose records open to no more is decoded at once.
+    /// A frame whose records decompress to at most this many bytes is decoded in one piece.
     pub opened_bytes: usize,
-    /// What a codec may hold of what it has opened, where a frame is read as a stream.
+    /// The most decompressed data that a codec may hold while a frame is read as a stream.
     pub window_bytes: usize,
 }
 
 impl WorkBounds {
-    /// For so many bytes in all.
+    /// Divides `bytes` among the limits.
     pub fn new(bytes: u64) -> Self {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        // A buffer that is doubled is there twice for a moment: half of it and the whole. A stream's own buffers take the rest.
+        // A buffer that is doubled exists twice for a moment: the old half and the new whole. The stream's
+        // own buffers take the rest.
         Self { opened_bytes: bytes / 2, window_bytes: bytes / 4 * 3 }
     }
 }
 
-/// What is held of a block that is read, in bytes: as it is stored, as it is opened, and what its frames are cut into.
+/// Returns the memory for reading a block, in bytes: the compressed block, the decompressed block, and its
+/// frames.
 pub fn block_usage(entry: &BlockEntry) -> u64 {
     2 * u64::from(entry.plain_len) + u64::from(entry.compressed_len)
 }
 
-/// What the records that are read may still take in memory, in bytes. Those who read side by side share it.
+/// The memory budget that is left for the records that are read, in bytes. Concurrent reads share it.
 #[derive(Debug)]
 pub struct Purse(AtomicUsize);
 
 impl Purse {
-    /// With so many bytes.
+    /// Makes a budget of `bytes` bytes.
     pub fn new(bytes: u64) -> Self {
         Self(AtomicUsize::new(usize::try_from(bytes).unwrap_or(usize::MAX)))
     }
 
-    /// Takes up to `most` bytes out of it; returns how many.
+    /// Takes up to `most` bytes from the budget. Returns how many it took.
     fn take(&self, most: usize) -> usize {
         let mut taken = 0;
-        // Never refused: the closure always answers.
+        // This cannot fail: the closure always returns a value.
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
             taken = left.min(most);
             Some(left - taken)
@@ -60,26 +62,26 @@ impl Purse {
     }
 }
 
-/// What came of a record that was wanted.
+/// The outcome for one wanted record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Picked {
-    /// The record.
+    /// The record. Its value is missing if the record needs more than the limit for one record.
     Record(StoredRecord),
-    /// The purse did not hold the bytes that it needs any more.
+    /// The budget had too few bytes left for the record. The number is how many bytes it needs.
     TooLarge(u64),
-    /// Its frame needs more memory than the bounds allow.
+    /// The frame of the record needs more memory than the limits allow.
     Unread,
 }
 
-/// Takes the records of some ordinals.
+/// Picks the records with the wanted ordinals.
 struct Picker<'a> {
-    /// Of the next record.
+    /// The ordinal of the next record.
     ordinal: u64,
     wanted: std::iter::Peekable<std::slice::Iter<'a, u64>>,
     record_bytes_max: usize,
     purse: &'a Purse,
     shares: bool,
-    /// What was taken out of the purse for the record that comes.
+    /// The bytes taken from the budget for the next record.
     taken: usize,
     picked: Vec<(u64, Picked)>,
 }
@@ -112,8 +114,10 @@ impl Visitor for Picker<'_> {
     }
 }
 
-/// The records of these ordinals, ascending, from their opened block; those that it does not hold are left out. A record that takes more than
-/// `record_bytes_max` bytes in memory comes without its value. One that is wanted alone, of a known size at most, may keep its frame.
+/// Returns the records with these ordinals, which must ascend, from their decompressed block. Ordinals that
+/// are not in the block are left out. A record that takes more than `record_bytes_max` bytes in memory comes
+/// without its value. If only one record is wanted, and `record_bytes_max` limits its size, it may keep the
+/// memory of its frame.
 pub(super) fn pick(
     entry: &BlockEntry,
     plain: &Bytes,
@@ -142,7 +146,7 @@ pub(super) fn pick(
     Ok(picker.picked)
 }
 
-/// Offsets and times of the records of these ordinals, as [`pick`].
+/// Returns ordinals, offsets and times of the records with these ordinals, as [`pick`] does for records.
 pub(super) fn places(
     entry: &BlockEntry,
     plain: &Bytes,
@@ -186,12 +190,12 @@ pub(super) fn places(
     Ok(places.found)
 }
 
-/// Looks for records by their ordinals.
+/// A visitor that looks for records by their ordinals.
 trait Seeks: Visitor {
-    /// Of the next record.
+    /// The ordinal of the next record.
     fn ordinal(&mut self) -> &mut u64;
 
-    /// Of the next record that is wanted.
+    /// The ordinal of the next record that is wanted.
     fn next_wanted(&mut self) -> Option<u64>;
 }
 
@@ -205,8 +209,8 @@ impl Seeks for Picker<'_> {
     }
 }
 
-/// Reads a block's frames up to the last record that is wanted. Frames that hold none of them are passed over where their heads say how many
-/// records they have.
+/// Reads a block's frames up to the last wanted record. It skips frames without wanted records if the head of
+/// the frame states the number of its records.
 fn visit(
     entry: &BlockEntry,
     plain: &Bytes,
@@ -229,7 +233,7 @@ fn visit(
     if visitor.is_done() {
         return Ok(());
     }
-    // All of it was read, so it can be told.
+    // The whole block was read, so the number of its records is known.
     let found = *visitor.ordinal() - entry.first_ordinal;
     check_count(entry, "records", entry.records, found)
 }

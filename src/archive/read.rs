@@ -1,4 +1,4 @@
-//! Opening a bundle and reading parts of it.
+//! Opens a bundle and reads parts of it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use crate::bundle::{
 use crate::ids::{LogId, TopicPartition};
 use crate::store::{BundleKey, KeyHash};
 
-/// Hashing this much, in bytes, would hold up a thread of the runtime.
+/// To hash this many bytes on a thread of the runtime would block that thread for too long.
 pub(super) const LARGE_BYTES: usize = 1 << 20;
 
-/// What a manifest takes in memory, in times of its JSON, at most.
+/// The memory for a manifest is at most this many times the length of its JSON.
 const MANIFEST_USAGE: usize = 2;
 
-/// An open bundle: what it says of itself and where everything in it lies. Cheap to clone.
+/// An open bundle: its manifest and the positions of its parts. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Archive {
     source: Source,
@@ -31,7 +31,7 @@ pub struct Archive {
     cached: Option<CachedParts>,
 }
 
-/// What was read to open a bundle; checked.
+/// The parts that are read to open a bundle, checked.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub footer: Footer,
@@ -40,61 +40,62 @@ pub(super) struct Opened {
     log_id: LogId,
     blocks: BlockIndex,
     pub hot: Option<HotCache>,
-    /// The object, where the first read gave all of it.
+    /// The whole object, if the first read returned all of it.
     whole: Option<Bytes>,
     mem_usage: usize,
 }
 
 impl Archive {
-    /// Reads footer, manifest and the blocks' table, and holds them against one another and the key. Takes one read; another one
-    /// where what stands at the end is longer than the first; and in bundles of the first version one for the manifest.
+    /// Opens a bundle: reads footer, manifest and block index, and compares them with one another and with
+    /// the key. This takes one read. It takes one or two more if these parts are longer than the first read,
+    /// and one more for the manifest in large bundles of version 1.
     pub async fn open(source: Source) -> Result<Self, ArchiveError> {
         let opened = Arc::new(Opened::read(&source).await?);
         Ok(Self { source, opened, cached: None })
     }
 
-    /// The same, where it is not kept; and what is read of it from now on is kept.
+    /// Opens a bundle through the cache. Parts that are read from the bundle later are cached too.
     pub(super) async fn open_cached(source: Source, cached: CachedParts) -> Result<Self, ArchiveError> {
         let opened = cached.opened(async { Ok(Arc::new(Opened::read(&source).await?)) }).await?;
         Ok(Self { source, opened, cached: Some(cached) })
     }
 
-    /// Where it is read from.
+    /// Returns where the bundle is read from.
     pub fn source(&self) -> &Source {
         &self.source
     }
 
-    /// Its key, or its file's path.
+    /// Returns the bundle's key, or the path of its file.
     pub fn name(&self) -> String {
         self.source.name()
     }
 
-    /// What was read of it so far.
+    /// Returns what was read so far through the bundle's source.
     pub fn traffic(&self) -> Traffic {
         self.source.traffic()
     }
 
-    /// Where its members lie.
+    /// Returns the footer, with the positions of the members.
     pub fn footer(&self) -> &Footer {
         &self.opened.footer
     }
 
-    /// What it says of itself.
+    /// Returns the manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.opened.manifest
     }
 
-    /// Topic and partition.
+    /// Returns topic and partition.
     pub fn partition(&self) -> &TopicPartition {
         &self.opened.partition
     }
 
-    /// The incarnation of the log.
+    /// Returns the incarnation of the log.
     pub fn log_id(&self) -> &LogId {
         &self.opened.log_id
     }
 
-    /// Its blocks.
+    /// Returns the block index.
     pub fn blocks(&self) -> &BlockIndex {
         &self.opened.blocks
     }
@@ -103,17 +104,17 @@ impl Archive {
         &self.opened
     }
 
-    /// What of it is kept; `None` for those who trust nothing that they have not read themselves.
+    /// Returns the cached parts; `None` for callers that trust only what they read themselves.
     pub(super) fn cached(&self) -> Option<&CachedParts> {
         self.cached.as_ref()
     }
 
-    /// Whether nothing more of it has to be read.
+    /// Returns whether the whole bundle is in memory.
     pub(super) fn has_all(&self) -> bool {
         self.opened.whole.is_some()
     }
 
-    /// All bytes of `range`, unchecked, or an error.
+    /// Returns all bytes of `range`, unchecked, or an error.
     pub(super) async fn read(&self, range: Range<u64>) -> Result<Bytes, ArchiveError> {
         match self.in_memory(&range) {
             Some(bytes) => Ok(bytes),
@@ -121,18 +122,18 @@ impl Archive {
         }
     }
 
-    /// All bytes of `range`, unchecked, where the first read gave them.
+    /// Returns all bytes of `range`, unchecked, if the first read returned the whole bundle.
     pub(super) fn in_memory(&self, range: &Range<u64>) -> Option<Bytes> {
         let whole = self.opened.whole.as_ref().filter(|whole| range.end <= whole.len() as u64)?;
         Some(whole.slice(range.start as usize..range.end as usize))
     }
 
-    /// A member's bytes, checked.
+    /// Reads and checks the bytes of a member.
     pub async fn member(&self, member: &Member) -> Result<Bytes, ArchiveError> {
         checked(&self.source, member, self.read(member.range()).await?).await
     }
 
-    /// The index's files with their names, checked, read side by side.
+    /// Reads and checks the index files, concurrently. Returns them with their names.
     pub async fn index_files(&self) -> Result<Vec<(String, Bytes)>, ArchiveError> {
         let files = self
             .footer()
@@ -141,9 +142,12 @@ impl Archive {
         try_join_all(files).await
     }
 
-    /// The data records of these ordinals, which ascend, from the block that holds them and was opened; those that it does not hold are left out. A record
-    /// that takes more than `record_bytes_max` bytes in memory comes without its value; one that is wanted alone, of a known size at most, may keep its
-    /// frame. All of them together take what `purse` has.
+    /// Returns the data records with these ordinals, which must ascend, from their decompressed block.
+    /// Ordinals that are not in the block are left out.
+    ///
+    /// A record that takes more than `record_bytes_max` bytes in memory comes without its value. If only one
+    /// record is wanted, and `record_bytes_max` limits its size, it may keep the memory of its frame.
+    /// Together the records take at most the bytes that are left in `purse`.
     pub async fn records(
         &self,
         entry: &BlockEntry,
@@ -160,7 +164,8 @@ impl Archive {
         picked.map_err(|fault| self.error(fault))
     }
 
-    /// Ordinals, offsets and times of data records, from the block that holds them and was opened; those that it does not hold are left out.
+    /// Returns ordinals, offsets and times of data records, from their decompressed block. Ordinals that are
+    /// not in the block are left out.
     pub async fn places(
         &self,
         entry: &BlockEntry,
@@ -173,12 +178,12 @@ impl Archive {
         found.map_err(|fault| self.error(fault))
     }
 
-    /// An error that names this bundle.
+    /// Makes an error that names this bundle.
     pub fn error(&self, fault: impl Into<Fault>) -> ArchiveError {
         self.source.error(fault)
     }
 
-    /// Runs work that takes its time on a thread that may.
+    /// Runs work that may take long on a thread for blocking work.
     pub async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -186,7 +191,7 @@ impl Archive {
         blocking(work).await.map_err(|fault| self.error(fault))
     }
 
-    /// A block of [`Archive::blocks`], checked and opened.
+    /// Returns a block of [`Archive::blocks`], checked and decompressed.
     pub async fn block(&self, entry: &BlockEntry) -> Result<Bytes, ArchiveError> {
         match &self.cached {
             Some(cached) => {
@@ -223,7 +228,7 @@ impl Opened {
         opened.map_err(|fault| source.error(fault))
     }
 
-    /// Checks a chunk of the index: of which file, and which of its chunks.
+    /// Checks a chunk of an index file: number of the file, number of the chunk in it.
     pub fn check_chunk(&self, file: usize, chunk: u64, bytes: &[u8]) -> Result<(), Fault> {
         match &self.hot {
             Some(hot) => Ok(hot.check_chunk(&self.footer, file, chunk, bytes)?),
@@ -231,12 +236,12 @@ impl Opened {
         }
     }
 
-    /// Bytes in memory.
+    /// The memory used, in bytes.
     pub fn mem_usage(&self) -> usize {
         self.mem_usage
     }
 
-    /// `manifest` is given where it is not in the hot part.
+    /// `manifest` is given if the bundle has no hot cache.
     fn parse(end: Tail, manifest: Option<Bytes>, key: Option<&BundleKey>) -> Result<Self, Fault> {
         let footer = &end.footer;
         let hot = end.hot().map(|bytes| hot_of(footer, &bytes)).transpose()?;
@@ -244,7 +249,7 @@ impl Opened {
         let manifest_bytes = manifest_bytes.map_or(&[][..], |bytes| bytes);
         let manifest = Manifest::parse(manifest_bytes)?;
         manifest.is_of_version(footer.version())?;
-        // Its own bytes, since the table keeps them and must not keep the rest.
+        // A copy of the bytes: the block index keeps them in memory, and must not keep the rest of the tail.
         let block_index = Bytes::copy_from_slice(&end.block_index());
         footer.block_index().check(&block_index)?;
         let blocks = BlockIndex::parse(&block_index)?;
@@ -278,7 +283,7 @@ fn hot_of(footer: &Footer, bytes: &[u8]) -> Result<HotCache, Fault> {
     Ok(HotCache::parse(bytes, footer)?)
 }
 
-/// Checks a member's bytes, where that takes its time on a thread that may.
+/// Checks a member's bytes. Large members are checked on a thread for blocking work.
 pub(super) async fn checked(source: &Source, member: &Member, bytes: Bytes) -> Result<Bytes, ArchiveError> {
     let checked = if bytes.len() < LARGE_BYTES {
         member.check(&bytes).map_err(Fault::from)
@@ -290,7 +295,7 @@ pub(super) async fn checked(source: &Source, member: &Member, bytes: Bytes) -> R
     Ok(bytes)
 }
 
-/// A LIST prunes by what keys say, so a bundle must be what its key says.
+/// Checks that the bundle matches its key. Readers choose bundles by their keys in a LIST.
 fn agrees_with_key(
     manifest: &Manifest,
     partition: &TopicPartition,

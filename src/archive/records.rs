@@ -1,4 +1,4 @@
-//! An opened block's frames, and their records.
+//! Splits a decompressed block into frames, and decodes their records.
 
 use bytes::Bytes;
 
@@ -7,11 +7,13 @@ use crate::bundle::BlockEntry;
 use crate::ids::SegmentFormat;
 use crate::segment::{DecodedFrame, Frame, FrameSplitter, SegmentError};
 
-/// What one frame may open to, in bytes: more than any that is indexed, so that all of those can be read.
+/// The largest size to which one frame may decompress, in bytes. No indexed frame is larger, so all indexed
+/// frames can be read.
 pub const FRAME_BYTES_MAX: usize = 1 << 30;
 
-/// Splits an opened block into its frames and hands each, decoded, to `each`, in the order of the file. Positions in errors are those
-/// of the source. The torn tail holds none, and frames that were not decoded when they were stored are not decoded now.
+/// Splits a decompressed block into its frames and calls `each` with every frame and its records, in the
+/// order of the file. Positions in errors are positions in the source. The torn tail has no frames. Frames
+/// that could not be decoded when they were stored are not decoded here either.
 pub fn decode_block<E: From<Fault>>(
     entry: &BlockEntry,
     plain: &Bytes,
@@ -31,7 +33,8 @@ pub fn decode_block<E: From<Fault>>(
     Ok(())
 }
 
-/// Splits an opened block into its frames, in the order of the file; they are not decoded yet. The torn tail holds none.
+/// Splits a decompressed block into its frames, in the order of the file, without decoding them. The torn
+/// tail has no frames.
 pub fn split_block(entry: &BlockEntry, plain: &Bytes, format: SegmentFormat) -> Result<Vec<Frame>, Fault> {
     if entry.is_torn_tail() {
         return Ok(Vec::new());
@@ -60,7 +63,7 @@ pub(super) fn check_count(
     if stated == found { Ok(()) } else { Err(fault) }
 }
 
-/// What is wrong with a frame of [`split_block`], with its position in the source.
+/// Makes the fault for an error in a frame of [`split_block`], with the position in the source.
 pub fn fault_in_block(entry: &BlockEntry, error: &SegmentError) -> Fault {
     let position =
         u32::try_from(error.position()).ok().and_then(|position| entry.source_position_of(position));

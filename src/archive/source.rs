@@ -1,4 +1,4 @@
-//! Something that reads ranges: an object in a store, the object that a PUT found already there, a file.
+//! Sources of ranged reads: an object in a store, the existing object that a PUT found, or a file.
 
 use std::fs::File;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use super::error::{ArchiveError, Fault};
 use crate::store::{BundleKey, Existing, Listed, Store};
 
-/// Where a bundle's bytes are read from; cheap to clone.
+/// The place that a bundle's bytes are read from. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Source {
     place: Place,
@@ -27,7 +27,7 @@ enum Place {
     File { name: String, file: Arc<File> },
 }
 
-/// Adds up what is read; clones add to the same sum.
+/// Counts reads. Clones add to the same counts.
 #[derive(Clone, Debug, Default)]
 pub struct TrafficCounter(Arc<Counters>);
 
@@ -37,12 +37,12 @@ struct Counters {
     bytes: AtomicU64,
 }
 
-/// What was read.
+/// The amount that was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Reads, each of one range.
+    /// The number of reads, each of one range.
     pub requests: u64,
-    /// Bytes that came.
+    /// The number of bytes that were received.
     pub bytes: u64,
 }
 
@@ -59,7 +59,7 @@ impl TrafficCounter {
         self.0.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What was read so far.
+    /// Returns what was read so far.
     pub fn total(&self) -> Traffic {
         Traffic {
             requests: self.0.requests.load(Ordering::Relaxed),
@@ -69,18 +69,18 @@ impl TrafficCounter {
 }
 
 impl Source {
-    /// A bundle that a LIST found: its size is known.
+    /// A bundle that a LIST found. The LIST gave its size.
     pub fn listed(store: &Store, listed: &Listed) -> Self {
         Self::new(Place::Object { store: store.clone(), key: listed.key.clone() }, listed.size_bytes)
     }
 
-    /// A bundle by its key; asks for its size.
+    /// A bundle by its key. Sends a request for its size.
     pub async fn of_key(store: &Store, key: &BundleKey) -> Result<Self, ArchiveError> {
         let listed = store.head(key).await.map_err(|error| ArchiveError::new(key.to_string(), error))?;
         Ok(Self::listed(store, &listed))
     }
 
-    /// The object that a PUT found under its key.
+    /// The existing object that a PUT found under its key.
     pub fn existing(existing: Existing) -> Self {
         let size_bytes = existing.size_bytes();
         Self::new(Place::Existing(existing), size_bytes)
@@ -98,12 +98,12 @@ impl Source {
         Self { place, size_bytes, traffic: TrafficCounter::default() }
     }
 
-    /// The same, with what is read from now on added to `counter`.
+    /// The same source. Later reads are added to `counter`.
     pub fn counted_by(self, counter: &TrafficCounter) -> Self {
         Self { traffic: counter.clone(), ..self }
     }
 
-    /// The bundle's key, where it has one.
+    /// Returns the bundle's key, if it has one.
     pub fn key(&self) -> Option<&BundleKey> {
         match &self.place {
             Place::Object { key, .. } => Some(key),
@@ -112,7 +112,7 @@ impl Source {
         }
     }
 
-    /// The bundle's key, or its file's path: what errors call it.
+    /// Returns the bundle's key, or the path of its file. Errors use this name.
     pub fn name(&self) -> String {
         match &self.place {
             Place::Object { key, .. } => key.to_string(),
@@ -121,22 +121,22 @@ impl Source {
         }
     }
 
-    /// The object's size in bytes.
+    /// Returns the size of the object in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
-    /// What was read through this source and its clones.
+    /// Returns what was read through this source and its clones.
     pub fn traffic(&self) -> Traffic {
         self.traffic.total()
     }
 
-    /// An error that names this bundle.
+    /// Makes an error that names this bundle.
     pub fn error(&self, fault: impl Into<Fault>) -> ArchiveError {
         ArchiveError::new(self.name(), fault)
     }
 
-    /// All bytes of `range`, or an error.
+    /// Returns all bytes of `range`, or an error.
     pub async fn read(&self, range: Range<u64>) -> Result<Bytes, ArchiveError> {
         if range.is_empty() {
             return Ok(Bytes::new());
@@ -162,7 +162,7 @@ impl Source {
 }
 
 fn read_file(file: &File, range: Range<u64>) -> std::io::Result<Bytes> {
-    // Members and blocks lie within the file as its footer says; what a footer says wrongly is noticed before memory is set aside.
+    // A valid footer has only ranges within the file. A wrong range is found before memory is allocated.
     if range.end > file.metadata()?.len() {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
@@ -171,7 +171,7 @@ fn read_file(file: &File, range: Range<u64>) -> std::io::Result<Bytes> {
     Ok(buffer.freeze())
 }
 
-/// Runs work that takes its time on a thread that may.
+/// Runs work that may take long on a thread for blocking work.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Fault> {

@@ -1,4 +1,4 @@
-//! The end of a bundle: its footer, and what stands right before it since everybody needs it.
+//! Reads the end of a bundle: its footer, and the members right before it that every reader needs.
 
 use bytes::Bytes;
 
@@ -7,20 +7,22 @@ use super::read::checked;
 use super::source::Source;
 use crate::bundle::{Footer, Member, Opened, TAIL_BYTES};
 
-/// An object's bytes from the blocks' table on, or from the hot part on where it has one.
+/// The end of an object: from the hot cache on, or from the block index on if there is no hot cache.
 pub(super) struct Tail {
     pub footer: Footer,
     position: u64,
     bytes: Bytes,
 }
 
-/// How much of a bundle's end is read first: what is read to open it grows with it, to a thousandth of its size or so.
+/// Returns how many bytes to read from the end first. The parts that open a bundle grow with it, to about a
+/// thousandth of its size.
 fn first_read_bytes(size_bytes: u64) -> u64 {
     (size_bytes / 512).clamp(TAIL_BYTES, 16 * TAIL_BYTES)
 }
 
 impl Tail {
-    /// Reads once, or twice where the end is longer than most.
+    /// Reads the end of the object, in one read. If the end is longer than the first read, it takes one or
+    /// two more.
     pub async fn read(source: &Source) -> Result<Self, ArchiveError> {
         let size_bytes = source.size_bytes();
         let mut position = size_bytes.saturating_sub(first_read_bytes(size_bytes));
@@ -48,17 +50,17 @@ impl Tail {
         self.bytes.len()
     }
 
-    /// The bytes of `records.idx`, unchecked.
+    /// Returns the bytes of `records.idx`, unchecked.
     pub fn block_index(&self) -> Bytes {
         self.footer.block_index().within(self.position, &self.bytes).unwrap_or_default()
     }
 
-    /// The bytes of `hot.zst`, unchecked.
+    /// Returns the bytes of `hot.zst`, unchecked.
     pub fn hot(&self) -> Option<Bytes> {
         Some(self.footer.hot()?.within(self.position, &self.bytes).unwrap_or_default())
     }
 
-    /// A member's bytes, checked: from here, or read.
+    /// Returns a member's bytes, checked. Reads them if they are not in memory.
     pub async fn member(&self, source: &Source, member: &Member) -> Result<Bytes, ArchiveError> {
         let bytes = match member.within(self.position, &self.bytes) {
             Some(bytes) => bytes,
@@ -67,7 +69,7 @@ impl Tail {
         checked(source, member, bytes).await
     }
 
-    /// The whole object, where this is it.
+    /// Returns the whole object, if the read started at its first byte.
     pub fn whole(&self) -> Option<Bytes> {
         (self.position == 0).then(|| self.bytes.clone())
     }

@@ -1,4 +1,4 @@
-//! Bundles for tests: the fixtures' segments, packed by the parts that the write path is made of.
+//! Bundles for tests: the segments of the fixtures, packed with the parts of the write path.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,7 +20,8 @@ use crate::record::RecordBatch;
 use crate::segment::{DecodedFrame, Frame, FrameSplitter};
 use crate::store::{BundleKey, Existing, KeyHash, NewObject, PutError, Refused, Store};
 
-/// How many frames make up a slice, so that even short segments have several Tantivy segments and blocks.
+/// The number of frames in a slice. It is small, so that short segments also have several Tantivy segments
+/// and blocks.
 const SLICE_FRAMES: usize = 2;
 
 /// A packed partition of a segment.
@@ -37,13 +38,13 @@ impl Packed {
     }
 }
 
-/// A fixture's bytes, such as `kafka/none.log`.
+/// Returns a fixture's bytes, such as those of `kafka/none.log`.
 pub(crate) fn fixture(name: &str) -> Bytes {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).into()
 }
 
-/// Every fixture.
+/// Returns the names of all fixtures.
 pub(crate) fn fixtures() -> Vec<String> {
     let mut names = Vec::new();
     for (folder, extension) in [("chronik", "wal"), ("kafka", "log")] {
@@ -60,17 +61,17 @@ pub(crate) fn fixtures() -> Vec<String> {
     names
 }
 
-/// Packs a whole segment; frames that do not say whose they are belong to `orders`/3. A torn tail is kept.
+/// Packs a whole segment. Frames that do not name a partition belong to `orders`/3. A torn tail is kept.
 pub(crate) fn pack(source: &Bytes, log_id: &str) -> Vec<Packed> {
     pack_as(source, log_id, Sha256::digest(source).into())
 }
 
-/// The same, with a lie about the source's hash.
+/// Packs a whole segment, with a wrong hash of the source in the manifests.
 pub(crate) fn pack_claiming(source: &Bytes, sha256: [u8; 32]) -> Vec<Packed> {
     pack_as(source, "", sha256)
 }
 
-/// Packs a whole segment whose frames do not say whose they are.
+/// Packs a whole segment whose frames do not name a partition.
 pub(crate) fn pack_for(source: &Bytes, partition: &TopicPartition) -> Vec<Packed> {
     pack_frames(source, "", partition, Sha256::digest(source).into(), None)
 }
@@ -79,7 +80,7 @@ fn orders() -> TopicPartition {
     TopicPartition::new("orders", 3).expect("a partition")
 }
 
-/// The bundle of one segment's records with the index of another's, both of one partition.
+/// Makes a bundle with the records of one segment and the index of another, both of the same partition.
 pub(crate) fn pack_with_index_of(source: &Bytes, indexed: &Bytes) -> Packed {
     let mut frames = Vec::new();
     FrameSplitter::new(indexed.len() as u64, None).push(indexed.clone(), &mut frames).expect("frames");
@@ -246,7 +247,7 @@ pub(crate) fn store() -> Store {
     Store::open(&Url::parse("memory:").expect("a url")).expect("a store")
 }
 
-/// Stores bytes under a key, asking `check_existing` where another object has it.
+/// Stores bytes under a key. Calls `check_existing` if another object has the key.
 pub(crate) async fn put<T, F: Future<Output = Result<T, Refused>>>(
     store: &Store,
     key: &BundleKey,
@@ -262,14 +263,14 @@ pub(crate) async fn put<T, F: Future<Output = Result<T, Refused>>>(
     Ok(store.put(key, &object, deadline, check_existing).await?.judged)
 }
 
-/// Stores bytes under a key that nothing has.
+/// Stores bytes under a key that no object has.
 pub(crate) async fn put_new(store: &Store, key: &BundleKey, object: &Bytes) {
     let put =
         put(store, key, object, async |_| Err::<(), _>(Refused::Foreign { reason: "it was there".into() }));
     put.await.expect("stored");
 }
 
-/// Packs a segment and stores all of it.
+/// Packs a segment and stores all its bundles.
 pub(crate) async fn put_segment(store: &Store, source: &Bytes) -> Vec<Packed> {
     let packed = pack(source, "");
     for one in &packed {

@@ -1,7 +1,7 @@
-//! The times of a bundle's records: those that its key says, or those that its manifest says where the key has zeros.
+//! The times of a bundle's records. They come from its key, or from its manifest if the key has zeros.
 //!
-//! A key has room for times from 1970 on only. Zeros in it stand for records without a time, for a time before 1970, and for the
-//! time 0. The manifest tells these apart.
+//! A key can hold only times from 1970 on. Zeros in a key mean that no record has a time, or that a time is
+//! before 1970, or that the greatest time is 0. The manifest distinguishes these cases.
 
 use bytes::Bytes;
 
@@ -14,9 +14,11 @@ use crate::bundle::Manifest;
 use crate::store::Listed;
 
 impl BundleCache {
-    /// The least and the greatest time of a bundle's records in milliseconds since the Unix epoch; `None` where no record has one. A
-    /// bundle is opened only where its key has zeros. The answer is kept, the opened bundle is not: a listing of many such bundles
-    /// leaves in memory what searches need.
+    /// Returns the smallest and the greatest time of a bundle's records in milliseconds since the Unix epoch;
+    /// `None` if no record has a time. A bundle is opened only if its key has zeros.
+    ///
+    /// The cache keeps the times, but not the opened bundle. So a listing of many such bundles does not evict
+    /// the parts that searches need.
     pub async fn times_ms(&self, listed: &Listed) -> Result<Option<(i64, i64)>, ArchiveError> {
         if let Some(times_ms) = listed.key.times_ms() {
             return Ok(Some(times_ms));
@@ -30,7 +32,7 @@ impl BundleCache {
     }
 }
 
-/// Both times, or nothing.
+/// Both times, or no bytes.
 fn to_bytes(manifest: &Manifest) -> Bytes {
     match manifest.min_timestamp_ms.zip(manifest.max_timestamp_ms) {
         Some((min_ms, max_ms)) => [min_ms.to_le_bytes(), max_ms.to_le_bytes()].concat().into(),

@@ -1,4 +1,5 @@
-//! What a bundle tells of transactions: its manifest says it, and of a bundle that an earlier release wrote its frames do.
+//! The transaction facts of a bundle. They are in its manifest; for a bundle of an earlier release they come
+//! from its frames.
 
 use std::sync::Arc;
 
@@ -12,7 +13,8 @@ use crate::bundle::{BlockEntry, OpenTransaction, TransactionEnd, TransactionFact
 use crate::ids::SegmentFormat;
 use crate::segment::{Outcome, Transactions};
 
-/// What frames say, as a manifest says it; `None` where none has to do with transactions.
+/// Converts what was found in frames to the form of a manifest. `None` if no frame has to do with
+/// transactions.
 pub fn transaction_facts(found: &Transactions) -> Option<Arc<TransactionFacts>> {
     let open = found.open().map(|(producer_id, offsets)| OpenTransaction { producer_id, offsets });
     let ends = found.first_ends().map(|(producer_id, offset, outcome)| TransactionEnd {
@@ -25,10 +27,10 @@ pub fn transaction_facts(found: &Transactions) -> Option<Arc<TransactionFacts>> 
 }
 
 impl Archive {
-    /// Whether any of its records may belong to a transaction.
+    /// Returns whether any of the records may belong to a transaction.
     ///
-    /// A manifest that an earlier release wrote counts control records, and does not say what they end. Where it counts none, nothing tells
-    /// such a bundle from one without transactions.
+    /// A manifest of an earlier release has the number of control records, but not what they end. If that
+    /// number is 0, such a bundle cannot be distinguished from one without transactions.
     pub fn may_have_transactions(&self) -> bool {
         self.manifest().transactions.is_some() || self.has_unread_transactions()
     }
@@ -37,7 +39,8 @@ impl Archive {
         self.manifest().transactions.is_none() && self.manifest().control_record_count > 0
     }
 
-    /// What [`Archive::transactions`] takes in memory for a while, in bytes: one block, where frames have to be looked at.
+    /// Returns the memory that [`Archive::transactions`] needs for a while, in bytes: one block, if it must
+    /// read frames.
     pub fn transactions_usage(&self) -> u64 {
         if !self.has_unread_transactions() {
             return 0;
@@ -46,8 +49,9 @@ impl Archive {
         self.blocks().entries().iter().map(usage).max().unwrap_or(0)
     }
 
-    /// The transactions of its records; `None` where there are none. Reads nothing but where an earlier release wrote the bundle and it has control
-    /// records: then all of its blocks, one after the other.
+    /// Returns the transactions of the bundle's records; `None` if there are none. It reads something only if
+    /// an earlier release wrote the bundle and the bundle has control records: then it reads all blocks, one
+    /// after the other.
     pub async fn transactions(&self) -> Result<Option<Arc<TransactionFacts>>, ArchiveError> {
         if !self.has_unread_transactions() {
             return Ok(self.manifest().transactions.clone());
@@ -56,13 +60,13 @@ impl Archive {
             Some(cached) => cached.part(Part::Transactions, Box::pin(self.look_at_frames())).await?,
             None => Box::pin(self.look_at_frames()).await?,
         };
-        // It was written here, a moment ago or before.
+        // This module wrote the bytes, so they can be parsed.
         let found: Option<TransactionFacts> =
             serde_json::from_slice(&found).map_err(|_| self.error(Fault::Panicked))?;
         Ok(found.map(Arc::new))
     }
 
-    /// What the frames say, as JSON.
+    /// Returns the transaction facts of the frames, as JSON.
     async fn look_at_frames(&self) -> Result<Bytes, ArchiveError> {
         let (mut found, format) = (Transactions::default(), self.manifest().segment.format);
         for entry in self.blocks().entries() {

@@ -1,4 +1,5 @@
-//! Parts in, one object out: a list of `Bytes`, so that nothing is copied into one buffer.
+//! Assembles the parts of a bundle into one object. The object is a list of `Bytes`, so that nothing is
+//! copied into one buffer.
 
 use std::ops::Range;
 
@@ -19,50 +20,51 @@ use super::writer::Blocks;
 pub struct Built {
     /// The object's bytes, in order.
     pub parts: Vec<Bytes>,
-    /// Their total length.
+    /// The total length in bytes.
     pub size_bytes: u64,
-    /// CRC-32C of all of them.
+    /// The CRC-32C of all bytes.
     pub crc32c: u32,
-    /// Where the footer starts: one ranged read from here to the end opens the bundle.
+    /// Where the footer starts, in bytes. One ranged read from here to the end opens the bundle.
     pub footer_offset: u64,
-    /// The length of the hot part; 0 where there is none.
+    /// The length of `hot.zst` in bytes; 0 if there is none.
     pub hot_bytes: u64,
     /// The blocks among the parts, and what is in them.
     pub blocks: Blocks,
 }
 
-/// Why parts do not make a bundle. Each is a bug of the caller, found before anything is stored.
+/// The reasons why parts do not make a bundle. Each, except a lack of memory, is a bug of the caller, found
+/// before anything is stored.
 #[derive(Debug, thiserror::Error)]
 pub enum AssembleError {
     /// The manifest cannot be written.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// The manifest counts other than the blocks do.
+    /// The counts in the manifest differ from those of the blocks.
     #[error(transparent)]
     Disagreement(#[from] Disagreement),
     /// The slices are not in the order of the source.
     #[error(transparent)]
     Order(#[from] BlockOrderError),
-    /// An index file has a name that no member can have, or that another one has.
+    /// The name of an index file is not a valid member name, or two index files have the same name.
     #[error("an index file cannot be called {name:?}")]
     IndexName {
         /// The name given.
         name: String,
     },
-    /// A member is larger than a tar header can say, or than readers accept.
+    /// A member is larger than a tar header can say, or larger than readers accept.
     #[error("{name} has {bytes} bytes, more than {bytes_max}")]
     MemberTooLarge {
         /// The member.
         name: String,
         /// Its length in bytes.
         bytes: u64,
-        /// The longest that it may be.
+        /// The largest length that is allowed, in bytes.
         bytes_max: u64,
     },
-    /// zstd does not take the hot part: no memory.
-    #[error("the hot part cannot be compressed")]
+    /// zstd cannot compress the hot cache: there is no memory.
+    #[error("hot.zst cannot be compressed")]
     Compressing(#[source] std::io::Error),
-    /// So many members that the footer would not be read again.
+    /// There are so many members that readers would refuse the footer.
     #[error("the footer has {bytes} bytes, more than {FOOTER_BYTES_MAX}")]
     FooterTooLarge {
         /// Its length in bytes.
@@ -70,11 +72,12 @@ pub enum AssembleError {
     },
 }
 
-/// Lays out a bundle: manifest, index files in the order of their names, blocks of all slices, what readers
-/// need first, the blocks' table, the footer. The manifest is held against the blocks first, as any reader will.
+/// Lays out a bundle: manifest, index files sorted by name, the blocks of all slices, hot cache, block index,
+/// footer. Compares the manifest with the blocks first, as every reader does.
 ///
-/// `hot_ranges` says of a large bundle which ranges of the index's files, sorted by name, are read to open it: of
-/// each file ascending, neither empty nor touching. Of a small one it is not asked.
+/// `hot_ranges` is called only for a large bundle. It gets the index files, sorted by name, and returns for
+/// each file the ranges that are read to open the index. The ranges of a file must be ascending; none may be
+/// empty or touch the next one.
 pub fn assemble<E: From<AssembleError>>(
     manifest: &Manifest,
     index: Vec<(String, Bytes)>,
@@ -92,14 +95,14 @@ pub fn assemble<E: From<AssembleError>>(
     Ok(tar.finish(manifest.format_version, parts.blocks)?)
 }
 
-/// What is in the tar already, and is needed once more.
+/// Parts that are in the tar already and are needed again.
 struct Parts {
     manifest: Bytes,
     index: Vec<(String, Bytes)>,
     blocks: Blocks,
 }
 
-/// Lays out all that does not depend on the bundle's size.
+/// Lays out all members that do not depend on the bundle's size.
 fn lay_out(
     manifest: &Manifest,
     mut index: Vec<(String, Bytes)>,
@@ -125,27 +128,28 @@ fn lay_out(
         }
         tar.member(name, [(crc32c_of(bytes), bytes.clone())])?;
     }
-    // The blocks' checksums are known: they are combined, not computed again.
+    // The checksums of the blocks are known. They are combined, not computed again.
     let checksums = blocks.entries().iter().map(|entry| entry.crc32c);
     tar.member(RECORDS_NAME.to_owned(), checksums.zip(blocks.data.iter().cloned()))?;
     Ok((tar, Parts { manifest, index, blocks }))
 }
 
-/// Up to this many bytes it is quicker to read them once more than to combine two checksums, which takes some 20 µs whatever
-/// their number: a small bundle is made of thirty parts.
+/// Below this length, it is faster to checksum the bytes again than to combine two checksums: combining takes
+/// some 20 µs for any length. A small bundle consists of about thirty parts.
 const COMBINED_BYTES_MIN: usize = 256 << 10;
 
-/// The checksum of what has the checksum `before`, followed by `bytes` with theirs.
+/// Returns the checksum of some bytes with the checksum `before`, followed by `bytes`, whose checksum is
+/// `crc32c`.
 fn append(before: u32, crc32c: u32, bytes: &[u8]) -> u32 {
     match bytes.len() {
-        // Nothing came before, or what is as good as that.
+        // Nothing came before, or bytes whose checksum is 0, which do not change the result.
         _ if before == 0 => crc32c,
         ..COMBINED_BYTES_MIN => crc32c::crc32c_append(before, bytes),
         len => crc32c::crc32c_combine(before, crc32c, len),
     }
 }
 
-/// The object so far.
+/// The object as far as it is written.
 #[derive(Default)]
 struct TarWriter {
     parts: Vec<Bytes>,
@@ -156,7 +160,7 @@ struct TarWriter {
 }
 
 impl TarWriter {
-    /// Appends bytes whose checksum is known.
+    /// Appends bytes with a known checksum.
     fn push(&mut self, crc32c: u32, bytes: Bytes) {
         if bytes.is_empty() {
             return;
@@ -194,7 +198,7 @@ impl TarWriter {
         Ok(())
     }
 
-    /// Whether the object needs a hot part: by its size without one.
+    /// Tells whether the object needs a hot cache. The size of the object without one decides.
     fn needs_hot(&self, version: u32, block_index: &[u8]) -> bool {
         let (position, len) = (self.size_bytes + TAR_BLOCK_BYTES, block_index.len() as u64);
         let last = Member { name: BLOCK_INDEX_NAME.to_owned(), position, len, crc32c: 0 };

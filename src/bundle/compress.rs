@@ -1,4 +1,4 @@
-//! One zstd context for many blocks, and the proof that each block opens again.
+//! One zstd context for many blocks, and the check that each block decompresses again.
 
 use std::cell::RefCell;
 use std::io;
@@ -9,33 +9,33 @@ use zstd::zstd_safe::CParameter;
 
 use super::writer::BLOCK_PLAIN_BYTES;
 
-/// Level 1 with a larger hash table: on JSON logs 3 % larger than level 3 makes it, and twice as fast on
-/// batches that their producer has compressed with LZ4 or Snappy. The numbers stand in
-/// `docs/bundle-format.md`.
+/// Level 1 with a larger hash table. On JSON logs the result is 3 % larger than with level 3. On batches that
+/// the producer compressed with LZ4 or Snappy it is twice as fast. `docs/bundle-format.md` has the numbers.
 const LEVEL: i32 = 1;
 
-/// 64 Ki entries instead of level 1's 16 Ki. A payload that a frame repeats is found again half a megabyte
-/// further on.
+/// 64 Ki entries instead of the 16 Ki of level 1. If a frame repeats a payload, zstd finds the repetition up
+/// to half a megabyte later.
 const HASH_LOG: u32 = 16;
 
-/// zstd shrinks the window to the block; a block larger than this (128 MiB) is matched within it, so that
-/// `zstd -d` opens it without being told to use more memory than it does by itself.
+/// zstd limits the window to the size of the block. For blocks larger than this (128 MiB) the window is 128
+/// MiB, so that `zstd -d` decompresses them with its default memory limit.
 const WINDOW_LOG_MAX: u32 = 27;
 
-/// A block of one large frame has its repetitions too far apart for the hash table: zstd's long distance
-/// matching finds them (2.5 times smaller at 15 MB a frame). In a block of usual size it costs a fifth of the
-/// speed and gains little.
+/// A block of this size or more consists of one large frame. Its repetitions are too far apart for the hash
+/// table, but zstd's long distance matching finds them (2.5 times smaller at 15 MB per frame). In a block of
+/// usual size, long distance matching costs a fifth of the speed and gains little.
 const LONG_DISTANCE_FROM_BYTES: usize = BLOCK_PLAIN_BYTES + 1;
 
-/// Buffers that a large frame has blown up beyond this are let go.
+/// Buffers that grew beyond this for a large frame are freed.
 const BUFFER_BYTES_MAX: usize = 4 * BLOCK_PLAIN_BYTES;
 
 thread_local! {
-    /// What opens blocks, for as long as its thread lives: a small slice would pay for it as much as for opening its one block.
+    /// The decompressor of this thread, kept for the thread's lifetime. For a small slice, creating one takes
+    /// as long as decompressing its only block.
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// Compresses blocks one after the other. Its memory stays: reuse it.
+/// Compresses blocks one after the other. It keeps its memory, so reuse it.
 pub(super) struct BlockCompressor {
     compressor: Compressor<'static>,
     compressed: Vec<u8>,
@@ -55,8 +55,8 @@ impl BlockCompressor {
         Ok(Self { compressor, compressed: Vec::new(), opened: Vec::new(), context_bytes })
     }
 
-    /// Compresses one block, opens it again, and compares: what is handed back is known to hold `plain`. The
-    /// source is deleted once the bundle is stored, and a compressor's bug would show only then.
+    /// Compresses one block, decompresses it, and compares the result with `plain`. The source is deleted
+    /// once the bundle is stored, and a bug in the compressor would show only then.
     pub(super) fn compress(&mut self, plain: &[u8]) -> io::Result<Bytes> {
         let far_apart = plain.len() >= LONG_DISTANCE_FROM_BYTES;
         self.compressor.set_parameter(CParameter::EnableLongDistanceMatching(far_apart))?;
@@ -69,7 +69,7 @@ impl BlockCompressor {
         if self.opened != plain {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "the block does not open to what went in",
+                "the compressed block does not decompress to its input",
             ));
         }
         let block = Bytes::copy_from_slice(&self.compressed);
@@ -87,7 +87,7 @@ impl BlockCompressor {
     }
 }
 
-/// Opens a block into what room `opened` has.
+/// Decompresses a block into the spare capacity of `opened`.
 fn open(compressed: &[u8], opened: &mut Vec<u8>) -> io::Result<()> {
     DECOMPRESSOR.with_borrow_mut(|kept| {
         let decompressor = match kept {
@@ -128,8 +128,8 @@ mod tests {
     #[test]
     fn blocks_state_their_size_and_spend_nothing_on_a_second_checksum() {
         let block = BlockCompressor::new().expect("a context").compress(&[b'a'; 1_000]).expect("a block");
-        // 28 b5 2f fd: zstd's magic. 60: two bytes of content size, single segment (its window is the block),
-        // no checksum, no dictionary. e8 02: 1,000 - 256.
+        // 28 b5 2f fd is zstd's magic. 60: the content size has two bytes, single segment (the window is the
+        // block), no checksum, no dictionary. e8 02 is 1,000 - 256.
         assert_eq!(block[..7], [0x28, 0xb5, 0x2f, 0xfd, 0x60, 0xe8, 0x02]);
     }
 

@@ -1,11 +1,11 @@
-//! Reading little-endian fields from bytes that nobody vouches for: every step is checked against what is left.
+//! Reads little-endian fields from untrusted bytes. Each step checks that enough bytes are left.
 
-/// Something in a binary member is not as the format says, though its checksum holds: a writer's bug, or a
+/// Contents of a binary member that break the format, though the checksum is right: a bug of the writer, or a
 /// forgery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at byte {position}")]
 pub struct Malformed {
-    /// Where, counted from the start of the bytes that were given to the parser.
+    /// The position, in bytes from the start of the parsed bytes.
     pub position: u64,
     /// What is wrong there.
     pub what: &'static str,
@@ -31,7 +31,7 @@ impl<'a> Cursor<'a> {
         self.bytes.len() - self.position
     }
 
-    /// The error that says `what` is wrong here.
+    /// Returns the error that `what` is wrong at the current position.
     pub(super) fn malformed(&self, what: &'static str) -> Malformed {
         Malformed { position: self.position as u64, what }
     }
@@ -67,8 +67,8 @@ impl<'a> Cursor<'a> {
         self.array().map(i64::from_le_bytes)
     }
 
-    /// An unsigned LEB128 number in its shortest form: a number has one encoding, so that equal contents are
-    /// equal bytes.
+    /// Reads an unsigned LEB128 number. Only the shortest form is accepted: each number has one encoding, so
+    /// that equal contents are equal bytes.
     pub(super) fn varint(&mut self) -> Result<u64, Malformed> {
         let start = self.clone();
         let mut value = 0u64;
@@ -90,7 +90,8 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Appends `value` as unsigned LEB128: seven bits a byte, lowest first, the top bit says that more follow.
+/// Appends `value` as unsigned LEB128: seven bits per byte, lowest first. The top bit says that more bytes
+/// follow.
 pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);

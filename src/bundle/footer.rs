@@ -1,4 +1,4 @@
-//! The footer: where each member lies. Whoever has the end of a bundle finds everything in it.
+//! The footer: the position of each member. A reader that has the end of a bundle finds everything in it.
 
 use std::ops::Range;
 
@@ -12,20 +12,20 @@ use super::layout::{
 use super::records::BlockEntry;
 use super::{FORMAT_VERSION, Kind};
 
-/// What the trailer begins with.
+/// The first bytes of the trailer.
 pub const TRAILER_MAGIC: [u8; 8] = *b"WIBUNDLE";
 
-/// The trailer's length in bytes. Layout and place of the trailer are the same in all format versions.
+/// The length of the trailer in bytes. Layout and place of the trailer are the same in all format versions.
 pub const TRAILER_BYTES: u64 = 32;
 
-/// What to read of a bundle whose footer offset is not known: this many bytes from its end hold any footer
-/// but a monstrous one, and often what stands right before it. An object of at most so many bytes has no hot part.
+/// How many bytes to read from the end of a bundle if the footer offset is not known. They hold every footer
+/// of usual size, and often the members right before it. An object of at most this size has no hot cache.
 pub const TAIL_BYTES: u64 = 64 * 1024;
 
-/// The longest footer that is read, in bytes: room for tens of thousands of members.
+/// The longest footer that is read, in bytes. It has room for tens of thousands of members.
 pub const FOOTER_BYTES_MAX: u32 = 8 << 20;
 
-/// The first version of the format that has hot parts.
+/// The first format version that has a hot cache.
 const HOT_SINCE_VERSION: u32 = 2;
 
 const MEMBER_BYTES_MIN: usize = 2 + 8 + 8 + 4;
@@ -35,7 +35,7 @@ const MEMBER_BYTES_MIN: usize = 2 + 8 + 8 + 4;
 pub struct Member {
     /// Its name in the tar.
     pub name: String,
-    /// Where its data start, in bytes from the start of the object.
+    /// The start of its data, in bytes from the start of the object.
     pub position: u64,
     /// The length of its data in bytes.
     pub len: u64,
@@ -43,19 +43,19 @@ pub struct Member {
     pub crc32c: u32,
 }
 
-/// Why bytes are not a member's.
+/// The reasons why given bytes are not the data of a member.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemberError {
-    /// Not as many as there should be.
+    /// The number of bytes is wrong.
     #[error("{name} at byte {position}: {given} bytes were given where it has {expected}")]
     Length {
         /// The member.
         name: String,
-        /// Where its data start in the object.
+        /// The start of its data in the object.
         position: u64,
-        /// What the footer states, in bytes.
+        /// The length in the footer, in bytes.
         expected: u64,
-        /// What was given.
+        /// The number of bytes given.
         given: u64,
     },
     /// The bytes have changed.
@@ -63,22 +63,22 @@ pub enum MemberError {
     Checksum {
         /// The member.
         name: String,
-        /// Where its data start in the object.
+        /// The start of its data in the object.
         position: u64,
-        /// What the footer states.
+        /// The checksum in the footer.
         stated: u32,
-        /// What the bytes give.
+        /// The checksum of the bytes.
         computed: u32,
     },
 }
 
 impl Member {
-    /// Where its data lie in the object.
+    /// Returns the range of its data in the object.
     pub fn range(&self) -> Range<u64> {
         self.position..self.position + self.len
     }
 
-    /// Checks that `data` are this member's.
+    /// Checks that `data` are the data of this member.
     pub fn check(&self, data: &[u8]) -> Result<(), MemberError> {
         self.check_len(data.len() as u64)?;
         self.check_crc32c(crc32c::crc32c(data))
@@ -104,8 +104,9 @@ impl Member {
         Err(MemberError::Checksum { name, position, stated, computed })
     }
 
-    /// Its data, where `have`, which starts at byte `have_position` of the object, holds them all:
-    /// `records.idx` lies right before the footer, so the read that opened the bundle often has it already.
+    /// Returns the member's data if `have` holds all of them. `have` starts at byte `have_position` of the
+    /// object. `records.idx` is right before the footer, so the read that opened the bundle often has it
+    /// already.
     pub fn within(&self, have_position: u64, have: &Bytes) -> Option<Bytes> {
         let start = self.position.checked_sub(have_position)?;
         let end = start.checked_add(self.len)?;
@@ -113,41 +114,43 @@ impl Member {
     }
 }
 
-/// Where everything in a bundle lies.
+/// The positions of all members of a bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Footer {
     version: u32,
     object_size: u64,
-    /// The manifest, the index's files in ascending order, the blocks, the hot part, the blocks' table: checked when built.
+    /// The manifest, the index files in ascending order, the blocks, the hot cache, the block index. This
+    /// order is checked when the footer is read.
     members: Vec<Member>,
     footer_offset: u64,
 }
 
-/// What the end of an object gave.
+/// The result of opening the end of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Opened {
     /// The footer.
     Footer(Footer),
-    /// The footer starts before the bytes that were given: come again with all bytes from this position on.
+    /// The footer starts before the given bytes. Call again with all bytes from this position on.
     NeedFrom(u64),
 }
 
-/// Why the end of an object is no footer that this build reads. Positions count from the object's start.
+/// The reasons why the end of an object is not a footer that this build reads. Positions count from the start
+/// of the object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// The object is too short to be one.
+    /// The object is too short to be a bundle.
     #[error("no bundle: the object has {object_size} bytes, fewer than any bundle")]
     TooShort {
         /// Its size.
         object_size: u64,
     },
-    /// No trailer stands where one should: another kind of object, or one that was cut or extended.
-    #[error("no bundle: WIBUNDLE does not stand at byte {position}")]
+    /// There is no trailer in its place: another kind of object, or one that was cut or extended.
+    #[error("no bundle: WIBUNDLE is not at byte {position}")]
     Absent {
-        /// Where it should stand.
+        /// Where the trailer must start.
         position: u64,
     },
-    /// More bytes than the object has.
+    /// More bytes were given than the object has.
     #[error("{given} bytes were given as the end of an object of {object_size}")]
     NotItsEnd {
         /// The bytes given.
@@ -155,10 +158,10 @@ pub enum OpenError {
         /// The object's size.
         object_size: u64,
     },
-    /// Written by a later release.
+    /// A later release wrote the bundle.
     #[error("bundle format version {version} is newer than this build reads ({FORMAT_VERSION})")]
     Newer {
-        /// What its trailer states.
+        /// The version in the trailer.
         version: u32,
     },
     /// Trailer or footer have changed.
@@ -166,28 +169,28 @@ pub enum OpenError {
     Checksum {
         /// `trailer` or `footer`.
         part: &'static str,
-        /// Where it starts.
+        /// The start of that part.
         position: u64,
-        /// What was written.
+        /// The checksum that was written.
         stated: u32,
-        /// What the bytes give.
+        /// The checksum of the bytes.
         computed: u32,
     },
     /// The trailer was written for an object of another size.
     #[error("the bundle states a size of {stated} bytes, the object has {object_size}")]
     Size {
-        /// What the trailer states.
+        /// The size in the trailer, in bytes.
         stated: u64,
-        /// The object's size.
+        /// The object's size in bytes.
         object_size: u64,
     },
-    /// The checksums hold, the contents do not.
+    /// The checksums are right, but the contents break the format.
     #[error("footer: {0}")]
     Malformed(#[from] Malformed),
 }
 
 impl OpenError {
-    /// Whether it is absent, corrupt, or of a later release.
+    /// Returns whether the bundle is absent, corrupt, or of a later release.
     pub fn kind(&self) -> Kind {
         match self {
             Self::TooShort { .. } | Self::Absent { .. } => Kind::Absent,
@@ -228,15 +231,15 @@ impl Trailer {
             return Err(OpenError::Size { stated: stated_size, object_size });
         }
         if body_len > FOOTER_BYTES_MAX || u64::from(body_len) > position - TAR_BLOCK_BYTES {
-            return malformed("the footer's length cannot be");
+            return malformed("the footer's length is impossible");
         }
         Ok(Self { version, body_len, body_crc32c })
     }
 }
 
 impl Footer {
-    /// Opens a bundle from its last bytes: those from the receipt's footer offset on, or the last
-    /// [`TAIL_BYTES`], or all that there are. After [`Opened::NeedFrom`], the same with more bytes gives a
+    /// Opens a bundle from its last bytes: the bytes from the receipt's footer offset on, or the last
+    /// [`TAIL_BYTES`], or the whole object. After [`Opened::NeedFrom`], a call with more bytes returns a
     /// footer or an error.
     pub fn open(tail: &[u8], object_size: u64) -> Result<Opened, OpenError> {
         let given = tail.len() as u64;
@@ -276,7 +279,7 @@ impl Footer {
         Ok(Opened::Footer(footer))
     }
 
-    /// Lays out a footer behind `members`, whose positions are final.
+    /// Makes the footer that follows `members`, whose positions are final.
     pub(super) fn new(version: u32, members: Vec<Member>) -> Self {
         let body_len = encode_members(&members).len() as u64;
         let data = footer_data_position(&members);
@@ -285,8 +288,8 @@ impl Footer {
         Self { version, object_size: footer_offset + len + TAR_END_BYTES, members, footer_offset }
     }
 
-    /// Order, names and positions are those that the writer would give: nothing in the object is beyond the
-    /// members' checksums but what the tar format fixes.
+    /// Checks that order, names and positions are those that the writer gives. So every byte of the object is
+    /// either covered by a member's checksum or fixed by the tar format.
     fn check_layout(&self, body_len: u32) -> Result<(), &'static str> {
         if self.members.len() < self.behind_index() + 1 {
             return Err("a member is missing");
@@ -301,10 +304,10 @@ impl Footer {
             return Err("a member is missing or not at its place");
         }
         if self.hot().is_some() != needs_hot(self.version, self.object_size) {
-            return Err("the hot part is missing, or is there and must not be");
+            return Err("hot.zst is missing, or is there and must not be");
         }
         if !index.iter().all(|member| layout::is_index_name(&member.name)) {
-            return Err("a member has a name that none has");
+            return Err("a member has an invalid name");
         }
         if index.windows(2).any(|pair| pair[0].name >= pair[1].name) {
             return Err("the index's files are not in ascending order");
@@ -315,7 +318,7 @@ impl Footer {
                 return Err("a member does not follow the one before it");
             }
             if member.len > layout::member_bytes_max(&member.name) {
-                return Err("a member is longer than any is");
+                return Err("a member is too long");
             }
             end = member.position + member.len;
             end += layout::padding(end);
@@ -326,12 +329,12 @@ impl Footer {
         if same && same_len { Ok(()) } else { Err("the footer does not follow the last member") }
     }
 
-    /// Bytes in memory.
+    /// The memory used, in bytes.
     pub fn mem_usage(&self) -> usize {
         self.members.iter().map(|member| size_of::<Member>() + member.name.len()).sum()
     }
 
-    /// Body and trailer, as they stand from the footer offset to the tar's end.
+    /// Encodes body and trailer: the bytes from the footer offset to the end of the tar.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = encode_members(&self.members);
         let (body_len, body_crc32c) = (out.len() as u32, crc32c::crc32c(&out));
@@ -355,7 +358,7 @@ impl Footer {
         self.object_size
     }
 
-    /// Where the footer starts: one read from here to the object's end opens the bundle.
+    /// Where the footer starts, in bytes. One read from here to the end of the object opens the bundle.
     pub fn footer_offset(&self) -> u64 {
         self.footer_offset
     }
@@ -370,13 +373,13 @@ impl Footer {
         &self.members[0]
     }
 
-    /// The index's files: their names without `index/`.
+    /// The index files, with their names without `index/`.
     pub fn index_files(&self) -> impl ExactSizeIterator<Item = (&str, &Member)> {
         let files = &self.members[1..self.members.len() - self.behind_index()];
         files.iter().map(|member| (member.name.strip_prefix(INDEX_PREFIX).unwrap_or(&member.name), member))
     }
 
-    /// The index's file of this number, in the order of [`Footer::index_files`].
+    /// The index file with this number, in the order of [`Footer::index_files`].
     pub fn index_file(&self, number: usize) -> Option<&Member> {
         self.members[1..self.members.len() - self.behind_index()].get(number)
     }
@@ -386,12 +389,12 @@ impl Footer {
         &self.members[self.members.len() - self.behind_index()]
     }
 
-    /// `hot.zst`: in all objects of more than [`TAIL_BYTES`], from version 2 on.
+    /// `hot.zst`. From version 2 on, all objects of more than [`TAIL_BYTES`] have it.
     pub fn hot(&self) -> Option<&Member> {
         self.members.get(self.members.len().checked_sub(2)?).filter(|member| member.name == HOT_NAME)
     }
 
-    /// How many members follow the index's files.
+    /// The number of members after the index files.
     fn behind_index(&self) -> usize {
         2 + usize::from(self.hot().is_some())
     }
@@ -401,13 +404,14 @@ impl Footer {
         &self.members[self.members.len() - 1]
     }
 
-    /// Where a block lies in the object; `None` where it is not within `records.zst`.
+    /// The range of a block in the object; `None` if the block is not within `records.zst`.
     pub fn block_range(&self, entry: &BlockEntry) -> Option<Range<u64>> {
         let (records, range) = (self.records(), entry.range());
         (range.end <= records.len).then(|| records.position + range.start..records.position + range.end)
     }
 
-    /// The footer's own tar header, where it starts, and the length of the zeros behind it.
+    /// The footer's own tar header, where this header starts, and the number of zeros before the list of
+    /// members.
     pub(super) fn own_header(&self) -> ([u8; TAR_BLOCK_BYTES as usize], u64, u64) {
         let data = footer_data_position(&self.members);
         let len = self.object_size - TAR_END_BYTES - data;
@@ -415,13 +419,16 @@ impl Footer {
     }
 }
 
-/// Whether an object of this version and size has a hot part: one that readers have as a whole with their first read needs none.
-/// A bundle whose size is asked for has none yet: with one, it would be larger still.
+/// Tells whether an object of this version and size has a hot cache. Readers get a smaller object as a whole
+/// with their first read and need none.
+///
+/// The writer calls this with the size that the bundle has without a hot cache: with one, the bundle is
+/// larger still.
 pub(super) fn needs_hot(version: u32, object_size: u64) -> bool {
     version >= HOT_SINCE_VERSION && object_size > TAIL_BYTES
 }
 
-/// Where the footer's data start: behind the last member's padding and the footer's own header.
+/// Where the footer's data start: after the padding of the last member and the footer's own header.
 fn footer_data_position(members: &[Member]) -> u64 {
     let end = members.last().map_or(0, |last| last.range().end);
     end + layout::padding(end) + TAR_BLOCK_BYTES
@@ -444,7 +451,7 @@ fn parse_members(body: &[u8]) -> Result<Vec<Member>, Malformed> {
     let mut cursor = Cursor::new(body);
     let count = cursor.u32()? as usize;
     if count > cursor.left() / MEMBER_BYTES_MIN {
-        return Err(cursor.malformed("more members are stated than there are bytes for"));
+        return Err(cursor.malformed("the number of members is too large for the bytes"));
     }
     let mut members = Vec::with_capacity(count);
     for _ in 0..count {

@@ -1,6 +1,7 @@
-//! `hot.zst`: what readers of a large bundle need before they know what they look for, in one piece near its end: the manifest, the
-//! checksum of each chunk of the index's files, and the ranges of them that are read to open the index. All of it is said elsewhere
-//! in the bundle, so that nothing is lost with it. `docs/bundle-format.md` shows each byte.
+//! `hot.zst`, the hot cache: what readers of a large bundle need before they know what they look for, in one
+//! piece near the end of the bundle. It holds the manifest, the checksum of each chunk of the index files,
+//! and the ranges of these files that are read to open the index. The rest of the bundle has the same
+//! information, so a loss of `hot.zst` loses nothing. `docs/bundle-format.md` shows each byte.
 
 mod check;
 
@@ -16,22 +17,25 @@ use super::records::EXPANSION_MAX;
 
 pub(super) use check::HotCacheCheck;
 
-/// What it begins with, once opened.
+/// The first bytes of the decompressed hot cache.
 pub const HOT_MAGIC: [u8; 8] = *b"WIBUNHOT";
 
-/// The index's files have a checksum for each so many bytes; the last chunk of a file may be shorter.
+/// The length of a chunk in bytes. Each chunk of an index file has a checksum. The last chunk of a file may
+/// be shorter.
 pub const CHUNK_BYTES: u64 = 8 * 1024;
 
 const VERSION: u32 = 1;
 const SUM_BYTES: usize = 4;
 
-/// The manifest may have 1 GiB; nothing else comes near.
+/// The most bytes that a hot cache may decompress to. The manifest may have 1 GiB; the other parts are much
+/// smaller.
 const OPENED_BYTES_MAX: u64 = 2 * TABLE_BYTES_MAX;
 
-/// Level 3: half of it are checksums, which no level makes smaller, and the rest is a few dozen kilobytes.
+/// Level 3. Half of the content are checksums, which no level compresses, and the rest is a few dozen
+/// kilobytes.
 const LEVEL: i32 = 3;
 
-/// What is read of a large bundle first.
+/// The hot cache: the parts of a large bundle that are read first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HotCache {
     manifest: Bytes,
@@ -39,13 +43,13 @@ pub struct HotCache {
     opened_bytes: usize,
 }
 
-/// What is known of a file of the index.
+/// What the hot cache has of one index file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct HotFile {
     len: u64,
-    /// Four bytes a chunk.
+    /// The checksums: four bytes for each chunk.
     sums: Bytes,
-    /// Ascending and apart.
+    /// Ascending. They neither overlap nor touch.
     ranges: Vec<HotRange>,
 }
 
@@ -55,54 +59,56 @@ struct HotRange {
     bytes: Bytes,
 }
 
-/// Why a hot part, or what was read with its help, is not to be used.
+/// The reasons why a hot cache, or bytes that it checks, cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HotCacheError {
-    /// No zstd frame of a size that can be.
-    #[error("hot.zst does not open: {reason}")]
+    /// Not a zstd frame, or one that states an impossible size.
+    #[error("hot.zst does not decompress: {reason}")]
     Opening {
         /// What is wrong.
         reason: String,
     },
-    /// There is nothing of the kind in it.
-    #[error("no hot part: WIBUNHOT does not stand at its start")]
+    /// The decompressed bytes are not a hot cache.
+    #[error("no hot cache: the contents of hot.zst do not start with WIBUNHOT")]
     Absent,
-    /// Written by a later release.
-    #[error("hot part version {version} is newer than this build reads ({VERSION})")]
+    /// A later release wrote it.
+    #[error("hot.zst version {version} is newer than this build reads ({VERSION})")]
     Newer {
-        /// What it states.
+        /// The version that it states.
         version: u32,
     },
-    /// It opens, and its contents cannot be. The position counts from its start once opened.
-    #[error("hot part: {0}")]
+    /// It decompresses, but its contents break the format. The position counts from the start of the
+    /// decompressed bytes.
+    #[error("hot.zst: {0}")]
     Malformed(#[from] Malformed),
-    /// Its manifest is not the one that the footer has a checksum of.
-    #[error("the hot part's copy of {0}")]
+    /// Its manifest does not have the length or the checksum that the footer states.
+    #[error("the copy in hot.zst of {0}")]
     Manifest(MemberError),
     /// Bytes of an index file have changed.
     #[error("{file}, the chunk at byte {position}: crc32c is {computed:08x} where {stated:08x} was written")]
     Chunk {
         /// The member.
         file: String,
-        /// Where the chunk starts in the object.
+        /// The start of the chunk in the object.
         position: u64,
-        /// What the hot part states.
+        /// The checksum in the hot cache.
         stated: u32,
-        /// What the bytes give.
+        /// The checksum of the bytes.
         computed: u32,
     },
-    /// A range of an index file is in the hot part with other bytes.
-    #[error("{file} differs from its copy in the hot part at byte {position}")]
+    /// A range of an index file differs from its copy in the hot cache.
+    #[error("{file} differs from its copy in hot.zst at byte {position}")]
     Differs {
         /// The member.
         file: String,
-        /// Where in the object.
+        /// The position in the object.
         position: u64,
     },
 }
 
 impl HotCacheError {
-    /// Whether it is corrupt or of a later release: where it must be, it is never merely absent.
+    /// Returns whether it is corrupt or of a later release. It is never merely absent: the footer says that
+    /// it is there.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Newer { .. } => Kind::Unsupported,
@@ -117,14 +123,15 @@ impl HotCacheError {
 }
 
 impl HotCache {
-    /// Of a manifest's bytes and an index's files, of which `ranges` are to be at hand: of each file ascending and apart.
+    /// Makes the hot cache of a manifest and index files. `ranges` are the ranges of each file to copy:
+    /// ascending, and apart from one another.
     pub(super) fn new(manifest: Bytes, files: &[(String, Bytes)], ranges: &[Vec<Range<u64>>]) -> Self {
         let ranges = ranges.iter().map(Vec::as_slice).chain(std::iter::repeat(&[][..]));
         let files = files.iter().zip(ranges).map(|((_, bytes), ranges)| HotFile::new(bytes, ranges));
         Self { manifest, files: files.collect(), opened_bytes: 0 }
     }
 
-    /// The bytes of `hot.zst`.
+    /// Returns the bytes of `hot.zst`.
     pub(super) fn encode(&self) -> std::io::Result<Vec<u8>> {
         zstd::bulk::compress(&self.encode_opened(), LEVEL)
     }
@@ -151,8 +158,9 @@ impl HotCache {
         out
     }
 
-    /// Opens the bytes of `hot.zst`, whose checksum holds, and holds them against the footer that they came with. What is set
-    /// aside for them is what they state, at most 32,768 times their length.
+    /// Decompresses the bytes of `hot.zst` and compares them with the footer of the same bundle. The caller
+    /// has checked the checksum of `member`. The memory allocated is the size that the zstd frame states, at
+    /// most 32,768 times the length of `member`.
     pub fn parse(member: &[u8], footer: &Footer) -> Result<Self, HotCacheError> {
         let opened = Bytes::from(open(member)?);
         if !opened.starts_with(&HOT_MAGIC) {
@@ -170,7 +178,7 @@ impl HotCache {
         footer.manifest().check(&manifest).map_err(HotCacheError::Manifest)?;
         let members = footer.index_files();
         if cursor.u32()? as usize != members.len() {
-            return Err(cursor.malformed("it knows of other files than the footer").into());
+            return Err(cursor.malformed("it does not have the footer's number of files").into());
         }
         let mut files = Vec::with_capacity(members.len());
         for (_, member) in members {
@@ -187,7 +195,7 @@ impl HotCache {
         &self.manifest
     }
 
-    /// The bytes of a file of the index in `range`, where all of them are at hand.
+    /// Returns the bytes of an index file in `range` if the hot cache has all of them.
     pub fn at_hand(&self, file: usize, range: &Range<u64>) -> Option<Bytes> {
         let ranges = &self.files.get(file)?.ranges;
         let behind = ranges.partition_point(|held| held.start <= range.start);
@@ -197,7 +205,8 @@ impl HotCache {
             .then(|| held.bytes.slice(start as usize..end as usize))
     }
 
-    /// Checks a chunk of the index: of which file, and which of its chunks.
+    /// Checks a chunk of an index file. `file` is the number of the file, `chunk` the number of the chunk in
+    /// it.
     pub fn check_chunk(
         &self,
         footer: &Footer,
@@ -223,14 +232,14 @@ impl HotCache {
         Err(HotCacheError::Chunk { file, position, stated: stated.unwrap_or_default(), computed })
     }
 
-    /// Bytes in memory.
+    /// The memory used, in bytes.
     pub fn mem_usage(&self) -> usize {
         let ranges: usize = self.files.iter().map(|file| file.ranges.len()).sum();
         self.opened_bytes + self.files.len() * size_of::<HotFile>() + ranges * size_of::<HotRange>()
     }
 }
 
-/// Name of an index file's member, and where in the object a byte of it lies.
+/// Returns the member name of an index file, and the position in the object of the file's byte `at`.
 fn place(footer: &Footer, file: usize, at: u64) -> (String, u64) {
     match footer.index_file(file) {
         Some(member) => (member.name.clone(), member.position + at),
@@ -243,10 +252,10 @@ fn open(member: &[u8]) -> Result<Vec<u8>, HotCacheError> {
     let size = match zstd::zstd_safe::get_frame_content_size(member) {
         Ok(Some(size)) => size,
         Ok(None) => return Err(opening("its frame states no size")),
-        Err(_) => return Err(opening("no zstd frame")),
+        Err(_) => return Err(opening("not a zstd frame")),
     };
     if size > OPENED_BYTES_MAX || size > EXPANSION_MAX * member.len() as u64 {
-        return Err(opening("its frame states more than can be"));
+        return Err(opening("its frame states an impossible size"));
     }
     let mut opened = Vec::new();
     opened.try_reserve_exact(size as usize).map_err(|error| opening(&error.to_string()))?;
@@ -254,7 +263,7 @@ fn open(member: &[u8]) -> Result<Vec<u8>, HotCacheError> {
         .and_then(|mut decompressor| decompressor.decompress_to_buffer(member, &mut opened))
         .map_err(|error| opening(&error.to_string()))?;
     if opened.len() as u64 != size {
-        return Err(opening("it opens to other than its frame states"));
+        return Err(opening("it does not decompress to the size that its frame states"));
     }
     Ok(opened)
 }
@@ -276,7 +285,7 @@ impl HotFile {
         }
         let count = cursor.u32()? as usize;
         if count > cursor.left() / 3 {
-            return Err(cursor.malformed("more ranges are stated than there are bytes for"));
+            return Err(cursor.malformed("the number of ranges is too large for the bytes"));
         }
         let mut places = Vec::with_capacity(count);
         let mut end = 0u64;

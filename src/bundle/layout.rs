@@ -1,36 +1,38 @@
-//! The tar around the members: names, headers, padding. What is written here is what the verifier compares
-//! with, byte for byte.
+//! The tar around the members: names, headers, padding. The writer uses these functions, and the verifier
+//! compares the object with their results, byte for byte.
 
 use bytes::Bytes;
 
 /// The first member.
 pub const MANIFEST_NAME: &str = "manifest.json";
-/// What the names of the index's files begin with.
+/// The prefix of the names of index files.
 pub const INDEX_PREFIX: &str = "index/";
 /// The segment's frames.
 pub const RECORDS_NAME: &str = "records.zst";
-/// What readers of a large bundle need first, once more.
+/// The hot cache: a second copy of what readers of a large bundle need first.
 pub const HOT_NAME: &str = "hot.zst";
-/// The table of the blocks in `records.zst`.
+/// The block index: the table of the blocks in `records.zst`.
 pub const BLOCK_INDEX_NAME: &str = "records.idx";
 /// The last member; its data end with the trailer.
 pub const FOOTER_NAME: &str = "footer";
 
-/// The unit of a tar: headers have this length, data are padded to it.
+/// The unit of a tar, in bytes. Headers have this length, data are padded to a multiple of it.
 pub const TAR_BLOCK_BYTES: u64 = 512;
-/// What a tar ends with: two blocks of zeros.
+/// The end of a tar, in bytes: two blocks of zeros.
 pub const TAR_END_BYTES: u64 = 2 * TAR_BLOCK_BYTES;
 /// The longest name that a ustar header holds without splitting it.
 pub const NAME_BYTES_MAX: usize = 100;
-/// The size field of a ustar header has eleven octal digits: a member is smaller than 8 GiB. None comes near
-/// it, since a segment has 2 GiB at most; the writer checks all the same.
+/// The largest member, in bytes. The size field of a ustar header has eleven octal digits, so a member is
+/// smaller than 8 GiB. A segment has at most 2 GiB, so no member is nearly that large; the writer checks all
+/// the same.
 pub const MEMBER_BYTES_MAX: u64 = (1 << 33) - 1;
 
-/// Manifest, hot part and table of blocks are read in one piece by whoever opens a bundle: no larger ones are written
-/// or read. A table of 2 GiB in blocks has some 200 KB, a manifest a few, unless compaction tore gaps by the million.
+/// The largest manifest, hot cache or block index, in bytes. Readers read each of these in one piece, so
+/// larger ones are neither written nor read. The block index for 2 GiB of blocks has some 200 KB. A manifest
+/// has a few KB, unless compaction left millions of gaps.
 pub const TABLE_BYTES_MAX: u64 = 1 << 30;
 
-/// The longest data of the member of this name.
+/// Returns the largest length of the data of the member with this name.
 pub(super) fn member_bytes_max(name: &str) -> u64 {
     if [MANIFEST_NAME, HOT_NAME, BLOCK_INDEX_NAME].contains(&name) {
         TABLE_BYTES_MAX
@@ -41,17 +43,18 @@ pub(super) fn member_bytes_max(name: &str) -> u64 {
 
 static ZEROS: [u8; TAR_END_BYTES as usize] = [0; TAR_END_BYTES as usize];
 
-/// Up to 1,024 zeros, from the one array of them.
+/// Returns up to 1,024 zeros without an allocation.
 pub(super) fn zeros(len: u64) -> Bytes {
     Bytes::from_static(&ZEROS[..len as usize])
 }
 
-/// The zeros behind data of `len` bytes.
+/// Returns the number of zeros that follow data of `len` bytes.
 pub(super) fn padding(len: u64) -> u64 {
     len.wrapping_neg() % TAR_BLOCK_BYTES
 }
 
-/// Whether a name can be that of a member between the manifest and the blocks. Names of index files are plain, so that unpacking them writes nowhere else.
+/// Tells whether a name is valid for an index file, a member between the manifest and the blocks. Such names
+/// are plain, so that unpacking writes nowhere else.
 pub(super) fn is_index_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     name.len() <= NAME_BYTES_MAX
@@ -60,8 +63,8 @@ pub(super) fn is_index_name(name: &str) -> bool {
             .is_some_and(|file| !file.is_empty() && !file.starts_with('.') && file.bytes().all(plain))
 }
 
-/// A ustar header: a regular file, readable by everyone, owned by nobody in particular, from the beginning of
-/// 1970. `name` has at most 100 bytes and `len` at most eleven octal digits.
+/// Returns a ustar header: a regular file, mode 0644, owner and group 0, modified at the start of 1970.
+/// `name` has at most 100 bytes, and `len` has at most eleven octal digits.
 pub(super) fn tar_header(name: &str, len: u64) -> [u8; TAR_BLOCK_BYTES as usize] {
     let mut header = tar::Header::new_ustar();
     header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());

@@ -1,4 +1,4 @@
-//! `manifest.json`: what a bundle holds, in words that need no other member to be understood.
+//! `manifest.json`: describes what a bundle holds. It can be understood without the other members.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,47 +11,52 @@ use super::writer::Blocks;
 use super::{FORMAT_VERSION, FORMAT_VERSION_STRICT, Kind};
 use crate::ids::{OffsetRange, SegmentFormat};
 
-/// What a bundle is. No wall-clock times, nothing random: the same source, settings and build give the same
-/// bytes.
+/// The description of a bundle. It has no clock times and nothing random: the same source, settings and build
+/// give the same bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The version of the bundle's format; readers look at this first.
+    /// The version of the bundle format. Readers look at this first.
     pub format_version: u32,
     /// The program that wrote the bundle, with its version: `wal-indexer 0.1.0`.
     pub created_by: String,
-    /// What wrote the files under `index/`.
+    /// The library that wrote the files under `index/`.
     pub tantivy: TantivyFacts,
     /// The topic's name.
     pub topic: String,
     /// The partition's number.
     pub partition: i32,
-    /// The incarnation of the log that the offsets count in.
+    /// The incarnation of the log that the offsets belong to.
     pub log_id: String,
-    /// The least offset that a frame covers.
+    /// The smallest offset that a frame covers.
     pub base_offset: i64,
-    /// The greatest such offset, inclusive. Where no frame covers an offset, one less than `base_offset`, which is where they stand.
+    /// The greatest offset that a frame covers, inclusive. If no frame covers an offset, it is `base_offset -
+    /// 1`, and `base_offset` is the offset at which the frames are.
     pub last_offset: i64,
-    /// Data records: documents in the index, and records in the blocks.
+    /// The number of data records: documents in the index, and records in the blocks.
     pub record_count: u64,
-    /// Control records (commit and abort markers): kept in the blocks, not indexed.
+    /// The number of control records (commit and abort markers). They are in the blocks, but not in the
+    /// index.
     pub control_record_count: u64,
-    /// Frames of the segment: Kafka batches or Chronik records.
+    /// The number of the segment's frames: Kafka batches or Chronik records.
     pub batch_count: u64,
-    /// The least time of a data record, in milliseconds since the Unix epoch; absent where none carries one.
+    /// The smallest time of a data record, in milliseconds since the Unix epoch; absent if no record has a
+    /// time.
     pub min_timestamp_ms: Option<i64>,
-    /// The greatest.
+    /// The greatest such time.
     pub max_timestamp_ms: Option<i64>,
-    /// All offsets from `base_offset` to `last_offset` without a data record, as `[first, last]`, ascending
-    /// and merged.
+    /// All offsets from `base_offset` to `last_offset` that have no data record, as `[first, last]`,
+    /// ascending and merged.
     #[serde(with = "gap_pairs")]
     pub gaps: Vec<OffsetRange>,
-    /// What is not as the formats say in frames that were read all the same: a number of frames for each kind.
+    /// The number of frames for each kind of anomaly. A frame with an anomaly breaks its format, but is
+    /// decoded all the same.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub anomalies: BTreeMap<String, u64>,
-    /// Frames that could not be decoded, and are kept as they are; absent where there are none.
+    /// The frames that could not be decoded and are kept as they are; absent if there are none.
     #[serde(default, skip_serializing_if = "UndecodedFacts::is_empty")]
     pub undecoded: UndecodedFacts,
-    /// The transactions of its records; absent where none belongs to one, and where an earlier release wrote the bundle.
+    /// The transactions of the bundle's records. Absent if no record belongs to one, and in bundles of
+    /// earlier releases.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "shared")]
     pub transactions: Option<Arc<TransactionFacts>>,
     /// The source.
@@ -62,7 +67,7 @@ pub struct Manifest {
     pub records: RecordsFacts,
 }
 
-/// What wrote the files under `index/`, and so can read them.
+/// The library that wrote the files under `index/`, and so can read them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TantivyFacts {
     /// Tantivy's version.
@@ -71,10 +76,11 @@ pub struct TantivyFacts {
     pub dictionary: String,
 }
 
-/// The segment that the bundle was made from: whole, also where it held other partitions too.
+/// The whole segment that the bundle was made from, also if other partitions were in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentFacts {
-    /// The name that the caller gave. Another caller may know the same bytes by another name: `sha256` tells.
+    /// The name that the caller gave. Another caller may have another name for the same bytes; `sha256`
+    /// identifies them.
     pub id: String,
     /// `chronik-wal` or `kafka-log`.
     #[serde(with = "format_name")]
@@ -87,25 +93,28 @@ pub struct SegmentFacts {
     /// SHA-256 of its bytes, as 64 hexadecimal digits.
     #[serde(with = "hex_sha256")]
     pub sha256: [u8; 32],
-    /// Bytes behind its last whole frame, which are kept by the bundle of that frame's partition.
+    /// The number of bytes after its last whole frame. They are in the bundle of that frame's partition.
     pub torn_tail_bytes: u64,
-    /// The number of partitions in it: as many bundles restore it.
+    /// The number of partitions in it. A restore needs one bundle for each of them.
     pub partitions: u32,
 }
 
-/// What the index holds.
+/// The contents of the index.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexFacts {
-    /// How the topic's values were indexed, as settings name and value.
+    /// How the topic's values are indexed: the names of settings, with their values.
     pub settings: BTreeMap<String, String>,
     /// The fields found in the records, sorted by path.
     pub fields: Vec<FieldFacts>,
     /// The Tantivy segments, in the order of the record ordinals.
     pub segments: Vec<IndexSegmentFacts>,
-    /// What is stored but cannot be searched: a number for each reason.
+    /// The number of items that are stored but not searchable, for each reason.
     pub unsearchable: BTreeMap<String, u64>,
-    /// Leaves of JSON values at paths that `fields` does not list, which have terms of their own. Absent where an earlier release wrote the bundle: then
-    /// such leaves have none, and numbers that are written as strings are words only.
+    /// The number of leaves of JSON values at paths that `fields` does not list. These leaves have terms of
+    /// their own.
+    ///
+    /// Absent in bundles of earlier releases. There such leaves have no terms of their own, and numbers that
+    /// are written as strings are indexed as words only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rest_leaves: Option<u64>,
 }
@@ -113,7 +122,7 @@ pub struct IndexFacts {
 /// A field that queries can name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldFacts {
-    /// As queries write it: `value.user.id`, `header.trace`, `text`.
+    /// The path as queries write it: `value.user.id`, `header.trace`, `text`.
     pub path: String,
     /// The types of its values, as the index names them.
     pub types: Vec<String>,
@@ -122,32 +131,33 @@ pub struct FieldFacts {
 /// One Tantivy segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexSegmentFacts {
-    /// Its name: the files of the segment start with it.
+    /// Its name. The names of the segment's files start with it.
     pub name: String,
-    /// Its documents: one for each data record, in the order of the ordinals.
+    /// The number of its documents: one for each data record, in the order of the ordinals.
     pub documents: u64,
 }
 
-/// Frames that could not be decoded and are kept verbatim: they can be restored and fetched as batches, and none of their records is indexed.
+/// The frames that could not be decoded and are kept verbatim. They can be restored and fetched as batches.
+/// None of their records is indexed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UndecodedFacts {
-    /// How many.
+    /// The number of these frames.
     pub frames: u64,
-    /// Their bytes.
+    /// Their total length in bytes.
     pub bytes: u64,
-    /// The records that their heads claim, where they do.
+    /// The total number of records that their heads state, as far as heads state one.
     pub claimed_records: u64,
-    /// Why not: a number of frames for each reason.
+    /// The number of frames for each reason why a frame was not decoded.
     pub reasons: BTreeMap<String, u64>,
 }
 
 impl UndecodedFacts {
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.frames == 0
     }
 
-    /// Adds others.
+    /// Adds the frames of `others`.
     pub fn merge(&mut self, others: Self) {
         self.frames += others.frames;
         self.bytes += others.bytes;
@@ -158,19 +168,19 @@ impl UndecodedFacts {
     }
 }
 
-/// What the blocks hold.
+/// The contents of the blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordsFacts {
-    /// Blocks in `records.zst`.
+    /// The number of blocks in `records.zst`.
     pub blocks: u64,
-    /// Whole frames in them.
+    /// The number of whole frames in them.
     pub frames: u64,
-    /// Bytes of the source in them, torn tail included.
+    /// The number of bytes of the source in them, with the torn tail.
     pub plain_bytes: u64,
 }
 
 impl RecordsFacts {
-    /// Counts what the slices of a bundle hold.
+    /// Counts the contents of a bundle's slices.
     pub fn of(slices: &[Blocks]) -> Self {
         slices.iter().flat_map(Blocks::entries).fold(Self::default(), |sum, entry| Self {
             blocks: sum.blocks + 1,
@@ -180,26 +190,26 @@ impl RecordsFacts {
     }
 }
 
-/// Why bytes are not a manifest that this build reads.
+/// The reasons why bytes are not a manifest that this build reads.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// Not JSON, or not of the shape that the version has.
+    /// The bytes are not JSON, or the fields are not those of the format version.
     #[error("manifest at line {line}, column {column}: {source}")]
     Json {
         /// Counted from 1.
         line: usize,
         /// Counted from 1.
         column: usize,
-        /// What the parser says.
+        /// The parser's error.
         source: serde_json::Error,
     },
-    /// Written by a later release.
+    /// A later release wrote it.
     #[error("bundle format version {version} is newer than this build reads ({FORMAT_VERSION})")]
     Newer {
-        /// What it states.
+        /// The version that it states.
         version: u32,
     },
-    /// A field's value cannot be.
+    /// The value of a field is not possible.
     #[error("manifest: {field} {what}")]
     Field {
         /// The field's path.
@@ -214,7 +224,7 @@ impl ManifestError {
         Self::Json { line: source.line(), column: source.column(), source }
     }
 
-    /// Whether it is absent, corrupt, or of a later release.
+    /// Returns whether it is corrupt or of a later release.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Json { .. } | Self::Field { .. } => Kind::Corrupt,
@@ -229,35 +239,37 @@ impl ManifestError {
 pub struct Disagreement {
     /// What is counted.
     pub what: &'static str,
-    /// What the manifest states.
+    /// The value in the manifest.
     pub stated: i128,
-    /// What the other members say.
+    /// The value in the other members.
     pub found: i128,
 }
 
 impl Manifest {
-    /// The program's name for [`Manifest::created_by`].
+    /// Returns the name of this program and its version, for [`Manifest::created_by`].
     pub fn this_build() -> String {
         format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
     }
 
-    /// The version of the format that a bundle with this in it is written in.
+    /// Returns the format version for a bundle with these anomalies and undecoded frames.
     pub fn version_for(anomalies: &BTreeMap<String, u64>, undecoded: &UndecodedFacts) -> u32 {
         if anomalies.is_empty() && undecoded.is_empty() { FORMAT_VERSION_STRICT } else { FORMAT_VERSION }
     }
 
-    /// The offsets that the frames cover; `None` where they cover none.
+    /// Returns the offsets that the frames cover; `None` if they cover none.
     pub fn covered(&self) -> Option<OffsetRange> {
         OffsetRange::new(self.base_offset, self.last_offset)
     }
 
-    /// The offsets that the bundle's key says. Where the frames cover none, it says the one at which they stand.
+    /// Returns the offsets in the bundle's key. If the frames cover no offset, this is the one offset at
+    /// which they are.
     pub fn key_range(&self) -> OffsetRange {
         let place = || OffsetRange::new(self.base_offset, self.base_offset).expect("a range of one");
         self.covered().unwrap_or_else(place)
     }
 
-    /// Reads `manifest.json`. A later version is refused by its name before its fields are looked at.
+    /// Parses `manifest.json`. The version is checked first, so that a later version is reported as such,
+    /// whatever its other fields are.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
         #[derive(Deserialize)]
         struct Version {
@@ -275,7 +287,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The bytes of `manifest.json`: one line of JSON, for machines; `jq` shows it to people.
+    /// Returns the bytes of `manifest.json`: one line of JSON for programs. `jq` formats it for people.
     pub fn encode(&self) -> Result<Vec<u8>, ManifestError> {
         self.check()?;
         let mut bytes = serde_json::to_vec(self).map_err(ManifestError::json)?;
@@ -286,7 +298,7 @@ impl Manifest {
     fn check(&self) -> Result<(), ManifestError> {
         let wrong = |field, what| Err(ManifestError::Field { field, what });
         if !(1..=FORMAT_VERSION).contains(&self.format_version) {
-            return wrong("format_version", "is none that there is");
+            return wrong("format_version", "is unknown");
         }
         if self.topic.is_empty() {
             return wrong("topic", "is empty");
@@ -296,7 +308,7 @@ impl Manifest {
         }
         let is_strict = self.format_version <= FORMAT_VERSION_STRICT;
         if is_strict && !(self.anomalies.is_empty() && self.undecoded.is_empty()) {
-            return wrong("anomalies", "are there in a version that knows none");
+            return wrong("anomalies", "are not allowed in this version");
         }
         let covers_none = !is_strict && self.last_offset.checked_add(1) == Some(self.base_offset);
         if self.base_offset > self.last_offset && !covers_none {
@@ -314,7 +326,7 @@ impl Manifest {
         if !self.gaps.iter().all(inside) {
             return wrong("gaps", "reach beyond the bundle's offsets");
         }
-        // Merged: an offset with a record lies between two gaps.
+        // The gaps are merged: at least one offset with a record is between two gaps.
         if self
             .gaps
             .windows(2)
@@ -328,7 +340,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// Holds the version that it states against the footer's.
+    /// Checks that the manifest states the same version as the footer.
     pub fn is_of_version(&self, version: u32) -> Result<(), ManifestError> {
         if self.format_version == version {
             return Ok(());
@@ -336,8 +348,9 @@ impl Manifest {
         Err(ManifestError::Field { field: "format_version", what: "is not the footer's" })
     }
 
-    /// Holds the manifest against the blocks, count for count. Where the segment has one partition only, this
-    /// proves that each of its bytes is in a block: they ascend, never overlap, and add up to its size.
+    /// Compares the counts in the manifest with those of the blocks. If the segment has one partition only,
+    /// this proves that each of its bytes is in a block: the blocks ascend, never overlap, and add up to the
+    /// segment's size.
     pub fn agrees_with(&self, blocks: &BlockIndex) -> Result<(), Disagreement> {
         let entries = blocks.entries();
         let same = |what, stated: i128, found: i128| {
@@ -389,7 +402,7 @@ impl Manifest {
     }
 }
 
-/// A number that no `i64` is, so that "absent" and every time can be told apart.
+/// Maps an absent time to a number that is outside the range of `i64`, so that it differs from every time.
 fn or_absent(time: Option<i64>) -> i128 {
     time.map_or(i128::from(i64::MIN) - 1, i128::from)
 }
@@ -411,7 +424,7 @@ pub(super) mod gap_pairs {
     }
 }
 
-/// What may be absent, and is shared with readers.
+/// An optional value that is shared with readers.
 mod shared {
     use std::sync::Arc;
 
@@ -477,7 +490,7 @@ mod hex_sha256 {
     }
 }
 
-/// Lower-case digits only, as they are written.
+/// Only lower-case digits are accepted, as they are written.
 fn from_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {
     let digits = hex.as_bytes();
     let mut bytes = [0; N];

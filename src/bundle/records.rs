@@ -1,6 +1,6 @@
-//! `records.zst` and `records.idx`: the segment's own frames in independently compressed blocks, and the
-//! table that finds a block by ordinal, by offset, or by its place in the source. `docs/bundle-format.md`
-//! shows each byte.
+//! `records.zst` and `records.idx`: the segment's own frames in blocks, each compressed on its own, and the
+//! block index, which finds a block by ordinal, by offset, or by position in the source.
+//! `docs/bundle-format.md` shows each byte.
 
 use std::ops::Range;
 
@@ -10,18 +10,18 @@ use super::Kind;
 use super::cursor::{Cursor, Malformed, put_varint};
 use crate::ids::OffsetRange;
 
-/// The most that one block holds once opened: a frame is never larger than a segment, and a segment at most 2
-/// GiB.
+/// The largest block in bytes, decompressed. A frame is never larger than a segment, and a segment has at
+/// most 2 GiB.
 pub const BLOCK_PLAIN_BYTES_MAX: u32 = 1 << 31;
 
-/// A zstd block of four bytes opens to 128 KiB, and no encoding is denser (RFC 8878, section 3.1.1.2). What
-/// claims to open to more than that is refused before memory is set aside for it.
+/// The highest compression ratio: a zstd block of four bytes decompresses to 128 KiB, and no encoding is
+/// denser (RFC 8878, section 3.1.1.2). Data that state a higher ratio are refused before memory is allocated.
 pub(super) const EXPANSION_MAX: u64 = 32 * 1024;
 
-/// What `records.idx` begins with.
+/// The first bytes of `records.idx`.
 pub const BLOCK_INDEX_MAGIC: [u8; 8] = *b"WIBLOCKS";
 
-/// The version of its layout: that of the bundle, until the bundle had a second one.
+/// The version of the layout of `records.idx`. It is separate from the bundle's format version.
 const VERSION: u32 = 1;
 
 const HEAD_BYTES: usize = 16;
@@ -32,62 +32,66 @@ const FLAG_OFFSETS: u32 = 1;
 const FLAG_TIMES: u32 = 2;
 const FLAG_UNDECODED: u32 = 4;
 
-/// The least and the greatest time of some data records, in milliseconds since the Unix epoch, both inclusive.
+/// The smallest and the greatest time of some data records, in milliseconds since the Unix epoch, both
+/// inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeRange {
-    /// The least.
+    /// The smallest time.
     pub min_ms: i64,
-    /// The greatest, not less than `min_ms`.
+    /// The greatest time, not less than `min_ms`.
     pub max_ms: i64,
 }
 
 impl TimeRange {
-    /// The smallest range that holds both.
+    /// Returns the smallest range that contains both.
     pub fn cover(&self, other: &Self) -> Self {
         Self { min_ms: self.min_ms.min(other.min_ms), max_ms: self.max_ms.max(other.max_ms) }
     }
 }
 
-/// One block of `records.zst`: what is in it and where it lies.
+/// The block index entry of one block of `records.zst`: its contents and its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockEntry {
-    /// The number of data records in all blocks before this one: the ordinal of its first record.
+    /// The number of data records in all blocks before this one. It is the ordinal of the first record in
+    /// this block.
     pub first_ordinal: u64,
-    /// Data records in the block; none in a block of control batches, emptied batches, or the torn tail.
+    /// The number of data records in the block. It is 0 for control batches, emptied batches and the torn
+    /// tail.
     pub records: u64,
-    /// Whole frames in the block. Zero says that it holds the segment's torn tail.
+    /// The number of whole frames in the block. 0 means that the block is the segment's torn tail.
     pub frames: u32,
-    /// Whether its frames could not be decoded: then they are kept under the offsets of their heads, and hold no data records for anybody.
+    /// Whether the frames of the block could not be decoded. Such frames are stored under the offsets in
+    /// their heads and count no data records.
     pub is_undecoded: bool,
-    /// The offsets that the frames cover; `None` for the torn tail, and where they cover none.
+    /// The offsets that the frames cover. `None` for the torn tail, and if the frames cover none.
     pub offsets: Option<OffsetRange>,
-    /// The times of the data records that carry one.
+    /// The time range of the data records that have a time.
     pub times: Option<TimeRange>,
     /// Where the compressed block starts, in bytes from the start of `records.zst`.
     pub position: u64,
-    /// Its length in bytes.
+    /// The length of the compressed block in bytes.
     pub compressed_len: u32,
-    /// Its length in bytes once opened; at most [`BLOCK_PLAIN_BYTES_MAX`].
+    /// The length of the decompressed block in bytes; at most [`BLOCK_PLAIN_BYTES_MAX`].
     pub plain_len: u32,
     /// CRC-32C of the compressed bytes.
     pub crc32c: u32,
-    /// Where in the source the block's first byte comes from.
+    /// The position in the source of the block's first byte.
     pub source_position: u64,
-    /// Where the rest comes from.
+    /// The positions in the source of all bytes of the block.
     pub(super) runs: Runs,
 }
 
-/// Why a block cannot be opened.
+/// The reasons why a block cannot be decompressed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
-    /// Not the bytes that the entry speaks of.
+    /// The given bytes do not have the length that the entry states.
     #[error("block at byte {position} of records.zst: {given} bytes were given where it has {expected}")]
     Length {
         /// The block's position in `records.zst`.
         position: u64,
-        /// What the entry states, in bytes.
+        /// The length in the entry, in bytes.
         expected: u32,
-        /// What was given.
+        /// The number of bytes given.
         given: usize,
     },
     /// The compressed bytes have changed.
@@ -97,40 +101,41 @@ pub enum BlockError {
     Checksum {
         /// The block's position in `records.zst`.
         position: u64,
-        /// What the entry states.
+        /// The checksum in the entry.
         stated: u32,
-        /// What the bytes give.
+        /// The checksum of the bytes.
         computed: u32,
     },
-    /// The checksum holds, but the bytes are no zstd frame of the stated size.
-    #[error("block at byte {position} of records.zst does not open to {plain_len} bytes: {reason}")]
+    /// The checksum is right, but the bytes are not a zstd frame of the stated size.
+    #[error("block at byte {position} of records.zst does not decompress to {plain_len} bytes: {reason}")]
     Opening {
         /// The block's position in `records.zst`.
         position: u64,
-        /// What the entry states, in bytes.
+        /// The length in the entry, in bytes.
         plain_len: u32,
-        /// What zstd says.
+        /// The reason.
         reason: String,
     },
 }
 
 impl BlockEntry {
-    /// Where the compressed block lies in `records.zst`.
+    /// Returns the range of the compressed block in `records.zst`.
     pub fn range(&self) -> Range<u64> {
         self.position..self.position + u64::from(self.compressed_len)
     }
 
-    /// The ordinals of its data records.
+    /// Returns the ordinals of its data records.
     pub fn ordinals(&self) -> Range<u64> {
         self.first_ordinal..self.first_ordinal + self.records
     }
 
-    /// Whether the block holds the torn end of the segment: bytes that are kept, but no whole frame.
+    /// Returns whether the block is the torn tail of the segment: bytes that are kept, but are not a whole
+    /// frame.
     pub fn is_torn_tail(&self) -> bool {
         self.frames == 0
     }
 
-    /// Checks and decompresses the block. The memory needed is `plain_len`, never more.
+    /// Checks and decompresses the block. It allocates `plain_len` bytes, never more.
     pub fn open(&self, compressed: &[u8]) -> Result<Bytes, BlockError> {
         let Self { position, plain_len, .. } = *self;
         if compressed.len() as u64 != u64::from(self.compressed_len) {
@@ -146,7 +151,7 @@ impl BlockEntry {
             Ok(Some(size)) if size == u64::from(plain_len) => {}
             Ok(Some(size)) => return Err(opening(format!("its frame states {size} bytes"))),
             Ok(None) => return Err(opening("its frame states no size".into())),
-            Err(_) => return Err(opening("no zstd frame".into())),
+            Err(_) => return Err(opening("not a zstd frame".into())),
         }
         let mut plain = Vec::new();
         plain.try_reserve_exact(plain_len as usize).map_err(|error| opening(error.to_string()))?;
@@ -154,22 +159,24 @@ impl BlockEntry {
             .and_then(|mut decompressor| decompressor.decompress_to_buffer(compressed, &mut plain))
             .map_err(|error| opening(error.to_string()))?;
         if plain.len() as u64 != u64::from(plain_len) {
-            return Err(opening(format!("it opens to {} bytes", plain.len())));
+            return Err(opening(format!("it decompresses to {} bytes", plain.len())));
         }
         Ok(plain.into())
     }
 
-    /// Where the block's bytes come from: pairs of source position and length, ascending, gaps between them.
+    /// Returns where the block's bytes come from: pairs of source position and length, ascending, with gaps
+    /// between them.
     pub fn source_runs(&self) -> impl Iterator<Item = (u64, u32)> + Clone {
         self.runs.iter(self.source_position)
     }
 
-    /// The position in the source just behind the block's last byte.
+    /// Returns the position in the source directly after the block's last byte.
     pub fn source_end(&self) -> u64 {
         self.source_runs().last().map_or(self.source_position, |(position, len)| position + u64::from(len))
     }
 
-    /// Cuts an opened block into the pieces of the source that it holds: what `restore` writes, and where.
+    /// Cuts a decompressed block into pieces of the source, each with its position there. `restore` writes
+    /// these pieces.
     pub fn pieces<'a>(&'a self, plain: &'a Bytes) -> impl Iterator<Item = (u64, Bytes)> + 'a {
         let mut start = 0;
         self.source_runs().map_while(move |(position, len)| {
@@ -180,7 +187,8 @@ impl BlockEntry {
         })
     }
 
-    /// The source position of a byte of the opened block: where an error found in it is to be reported.
+    /// Returns the source position of a byte of the decompressed block. Errors in the block are reported at
+    /// this position.
     pub fn source_position_of(&self, plain_position: u32) -> Option<u64> {
         let mut before = 0u32;
         self.source_runs().find_map(|(position, len)| {
@@ -191,14 +199,14 @@ impl BlockEntry {
     }
 }
 
-/// Runs of source bytes as they stand in `records.idx`: the first run's length, then for each further one the
-/// bytes left out before it, and its length. Kept encoded, since blocks of many small frames have thousands.
-/// Checked when built.
+/// The runs of source bytes of a block, encoded as in `records.idx`: the length of the first run, then for
+/// each further run the number of bytes left out before it, and its length. They stay encoded because a block
+/// of many small frames has thousands of runs. They are checked when they are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Runs(Bytes);
 
 impl Runs {
-    /// The caller has pushed `runs` as [`RunsBuilder`] does.
+    /// The memory used, in bytes.
     pub(super) fn mem_usage(&self) -> usize {
         self.0.len()
     }
@@ -207,8 +215,8 @@ impl Runs {
         RunsIter { bytes: self.0.clone(), read: 0, source_end: source_position, first: true }
     }
 
-    /// Checks `bytes`, which start at `at` in `records.idx`: at least one run, none empty, none touching the
-    /// next, lengths adding up to the block.
+    /// Checks `bytes`, which start at `at` in `records.idx`: there is at least one run, none is empty, none
+    /// touches the next, and the lengths add up to the length of the block.
     fn parse(bytes: Bytes, at: usize, source_position: u64, plain_len: u32) -> Result<Self, Malformed> {
         let moved = |error: Malformed| Malformed { position: error.position + at as u64, ..error };
         let mut cursor = Cursor::new(&bytes);
@@ -272,7 +280,7 @@ impl RunsBuilder {
         Self { encoded: Vec::new(), start: source_position, end: source_position }
     }
 
-    /// Adds bytes that lie at or behind the last ones in the source.
+    /// Adds bytes that directly follow the last ones in the source, or come later there.
     pub(super) fn push(&mut self, position: u64, len: u64) {
         if position != self.end {
             put_varint(&mut self.encoded, self.end - self.start);
@@ -292,33 +300,34 @@ impl RunsBuilder {
     }
 }
 
-/// Why bytes are not a `records.idx` that this build reads. Positions count from the member's start.
+/// The reasons why bytes are not a `records.idx` that this build reads. Positions count from the start of the
+/// member.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockIndexError {
-    /// There is nothing of the kind.
-    #[error("no block index: WIBLOCKS does not stand at its start")]
+    /// The bytes are not a block index.
+    #[error("no block index: records.idx does not start with WIBLOCKS")]
     Absent,
     /// The bytes have changed.
     #[error("block index: crc32c is {computed:08x} where {stated:08x} was written")]
     Checksum {
-        /// What its end states.
+        /// The checksum at its end.
         stated: u32,
-        /// What the bytes give.
+        /// The checksum of the bytes.
         computed: u32,
     },
-    /// Written by a later release.
+    /// A later release wrote it.
     #[error("block index format version {version} is newer than this build reads ({VERSION})")]
     Newer {
-        /// What it states.
+        /// The version that it states.
         version: u32,
     },
-    /// The checksum holds, the contents do not.
+    /// The checksum is right, but the contents break the format.
     #[error("block index: {0}")]
     Malformed(#[from] Malformed),
 }
 
 impl BlockIndexError {
-    /// Whether it is absent, corrupt, or of a later release.
+    /// Returns whether it is absent, corrupt, or of a later release.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Absent => Kind::Absent,
@@ -328,14 +337,14 @@ impl BlockIndexError {
     }
 }
 
-/// All blocks of a bundle, in the order of the source: `records.idx`.
+/// The block index, `records.idx`: all blocks of a bundle, in the order of the source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockIndex {
     entries: Vec<BlockEntry>,
 }
 
 impl BlockIndex {
-    /// Reads `records.idx`. Nothing is allocated that the bytes do not pay for.
+    /// Parses `records.idx`. The memory that it allocates is bounded by the length of `bytes`.
     pub fn parse(bytes: &Bytes) -> Result<Self, BlockIndexError> {
         if !bytes.starts_with(&BLOCK_INDEX_MAGIC) {
             return Err(BlockIndexError::Absent);
@@ -360,7 +369,7 @@ impl BlockIndex {
         }
         let count = cursor.u32()? as usize;
         if count > cursor.left() / (ENTRY_BYTES + 1) {
-            return Err(cursor.malformed("more blocks are stated than there are bytes for").into());
+            return Err(cursor.malformed("the number of blocks is too large for the bytes").into());
         }
         let mut index = Self { entries: Vec::with_capacity(count) };
         for _ in 0..count {
@@ -374,7 +383,7 @@ impl BlockIndex {
         Ok(index)
     }
 
-    /// Appends a block that knows neither its ordinal nor its position yet.
+    /// Appends a block and sets its ordinal and its position, which follow from the blocks before it.
     pub(super) fn push(&mut self, mut entry: BlockEntry) -> Result<(), BlockOrderError> {
         let (mut ordinal, mut position) = (0, 0);
         if let Some(last) = self.entries.last() {
@@ -393,7 +402,7 @@ impl BlockIndex {
         Ok(())
     }
 
-    /// The bytes of `records.idx`.
+    /// Returns the bytes of `records.idx`.
     pub fn encode(&self) -> Vec<u8> {
         let runs: usize = self.entries.iter().map(|entry| entry.runs.mem_usage()).sum();
         let mut out =
@@ -408,7 +417,7 @@ impl BlockIndex {
         out
     }
 
-    /// Bytes in memory, beside those that it was read from.
+    /// The memory used, in bytes, without the bytes that the index was parsed from.
     pub fn mem_usage(&self) -> usize {
         self.entries.len() * size_of::<BlockEntry>()
     }
@@ -422,50 +431,51 @@ impl BlockIndex {
         &self.entries
     }
 
-    /// The block that holds the data record of this ordinal.
+    /// Returns the block that holds the data record with this ordinal.
     pub fn by_ordinal(&self, ordinal: u64) -> Option<&BlockEntry> {
         let behind = self.entries.partition_point(|entry| entry.ordinals().end <= ordinal);
         self.entries.get(behind)
     }
 
-    /// The blocks whose frames cover an offset of `range`, in the order of the source. Frames may overlap and
-    /// may be out of order, so a block that covers an offset need not hold a record of it.
+    /// Returns the blocks whose frames cover an offset of `range`, in the order of the source. Frames may
+    /// overlap and may be out of order, so a block that covers an offset need not have a record at it.
     pub fn by_offsets(&self, range: OffsetRange) -> impl Iterator<Item = &BlockEntry> {
         self.entries.iter().filter(move |entry| entry.offsets.is_some_and(|offsets| offsets.overlaps(&range)))
     }
 
-    /// The number of data records.
+    /// Returns the number of data records.
     pub fn records(&self) -> u64 {
         self.entries.last().map_or(0, |last| last.ordinals().end)
     }
 
-    /// The number of whole frames.
+    /// Returns the number of whole frames.
     pub fn frames(&self) -> u64 {
         self.entries.iter().map(|entry| u64::from(entry.frames)).sum()
     }
 
-    /// The number of whole frames that were not decoded.
+    /// Returns the number of whole frames that were not decoded.
     pub fn undecoded_frames(&self) -> u64 {
         let undecoded = self.entries.iter().filter(|entry| entry.is_undecoded);
         undecoded.map(|entry| u64::from(entry.frames)).sum()
     }
 
-    /// The bytes of the source that the blocks hold, torn tail included.
+    /// Returns the number of bytes of the source in the blocks, with the torn tail.
     pub fn plain_bytes(&self) -> u64 {
         self.entries.iter().map(|entry| u64::from(entry.plain_len)).sum()
     }
 
-    /// The length of `records.zst` in bytes.
+    /// Returns the length of `records.zst` in bytes.
     pub fn compressed_bytes(&self) -> u64 {
         self.entries.last().map_or(0, |last| last.range().end)
     }
 }
 
-/// A block does not lie behind the one before it in the source, or follows the torn tail.
+/// The error of a block that does not come after the block before it in the source, or that follows the torn
+/// tail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the block from source position {source_position} does not follow the one before it")]
 pub struct BlockOrderError {
-    /// Where the block starts in the source.
+    /// The start of the block in the source.
     pub source_position: u64,
 }
 
@@ -492,7 +502,7 @@ fn encode_entry(entry: &BlockEntry, out: &mut Vec<u8>) {
     out.extend(&entry.runs.0);
 }
 
-/// Reads one entry; `whole` is what the cursor walks over, so that the runs stay where they are.
+/// Parses one entry. `whole` are the bytes that the cursor reads; the runs are a slice of them, not a copy.
 fn parse_entry(cursor: &mut Cursor<'_>, whole: &Bytes) -> Result<BlockEntry, Malformed> {
     let start = cursor.clone();
     let wrong = |what| Err(start.malformed(what));
@@ -505,7 +515,7 @@ fn parse_entry(cursor: &mut Cursor<'_>, whole: &Bytes) -> Result<BlockEntry, Mal
         return wrong("a block's plain length is zero or above 2 GiB");
     }
     if u64::from(plain_len) > u64::from(compressed_len) * EXPANSION_MAX {
-        return wrong("no zstd frame opens to so much");
+        return wrong("no zstd frame can decompress to that length");
     }
     if flags & !(FLAG_OFFSETS | FLAG_TIMES | FLAG_UNDECODED) != 0 {
         return wrong("a block has unknown flags");
@@ -518,7 +528,7 @@ fn parse_entry(cursor: &mut Cursor<'_>, whole: &Bytes) -> Result<BlockEntry, Mal
         return wrong("a block's times are no range");
     }
     let is_undecoded = flags & FLAG_UNDECODED != 0;
-    // Records have offsets, and only frames that hold none may cover none.
+    // Records have offsets, so a block with records covers offsets. An undecoded block covers them too.
     let needs_offsets = records > 0 || is_undecoded;
     let wrong_offsets = (has_offsets && frames == 0) || (needs_offsets && !has_offsets);
     if wrong_offsets || (has_times && records == 0) || (is_undecoded && records > 0) {

@@ -16,8 +16,8 @@ pub(super) struct SampleFrame {
     pub facts: FrameFacts,
 }
 
-/// The segment's frames one after the other, each with records at `base`, `base + 1`, …; offset and time are
-/// the same number.
+/// Makes the segment's frames, one after the other. Each has records at `base`, `base + 1`, …; the time of a
+/// record is the same number as its offset.
 pub(super) fn frames(lens: &[usize], records_each: u64) -> Vec<SampleFrame> {
     let mut frames: Vec<SampleFrame> = Vec::new();
     for (number, len) in lens.iter().enumerate() {
@@ -37,7 +37,7 @@ pub(super) fn frames(lens: &[usize], records_each: u64) -> Vec<SampleFrame> {
     frames
 }
 
-/// Text as logs have it, `len` bytes of it, another one for each seed.
+/// Returns `len` bytes of text like that of logs. Each seed gives another text.
 pub(super) fn log_lines(seed: u64, len: usize) -> Bytes {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut text = String::new();
@@ -51,7 +51,7 @@ pub(super) fn log_lines(seed: u64, len: usize) -> Bytes {
     text.into()
 }
 
-/// Blocks of frames, one slice.
+/// The blocks of frames, as one slice.
 pub(super) fn blocks_of(frames: &[SampleFrame]) -> Blocks {
     let mut writer = BlockWriter::new().expect("a context");
     for frame in frames {
@@ -60,7 +60,7 @@ pub(super) fn blocks_of(frames: &[SampleFrame]) -> Blocks {
     writer.finish().expect("blocks")
 }
 
-/// Blocks of frames, two slices: the second one from the `at`th frame on.
+/// The blocks of frames, as two slices. The second slice starts with frame number `at`.
 pub(super) fn two_slices(lens: &[usize], records_each: u64, at: usize) -> Vec<Blocks> {
     let frames = frames(lens, records_each);
     vec![blocks_of(&frames[..at]), blocks_of(&frames[at..])]
@@ -112,12 +112,12 @@ pub(super) fn manifest_of(slices: &[Blocks]) -> Manifest {
     }
 }
 
-/// What a small index looks like from here.
+/// Stand-ins for the files of a small index. This module does not look into them.
 pub(super) fn index_files() -> Vec<(String, Bytes)> {
     vec![("meta.json".into(), Bytes::from_static(b"{}")), ("0a.term".into(), Bytes::from_static(b"terms"))]
 }
 
-/// The first bytes of each file and some in its middle.
+/// Ranges for the hot cache: the first bytes of each file and some from its middle.
 pub(super) fn hot_ranges(files: &[(String, Bytes)]) -> Result<Vec<Vec<Range<u64>>>, AssembleError> {
     let ranges = |(_, bytes): &(String, Bytes)| {
         let len = bytes.len() as u64;
@@ -131,14 +131,14 @@ pub(super) fn bundle_of(slices: Vec<Blocks>) -> (Built, Bytes) {
     bundle_with(index_files(), slices)
 }
 
-/// A whole bundle of these slices and files.
+/// A whole bundle of these slices and index files.
 pub(super) fn bundle_with(files: Vec<(String, Bytes)>, slices: Vec<Blocks>) -> (Built, Bytes) {
     let built = assemble(&manifest_of(&slices), files, slices, hot_ranges).expect("a bundle");
     let object = built.parts.concat().into();
     (built, object)
 }
 
-/// Footer of an object, from all of its bytes.
+/// The footer of an object, read from all of its bytes.
 pub(super) fn footer_of(object: &Bytes) -> Footer {
     match Footer::open(object, object.len() as u64).expect("a footer") {
         Opened::Footer(footer) => footer,
@@ -146,7 +146,8 @@ pub(super) fn footer_of(object: &Bytes) -> Footer {
     }
 }
 
-/// An object of these members, right by its checksums, of parts that `assemble` might refuse to put together.
+/// An object of these members with the right checksums. Its parts may be such that `assemble` would refuse
+/// them.
 pub(super) fn forge(version: u32, parts: &[(String, Vec<u8>)]) -> Bytes {
     let (mut out, mut members) = (Vec::new(), Vec::new());
     for (name, data) in parts {

@@ -1,20 +1,22 @@
-//! What a manifest says of transactions: which of its records do not count, and what it tells of those that bundles in front of it began.
+//! The part of a manifest about transactions: which of the records in the bundle do not count, which
+//! transactions are still open, and how transactions end that began in an earlier bundle.
 
 use serde::{Deserialize, Serialize};
 
 use super::manifest::gap_pairs;
 use crate::ids::OffsetRange;
 
-/// The transactions that a bundle's frames belong to. A record at an offset that is in none of these ranges belongs to none, or to one that was
-/// committed.
+/// The transactions that a bundle's frames belong to. A record whose offset is in none of these ranges
+/// belongs to no transaction, or to a committed one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransactionFacts {
-    /// The offsets of data of transactions that a marker in the bundle aborts: ascending and merged.
+    /// The offsets of the data of transactions that a marker in the bundle aborts: ascending and merged.
     #[serde(with = "gap_pairs")]
     pub aborted: Vec<OffsetRange>,
-    /// The transactions whose end is not in the bundle, by producer.
+    /// The transactions whose end is not in the bundle, sorted by producer.
     pub open: Vec<OpenTransaction>,
-    /// The first marker of each producer, by producer: it ends what the producer left open in front of the bundle.
+    /// The first marker of each producer, sorted by producer. If an earlier bundle left a transaction of the
+    /// producer open, this marker ends it.
     pub ends: Vec<TransactionEnd>,
 }
 
@@ -35,24 +37,24 @@ pub struct TransactionEnd {
     pub producer_id: i64,
     /// The marker's offset.
     pub offset: i64,
-    /// Whether the transaction is aborted; else it is committed.
+    /// Whether the transaction is aborted. If not, it is committed.
     pub aborted: bool,
 }
 
 impl TransactionFacts {
-    /// The first marker of a producer.
+    /// Returns the first marker of a producer.
     pub fn end_of(&self, producer_id: i64) -> Option<&TransactionEnd> {
         let nth = self.ends.binary_search_by_key(&producer_id, |end| end.producer_id);
         nth.ok().map(|nth| &self.ends[nth])
     }
 
-    /// The transaction that a producer left open.
+    /// Returns the transaction that a producer left open.
     pub fn open_of(&self, producer_id: i64) -> Option<&OpenTransaction> {
         let nth = self.open.binary_search_by_key(&producer_id, |open| open.producer_id);
         nth.ok().map(|nth| &self.open[nth])
     }
 
-    /// Bytes in memory.
+    /// The memory used, in bytes.
     pub fn mem_usage(&self) -> usize {
         let ranges = self.open.iter().map(|open| open.offsets.len()).sum::<usize>() + self.aborted.len();
         ranges * size_of::<OffsetRange>()
@@ -60,7 +62,8 @@ impl TransactionFacts {
             + self.ends.len() * size_of::<TransactionEnd>()
     }
 
-    /// What of it is not as it is written; readers search it by halves.
+    /// Returns what is wrong with the order of the lists. Readers use binary search, so the lists must be
+    /// sorted.
     pub(super) fn flaw(&self) -> Option<&'static str> {
         let ascend = |ranges: &[OffsetRange]| ranges.windows(2).all(|pair| pair[0].last() < pair[1].first());
         let open = self.open.iter().all(|open| !open.offsets.is_empty() && ascend(&open.offsets));
@@ -70,7 +73,7 @@ impl TransactionFacts {
     }
 }
 
-/// Whether one of these ranges, which ascend, has an offset.
+/// Tells whether one of `ranges` contains `offset`. The ranges must ascend.
 pub fn has_offset(ranges: &[OffsetRange], offset: i64) -> bool {
     let behind = ranges.partition_point(|range| range.last() < offset);
     ranges.get(behind).is_some_and(|range| range.first() <= offset)

@@ -1,4 +1,4 @@
-//! Reading a whole bundle, byte for byte: nothing in it escapes a checksum or a comparison.
+//! Verifies a whole bundle: each byte is covered by a checksum or compared.
 
 use bytes::{Bytes, BytesMut};
 
@@ -9,23 +9,23 @@ use super::layout::{self, TAR_END_BYTES};
 use super::manifest::{Disagreement, Manifest, ManifestError};
 use super::records::{BlockEntry, BlockError, BlockIndex, BlockIndexError};
 
-/// A bundle in which everything was read and found to be right.
+/// A bundle that was read whole and is correct.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verified {
-    /// Where its members lie.
+    /// The positions of its members.
     pub footer: Footer,
-    /// What it says of itself; its counts were held against the blocks.
+    /// Its manifest. The counts in it match the blocks.
     pub manifest: Manifest,
-    /// Its blocks; each was opened.
+    /// Its blocks. Each was decompressed.
     pub blocks: BlockIndex,
     /// CRC-32C of the whole object.
     pub crc32c: u32,
 }
 
-/// Why an object is no sound bundle.
+/// The reasons why an object is not a sound bundle.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// Its end is no footer.
+    /// The end of the object is not a footer.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// A member's bytes are not those that were written.
@@ -37,43 +37,43 @@ pub enum VerifyError {
     /// `records.idx` cannot be read.
     #[error(transparent)]
     BlockIndex(#[from] BlockIndexError),
-    /// `hot.zst` cannot be read, or says otherwise than the members that it repeats.
+    /// `hot.zst` cannot be read, or differs from the members that it copies.
     #[error(transparent)]
     HotCache(#[from] HotCacheError),
-    /// A block does not open.
+    /// A block does not decompress.
     #[error(transparent)]
     Block(#[from] BlockError),
     /// The members contradict one another.
     #[error(transparent)]
     Disagreement(#[from] Disagreement),
-    /// A tar header, a footer or a padding between the members has changed.
+    /// A tar header, the footer or padding has changed.
     #[error("the byte at {position} is {found:#04x} where the format has {expected:#04x}")]
     Frame {
-        /// Where in the object.
+        /// The position in the object.
         position: u64,
-        /// What must be there.
+        /// The byte that the format requires.
         expected: u8,
-        /// What is there.
+        /// The byte that is there.
         found: u8,
     },
-    /// The object ended before its stated end, or went on behind it.
+    /// The object ended before its stated end, or it continues after that.
     #[error("the object has {object_size} bytes, {given} were read")]
     Length {
-        /// What the footer states.
+        /// The size in the footer, in bytes.
         object_size: u64,
-        /// What was given, as far as it was looked at.
+        /// The number of bytes given, as far as they were looked at.
         given: u64,
     },
 }
 
 impl VerifyError {
-    /// Whether the bundle is absent, corrupt, or of a later release.
+    /// Returns whether the bundle is absent, corrupt, or of a later release.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Open(error) => error.kind(),
             Self::Manifest(error) => error.kind(),
             Self::HotCache(error) => error.kind(),
-            // The footer vouched for the member, so it is there.
+            // The footer lists the member and its checksum matches, so it is not absent.
             Self::BlockIndex(BlockIndexError::Absent) => Kind::Corrupt,
             Self::BlockIndex(error) => error.kind(),
             Self::Member(_)
@@ -102,7 +102,7 @@ pub fn verify(object: &Bytes) -> Result<Verified, VerifyError> {
     verifier.finish()
 }
 
-/// A block that was read and opened on the way.
+/// A block that was read and decompressed during verification.
 #[derive(Clone, Debug)]
 pub struct OpenedBlock {
     /// Its entry in `records.idx`.
@@ -111,8 +111,8 @@ pub struct OpenedBlock {
     pub plain: Bytes,
 }
 
-/// Verifies an object that comes in chunks, from its first byte to its last. Footer, `records.idx` and `hot.zst`
-/// are read before, by range. Holds these, the manifest and one block.
+/// Verifies an object that comes in chunks, from its first byte to its last. Footer, `records.idx` and
+/// `hot.zst` must be read before, by range. In memory are these, the manifest and one block.
 pub struct Verifier {
     footer: Footer,
     blocks: BlockIndex,
@@ -121,33 +121,34 @@ pub struct Verifier {
     manifest: Option<Manifest>,
     pieces: std::vec::IntoIter<Piece>,
     piece: Piece,
-    /// Bytes of `piece` that were looked at, and their CRC-32C.
+    /// The number of bytes of `piece` that were looked at, and their CRC-32C.
     piece_read: u64,
     piece_crc32c: u32,
     position: u64,
     crc32c: u32,
-    /// Of the manifest or the block that is being read.
+    /// The bytes so far of the manifest or the block that is being read.
     buffer: BytesMut,
     next_block: usize,
 }
 
-/// The object, cut where the way of checking changes.
+/// A piece of the object. Each kind of piece is checked in another way.
 #[derive(Clone, Debug)]
 enum Piece {
-    /// Known bytes.
+    /// Bytes that are known in advance.
     Literal(Bytes),
     Zeros(u64),
     Manifest,
-    /// The index's file of this number.
+    /// The index file with this number.
     Index(usize),
     Records,
-    /// Was read before, as the hot part and the blocks' table are: it only has a checksum to meet.
+    /// The member with this number, the hot cache or the block index. It was parsed before, so only its
+    /// checksum is checked here.
     Tables(usize),
     End,
 }
 
 impl Verifier {
-    /// `block_index` and `hot` hold the bytes of `records.idx` and, where there is one, of `hot.zst`.
+    /// `block_index` has the bytes of `records.idx`, `hot` those of `hot.zst`, if the bundle has one.
     pub fn new(footer: Footer, block_index: &Bytes, hot: Option<&Bytes>) -> Result<Self, VerifyError> {
         footer.block_index().check(block_index)?;
         let hot = match (footer.hot(), hot) {
@@ -199,8 +200,8 @@ impl Verifier {
         })
     }
 
-    /// Goes on through `chunk`, the object's next bytes, and takes from it what was looked at. A block comes
-    /// back as soon as it is whole; `None` says that the chunk is used up.
+    /// Verifies the next bytes of the object. It removes from `chunk` the bytes that it has verified. It
+    /// returns each block as soon as the block is complete. `None` means that the whole chunk is used.
     pub fn advance(&mut self, chunk: &mut Bytes) -> Result<Option<OpenedBlock>, VerifyError> {
         loop {
             if self.piece_read == self.piece_len() {
@@ -238,17 +239,18 @@ impl Verifier {
         }
     }
 
-    /// Bytes looked at so far.
+    /// Returns the number of bytes verified so far.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// The manifest, once it went by.
+    /// Returns the manifest, if it was already read.
     pub fn manifest(&self) -> Option<&Manifest> {
         self.manifest.as_ref()
     }
 
-    /// Fails where bytes are missing, or where the counts do not agree.
+    /// Finishes the verification. It fails if bytes are missing, or if the counts in the manifest differ from
+    /// the blocks.
     pub fn finish(mut self) -> Result<Verified, VerifyError> {
         self.advance(&mut Bytes::new())?;
         let given = self.position;
@@ -276,7 +278,7 @@ impl Verifier {
         }
     }
 
-    /// Compares bytes that are known beforehand.
+    /// Compares bytes that are known in advance.
     fn compare(&self, taken: &[u8]) -> Result<(), VerifyError> {
         let read = self.piece_read as usize;
         let wrong = match &self.piece {
@@ -291,7 +293,7 @@ impl Verifier {
         Err(VerifyError::Frame { position: self.position + at as u64, expected, found: taken[at] })
     }
 
-    /// Compares bytes of the index with what the hot part has of them.
+    /// Compares bytes of an index file with the hot cache.
     fn compare_hot(&mut self, taken: &[u8]) -> Result<(), VerifyError> {
         match &self.hot {
             Some(hot) => Ok(self.hot_check.advance(hot, &self.footer, taken)?),
@@ -299,7 +301,7 @@ impl Verifier {
         }
     }
 
-    /// Opens the next block when its last byte has come.
+    /// Decompresses the next block when its last byte was read.
     fn collect_block(&mut self, taken: Bytes, whole: bool) -> Result<Option<OpenedBlock>, VerifyError> {
         let compressed = if self.buffer.is_empty() && whole {
             taken

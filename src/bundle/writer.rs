@@ -1,4 +1,4 @@
-//! Frames in, compressed blocks out.
+//! Writes frames into compressed blocks.
 
 use bytes::Bytes;
 
@@ -8,40 +8,41 @@ use super::records::{
 };
 use crate::ids::OffsetRange;
 
-/// A block is closed before the frame that would take it beyond this. Large enough for the repetitions of a
-/// log to be found, small enough that reading one record costs one short read.
+/// The target size of a block in bytes, decompressed. A block ends before the frame that would make it
+/// larger. The size is large enough to find the repetitions of a log, and small enough that one record is
+/// read with one short read.
 pub const BLOCK_PLAIN_BYTES: usize = 1 << 20;
 
-/// What bytes of a segment are.
+/// The kind of some bytes of a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FrameKind {
     /// A frame that was decoded.
     #[default]
     Decoded,
-    /// A frame that could not be decoded, and is kept as it is.
+    /// A frame that could not be decoded and is kept as it is.
     Undecoded,
-    /// The torn tail of a segment, which is no frame.
+    /// The torn tail of a segment, which is not a frame.
     TornTail,
 }
 
-/// What a frame's decoder found in it.
+/// What the decoder found in a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameFacts {
-    /// What it is.
+    /// The kind of the frame.
     pub kind: FrameKind,
-    /// The offsets that the frame covers, control records and emptied ranges included; of one that was not decoded, what its head says.
-    /// `None` where it covers none, and for the torn tail.
+    /// The offsets that the frame covers, with control records and emptied ranges. For a frame that was not
+    /// decoded, these are the offsets in its head. `None` if the frame covers none, and for the torn tail.
     pub range: Option<OffsetRange>,
-    /// The least time of its data records; `None` where none carries one.
+    /// The smallest time of its data records; `None` if no record has a time.
     pub min_timestamp_ms: Option<i64>,
     /// The greatest time of its data records.
     pub max_timestamp_ms: Option<i64>,
-    /// Its data records: as many as went into the index.
+    /// The number of its data records. The index has as many documents for it.
     pub data_records: u64,
 }
 
 impl FrameFacts {
-    /// Those of the torn tail.
+    /// Returns the facts of the torn tail.
     pub fn torn_tail() -> Self {
         Self { kind: FrameKind::TornTail, ..Self::default() }
     }
@@ -51,50 +52,51 @@ impl FrameFacts {
     }
 }
 
-/// Why a frame cannot be added, or a block not be closed.
+/// The reasons why a frame cannot be added, or a block cannot be closed.
 #[derive(Debug, thiserror::Error)]
 pub enum BlockWriterError {
-    /// A frame without bytes.
+    /// The frame has no bytes.
     #[error("the frame at source position {position} is empty")]
     EmptyFrame {
-        /// Where it would lie in the source.
+        /// The frame's position in the source.
         position: u64,
     },
-    /// A frame larger than a segment can be.
+    /// The frame is larger than a segment can be.
     #[error("the frame at source position {position} has {bytes} bytes, more than {BLOCK_PLAIN_BYTES_MAX}")]
     FrameTooLarge {
-        /// Where it lies in the source.
+        /// The frame's position in the source.
         position: u64,
         /// Its length in bytes.
         bytes: usize,
     },
-    /// Frames are added in the order of the source, and nothing follows the torn tail.
+    /// The frame does not come after the frame before it in the source, or it follows the torn tail.
     #[error("the frame at source position {position} does not follow the one before, which ends at {end}")]
     OutOfOrder {
-        /// Where the frame lies in the source.
+        /// The frame's position in the source.
         position: u64,
-        /// Where the frame before it ends.
+        /// The end of the frame before it.
         end: u64,
     },
     /// The facts contradict one another.
     #[error("the frame at source position {position}: {what}")]
     Facts {
-        /// Where the frame lies in the source.
+        /// The frame's position in the source.
         position: u64,
         /// What is wrong.
         what: &'static str,
     },
-    /// zstd failed, or its output does not open to its input.
+    /// zstd failed, or its output does not decompress to its input.
     #[error("the block from source position {position} cannot be compressed")]
     Compression {
-        /// Where the block starts in the source.
+        /// The start of the block in the source.
         position: u64,
-        /// What zstd says.
+        /// The error of zstd.
         source: std::io::Error,
     },
 }
 
-/// Compressed blocks of one slice of a segment, or of a whole bundle, in order. Ordinals and positions count from its start.
+/// The compressed blocks of one slice of a segment, or of a whole bundle, in order. Ordinals and positions
+/// count from the start of that slice or bundle.
 #[derive(Clone, Debug, Default)]
 pub struct Blocks {
     pub(super) data: Vec<Bytes>,
@@ -107,12 +109,12 @@ impl Blocks {
         &self.data
     }
 
-    /// What is in them.
+    /// The entries of the blocks, in the same order.
     pub fn entries(&self) -> &[BlockEntry] {
         self.index.entries()
     }
 
-    /// Memory held, in bytes.
+    /// The memory used, in bytes.
     pub fn mem_usage(&self) -> usize {
         let entries = self.entries();
         self.data.iter().map(Bytes::len).sum::<usize>()
@@ -122,7 +124,7 @@ impl Blocks {
 }
 
 /// Collects the frames of one slice, verbatim, into blocks of about [`BLOCK_PLAIN_BYTES`]. The same frames
-/// give the same bytes.
+/// always give the same bytes.
 pub struct BlockWriter {
     compressor: BlockCompressor,
     plain: Vec<u8>,
@@ -133,7 +135,7 @@ pub struct BlockWriter {
     blocks_bytes: usize,
 }
 
-/// What is known of the block under construction.
+/// The block that is being filled.
 struct OpenBlock {
     kind: FrameKind,
     source_position: u64,
@@ -167,7 +169,7 @@ fn cover<T: Copy>(a: Option<T>, b: Option<T>, both: impl Fn(&T, &T) -> T) -> Opt
 }
 
 impl BlockWriter {
-    /// Fails where zstd has no memory for its context.
+    /// Fails if zstd cannot allocate its context.
     pub fn new() -> Result<Self, BlockWriterError> {
         let compressor =
             BlockCompressor::new().map_err(|source| BlockWriterError::Compression { position: 0, source })?;
@@ -182,8 +184,8 @@ impl BlockWriter {
         })
     }
 
-    /// Adds a frame, or the torn tail (a block of its own, the last one), from `position` in the source. Frames that were decoded and such that
-    /// were not lie in different blocks.
+    /// Adds the frame that is at `position` in the source, or the torn tail. The torn tail is a block of its
+    /// own, and the last one. Decoded and undecoded frames are never in the same block.
     pub fn add(&mut self, position: u64, bytes: &Bytes, facts: FrameFacts) -> Result<(), BlockWriterError> {
         let len = bytes.len() as u64;
         self.check(position, bytes.len(), &facts)?;
@@ -196,7 +198,7 @@ impl BlockWriter {
         let open = self.open.get_or_insert_with(|| OpenBlock::new(facts.kind, position));
         open.add(position, len, &facts);
         if bytes.len() >= BLOCK_PLAIN_BYTES {
-            // A block of its own: compressed from where it lies.
+            // The frame is a block of its own. It is compressed without a copy.
             return self.close_with(bytes);
         }
         self.plain.extend_from_slice(bytes);
@@ -238,7 +240,7 @@ impl BlockWriter {
         Ok(())
     }
 
-    /// Compresses what was collected.
+    /// Compresses the collected frames into a block.
     fn close(&mut self) -> Result<(), BlockWriterError> {
         let plain = std::mem::take(&mut self.plain);
         let closed = self.close_with(&plain);
@@ -277,7 +279,7 @@ impl BlockWriter {
         Ok(())
     }
 
-    /// Memory held, in bytes: blocks, buffers and contexts.
+    /// The memory used, in bytes: blocks, buffers and contexts.
     pub fn mem_usage(&self) -> usize {
         self.blocks_bytes
             + self.plain.capacity()
@@ -285,7 +287,7 @@ impl BlockWriter {
             + self.compressor.mem_usage()
     }
 
-    /// Closes the last block.
+    /// Closes the last block and returns all blocks.
     pub fn finish(mut self) -> Result<Blocks, BlockWriterError> {
         self.close()?;
         Ok(self.blocks)

@@ -1,4 +1,4 @@
-//! `agent`: a broker's WAL directories empty themselves.
+//! `agent`: sends the sealed segments of a broker's WAL directories to workers, and deletes them.
 
 mod check;
 mod deletion;
@@ -34,7 +34,7 @@ use crate::telemetry::Otlp;
 use crate::wal::dir::WalDir;
 use crate::wal::rejection_note::{self, RejectionNoteError, RejectionNotes};
 
-/// Send a broker's sealed segments to workers, and delete them on their receipts.
+/// Send a broker's sealed segments to workers, and delete each one after its receipt.
 #[derive(Debug, clap::Args)]
 #[command(subcommand_negates_reqs = true)]
 pub struct Args {
@@ -53,13 +53,14 @@ pub struct Args {
     #[command(flatten)]
     deletion: DeletionArgs,
 
-    /// Do all that can be done and exit: 0 if all segments are stored (and deleted, where they are to be), 5 if one stayed that may go
-    /// later, 3 if one is rejected, 1 if a directory or a partition could not be looked into.
+    /// Do all that can be done now, then exit: 0 if all segments are stored (and deleted, if they are to be),
+    /// 5 if a segment is left that may go later, 3 if a segment is rejected, 1 if a directory or a partition
+    /// could not be read.
     #[arg(long, env = "WAL_INDEXER_ONCE")]
     once: bool,
 
-    /// Print what would be sent and what is left alone, and why; send and delete nothing. Exits with 2 where a directory holds no
-    /// partition. Needs no worker.
+    /// Print what would be sent, what is left alone, and why. Sends and deletes nothing, and needs no worker.
+    /// Exits with 2 if a directory holds no partition.
     #[arg(long, conflicts_with = "once")]
     check: bool,
 
@@ -72,7 +73,8 @@ pub struct Args {
     #[command(flatten)]
     otlp: OtlpArgs,
 
-    /// Whether to print a line for each segment on standard output, in place of log lines; `auto`: on terminals.
+    /// Whether to print a line for each segment on standard output, instead of log lines. `auto`: only on a
+    /// terminal.
     #[arg(long, env = "WAL_INDEXER_PROGRESS", default_value = "auto", value_name = "WHEN")]
     progress: When,
 }
@@ -80,28 +82,30 @@ pub struct Args {
 /// What an operator decides about rejected segments.
 #[derive(Debug, Subcommand)]
 enum Decision {
-    /// Accept that these segments are not stored: they stay where they are, and what lies behind them may go.
+    /// Accept that these segments are not stored. They stay where they are, and the segments after them may
+    /// be deleted.
     Skip(Segments),
     /// Try these rejected or skipped segments again.
     Retry(Segments),
 }
 
-/// Segments that somebody decides about.
+/// The segments that a decision is about.
 #[derive(Debug, clap::Args)]
 struct Segments {
-    /// The segments' files.
+    /// The segment files.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 
-    /// The agent's, if it has one: where nothing can be written beside segments, decisions lie there.
+    /// The --state-dir of the agent, if it has one. Decisions are kept there if no file can be written beside
+    /// the segments.
     #[arg(long, env = "WAL_INDEXER_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
 
-/// What there is.
+/// The WAL directories and their state.
 #[derive(Debug, clap::Args)]
 struct WalArgs {
-    /// A directory in which a broker keeps its log, in Chronik's or Kafka's layout; may be given several times.
+    /// A directory with a broker's log, in Chronik's or Kafka's layout. May be given several times.
     #[arg(
         long = "wal-dir",
         env = "WAL_INDEXER_WAL_DIR",
@@ -111,9 +115,10 @@ struct WalArgs {
     )]
     wal_dirs: Vec<PathBuf>,
 
-    /// The incarnation of the log that the offsets count in, where the directory does not say it (Kafka's does); becomes
-    /// part of the keys. TOPIC=ID is that of the topics whose names match, with * and ? as in file names; the first one that matches
-    /// decides. ID alone is that of all others (default: 0). May be given several times.
+    /// The incarnation of the log that the offsets belong to, if the directory does not contain it (Kafka's
+    /// does). It becomes part of the keys. TOPIC=ID is for the topics that match TOPIC, a pattern with * and
+    /// ? as in file names; the first match counts. ID alone is for all other topics (default: 0). May be
+    /// given several times.
     #[arg(
         long = "log-id",
         env = "WAL_INDEXER_LOG_ID",
@@ -123,24 +128,26 @@ struct WalArgs {
     )]
     log_ids: Vec<LogIdArg>,
 
-    /// Also send a partition's newest segment once it has not changed for so long, in seconds. It is never deleted.
+    /// Also send a partition's newest segment after it has not changed for this time, in seconds. It is never
+    /// deleted.
     #[arg(long, env = "WAL_INDEXER_SEAL_IDLE_AFTER", value_name = "SECONDS", value_parser = positive_seconds)]
     seal_idle_after: Option<Duration>,
 
-    /// Where workers see the WAL directory, if they share its storage: a URL under one of their source roots. They read
-    /// the segments there; no bytes are sent.
+    /// Where workers see the WAL directory, if they share its storage: a URL under one of their source roots.
+    /// Workers then read the segments there, and the agent sends no bytes.
     #[arg(long, env = "WAL_INDEXER_POINT_TO", value_name = "URL")]
     point_to: Option<String>,
 
-    /// Where to remember what is stored. Default: in the WAL directory.
+    /// The directory for the record of what is stored. Default: the WAL directory.
     #[arg(long, env = "WAL_INDEXER_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
 
-/// Who takes it.
+/// The workers, and how to reach them.
 #[derive(Debug, clap::Args)]
 struct WorkerArgs {
-    /// A worker, or a name for several: all its addresses are used, now and later. May be given several times.
+    /// A worker, or a name with several addresses: all of them are used, and the name is resolved again and
+    /// again. May be given several times.
     #[arg(
         long = "endpoint",
         env = "WAL_INDEXER_ENDPOINT",
@@ -150,15 +157,15 @@ struct WorkerArgs {
     )]
     endpoints: Vec<String>,
 
-    /// For how long to wait for one worker's answer, in seconds, beside a second for each MiB.
+    /// How long to wait for one worker's answer, in seconds, plus one second for each MiB.
     #[arg(long, env = "WAL_INDEXER_ATTEMPT_TIMEOUT", default_value = "120", value_name = "SECONDS", value_parser = positive_seconds)]
     attempt_timeout: Duration,
 
-    /// For how long to try one worker after the other before a segment is left for later, in seconds.
+    /// How long to try workers, one after the other, before a segment is left for later, in seconds.
     #[arg(long, env = "WAL_INDEXER_RETRY_FOR", default_value = "300", value_name = "SECONDS", value_parser = positive_seconds)]
     retry_for: Duration,
 
-    /// How often to look up the addresses behind names, in seconds.
+    /// How often to resolve names again, in seconds.
     #[arg(long, env = "WAL_INDEXER_RESOLVE_EVERY", default_value = "5", value_name = "SECONDS", value_parser = positive_seconds)]
     resolve_every: Duration,
 
@@ -166,39 +173,39 @@ struct WorkerArgs {
     security: SecurityArgs,
 }
 
-/// When, and how much.
+/// Intervals, limits, and what to do with damaged segments.
 #[derive(Debug, clap::Args)]
 struct PaceArgs {
     /// How often to look for segments, in seconds.
     #[arg(long, env = "WAL_INDEXER_INTERVAL", default_value = "30", value_name = "SECONDS", value_parser = positive_seconds)]
     interval: Duration,
 
-    /// For how long a segment must not have changed before it is sent, in seconds.
+    /// How long a segment must be unchanged before it is sent, in seconds.
     #[arg(long, env = "WAL_INDEXER_MIN_SEGMENT_AGE", default_value = "10", value_name = "SECONDS", value_parser = seconds)]
     min_segment_age: Duration,
 
-    /// How many segments of a directory are sent in one run.
+    /// The maximum number of segments of one directory that are sent in one run.
     #[arg(long, env = "WAL_INDEXER_MAX_SEGMENTS_PER_RUN", default_value = "100", value_name = "N")]
     max_segments_per_run: NonZeroUsize,
 
-    /// How many segments are sent at a time, of all directories together.
+    /// The maximum number of segments that are sent at the same time, over all directories.
     #[arg(long, env = "WAL_INDEXER_MAX_CONCURRENT_TASKS", default_value = "4", value_name = "N")]
     max_concurrent_tasks: NonZeroUsize,
 
-    /// What to do where a segment ends inside a frame.
+    /// What to do if a segment ends inside a frame.
     #[arg(long, env = "WAL_INDEXER_TORN_TAIL", default_value = "refuse", value_name = "WHAT")]
     torn_tail: Torn,
 
-    /// What to do with frames that workers cannot decode, though their bytes are as they were written.
+    /// What to do with frames whose checksums are right but that workers cannot decode.
     #[arg(long, env = "WAL_INDEXER_UNDECODABLE", default_value = "refuse", value_name = "WHAT")]
     undecodable: Undecoded,
 
-    /// How long segments on their way may take after SIGTERM, in seconds.
+    /// How long segments in flight may take after SIGTERM, in seconds.
     #[arg(long, env = "WAL_INDEXER_DRAIN_TIMEOUT", default_value = "30", value_name = "SECONDS", value_parser = seconds)]
     drain_timeout: Duration,
 }
 
-/// Writes a decision down, or looks after the directories until SIGTERM, SIGINT or SIGQUIT.
+/// Records a decision, or runs the agents until SIGTERM, SIGINT or SIGQUIT.
 pub fn run(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     match args.decision {
         Some(Decision::Skip(segments)) => segments.decide(rejection_note::skip),
@@ -206,21 +213,22 @@ pub fn run(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
         None => {
             let runtime = runtime()?;
             let result = runtime.block_on(look_after(args, otlp));
-            // What hangs in a system call must not hold up the end of the process.
+            // A thread that hangs in a system call must not delay the end of the process.
             runtime.shutdown_timeout(Duration::from_secs(1));
             result
         }
     }
 }
 
-/// A log id, and the pattern of the topics that it is for; `None`: all that have no other.
+/// A log id, and the pattern of the topics that it is for. `None`: all topics that no pattern matches.
 #[derive(Clone, Debug)]
 struct LogIdArg {
     topics: Option<String>,
     log_id: LogId,
 }
 
-/// Checked here, because workers reject each segment for it.
+/// Parses one value of `--log-id`. A wrong id is refused here, because workers would reject each segment for
+/// it.
 fn log_id(text: &str) -> Result<LogIdArg, String> {
     let (topics, log_id) = text.split_once('=').map_or((None, text), |(topics, id)| (Some(topics), id));
     if topics.is_some_and(str::is_empty) {
@@ -240,7 +248,7 @@ impl Segments {
         decision: fn(&Path, &RejectionNotes) -> Result<(), RejectionNoteError>,
     ) -> Result<(), CliError> {
         let failed =
-            |error| CliError::new(Exit::Failed, "nothing is decided about it and what follows it", &error);
+            |error| CliError::new(Exit::Failed, "nothing decided for this segment and later ones", &error);
         for path in &self.paths {
             let notes = match &self.state_dir {
                 None => RejectionNotes::default(),
@@ -280,7 +288,7 @@ async fn look_after(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
 }
 
 impl Args {
-    /// Where traces and measurements go.
+    /// Starts to send traces and measurements to a collector, if one is configured.
     pub fn otlp(&self) -> Result<Option<Otlp>, CliError> {
         match self.decision {
             None => self.otlp.start("wal-indexer-agent", process_name()),
@@ -288,8 +296,8 @@ impl Args {
         }
     }
 
-    /// One for each directory. None has begun when this returns. One that cannot be looked after at present does not keep the others from
-    /// it, but one at least must be there, or be awaited.
+    /// Makes one agent for each directory. None of them runs before this returns. A directory that cannot be
+    /// used at present does not stop the others, but at least one must be usable now or not exist yet.
     async fn agents(
         self: &Arc<Self>,
         progress: Option<&Progress>,
@@ -346,12 +354,12 @@ impl WalArgs {
     fn open(&self, dir: &Path, point_to: Option<Url>) -> WalDir {
         let wal = WalDir::new(dir, self.log_ids());
         let state = self.state_dir.as_deref().map(|state| StatePlace::of(dir, Some(state)));
-        // Where there is no directory, there is nothing to note.
+        // A directory that does not exist has no notes.
         let notes = state.and_then(Result::ok).map(|state| state.notes()).unwrap_or_default();
         wal.seal_idle_after(self.seal_idle_after).seen_at(point_to).notes(notes)
     }
 
-    /// What `--log-id` says of all topics.
+    /// The values of `--log-id`.
     fn log_ids(&self) -> LogIds {
         let (mut default, mut by_pattern) = (LogId::new(""), Vec::new());
         for LogIdArg { topics, log_id } in self.log_ids.iter().cloned() {
@@ -370,7 +378,8 @@ impl WalArgs {
         }
     }
 
-    /// Checked here, because workers blame a segment for where it is said to be. Not repeated: it may hold a password.
+    /// Checks `--point-to` here, because workers would reject each segment for a wrong URL. The error does
+    /// not repeat the value: it may hold a password.
     fn point_to(&self) -> Result<Option<Url>, CliError> {
         let checked = self.point_to.as_deref().map(store::check_source_root).transpose();
         checked.map_err(|error| CliError::flag("--point-to", &error))
@@ -379,7 +388,7 @@ impl WalArgs {
 
 impl WorkerArgs {
     async fn client(&self) -> Result<Client, CliError> {
-        // What was given is not repeated: it may hold a password.
+        // Errors do not repeat the value: it may hold a password.
         let endpoint =
             |text: &String| text.parse::<Endpoint>().map_err(|error| CliError::flag("--endpoint", &error));
         let endpoints = self.endpoints.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
@@ -393,7 +402,7 @@ impl WorkerArgs {
     }
 }
 
-/// How one run over all directories ends the process.
+/// Maps the summaries of one run over all directories to the exit code.
 fn conclude(summaries: &[Summary]) -> Result<(), CliError> {
     let sum = |count: fn(&Summary) -> u64| summaries.iter().map(count).sum::<u64>();
     let (left, rejected) = (sum(|one| one.left), sum(|one| one.rejected));
@@ -406,8 +415,7 @@ fn conclude(summaries: &[Summary]) -> Result<(), CliError> {
     }
     let halted = sum(|one| one.halted);
     if halted > 0 {
-        let line =
-            format!("partitions with which nothing is done: {halted}; segments that stay for later: {left}");
+        let line = format!("halted partitions: {halted}; segments that stay for later: {left}");
         return Err(CliError::because(Exit::Failed, line));
     }
     match left {

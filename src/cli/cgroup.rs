@@ -1,28 +1,28 @@
-//! How much memory the process has been given: by its cgroup, by those above it, or by the machine.
+//! The memory limit of the process: the lowest of its cgroup, the parent cgroups and the machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where nothing can be read.
+/// The memory that is assumed if no limit can be read.
 const MEMORY_BYTES_DEFAULT: u64 = 1 << 30;
 
-/// What segments in work may take: half of what there is.
+/// The default memory budget for segments: half of the limit.
 pub fn default_budget_bytes() -> u64 {
     memory_bytes() / 2
 }
 
-/// What searches and fetches may take: a quarter of what there is, up to `most`. Segments, searches and what is kept of bundles then leave some of it
-/// to the process itself.
+/// The default memory for searches and fetches: a quarter of the limit, at most `most`. Together with the
+/// budget for segments and the bundle cache, this leaves some memory for the process itself.
 pub fn default_search_bytes(most: u64) -> u64 {
     most.min(memory_bytes() / 4)
 }
 
-/// What is kept of bundles: a sixteenth of what there is, up to `most`.
+/// The default size of the bundle cache: a sixteenth of the limit, at most `most`.
 pub fn default_cache_bytes(most: u64) -> u64 {
     most.min(memory_bytes() / 16)
 }
 
-/// The least limit there is.
+/// Returns the lowest limit.
 fn memory_bytes() -> u64 {
     let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limits = limits(&cgroups, Path::new("/sys/fs/cgroup"), |path| fs::read_to_string(path).ok());
@@ -30,8 +30,9 @@ fn memory_bytes() -> u64 {
     limits.into_iter().chain(machine).min().unwrap_or(MEMORY_BYTES_DEFAULT)
 }
 
-/// The limits of all cgroups that the process is in, by what `/proc/self/cgroup` says: its own, which in a container is the root of what
-/// it sees, and those above. `max`, and what is not there, is no limit.
+/// Returns the limits of all cgroups that `/proc/self/cgroup` names: the process's own cgroup and its
+/// parents. In a container, its own cgroup is the root of the visible tree. `max` and a missing file are no
+/// limit.
 fn limits(cgroups: &str, root: &Path, read: impl Fn(PathBuf) -> Option<String>) -> Vec<u64> {
     let mut limits = Vec::new();
     for line in cgroups.lines() {
@@ -44,7 +45,8 @@ fn limits(cgroups: &str, root: &Path, read: impl Fn(PathBuf) -> Option<String>) 
             }
             _ => continue,
         };
-        // A path from outside of the container leads nowhere in it: what counts is there at its root.
+        // A path from outside the container does not exist inside it. There, only the limit at the root
+        // counts.
         let inside = Path::new(path.trim_start_matches('/'));
         let here = inside.ancestors().map(|cgroup| root.join(cgroup).join(file));
         limits.extend(here.filter_map(|path| read(path)?.trim().parse::<u64>().ok()));

@@ -1,5 +1,5 @@
-//! `demo`: the main job on one screen. Brokers' WAL directories, the agent and two workers as processes of their own, a
-//! local store.
+//! `demo`: the whole path in one run. It has WAL directories of brokers, the agent and two workers as
+//! separate processes, and a local store.
 
 use std::fs::{self, DirEntry, File};
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -15,13 +15,15 @@ use crate::generate::{self, Codec, Format, Size, Spec};
 use crate::ids::TopicPartition;
 use crate::store::KeyPrefix;
 
-/// What is searched for in the demo.
+/// The query that the demo runs.
 const QUERY: &str = "level:error status:>=500";
 
-/// Generate WAL directories, have the agent empty them into a local store, search it, and restore a segment.
+/// Generate WAL directories, let the agent empty them into a local store, search the store, and restore a
+/// segment.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where to work; kept afterwards. Default: a directory that is removed in the end.
+    /// The directory to work in. It is kept afterwards. Default: a temporary directory that is removed at the
+    /// end.
     #[arg(long, env = "WAL_INDEXER_DIR", value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -34,7 +36,8 @@ pub fn run(args: Args) -> Result<(), CliError> {
         .unwrap_or_else(|| std::env::temp_dir().join(format!("wal-indexer-demo-{}", std::process::id())));
     let result = demonstrate(&dir);
     if !kept {
-        // What cannot be removed lies among other temporary files; the demo's own result is what counts.
+        // If the directory cannot be removed, it stays among other temporary files. Only the result of the
+        // demo counts.
         let _ = fs::remove_dir_all(&dir);
     }
     result
@@ -60,7 +63,7 @@ fn demonstrate(dir: &Path) -> Result<(), CliError> {
     workers.iter().for_each(|worker| flags.extend(["--endpoint", &worker.endpoint]));
     verb(dir, &flags)?;
     say(&format!(
-        "\nAfter {}, what was receipted is gone; Kafka deletes its own:",
+        "\nAfter {}, Chronik's stored segments are deleted; Kafka deletes its own:",
         output::duration(began.elapsed())
     ))?;
     show(&[&wal, &kafka], dir)?;
@@ -79,7 +82,7 @@ fn demonstrate(dir: &Path) -> Result<(), CliError> {
     say(&format!("sha256 of {} as it was sealed: {sealed}: byte for byte the same.", below(&oldest, dir)))
 }
 
-/// Runs one of the program's own verbs in `dir`, in a process of its own, as anybody would.
+/// Runs one of the program's own verbs in `dir`, as a separate process, as a user would.
 fn verb(dir: &Path, args: &[&str]) -> Result<(), CliError> {
     let failed = |error: &dyn std::error::Error| CliError::new(Exit::Failed, args[0], error);
     let program = std::env::current_exe().map_err(|error| failed(&error))?;
@@ -90,7 +93,8 @@ fn verb(dir: &Path, args: &[&str]) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Two partitions in Chronik's layout, three segments each: the last one is the active one.
+/// Writes two partitions in Chronik's layout, three segments each. The last segment of each is the active
+/// one.
 fn write_chronik(wal: &Path) -> Result<(), CliError> {
     for partition in [0, 1] {
         let mut base_offset = 0;
@@ -115,7 +119,7 @@ fn write_chronik(wal: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-/// One partition in Kafka's layout: a segment and the active one.
+/// Writes one partition in Kafka's layout: one sealed segment and the active one.
 fn write_kafka(log_dir: &Path) -> Result<(), CliError> {
     let partition = log_dir.join("payments-0");
     let mut base_offset = 0;
@@ -136,7 +140,7 @@ fn write_kafka(log_dir: &Path) -> Result<(), CliError> {
         .map_err(|error| failed(&metadata, &error))
 }
 
-/// Writes a segment and returns the offset behind its last.
+/// Writes a segment and returns the offset after its last one.
 fn write_segment(path: &Path, spec: &Spec) -> Result<i64, CliError> {
     let failed = |error: &dyn std::error::Error| failed(path, error);
     fs::create_dir_all(path.parent().unwrap_or(path)).map_err(|error| failed(&error))?;
@@ -174,7 +178,7 @@ fn find_segments(directory: &Path, found: &mut Vec<PathBuf>) -> Result<(), CliEr
     Ok(())
 }
 
-/// The key of the bundle with a partition's first offsets.
+/// Returns the key of the bundle with a partition's first offsets.
 fn first_key(store: &url::Url, topic: &str, partition: i32) -> Result<String, CliError> {
     let partition = TopicPartition::new(topic, partition).expect("a valid name");
     let listed = runtime()?.block_on(async {
@@ -194,7 +198,7 @@ fn failed(path: &Path, error: &dyn std::error::Error) -> CliError {
     CliError::new(Exit::Failed, &path.display().to_string(), error)
 }
 
-/// The path as it is called from `dir`.
+/// The path relative to `dir`.
 fn below(path: &Path, dir: &Path) -> String {
     path.strip_prefix(dir).unwrap_or(path).display().to_string()
 }
@@ -208,7 +212,7 @@ fn sha256_of(path: &Path) -> Result<String, CliError> {
     Ok(hex(&Sha256::digest(&bytes)))
 }
 
-/// A worker in a process of its own, stopped with SIGKILL in the end: it holds no state.
+/// A worker in a separate process. It is stopped with SIGKILL at the end, because it holds no state.
 struct Worker {
     process: Child,
     endpoint: String,
@@ -240,7 +244,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // Either fails only where the process has ended already.
+        // Both fail only if the process has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -1,22 +1,22 @@
-//! Durations on the command line: plain seconds, fractions allowed.
+//! Durations on the command line: seconds, with or without a fraction.
 
 use std::time::Duration;
 
-/// About thirty years: longer than anybody waits, and short enough to be added to any time.
+/// About thirty years: longer than any useful wait, and short enough to be added to any time.
 const SECONDS_MAX: f64 = 1e9;
 
-/// What is not a duration.
+/// The text is not a duration.
 #[derive(Debug, thiserror::Error)]
 #[error("not a number of seconds, such as 30 or 0.5")]
 pub struct NotSeconds;
 
-/// Seconds from zero on.
+/// Parses seconds, zero or more.
 pub fn seconds(text: &str) -> Result<Duration, NotSeconds> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds <= SECONDS_MAX);
     seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or(NotSeconds)
 }
 
-/// Seconds, but not zero.
+/// Parses seconds, more than zero.
 pub fn positive_seconds(text: &str) -> Result<Duration, NotSeconds> {
     seconds(text).and_then(|duration| if duration.is_zero() { Err(NotSeconds) } else { Ok(duration) })
 }

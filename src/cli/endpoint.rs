@@ -1,4 +1,4 @@
-//! The flags that name a worker, and asking it something.
+//! The flags that name a worker, and calls to it.
 
 use tonic::Code;
 
@@ -6,7 +6,7 @@ use super::security::SecurityArgs;
 use super::{CliError, Exit};
 use crate::client::{Connection, ConnectionError, Endpoint, EndpointError, Security};
 
-/// Which worker.
+/// Which worker to call.
 #[derive(Debug, clap::Args)]
 pub struct EndpointArgs {
     /// The worker's address, such as http://127.0.0.1:7070.
@@ -18,7 +18,7 @@ pub struct EndpointArgs {
 }
 
 impl EndpointArgs {
-    /// Connects, and asks what only workers that index have an answer to.
+    /// Connects, and makes a call that only workers with the role `index` can answer.
     pub async fn ask_indexer<T>(
         &self,
         question: impl AsyncFnOnce(&mut Connection) -> Result<T, ConnectionError>,
@@ -28,13 +28,13 @@ impl EndpointArgs {
         question(&mut connection).await.map_err(|error| worker.failed_to_tell(error))
     }
 
-    /// The worker, to be asked more than once.
+    /// The worker, for more than one call.
     pub fn worker(&self) -> Result<Worker, CliError> {
         Worker::new(&self.endpoint, &self.security)
     }
 }
 
-/// A worker, and how to talk to it.
+/// A worker's endpoint and the settings to connect to it.
 #[derive(Clone, Debug)]
 pub struct Worker {
     endpoint: Endpoint,
@@ -43,14 +43,14 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// What was given is not repeated where it does not read: it may hold a password.
+    /// Errors do not repeat the value: it may hold a password.
     pub fn new(endpoint: &str, security: &SecurityArgs) -> Result<Self, CliError> {
         let read = endpoint.parse::<Endpoint>();
         let endpoint = read.map_err(|error| CliError::flag("--endpoint", &error))?;
         Ok(Self { name: endpoint.to_string(), endpoint, security: security.security() })
     }
 
-    /// What messages call it.
+    /// The worker's name in messages.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -60,7 +60,7 @@ impl Worker {
         Connection::connect_with(&self.endpoint, &self.security).await.map_err(|error| self.failed(error))
     }
 
-    /// Connects and asks.
+    /// Connects and makes one call.
     pub async fn ask<T>(
         &self,
         question: impl AsyncFnOnce(&mut Connection) -> Result<T, ConnectionError>,
@@ -69,7 +69,7 @@ impl Worker {
         question(&mut connection).await.map_err(|error| self.failed(error))
     }
 
-    /// What came in the place of an answer to what only workers that index are asked.
+    /// The error of a call that only workers with the role `index` can answer.
     pub fn failed_to_tell(&self, error: ConnectionError) -> CliError {
         match error.code() {
             Some(Code::Unimplemented) => {
@@ -91,7 +91,7 @@ impl Worker {
     }
 }
 
-/// What is wrong with the flags that say how to talk to workers.
+/// The error for flags of a connection that cannot be used.
 pub fn unusable(error: &EndpointError) -> CliError {
     let flags = match error {
         EndpointError::NoneGiven

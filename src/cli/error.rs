@@ -1,4 +1,4 @@
-//! How a verb fails: one line on standard error, and an exit code that a script can act on.
+//! The failure of a verb: one line on standard error, and an exit code that a script can act on.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -10,18 +10,18 @@ use crate::formatting::{chain, code_name};
 use crate::ingest::IngestError;
 use crate::rpc::status::of_ingest;
 
-/// What an exit code means.
+/// The exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// It failed.
+    /// The verb failed.
     Failed = 1,
     /// The command line is wrong.
     Usage = 2,
-    /// Data is corrupt, or not what it should be.
+    /// Data is corrupt or not as expected.
     Corrupt = 3,
-    /// There is no such thing.
+    /// Not found.
     NotFound = 4,
-    /// Not now; the same again later may do.
+    /// Not possible now. A retry may succeed.
     Again = 5,
 }
 
@@ -38,7 +38,7 @@ impl CliError {
         Self { exit, line: format!("{what}: {}", chain(cause)) }
     }
 
-    /// Failed for a reason that is no error of the library's.
+    /// A failure that has no error value as its cause.
     pub fn because(exit: Exit, line: impl Into<String>) -> Self {
         Self { exit, line: line.into() }
     }
@@ -48,10 +48,10 @@ impl CliError {
         Self::new(Exit::Usage, flag, cause)
     }
 
-    /// A worker said no.
+    /// A worker answered with an error status.
     pub fn status(what: &str, status: &Status) -> Self {
         let line = format!("{what}: {}: {}", code_name(status.code()), status.message());
-        // What came in the place of an answer says why further down: "certificate required", say.
+        // Failures of the connection have their cause as a source, for example "certificate required".
         let line = match status.source() {
             Some(cause) => format!("{line}: {}", chain(cause)),
             None => line,
@@ -59,7 +59,8 @@ impl CliError {
         Self { exit: exit_of(status.code()), line }
     }
 
-    /// The same, to a question: what is asked stands on the command line, and where it cannot be answered, that is what is wrong.
+    /// Like [`CliError::status`], for a query. The query is on the command line, so `INVALID_ARGUMENT` means
+    /// that the command line is wrong.
     pub fn question(what: &str, status: &Status) -> Self {
         match status.code() {
             Code::InvalidArgument => Self::because(Exit::Usage, format!("{what}: {}", status.message())),
@@ -72,7 +73,7 @@ impl CliError {
         Self::status(what, &of_ingest(error))
     }
 
-    /// What the process will exit with.
+    /// The exit code of the process.
     pub fn exit(&self) -> Exit {
         self.exit
     }

@@ -1,4 +1,4 @@
-//! `expire`: retention and erasure. Shows what would go; deletes it only when told to.
+//! `expire`: retention and erasure. Shows what would be deleted, and deletes it only with `--delete`.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -16,46 +16,47 @@ use crate::store::{Deleted, Store};
 
 /// Delete the bundles of a topic that lie wholly before a time or an offset.
 ///
-/// Without --delete nothing is touched: what would go is shown, and what would stay. A bundle goes only as a whole: one with a single record
-/// on this side of the line stays. What to delete is said on the command line alone: of these flags, only --store, --per-second and --json
-/// have variables.
+/// Without --delete nothing is deleted: the program shows what would be deleted and what would stay. A bundle
+/// is deleted only as a whole, so one with a single newer record stays. To avoid mistakes, only --store,
+/// --per-second and --json can also be set by variables; all other flags must be on the command line.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("limit").required(true))]
 pub struct ExpireArgs {
-    /// Of this topic.
+    /// Delete from this topic.
     #[arg(long, value_name = "TOPIC")]
     topic: String,
 
-    /// Only of this partition; may be given several times. Otherwise of all.
+    /// Delete only from this partition. May be given several times. Default: all partitions.
     #[arg(long = "partition", value_name = "N")]
     partitions: Vec<i32>,
 
-    /// Only of this incarnation of the log. Otherwise of all.
+    /// Delete only from this incarnation of the log. Default: all.
     #[arg(long, value_name = "ID")]
     log_id: Option<String>,
 
-    /// What is older: 2024-05-01, 2024-05-01T12:00:00Z, milliseconds since the epoch, or an age: 12h, 30d. A bundle counts by its latest record;
-    /// one whose records have no times stays, and so does one whose times cannot be read.
+    /// Delete bundles whose latest record is older than this: 2024-05-01, 2024-05-01T12:00:00Z, milliseconds
+    /// since the epoch, or an age: 12h, 30d. Bundles whose records have no times stay, and so do bundles
+    /// whose times cannot be read.
     #[arg(long, group = "limit", value_name = "TIME", value_parser = time_argument::parse, allow_negative_numbers = true)]
     before: Option<i64>,
 
-    /// What lies below this offset: a bundle counts by its last one.
+    /// Delete bundles whose last offset is below this offset.
     #[arg(long, group = "limit", value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
     offset: Option<i64>,
 
-    /// Delete it. There is no way back.
+    /// Delete the bundles. This cannot be undone.
     #[arg(long)]
     delete: bool,
 
-    /// Delete at most so many bundles in a second, to leave the store to others.
+    /// The maximum number of bundles to delete per second, to leave capacity of the store to others.
     #[arg(long, env = "WAL_INDEXER_PER_SECOND", value_name = "N")]
     per_second: Option<NonZeroU64>,
 
-    /// Show every bundle that would go, not the sums of their logs.
+    /// Show every bundle that would be deleted, instead of one line for each log.
     #[arg(long)]
     bundles: bool,
 
-    /// Print JSON, one object a line: each log (or bundle) of the plan, each deletion, then a summary.
+    /// Print JSON, one object per line: each log (or bundle) of the plan, each deletion, then a summary.
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
 
@@ -63,7 +64,7 @@ pub struct ExpireArgs {
     store: StoreArgs,
 }
 
-/// What would go, and what would stay, of a log.
+/// What would be deleted and what would stay, for one log.
 #[derive(Serialize)]
 struct LogLine<'a> {
     topic: &'a str,
@@ -71,11 +72,11 @@ struct LogLine<'a> {
     log_id: &'a str,
     expired: Option<Sum>,
     kept: Option<Sum>,
-    /// Of those that stay: without a record that has a time.
+    /// The number of kept bundles without a record that has a time.
     kept_untimed: usize,
-    /// Of those that stay: their times are not known, since they cannot be read.
+    /// The number of kept bundles whose times cannot be read.
     kept_unknown: usize,
-    /// Of those that go: behind one that stays.
+    /// The number of expired bundles that come after a kept one.
     expired_behind_kept: usize,
 }
 
@@ -98,7 +99,7 @@ struct BundleLine {
     size_bytes: u64,
 }
 
-/// What became of a bundle.
+/// The outcome for one bundle.
 #[derive(Serialize)]
 struct DeletionLine {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,7 +120,8 @@ struct SummaryLine {
     left_bundles: u64,
 }
 
-/// Plans, prints, and deletes where that is asked for. Fails where something is left that should have gone: the same again goes on there.
+/// Plans, prints, and deletes with `--delete`. Fails if a bundle is left that should have been deleted; the
+/// same command then continues there.
 pub fn run(args: &ExpireArgs) -> Result<(), CliError> {
     let store = args.store.open()?;
     let runtime = runtime()?;
@@ -127,7 +129,7 @@ pub fn run(args: &ExpireArgs) -> Result<(), CliError> {
     let plan = plan.map_err(no_plan)?;
     note_unknown(&plan)?;
     args.print_plan(&plan, &store)?;
-    // What is being deleted is deleted to its end, also where nobody can be told of it.
+    // The deletion continues to its end, even if standard output fails.
     let told = RefCell::new(Ok(()));
     let note = |one: io::Result<()>| {
         if one.is_err() {
@@ -161,7 +163,7 @@ fn no_plan(error: PlanError) -> CliError {
     CliError::new(exit, "cannot list", &error)
 }
 
-/// Names the bundles that stay because nobody can say how old they are.
+/// Names the bundles that stay because their times cannot be read.
 fn note_unknown(plan: &Plan) -> Result<(), CliError> {
     let mut unknown = plan.logs.iter().flat_map(LogPlan::unknown);
     let line = |why: &str| format!("stays, since its times cannot be read: {}", one_line(why));
@@ -185,7 +187,7 @@ impl ExpireArgs {
         }
     }
 
-    /// The line that was drawn, in words.
+    /// The limit in words.
     fn words(&self) -> String {
         match (self.before, self.offset) {
             (Some(ms), _) => format!("before {}", output::time_ms(Some(ms))),
@@ -260,7 +262,7 @@ impl ExpireArgs {
     }
 }
 
-/// A line on standard output. Whoever reads it may go: the exit code tells how it went.
+/// Prints a line on standard output. A closed pipe is no error: the exit code still reports the outcome.
 fn tell_line(line: &str) -> io::Result<()> {
     match writeln!(io::stdout().lock(), "{line}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -304,7 +306,7 @@ impl<'a> LogLine<'a> {
     }
 }
 
-/// The bundles of one log, summed up.
+/// The summary of the bundles of one log.
 fn sum(bundles: &[Timed]) -> Option<Log> {
     registry::logs(bundles).into_iter().next()
 }
@@ -339,7 +341,7 @@ fn bundles(count: u64) -> String {
     format!("{count} bundle{}", if count == 1 { "" } else { "s" })
 }
 
-/// What may surprise.
+/// The notes about bundles that a user may not expect to stay or to be deleted.
 fn notes(log: &LogPlan) -> String {
     let notes = [
         (log.untimed(), "stay, having no times"),

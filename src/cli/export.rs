@@ -1,4 +1,4 @@
-//! `export`: a bundle's index for other tools.
+//! `export`: writes a bundle's index for other tools.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ pub struct ExportArgs {
     store: StoreArgs,
 }
 
-/// Exports, and says what.
+/// Exports and prints a summary.
 pub fn run(args: &ExportArgs) -> Result<(), CliError> {
     let store = args.store.open()?;
     let exported = runtime()?.block_on(async {

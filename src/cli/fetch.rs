@@ -1,4 +1,4 @@
-//! `fetch`: a partition's records, or batches, from an offset on.
+//! `fetch`: reads a partition's records, or batches, from an offset on.
 
 use std::fs::File;
 use std::io::Write;
@@ -20,15 +20,16 @@ use crate::fetch::Memory;
 use crate::proto::v1;
 use crate::rpc::search::fetch as rpc;
 
-/// How many other logs of the partition are named.
+/// The maximum number of other logs of the partition that are named.
 const LOGS_SHOWN_MAX: usize = 10;
 
-/// How long `--follow` waits before it asks again, where nothing new was there.
+/// The pause of `--follow` after a page without progress.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 /// Read a partition from an offset on, as a consumer does: in offset order, each offset once.
 ///
-/// What there is can be read page by page: the offset to go on from is printed to standard error, or, with --json, as the last line.
+/// The answer is one page. The offset of the next page is printed to standard error or, with --json, as the
+/// last line.
 #[derive(Debug, clap::Args)]
 pub struct FetchArgs {
     /// The topic.
@@ -39,17 +40,17 @@ pub struct FetchArgs {
     #[arg(long, env = "WAL_INDEXER_PARTITION", value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     partition: i32,
 
-    /// Where to begin.
+    /// The first offset to read.
     #[arg(long, env = "WAL_INDEXER_OFFSET", value_name = "OFFSET", default_value_t = 0,
         value_parser = clap::value_parser!(i64).range(0..))]
     offset: i64,
 
-    /// How many records to read, at most.
+    /// The maximum number of records to read.
     #[arg(long, env = "WAL_INDEXER_MAX_RECORDS", value_name = "N", default_value_t = rpc::MAX_RECORDS_DEFAULT as u32,
         value_parser = clap::value_parser!(u32).range(1..))]
     max_records: u32,
 
-    /// How many bytes to read, at most; the first record or batch comes whatever its size.
+    /// The maximum number of bytes to read. The first record or batch is returned even if it is larger.
     #[arg(long, env = "WAL_INDEXER_MAX_BYTES", value_name = "SIZE", default_value = "1MiB")]
     max_bytes: bytesize::ByteSize,
 
@@ -57,29 +58,29 @@ pub struct FetchArgs {
     #[arg(long, env = "WAL_INDEXER_LOG_ID", value_name = "ID")]
     log_id: Option<String>,
 
-    /// Whether records of transactions that were not committed are read: `committed` passes over those of aborted ones, and ends before the
-    /// first of one whose end is not stored.
+    /// Whether to read records of transactions that are not committed. `committed` leaves out the records of
+    /// aborted transactions, and ends before the first record of a transaction whose end is not stored.
     #[arg(long, env = "WAL_INDEXER_ISOLATION", default_value = "uncommitted", value_name = "LEVEL")]
     isolation: Isolation,
 
-    /// Write the producers' own batches, as they were, to --out.
+    /// Write the producers' own batches, byte for byte, to --out.
     #[arg(long, env = "WAL_INDEXER_KAFKA_BATCHES", requires = "out")]
     kafka_batches: bool,
 
-    /// The file that batches are written to.
+    /// The file for the batches.
     #[arg(long, env = "WAL_INDEXER_OUT", value_name = "FILE", requires = "kafka_batches")]
     out: Option<PathBuf>,
 
-    /// Go on, page after page, and wait for what is stored later. Ends with the process.
+    /// Read page after page, and wait for what is stored later. Ends when the process is stopped.
     #[arg(long, env = "WAL_INDEXER_FOLLOW", conflicts_with = "kafka_batches")]
     follow: bool,
 
-    /// Print JSON: records, one a line, with keys, values and headers as JSON or text where they are; and last the rest of the answer:
-    /// nextOffset, logId, conflicts, otherLogs, openTransactionOffset.
+    /// Print JSON: one record per line, with keys, values and headers as JSON or text where possible. The
+    /// last line has the rest of the answer: nextOffset, logId, conflicts, otherLogs, openTransactionOffset.
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
 
-    /// With --json: print keys, values and headers in base64, whatever they are.
+    /// With --json: always print keys, values and headers in base64.
     #[arg(long, env = "WAL_INDEXER_BASE64", requires = "json")]
     base64: bool,
 
@@ -114,7 +115,7 @@ impl FetchArgs {
         }
     }
 
-    /// Says that the partition has more logs than the one that was read.
+    /// Notes that the partition has more logs than the one that was read.
     fn note_other_logs(&self, last: &v1::FetchResponse) -> Result<(), CliError> {
         if last.other_logs.is_empty() {
             return Ok(());
@@ -139,7 +140,7 @@ impl FetchArgs {
         output::note(&format!("{read}other logs of the partition: {others}; --log-id says which is read"))
     }
 
-    /// What is said when all is answered.
+    /// Prints what follows the records: conflicts, notes, and the next offset.
     fn conclude(&self, last: &v1::FetchResponse) -> Result<(), CliError> {
         for v1::Conflict { offset, bundle_keys, .. } in &last.conflicts {
             warn!(offset, ?bundle_keys, "bundles hold different records for one offset");
@@ -159,7 +160,7 @@ impl FetchArgs {
     }
 }
 
-/// Says that the answer ends before a record that may be committed yet.
+/// Notes that the answer ends before a record whose transaction may be committed later.
 fn note_open(last: &v1::FetchResponse) -> Result<(), CliError> {
     match last.open_transaction_offset {
         None => Ok(()),
@@ -199,10 +200,10 @@ async fn print_records(args: &FetchArgs, place: &StoreOrEndpoint) -> Result<(), 
         }
         waits_at = last.open_transaction_offset;
         has_begun = true;
-        // Where nothing but gaps and aborted records was passed over, there may be more.
+        // If the page only passed over gaps and aborted records, more records may follow.
         let is_all = request.offset == last.next_offset();
         request.offset = last.next_offset();
-        // The log that it began with, whatever comes later.
+        // Continues with the log of the first page, whichever logs are stored later.
         request.log_id = request.log_id.or(Some(last.log_id).filter(|log_id| !log_id.is_empty()));
         if is_all {
             tokio::time::sleep(FOLLOW_EVERY).await;
@@ -232,7 +233,7 @@ async fn write_batches(args: &FetchArgs, place: &StoreOrEndpoint, out: &Path) ->
     args.conclude(&last)
 }
 
-/// One answer: hands on each message but the last, which is returned.
+/// Reads one answer. Passes each message to `each`, except the last one, which is returned.
 async fn page(
     place: &StoreOrEndpoint,
     request: &v1::FetchRequest,
@@ -261,7 +262,7 @@ async fn ask(
         StoreOrEndpoint::Store(bundle_cache) => {
             let failed = |status| CliError::question(place.name(), &status);
             let request = rpc::request(request).map_err(failed)?;
-            // Whoever reads a store alone has all memory there is.
+            // This process reads the store alone, so it needs no limit on memory.
             let messages = rpc::messages(bundle_cache, request, Memory::default()).await.map_err(failed)?;
             Ok(messages.map_ok(|held| held.message).boxed())
         }

@@ -1,24 +1,26 @@
-//! `--file-mode`: who may read what a worker or an agent creates.
+//! `--file-mode`: the permissions of the files that a worker or an agent creates.
 
 use nix::sys::stat::{Mode, umask};
 
-/// Who may read and write new files.
+/// The permissions of new files.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct FileModeArgs {
-    /// The permissions of files that this process creates (bundles on a local disk, checkpoints, notes), in octal, whatever the umask is.
-    /// Directories can be entered by whoever may read files. What is there already keeps its own.
+    /// The permissions, in octal, of files that this process creates (bundles on a local disk, checkpoints,
+    /// notes). The umask does not change them. Users who may read files may also enter directories. Existing
+    /// files keep their permissions.
     #[arg(long, env = "WAL_INDEXER_FILE_MODE", default_value = "640", value_name = "MODE", value_parser = file_mode)]
     file_mode: u32,
 }
 
 impl FileModeArgs {
-    /// Counts for the whole process: to be called before it creates anything.
+    /// Sets the umask of the whole process. Call it before the process creates any file.
     pub fn apply(self) {
         umask(Mode::from_bits_truncate(umask_of(self.file_mode)));
     }
 }
 
-/// Files are created with all permissions but those to execute, directories with all: what the mask takes away decides.
+/// Returns the umask for this file mode. Files are created with all permissions except execute, and
+/// directories with all permissions, so the umask alone decides.
 fn umask_of(file_mode: u32) -> u32 {
     let directory_mode = file_mode | (file_mode & 0o444) >> 2;
     0o777 & !directory_mode

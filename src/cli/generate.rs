@@ -1,4 +1,4 @@
-//! `generate`: realistic segments to try things out with.
+//! `generate`: writes realistic segments for trials.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -13,10 +13,10 @@ use super::{CliError, Exit, output};
 use crate::generate::{self, Codec, Format, GenerateError, Size, Spec, Summary};
 use crate::ids::TopicPartition;
 
-/// Write a segment of realistic JSON logs. The same flags always make the same bytes.
+/// Write a segment of realistic JSON logs. The same flags always give the same bytes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where to write it; `-` is standard output.
+    /// The file to write. `-` is standard output.
     #[arg(long, env = "WAL_INDEXER_OUT", value_name = "FILE")]
     out: PathBuf,
 
@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long, env = "WAL_INDEXER_CODEC", default_value = "none", value_name = "CODEC")]
     codec: Codec,
 
-    /// About how large it is to be.
+    /// The approximate size of the segment.
     #[arg(
         long,
         env = "WAL_INDEXER_SIZE",
@@ -38,11 +38,11 @@ pub struct Args {
     )]
     size: ByteSize,
 
-    /// How many records it is to have.
+    /// The number of records.
     #[arg(long, env = "WAL_INDEXER_RECORDS", value_name = "N")]
     records: Option<u64>,
 
-    /// Chooses the records.
+    /// The seed of the random records.
     #[arg(long, env = "WAL_INDEXER_SEED", default_value_t = 1, value_name = "N")]
     seed: u64,
 
@@ -54,7 +54,7 @@ pub struct Args {
     #[arg(long, env = "WAL_INDEXER_PARTITION", default_value_t = 0, value_name = "N")]
     partition: i32,
 
-    /// How many partitions take turns (chronik-v2 only).
+    /// The number of partitions, which take turns (chronik-v2 only).
     #[arg(long, env = "WAL_INDEXER_PARTITIONS", default_value = "1", value_name = "N")]
     partitions: NonZeroU32,
 
@@ -62,7 +62,7 @@ pub struct Args {
     #[arg(long, env = "WAL_INDEXER_BASE_OFFSET", default_value_t = 0, value_name = "N")]
     base_offset: i64,
 
-    /// Records of a batch.
+    /// The number of records in a batch.
     #[arg(long, env = "WAL_INDEXER_BATCH_RECORDS", default_value = "200", value_name = "N")]
     batch_records: NonZeroU32,
 
@@ -74,12 +74,12 @@ pub struct Args {
     #[arg(long, env = "WAL_INDEXER_GAP_EVERY", value_name = "N")]
     gap_every: Option<NonZeroU64>,
 
-    /// Print what was made as JSON.
+    /// Print the summary as JSON.
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
 }
 
-/// Writes the segment and says what it holds.
+/// Writes the segment and prints a summary.
 pub fn run(args: Args) -> Result<(), CliError> {
     let partition = TopicPartition::new(args.topic.as_str(), args.partition)
         .map_err(|error| CliError::flag("--topic, --partition", &error))?;
@@ -153,7 +153,7 @@ fn as_json(summary: &Summary) -> serde_json::Value {
     json!({ "bytes": summary.bytes, "frames": summary.frames, "records": summary.records, "partitions": partitions })
 }
 
-/// Moves a progress bar as bytes pass.
+/// Moves a progress bar forward as bytes are written.
 struct Counted<W> {
     inner: W,
     bar: ProgressBar,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{CliError, Exit, endpoint, output, runtime, unknown_values};
 use crate::proto::v1::health_response::Status;
 
-/// Whether a worker can take work.
+/// Check whether a worker can take work.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -16,7 +16,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Asks and prints; exits with 0 only where the worker serves.
+/// Asks the worker and prints its health. The exit code is 0 only if the worker serves.
 pub fn run(args: Args) -> Result<(), CliError> {
     let asked = async { args.endpoint.ask_indexer(async |client| client.health().await).await };
     let health = runtime()?.block_on(asked)?;

@@ -1,4 +1,4 @@
-//! `index`: the same pipeline in this process.
+//! `index`: runs the write path in this process.
 
 use std::path::{Path, PathBuf};
 
@@ -16,41 +16,42 @@ use crate::ingest::{Ingest, ReadError, Request, RequestParts, TornTail, Undecoda
 use crate::proto::v1;
 use crate::rpc::{convert, status};
 
-/// Files are read in pieces of this size.
+/// The size of the chunks in which files are read.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Index segment files in this process, without a server.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The segments' files.
+    /// The segment files.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 
-    /// The topic, where the bytes don't say it (Kafka log segments, Chronik V1 records); elsewhere checked.
+    /// The topic. Required if the bytes do not contain it (Kafka log segments, Chronik V1 records); otherwise
+    /// compared with them.
     #[arg(long, env = "WAL_INDEXER_TOPIC", value_name = "TOPIC")]
     topic: Option<String>,
 
-    /// The partition; see --topic.
+    /// The partition. Same rules as for --topic.
     #[arg(long, env = "WAL_INDEXER_PARTITION", value_name = "N")]
     partition: Option<i32>,
 
-    /// The incarnation of the log that the offsets count in; becomes part of the keys.
+    /// The incarnation of the log that the offsets belong to. It becomes part of the keys.
     #[arg(long, env = "WAL_INDEXER_LOG_ID", default_value = "0", value_name = "ID")]
     log_id: String,
 
-    /// What the bytes are. Default: recognised.
+    /// The format of the segments. Default: detected from the first bytes.
     #[arg(long, env = "WAL_INDEXER_FORMAT", value_name = "FORMAT")]
     format: Option<Format>,
 
-    /// What to do where a segment ends inside a frame.
+    /// What to do if a segment ends inside a frame.
     #[arg(long, env = "WAL_INDEXER_TORN_TAIL", default_value = "refuse", value_name = "WHAT")]
     torn_tail: Torn,
 
-    /// What to do with frames that cannot be decoded, though their bytes are as they were written.
+    /// What to do with frames whose checksums are right but that cannot be decoded.
     #[arg(long, env = "WAL_INDEXER_UNDECODABLE", default_value = "refuse", value_name = "WHAT")]
     undecodable: Undecoded,
 
-    /// Print receipts as JSON, one a line.
+    /// Print receipts as JSON, one per line.
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
 
@@ -64,12 +65,12 @@ enum Format {
     KafkaLog,
 }
 
-/// What to do with bytes of a frame that a segment's end cuts off.
+/// What to do with the bytes of a frame that is cut off at the end of a segment.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Torn {
     /// Refuse the segment.
     Refuse,
-    /// Keep them with it.
+    /// Keep the bytes with the segment.
     Keep,
 }
 
@@ -78,11 +79,11 @@ pub(super) enum Torn {
 pub(super) enum Undecoded {
     /// Refuse the segment.
     Refuse,
-    /// Keep them as they are, under the offsets of their heads: none of their records is indexed.
+    /// Keep the frames as they are, under the offsets in their headers. None of their records is indexed.
     Keep,
 }
 
-/// Indexes the files one after the other. All are tried; the first failure decides the exit code.
+/// Indexes the files one after the other. All are tried. The exit code comes from the first failure.
 pub fn run(args: Args) -> Result<(), CliError> {
     runtime()?.block_on(index_all(args))
 }
@@ -110,7 +111,7 @@ async fn index_all(args: Args) -> Result<(), CliError> {
 }
 
 impl Args {
-    /// What is said of all the files.
+    /// The request fields that are the same for all files.
     fn parts(&self) -> RequestParts {
         RequestParts {
             format: self.format.map(|format| match format {
@@ -132,7 +133,8 @@ impl Args {
         }
     }
 
-    /// Names that make no key are the command line's fault, and no file's.
+    /// Checks the names first. A name that cannot be part of a key is an error of the command line, not of a
+    /// file.
     fn check(&self) -> Result<(), CliError> {
         let request = Request::new(self.parts());
         request.map(drop).map_err(|error| CliError::flag("--topic, --partition or --log-id", &error))

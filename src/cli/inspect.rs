@@ -1,4 +1,4 @@
-//! `inspect`: what is in a segment file or a bundle.
+//! `inspect`: shows what is in a segment file or a bundle.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -13,27 +13,28 @@ use crate::formatting::hex;
 use crate::inspect::{self, BundleReport, SegmentReport};
 use crate::store::BundleKey;
 
-/// Show what is in a segment file or a bundle: format, frames, partitions, offsets; manifest, members, blocks.
+/// Show what is in a segment file (format, frames, partitions, offsets) or a bundle (manifest, members,
+/// blocks).
 #[derive(Debug, clap::Args)]
 pub struct InspectArgs {
-    /// A segment's file, a bundle's file, or with --store a bundle's key.
+    /// A segment file, a bundle file, or with --store the key of a bundle.
     #[arg(value_name = "PATH|KEY")]
     what: String,
 
-    /// Where the bundle is, if a key is given.
+    /// Where the bundle is, if you give a key.
     #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL", value_parser = crate::store::parse_url)]
     store: Option<Url>,
 
-    /// How many of a segment's first records are shown.
+    /// How many of a segment's first records to show.
     #[arg(long, env = "WAL_INDEXER_RECORDS", default_value_t = 5, value_name = "N")]
     records: usize,
 
-    /// Print all of it as JSON.
+    /// Print the whole report as JSON.
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
 }
 
-/// Looks and prints; exits with 3 where a segment cannot be read to its end.
+/// Inspects and prints. The exit code is 3 if a segment cannot be read to its end.
 pub fn run(args: &InspectArgs) -> Result<(), CliError> {
     let path = Path::new(&args.what);
     match (&args.store, args.what.parse::<BundleKey>()) {
@@ -223,7 +224,7 @@ fn bundle_text(report: &BundleReport) -> String {
     format!("{}\n\n{}\n\n{}", facts.trim_fmt(), members.trim_fmt(), blocks.trim_fmt())
 }
 
-/// A range of offsets; one that ends before it begins is none.
+/// A range of offsets. If `last` is below `first`, there are none.
 fn offsets_text(first: i64, last: i64) -> String {
     if first <= last { format!("{first}..{last}") } else { format!("none, at {first}") }
 }

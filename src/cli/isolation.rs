@@ -1,4 +1,4 @@
-//! `--isolation`: whether records of transactions that were not committed are shown, and how they are marked.
+//! `--isolation`: whether to show records of transactions that are not committed, and how to mark them.
 
 use clap::ValueEnum;
 
@@ -7,17 +7,17 @@ use crate::proto::v1::fetch_request::FetchForm;
 use crate::proto::v1::record::Transaction;
 use crate::proto::v1::search_request::Order;
 
-/// Which records are shown.
+/// Which records to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Isolation {
-    /// All of them. Those of aborted transactions, and of transactions whose end is not stored, are marked.
+    /// All records. Those of aborted transactions, and of transactions whose end is not stored, are marked.
     Uncommitted,
-    /// As consumers with isolation.level=read_committed see them: without those.
+    /// As consumers with isolation.level=read_committed see them: without the marked ones.
     Committed,
 }
 
 impl Isolation {
-    /// The order to ask for.
+    /// The order for the search request.
     pub fn order(self, order: Order) -> Order {
         match order {
             _ if self == Self::Uncommitted => order,
@@ -27,7 +27,7 @@ impl Isolation {
         }
     }
 
-    /// The form to ask for.
+    /// The form for the fetch request.
     pub fn form(self, kafka_batches: bool) -> FetchForm {
         match (self, kafka_batches) {
             (Self::Uncommitted, false) => FetchForm::Records,
@@ -38,7 +38,7 @@ impl Isolation {
     }
 }
 
-/// What stands in front of a record's value in a line.
+/// The mark before a record's value in a line.
 pub fn mark(record: &v1::Record) -> &'static str {
     match record.transaction() {
         Transaction::Unspecified => "",

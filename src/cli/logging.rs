@@ -1,4 +1,4 @@
-//! `--log` and `--log-format`: log lines on standard error, each with the trace that it is about.
+//! `--log` and `--log-format`: log lines on standard error. Lines that belong to a trace have its ids.
 
 use std::fmt::{self, Write};
 use std::io;
@@ -16,26 +16,26 @@ use super::{CliError, Exit, output, stderr};
 use crate::spans;
 use crate::telemetry::Otlp;
 
-/// Spans of traces are no part of log lines.
+/// Excludes the spans of traces from log lines.
 const NO_SPANS: &str = "wal_indexer::spans=off";
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum LogFormat {
     /// For people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Logs from now on, and has `otlp` collect traces.
+/// Starts logging, and lets `otlp` collect traces.
 pub fn start(filter: &str, format: LogFormat, otlp: Option<&Otlp>) -> Result<(), CliError> {
     stderr::start().map_err(|error| CliError::new(Exit::Failed, "cannot start a thread", &error))?;
     let wrong = |error: &dyn std::error::Error| CliError::flag("--log", error);
     let filter = EnvFilter::try_new(filter).map_err(|error| wrong(&error))?;
     let filter = filter.add_directive(NO_SPANS.parse().map_err(|error| wrong(&error))?);
     match otlp {
-        // A filter for all of it is cheaper than one for each that listens.
+        // One filter for the whole registry is cheaper than one for each layer.
         None => tracing_subscriber::registry().with(filter).with(written(format)).init(),
         Some(otlp) => {
             let written = written(format).with_filter(filter);
@@ -63,7 +63,8 @@ where
     }
 }
 
-/// Lines of a call or a segment that is in a trace say so, by `trace_id` and `span_id`; others are as they are.
+/// Adds `trace_id` and `span_id` to lines of a call or a segment that is in a trace. Other lines stay as they
+/// are.
 struct Traced<F> {
     inner: F,
     add: fn(&mut String, spans::Ids) -> fmt::Result,
@@ -95,7 +96,7 @@ fn add_to_text(line: &mut String, ids: spans::Ids) -> fmt::Result {
 }
 
 fn add_to_json(line: &mut String, ids: spans::Ids) -> fmt::Result {
-    // The end of the object.
+    // Removes the `}` that ends the object.
     line.pop();
     write!(line, r#","trace_id":"{}","span_id":"{}"}}"#, ids.trace, ids.span)
 }

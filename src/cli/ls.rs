@@ -1,4 +1,4 @@
-//! `ls`: which logs and bundles there are.
+//! `ls`: lists the logs and bundles in a store.
 
 use clap::builder::NonEmptyStringValueParser;
 use futures::TryStreamExt;
@@ -13,39 +13,39 @@ use crate::registry::{self, Filter, Log, Timed, Times};
 use crate::rpc::search::listed;
 use crate::store::Listed;
 
-/// How many gaps of a log are shown; all are counted.
+/// The maximum number of gaps shown for a log. All gaps are counted.
 const GAPS_SHOWN_MAX: usize = 3;
 
-/// How many bundles are named whose times are not known.
+/// The maximum number of bundles with unknown times that are named.
 const UNKNOWN_SHOWN_MAX: usize = 10;
 
-/// How many of the logs are named that `--log-id` leaves out.
+/// The maximum number of named logs that `--log-id` excludes.
 const LOGS_SHOWN_MAX: usize = 10;
 
-/// List what is stored: topics, partitions and their logs, or their bundles.
+/// List the stored topics, partitions and their logs, or the bundles of these.
 #[derive(Debug, clap::Args)]
 pub struct LsArgs {
-    /// Only those of this topic.
+    /// List only this topic.
     #[arg(long, env = "WAL_INDEXER_TOPIC", value_name = "TOPIC", value_parser = NonEmptyStringValueParser::new())]
     topic: Option<String>,
 
-    /// Only those of this partition.
+    /// List only this partition.
     #[arg(long, env = "WAL_INDEXER_PARTITION", value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     partition: Option<i32>,
 
-    /// Only those of this incarnation of the log.
+    /// List only this incarnation of the log.
     #[arg(long, env = "WAL_INDEXER_LOG_ID", value_name = "ID")]
     log_id: Option<String>,
 
-    /// Only the bundles of the segment with this SHA-256.
+    /// List only the bundles of the segment with this SHA-256.
     #[arg(long, env = "WAL_INDEXER_SEGMENT", value_name = "HEX", value_parser = sha256)]
     segment: Option<[u8; 32]>,
 
-    /// Show every bundle, not the sums of their logs.
+    /// Show every bundle, instead of one line for each log.
     #[arg(long, env = "WAL_INDEXER_BUNDLES")]
     bundles: bool,
 
-    /// Print bundles as protobuf messages in JSON, one a line.
+    /// Print bundles as protobuf messages in JSON, one per line.
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
 
@@ -67,7 +67,7 @@ pub fn run(args: &LsArgs) -> Result<(), CliError> {
         output::note(&format!("there are more logs than {}: {}", one_line(wanted), in_words(&others)))?;
     }
     if bundles.is_empty() {
-        // Beside the answer, which has no lines then.
+        // The note is on standard error. The answer on standard output has no lines then.
         let of = of(args.topic.as_deref(), args.partition);
         return output::note(&format!("no bundles{of} in {}", place.name()));
     }
@@ -82,7 +82,7 @@ pub fn run(args: &LsArgs) -> Result<(), CliError> {
 }
 
 impl LsArgs {
-    /// The logs that `--log-id` leaves out.
+    /// Returns the logs that `--log-id` excludes.
     async fn others(&self, place: &StoreOrEndpoint) -> Result<Vec<Log>, CliError> {
         let Some(wanted) = self.log_id.as_deref().map(LogId::new) else { return Ok(Vec::new()) };
         let all = list(self, place, None).await?;
@@ -133,7 +133,7 @@ async fn list(
     }
 }
 
-/// Names the bundles whose times are not known: they are listed all the same.
+/// Names the bundles whose times are not known. They are listed too.
 fn note_unknown_times(bundles: &[v1::ListBundlesResponse]) -> Result<(), CliError> {
     let mut unknown = bundles.iter().filter(|one| !one.times_unknown.is_empty());
     let shown = unknown.by_ref().take(UNKNOWN_SHOWN_MAX);
@@ -146,7 +146,7 @@ fn note_unknown_times(bundles: &[v1::ListBundlesResponse]) -> Result<(), CliErro
     }
 }
 
-/// The bundle as it stands in a LIST, with its times: its key says all but these and its size.
+/// Converts a listed bundle. All facts come from its key, except the times and the size.
 fn from_wire(message: &v1::ListBundlesResponse) -> Result<Timed, CliError> {
     let bundle = message.bundle.clone().unwrap_or_default();
     let key = bundle.key.parse().map_err(|error| CliError::new(Exit::Failed, &bundle.key, &error))?;
@@ -177,7 +177,7 @@ fn print_logs(logs: &[Log]) -> Result<(), CliError> {
     output::line(&table.trim_fmt())
 }
 
-/// A time; with a `?` where more than is known may lie beyond it.
+/// A time, followed by `?` if the times of some bundles are not known and may lie beyond it.
 fn time_or_unknown(ms: Option<i64>, is_unknown: bool) -> String {
     match (ms, is_unknown) {
         (None, true) => "?".to_owned(),

@@ -1,4 +1,4 @@
-//! `--metrics-listen`: what this process measures, for Prometheus.
+//! `--metrics-listen`: serves the measurements of this process to Prometheus.
 
 use std::future;
 
@@ -8,23 +8,24 @@ use super::{CliError, Exit, output};
 use crate::metrics;
 use crate::telemetry::{Otlp, Telemetry};
 
-/// Where measurements are served.
+/// The address for measurements.
 #[derive(Debug, clap::Args)]
 pub struct MetricsArgs {
-    /// Where to serve `/metrics` for Prometheus; port 0 picks a free one. `metrics on HOST:PORT` on standard output says
-    /// which. Default: nowhere.
+    /// Where to serve `/metrics` for Prometheus. Port 0 picks a free port. The line `metrics on HOST:PORT` on
+    /// standard output shows the address. Default: not served.
     #[arg(long, env = "WAL_INDEXER_METRICS_LISTEN", value_name = "HOST:PORT")]
     metrics_listen: Option<String>,
 }
 
-/// Measurements that nobody has been told of yet.
+/// Collected measurements that are not served yet.
 pub struct Collected {
     telemetry: Telemetry,
     listener: TcpListener,
 }
 
 impl MetricsArgs {
-    /// Collects what is measured from now on, also for `otlp`: to be called before anything else is done.
+    /// Starts to collect measurements, also for `otlp`. Call it before anything else: earlier events are not
+    /// counted.
     pub async fn collect(&self, otlp: Option<&Otlp>) -> Result<Option<Collected>, CliError> {
         let listener = match &self.metrics_listen {
             Some(listen) => {
@@ -42,7 +43,8 @@ impl MetricsArgs {
 }
 
 impl Collected {
-    /// Says where, and answers until the process ends: until then somebody may want to know how it ended.
+    /// Prints the address, and serves measurements until the process ends, so that a scrape can still see how
+    /// the work ended.
     pub fn serve(self) -> Result<(), CliError> {
         let address = self.listener.local_addr();
         let address = address.map_err(|error| CliError::flag("--metrics-listen", &error))?;

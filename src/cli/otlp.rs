@@ -1,4 +1,4 @@
-//! `--otlp-endpoint`: traces and measurements, for a collector.
+//! `--otlp-endpoint`: sends traces and measurements to a collector.
 
 use std::env;
 
@@ -8,12 +8,13 @@ use crate::telemetry::{Otlp, Settings};
 /// Where traces and measurements are sent.
 #[derive(Debug, clap::Args)]
 pub struct OtlpArgs {
-    /// A collector to send traces and measurements to, by OTLP over gRPC: http://HOST:4317, or https://. Default: what
-    /// OTEL_EXPORTER_OTLP_ENDPOINT says, or nowhere.
+    /// The collector for traces and measurements, by OTLP over gRPC: http://HOST:4317, or https://. Default: the
+    /// value of OTEL_EXPORTER_OTLP_ENDPOINT, or none.
     #[arg(long, env = "WAL_INDEXER_OTLP_ENDPOINT", value_name = "URL")]
     otlp_endpoint: Option<String>,
 
-    /// Which part of the traces that begin here are collected, from 0 to 1. Where a caller sends a trace, it decides.
+    /// The share of the traces that begin here and are collected, from 0 to 1. If the caller sends a trace,
+    /// the caller decides.
     #[arg(long, env = "WAL_INDEXER_TRACE_RATIO", default_value_t = 0.1, value_name = "RATIO", value_parser = ratio)]
     trace_ratio: f64,
 }
@@ -26,8 +27,9 @@ fn ratio(text: &str) -> Result<f64, String> {
 }
 
 impl OtlpArgs {
-    /// Begins to collect for the collector, if there is one. The variables of OpenTelemetry that have no flag here are read as well:
-    /// by its SDK, but for those that it reads only where nothing else is said.
+    /// Starts to collect for the collector, if there is one. OpenTelemetry's SDK reads those of its own
+    /// variables that have no flag here. It uses `OTEL_EXPORTER_OTLP_ENDPOINT` and `OTEL_SERVICE_NAME` only
+    /// if the program sets no value, so this function reads them.
     pub fn start(&self, service: &str, instance: String) -> Result<Option<Otlp>, CliError> {
         let (flag, endpoint) = match &self.otlp_endpoint {
             Some(endpoint) => ("--otlp-endpoint", Some(endpoint.clone())),
@@ -49,7 +51,7 @@ fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// What a process calls itself where nobody said: host name and process id.
+/// The default name of a process: host name and process id.
 pub fn process_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{}-{}", host.trim(), std::process::id())

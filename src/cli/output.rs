@@ -1,4 +1,5 @@
-//! What verbs print: tables for people, one JSON object a line for machines; progress bars on terminals only.
+//! What verbs print: tables for people, one JSON object per line for programs, progress bars on terminals
+//! only.
 
 mod blocks;
 mod record;
@@ -22,7 +23,7 @@ use crate::proto::v1;
 pub use blocks::{end, in_blocks, print};
 pub use record::{Contents, record};
 
-/// One JSON object on a line of its own, on standard output.
+/// Prints one JSON object on a line of its own, on standard output.
 pub fn json_line(value: &impl Serialize) -> Result<(), CliError> {
     let mut line = serde_json::to_vec(value)
         .map_err(|error| CliError::new(Exit::Failed, "cannot write JSON", &error))?;
@@ -30,41 +31,41 @@ pub fn json_line(value: &impl Serialize) -> Result<(), CliError> {
     print(&line)
 }
 
-/// Whether what is printed there may be marked by colours: on a terminal that knows them, unless `NO_COLOR` says otherwise
-/// (<https://no-color.org>).
+/// Returns whether output to this stream may have colours: on a terminal that supports them, unless
+/// `NO_COLOR` is set (<https://no-color.org>).
 pub fn has_colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && may_colour()
 }
 
-/// The same rule for help and the errors of the command line. Clap has a rule of its own, which takes any terminal for
-/// one that knows colours where `CI` is set.
+/// The same rule for help and the errors of the command line. Clap has a different rule: where `CI` is set,
+/// it assumes that every terminal supports colours.
 pub fn help_colours() -> clap::ColorChoice {
     if may_colour() { clap::ColorChoice::Auto } else { clap::ColorChoice::Never }
 }
 
-/// Whether the environment allows colours.
+/// Returns whether the environment allows colours.
 fn may_colour() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_dumb()
 }
 
-/// Whether the terminal says that it knows no escape sequences at all.
+/// Returns whether the terminal supports no escape sequences at all (`TERM=dumb`).
 pub fn is_dumb() -> bool {
     std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
-/// A line on standard output.
+/// Prints a line on standard output.
 pub fn line(text: &str) -> Result<(), CliError> {
     print(format!("{text}\n").as_bytes())
 }
 
-/// A line on standard error, beside the answer.
+/// Prints a line on standard error, beside the answer.
 pub fn note(text: &str) -> Result<(), CliError> {
-    // What was answered before it comes before it.
+    // The output that is printed before this line must appear before it.
     blocks::write_waiting()?;
     stderr::line(text).map_err(|error| CliError::new(Exit::Failed, "standard error", &error))
 }
 
-/// A table without borders; `right` names the columns of numbers.
+/// A table without borders. `right` has the numbers of the columns that are aligned right.
 pub fn table(header: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -90,25 +91,26 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-/// RFC 3339 with all three digits of milliseconds, so that lines sort as times do.
+/// RFC 3339, always with three digits of milliseconds, so that lines sort in the order of time.
 const MILLISECONDS: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-/// A time in milliseconds since the Unix epoch, as RFC 3339; `-` where there is none.
+/// A time in milliseconds since the Unix epoch, as RFC 3339; `-` if there is none.
 pub fn time_ms(ms: Option<i64>) -> String {
     let time = ms.and_then(|ms| OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok());
     time.and_then(|time| time.format(MILLISECONDS).ok())
         .unwrap_or_else(|| ms.map_or("-".into(), |ms| ms.to_string()))
 }
 
-/// Numbers of things by their kinds: `2 EMPTY_FRAME, 1 BYTES_LEFT_OVER`; `-` where there are none.
+/// Counts by kind: `2 EMPTY_FRAME, 1 BYTES_LEFT_OVER`; `-` if there are none.
 pub fn counts<'a, K: AsRef<str> + 'a>(counts: impl IntoIterator<Item = (&'a K, &'a u64)>) -> String {
     let counts: Vec<_> =
         counts.into_iter().map(|(kind, count)| format!("{count} {}", one_line(kind.as_ref()))).collect();
     if counts.is_empty() { "-".to_owned() } else { counts.join(", ") }
 }
 
-/// The receipts of several segments, a line for each partition; and behind them what is not as the formats say.
+/// The receipts of several segments as a table, with one row for each partition. Anomalies and undecoded
+/// frames follow the table.
 pub fn receipts(receipts: &[v1::IndexSegmentResponse]) -> String {
     let header = ["segment", "bytes", "partition", "offsets", "records", "bundle", "took", "key"];
     let mut table = table(&header, &[1, 4, 5, 6]);
@@ -163,7 +165,7 @@ pub fn receipts(receipts: &[v1::IndexSegmentResponse]) -> String {
     text
 }
 
-/// A progress bar over bytes on standard error where that is a terminal; else nothing.
+/// A progress bar over bytes, on standard error if that is a terminal; otherwise a hidden bar.
 pub fn progress(total_bytes: u64, what: &str) -> ProgressBar {
     if !io::stderr().is_terminal() || is_dumb() {
         return ProgressBar::hidden();

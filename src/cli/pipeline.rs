@@ -1,4 +1,4 @@
-//! The flags of the write path, shared by `serve` and `index`, and what they make.
+//! The flags of the write path, shared by `serve` and `index`, and how they start it.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,11 @@ use crate::ingest::{self, Ingest, Timeouts};
 use crate::stats::Stats;
 use crate::store::{ProbeError, Store};
 
-/// How long a start waits for a store whose failures pass: longer than one attempt that gets no answer.
+/// How long the start retries on a store with temporary failures. It is longer than one attempt that gets no
+/// answer.
 const PROBE_MAX: Duration = Duration::from_secs(30);
 
-/// Where bundles go, and what building them may use.
+/// Where bundles go, and which resources the write path may use.
 #[derive(Debug, clap::Args)]
 pub struct PipelineArgs {
     /// Where bundles are stored: file:///DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX.
@@ -28,16 +29,16 @@ pub struct PipelineArgs {
     #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL", value_parser = crate::store::parse_url)]
     store: Url,
 
-    /// Memory that this process may take for segments in work: received bytes, indexes under construction, bundles on their
-    /// way, and itself. Default: half of what the cgroup or the machine has.
+    /// The memory that this process may use for segments: received bytes, indexes under construction, bundles
+    /// in upload, and the process itself. Default: half of what the cgroup or the machine has.
     #[arg(long, env = "WAL_INDEXER_MEMORY_BUDGET", value_name = "SIZE")]
     memory_budget: Option<ByteSize>,
 
-    /// Threads that decode and index, at most 1,024. Default: one for each core.
+    /// The number of threads that decode and index, at most 1,024. Default: one for each core.
     #[arg(long, env = "WAL_INDEXER_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_024))]
     threads: Option<u16>,
 
-    /// A TOML file that says what gets indexed, by topic.
+    /// A TOML file that defines, by topic, what is indexed.
     #[arg(long, env = "WAL_INDEXER_INDEX_SETTINGS", value_name = "FILE")]
     index_settings: Option<PathBuf>,
 
@@ -46,7 +47,8 @@ pub struct PipelineArgs {
 }
 
 impl PipelineArgs {
-    /// Opens the store, makes sure that it keeps what the receipt promises, and starts the threads.
+    /// Opens the store, checks that its PUTs are create-only and readable as receipts promise, and starts the
+    /// threads.
     pub async fn start(&self) -> Result<Ingest, CliError> {
         self.file_mode.apply();
         let settings = match &self.index_settings {
@@ -54,9 +56,9 @@ impl PipelineArgs {
             None => Settings::default(),
         };
         if self.store.scheme() == "memory" {
-            // The library has it for tests. Here a caller would delete its copy on a receipt for what ends with this process.
-            let line =
-                "--store memory: what is only in memory is not durable, and no receipt can be given for it";
+            // The library offers this scheme for tests. Here, a caller would get a receipt and delete its
+            // copy, but the data ends with this process.
+            let line = "--store memory: data in memory is not durable, so no receipt can be given for it";
             return Err(CliError::because(Exit::Usage, line));
         }
         let budget_bytes = self.memory_budget.map_or_else(cgroup::default_budget_bytes, |size| size.as_u64());
@@ -90,7 +92,7 @@ impl PipelineArgs {
 }
 
 impl PipelineArgs {
-    /// Opens the store for reading, and makes sure that it answers: nothing is written to it.
+    /// Opens the store for reading, and checks that it answers. Nothing is written to it.
     pub async fn open_to_read(&self) -> Result<Store, CliError> {
         let store = store::open(&self.store)?;
         store.probe_listing().await.map_err(|error| {

@@ -1,4 +1,4 @@
-//! A line for each segment, for people.
+//! The agent's progress output: one line for each segment.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use time::macros::format_description;
 use super::{output, terminal_escaping};
 use crate::agent::Event;
 
-/// When lines are printed.
+/// When to print lines.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum When {
-    /// On terminals.
+    /// Only if standard output is a terminal.
     Auto,
     /// Always.
     Always,
@@ -26,7 +26,7 @@ pub enum When {
 }
 
 impl When {
-    /// Whether they are now.
+    /// Returns whether lines are to be printed.
     pub fn is_wanted(self) -> bool {
         match self {
             Self::Auto => std::io::stdout().is_terminal(),
@@ -36,55 +36,57 @@ impl When {
     }
 }
 
-/// Lines that wait for whoever reads them; more are left out.
+/// The maximum number of lines that wait to be printed. Further lines are dropped and counted.
 const LINES_MAX: usize = 1_000;
 
-/// How long the end of the process waits for the last lines.
+/// How long the process waits for the last lines when it ends.
 const LAST_LINES_MAX: Duration = Duration::from_secs(1);
 
-/// Prints what becomes of segments, on a thread of its own: a terminal that is held must not hold the agent.
+/// Prints the outcome of each segment, on a thread of its own. A terminal that blocks must not block the
+/// agent.
 pub struct Progress {
     lines: Lines,
-    /// Told when all lines are printed, and whether they could be.
+    /// Receives the outcome when all lines are printed.
     ended: Receiver<io::Result<()>>,
 }
 
 impl Progress {
-    /// Lines say which directory a segment is in only where there are several.
+    /// Starts the thread. With `names_directories`, each line names the segment's directory too.
     pub fn start(names_directories: bool) -> io::Result<Self> {
         let (sender, queue) = mpsc::sync_channel(LINES_MAX);
         let (end, ended) = mpsc::channel();
         let left_out = Arc::<AtomicU64>::default();
         let lines = Lines { sender, left_out: Arc::clone(&left_out), names_directories };
         thread::Builder::new().name("progress".to_owned()).spawn(move || {
-            // Nobody may wait for it any more.
+            // The receiver may be gone: `finish` waits for a limited time only.
             let _ = end.send(print(&queue, &left_out));
         })?;
         Ok(Self { lines, ended })
     }
 
-    /// What an agent tells its events to.
+    /// Returns the observer that receives an agent's events.
     pub fn observer(&self) -> impl Fn(&Event<'_>) + Send + Sync + 'static {
         let lines = self.lines.clone();
         move |event| lines.tell(event)
     }
 
-    /// Waits for the last lines, when all agents have ended.
+    /// Waits for the last lines after all agents have ended.
     pub fn finish(self) -> io::Result<()> {
         drop(self.lines);
-        // Either all are printed, or nobody reads them.
+        // On a timeout nobody reads the lines, and that is no error.
         self.ended.recv_timeout(LAST_LINES_MAX).unwrap_or(Ok(()))
     }
 }
 
-/// Segments are looked after whatever becomes of the lines: the first failure is told at the end.
+/// Prints the queued lines, and returns the first failure at the end. A failure to print does not stop the
+/// agent.
 fn print(queue: &Receiver<String>, left_out: &AtomicU64) -> io::Result<()> {
     let mut outcome = Ok(());
     for line in queue {
         let mut stdout = io::stdout().lock();
         let lost = left_out.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            // Whoever closed standard output does not want lines; segments are looked after all the same.
+            // A failure is ignored here: the next line reports it.
             let _ = writeln!(stdout, "lines left out: {lost}");
         }
         match writeln!(stdout, "{line}") {

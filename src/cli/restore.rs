@@ -1,4 +1,4 @@
-//! `restore`: a segment's bundles become the segment again.
+//! `restore`: makes a segment from its bundles.
 
 use std::path::PathBuf;
 
@@ -11,11 +11,12 @@ use crate::store::BundleKey;
 /// Restore a segment, byte for byte, from its bundles.
 #[derive(Debug, clap::Args)]
 pub struct RestoreArgs {
-    /// The keys of all bundles of one segment, in any order: those of its receipt, or of `ls --segment`.
+    /// The keys of all bundles of one segment, in any order. The segment's receipt and `ls --segment` list
+    /// them.
     #[arg(required = true, value_name = "KEY", value_parser = store::key)]
     keys: Vec<BundleKey>,
 
-    /// The file to write. It gets this name only when its hash is right.
+    /// The file to write. It gets this name only after its hash is checked.
     #[arg(long, env = "WAL_INDEXER_OUT", value_name = "FILE")]
     out: PathBuf,
 
@@ -23,7 +24,7 @@ pub struct RestoreArgs {
     store: StoreArgs,
 }
 
-/// Restores, and says what.
+/// Restores the segment and prints a summary.
 pub fn run(args: &RestoreArgs) -> Result<(), CliError> {
     let store = args.store.open()?;
     let restored = runtime()?.block_on(async {

@@ -1,4 +1,4 @@
-//! `search`: records that match a query.
+//! `search`: finds the records that match a query.
 
 mod caret;
 mod follow;
@@ -28,88 +28,91 @@ use highlight::Highlighter;
 use histogram::{COLUMNS_DEFAULT, Histogram, Times};
 use source::Source;
 
-/// Find records: newest first, one a line.
+/// Find records. Prints the newest first, one per line.
 ///
-/// A query is words, "phrases", prefixes*, path:word, path:>100, path:[a TO b], path:(a OR b), path:*, key:x, header.name:x, offset:7,
-/// timestamp:>=2024-05-01, with AND, OR, NOT or -, and brackets. An empty one finds all records. docs/search.md has more.
+/// A query has words, "phrases", prefixes*, path:word, path:>100, path:[a TO b], path:(a OR b), path:*,
+/// key:x, header.name:x, offset:7, timestamp:>=2024-05-01, with AND, OR, NOT or -, and brackets. An empty
+/// query finds all records. docs/search.md has more.
 #[derive(Debug, clap::Args)]
 pub struct SearchArgs {
-    /// What to look for. What begins with a minus goes behind `--`, last: -- -level:info.
+    /// The query. If it begins with a minus, write it last, after `--`: -- -level:info.
     #[arg(value_name = "QUERY", default_value = "")]
     query: String,
 
-    /// Where to look.
+    /// The topic to search.
     #[arg(long, env = "WAL_INDEXER_TOPIC", value_name = "TOPIC", value_parser = NonEmptyStringValueParser::new())]
     topic: String,
 
-    /// Only this partition.
+    /// Search only this partition.
     #[arg(long, env = "WAL_INDEXER_PARTITION", value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     partition: Option<i32>,
 
-    /// Only this incarnation of the log.
+    /// Search only this incarnation of the log.
     #[arg(long, env = "WAL_INDEXER_LOG_ID", value_name = "ID")]
     log_id: Option<String>,
 
-    /// Only from this offset on.
+    /// Search only from this offset on.
     #[arg(long, env = "WAL_INDEXER_MIN_OFFSET", value_name = "OFFSET", allow_hyphen_values = true)]
     min_offset: Option<i64>,
 
-    /// Only up to this offset, inclusive.
+    /// Search only up to this offset, inclusive.
     #[arg(long, env = "WAL_INDEXER_MAX_OFFSET", value_name = "OFFSET", allow_hyphen_values = true)]
     max_offset: Option<i64>,
 
-    /// Only from this time on: 2024-05-01, 2024-05-01T12:00:00Z, milliseconds or seconds since the epoch, or an age: 30s, 15m, 2h, 7d.
+    /// Search only from this time on: 2024-05-01, 2024-05-01T12:00:00Z, milliseconds or seconds since the
+    /// epoch, or an age: 30s, 15m, 2h, 7d.
     #[arg(long, env = "WAL_INDEXER_SINCE", value_name = "TIME", value_parser = time_argument::parse, allow_negative_numbers = true)]
     since: Option<i64>,
 
-    /// Only up to this time, inclusive; written as --since is.
+    /// Search only up to this time, inclusive. Same formats as --since.
     #[arg(long, env = "WAL_INDEXER_UNTIL", value_name = "TIME", value_parser = time_argument::parse, allow_negative_numbers = true)]
     until: Option<i64>,
 
-    /// How many records to show, at most.
+    /// The maximum number of records to show.
     #[arg(long, env = "WAL_INDEXER_LIMIT", default_value_t = 100, value_name = "N",
         value_parser = clap::value_parser!(u32).range(1..=search::LIMIT_MAX as i64))]
     limit: u32,
 
-    /// Which come first. By score: those with the rarest words.
+    /// The order of the records. `score`: records with the rarest words come first.
     #[arg(long, env = "WAL_INDEXER_ORDER", default_value = "newest", value_name = "ORDER")]
     order: OrderArg,
 
-    /// The same as --order oldest.
+    /// Same as --order oldest.
     #[arg(long, env = "WAL_INDEXER_OLDEST_FIRST", conflicts_with = "order")]
     oldest_first: bool,
 
-    /// Whether records of transactions that were not committed are found: `committed` leaves out those of aborted ones, and of those whose end is
-    /// not stored.
+    /// Whether to find records of transactions that are not committed. `committed` leaves out the records of
+    /// aborted transactions, and of transactions whose end is not stored.
     #[arg(long, env = "WAL_INDEXER_ISOLATION", default_value = "uncommitted", value_name = "LEVEL")]
     isolation: Isolation,
 
-    /// Only say how many records match.
+    /// Print only the number of matching records.
     #[arg(long, env = "WAL_INDEXER_COUNT")]
     count: bool,
 
-    /// Draw how many records match over time; where no terminal shows it, a line for each step.
+    /// Draw the number of matching records over time. If standard output is not a terminal, print one line
+    /// for each step.
     #[arg(long, env = "WAL_INDEXER_HISTOGRAM", conflicts_with = "count")]
     histogram: bool,
 
-    /// Show what arrives, until it is stopped: from now on, or from --since.
+    /// Show new records as they arrive, until the program is stopped. Starts now, or at --since.
     #[arg(long, env = "WAL_INDEXER_FOLLOW", conflicts_with_all = ["count", "histogram", "limit", "order", "oldest_first"])]
     follow: bool,
 
-    /// Print JSON: records, one a line, with keys, values and headers as JSON or text where they are; with --count and --histogram, the
-    /// summary.
+    /// Print JSON: one record per line, with keys, values and headers as JSON or text where possible. With
+    /// --count and --histogram: the summary.
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
 
-    /// With --json: print keys, values and headers in base64, whatever they are.
+    /// With --json: always print keys, values and headers in base64.
     #[arg(long, env = "WAL_INDEXER_BASE64", requires = "json")]
     base64: bool,
 
-    /// Where the bundles are, to search them in this process.
+    /// Where the bundles are. They are searched in this process.
     #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL", value_parser = crate::store::parse_url, required_unless_present = "endpoint")]
     store: Option<Url>,
 
-    /// Ask this worker instead, such as http://127.0.0.1:7070.
+    /// Send the search to this worker instead, such as http://127.0.0.1:7070.
     #[arg(long, env = "WAL_INDEXER_ENDPOINT", value_name = "URL")]
     endpoint: Option<String>,
 
@@ -117,14 +120,14 @@ pub struct SearchArgs {
     security: SecurityArgs,
 }
 
-/// In which order records are shown.
+/// The order in which records are shown.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum OrderArg {
     /// The latest first.
     Newest,
     /// The earliest first.
     Oldest,
-    /// Those that match best first.
+    /// The best matches first.
     Score,
 }
 
@@ -147,7 +150,8 @@ pub fn run(args: &SearchArgs) -> Result<(), CliError> {
         let worker = args.endpoint.as_deref().map(|endpoint| Worker::new(endpoint, &args.security));
         let mut source = Source::open(worker.transpose()?, args.store.as_ref()).await?;
         if args.follow {
-            // Beside it: a reader that has stopped reading holds up the lines, and must not hold up the end.
+            // The handler runs in a task of its own. A reader that stops reading blocks the output, but it
+            // must not block the end of the program.
             tokio::spawn(async {
                 if tokio::signal::ctrl_c().await.is_ok() {
                     std::process::exit(0);
@@ -177,12 +181,12 @@ async fn follow(args: &SearchArgs, source: &mut Source, printer: &Printer<'_>) -
 /// Counts the matches by time, and draws them.
 async fn draw(args: &SearchArgs, source: &mut Source) -> Result<(), CliError> {
     let columns = terminal_size::terminal_size().map_or(COLUMNS_DEFAULT, |(width, _)| usize::from(width.0));
-    // Room for counts below a million: more of them make the bars no wider than the terminal.
+    // Leaves space for counts below a million. Higher counts do not make the drawing wider than the terminal.
     let room = columns.saturating_sub(histogram::label_columns(999_999));
     let Some(mut times) = args.times(source).await? else { return undrawn(args, source).await };
     let mut step = times.step(room);
     let mut summary = args.count_by_time(source, step).await?;
-    // Each turn sees more of the times that are left, which are a tenth of those before at most.
+    // Each round looks closer at the remaining times, which are at most a tenth of the times before.
     let mut is_rest = false;
     while let Some(rest) = times.without_outliers(step, &counts(&summary), is_rest) {
         (times, is_rest) = (rest, true);
@@ -207,7 +211,7 @@ async fn draw(args: &SearchArgs, source: &mut Source) -> Result<(), CliError> {
     output::line(&format!("{} records match; a bar is {}", summary.matched, histogram.step_in_words()))
 }
 
-/// What is said where no bundle has a time.
+/// Prints the number of matches if no bundle has a time.
 async fn undrawn(args: &SearchArgs, source: &mut Source) -> Result<(), CliError> {
     let summary = args.count_by_time(source, 1).await?;
     warn_of_conflicts(&summary);
@@ -235,7 +239,8 @@ impl SearchArgs {
         }
     }
 
-    /// Says that there was nothing to search. That is no error: a topic's first segment may be on its way.
+    /// Notes that there is nothing to search. That is no error: the first segment of a topic may not have
+    /// arrived yet.
     fn note_absence(&self, summary: &v1::SearchSummary) -> Result<(), CliError> {
         if summary.bundles_searched + summary.bundles_pruned + summary.bundles_left == 0 {
             output::note(&format!(
@@ -263,13 +268,13 @@ impl SearchArgs {
         }
     }
 
-    /// How many records match in each step of time, wherever they lie.
+    /// Counts the matching records in each step of time, over all their times.
     async fn count_by_time(&self, source: &mut Source, step: u64) -> Result<v1::SearchSummary, CliError> {
         let request = v1::SearchRequest { count_only: true, bucket_ms: Some(step), ..self.request() };
         source.search(request, |_| Ok(())).await
     }
 
-    /// The time of the record that comes first of those that match and have one.
+    /// Returns the time of the first record, in this order, that matches.
     async fn first_time(&self, source: &mut Source, order: Order) -> Result<Option<i64>, CliError> {
         let mut first = None;
         let request =
@@ -282,13 +287,14 @@ impl SearchArgs {
         Ok(first)
     }
 
-    /// From when to when matches may be: as it was asked for, and as the bundles have it. `None`: nothing there has a time.
+    /// Returns the times in which matches may lie: the requested times, limited to those of the bundles.
+    /// `None`: no bundle has a time.
     async fn times(&self, source: &mut Source) -> Result<Option<Times>, CliError> {
         let bundles = source.bundles(&self.filter()).await?;
         let each = || bundles.iter().filter_map(|one| one.bundle.as_ref());
         let mut min = each().filter_map(|bundle| bundle.min_timestamp_ms).min();
         let mut max = each().filter_map(|bundle| bundle.max_timestamp_ms).max();
-        // A key says no times where one lies before 1970: the records do.
+        // A key holds no times if one of them is before 1970. Then the records are searched for their times.
         if each().any(|bundle| bundle.min_timestamp_ms.is_none() || bundle.max_timestamp_ms.is_none()) {
             min = min.into_iter().chain(self.first_time(source, Order::OldestFirst).await?).min();
             max = max.into_iter().chain(self.first_time(source, Order::NewestFirst).await?).max();
@@ -300,7 +306,7 @@ impl SearchArgs {
     }
 }
 
-/// Says that records were left out which may be committed yet.
+/// Notes that records were left out whose transactions may be committed later.
 fn note_open(summary: &v1::SearchSummary) -> Result<(), CliError> {
     match summary.bundles_with_open_transactions {
         0 => Ok(()),
@@ -310,7 +316,7 @@ fn note_open(summary: &v1::SearchSummary) -> Result<(), CliError> {
     }
 }
 
-/// Says which bundles contradict each other.
+/// Warns about bundles that contradict each other, and about inexact answers.
 fn warn_of_conflicts(summary: &v1::SearchSummary) {
     for conflict in &summary.conflicts {
         let v1::Conflict { topic, partition, log_id, offset, bundle_keys } = conflict;
@@ -324,15 +330,15 @@ fn warn_of_conflicts(summary: &v1::SearchSummary) {
         );
     }
     if summary.phrases_as_words {
-        warn!("the index does not know the places of words: phrases were looked for as words in any order");
+        warn!("the index has no word positions: phrases were looked for as words in any order");
     }
     if !summary.unsure_bundle_keys.is_empty() {
         let bundles = summary.unsure_bundle_keys.join(" ");
-        warn!(bundles, "indexes of an earlier release cannot tell for sure what matches");
+        warn!(bundles, "matches in these bundles may be inexact: an earlier release wrote their indexes");
     }
 }
 
-/// Prints what was found.
+/// Prints records and the summary.
 struct Printer<'a> {
     args: &'a SearchArgs,
     highlighter: Highlighter,
@@ -358,7 +364,7 @@ impl Printer<'_> {
                 false => output::line(&summary.matched.to_string()),
             };
         }
-        // Whoever reads lines from a pipe is to know that there are more of them.
+        // Also a reader of a pipe must learn that there are more matches.
         let is_cut = summary.bundles_left > 0 || summary.matched > u64::from(self.args.limit);
         if is_cut || std::io::stderr().is_terminal() {
             output::note(&in_words(summary))?;
@@ -367,7 +373,7 @@ impl Printer<'_> {
     }
 }
 
-/// What it took, and whether there may be more.
+/// Describes the cost of the search, and whether more records may match.
 fn in_words(summary: &v1::SearchSummary) -> String {
     let v1::SearchSummary { matched, bundles_searched, bundles_left, bundles_pruned, .. } = summary;
     let (read, took) = (output::bytes(summary.bytes_fetched), Duration::from_micros(summary.total_us));

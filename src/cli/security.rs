@@ -1,4 +1,4 @@
-//! Flags for what a worker asks its callers for, and for what a caller shows to workers.
+//! Flags for what a worker requires from its callers, and for what a caller presents to workers.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -13,11 +13,11 @@ use super::{CliError, Exit, output};
 use crate::client::{CertificateFiles, Security};
 use crate::server::{ConnectionPolicy, TlsFile, TlsFiles};
 
-/// Who gets in.
+/// The connection policy of a worker.
 #[derive(Debug, clap::Args)]
 pub struct EntranceArgs {
-    /// A PEM file with the worker's certificate, and those between it and its authority. With it, the worker speaks TLS only. Read
-    /// again when it changes, as the other files are.
+    /// A PEM file with the worker's certificate and its intermediate certificates. With it, the worker
+    /// accepts TLS connections only. All these files are read again when they change.
     #[arg(long, env = "WAL_INDEXER_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
 
@@ -25,28 +25,30 @@ pub struct EntranceArgs {
     #[arg(long, env = "WAL_INDEXER_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
 
-    /// A PEM file with the authorities that callers' certificates must come from. Default: callers need no certificate.
+    /// A PEM file with the authorities that must have issued the callers' certificates. Default: callers need
+    /// no certificate.
     #[arg(long, env = "WAL_INDEXER_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     tls_client_ca: Option<PathBuf>,
 
-    /// A file of the tokens that calls must carry, each a line `NAME ROLE[,ROLE] TOKEN`, with the roles index, search and stats.
-    /// Default: calls need none.
+    /// A file with the tokens that calls must carry, one per line: `NAME ROLE[,ROLE] TOKEN`. The roles are
+    /// index, search and stats. Default: calls need no token.
     #[arg(long, env = "WAL_INDEXER_TOKENS", value_name = "FILE")]
     tokens: Option<PathBuf>,
 
-    /// For how long a connection is used, in seconds, give or take a tenth. Calls in hand are finished.
+    /// The maximum age of a connection in seconds, plus or minus ten percent. Calls in flight are finished.
     #[arg(long, env = "WAL_INDEXER_MAX_CONNECTION_AGE", default_value = "1800", value_name = "SECONDS",
         value_parser = positive_seconds)]
     max_connection_age: Duration,
 
-    /// Where to serve grpc.health.v1 alone, without TLS and tokens, for probes that have neither. `health on HOST:PORT` on standard
-    /// output says where. Default: beside all else only.
+    /// A separate address that serves only grpc.health.v1, without TLS and tokens, for probes that have
+    /// neither. The line `health on HOST:PORT` on standard output shows the address. Default: grpc.health.v1
+    /// is served at --listen only.
     #[arg(long, env = "WAL_INDEXER_HEALTH_LISTEN", value_name = "HOST:PORT")]
     health_listen: Option<String>,
 }
 
 impl EntranceArgs {
-    /// Reads the files: now, when they change, and whenever `reloads` changes.
+    /// Reads the files now, when they change, and each time that `reloads` changes.
     pub async fn open(&self, reloads: watch::Receiver<u32>) -> Result<ConnectionPolicy, CliError> {
         let mut policy = ConnectionPolicy::default();
         policy.reloads = Some(reloads);
@@ -76,10 +78,10 @@ impl EntranceArgs {
     }
 }
 
-/// Says where probes are answered, and what should not be so.
+/// Prints the address for probes, and warns if tokens are sent without encryption.
 pub fn announce(policy: &ConnectionPolicy, listening: IpAddr) -> Result<(), CliError> {
     if policy.has_tokens() && !policy.has_tls() && !listening.is_loopback() {
-        warn!("tokens come over lines that are not encrypted: see --tls-cert");
+        warn!("tokens are sent over connections that are not encrypted: see --tls-cert");
     }
     let Some(probes) = &policy.probes else { return Ok(()) };
     let address = probes.local_addr();
@@ -87,14 +89,15 @@ pub fn announce(policy: &ConnectionPolicy, listening: IpAddr) -> Result<(), CliE
     output::line(&format!("health on {address}"))
 }
 
-/// What to show to workers, and whom to trust.
+/// What to present to workers, and which workers to trust.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SecurityArgs {
-    /// A PEM file with the authorities that workers' certificates come from. Default: the system's.
+    /// A PEM file with the authorities that issue the workers' certificates. Default: those of the system.
     #[arg(long, env = "WAL_INDEXER_TLS_CA", value_name = "FILE")]
     tls_ca: Option<PathBuf>,
 
-    /// A PEM file with a certificate to show to workers that ask for one, and those between it and its authority.
+    /// A PEM file with the client certificate for workers that ask for one, and its intermediate
+    /// certificates.
     #[arg(long, env = "WAL_INDEXER_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
 
@@ -102,13 +105,13 @@ pub struct SecurityArgs {
     #[arg(long, env = "WAL_INDEXER_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
 
-    /// A file with the token to send along.
+    /// A file with the token to send with each call.
     #[arg(long, env = "WAL_INDEXER_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
 
 impl SecurityArgs {
-    /// As connections take it.
+    /// The settings for a client connection.
     pub fn security(&self) -> Security {
         let pair = self.tls_cert.clone().zip(self.tls_key.clone());
         Security {

@@ -1,4 +1,4 @@
-//! `serve`: a worker.
+//! `serve`: runs a worker.
 
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ use crate::stats::Phase;
 use crate::store::{SourceRoots, Store};
 use crate::telemetry::Otlp;
 
-/// Serve IndexSegment and friends over gRPC.
+/// Serve the gRPC API: index segments, search and fetch records.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to serve: index is IndexSegment and what goes with it; search is Search, Fetch and ListBundles, which write nothing to the
-    /// store and take no memory budget.
+    /// The services to run. index: IndexSegment, and the calls that belong to it. search: Search, Fetch and
+    /// ListBundles; these write nothing to the store and use no memory budget.
     #[arg(
         long,
         env = "WAL_INDEXER_ROLES",
@@ -37,20 +37,22 @@ pub struct Args {
     )]
     roles: Vec<Role>,
 
-    /// Where to listen; port 0 picks a free one. `listening on HOST:PORT` on standard output says which.
+    /// The address to listen on. Port 0 picks a free port. The line `listening on HOST:PORT` on standard
+    /// output shows the address.
     #[arg(long, env = "WAL_INDEXER_LISTEN", default_value = "127.0.0.1:7070", value_name = "HOST:PORT")]
     listen: String,
 
-    /// A place that object sources may lie under; may be given several times. Without one, none is read.
+    /// A URL under which object sources are allowed. May be given several times. Without it, no object source
+    /// is read.
     #[arg(long = "source-root", env = "WAL_INDEXER_SOURCE_ROOT", value_name = "URL", value_delimiter = ',',
         value_parser = crate::store::parse_url)]
     source_roots: Vec<Url>,
 
-    /// How long work in hand may take after SIGTERM, in seconds.
+    /// How long work in flight may take after SIGTERM, in seconds.
     #[arg(long, env = "WAL_INDEXER_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
     drain_timeout: u64,
 
-    /// How this worker calls itself. Default: host name and process id.
+    /// The name of this worker. Default: host name and process id.
     #[arg(long, env = "WAL_INDEXER_WORKER_ID", value_name = "NAME")]
     worker_id: Option<String>,
 
@@ -70,23 +72,24 @@ pub struct Args {
     pipeline: pipeline::PipelineArgs,
 }
 
-/// What is kept of bundles where nothing else is said, and there is memory for it.
+/// The maximum of the default size of the bundle cache.
 const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
 
-/// What searches may take.
+/// The limits for searches.
 #[derive(Clone, Copy, Debug, clap::Args)]
 struct SearchLimits {
-    /// Memory that all searches together may take, beside --memory-budget and --search-cache. Default: 128 MiB, or a quarter of what the
-    /// cgroup or the machine has.
+    /// The memory for all searches together, in addition to --memory-budget and --search-cache. Default: 128
+    /// MiB, or a quarter of what the cgroup or the machine has if that is less.
     #[arg(long, env = "WAL_INDEXER_SEARCH_MEMORY", value_name = "SIZE")]
     search_memory: Option<ByteSize>,
 
-    /// Memory in which what was read of bundles is kept, so that it need not be read again. Default: 64 MiB, or a sixteenth of what the cgroup
-    /// or the machine has.
+    /// The memory for parts of bundles that are kept, so that they are not read again. Default: 64 MiB, or a
+    /// sixteenth of what the cgroup or the machine has if that is less.
     #[arg(long, env = "WAL_INDEXER_SEARCH_CACHE", value_name = "SIZE")]
     search_cache: Option<ByteSize>,
 
-    /// How long a search may take, in seconds, until its last record has been taken. A caller may want it sooner.
+    /// How long a search may take, in seconds, until the caller has taken the last record. A caller may set a
+    /// shorter limit.
     #[arg(long, env = "WAL_INDEXER_SEARCH_TIMEOUT", default_value_t = 30, value_name = "SECONDS",
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     search_timeout: u64,
@@ -105,17 +108,17 @@ impl SearchLimits {
     }
 }
 
-/// A part of what a worker can do.
+/// A group of services that a worker runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Role {
-    /// Segments in.
+    /// Takes segments and indexes them.
     Index,
-    /// Records out.
+    /// Answers searches and fetches.
     Search,
 }
 
 impl Args {
-    /// Where traces and measurements go.
+    /// Starts to send traces and measurements to a collector, if one is configured.
     pub fn otlp(&self) -> Result<Option<Otlp>, CliError> {
         self.otlp.start("wal-indexer", self.worker_id())
     }
@@ -124,7 +127,7 @@ impl Args {
         self.worker_id.clone().unwrap_or_else(process_name)
     }
 
-    /// The store, and what writes to it, where that is wanted.
+    /// Opens the store, and starts the write path if the worker has the role `index`.
     async fn open_store(&self) -> Result<(Store, Option<Ingest>), CliError> {
         if !self.roles.contains(&Role::Index) {
             return Ok((self.pipeline.open_to_read().await?, None));
@@ -139,7 +142,7 @@ impl Args {
 pub fn run(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     let runtime = runtime()?;
     let result = runtime.block_on(serve(args, otlp));
-    // Work that the drain left in hand must not hold up the end of the process: nobody waits for it any more.
+    // Work that is left after the drain must not delay the end of the process. No caller waits for it.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
@@ -153,7 +156,7 @@ async fn serve(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     let policy = args.policy.open(signals.reloads()).await?;
     let opened = tokio::select! {
         opened = args.open_store() => opened?,
-        // Nothing has been begun yet.
+        // No work has begun yet.
         () = signals.nth(1) => return Ok(()),
     };
     let (store, ingest) = opened;
@@ -167,7 +170,7 @@ async fn serve(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     if let Some(ingest) = &ingest {
         measure(ingest);
     }
-    // Before the first scrape, so that an alert never sees it absent.
+    // The metric is set before the first scrape, so that an alert never sees it absent.
     metrics::worker::draining(false);
     metrics::listener::started();
     metrics.map(Collected::serve).transpose()?;
@@ -180,7 +183,7 @@ async fn serve(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     server::run(listener, config, signals.nth(1)).await.map_err(|error| failed("cannot serve", &error))
 }
 
-/// Shows how the write path stands, whenever somebody asks.
+/// Registers the function that reports the state of the write path at each scrape.
 fn measure(ingest: &Ingest) {
     let (budget, stats) = (ingest.budget.clone(), ingest.stats.clone());
     metrics::worker::started(move || {

@@ -1,5 +1,5 @@
-//! What the system tells a long-running verb: to stop, or to look at its files again. Every other signal that would end the
-//! process by default, and that an operator or a script may send, is ignored.
+//! The signals of a long-running verb: stop, or read files again. Every other signal that ends a process by
+//! default, and that an operator or a script may send, is ignored.
 
 use std::future::{self, Future};
 
@@ -9,13 +9,13 @@ use tracing::info;
 
 use super::{CliError, Exit};
 
-/// Signals, counted by what they ask for.
+/// Counts the signals by their effect.
 pub struct Signals {
     stops: watch::Receiver<u32>,
     reloads: watch::Receiver<u32>,
 }
 
-/// The signals that are listened to.
+/// The signals that the process handles.
 struct Streams {
     terminate: Signal,
     interrupt: Signal,
@@ -27,7 +27,7 @@ struct Streams {
 }
 
 impl Signals {
-    /// From now on no signal but SIGKILL ends the process in the middle of its work.
+    /// Installs the handlers. From then on, only SIGKILL ends the process in the middle of its work.
     pub fn listen() -> Result<Self, CliError> {
         let listen = |kind: SignalKind| {
             signal(kind).map_err(|error| CliError::new(Exit::Failed, "cannot handle signals", &error))
@@ -46,18 +46,18 @@ impl Signals {
         Ok(Self { stops, reloads })
     }
 
-    /// When so many signals to stop have come.
+    /// Completes when `nth` stop signals have arrived.
     pub fn nth(&self, nth: u32) -> impl Future<Output = ()> + 'static {
         let mut stops = self.stops.clone();
         async move {
             if stops.wait_for(|count| *count >= nth).await.is_err() {
-                // Nobody counts any more: nothing will come.
+                // The counting task has ended, so no further signal is counted.
                 future::pending().await
             }
         }
     }
 
-    /// Changes with each signal to look at files again.
+    /// Changes with each signal to read files again.
     pub fn reloads(&self) -> watch::Receiver<u32> {
         self.reloads.clone()
     }
@@ -79,7 +79,7 @@ async fn count(mut streams: Streams, stops: watch::Sender<u32>, reloads: watch::
         };
         match ignored {
             None => stops.send_modify(|count| *count += 1),
-            Some("HUP") => info!("SIGHUP: files are looked at again where that is possible; work goes on"),
+            Some("HUP") => info!("SIGHUP: files that can be reloaded are read again; work goes on"),
             Some(name) => info!("SIG{name} is ignored"),
         }
     }

@@ -9,7 +9,7 @@ use super::duration_argument::positive_seconds;
 use super::{CliError, endpoint, output, runtime, unknown_values};
 use crate::proto::v1;
 
-/// What a worker has done and is doing.
+/// Show what a worker has done and is doing.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -19,16 +19,16 @@ pub struct Args {
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
 
-    /// Show it on the terminal, and go on asking: throughput, memory, jobs, topics. `q` or Ctrl-C ends it.
+    /// Show a live view on the terminal: throughput, memory, jobs, topics. `q` or Ctrl-C ends it.
     #[arg(long, conflicts_with = "json")]
     watch: bool,
 
-    /// How often to ask with --watch, in seconds.
+    /// How often to ask the worker with --watch, in seconds.
     #[arg(long, env = "WAL_INDEXER_EVERY", default_value = "1", value_name = "SECONDS", value_parser = positive_seconds)]
     every: Duration,
 }
 
-/// Asks and prints.
+/// Asks the worker and prints its statistics.
 pub fn run(args: Args) -> Result<(), CliError> {
     if args.watch {
         return watch::run(args.endpoint.worker()?, args.every);

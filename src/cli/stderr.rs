@@ -1,5 +1,6 @@
-//! Standard error. A pipe or a terminal may be held by whoever reads it: lines for those go through a bounded queue to a thread of
-//! their own, and what finds no room is dropped and counted. So a log that nobody reads stops no work, no answer and no end of the process.
+//! Standard error. The reader of a pipe or a terminal may block it. So lines for these go through a bounded
+//! queue to a thread of their own. A line that does not fit into the queue is dropped and counted. So a log
+//! that nobody reads blocks no work, no answer, and not the end of the process.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,11 +15,11 @@ use tracing::warn;
 
 use crate::metrics;
 
-/// What may wait to be written.
+/// The limits of the queue.
 const WAITING_BYTES_MAX: usize = 1 << 20;
 const WAITING_LINES_MAX: usize = 8_192;
 
-/// How long the end of the process, or a line that has to come after the queued ones, waits for these.
+/// How long to wait for the queued lines when the process ends, and before a line that must come after them.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
@@ -26,23 +27,23 @@ static QUEUE: OnceLock<Queue> = OnceLock::new();
 struct Queue {
     entries: SyncSender<Entry>,
     waiting_bytes: AtomicUsize,
-    /// Lines dropped that no line has told of yet.
+    /// Dropped lines that are not reported in the log yet.
     dropped: AtomicU64,
 }
 
 enum Entry {
     Lines(Vec<u8>),
-    /// Answered when all before it is written.
+    /// Answered when everything before it is written.
     Flush(SyncSender<()>),
 }
 
-/// Where log lines are written to: one whole line at a time.
+/// Writes log lines to standard error, one whole line at a time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogWriter;
 
-/// Sets the queue up, where one is needed, and sends the messages of panics through it.
+/// Starts the queue, if one is needed, and sends the messages of panics through it.
 pub fn start() -> io::Result<()> {
-    // A file is held by nobody, and whoever looks into it finds each line at once.
+    // A file never blocks, and without a queue each line is in the file at once.
     if !is_file() {
         let (entries, received) = mpsc::sync_channel(WAITING_LINES_MAX);
         let queue = Queue { entries, waiting_bytes: AtomicUsize::new(0), dropped: AtomicU64::new(0) };
@@ -66,7 +67,7 @@ pub fn start() -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until what was logged is written, or until nobody reads it.
+/// Waits until the queued lines are written, but not longer than `FLUSH_MAX`.
 pub fn flush() {
     let Some(queue) = QUEUE.get() else { return };
     let (written, flushed) = mpsc::sync_channel(1);
@@ -82,17 +83,17 @@ pub fn flush() {
     let _ = flushed.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now()));
 }
 
-/// A line beside a verb's answer, behind what was logged before it.
+/// Prints a line beside a verb's answer, after the log lines before it.
 pub fn line(text: &str) -> io::Result<()> {
     flush();
     match io::stderr().lock().write_all(format!("{text}\n").as_bytes()) {
-        // Whoever closed it does not want to know.
+        // If the reader has closed the pipe, nobody waits for the line.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
 }
 
-/// The last line of a process that fails. Whether it can be written changes nothing.
+/// Prints the last line of a process that fails. A failure to write it changes nothing.
 pub fn last_line(text: &str) {
     let line = format!("{text}\n");
     match QUEUE.get() {
@@ -105,7 +106,7 @@ pub fn last_line(text: &str) {
 }
 
 impl Write for LogWriter {
-    /// Takes all of it, or drops all of it: whoever logs is not to care.
+    /// Takes all bytes or drops them all. It never fails, because the caller cannot handle it.
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         match QUEUE.get() {
             Some(queue) => queue.push(lines.to_vec()),
@@ -124,7 +125,7 @@ impl Queue {
     fn push(&self, lines: Vec<u8>) {
         let bytes = lines.len();
         let waiting = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        // A line that finds nobody waiting goes in, however long it is.
+        // If nothing waits, a line of any length is accepted.
         let has_room = waiting == 0 || waiting + bytes <= WAITING_BYTES_MAX;
         if !has_room || self.entries.try_send(Entry::Lines(lines)).is_err() {
             self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -160,7 +161,7 @@ fn write_queued(entries: &Receiver<Entry>) {
     for entry in entries {
         match entry {
             Entry::Lines(lines) => queue.write(&lines),
-            // Whoever waited has gone, or not.
+            // The caller of `flush` may have stopped waiting.
             Entry::Flush(written) => drop(written.try_send(())),
         }
     }

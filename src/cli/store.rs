@@ -1,4 +1,4 @@
-//! The flag that names a store to read from, and what reading's errors mean for the exit code.
+//! The flag that names a store to read from, and the exit codes for errors of reading.
 
 use url::Url;
 
@@ -6,17 +6,17 @@ use super::{CliError, Exit};
 use crate::archive::{ArchiveError, ArchiveErrorKind};
 use crate::store::{BundleKey, Store, StoreError, StoreErrorKind};
 
-/// Where bundles are read.
+/// The store that bundles are read from.
 #[derive(Debug, clap::Args)]
 pub struct StoreArgs {
-    /// Where the bundles are: file:///DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX. Credentials come from the
-    /// environment variables that the cloud's own tools read.
+    /// Where the bundles are: file:///DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX.
+    /// Credentials come from the environment variables that the cloud's own tools read.
     #[arg(long, env = "WAL_INDEXER_STORE", value_name = "URL", value_parser = crate::store::parse_url)]
     store: Url,
 }
 
 impl StoreArgs {
-    /// Opens the store. Unlike a writer, a reader makes no directory.
+    /// Opens the store. Unlike the write path, it creates no directory.
     pub fn open(&self) -> Result<Store, CliError> {
         open(&self.store)
     }
@@ -32,12 +32,12 @@ pub fn open(url: &Url) -> Result<Store, CliError> {
     Store::open(url).map_err(|error| CliError::flag("--store", &error))
 }
 
-/// A key as it stands on the command line.
+/// Parses a key from the command line.
 pub fn key(text: &str) -> Result<BundleKey, String> {
     text.parse().map_err(|error| format!("{error}"))
 }
 
-/// What a store's failure means.
+/// Returns the exit code for an error of a store.
 pub fn exit_of_store(error: &StoreError) -> Exit {
     match error.kind() {
         StoreErrorKind::NotFound => Exit::NotFound,
@@ -47,7 +47,7 @@ pub fn exit_of_store(error: &StoreError) -> Exit {
     }
 }
 
-/// What a bundle's failure means.
+/// Returns the exit code for an error of a bundle.
 pub fn exit_of_archive(error: &ArchiveError) -> Exit {
     match error.kind() {
         ArchiveErrorKind::NotFound => Exit::NotFound,

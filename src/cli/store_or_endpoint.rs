@@ -1,4 +1,4 @@
-//! The flags that say where to read: a store, in this process, or a worker that has one.
+//! The flags that say where to read: from a store in this process, or from a worker.
 
 use url::Url;
 
@@ -7,7 +7,7 @@ use super::security::SecurityArgs;
 use super::{CliError, Exit, store};
 use crate::archive::BundleCache;
 
-/// What is kept in memory of the bundles that a verb reads.
+/// The maximum memory for cached parts of bundles.
 const CACHE_BYTES_MAX: u64 = 64 << 20;
 
 /// Where to read.
@@ -35,7 +35,7 @@ pub enum StoreOrEndpoint {
 }
 
 impl StoreOrEndpointArgs {
-    /// Opens the store, if it is one.
+    /// Opens the store, or prepares calls to the worker.
     pub fn open(&self) -> Result<StoreOrEndpoint, CliError> {
         match (&self.endpoint, &self.store) {
             (Some(endpoint), _) => Ok(StoreOrEndpoint::Worker(Worker::new(endpoint, &self.security)?)),
@@ -48,7 +48,7 @@ impl StoreOrEndpointArgs {
 }
 
 impl StoreOrEndpoint {
-    /// What messages call it.
+    /// The name in messages.
     pub fn name(&self) -> &str {
         match self {
             Self::Store(bundle_cache) => bundle_cache.store().url(),

@@ -1,4 +1,4 @@
-//! `sweep`: what killed writers have left. Shows it; removes it only when told to.
+//! `sweep`: shows the partial files that killed writers left behind, and removes them only with `--delete`.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,18 +9,20 @@ use super::{CliError, output, runtime, time_argument};
 use crate::orphan_cleanup::{self, AGE_MIN};
 use crate::store::{Orphan, Store, StoreError};
 
-/// Remove what killed writers have left on a local disk: files named like a bundle, with a number behind it.
+/// Remove the partial files that killed writers left on a local disk: files named like a bundle, followed by
+/// a number.
 #[derive(Debug, clap::Args)]
 pub struct SweepArgs {
-    /// What was last written to so long ago: 12h, 1d. An hour at least; no writer may have been at work on it for longer.
+    /// Only files not written to for at least this long: 12h, 1d. The minimum is one hour. Choose more than
+    /// the longest time that a writer may work on one file.
     #[arg(long, env = "WAL_INDEXER_OLDER_THAN", value_name = "AGE", default_value = "1d", value_parser = age)]
     older_than: Duration,
 
-    /// Remove it.
+    /// Remove the files.
     #[arg(long)]
     delete: bool,
 
-    /// Print JSON, one object a line.
+    /// Print JSON, one object per line.
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
 
@@ -37,7 +39,7 @@ struct LeftoverLine {
     removed: bool,
 }
 
-/// Finds, prints, and removes where that is asked for.
+/// Finds the files, prints them, and removes them with `--delete`.
 pub fn run(args: &SweepArgs) -> Result<(), CliError> {
     let store = args.store.open()?;
     let failed = |error: StoreError| CliError::new(exit_of_store(&error), "cannot sweep", &error);
@@ -46,7 +48,7 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
         return match args.json {
             true => Ok(()),
             false => output::line(&format!(
-                "nothing is ever left in {}: objects there are made whole",
+                "no partial files in {}: this store creates each object as a whole",
                 store.url()
             )),
         };

@@ -1,9 +1,10 @@
-//! Bytes that somebody else wrote, on somebody's terminal: on one line, and without what a terminal takes for orders.
+//! Escapes untrusted bytes for a terminal: everything is on one line, and nothing acts as a control sequence.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Text with every control character escaped, and every other character that moves what stands beside it.
+/// Escapes every control character, and every character that changes the place or the direction of the text
+/// around it.
 pub fn one_line(text: &str) -> Cow<'_, str> {
     if text.chars().all(is_plain) {
         return text.into();
@@ -22,7 +23,7 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
     line.into()
 }
 
-/// What was asked for, behind a sentence that says that there is none of it: ` of orders/3`.
+/// Names the topic and partition after a message that there is nothing: ` of orders/3`.
 pub fn of(topic: Option<&str>, partition: Option<i32>) -> String {
     match (topic.map(one_line), partition) {
         (Some(topic), Some(partition)) => format!(" of {topic}/{partition}"),
@@ -32,12 +33,12 @@ pub fn of(topic: Option<&str>, partition: Option<i32>) -> String {
     }
 }
 
-/// What stands for the value of a record that is larger than a worker may hold for a search or a fetch.
+/// The text in place of a value that is larger than a worker may hold for a search or a fetch.
 pub fn omitted(bytes: u64) -> String {
     format!("({bytes} bytes, more than --search-memory allows)")
 }
 
-/// A key or a value on one line: what is not UTF-8 as `\xff`, null as `(null)`.
+/// A key or a value on one line. Bytes that are not UTF-8 are written as `\xff`, null as `(null)`.
 pub fn value(bytes: Option<&[u8]>) -> String {
     let Some(bytes) = bytes else { return "(null)".to_owned() };
     let mut line = String::with_capacity(bytes.len());
@@ -50,12 +51,13 @@ pub fn value(bytes: Option<&[u8]>) -> String {
     line
 }
 
-/// Whether a terminal shows a character as that, and nothing else: no control character, and none that moves what stands beside it.
+/// Returns whether a terminal shows this character as itself and does nothing else: it is no control
+/// character, and it does not change the place or the direction of the text around it.
 pub fn is_plain(c: char) -> bool {
     !c.is_control() && !is_direction(c)
 }
 
-/// Line and paragraph separators, marks and overrides of direction.
+/// Line and paragraph separators, and the marks, embeddings, overrides and isolates of text direction.
 fn is_direction(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -1,4 +1,4 @@
-//! Times as they are written on a command line.
+//! Times on the command line.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,10 +6,12 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{Date, OffsetDateTime};
 
-/// Below this, no number is a time in milliseconds that anybody means: a year after the epoch, where seconds reach the year 2969.
+/// Smaller numbers are not taken as milliseconds. As milliseconds, this is a year after the epoch; as
+/// seconds, it is in the year 2969.
 const MILLISECONDS_LEAST: u64 = 31_536_000_000;
 
-/// Milliseconds since the Unix epoch, from a day, an RFC 3339 time, such a number, or an age. A number of nine to eleven digits is seconds.
+/// Parses a time into milliseconds since the Unix epoch. The text is a day, an RFC 3339 time, a number of
+/// milliseconds, or an age. A number of nine to eleven digits below `MILLISECONDS_LEAST` is taken as seconds.
 pub fn parse(text: &str) -> Result<i64, String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     parse_at(text, i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
@@ -30,7 +32,7 @@ fn parse_at(text: &str, now_ms: i64) -> Result<i64, String> {
     age.ok_or_else(|| "a day, an RFC 3339 time, milliseconds or an age such as 15m is needed".to_owned())
 }
 
-/// An age in milliseconds: `90s`, `15m`, `2h`, `7d`.
+/// Parses an age into milliseconds: `90s`, `15m`, `2h`, `7d`.
 pub fn age_ms(text: &str) -> Option<i64> {
     let units = [("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
     let (count, unit) = units.into_iter().find_map(|(name, ms)| Some((text.strip_suffix(name)?, ms)))?;

@@ -1,9 +1,9 @@
-//! Answers of workers of a later release, for JSON: its mapping has no name for an enum's value that only they know. They become
-//! "unspecified", which is what the rest of this program takes them for.
+//! Prepares answers of workers of a later release for JSON. The JSON mapping has no name for an enum value
+//! that only later releases know. Such a value becomes "unspecified", as in the rest of this program.
 
 use crate::proto::v1;
 
-/// A worker's statistics, with phases that have names.
+/// Gives each job a phase that has a name.
 pub fn stats(mut stats: v1::GetStatsResponse) -> v1::GetStatsResponse {
     for job in &mut stats.jobs {
         job.set_phase(job.phase());
@@ -11,13 +11,13 @@ pub fn stats(mut stats: v1::GetStatsResponse) -> v1::GetStatsResponse {
     stats
 }
 
-/// A worker's health, with a status that has a name.
+/// Gives the health a status that has a name.
 pub fn health(mut health: v1::HealthResponse) -> v1::HealthResponse {
     health.set_status(health.status());
     health
 }
 
-/// A record, with a state of its transaction that has a name.
+/// Gives a record's transaction a state that has a name.
 pub fn record(mut record: v1::Record) -> v1::Record {
     record.set_transaction(record.transaction());
     record

@@ -1,4 +1,4 @@
-//! `verify`: whether stored bundles still are what their receipts said.
+//! `verify`: checks whether stored bundles still match their receipts.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -18,23 +18,25 @@ use crate::verify::{self, Checked, Finding, Outcome, Progress, Scrub, VerifyErro
 /// Check every byte, count and record of stored bundles.
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
-    /// The bundles' keys.
+    /// The keys of the bundles.
     #[arg(required_unless_present = "all", value_name = "KEY", value_parser = store::key)]
     keys: Vec<BundleKey>,
 
-    /// All bundles of the store: then a segment that has not all of its bundles is wrong, too.
+    /// Check all bundles of the store. Then a segment with a missing bundle is also a finding.
     #[arg(long, env = "WAL_INDEXER_ALL", conflicts_with = "keys")]
     all: bool,
 
-    /// Bundles were expired: a segment that has not all of its bundles any more is counted, and is not wrong.
+    /// Some bundles were deleted by `expire`. A segment with a missing bundle is counted, but is not a
+    /// finding.
     #[arg(long, env = "WAL_INDEXER_EXPIRED", requires = "all")]
     expired: bool,
 
-    /// Read at most so many bytes in a second, to leave the store to others: 50MiB.
+    /// The maximum number of bytes to read per second, to leave capacity of the store to others: 50MiB.
     #[arg(long, env = "WAL_INDEXER_RATE", value_name = "SIZE", value_parser = rate)]
     rate: Option<NonZeroU64>,
 
-    /// Print JSON, one object a line: each bundle, and behind it what is wrong with it; then segments, gaps and overlaps.
+    /// Print JSON, one object per line: each bundle, followed by its findings; then segments, gaps and
+    /// overlaps.
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
 
@@ -42,7 +44,7 @@ pub struct VerifyArgs {
     store: StoreArgs,
 }
 
-/// A bundle that was looked at.
+/// The result for one bundle.
 #[derive(Serialize)]
 struct BundleLine<'a> {
     bundle: &'a str,
@@ -60,14 +62,14 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// Something that is wrong.
+/// One finding.
 #[derive(Serialize)]
 struct FindingLine<'a> {
     bundle: &'a str,
     finding: &'a str,
 }
 
-/// Offsets that no bundle of a log covers, or that two do.
+/// Offsets of a log that no bundle covers, or that two bundles cover.
 #[derive(Serialize)]
 struct BordersLine<'a> {
     what: &'a str,
@@ -79,8 +81,8 @@ struct BordersLine<'a> {
     bundles: [String; 2],
 }
 
-/// Verifies and prints; exits with 3 where anything is wrong. Gaps and overlaps between bundles are told, and are not wrong by themselves:
-/// compaction makes the ones, replicas make the others.
+/// Verifies and prints. The exit code is 3 if there is any finding. Gaps and overlaps between bundles are
+/// reported, but they are not findings: compaction makes gaps, and replicas make overlaps.
 pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
     let store = args.store.open()?;
     let (listed, outcome) = runtime()?.block_on(async {
@@ -186,7 +188,7 @@ fn print_summary(outcome: &Outcome) -> Result<(), CliError> {
 
 fn rate(text: &str) -> Result<NonZeroU64, String> {
     let size: ByteSize = text.parse()?;
-    NonZeroU64::new(size.as_u64()).ok_or_else(|| "nothing can be read at this rate".to_owned())
+    NonZeroU64::new(size.as_u64()).ok_or_else(|| "the rate must be more than zero".to_owned())
 }
 
 fn exit(error: &VerifyError) -> Exit {

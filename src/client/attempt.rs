@@ -1,4 +1,4 @@
-//! One attempt: a segment to one worker, and its answer.
+//! One attempt: sends a segment to one worker, and returns its response.
 
 use std::io;
 use std::pin::pin;
@@ -21,24 +21,25 @@ use crate::proto::v1::indexer_service_client::IndexerServiceClient;
 use crate::proto::v1::segment_header::Source;
 use crate::spans;
 
-/// Workers stop by themselves so long after this side has given up: a word that they are no longer waited for may get lost.
+/// How much later than this side a worker times out. The worker must have a timeout of its own, because the
+/// message that cancels the call may get lost.
 const WORKER_GRACE: Duration = Duration::from_secs(1);
 
-/// Why an attempt ended without a receipt in reach.
+/// Why an attempt ended without a response that a receipt can be made of.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// This side could not read the segment, or not as it should be.
+    /// This side could not read the segment, or the bytes were not as expected.
     Read(io::Error),
-    /// The worker said OK before it can have seen the last byte.
+    /// The worker answered OK before it can have received the last byte.
     Early {
-        /// How many it says it has read.
+        /// The number of bytes that the worker says it read.
         bytes_read: u64,
     },
-    /// The worker said no, or something broke on the way.
+    /// The worker answered with an error, or the connection failed.
     No {
-        /// Its words.
+        /// The status of the response.
         status: Box<Status>,
-        /// Whether all of the segment had been read by then, and was what it should be.
+        /// Whether the whole segment had been read by then and was as expected.
         was_read: bool,
     },
 }
@@ -49,21 +50,21 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// What is sent, whoever to.
+/// What an attempt sends, to any worker.
 #[derive(Debug)]
 pub(super) struct Attempt<'a, P> {
     pub request: &'a Request,
     pub payload: &'a P,
-    /// What the segment was, where workers read it for themselves.
+    /// The result of reading the segment, if workers read it for themselves.
     pub pointed: Option<&'a Read>,
-    /// `authorization`.
+    /// The value of the `authorization` header.
     pub authorization: Option<MetadataValue<Ascii>>,
-    /// How long the answer is waited for.
+    /// The timeout for the response.
     pub allowed: Duration,
 }
 
 impl<P: Payload> Attempt<'_, P> {
-    /// Sends the segment, and returns the answer beside what was read. To drop this ends the call.
+    /// Sends the segment. Returns the response and what was read. Dropping the future ends the call.
     pub(super) async fn run(
         &self,
         channel: GrpcChannel,
@@ -153,15 +154,15 @@ impl<P: Payload> Attempt<'_, P> {
     }
 }
 
-/// What a call is fed with.
+/// The next item for a call's stream of messages.
 enum Next {
     Message(v1::IndexSegmentRequest),
-    /// The segment is whole.
+    /// The segment is complete.
     End,
 }
 
-/// A stream that ends is a segment that ends, so this one ends when it is told to, and never because nobody is left to tell it: a
-/// call that is given up is broken off, not ended.
+/// A stream of messages that ends only at [`Next::End`]. To the worker, the end of the stream is the end of
+/// the segment. So a sender that is dropped does not end the stream: a call that is given up is aborted.
 fn until_its_end(next: Receiver<Next>) -> impl Stream<Item = v1::IndexSegmentRequest> {
     stream::unfold(next, |mut next| async {
         match next.recv().await {
@@ -172,8 +173,9 @@ fn until_its_end(next: Receiver<Next>) -> impl Stream<Item = v1::IndexSegmentReq
     })
 }
 
-/// Sends a header and what is read, always one message behind: the last one goes only when the reader has ended well, so that no
-/// worker ever holds a whole segment that was not read as a whole. `None`: nobody listens any more.
+/// Sends a header and the bytes that are read, always one message behind. The last message is sent only when
+/// the reader has ended without an error, so that no worker ever gets a whole segment that was not read as a
+/// whole. `None`: nobody receives the messages any more.
 async fn send<B>(
     mut reader: SourceReader<B>,
     header: v1::IndexSegmentRequest,

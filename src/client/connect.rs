@@ -1,4 +1,4 @@
-//! Makes connections to workers: time limits, TLS, token.
+//! Makes connections to workers, with timeouts, TLS and a token.
 
 use std::future::Future;
 use std::io;
@@ -24,11 +24,11 @@ use super::greeting::Greeted;
 use super::proxy::GrpcChannel;
 use super::tls::Tls;
 
-/// How long a worker may take to accept a connection, and as long again for TLS.
+/// The timeout for a TCP connection to a worker, and also for the TLS handshake.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
-/// A worker that says nothing for so long is asked whether it is there; with no word in as long again its calls fail. A
-/// stopped process, or a host that is gone, closes no connection.
+/// How long a worker may send nothing before it gets a ping, and how long the reply may take. After that its
+/// calls fail. A stopped process, or a host that is gone, does not close its connections.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Makes connections.
@@ -39,7 +39,7 @@ pub(super) struct WorkerConnector {
 }
 
 impl WorkerConnector {
-    /// Reads the files that there are. `endpoints` are those that it will be asked for.
+    /// Reads the files that are configured. `endpoints` are those to which it will connect.
     pub(super) async fn new(security: &Security, endpoints: &[Endpoint]) -> Result<Self, EndpointError> {
         let has_files = security.ca_file.is_some() || security.certificate.is_some();
         let tls = match has_files || endpoints.iter().any(Endpoint::is_secure) {
@@ -54,19 +54,19 @@ impl WorkerConnector {
             if endpoint.is_secure() {
                 endpoint.certified_name()?;
             } else if token.is_some() && !endpoint.is_loopback() {
-                warn!(%endpoint, "the token goes over a line that is not encrypted");
+                warn!(%endpoint, "the token is sent over a connection that is not encrypted");
             }
         }
         Ok(Self { tls, token })
     }
 
-    /// What calls carry.
+    /// The token that calls carry, if there is one.
     pub(super) fn token(&self) -> Option<&Arc<Token>> {
         self.token.as_ref()
     }
 
-    /// A connection to one of an endpoint's addresses, by the endpoint's name. It is made when it is first used, and made again
-    /// when it breaks.
+    /// Returns a connection to one of an endpoint's addresses, which uses the endpoint's name. It is made at
+    /// its first use, and made again after it breaks.
     pub(super) fn connect(
         &self,
         endpoint: &Endpoint,
@@ -76,7 +76,7 @@ impl WorkerConnector {
         Ok(GrpcChannel::new(settings(endpoint).connect_with_connector_lazy(connector)))
     }
 
-    /// A connection to whichever of an endpoint's addresses answers, made at once.
+    /// Connects at once, to the first of an endpoint's addresses that answers.
     pub(super) async fn connect_now(
         &self,
         endpoint: &Endpoint,
@@ -95,7 +95,7 @@ impl WorkerConnector {
     }
 }
 
-/// What tonic makes connections with.
+/// What tonic uses to make connections.
 trait Connector:
     Service<
         Uri,
@@ -118,14 +118,14 @@ impl<T> Connector for T where
 {
 }
 
-/// What HTTP/2 goes over.
+/// The connection below HTTP/2.
 type Line = Box<dyn ReadWrite>;
 
 trait ReadWrite: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> ReadWrite for T {}
 
-/// TLS is not tonic's matter here: it reads certificates once only.
+/// Returns the settings of a connection. TLS is not among them, because tonic reads certificates only once.
 fn settings(endpoint: &Endpoint) -> transport::Endpoint {
     transport::Endpoint::from_static("http://worker")
         .origin(endpoint.origin())
@@ -146,7 +146,7 @@ async fn open(target: Target, safe: Option<(Arc<Tls>, ServerName<'static>)>) -> 
     match safe {
         None => Ok(Box::new(Greeted::new(stream))),
         Some((tls, name)) => {
-            let stream = in_time("no end of the TLS handshake", tls.connect(name, stream)).await?;
+            let stream = in_time("TLS handshake not finished", tls.connect(name, stream)).await?;
             Ok(Box::new(Greeted::new(stream)))
         }
     }
@@ -171,13 +171,14 @@ impl Token {
         Ok(Self { path: path.to_owned(), last })
     }
 
-    /// The value of `authorization`, as the file has it now; where it cannot be read, as it was the last time.
+    /// The value of `authorization`, as the file has it now. If the file cannot be read, the last value is
+    /// used.
     pub(super) async fn authorization(&self) -> MetadataValue<Ascii> {
         let read = read(&self.path).await;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match read {
             Ok(token) => *last = token,
-            Err(error) => warn!(%error, "the token is the one read before"),
+            Err(error) => warn!(%error, "cannot read the token: the previous one stays in use"),
         }
         last.clone()
     }

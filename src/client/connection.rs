@@ -1,4 +1,4 @@
-//! A connection to one worker: what an operator asks.
+//! A connection to one worker, for the commands of an operator.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,37 +24,38 @@ use crate::proto::v1::indexer_service_client::IndexerServiceClient;
 use crate::proto::v1::search_service_client::SearchServiceClient;
 use crate::proto::v1::segment_header::Source;
 
-/// The largest message of an answer, in bytes. A record or a batch is never cut, and may open to 256 MiB.
+/// The maximum size of one message of a response, in bytes. A record or a batch is never cut, and may
+/// decompress to 256 MiB.
 pub(super) const ANSWER_BYTES_MAX: usize = 320 << 20;
 
-/// Before a call is tried again that found its connection closed.
+/// The pause before a retry of a call that found its connection closed.
 const UNSENT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why a worker gave no answer.
+/// Why a call to a worker failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectionError {
     /// The endpoint cannot be reached.
     #[error("cannot connect to {endpoint}")]
     Connect {
-        /// As it was given.
+        /// The endpoint, as it was given.
         endpoint: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: transport::Error,
     },
-    /// No connection can be made that way.
+    /// The endpoint or the security settings cannot be used.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
     /// The file cannot be read.
     #[error("cannot read the segment's file")]
     File(#[from] std::io::Error),
-    /// The worker said no.
+    /// The worker answered with an error.
     #[error("the worker answered {0}")]
     Status(Box<Status>),
 }
 
 impl ConnectionError {
-    /// The code, where the worker said no.
+    /// The code of the worker's error, if it answered with one.
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::Status(status) => Some(status.code()),
@@ -93,7 +94,7 @@ impl Connection {
         Ok(Self { indexer, search, token: connector.token().cloned() })
     }
 
-    /// A call with the token, as its file has it now.
+    /// Makes a call with the token, as its file has it now.
     async fn call<T>(&self, message: T) -> Request<T> {
         let mut call = Request::new(message);
         if let Some(token) = &self.token {
@@ -102,7 +103,8 @@ impl Connection {
         call
     }
 
-    /// Asks; once more where that came to nothing because the worker had just retired the connection.
+    /// Calls the worker. If the call was not sent because the worker had just closed the connection, calls
+    /// once more.
     async fn ask<T: Clone, A>(
         &self,
         message: T,
@@ -141,12 +143,12 @@ impl Connection {
         Ok(self.indexer.index_segment(call).await?.into_inner())
     }
 
-    /// What the worker has done and is doing.
+    /// Returns what the worker has done and is doing.
     pub async fn stats(&mut self) -> Result<v1::GetStatsResponse, ConnectionError> {
         self.ask(v1::GetStatsRequest {}, async |call| self.indexer.clone().get_stats(call).await).await
     }
 
-    /// Records that match, as the worker sends them; the last message has the summary.
+    /// Searches for records. Returns the matches as the worker sends them. The last message has the summary.
     pub async fn search(
         &mut self,
         request: v1::SearchRequest,
@@ -154,7 +156,8 @@ impl Connection {
         self.ask(request, async |call| self.search.clone().search(call).await).await
     }
 
-    /// A partition from an offset on, as the worker sends it; the last message says where to go on.
+    /// Fetches a partition from an offset on. Returns the messages as the worker sends them. The last one
+    /// says where to continue.
     pub async fn fetch(
         &mut self,
         request: v1::FetchRequest,
@@ -162,7 +165,7 @@ impl Connection {
         self.ask(request, async |call| self.search.clone().fetch(call).await).await
     }
 
-    /// The bundles that may hold what is asked for.
+    /// Lists the bundles that may hold the requested records.
     pub async fn list_bundles(
         &mut self,
         request: v1::ListBundlesRequest,

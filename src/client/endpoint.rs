@@ -1,4 +1,4 @@
-//! Where workers are, and how to talk to them.
+//! The addresses of workers, and the security settings of connections.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,8 +10,8 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::Uri;
 use url::{Host, Url};
 
-/// `http://HOST:PORT` or `https://HOST:PORT`. A host given by name stands for all its addresses, now and later. Without a port:
-/// the scheme's own.
+/// `http://HOST:PORT` or `https://HOST:PORT`. A host given by name stands for all its addresses, now and
+/// later. The default port is that of the scheme.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     host: Host,
@@ -19,50 +19,52 @@ pub struct Endpoint {
     is_secure: bool,
 }
 
-/// Where to connect to: one place, or whichever of a name's addresses answers.
+/// Where to connect to: one address, or any address of a name.
 #[derive(Clone, Debug)]
 pub(super) enum Target {
     Address(SocketAddr),
     Name(String, u16),
 }
 
-/// What makes a connection safe.
+/// The security settings of connections: certificates and a token.
 #[derive(Clone, Debug, Default)]
 pub struct Security {
-    /// PEM file with the authorities that workers' certificates come from; without one, the system's. This file and the next two are
-    /// read again for each connection, so that they may be renewed.
+    /// The PEM file with the certificate authorities of the workers. If there is none, the system's
+    /// authorities are used. This file and the files of `certificate` are read again for each connection, so
+    /// that they can be renewed.
     pub ca_file: Option<PathBuf>,
-    /// What to show to workers that ask for a certificate.
+    /// The certificate for workers that ask for one.
     pub certificate: Option<CertificateFiles>,
-    /// The file with the token that is sent with each call. Read again for each attempt, so that it may be replaced.
+    /// The file with the token that is sent with each call. It is read again for each attempt, so that it can
+    /// be replaced.
     pub token_file: Option<PathBuf>,
 }
 
 /// PEM files with a certificate and its key.
 #[derive(Clone, Debug)]
 pub struct CertificateFiles {
-    /// The certificate and those between it and its authority, its own first.
+    /// The certificate, followed by the intermediate certificates up to its authority.
     pub certificate: PathBuf,
     /// The certificate's private key.
     pub key: PathBuf,
 }
 
-/// Why an endpoint cannot be used at all. None of these repeats what may be a password.
+/// Why an endpoint cannot be used. No message repeats a part that may be a password.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    /// There is nobody to send to.
+    /// No endpoint is given.
     #[error("no endpoint is given")]
     NoneGiven,
-    /// It does not read as a URL.
+    /// It is not a URL.
     #[error("an endpoint is a URL such as http://HOST:PORT")]
     NotAUrl(#[source] url::ParseError),
-    /// It is a URL of something else.
+    /// It is a URL with another scheme.
     #[error("an endpoint starts with http:// or https://")]
     OtherScheme,
-    /// A URL is no place for a password: it is shown and logged.
+    /// It holds a user or password. URLs are shown and logged, so they must not hold a password.
     #[error("an endpoint holds no user or password: a token belongs in a file of its own")]
     HoldsCredentials,
-    /// There is something behind the port.
+    /// It has something after the port.
     #[error("an endpoint has no path, query or fragment")]
     HoldsMore,
     /// A file that [`Security`] names cannot be read.
@@ -70,24 +72,24 @@ pub enum EndpointError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// The file should hold some.
+    /// The file holds no certificate.
     #[error("{} holds no certificate in PEM", path.display())]
     NoCertificate {
         /// The file.
         path: PathBuf,
     },
-    /// The file should hold one.
+    /// The file holds no private key.
     #[error("{} holds no private key in PEM", path.display())]
     NoKey {
         /// The file.
         path: PathBuf,
     },
-    /// Nobody can be trusted.
-    #[error("the system names no authorities for TLS")]
+    /// The system has no certificate authorities, so no worker can be verified.
+    #[error("the system has no certificate authorities for TLS")]
     NoAuthorities,
     /// The token cannot be sent in a header.
     #[error("{} holds no token: one line of visible ASCII", path.display())]
@@ -95,13 +97,13 @@ pub enum EndpointError {
         /// The file.
         path: PathBuf,
     },
-    /// No connection can be set up with these files.
+    /// TLS cannot be set up with these files.
     #[error("cannot set up TLS")]
     Tls(#[source] rustls::Error),
-    /// No certificate can call a host that.
-    #[error("certificates know no such name as that of {endpoint}")]
+    /// The host's name cannot occur in a certificate.
+    #[error("a certificate cannot hold the name of {endpoint}")]
     NoName {
-        /// Whom to talk to.
+        /// The endpoint.
         endpoint: Endpoint,
     },
 }
@@ -137,9 +139,9 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
-    /// What requests say they are for.
+    /// The scheme and authority of requests.
     pub(super) fn origin(&self) -> Uri {
-        // A URL's scheme, host and port are a URI, too.
+        // A URL's scheme, host and port are always a valid URI.
         self.to_string().parse().unwrap_or_default()
     }
 
@@ -157,7 +159,7 @@ impl Endpoint {
         self.is_secure
     }
 
-    /// What certificates call it.
+    /// The name that the worker's certificate must have.
     pub(super) fn certified_name(&self) -> Result<ServerName<'static>, EndpointError> {
         match &self.host {
             Host::Domain(name) => ServerName::try_from(name.clone())
@@ -167,7 +169,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether what is sent there stays on this machine.
+    /// Whether connections to it stay on this machine.
     pub(super) fn is_loopback(&self) -> bool {
         match &self.host {
             Host::Domain(name) => name == "localhost",
@@ -176,7 +178,7 @@ impl Endpoint {
         }
     }
 
-    /// The name to look up and the port behind it; `None` for an address.
+    /// The host name and the port. `None` for an address.
     pub(super) fn name(&self) -> Option<(&str, u16)> {
         match &self.host {
             Host::Domain(name) => Some((name, self.port)),
@@ -184,7 +186,7 @@ impl Endpoint {
         }
     }
 
-    /// The address, where it is one.
+    /// The address. `None` for a name.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         match self.target() {
             Target::Address(address) => Some(address),

@@ -1,89 +1,91 @@
 //! Why there is no receipt, and what to do about it.
 
-/// A worker's no.
+/// An error that a worker answered with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{worker} answered {code}: {message}")]
 pub struct Refusal {
-    /// Its address.
+    /// The worker's address.
     pub worker: String,
     /// The gRPC code's name, such as `DATA_LOSS`.
     pub code: &'static str,
-    /// The stable reason of the error's `google.rpc.ErrorInfo`; empty where there is none.
+    /// The stable reason in the error's `google.rpc.ErrorInfo`. Empty if there is none.
     pub reason: String,
-    /// In words.
+    /// The message for people.
     pub message: String,
-    /// Where in the segment, in bytes, if that is known.
+    /// The position in the segment, in bytes, if it is known.
     pub position: Option<u64>,
 }
 
 /// Why there is no receipt for a segment.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    /// The segment itself is at fault (`DATA_LOSS`, `INVALID_ARGUMENT`): no worker will take it as it is.
+    /// The segment itself is invalid (`DATA_LOSS`, `INVALID_ARGUMENT`). No worker will take it as it is.
     #[error("rejected: {0}")]
     Rejected(Refusal),
-    /// Something about this client or the workers must be set right first (`UNAUTHENTICATED`, `PERMISSION_DENIED`, …).
+    /// Something in this client or in the workers must be corrected first (`UNAUTHENTICATED`,
+    /// `PERMISSION_DENIED`, …).
     #[error("refused: {0}")]
     Refused(Refusal),
-    /// No worker took it in time: again later.
+    /// No worker took the segment in time. Try again later.
     #[error("no receipt after {attempts} attempts{}", because(unreachable))]
     OutOfPatience {
-        /// How many there were; none where no worker could be reached.
+        /// The number of attempts. It is 0 if no worker could be reached.
         attempts: u32,
-        /// Where no worker said no to this segment: why none could be asked, such as a name without addresses.
+        /// If no worker answered with an error: why none could be reached, such as a name without addresses.
         unreachable: Vec<String>,
-        /// The last no, if there was one.
+        /// The last error of a worker, if there was one.
         #[source]
         last: Option<Refusal>,
     },
-    /// A worker said OK, but not of what was read: an alert, and no receipt.
+    /// A worker answered OK, but for something other than what was read. This needs an alert, and is no
+    /// receipt.
     #[error("{worker} answered OK for something else: {mismatch}")]
     Mismatch {
-        /// Its address.
+        /// The worker's address.
         worker: String,
-        /// What is not the same.
+        /// What differs.
         mismatch: Mismatch,
     },
-    /// The bytes could not be read, or changed while they were.
+    /// The bytes could not be read, or changed while they were read.
     #[error("cannot read the segment")]
     Read(#[from] std::io::Error),
 }
 
-/// Why there is no answer, or no more of it.
+/// Why there is no response, or not all of it.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// A worker, or what stands before it, said no.
+    /// A worker, or a proxy in front of it, answered with an error.
     #[error("refused: {0}")]
     Refused(Refusal),
     /// No worker answered in time.
     #[error("no answer in time after {attempts} attempts{}", because(unreachable))]
     OutOfTime {
-        /// How many there were; none where no worker could be reached.
+        /// The number of attempts. It is 0 if no worker could be reached.
         attempts: u32,
-        /// Where no worker said no: why none could be asked.
+        /// If no worker answered with an error: why none could be reached.
         unreachable: Vec<String>,
-        /// The last no, if there was one.
+        /// The last error of a worker, if there was one.
         #[source]
         last: Option<Refusal>,
     },
-    /// The answer ended without its last message: there may be more.
+    /// The response ended without its last message. Records may be missing.
     #[error("{worker} ended its answer before the last message")]
     CutOff {
-        /// Its address.
+        /// The worker's address.
         worker: String,
     },
 }
 
-/// What an OK answer says otherwise than what was read.
+/// The difference between an OK response and what was read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {answered} instead of {read}")]
 pub struct Mismatch {
-    /// What differs: `bytes_read`, `crc32c`, `sha256`, `records`, `offsets`, `torn_tail_bytes`,
-    /// `bundles`.
+    /// The field that differs: `bytes_read`, `crc32c`, `sha256`, `records`, `undecoded`, `offsets`,
+    /// `torn_tail_bytes`, `bundles`.
     pub field: &'static str,
-    /// What was read.
+    /// The value that was read.
     pub read: String,
-    /// What the answer says.
+    /// The value in the response.
     pub answered: String,
 }
 

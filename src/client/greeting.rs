@@ -1,5 +1,5 @@
-//! A connection whose other end must begin as HTTP/2 does. Where it begins otherwise, the error says with what: HTTP/2's own error
-//! would be about the size of a frame.
+//! A connection whose first received bytes must be HTTP/2. If they are something else, the error says what:
+//! the error of the HTTP/2 library would only mention the size of a frame.
 
 use std::io;
 use std::pin::Pin;
@@ -7,10 +7,10 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What is told of an answer's first line, in bytes.
+/// The maximum length of the first line of a response in an error, in bytes.
 const LINE_BYTES_MAX: usize = 100;
 
-/// A connection, until its first bytes have come.
+/// A connection that checks the first bytes that it receives.
 #[derive(Debug)]
 pub(super) struct Greeted<S> {
     stream: S,
@@ -67,14 +67,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
     }
 }
 
-/// What the first bytes are, if they are certainly not HTTP/2's.
+/// Describes the first bytes if they are certainly not HTTP/2.
 fn otherwise(first: &[u8]) -> Option<String> {
     if first.starts_with(b"HTTP/1") {
         let line = first.split(|byte| byte.is_ascii_control()).next().unwrap_or_default();
         let line = String::from_utf8_lossy(&line[..line.len().min(LINE_BYTES_MAX)]);
         return Some(format!("the other end speaks HTTP/1 and not HTTP/2: it answers {line:?}"));
     }
-    // A TLS record: an alert, of version 3.x.
+    // A TLS record of the type "alert", version 3.x.
     let is_alert = first.starts_with(&[0x15, 0x03]);
     is_alert.then(|| "the other end expects TLS: the endpoint must begin with https://".to_owned())
 }

@@ -1,4 +1,4 @@
-//! The workers that there are, how much each has in hand, and who is next.
+//! The pool of workers: their addresses, the bytes in flight to each, and which one is next.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -15,34 +15,35 @@ use super::connect::WorkerConnector;
 use super::endpoint::Endpoint;
 use super::proxy::GrpcChannel;
 
-/// What a segment weighs beside its bytes: a worker with a hundred empty ones in hand is not idle.
+/// What each segment counts in addition to its bytes, so that a worker with a hundred empty segments does not
+/// count as idle.
 const SEGMENT_BYTES: u64 = 1 << 20;
 
-/// How long a worker that failed gets nothing new: doubled with each failure in a row.
+/// How long a worker that failed gets no new work. The time doubles with each failure in a row.
 const COOL_FIRST: Duration = Duration::from_millis(250);
 const COOL_MAX: Duration = Duration::from_secs(15);
 
-/// The same for one whose connection was closed before a call had begun.
+/// The same for a worker whose connection was closed before a call began.
 const UNSENT_FIRST: Duration = Duration::from_millis(50);
 
-/// Bounds for what workers ask for: neither a storm of attempts nor one that never comes.
+/// The limits of a pause that a worker asks for: attempts must not come too often, and must not stop.
 const ASKED_MIN: Duration = Duration::from_millis(50);
 const ASKED_MAX: Duration = Duration::from_secs(300);
 
-/// How many reasons are told where no worker can be reached.
+/// The maximum number of reasons that are reported if no worker can be reached.
 const TROUBLES_MAX: usize = 3;
 
-/// How long a worker that gave no receipt gets nothing new.
+/// How long a worker that gave no receipt gets no new work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cooling {
-    /// As long as it said: it is not broken.
+    /// As long as the worker asked for. The worker is not broken.
     Asked(Duration),
-    /// For a moment, and longer each time in a row: a connection that was retired is no fault, but one that always closes at once
-    /// must not be dialled without a pause.
+    /// A short time, which grows each time in a row. A connection that the worker closed is no fault. But a
+    /// worker that always closes at once must not be connected to without a pause.
     Unsent,
-    /// Longer each time.
+    /// A time that grows with each failure in a row.
     Growing,
-    /// As long as can be: it has cost a whole deadline.
+    /// The maximum time, because the worker let a whole timeout pass.
     Longest,
 }
 
@@ -52,7 +53,7 @@ pub(super) struct Pool {
     endpoints: Vec<Endpoint>,
     connector: WorkerConnector,
     state: Mutex<State>,
-    /// Told when somebody who waits for a worker should look again.
+    /// Notified when a caller that waits for a worker should check again.
     changed: watch::Sender<()>,
 }
 
@@ -60,17 +61,17 @@ pub(super) struct Pool {
 struct State {
     /// The addresses of each endpoint.
     addresses: Vec<Vec<SocketAddr>>,
-    /// Why the last lookup of an endpoint's name gave none.
+    /// Why the last look-up of an endpoint's name gave no addresses.
     lookups_failed: BTreeMap<usize, String>,
     members: BTreeMap<SocketAddr, Member>,
-    /// Counts members and picks: later is greater.
+    /// A counter of members and picks. A later one has a greater number.
     clock: u64,
 }
 
-/// One worker's address, as long as an endpoint has it.
+/// A worker's address, while an endpoint has it.
 #[derive(Debug)]
 struct Member {
-    /// Tells it from one that was here before, under the same address.
+    /// Distinguishes it from an earlier member with the same address.
     born: u64,
     channel: GrpcChannel,
     in_flight_bytes: u64,
@@ -79,24 +80,24 @@ struct Member {
     /// Calls in a row that found their connection closed.
     unsent: u32,
     cool_until: Option<Instant>,
-    /// What it failed with last, since it last did what was asked of it.
+    /// The last failure, if the worker has not succeeded since.
     trouble: Option<String>,
 }
 
-/// A worker that was picked for a segment. It has the segment in hand until this is dropped.
+/// A worker that was picked for a segment. The segment counts as in flight until this is dropped.
 #[derive(Debug)]
 pub(super) struct Picked {
     pool: Arc<Pool>,
     born: u64,
     bytes: u64,
-    /// Where it is.
+    /// The worker's address.
     pub address: SocketAddr,
-    /// The connection to it.
+    /// The connection to the worker.
     pub channel: GrpcChannel,
 }
 
 impl Pool {
-    /// With those endpoints' addresses that are no names.
+    /// Creates a pool with the endpoints that are given by address.
     pub(super) fn new(endpoints: Vec<Endpoint>, connector: WorkerConnector) -> Arc<Self> {
         let addresses: Vec<Vec<_>> = endpoints.iter().map(|it| it.address().into_iter().collect()).collect();
         let state = Mutex::new(State { addresses, ..State::default() });
@@ -105,7 +106,8 @@ impl Pool {
         Arc::new(pool)
     }
 
-    /// Tells which addresses an endpoint has. What is in flight to others goes on; they get nothing new.
+    /// Sets the addresses of an endpoint. Calls to removed addresses continue, but these workers get no new
+    /// work.
     pub(super) fn update(&self, endpoint: usize, addresses: Vec<SocketAddr>) {
         let mut state = self.lock();
         if let Some(known) = state.addresses.get_mut(endpoint) {
@@ -117,12 +119,13 @@ impl Pool {
         self.changed.send_replace(());
     }
 
-    /// Tells that an endpoint's name could not be looked up, and why.
+    /// Records that an endpoint's name could not be looked up, and why.
     pub(super) fn lookup_failed(&self, endpoint: usize, error: String) {
         self.lock().lookups_failed.insert(endpoint, error);
     }
 
-    /// Why there is no worker to be had, as far as that is known: names without addresses, and what workers failed with last.
+    /// Returns why no worker can be reached, as far as this is known: names without addresses, and the last
+    /// failures of workers.
     pub(super) fn troubles(&self) -> Vec<String> {
         let state = self.lock();
         let lookups = state.lookups_failed.iter().filter_map(|(endpoint, error)| {
@@ -133,7 +136,7 @@ impl Pool {
         lookups.chain(members).take(TROUBLES_MAX).collect()
     }
 
-    /// Makes the members those that the endpoints have.
+    /// Adds and removes members, so that they are the addresses of the endpoints.
     fn settle(&self, state: &mut State) {
         let State { addresses, members, clock, .. } = state;
         members.retain(|address, _| addresses.iter().flatten().any(|known| known == address));
@@ -153,9 +156,9 @@ impl Pool {
         }
     }
 
-    /// The worker that should have a segment of `size_bytes`, as soon as there is one: of those that are not cooling down the one
-    /// that has failed for this segment least often (`failed`), then the one with the fewest bytes in hand, then the one that
-    /// had nothing new for longest.
+    /// Waits for a worker for a segment of `size_bytes`. Of the workers that are not cooling down, it picks
+    /// the one with the fewest failures for this segment (`failed`), then the one with the fewest bytes in
+    /// flight, then the one that was picked longest ago.
     pub(super) async fn pick(
         self: &Arc<Self>,
         size_bytes: u64,
@@ -175,13 +178,13 @@ impl Pool {
             };
             tokio::select! {
                 () = wait => {}
-                // The sender is in this pool, and does not go.
+                // The sender belongs to this pool, so the channel is never closed.
                 _ = changed.changed() => {}
             }
         }
     }
 
-    /// A worker, or when to look again.
+    /// Picks a worker, or returns when to check again.
     fn try_pick(
         self: &Arc<Self>,
         size_bytes: u64,
@@ -230,7 +233,7 @@ impl Member {
     fn cool(&mut self, cooling: Cooling, now: Instant) {
         let pause = match cooling {
             Cooling::Asked(pause) => pause.clamp(ASKED_MIN, ASKED_MAX),
-            // Several segments that fail with one worker at the same time are one failure.
+            // Several segments that fail at one worker at the same time are one failure.
             Cooling::Growing if self.is_cooling(now) => return,
             Cooling::Unsent => grown(UNSENT_FIRST, &mut self.unsent),
             Cooling::Growing => grown(COOL_FIRST, &mut self.failures),
@@ -242,7 +245,7 @@ impl Member {
 }
 
 impl Picked {
-    /// The worker has done what was asked of it.
+    /// Records that the worker did its work.
     pub(super) fn succeeded(&self) {
         let waited = self.with_member(|member| {
             (member.failures, member.unsent, member.trouble) = (0, 0, None);
@@ -253,7 +256,7 @@ impl Picked {
         }
     }
 
-    /// It has not, for this reason, and gets nothing new for a while.
+    /// Records that the worker failed, and why. It gets no new work for a while.
     pub(super) fn failed(&self, cooling: Cooling, why: &dyn Display) {
         self.with_member(|member| {
             member.cool(cooling, Instant::now());
@@ -261,7 +264,7 @@ impl Picked {
         });
     }
 
-    /// `None` where it is no longer among the workers.
+    /// Returns `None` if the worker is no longer in the pool.
     fn with_member<T>(&self, act: impl FnOnce(&mut Member) -> T) -> Option<T> {
         let mut state = self.pool.lock();
         let member = state.members.get_mut(&self.address).filter(|member| member.born == self.born);
@@ -275,15 +278,15 @@ impl Drop for Picked {
     }
 }
 
-/// Twice as long each time, up to a limit.
+/// Returns a pause that doubles each time, up to a limit.
 fn grown(first: Duration, times: &mut u32) -> Duration {
     let pause = first.saturating_mul(1 << (*times).min(20)).min(COOL_MAX);
     *times += 1;
     pause
 }
 
-/// Between nothing and the whole, by chance: those who wait for one worker should not come all at once. Each `RandomState`
-/// has other keys: chance enough.
+/// Returns a random part of a duration, so that callers that wait for one worker do not all come at the same
+/// time. Each `RandomState` has other keys, which is random enough.
 fn part_of(whole: Duration) -> Duration {
     let chance = RandomState::new().build_hasher().finish() % 1_000;
     whole.mul_f64(chance as f64 / 1_000.0)
@@ -298,7 +301,7 @@ mod tests {
         Member::new(1, GrpcChannel::new(channel))
     }
 
-    /// How long the member is left alone from `now` on.
+    /// How long the member gets no new work from `now` on.
     fn pause(member: &Member, now: Instant) -> Duration {
         member.cool_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
@@ -349,7 +352,7 @@ mod tests {
             member.cool(Cooling::Asked(asked), now);
             check(pause(&member, now), least);
             assert_eq!(member.failures, 0, "it is not broken");
-            // A shorter pause does not cut a longer one short.
+            // A shorter pause does not shorten a longer one.
             member.cool(Cooling::Asked(Duration::ZERO), now);
             assert!(pause(&member, now) >= least);
         }

@@ -1,8 +1,9 @@
-//! What an HTTP answer means that is not gRPC: somebody between this client and the workers gave it, such as a proxy that has no
-//! worker to hand the call on to, or that takes no body so large.
+//! Handles HTTP responses that are not gRPC. They come from something between this client and the workers,
+//! such as a proxy that has no worker for the call, or that does not accept so large a body.
 //!
-//! The codes are those of gRPC's own mapping (<https://grpc.github.io/grpc/core/md_doc_http-grpc-status-mapping.html>). The
-//! message has the status and what the proxy says in words: whoever set it up knows them.
+//! The codes are those of gRPC's own mapping
+//! (<https://grpc.github.io/grpc/core/md_doc_http-grpc-status-mapping.html>). The message has the status and
+//! the text of the response, because an operator of the proxy knows that text.
 
 use std::error::Error;
 use std::fmt;
@@ -22,16 +23,16 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tower::Service;
 
-/// What is read of a proxy's words, in bytes.
+/// The maximum size of the text that is read of a proxy's response, in bytes.
 const WORDS_READ_MAX: usize = 16 << 10;
 
-/// How long they are waited for.
+/// The maximum time to wait for that text.
 const WORDS_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// What is told of them, in characters.
+/// The maximum length of that text in an error, in characters.
 const WORDS_TOLD_MAX: usize = 200;
 
-/// A channel on which every answer is a worker's, or an error that says whose it is.
+/// A channel on which every response comes from a worker. Any other response becomes an error that says so.
 #[derive(Clone, Debug)]
 pub(super) struct GrpcChannel {
     channel: Channel,
@@ -67,8 +68,8 @@ impl Service<Request<Body>> for GrpcChannel {
     }
 }
 
-/// Whether an answer comes from somebody who speaks gRPC: such answers have the status 200 and say what they are, and one that
-/// names gRPC's own status is one whatever else it says.
+/// Whether a response comes from a gRPC server. Such responses have the status 200 and the content type of
+/// gRPC. A response with a `grpc-status` header is one in any case.
 fn is_grpc(status: StatusCode, headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
     let is_named =
@@ -76,21 +77,21 @@ fn is_grpc(status: StatusCode, headers: &HeaderMap) -> bool {
     headers.contains_key(Status::GRPC_STATUS) || (status == StatusCode::OK && is_named)
 }
 
-/// An answer that is not gRPC's; the source of the [`Status`] that it becomes.
+/// A response that is not gRPC. It is the source of the [`Status`] that it becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ProxyAnswer {
     status: StatusCode,
-    /// On one line, without tags and control characters, and bounded.
+    /// The text, on one line, without tags and control characters, and limited in length.
     words: String,
 }
 
 impl ProxyAnswer {
-    /// That which a call ended with, if a proxy ended it.
+    /// Returns the proxy's response that a call ended with, if a proxy ended it.
     pub(super) fn behind(status: &Status) -> Option<&Self> {
         status.source()?.downcast_ref()
     }
 
-    /// Whether the proxy takes no request body as large as this one.
+    /// Whether the proxy does not accept a request body as large as this one.
     pub(super) fn is_body_limit(&self) -> bool {
         self.status == StatusCode::PAYLOAD_TOO_LARGE
     }
@@ -143,13 +144,13 @@ impl fmt::Display for ProxyAnswer {
 
 impl Error for ProxyAnswer {}
 
-/// The first bytes of a body, as many as come in time.
+/// Reads the first bytes of a body, as many as come in time.
 async fn read_some(body: Body) -> Vec<u8> {
     let (mut body, mut read) = (pin!(body), Vec::new());
     let until = Instant::now() + WORDS_WAIT_MAX;
     while read.len() < WORDS_READ_MAX {
         let frame = future::poll_fn(|cx| Pin::as_mut(&mut body).poll_frame(cx));
-        // A body that breaks off, or that is too late, says no more: the status has said what matters.
+        // A body that breaks off or is too late is left as it is: the status has the important information.
         let Ok(Some(Ok(frame))) = timeout_at(until, frame).await else { break };
         if let Some(data) = frame.data_ref() {
             let wanted = WORDS_READ_MAX - read.len();
@@ -159,7 +160,7 @@ async fn read_some(body: Body) -> Vec<u8> {
     read
 }
 
-/// A page's words on one line: what a person would see of it.
+/// Returns the visible text of a page, on one line.
 fn words(page: &[u8]) -> String {
     let page = String::from_utf8_lossy(page);
     let mut told = String::new();
@@ -178,7 +179,8 @@ fn words(page: &[u8]) -> String {
     }
 }
 
-/// Text without HTML's tags, comments, and what stands in `<style>` and `<script>`. A `<` that begins no tag is text.
+/// Returns text without HTML tags, comments, and the contents of `<style>` and `<script>`. A `<` that begins
+/// no tag is text.
 fn without_tags(page: &str) -> String {
     let (mut text, mut rest) = (String::new(), page);
     while let Some((before, tag)) = rest.split_once('<') {
@@ -190,7 +192,7 @@ fn without_tags(page: &str) -> String {
         }
         text.push(' ');
         let closed = |end: &str| tag.find(end).map(|at| at + end.len());
-        // Lower case is as long, since only ASCII changes.
+        // ASCII lower case does not change the length.
         let closed_by = |end: &str| tag.to_ascii_lowercase().find(end).map(|at| at + end.len());
         let end = match tag {
             _ if tag.starts_with("!--") => closed("-->"),

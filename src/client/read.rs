@@ -1,4 +1,4 @@
-//! Reading back what workers stored: a question to whichever of them answers, and its answer as it comes.
+//! Reads back what workers stored: sends a request to any worker, and returns the response as a stream.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,14 +18,14 @@ use crate::proto::v1;
 use crate::proto::v1::search_service_client::SearchServiceClient;
 
 impl Client {
-    /// Records of one partition from an offset on, in the order of offsets, from whichever worker answers. The last message says where to go on.
+    /// Fetches records of one partition from an offset on, in the order of offsets, from any worker. The last
+    /// message says where to continue.
     ///
-    /// `within` is the time for all of the answer. Until its first message has come, workers that are away or have no room are
-    /// asked again, or others in their place; from then on an error ends it, and whoever wants the rest asks from the offset behind the
-    /// last record.
-    ///
+    /// `within` is the time for the whole response. Until the first message has come, calls to workers that
+    /// are unreachable or overloaded are retried, at the same worker or another one. After that an error ends
+    /// the response. To get the rest, the caller fetches from the offset after the last record.
     /// # Errors
-    /// Those of [`ReadError`], from here or from [`Answer::next`].
+    /// [`ReadError`], from here or from [`Answer::next`].
     pub async fn fetch(
         &self,
         request: v1::FetchRequest,
@@ -35,13 +35,15 @@ impl Client {
         Asking::new(&self.workers, within).run(request, ask).await
     }
 
-    /// Records that match a query, as they are found, from whichever worker answers. The last message has the summary.
+    /// Searches for records that match a query, with any worker. Matches come as they are found. The last
+    /// message has the summary.
     ///
-    /// `within` is the time for all of the answer. Until its first message has come, workers that are away or have no room are
-    /// asked again, or others in their place; from then on an error ends it.
+    /// `within` is the time for the whole response. Until the first message has come, calls to workers that
+    /// are unreachable or overloaded are retried, at the same worker or another one. After that an error ends
+    /// the response.
     ///
     /// # Errors
-    /// Those of [`ReadError`], from here or from [`Answer::next`].
+    /// [`ReadError`], from here or from [`Answer::next`].
     pub async fn search(
         &self,
         request: v1::SearchRequest,
@@ -52,9 +54,9 @@ impl Client {
     }
 }
 
-/// A message of an answer that is streamed.
+/// A message of a streamed response.
 pub trait Message {
-    /// Whether it is the one that ends a whole answer.
+    /// Whether it is the last message of a complete response.
     fn is_last(&self) -> bool;
 }
 
@@ -70,7 +72,7 @@ impl Message for v1::SearchResponse {
     }
 }
 
-/// An answer as it comes. To drop it ends the call.
+/// A response as a stream of messages. Dropping it ends the call.
 #[derive(Debug)]
 pub struct Answer<T> {
     first: Option<T>,
@@ -81,11 +83,12 @@ pub struct Answer<T> {
 }
 
 impl<T: Message> Answer<T> {
-    /// The next message; `None` behind the last one.
+    /// Returns the next message. `None` after the last one.
     ///
     /// # Errors
-    /// [`ReadError::CutOff`] where the worker ended the answer before its last message, [`ReadError::OutOfTime`] where it took too long,
-    /// [`ReadError::Refused`] where the worker or the way to it failed.
+    /// [`ReadError::CutOff`] if the worker ended the response before its last message,
+    /// [`ReadError::OutOfTime`] if the response took too long, [`ReadError::Refused`] if the worker or the
+    /// connection to it failed.
     pub async fn next(&mut self) -> Result<Option<T>, ReadError> {
         let next = match self.first.take() {
             Some(first) => Some(first),
@@ -100,7 +103,7 @@ impl<T: Message> Answer<T> {
         Ok(next)
     }
 
-    /// The address of the worker that answers.
+    /// The address of the worker that sends the response.
     pub fn worker(&self) -> String {
         self.picked.address.to_string()
     }
@@ -114,7 +117,7 @@ impl<T: Message> Answer<T> {
     }
 }
 
-/// A question on its way to a worker.
+/// A request that is sent to one worker after the other.
 struct Asking<'a> {
     workers: &'a Workers,
     until: Instant,
@@ -129,7 +132,7 @@ impl<'a> Asking<'a> {
         Self { workers, until, attempts: 0, failed: BTreeMap::new(), last: None }
     }
 
-    /// Asks one worker after the other until the first message has come.
+    /// Sends the request to one worker after the other until the first message has come.
     async fn run<Q: Clone, T: Message>(
         mut self,
         question: Q,
@@ -167,7 +170,7 @@ impl<'a> Asking<'a> {
         call
     }
 
-    /// Goes on where another worker, or this one later, may answer.
+    /// Returns `Ok` if another worker, or this one later, may answer.
     fn judge(&mut self, picked: &Picked, status: &Status) -> Result<(), Refusal> {
         let refusal = Refusal::of(status, &picked.address.to_string());
         let again = match RetryPolicy::of(status) {

@@ -1,4 +1,4 @@
-//! What an OK answer is worth: nothing, unless it is about the bytes that were read.
+//! Checks an OK response. It becomes a receipt only if it is about the bytes that were read.
 
 use std::fmt::Display;
 
@@ -15,36 +15,37 @@ use crate::segment::Anomaly;
 /// What was read of a segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest {
-    /// How many bytes.
+    /// The number of bytes.
     pub size_bytes: u64,
     /// Their CRC-32C.
     pub crc32c: u32,
     /// Their SHA-256.
     pub sha256: [u8; 32],
-    /// Records, control records among them, as the frames' heads count them.
+    /// The number of records, with control records, as the frames' headers count them.
     pub records: u64,
-    /// Bytes behind the last whole frame.
+    /// The number of bytes behind the last whole frame.
     pub torn_bytes: u64,
 }
 
-/// The object in the store that holds a segment's records, as its worker says.
+/// The object in the store that holds a segment's records, as the worker describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredBundle {
-    /// Its key, relative to the store's root.
+    /// The key, relative to the store's root.
     pub key: String,
-    /// How many bytes it has.
+    /// The number of bytes.
     pub size_bytes: u64,
-    /// Their CRC-32C.
+    /// The CRC-32C of the bytes.
     pub crc32c: u32,
-    /// Where its footer begins: one read from there to the end opens the bundle.
+    /// Where the footer begins. One read from there to the end opens the bundle.
     pub footer_offset: u64,
 }
 
-/// A worker's word that a segment is durable, searchable and restorable. Only an answer that matches what was read makes
-/// one.
+/// A worker's confirmation that a segment is durable, searchable and restorable. It is made only of a
+/// response that matches what was read.
 ///
-/// A receipt can be written to a file and read again. Files from before receipts said where their records are lack that: then
-/// [`partition`](Self::partition), [`log_id`](Self::log_id), [`offsets`](Self::offsets) and [`bundle`](Self::bundle) are `None`.
+/// A receipt can be written to a file and read again. Older files do not say where the records are: then
+/// [`partition`](Self::partition), [`log_id`](Self::log_id), [`offsets`](Self::offsets) and
+/// [`bundle`](Self::bundle) are `None`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     digest: Digest,
@@ -67,7 +68,7 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Of an answer that is about what was read, and says that it is stored as it was asked for.
+    /// Makes a receipt of a response, if it is about what was read and says that this is stored as requested.
     pub(super) fn new(
         answer: &v1::IndexSegmentResponse,
         read: &Read,
@@ -100,64 +101,65 @@ impl Receipt {
         })
     }
 
-    /// What was read, and is stored.
+    /// What was read and is stored.
     pub fn digest(&self) -> &Digest {
         &self.digest
     }
 
-    /// Whose records are stored; `None` in a receipt from an older file.
+    /// The partition of the stored records. `None` in a receipt from an older file.
     pub fn partition(&self) -> Option<&TopicPartition> {
         self.partition.as_ref()
     }
 
-    /// The incarnation of the log that the offsets count in; `None` in a receipt from an older file.
+    /// The incarnation of the log to which the offsets belong. `None` in a receipt from an older file.
     pub fn log_id(&self) -> Option<&LogId> {
         self.log_id.as_ref()
     }
 
-    /// The offsets that the segment covers, by its frames' own heads: those of control records, and of records that
-    /// compaction removed, belong to it. `None` where no frame has offsets, as in a segment without a whole frame, and in a receipt
-    /// from an older file.
+    /// The offsets that the segment covers, by its frames' headers. They include offsets of control records
+    /// and of records that compaction removed. `None` if no frame has offsets, as in a segment without a
+    /// whole frame, and in a receipt from an older file.
     pub fn offsets(&self) -> Option<OffsetRange> {
         self.offsets
     }
 
-    /// The bundle that holds it; `None` where there was nothing to store, and in a receipt from an older file.
+    /// The bundle that holds the segment. `None` if there was nothing to store, and in a receipt from an
+    /// older file.
     pub fn bundle(&self) -> Option<&StoredBundle> {
         self.bundle.as_ref()
     }
 
-    /// The keys of the bundles that hold it.
+    /// The keys of the bundles that hold the segment.
     pub fn keys(&self) -> &[String] {
         &self.keys
     }
 
-    /// Records without control records.
+    /// The number of records without control records.
     pub fn data_records(&self) -> u64 {
         self.data_records
     }
 
-    /// Control records: the ends of transactions.
+    /// The number of control records, which mark the ends of transactions.
     pub fn control_records(&self) -> u64 {
         self.control_records.unwrap_or_else(|| self.digest.records.saturating_sub(self.data_records))
     }
 
-    /// The bundles' sizes together.
+    /// The total size of the bundles, in bytes.
     pub fn stored_bytes(&self) -> u64 {
         self.stored_bytes
     }
 
-    /// Whether all of it had been stored before.
+    /// Whether the whole segment was already stored.
     pub fn already_existed(&self) -> bool {
         self.already_existed
     }
 
-    /// The address of the worker that gave it.
+    /// The address of the worker that gave the receipt.
     pub fn worker(&self) -> &str {
         &self.worker
     }
 
-    /// How many attempts it took.
+    /// The number of attempts.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
@@ -168,7 +170,7 @@ impl Mismatch {
         Self { field, read: read.to_string(), answered: answered.to_string() }
     }
 
-    /// An OK that came before the last byte had gone out.
+    /// The mismatch of an OK response that came before the last byte was sent.
     pub(super) fn early(bytes_read: u64, size_bytes: u64) -> Self {
         Self::new("bytes_read", format!("not yet all of {size_bytes}"), bytes_read)
     }
@@ -189,7 +191,7 @@ fn check_records(answer: &v1::IndexSegmentResponse, read: &Read, request: &Reque
     let answered = u128::from(answer.record_count) + u128::from(answer.control_record_count);
     let answered = answered + u128::from(undecoded);
     if let Some(flaw) = &read.flaw {
-        return Err(Mismatch::new("records", format!("what cannot be counted ({flaw})"), answered));
+        return Err(Mismatch::new("records", format!("an unknown number ({flaw})"), answered));
     }
     check("records", read.digest.records.into(), answered)?;
     let partitions: u128 = answer.partitions.iter().map(|one| u128::from(one.record_count)).sum();
@@ -204,7 +206,8 @@ fn check_records(answer: &v1::IndexSegmentResponse, read: &Read, request: &Reque
     Ok(())
 }
 
-/// The request's partition is in one bundle that has a key, unless there was nothing to store; and nothing else is anywhere.
+/// Checks that the request's partition is in one bundle that has a key, or in none if there was nothing to
+/// store, and that the response names no other partition.
 fn stored<'a>(
     answer: &'a v1::IndexSegmentResponse,
     request: &Request,
@@ -221,18 +224,18 @@ fn stored<'a>(
     Ok(Some((one, bundle)))
 }
 
-/// Frames with one of these may cover more than their heads claim.
+/// A frame with one of these anomalies may cover more offsets than its header claims.
 const BEYOND_HEADS: [Anomaly; 3] = [Anomaly::RecordOffset, Anomaly::KafkaMagic0, Anomaly::KafkaMagic1];
 
-/// The offsets that the partition and its bundle say they hold, which are those that the frames' heads claim, or more where heads do not say
-/// all.
+/// Checks the offsets of the partition and its bundle. They must be those that the frames' headers claim.
+/// They may be more if headers do not claim all.
 fn offsets(one: &v1::IndexedPartition, read: &Read) -> Result<Option<OffsetRange>, Mismatch> {
     let may_be_more =
         BEYOND_HEADS.iter().any(|kind| one.anomalies.contains_key(kind.name())) || one.undecoded.is_some();
     let Some(claimed) = read.offsets.or_else(|| covered(one).filter(|_| may_be_more)) else {
         return Ok(None);
     };
-    // A bundle may be told by its key alone: numbers that are not said are zeros.
+    // A response may name a bundle by its key alone. Then the numbers are zeros.
     let bundle = one.bundle.iter().map(|bundle| (bundle.base_offset, bundle.last_offset));
     let bundle = bundle.filter(|said| *said != (0, 0));
     for (first, last) in bundle.chain([(one.base_offset, one.last_offset)]) {
@@ -247,7 +250,7 @@ fn offsets(one: &v1::IndexedPartition, read: &Read) -> Result<Option<OffsetRange
     Ok(covered(one).or(Some(claimed)))
 }
 
-/// A worker of an earlier release does not know which offsets are allowed.
+/// Checks the offsets here, because a worker of an earlier release does not know which offsets are allowed.
 fn check_allowed(offsets: Option<OffsetRange>, request: &Request) -> Result<(), Mismatch> {
     match (offsets, request.allowed_offsets) {
         (Some(offsets), Some(allowed)) if allowed.cover(&offsets) != allowed => {

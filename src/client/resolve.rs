@@ -1,4 +1,4 @@
-//! The addresses behind a name, looked up again and again.
+//! Looks up the addresses of a name, again and again.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,20 +12,22 @@ use tracing::{info, warn};
 use super::pool::Pool;
 use crate::metrics;
 
-/// How long a lookup may take.
+/// The timeout of a look-up.
 const LOOKUP_MAX: Duration = Duration::from_secs(5);
 
-/// Between two lookups, whatever the settings say.
+/// The minimum time between two look-ups, whatever the settings say.
 const LOOKUP_EVERY_MIN: Duration = Duration::from_millis(10);
 
-/// Finds the addresses behind a name. [`Names`] asks the system; a broker that knows its workers from elsewhere offers its own.
+/// Finds the addresses of a name. [`Names`] uses the system's resolver. A broker that knows its workers from
+/// another source can implement its own.
 pub trait Resolve: Send + Sync + 'static {
-    /// All addresses of `host`, with `port`, in any order. An error leaves those that are known as they are, and so does an
-    /// empty answer: workers that are all away come back, and no address is no place to send to.
+    /// Returns all addresses of `host`, with `port`, in any order. After an error or an empty result the
+    /// known addresses stay in use: an empty result gives nowhere to send to, while workers that are all
+    /// unreachable may come back.
     fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>>;
 }
 
-/// The system's resolver: DNS, the hosts file, and whatever else it is set up to ask.
+/// The system's resolver: DNS, the hosts file, and other configured sources.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Names;
 
@@ -35,24 +37,24 @@ impl Resolve for Names {
     }
 }
 
-/// Keeps the addresses of one endpoint in the pool as they are.
+/// Keeps the addresses of one endpoint in the pool up to date.
 pub(super) struct Watch {
-    /// Where they go.
+    /// The pool to update.
     pub pool: Arc<Pool>,
-    /// Who is asked.
+    /// The resolver.
     pub resolver: Arc<dyn Resolve>,
-    /// Which of the pool's endpoints it is.
+    /// The index of the endpoint in the pool.
     pub endpoint: usize,
-    /// The name.
+    /// The name to look up.
     pub host: String,
-    /// The port behind it.
+    /// The port of the addresses.
     pub port: u16,
-    /// What the last lookup came to: each change is worth one line in the log.
+    /// The result of the last look-up. Each change is logged once.
     pub last: Result<Vec<SocketAddr>, String>,
 }
 
 impl Watch {
-    /// Looks up the name once. A lookup that fails changes nothing.
+    /// Looks up the name once. A look-up that fails changes no addresses.
     pub(super) async fn look(&mut self) {
         let looked = match timeout(LOOKUP_MAX, self.resolver.resolve(&self.host, self.port)).await {
             Ok(Ok(addresses)) if addresses.is_empty() => Err("it has no addresses".to_owned()),
@@ -73,7 +75,7 @@ impl Watch {
                 info!(host = self.host, ?addresses, "workers' addresses");
                 self.pool.update(self.endpoint, addresses.clone());
             }
-            Err(error) => warn!(host = self.host, error, "cannot look up workers: those known stay"),
+            Err(error) => warn!(host = self.host, error, "cannot look up workers: known ones are kept"),
         }
         if let Err(error) = &looked {
             self.pool.lookup_failed(self.endpoint, error.clone());
@@ -81,7 +83,7 @@ impl Watch {
         self.last = looked;
     }
 
-    /// Looks up the name for ever.
+    /// Looks up the name at an interval, for ever.
     pub(super) async fn run(mut self, every: Duration) {
         loop {
             sleep(every.max(LOOKUP_EVERY_MIN)).await;

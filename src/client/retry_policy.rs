@@ -1,4 +1,4 @@
-//! What a worker's no asks for: the code says what to do next.
+//! Decides what to do after an error of a worker, by its code.
 
 use std::error::Error;
 use std::time::Duration;
@@ -11,30 +11,32 @@ use super::pool::Cooling;
 use super::proxy::ProxyAnswer;
 use crate::formatting::code_name;
 
-/// What to do about a no.
+/// What to do after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RetryPolicy {
-    /// Nobody will take the segment.
+    /// No worker will take the segment.
     Reject,
-    /// It will not be taken before something else is set right. Where that is the worker's trouble, it has no use for other
-    /// segments either: it says no faster than others say yes, and would be picked again and again.
+    /// The segment is not taken until something else is corrected. If the problem is in the worker, the
+    /// worker cools down, because it cannot take other segments either: it answers faster than workers that
+    /// accept, so it would be picked again and again.
     Refuse(Option<Cooling>),
     /// Another worker may take it, or the same one later.
     Again(Cooling),
-    /// Likewise, but not for ever: it is a fault in the worker.
+    /// The same, but only a few times: it is a fault in the worker.
     AgainAFewTimes(Cooling),
 }
 
 impl RetryPolicy {
-    /// By the code. What broke on the way here is nobody's verdict: then there is a cause, which none has that came by wire. A
-    /// proxy's answer is one about the way: it never rejects a segment.
+    /// Decides by the code. An error of the connection is not a worker's decision: such a status has a
+    /// source, while a status that a worker sent has none. A proxy's response is also an error of the
+    /// connection, and never rejects a segment.
     pub(super) fn of(status: &Status) -> Self {
         if never_sent(status) {
             return Self::Again(Cooling::Unsent);
         }
         let proxy = ProxyAnswer::behind(status);
         if proxy.is_some_and(ProxyAnswer::is_body_limit) {
-            // Smaller segments still go through.
+            // The proxy still accepts smaller segments.
             return Self::Refuse(None);
         }
         if proxy.is_none() && status.source().is_some() {
@@ -52,7 +54,7 @@ impl RetryPolicy {
             | Code::FailedPrecondition => Self::Refuse(Some(Cooling::Growing)),
             Code::NotFound | Code::OutOfRange | Code::AlreadyExists => Self::Refuse(None),
             Code::Unavailable | Code::ResourceExhausted => Self::Again(asked()),
-            // "OK" as an error is nothing that a worker can mean.
+            // A worker cannot mean "OK" as an error.
             Code::Cancelled | Code::Aborted | Code::Unknown | Code::Ok => Self::Again(Cooling::Growing),
             Code::DeadlineExceeded => Self::Again(Cooling::Longest),
             Code::Internal => Self::AgainAFewTimes(Cooling::Growing),
@@ -60,18 +62,19 @@ impl RetryPolicy {
     }
 }
 
-/// Whether a call found its connection closed, and nothing of it has left this side: workers retire connections, and take new ones.
+/// Whether a call found its connection closed and sent nothing. Workers close connections after some time,
+/// and accept new ones.
 pub(super) fn never_sent(status: &Status) -> bool {
     status.code() == Code::Cancelled && status.source().is_some()
 }
 
-/// How long the worker wants to be left alone.
+/// The pause that the worker asks for.
 fn asked(status: &Status) -> Option<Duration> {
     status.get_details_retry_info()?.retry_delay
 }
 
 impl Refusal {
-    /// What a worker, or the way to it, said.
+    /// Describes an error of a worker, or of the connection to it.
     pub(super) fn of(status: &Status, worker: &str) -> Self {
         let info = status.get_details_error_info();
         let position = info.as_ref().and_then(|info| info.metadata.get("position")?.parse().ok());
@@ -87,7 +90,7 @@ impl Refusal {
         }
     }
 
-    /// That a worker said nothing for so long.
+    /// Describes a worker that did not answer within this time.
     pub(super) fn silence(worker: &str, waited: Duration) -> Self {
         Self {
             worker: worker.to_owned(),
@@ -98,13 +101,13 @@ impl Refusal {
         }
     }
 
-    /// The stable reason, or the code where there is none.
+    /// The stable reason, or the code if there is no reason.
     pub fn why(&self) -> &str {
         if self.reason.is_empty() { self.code } else { &self.reason }
     }
 }
 
-/// The message, and the causes that are known on this side.
+/// The message, with the causes that are known on this side.
 fn chain(status: &Status) -> String {
     let mut line = status.message().to_owned();
     let mut cause = status.source();
@@ -141,7 +144,7 @@ mod tests {
         let mut status = Status::cancelled("operation was canceled");
         status.set_source(Arc::new(std::io::Error::other("connection closed")));
         assert_eq!(RetryPolicy::of(&status), RetryPolicy::Again(Cooling::Unsent));
-        // A worker that says so itself has a reason.
+        // If a worker itself sends this code, the status has no source.
         assert_eq!(RetryPolicy::of(&Status::cancelled("")), RetryPolicy::Again(Cooling::Growing));
     }
 }

@@ -1,6 +1,6 @@
-//! How the names in a receipt are written to a file: as plain values, checked when they are read.
+//! How the names in a receipt are written to a file: as plain values, which are checked when they are read.
 
-/// A topic and a partition's number.
+/// A topic and a partition number.
 pub(super) mod partition {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 

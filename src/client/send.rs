@@ -1,4 +1,4 @@
-//! A segment's way to a receipt: to this worker, to another, again, until there is one or no more sense in it.
+//! Sends a segment until there is a receipt: to one worker, to another, and again, until no attempt can help.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,18 +19,20 @@ use super::{Payload, Request, Timeouts, Workers};
 use crate::metrics;
 use crate::spans;
 
-/// A fault in the workers that shows this often is not going to pass.
+/// How often faults of workers may occur for a segment before it is refused. They are then not expected to
+/// pass.
 const INTERNAL_MAX: u32 = 3;
 
-/// Longer than anybody waits. What settings and sizes add up to must stay within what clocks and the wire can say.
+/// The maximum of all timeouts. Sums of settings and sizes must stay within what clocks and the wire format
+/// can hold.
 pub(super) const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 
-/// A segment on its way.
+/// A segment that is being sent.
 pub(super) struct Sending<'a, P> {
     workers: &'a Workers,
     request: &'a Request,
     payload: &'a P,
-    /// What the bytes alone may take.
+    /// The time for the bytes alone.
     transfer: Duration,
     until: Instant,
     attempts: u32,
@@ -47,7 +49,7 @@ impl<'a, P: Payload> Sending<'a, P> {
         Self { workers, request, payload, transfer, until, attempts: 0, internal: 0, failed, last: None }
     }
 
-    /// Attempts until one succeeds, or none will, or time is up.
+    /// Makes attempts until one succeeds, none can succeed, or the time is over.
     pub(super) async fn run(mut self) -> Result<Receipt, IndexError> {
         let pointed = match self.request.url {
             Some(_) => Some(self.read_all().await?),
@@ -64,7 +66,7 @@ impl<'a, P: Payload> Sending<'a, P> {
         }
     }
 
-    /// One attempt; `None` where another one may do better.
+    /// Makes one attempt. Returns `None` if another attempt may succeed.
     async fn attempt(
         &mut self,
         picked: &Picked,
@@ -101,7 +103,8 @@ impl<'a, P: Payload> Sending<'a, P> {
             Err(_) => {
                 let refusal = Refusal::silence(&worker, allowed);
                 if allowed < whole {
-                    // It had less time than a worker may take, so it is not to blame; an earlier no says more.
+                    // The worker had less time than it may take, so this is not its fault. An earlier error
+                    // says more.
                     self.last.get_or_insert(refusal);
                     return Err(self.out_of_patience());
                 }
@@ -111,14 +114,14 @@ impl<'a, P: Payload> Sending<'a, P> {
         }
     }
 
-    /// Goes on after a worker's no, or ends with it.
+    /// Decides after an error whether to try again. Returns `Ok` to try again.
     async fn judge(&mut self, picked: &Picked, status: &Status, was_read: bool) -> Result<(), IndexError> {
         let refusal = Refusal::of(status, &picked.address.to_string());
         match RetryPolicy::of(status) {
             RetryPolicy::Reject => {
                 picked.succeeded();
                 if !was_read {
-                    // A worker may see a fault before this side sees that the bytes are no longer what they were.
+                    // The worker may find a fault before this side finds that the bytes have changed.
                     self.read_all().await?;
                 }
                 Err(IndexError::Rejected(refusal))
@@ -146,7 +149,8 @@ impl<'a, P: Payload> Sending<'a, P> {
     fn again(&mut self, picked: &Picked, refusal: Refusal, cooling: Cooling) {
         let (segment, attempt, why) = (&self.request.segment_id, self.attempts, refusal.why());
         match cooling {
-            // What a worker asks for under load is no fault, nor is a connection that it retires.
+            // A pause that a worker asks for under load is no fault, and neither is a connection that it
+            // closes.
             Cooling::Asked(_) | Cooling::Unsent => {
                 debug!(segment, attempt, why, ?cooling, %refusal, "no receipt yet")
             }
@@ -166,7 +170,7 @@ impl<'a, P: Payload> Sending<'a, P> {
         .await
         {
             Ok(read) => Ok(read?),
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "reading it took too long").into()),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "reading took too long").into()),
         }
     }
 
@@ -176,7 +180,8 @@ impl<'a, P: Payload> Sending<'a, P> {
     }
 }
 
-/// A worker that acknowledges what it was not sent is broken: it gets nothing new for a while.
+/// Handles a worker that acknowledged something else than it was sent. It is broken, and gets no new work for
+/// a while.
 fn mismatched(picked: &Picked, mismatch: Mismatch) -> IndexError {
     picked.failed(Cooling::Growing, &mismatch);
     IndexError::Mismatch { worker: picked.address.to_string(), mismatch }

@@ -1,4 +1,4 @@
-//! Reads a segment's bytes once, and knows in the end what they were.
+//! Reads a segment's bytes once, and computes their digest.
 
 use std::io;
 
@@ -12,20 +12,22 @@ use crate::ids::{OffsetRange, SegmentFormat};
 use crate::segment::FrameSplitter;
 use crate::spans;
 
-/// What is read at once, and sent as one message.
+/// The size of one read and of one message, in bytes.
 pub(super) const CHUNK_BYTES: usize = 512 << 10;
 
-/// Frames are counted by their heads, but a splitter holds them whole. One of this size is no broker's: its length is damaged,
-/// and is not worth this process's memory.
+/// The maximum size of a frame, in bytes. Frames are counted by their headers, but the splitter holds each
+/// frame whole. No broker writes a larger frame: its length is damaged, and must not take this process's
+/// memory.
 const FRAME_BYTES_MAX: usize = 256 << 20;
 
-/// Reads all of `payload`, sends nothing, and says what it read: for those who remember a [`Receipt`](super::Receipt) and want
-/// to know whether it is about the bytes that are there.
+/// Reads all of `payload`, sends nothing, and returns the digest of what it read. A caller that remembers a
+/// [`Receipt`](super::Receipt) can check with this whether the receipt is about the bytes that are there.
 ///
 /// # Errors
-/// The payload's own; [`io::ErrorKind::InvalidData`] where the bytes are no frames, so that nobody can have a receipt for them.
+/// The payload's own errors; [`io::ErrorKind::InvalidData`] if the bytes are not frames, so that there can be
+/// no receipt for them.
 pub async fn digest(payload: &impl Payload) -> io::Result<Digest> {
-    // Frames that cannot be decoded may have been kept: whoever remembers a receipt asked for that.
+    // Accept frames that cannot be decoded: if there is a receipt, its caller may have asked to keep them.
     let read = read_all(payload, None, true).await?;
     match read.flaw {
         None => Ok(read.digest),
@@ -37,9 +39,9 @@ pub async fn digest(payload: &impl Payload) -> io::Result<Digest> {
 #[derive(Clone, Debug)]
 pub(super) struct Read {
     pub digest: Digest,
-    /// The offsets that the heads of all frames claim; `None` where no frame claims any.
+    /// The offsets that the headers of all frames claim. `None` if no frame claims any.
     pub offsets: Option<OffsetRange>,
-    /// Why the digest's records and torn bytes, and the offsets, are not to be trusted.
+    /// Why the records and torn bytes in the digest, and the offsets, cannot be trusted.
     pub flaw: Option<String>,
 }
 
@@ -57,13 +59,13 @@ pub(super) async fn read_all(
     .await
 }
 
-/// A segment that is being read.
+/// A reader of one segment, which counts what it reads.
 #[derive(Debug)]
 pub(super) struct SourceReader<B> {
     bytes: B,
     size_bytes: u64,
     left_bytes: u64,
-    /// Away while it works.
+    /// `None` while it counts a chunk on another thread.
     tally: Option<Tally>,
 }
 
@@ -82,7 +84,8 @@ impl<B: AsyncRead + Send + Unpin> SourceReader<B> {
         Ok(Self { bytes, size_bytes, left_bytes: size_bytes, tally })
     }
 
-    /// The next bytes; `None` behind the last one, when the reader has ended without an error and where it should.
+    /// Returns the next bytes. `None` after the last byte, if the reader ended without an error and at the
+    /// expected size.
     pub(super) async fn next(&mut self) -> io::Result<Option<Bytes>> {
         let chunk = self.read_chunk().await?;
         if chunk.is_empty() {
@@ -107,7 +110,8 @@ impl<B: AsyncRead + Send + Unpin> SourceReader<B> {
         Ok(chunk.freeze())
     }
 
-    /// Hashing takes a millisecond for each chunk: on the runtime it would be in the way of whatever else a broker does there.
+    /// Counts a chunk on a blocking thread. Hashing takes a millisecond for each chunk, and would delay other
+    /// tasks on a broker's runtime.
     async fn count(&mut self, chunk: Bytes) -> io::Result<()> {
         let tally = self.tally.take();
         let counted = tokio::task::spawn_blocking(move || {
@@ -120,7 +124,7 @@ impl<B: AsyncRead + Send + Unpin> SourceReader<B> {
         Ok(())
     }
 
-    /// What was read, all of it.
+    /// Returns the result, after all bytes were read.
     pub(super) fn finish(self) -> io::Result<Read> {
         let tally = self.tally.ok_or_else(|| io::Error::other("the segment was not read to its end"))?;
         Ok(tally.finish(self.size_bytes))
@@ -132,7 +136,7 @@ impl<B: AsyncRead + Send + Unpin> SourceReader<B> {
     }
 }
 
-/// Checksums and counts so far.
+/// The checksums and counts so far.
 #[derive(Debug)]
 struct Tally {
     crc32c: u32,
@@ -141,9 +145,9 @@ struct Tally {
     offsets: Option<OffsetRange>,
     size_bytes: u64,
     torn_at: Option<u64>,
-    /// `None` when it has nothing more to say: the rest is torn, or no frames.
+    /// `None` when there is nothing more to split: the rest is torn, or is not frames.
     splitter: Option<FrameSplitter>,
-    /// Whether a frame that says no number of records may be one that nobody can decode.
+    /// Whether a frame may claim no number of records, because frames that cannot be decoded are kept.
     keep_undecodable: bool,
     flaw: Option<String>,
 }
@@ -194,7 +198,8 @@ impl Tally {
         } else if splitter.mem_usage() > FRAME_BYTES_MAX {
             self.flaw = Some(format!("a frame of more than {FRAME_BYTES_MAX} bytes"));
         }
-        // Whether a tail is torn or damaged is for workers to find out: holding it would take all its bytes.
+        // Workers find out whether a tail is torn or damaged. To find out here, the splitter would have to
+        // hold all its bytes.
         self.torn_at = splitter.torn_at();
         (self.flaw.is_none() && self.torn_at.is_none()).then_some(splitter)
     }

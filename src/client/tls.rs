@@ -1,4 +1,5 @@
-//! How connections to workers are made safe: whom to trust, and what to show; from files that may be renewed at any time.
+//! TLS for connections to workers: which certificates to trust, and which one to send. The files may be
+//! renewed at any time.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,19 +16,19 @@ use tracing::warn;
 use super::endpoint::{EndpointError, Security};
 use crate::formatting::chain;
 
-/// All that is spoken behind TLS.
+/// The only protocol that is used over TLS.
 const HTTP_2: &[u8] = b"h2";
 
-/// Makes connections safe.
+/// Sets up TLS on connections.
 #[derive(Debug)]
 pub(super) struct Tls {
     security: Security,
-    /// The system's authorities, where no others are named.
+    /// The system's authorities. Empty if a file with other authorities is configured.
     system: Arc<RootCertStore>,
     last: Mutex<Known>,
 }
 
-/// What the files held when they last fitted.
+/// The contents of the files when they were last valid.
 #[derive(Debug)]
 struct Known {
     contents: Vec<Vec<u8>>,
@@ -47,7 +48,7 @@ impl Tls {
         Ok(Self { security: security.clone(), system, last: Mutex::new(Known { contents, config }) })
     }
 
-    /// As the files have it now; where they do not fit, as it was the last time.
+    /// The settings by the current files. If these are not valid, the last valid settings are used.
     async fn config(&self) -> Arc<ClientConfig> {
         let contents = read(&self.security).await;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,14 +56,14 @@ impl Tls {
             Ok(contents) if contents == last.contents => {}
             Ok(contents) => match parse(&self.security, &self.system, &contents) {
                 Ok(config) => *last = Known { contents, config: Arc::new(config) },
-                Err(error) => warn!(error = chain(&error), "certificates are those read before"),
+                Err(error) => warn!(error = chain(&error), "the previous certificates stay in use"),
             },
-            Err(error) => warn!(error = chain(&error), "certificates are those read before"),
+            Err(error) => warn!(error = chain(&error), "the previous certificates stay in use"),
         }
         Arc::clone(&last.config)
     }
 
-    /// Makes sure who is there, and shows who this is.
+    /// Does the TLS handshake: verifies the worker, and sends the certificate if the worker asks for one.
     pub(super) async fn connect(
         &self,
         name: ServerName<'static>,
@@ -71,7 +72,7 @@ impl Tls {
         let stream = TlsConnector::from(self.config().await).connect(name, stream).await?;
         match stream.get_ref().1.alpn_protocol() {
             Some(HTTP_2) => Ok(stream),
-            _ => Err(std::io::Error::other("no HTTP/2 behind TLS there")),
+            _ => Err(std::io::Error::other("the worker offers no HTTP/2 over TLS")),
         }
     }
 }
@@ -82,7 +83,7 @@ fn systems() -> Result<RootCertStore, EndpointError> {
     if roots.is_empty() { Err(EndpointError::NoAuthorities) } else { Ok(roots) }
 }
 
-/// The files that there are, in a fixed order.
+/// Reads the configured files, in a fixed order.
 async fn read(security: &Security) -> Result<Vec<Vec<u8>>, EndpointError> {
     let pair = security.certificate.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
     let mut contents = Vec::new();

@@ -1,15 +1,17 @@
-//! Whose work is next: that of the caller whose work has taken the least time. Runs nothing, and knows no clock.
+//! A fair queue: the next work is that of the caller whose work has taken the least time. It runs nothing and
+//! reads no clock.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::ids::CallerId;
 
-/// Work by caller.
+/// The work of each caller.
 #[derive(Debug)]
 pub(super) struct Queues<W> {
     by_claimant: BTreeMap<CallerId, Queue<W>>,
-    /// Where a caller begins that has nothing here, so that it has neither a debt nor savings: what the last one had that was next.
+    /// The used time with which a new caller starts, so that it has neither a debt nor a credit. It is the
+    /// used time of the last caller that was next.
     floor: Duration,
 }
 
@@ -36,7 +38,7 @@ impl<W> Queues<W> {
         self.by_claimant.insert(caller_id.clone(), queue);
     }
 
-    /// The next piece, and whose it is: to be told when it is done.
+    /// Takes the next piece of work, and its caller. Report the end of the work with [`Self::done`].
     pub(super) fn pop(&mut self) -> Option<(CallerId, W)> {
         let waiting = self.by_claimant.iter_mut().filter(|(_, queue)| !queue.waiting.is_empty());
         let (caller_id, queue) = waiting.min_by_key(|(_, queue)| (queue.took, queue.running))?;
@@ -46,12 +48,12 @@ impl<W> Queues<W> {
         Some((caller_id.clone(), work))
     }
 
-    /// A piece of `caller_id`'s took so long.
+    /// Records that a piece of work of `caller_id` took this long.
     pub(super) fn done(&mut self, caller_id: &CallerId, took: Duration) {
         let Some(queue) = self.by_claimant.get_mut(caller_id) else { return };
         queue.running -= 1;
         queue.took += took;
-        // Whoever comes and goes is remembered until the others have had as much.
+        // An idle caller is remembered until the others have used as much time, so that it keeps its debt.
         let floor = self.floor;
         self.by_claimant.retain(|_, queue| !queue.is_idle() || queue.took > floor);
         if self.by_claimant.values().all(Queue::is_idle) {
@@ -88,7 +90,7 @@ mod tests {
         queues.push(&other, 1_000);
         queues.push(&other, 1_001);
         queues.push(&other, 1_002);
-        // The other one comes without savings, and then has as much time as the greedy one.
+        // The other caller starts without a credit, and then gets as much time as the greedy one.
         assert_eq!(take(&mut queues, 10), 1_000);
         let next = [0; 5].map(|_| take(&mut queues, 5));
         assert_eq!(next.iter().filter(|n| **n >= 1_000).count(), 2, "{next:?}");

@@ -64,7 +64,7 @@ fn a_plan_parts_each_log_by_itself_and_tells_what_may_surprise() {
 
 #[tokio::test]
 async fn what_is_gone_already_counts_apart() {
-    // The local file system says that there was none; not every store does.
+    // The local file system reports that there was no object; some stores do not.
     let dir = tempfile::tempdir().expect("a directory");
     let url = Url::from_directory_path(dir.path()).expect("a URL");
     let store = Store::open(&url).expect("a store");

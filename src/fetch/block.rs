@@ -1,4 +1,4 @@
-//! One block's contribution to an answer.
+//! Reads one block and adds its items to the reorder buffer.
 
 use std::sync::Arc;
 
@@ -17,19 +17,19 @@ use crate::ids::{OffsetRange, SegmentFormat};
 
 use crate::segment::{self, Anomaly, Frame, KafkaBatch, NoBatch, SegmentError, Visitor};
 
-/// Where things are found, and how large one may be.
+/// The block of the items, and the limits for reading it.
 struct Place {
     archive: Arc<Archive>,
     entry: BlockEntry,
     bundle: Arc<str>,
     item_bytes_max: u64,
     bounds: WorkBounds,
-    /// Whether a record may lie outside of what its frame's head says.
+    /// Whether a record's offset may lie outside of the range in its frame's header.
     heads_lie: bool,
 }
 
-/// Reads a block and puts what it holds into `buffer`. Frames that can hold nothing of it are not decoded. What takes more than `item_bytes_max` bytes
-/// is only told.
+/// Reads a block and adds its items to `buffer`. Frames that cannot hold a requested item are not decoded. An
+/// item that is larger than `item_bytes_max` bytes is added without its contents.
 pub(super) async fn read(
     planned: Planned,
     form: Form,
@@ -78,7 +78,8 @@ pub(super) async fn read(
     Ok(collected.await?.map_err(|fault| archive.error(fault))?)
 }
 
-/// What is known of a block that the memory does not hold. Records at offsets without gaps are told, and nothing is answered from any other on.
+/// Adds what is known about a block that does not fit into the memory. If its offsets have no gaps, each
+/// record is added without its contents. Otherwise the response ends at the first offset of the block.
 fn outline(
     archive: &Arc<Archive>,
     entry: &BlockEntry,
@@ -107,7 +108,7 @@ fn outline(
     }
 }
 
-/// The producer's batch in a frame; `None` where there is none.
+/// Returns the producer's batch of a frame; `None` if there is none.
 pub(super) fn batch_of(
     entry: &BlockEntry,
     frame: &Frame,
@@ -120,7 +121,8 @@ pub(super) fn batch_of(
     Ok(batch.map_err(|error| fault_in_block(entry, &error))?.ok())
 }
 
-/// What may be found in a frame whose records are not opened: a block's frames count twice already ([`block_usage`]).
+/// The memory limit for a frame whose records are not opened. [`block_usage`] already counts the frames of a
+/// block twice.
 fn spans_bytes_max(frame: &Frame, bounds: WorkBounds) -> usize {
     2 * frame.bytes.len() + bounds.opened_bytes
 }
@@ -129,7 +131,7 @@ fn is_too_large(error: &SegmentError) -> bool {
     matches!(error.fault(), segment::Fault::TooLarge { .. })
 }
 
-/// The offsets of a frame's records.
+/// Collects the range of the offsets of a frame's records.
 struct Offsets(Option<OffsetRange>);
 
 impl Visitor for Offsets {
@@ -142,11 +144,11 @@ impl Visitor for Offsets {
     fn record(&mut self, _: StoredRecord) {}
 }
 
-/// Takes records into a window.
+/// Adds records to the reorder buffer.
 struct Records<'a> {
     buffer: &'a mut ReorderBuffer,
     place: &'a Place,
-    /// The last record's, where those behind it have higher ones.
+    /// The offset of the last visited record; `None` if later records may have lower offsets.
     offset: Option<i64>,
 }
 
@@ -189,8 +191,10 @@ impl Place {
         }
     }
 
-    /// A frame whose codec needs more memory than others may have meanwhile. Records at offsets without gaps are told, to be read by themselves; of
-    /// others nothing is answered, from the first offset on. Up to `after` its records are there already.
+    /// Adds what is known about a frame that needs more memory than the limits of this fetch allow. If its
+    /// offsets have no gaps, each record after `after` is added without its contents, and is read separately
+    /// later. Otherwise the response ends at the first offset of the frame. The records up to `after` were
+    /// added before.
     fn tell(&self, frame: &Frame, form: Form, after: Option<i64>, buffer: &mut ReorderBuffer) {
         let range = frame.claimed_range().or(frame.head_range());
         let first = range.map_or(0, |range| range.first());
@@ -213,7 +217,8 @@ impl Place {
         }
     }
 
-    /// A frame that nobody could decode is answered as it is.
+    /// Adds a frame that the worker could not decode, as it is. If it has offsets but is no Kafka batch, the
+    /// response ends there.
     fn add_undecoded(&self, frame: &Frame, buffer: &mut ReorderBuffer) {
         let batch = frame.undecoded_batch().filter(|_| frame.format() == SegmentFormat::KafkaLog);
         match (batch, frame.head_range()) {
@@ -226,7 +231,8 @@ impl Place {
         }
     }
 
-    /// A copy: what waits must not keep its whole block.
+    /// Makes a version with a copy of the batch, because a shared buffer would keep the whole block in
+    /// memory.
     fn version_of(&self, batch: KafkaBatch) -> Version {
         let bytes = batch.bytes.len() as u64;
         let large = (bytes > self.item_bytes_max).then(|| self.large(bytes, crc32c::crc32c(&batch.bytes)));
@@ -247,7 +253,7 @@ impl Place {
             }
             Err(NoBatch::Empty) => {}
             Err(why) => {
-                // A sound frame has offsets.
+                // A valid frame has offsets.
                 let Some(range) = frame.claimed_range() else { return Ok(()) };
                 buffer.end_at(range.last(), self.missing(range.first(), Why::NoBatch(why)));
             }

@@ -1,4 +1,5 @@
-//! What is too large for the window: answered by itself, and a record without its value where the memory does not hold it.
+//! Items that are too large for the reorder buffer. Each is read and returned separately. A record is
+//! returned without its value if the memory limit does not allow it.
 
 use std::sync::Arc;
 
@@ -13,30 +14,30 @@ use crate::bundle::BlockEntry;
 
 use crate::segment::{self, KafkaBatch, Visitor};
 
-/// What is answered is there twice while it is read: in its frame, and by itself.
+/// While an item is read it is in memory twice: in its frame, and as a copy.
 const COPIES: u64 = 2;
 
-/// What a frame opens to beside the parts of the record that it holds.
+/// What an opened frame needs in addition to the parts of the record.
 const OPENED_BESIDE_BYTES: usize = 16 << 10;
 
-/// Where something is that a version stands for.
+/// The place of an item that is not in the reorder buffer itself.
 #[derive(Clone, Debug)]
 pub(super) struct Large {
     pub archive: Arc<Archive>,
     pub entry: BlockEntry,
-    /// What it takes in memory, in bytes.
+    /// The memory that the item needs, in bytes.
     pub bytes: u64,
-    /// What a batch is told from others by.
+    /// The checksum of a batch, to distinguish it from others of the same size.
     pub crc32c: u32,
 }
 
 impl Large {
-    /// The size of what could not be read yet.
+    /// The size of an item that could not be read yet.
     pub const UNKNOWN: u64 = 1 << 40;
 }
 
 impl PartialEq for Large {
-    /// Wherever it lies.
+    /// Compares the items, not their places.
     fn eq(&self, other: &Self) -> bool {
         (self.bytes, self.crc32c) == (other.bytes, other.crc32c)
     }
@@ -44,7 +45,7 @@ impl PartialEq for Large {
 
 impl Eq for Large {}
 
-/// Takes one record of a frame.
+/// Finds one record of a frame.
 struct One {
     wanted: StoredRecord,
     bytes_max: usize,
@@ -72,7 +73,7 @@ impl Visitor for One {
     }
 }
 
-/// What `version`, which is large, stands for.
+/// Reads the item that the large `version` stands for.
 pub(super) async fn resolve(
     version: Version,
     memory: &Memory,
@@ -81,7 +82,7 @@ pub(super) async fn resolve(
     let Some(Large { archive, entry, bytes, crc32c }) = large else {
         return Ok((item, None));
     };
-    // Of what could not be read before, as much is tried as the memory holds.
+    // If the size is unknown, the limit is as much as the memory allows.
     let most = memory.most().saturating_sub(block_usage(&entry) + memory.work_bytes()) / COPIES;
     let bytes = if bytes == Large::UNKNOWN { most } else { bytes };
     let needed = block_usage(&entry) + memory.work_bytes() + COPIES * bytes;
@@ -150,12 +151,12 @@ async fn batch(
             let found = found
                 .filter(|found| found.bytes.len() as u64 == bytes && crc32c::crc32c(&found.bytes) == crc32c);
             if let Some(found) = found {
-                // A copy, with nothing else of its block.
+                // A copy, so that the rest of the block can be freed.
                 return Ok(Some(KafkaBatch { bytes: bytes::Bytes::copy_from_slice(&found.bytes), ..wanted }));
             }
         }
         Ok::<_, Fault>(None)
     });
     let found = read.await?.map_err(|fault| archive.error(fault))?;
-    found.ok_or_else(|| archive.error(Fault::Unusable { what: "batch that was there before" }))
+    found.ok_or_else(|| archive.error(Fault::Unusable { what: "batch that was in the block before" }))
 }

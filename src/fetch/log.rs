@@ -1,4 +1,4 @@
-//! Which log is read, and which bundles it has.
+//! Chooses the log that is read, and lists its bundles.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -11,17 +11,17 @@ use crate::ids::{LogId, OffsetRange};
 use crate::registry::{self, Filter, Timed};
 use crate::store::{BundleKey, Listed};
 
-/// How many other logs of a partition an answer names.
+/// The maximum number of other logs that a response names.
 pub const OTHER_LOGS_MAX: usize = 100;
 
-/// The log that is read, and the others that its partition has.
+/// The chosen log, and the other logs of its partition.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// `None` where nothing of it is stored.
+    /// `None` if the requested log is not stored.
     pub log: Option<Log>,
-    /// Those first that were stored to last.
+    /// Sorted by the time of the last stored bundle, latest first.
     pub others: Vec<(LogId, OffsetRange)>,
-    /// How many bundles of the partition there are.
+    /// The number of bundles of the partition.
     pub listed: usize,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Log {
     pub bundles: Vec<Listed>,
 }
 
-/// Finds the log that is asked for, or the one that was stored to last.
+/// Finds the requested log, or the log whose bundle was stored last.
 pub(super) async fn find(bundle_cache: &BundleCache, request: &Request) -> Result<Found, FetchError> {
     let filter = Filter {
         topic: Some(request.partition.topic().to_owned()),
@@ -59,10 +59,11 @@ pub(super) async fn find(bundle_cache: &BundleCache, request: &Request) -> Resul
     Ok(Found { log, others: others.take(OTHER_LOGS_MAX).collect(), listed })
 }
 
-/// The latest times of bundles whose keys do not say them.
+/// The latest record times of bundles whose keys do not contain them.
 type LatestTimes = BTreeMap<BundleKey, i64>;
 
-/// Looks up the times that decide which log was stored to last: those of the last bundles of logs that were stored to at the same time.
+/// Looks up the times that decide which log was stored last. They are needed only if the last bundles of
+/// several logs were stored at the same time.
 async fn times_where_they_decide(
     bundle_cache: &BundleCache,
     logs: &[Log],
@@ -84,8 +85,9 @@ async fn times_where_they_decide(
 }
 
 impl Log {
-    /// What tells the log that is in use from older ones: when the store took its last bundle. Stores count in seconds at worst, so where
-    /// two logs' times are the same the times of records decide, which count no further than to when they were stored.
+    /// The sort key that distinguishes the log in use from older ones: the time at which the store received
+    /// its last bundle. Some stores have a resolution of one second only. If two logs have the same time, the
+    /// times of their records decide. These count at most up to the time at which the bundle was stored.
     fn last_stored(&self, looked_up: &LatestTimes) -> Option<(i64, Option<i64>, i64)> {
         let stored = self.bundles.iter().map(|one| {
             let of_key = one.key.times_ms().map(|(_, max_ms)| max_ms);

@@ -1,4 +1,5 @@
-//! Which block is read next: that with the lowest first offset, in whichever bundle it lies. A bundle is opened when its turn comes.
+//! Chooses the next block to read: the one with the lowest first offset over all bundles. A bundle is opened
+//! only when it is the next one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -12,10 +13,10 @@ use crate::ids::OffsetRange;
 use crate::spans;
 use crate::store::Listed;
 
-/// How many bundles are opened at a time, where so many overlap.
+/// The maximum number of bundles that are opened at the same time, if they overlap.
 const OPENS_AT_ONCE: usize = 8;
 
-/// The blocks that may hold what is asked for, in the order of their first offsets.
+/// The blocks that may hold requested records, in the order of their first offsets.
 #[derive(Debug)]
 pub(super) struct Plan {
     bundle_cache: BundleCache,
@@ -23,9 +24,10 @@ pub(super) struct Plan {
     from: i64,
     unopened: VecDeque<Listed>,
     opened: u64,
-    /// The last offset that a bundle covers, of those opened so far. The key of one that covers none says where it stands.
+    /// The last offset that the opened bundles cover. A bundle that covers no offset does not count: the
+    /// offset in its key is only its position.
     last_covered: Option<i64>,
-    /// By first offset; then in the order of the bundles and of their blocks, so that the same answer comes every time.
+    /// By first offset, then by the order of bundles and of blocks, so that the order is always the same.
     blocks: BTreeMap<(i64, u64, usize), Arc<Archive>>,
 }
 
@@ -44,13 +46,13 @@ impl Plan {
         Self { bundle_cache, traffic, from, unopened, opened: 0, last_covered: None, blocks: BTreeMap::new() }
     }
 
-    /// No block that is left holds anything in front of this; `None`: none is left.
+    /// The lowest offset that an unread block may hold; `None` if no block is left.
     pub fn next_offset(&self) -> Option<i64> {
         let opened = self.blocks.first_key_value().map(|((first, ..), _)| *first);
         opened.into_iter().chain(self.next_unopened()).min()
     }
 
-    /// The last offset that any of the bundles opened so far covers.
+    /// The last offset that the opened bundles cover.
     pub fn last_covered(&self) -> Option<i64> {
         self.last_covered
     }
@@ -59,7 +61,7 @@ impl Plan {
         self.unopened.front().map(|one| one.key.range().first())
     }
 
-    /// The next block.
+    /// Takes the next block.
     pub async fn next(&mut self) -> Result<Option<Planned>, ArchiveError> {
         while let Some(first) = self.next_unopened().filter(|first| self.next_offset() == Some(*first)) {
             self.open_up_to(first).await?;
@@ -75,7 +77,8 @@ impl Plan {
         Ok(None)
     }
 
-    /// Opens the next bundles, side by side: those that begin at `first`, or before what is wanted.
+    /// Opens the next bundles concurrently: those that begin at or before `first`, or before the requested
+    /// offset.
     async fn open_up_to(&mut self, first: i64) -> Result<(), ArchiveError> {
         let now = first.max(self.from);
         let count = self.unopened.iter().take_while(|one| one.key.range().first() <= now).count();
@@ -104,7 +107,7 @@ impl Plan {
 }
 
 impl Planned {
-    /// What it may be expected to hold from an offset on, if its records are spread evenly.
+    /// Estimates how much the block holds from an offset on. Assumes that its records are spread evenly.
     pub fn expected(&self, from: i64) -> Room {
         let count = |from: i64| self.offsets.last().abs_diff(from).saturating_add(1);
         let share = count(from.max(self.offsets.first())) as f64 / count(self.offsets.first()) as f64;

@@ -1,4 +1,5 @@
-//! What was found and not answered yet, in the order of offsets, and never more of it than can be answered.
+//! The reorder buffer: items that were found and are not returned yet, by offset. It never holds more than
+//! the response can return.
 
 use std::collections::BTreeMap;
 use std::ops::{AddAssign, SubAssign};
@@ -8,11 +9,11 @@ use super::Item;
 use super::large::Large;
 use crate::segment::NoBatch;
 
-/// What waits at most until it can be answered, in bytes, however much is asked for: where frames lie far out of order, answers are
-/// shorter.
+/// The maximum size of the reorder buffer in bytes, independent of the request. If frames are far out of
+/// order, responses are shorter.
 pub const BUFFER_BYTES_MAX: u64 = 8 << 20;
 
-/// Records and bytes: how many there are, or how many more there may be.
+/// A number of records and bytes: an amount, or what is left of a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Room {
     pub records: u64,
@@ -39,12 +40,12 @@ impl SubAssign for Room {
     }
 }
 
-/// One of the different things that are stored at an offset, and where it was found first.
+/// One of the different items at an offset, and the bundle in which it was found first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Version {
     pub item: Item,
     pub bundle: Arc<str>,
-    /// Where it is, if it is larger than what waits may be: then `item` says only what it is.
+    /// The place of the item if it is larger than the buffer allows. Then `item` has no contents.
     pub large: Option<Large>,
 }
 
@@ -55,7 +56,7 @@ impl Version {
     }
 }
 
-/// A frame of which what was asked for is not to be had.
+/// A frame that cannot be returned in the requested form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Missing {
     pub bundle: Arc<str>,
@@ -63,61 +64,62 @@ pub(super) struct Missing {
     pub why: Why,
 }
 
-/// Why not.
+/// Why a frame cannot be returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
-    /// It has no batch.
+    /// The frame has no batch.
     NoBatch(NoBatch),
-    /// To read it takes so many bytes of memory.
+    /// Reading the frame needs this many bytes of memory.
     TooLarge(u64),
 }
 
-/// Records by their offsets, or batches by their last ones: in that order no batch is passed over for a longer one that it lies in. What
-/// there is no room for is let go of from the end, and nothing is taken there again: what comes in front of it only makes less room.
+/// Holds records by their offsets, or batches by their last offsets. In that order no batch is skipped
+/// because a longer batch contains it. If the limit is exceeded, the highest offsets are removed, and `end`
+/// moves down to them. It never moves up again: earlier items that arrive later only leave less space.
 #[derive(Clone, Debug)]
 pub(super) struct ReorderBuffer {
     from: i64,
-    /// The first offset that is not answered any more, if there is one.
+    /// The first offset that is not returned, if there is one.
     end: Option<i64>,
-    /// Why not, where room is not the reason.
+    /// Why the response ends at `end`, if the reason is not the limit.
     missing: Option<Missing>,
     room: Room,
-    /// What waits here takes no more memory, in bytes.
+    /// The maximum memory of the held items, in bytes.
     bytes_max: u64,
-    /// Whether something was answered. Until then the first offset is kept, whatever it takes.
+    /// Whether an item was returned. Until then the first offset is kept, whatever its size.
     begun: bool,
     held: Room,
     versions: BTreeMap<i64, Vec<Version>>,
 }
 
 impl ReorderBuffer {
-    /// For what is stored at `from` and behind it.
+    /// A buffer for the items at and after `from`.
     pub fn new(from: i64, room: Room, bytes_max: u64) -> Self {
         let (end, missing, begun, held) = (None, None, false, Room::default());
         Self { from, end, missing, room, bytes_max, begun, held, versions: BTreeMap::new() }
     }
 
-    /// An empty one with the same bounds, to be filled beside it and then added.
+    /// Returns an empty buffer with the same limits. It is filled separately and then merged.
     pub fn bounds(&self) -> Self {
         Self { end: self.end, begun: self.begun, ..Self::new(self.from, self.room, self.bytes_max) }
     }
 
-    /// What is asked for begins here.
+    /// The requested offset.
     pub fn from(&self) -> i64 {
         self.from
     }
 
-    /// Whether something of this offset may be answered.
+    /// Returns whether an item at this offset may be returned.
     pub fn takes(&self, offset: i64) -> bool {
         self.from <= offset && self.end.is_none_or(|end| offset < end)
     }
 
-    /// Whether something between these offsets, ends included, may be answered.
+    /// Returns whether an item between these offsets, both included, may be returned.
     pub fn takes_some(&self, first: i64, last: i64) -> bool {
         self.from <= last && self.end.is_none_or(|end| first < end)
     }
 
-    /// Adds an item, unless the same is there.
+    /// Adds an item, unless an equal item is there.
     pub fn add(&mut self, version: Version) {
         let offset = version.item.last_offset();
         if !self.takes(offset) {
@@ -137,7 +139,7 @@ impl ReorderBuffer {
         }
     }
 
-    /// Nothing is answered from the last offset of a frame on, since its batch is missing.
+    /// Ends the response before this offset, because a frame is missing.
     pub fn end_at(&mut self, last_offset: i64, missing: Missing) {
         if self.takes(last_offset) {
             self.cut(last_offset);
@@ -151,7 +153,7 @@ impl ReorderBuffer {
         (self.end, self.missing) = (Some(end), None);
     }
 
-    /// Adds what another one of the same bounds holds.
+    /// Adds the items of another buffer with the same limits.
     pub fn merge(&mut self, other: Self) {
         if let Some(end) = other.end.filter(|end| self.takes(*end)) {
             self.cut(end);
@@ -160,7 +162,7 @@ impl ReorderBuffer {
         other.versions.into_values().flatten().for_each(|version| self.add(version));
     }
 
-    /// Takes out what comes before `offset`, or everything: it is answered.
+    /// Takes the items before `offset`, or all items. They count as returned.
     pub fn take_before(&mut self, offset: Option<i64>) -> BTreeMap<i64, Vec<Version>> {
         let stays = offset.map(|offset| self.versions.split_off(&offset)).unwrap_or_default();
         let taken = std::mem::replace(&mut self.versions, stays);
@@ -172,33 +174,33 @@ impl ReorderBuffer {
         taken
     }
 
-    /// How much more there is room for.
+    /// Returns how much more may be held.
     pub fn room_left(&self) -> Room {
         let mut left = self.room;
         left -= self.held;
         left
     }
 
-    /// Whether all is answered that can be, when nothing is left to come but from `next` on.
+    /// Returns whether the response is complete, if all items still to come are at or after `next`.
     pub fn is_done(&self, next: Option<i64>) -> bool {
         let nothing_comes = next.is_none_or(|next| self.end.is_some_and(|end| end <= next));
         let is_full = self.begun && (self.room.records == 0 || self.room.bytes == 0);
         self.versions.is_empty() && (nothing_comes || is_full)
     }
 
-    /// The first offset that was stored and is not answered, if one is known.
+    /// The first stored offset that is not returned, if one is known.
     pub fn end(&self) -> Option<i64> {
         self.end
     }
 
-    /// The frame at which the answer ends because its batch is missing.
+    /// The missing frame at which the response ends.
     pub fn missing(&self) -> Option<&Missing> {
         self.missing.as_ref()
     }
 }
 
 impl Item {
-    /// The offset that comes before the one to go on from.
+    /// The response continues after this offset.
     pub fn last_offset(&self) -> i64 {
         match self {
             Self::Record(record) => record.offset,
@@ -206,7 +208,7 @@ impl Item {
         }
     }
 
-    /// The first offset that it covers.
+    /// The first offset of the item.
     pub fn first_offset(&self) -> i64 {
         match self {
             Self::Record(record) => record.offset,

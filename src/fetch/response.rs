@@ -1,4 +1,4 @@
-//! The answer, piece by piece.
+//! The response, produced part by part.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,22 +17,22 @@ use crate::ids::{LogId, OffsetRange};
 use crate::spans;
 use crate::transactions::{Isolation, TransactionState};
 
-/// An answer ends where it has so many conflicts, so that the list of them stays short.
+/// A response ends after this many conflicts, so that the list of them stays short.
 pub const CONFLICTS_MAX: usize = 256;
 
-/// Blocks in work: one is read while another is decoded.
+/// The maximum number of blocks in progress: one is read while another is decoded.
 const BLOCKS_AT_ONCE: usize = 2;
 
-/// The log holds different things for one offset.
+/// Different items are stored for one offset of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// The offset; of batches that overlap, the first that they share.
+    /// The offset. For batches that overlap, the first offset that they share.
     pub offset: i64,
-    /// The bundles; one, where its own frames contradict one another.
+    /// The bundles. There is only one if frames of the same bundle contradict each other.
     pub bundles: Vec<String>,
 }
 
-/// A fetch under way.
+/// A running fetch.
 #[derive(Debug)]
 pub struct Fetch {
     log_id: Option<LogId>,
@@ -44,11 +44,11 @@ pub struct Fetch {
     memory: Memory,
     item_bytes_max: u64,
     plan: Plan,
-    /// What is answered next, one by one.
+    /// The next items to return. Each is read and returned separately.
     large: VecDeque<(Version, Option<TransactionState>)>,
     reading: VecDeque<Reading>,
     buffer: ReorderBuffer,
-    /// Where the next fetch goes on, by what was answered.
+    /// The offset at which the next fetch continues, from the items returned so far.
     answered_to: i64,
     open_at: Option<i64>,
     is_done: bool,
@@ -93,30 +93,30 @@ impl Fetch {
         }
     }
 
-    /// The log that is read; `None` where nothing of it is stored.
+    /// The log that is read; `None` if it is not stored.
     pub fn log_id(&self) -> Option<&LogId> {
         self.log_id.as_ref()
     }
 
-    /// The other logs of the partition and what their bundles cover, at most [`OTHER_LOGS_MAX`](super::OTHER_LOGS_MAX) of them: those
-    /// first that were stored to last.
+    /// The other logs of the partition and the offsets that their bundles cover, latest stored first. At most
+    /// [`OTHER_LOGS_MAX`](super::OTHER_LOGS_MAX).
     pub fn other_logs(&self) -> &[(LogId, OffsetRange)] {
         &self.other_logs
     }
 
-    /// The next items, at least one; `None` after the last. After an error there are no more.
+    /// Returns the next items, at least one; `None` after the last. After an error there are no more items.
     pub async fn next(&mut self) -> Result<Option<Part>, FetchError> {
         loop {
             if let Some((version, transaction)) = self.large.front().cloned() {
                 let (item, memory) = large::resolve(version, &self.memory).await?;
-                // Not sooner: whoever stops waiting may call again.
+                // Removed only after the await: a caller may drop this future and call `next` again.
                 self.large.pop_front();
                 return Ok(Some(Part { items: vec![Answered { item, transaction }], memory }));
             }
             if self.is_done {
                 return Ok(None);
             }
-            // Before anything is taken out of the window, for the same reason.
+            // This await comes before items are taken out of the buffer, for the same reason.
             self.transactions.read().await?;
             let items = self.take();
             if !items.is_empty() {
@@ -137,43 +137,44 @@ impl Fetch {
             let panicked =
                 |_| FetchError::Archive(ArchiveError::new(reading.bundle.as_str(), Fault::Panicked));
             let read = read.map_err(panicked).flatten();
-            // Not sooner here either.
+            // Removed only after the await, as above.
             self.reading.pop_front();
             self.buffer.merge(read?);
         }
     }
 
-    /// Where to go on after the last item: behind it, or, where the log has been read to its end, behind the last offset that it
-    /// covers; never before what was asked for.
+    /// The offset to continue from: after the last item or, if the log was read to its end, after the last
+    /// offset that it covers. It is never before the requested offset.
     pub fn next_offset(&self) -> i64 {
         self.answered_to
     }
 
-    /// Where the answer ends because a record follows whose transaction has no end in what is stored: only what is committed is answered, and in the
-    /// order of offsets. When the end is stored, a fetch from there goes on.
+    /// The offset before which the response ends because the next record belongs to a transaction whose end
+    /// is not stored. Only a response with committed records has it. After the end of the transaction is
+    /// stored, a fetch from this offset continues.
     pub fn open_at(&self) -> Option<i64> {
         self.open_at
     }
 
-    /// Offsets for which different items were answered.
+    /// The offsets for which different items were returned.
     pub fn conflicts(&self) -> &[Conflict] {
         &self.conflicts
     }
 
-    /// What was read from the store so far; the LIST counts as one request.
+    /// The traffic with the store so far. The LIST counts as one request.
     pub fn traffic(&self) -> Traffic {
         let mut traffic = Traffic { requests: 1, bytes: 0 };
         traffic += self.traffic.total();
         traffic
     }
 
-    /// Nothing that comes before this offset is still to be found.
+    /// The lowest offset that may still be found.
     fn next_to_come(&self) -> Option<i64> {
         let reading = self.reading.front().map(|reading| reading.first_offset);
         reading.into_iter().chain(self.plan.next_offset()).min()
     }
 
-    /// Starts to read what is likely to be needed.
+    /// Starts to read the blocks that are probably needed.
     async fn read_ahead(&mut self) -> Result<(), FetchError> {
         while self.reading.len() < BLOCKS_AT_ONCE && self.needs_more() {
             let Some(planned) = self.plan.next().await? else { break };
@@ -199,7 +200,7 @@ impl Fetch {
         Ok(())
     }
 
-    /// Whether the blocks that are being read will not do. One always is.
+    /// Returns whether more blocks are needed than those being read. At least one is always read.
     fn needs_more(&self) -> bool {
         let mut expected = Room::default();
         self.reading.iter().for_each(|reading| expected += reading.expected);
@@ -207,7 +208,7 @@ impl Fetch {
         self.reading.is_empty() || (expected.records < left.records && expected.bytes < left.bytes)
     }
 
-    /// What nothing can come before any more.
+    /// Takes the items that no unread item can precede.
     fn take(&mut self) -> Vec<Answered> {
         let mut answered = Vec::new();
         for (offset, versions) in self.buffer.take_before(self.next_to_come()) {
@@ -230,7 +231,7 @@ impl Fetch {
             self.compare(offset, &versions);
             self.answered_to = offset.saturating_add(1);
             if versions.iter().any(|version| version.large.is_some()) {
-                // The window holds nothing behind what is so large.
+                // The buffer holds nothing after an item of this size.
                 self.large.extend(versions.into_iter().zip(states));
             } else {
                 let items = versions.into_iter().zip(states);
@@ -242,7 +243,7 @@ impl Fetch {
         answered
     }
 
-    /// Nothing more is answered: these belong to a transaction whose end is not known.
+    /// Ends the response before these versions: they belong to a transaction whose end is not known.
     fn end_at_open(&mut self, versions: &[Version]) {
         let first = versions.iter().map(|version| version.item.first_offset()).min();
         self.answered_to = self.answered_to.max(first.unwrap_or(self.answered_to));
@@ -260,7 +261,8 @@ impl Fetch {
         }
     }
 
-    /// Batches come in the order of their last offsets: one that overlaps any before it overlaps the one before it.
+    /// Compares a batch with the previous one. Batches come in the order of their last offsets, so a batch
+    /// that overlaps any earlier batch also overlaps the previous one.
     fn compare_batch(&mut self, version: &Version) {
         let Item::Batch(batch) = &version.item else { return };
         let before = self.last_batch.replace((batch.range, Arc::clone(&version.bundle)));
@@ -270,18 +272,18 @@ impl Fetch {
         }
     }
 
-    /// Nothing more is answered.
+    /// Ends the response.
     fn end(&mut self) -> Result<Option<Part>, FetchError> {
         let is_read_to_its_end = self.buffer.end().is_none() && self.next_to_come().is_none();
         self.is_done = true;
         self.reading.clear();
         if is_read_to_its_end {
-            // All bundles with anything at the asked offset or behind it were opened.
+            // All bundles with an item at or after the requested offset were opened.
             let behind = self.plan.last_covered().map_or(self.from, |last| last.saturating_add(1));
             self.answered_to = self.answered_to.max(behind);
         }
         match self.buffer.missing() {
-            // What comes before it is answered first.
+            // If there are earlier items, they are returned first, and the next fetch returns the error.
             Some(missing) if self.answered_to == self.from => {
                 let (bundle, offset) = (missing.bundle.to_string(), missing.offset);
                 Err(match missing.why {

@@ -1,4 +1,4 @@
-//! A task that ends with whoever waits for it: a caller that goes away leaves no reads behind.
+//! A task that is aborted when its owner is dropped, so that a caller that goes away leaves no reads behind.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::Instrument;
 
-/// Work that goes on while nobody looks.
+/// Work that continues while it is not polled.
 #[derive(Debug)]
 pub(super) struct Task<T>(JoinHandle<T>);
 

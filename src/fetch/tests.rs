@@ -35,7 +35,7 @@ fn bundle_cache(store: &Store) -> BundleCache {
     BundleCache::new(store.clone(), 64 << 20)
 }
 
-/// A whole answer.
+/// A whole response.
 #[derive(Debug)]
 struct Answer {
     items: Vec<Item>,
@@ -91,12 +91,12 @@ fn generated(format: Format, seed: u64, base_offset: i64, batch_records: u32) ->
     frames(&bytes.into())
 }
 
-/// A log as it may lie in a store after a bad day, and what a plain reader makes of it.
+/// A log with overlaps and repeated segments, and what a simple reader makes of it.
 #[derive(Default)]
 struct Model {
-    /// By offset, all the different ones.
+    /// By offset, all different records.
     records: BTreeMap<i64, BTreeSet<String>>,
-    /// Last offset, first offset, bytes: all the different ones.
+    /// Last offset, first offset, bytes: all different batches.
     batches: BTreeSet<(i64, i64, Bytes)>,
     end: i64,
 }
@@ -111,7 +111,7 @@ impl Model {
         self.end = self.end.max(batch.range.last() + 1);
     }
 
-    /// Reads from `offset` to the end, page by page, and holds every page against what it must be.
+    /// Reads from `offset` to the end, page by page, and compares every page with the expected one.
     async fn check(&self, store: &Store, offset: i64, rng: &mut StdRng, form: Form, name: &str) {
         let mut next = offset;
         let mut found = Vec::new();
@@ -185,7 +185,7 @@ fn within(items: &[Item], page: &Request) -> bool {
     records <= page.max_records && bytes <= page.max_bytes
 }
 
-/// Offsets that two of the items share.
+/// The first shared offset of each two neighbouring items that overlap.
 fn conflicts_of(items: &[Item]) -> BTreeSet<i64> {
     let range = |item: &Item| match item {
         Item::Record(record) => (record.offset, record.offset),
@@ -205,7 +205,7 @@ async fn whatever_overlaps_every_offset_is_answered_once_and_in_order() {
         let format = if is_chronik { Format::ChronikV2 } else { Format::Kafka };
         let base = rng.random_range(0..50);
         let mut pools = vec![generated(format, 1, base, rng.random_range(1..9))];
-        // Every third log has been written twice, differently.
+        // Every third log is written twice, with different contents.
         if round % 3 == 0 {
             pools.push(generated(format, 2, base + rng.random_range(0..30), rng.random_range(1..9)));
         }
@@ -270,7 +270,7 @@ async fn only_the_blocks_that_are_needed_are_read() {
     assert_eq!((few, one), (10, 1));
     let (all, whole) = read(0, u64::MAX, u64::MAX).await;
     assert!(all > 5_010 && whole.bytes > 5 * one_block.bytes, "{whole:?} {one_block:?}");
-    // The LIST, the bundle's end, what of its head did not come with it, and one block.
+    // The LIST, the bundle's tail, the part of its head that the tail does not include, and one block.
     assert!(one_block.requests <= 4, "{one_block:?}");
 }
 
@@ -283,7 +283,7 @@ async fn whoever_stops_waiting_for_the_next_items_may_ask_again() {
     let mut fetch = fetch(&bundle_cache(&store), &request, Memory::default()).await.expect("a listing");
     let (mut offsets, mut dropped) = (Vec::new(), 0);
     loop {
-        // Every other wait is given up after the first look.
+        // Every other future is dropped after the first poll.
         let looked = futures::poll!(Box::pin(fetch.next()));
         let items = match looked {
             std::task::Poll::Ready(items) => items,

@@ -1,4 +1,4 @@
-//! What a fetch knows of the transactions of the bundles that it reads.
+//! The states of transactions in the bundles that a fetch reads.
 
 use std::collections::HashMap;
 use std::future::ready;
@@ -12,13 +12,13 @@ use super::reorder_buffer::Version;
 use crate::archive::{Archive, BundleCache, TrafficCounter};
 use crate::transactions::{Held, LogTransactions, NotCommitted, TransactionState};
 
-/// The transactions of one log. Nothing is read, and little is looked at, where it has none.
+/// The transactions of one log. If the log has none, nothing is read.
 #[derive(Debug)]
 pub(super) struct Transactions {
     bundle_cache: BundleCache,
     traffic: TrafficCounter,
     log: Option<LogTransactions>,
-    /// Bundles that have some, by name.
+    /// Bundles with transactions, by name.
     bundles: HashMap<String, Bundle>,
     unread: Vec<Arc<Archive>>,
 }
@@ -34,7 +34,7 @@ impl Transactions {
         Self { bundle_cache, traffic, log: None, bundles: HashMap::new(), unread: Vec::new() }
     }
 
-    /// A block of this bundle is read.
+    /// Registers a bundle of which a block is read.
     pub fn add(&mut self, bundle: &str, planned: &Planned) {
         let archive = &planned.archive;
         let is_unread = || self.unread.iter().all(|other| !Arc::ptr_eq(other, archive));
@@ -43,32 +43,32 @@ impl Transactions {
         }
     }
 
-    /// Finds out about the bundles that were added.
+    /// Reads the transactions of the registered bundles.
     pub async fn read(&mut self) -> Result<(), FetchError> {
         while let Some(archive) = self.unread.last() {
             let log = self.log.get_or_insert_with(|| {
                 let (bundle_cache, traffic) = (self.bundle_cache.clone(), self.traffic.clone());
                 LogTransactions::new(bundle_cache, traffic, archive.partition(), archive.log_id())
             });
-            // What one block takes is in what a fetch reserves.
+            // The memory for one block is part of what the fetch has reserved.
             let room =
                 |_| -> BoxFuture<'_, Result<Held, FetchError>> { Box::pin(ready(Ok(Box::new(()) as Held))) };
             let not_committed = Box::pin(log.not_committed(archive, &room)).await?;
             let bundle = Bundle { last_offset: archive.manifest().last_offset, not_committed };
             self.bundles.insert(archive.name(), bundle);
-            // Not sooner: whoever stops waiting may call again.
+            // Removed only after the await: a caller may drop this future and call again.
             self.unread.pop();
         }
         Ok(())
     }
 
-    /// What a record or batch is, if its transaction was not committed.
+    /// Returns the state of the version's transaction, if it is not committed.
     pub fn state_of(&self, version: &Version) -> Option<TransactionState> {
         let bundle = self.bundles.get(&*version.bundle)?;
         bundle.not_committed.state_of(version.item.first_offset())
     }
 
-    /// Lets go of bundles of which nothing is left.
+    /// Forgets bundles that end before `offset`.
     pub fn forget_before(&mut self, offset: i64) {
         self.bundles.retain(|_, bundle| bundle.last_offset >= offset);
     }

@@ -1,7 +1,8 @@
 //! Writes Chronik WAL records, versions 1 and 2. Everything is little-endian.
 //!
-//! Both begin with the magic `0xCA7E`, a version byte, a flags byte and a `u32` length. A V1 record is one log record; a V2
-//! record is a batch: a `CanonicalRecord` in bincode 1's fixed-width encoding, with the broker's own facts around it.
+//! Both versions begin with the magic `0xCA7E`, a version byte, a flags byte and a `u32` length. A V1 record
+//! is one log record. A V2 record is a batch: a `CanonicalRecord` in bincode 1's fixed-width encoding,
+//! surrounded by the broker's own fields.
 
 use super::Codec;
 use super::kafka::{BatchHead, HEAD_BYTES};
@@ -9,15 +10,15 @@ use crate::ids::TopicPartition;
 use crate::record::{Record, RecordBatch};
 
 const MAGIC: [u8; 2] = [0x7e, 0xca];
-/// Where a V1 record's CRC stands: behind its head, offset and timestamp.
+/// The position of a V1 record's CRC: after its head, offset and timestamp.
 const V1_CRC_AT: usize = 24;
-/// Where a V2 record's CRC stands: behind its head.
+/// The position of a V2 record's CRC: after its head.
 const V2_CRC_AT: usize = 8;
-/// Bytes of a V2 record that its length does not count: the head and the CRC.
+/// The bytes of a V2 record that its length does not count: the head and the CRC.
 const V2_HEAD_BYTES: usize = 12;
 
-/// Appends one record as V1. A null value becomes an empty one, and so does a header's: V1 cannot tell them apart. A record without a
-/// time gets -1.
+/// Appends one record as V1. A null value becomes an empty one, also in a header, because V1 cannot
+/// distinguish them. A record without a time gets -1.
 pub fn encode_v1(record: &Record<'_>, out: &mut Vec<u8>) {
     let start = out.len();
     push_head(out, 1);
@@ -42,8 +43,8 @@ pub fn encode_v1(record: &Record<'_>, out: &mut Vec<u8>) {
 
 /// Appends the records as one V2 record of `partition`.
 ///
-/// `codec` is what the canonical record names; `wire` is the producer's Kafka batch, kept beside the records in two forms as the broker
-/// does: its compressed section, and whole.
+/// `codec` is the codec that the canonical record names. `wire` is the producer's Kafka batch. As in the
+/// broker, it is kept beside the records in two forms: its compressed section, and the whole batch.
 pub fn encode_v2(
     partition: &TopicPartition,
     head: &BatchHead,
@@ -74,7 +75,8 @@ pub fn encode_v2(
     seal(&mut out[start..]);
 }
 
-/// `CanonicalRecord`'s fields in order. bincode 1 writes lengths as `u64`, enum variants as `u32`, options as one byte.
+/// Appends the fields of `CanonicalRecord` in order. bincode 1 writes lengths as `u64`, enum variants as
+/// `u32`, and the tag of an option as one byte.
 fn push_canonical(
     head: &BatchHead,
     codec: Codec,
@@ -120,8 +122,8 @@ fn push_head(out: &mut Vec<u8>, version: u8) {
     out.extend_from_slice(&[0; 4]); // the length, once it is known
 }
 
-/// Writes the checksum that fits the record's bytes as they are, length included: also how a test makes a hostile record that looks
-/// sound. The CRC-32 covers all but itself.
+/// Writes the correct checksum for the record's present bytes, including its length. Tests also use it to
+/// make a hostile record that looks sound. The CRC-32 covers all bytes but itself.
 pub fn seal(record: &mut [u8]) {
     let crc_at = if record[2] == 1 { V1_CRC_AT } else { V2_CRC_AT };
     let mut crc = crc32fast::Hasher::new();

@@ -1,7 +1,8 @@
 //! Writes Kafka record batches, magic 2.
 //!
-//! Layout: Kafka's documentation, "Message Format" (<https://kafka.apache.org/documentation/#messageformat>); everything is
-//! big-endian. Xerial's framing of Snappy: the README of snappy-java's `SnappyOutputStream`.
+//! The layout is from Kafka's documentation, "Message Format"
+//! (<https://kafka.apache.org/documentation/#messageformat>). Everything is big-endian. Xerial's framing of
+//! Snappy is from the README of snappy-java's `SnappyOutputStream`.
 
 use std::io::Write;
 
@@ -9,25 +10,25 @@ use super::{Codec, GenerateError};
 use crate::ids::OffsetRange;
 use crate::record::{Record, RecordBatch};
 
-/// What a batch's head says besides what follows from its records.
+/// The fields of a batch's head that do not follow from its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchHead {
-    /// The offsets that the batch covers; `None`: from its first to its last record. A wider range, or one without records, is what
-    /// compaction leaves behind.
+    /// The offsets that the batch covers; `None`: from its first to its last record. Compaction leaves behind
+    /// a wider range, or a range without records.
     pub range: Option<OffsetRange>,
     /// The leader's epoch when it appended the batch.
     pub partition_leader_epoch: i32,
-    /// -1: no producer id.
+    /// The producer's id; -1: none.
     pub producer_id: i64,
-    /// -1 without a producer id.
+    /// The producer's epoch; -1 without a producer id.
     pub producer_epoch: i16,
-    /// -1 without a producer id.
+    /// The first sequence number; -1 without a producer id.
     pub base_sequence: i32,
     /// Whether the batch belongs to a transaction.
     pub transactional: bool,
     /// Whether the records are commit or abort markers.
     pub control: bool,
-    /// Whether the head's max timestamp is every record's time.
+    /// Whether every record has the head's max timestamp as its time.
     pub log_append_time: bool,
 }
 
@@ -61,14 +62,15 @@ impl Default for BatchHead {
 
 /// Bytes of a batch before its first record.
 pub const HEAD_BYTES: usize = 61;
-/// Where the CRC-32C stands: it covers all that follows it.
+/// The position of the CRC-32C, which covers all bytes after it.
 const CRC_AT: usize = 17;
-/// Kafka's length field does not count itself and the base offset before it.
+/// The bytes that Kafka's length field does not count: the base offset and the length itself.
 const LENGTH_FROM: usize = 12;
-/// Input bytes of a block in Xerial's framing; snappy-java's default.
+/// The input bytes of a block in Xerial's framing, as in snappy-java by default.
 const XERIAL_BLOCK_BYTES: usize = 32 << 10;
 
-/// Appends the records to `out` as one batch; their offsets must rise. A batch without records and range covers offset 0.
+/// Appends the records to `out` as one batch. Their offsets must rise. A batch without records and without a
+/// range covers offset 0.
 pub fn encode(
     head: &BatchHead,
     batch: &RecordBatch,
@@ -113,7 +115,8 @@ pub fn encode(
     Ok(())
 }
 
-/// Writes the checksum that fits the batch's bytes as they are: also how a test makes a hostile batch that looks sound.
+/// Writes the correct checksum for the batch's present bytes. Tests also use it to make a hostile batch that
+/// looks sound.
 pub fn seal(batch: &mut [u8]) {
     let crc = crc32c::crc32c(&batch[CRC_AT + 4..]);
     batch[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_be_bytes());
@@ -129,7 +132,7 @@ fn encode_record(record: &Record<'_>, base_offset: i64, base_timestamp: i64, out
     let timestamp_delta = record.timestamp_ms().unwrap_or(-1) - base_timestamp;
     let offset_delta = record.offset() - base_offset;
     let headers = record.headers().count() as i64;
-    // The length comes first, so it is computed before anything is written.
+    // The length comes first, so it is computed before the record is written.
     let length = 1
         + varint_bytes(timestamp_delta)
         + varint_bytes(offset_delta)
@@ -150,7 +153,7 @@ fn encode_record(record: &Record<'_>, base_offset: i64, base_timestamp: i64, out
     }
 }
 
-/// A length, -1 for null, and the bytes.
+/// Appends a length, which is -1 for null, and the bytes.
 fn push_field(out: &mut Vec<u8>, field: Option<&[u8]>) {
     match field {
         None => push_varint(out, -1),
@@ -165,7 +168,7 @@ fn field_bytes(field: Option<&[u8]>) -> usize {
     field.map_or(1, |bytes| varint_bytes(bytes.len() as i64) + bytes.len())
 }
 
-/// Zigzag: numbers near zero, of either sign, become short.
+/// Zigzag encoding: numbers near zero, of either sign, become short.
 fn zigzag(number: i64) -> u64 {
     ((number << 1) ^ (number >> 63)) as u64
 }

@@ -1,5 +1,6 @@
-//! What the generated records say: services writing JSON log lines of 300 to 700 bytes, with the skew that real logs have:
-//! few words, services and users make up most of the text, while trace and request ids never repeat.
+//! The contents of the generated records: services that write JSON log lines of 300 to 700 bytes. They are
+//! skewed like real logs: a few words, services and users make up most of the text, while trace and request
+//! ids never repeat.
 
 use bytes::Bytes;
 use time::OffsetDateTime;
@@ -67,7 +68,7 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// The log that the seed chooses.
+    /// The log that the seed selects.
     pub fn new(seed: u64) -> Self {
         Self {
             random: Random::new(seed),
@@ -79,7 +80,7 @@ impl Logs {
         }
     }
 
-    /// Writes the next record, at this offset, into the batch that is open.
+    /// Adds the next record, at this offset, to the open batch.
     pub fn push(&mut self, offset: i64) {
         let random = &mut self.random;
         self.clock_ms += i64::from(random.below(20));
@@ -119,7 +120,7 @@ impl Logs {
         });
     }
 
-    /// Closes the open batch and hands it out.
+    /// Closes the open batch and returns it.
     pub fn take(&mut self) -> RecordBatch {
         RecordBatch {
             bytes: Bytes::from(std::mem::take(&mut self.bytes)),
@@ -128,7 +129,7 @@ impl Logs {
         }
     }
 
-    /// Takes back a batch that is no longer needed, so that the next one need not allocate.
+    /// Takes back a batch that is no longer needed, so that the next one reuses its memory.
     pub fn recycle(&mut self, batch: RecordBatch) {
         (self.bytes, self.records, self.headers) = (batch.bytes.into(), batch.records, batch.headers);
         self.bytes.clear();
@@ -196,7 +197,7 @@ fn push_value(
     out.extend_from_slice(b"\"}");
 }
 
-/// 4 to 27 words; sometimes a quotation, which JSON has to escape, or a word that is not ASCII.
+/// Writes 4 to 27 words; sometimes a quotation, which JSON must escape, or a word that is not ASCII.
 fn push_message(out: &mut Vec<u8>, random: &mut Random, words: &Words) {
     let count = 4 + random.below(24);
     let special = random.below(64);
@@ -212,14 +213,14 @@ fn push_message(out: &mut Vec<u8>, random: &mut Random, words: &Words) {
     }
 }
 
-/// A number below `end`, the small ones much more often: the square of an even one.
+/// A number below `end`. Small numbers are much more frequent: it is the square of a uniform number.
 fn skewed(random: &mut Random, end: u32) -> u32 {
     let even = random.bits() >> 32;
     ((((even * even) >> 32) * u64::from(end)) >> 32) as u32
 }
 
 fn span(start: usize, end: usize) -> Span {
-    // A batch has at most 100,000 records of some hundred bytes: far below 4 GiB.
+    // A batch has at most 100,000 records of a few hundred bytes: far below 4 GiB.
     Span { start: start as u32, len: (end - start) as u32 }
 }
 
@@ -252,9 +253,10 @@ fn push_hex(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&digits);
 }
 
-/// RFC 3339 in UTC, with milliseconds.
+/// Writes a time as RFC 3339 in UTC, with milliseconds.
 fn push_time(out: &mut Vec<u8>, timestamp_ms: i64) {
-    // Any time that the clock reaches from FIRST_TIMESTAMP_MS on in 20 ms steps is within the calendar's range.
+    // The clock starts at FIRST_TIMESTAMP_MS and advances in steps of less than 20 ms, so the time stays
+    // within the calendar's range.
     let time = OffsetDateTime::from_unix_timestamp(timestamp_ms.div_euclid(1_000))
         .unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let (year, month, day) = (time.year() as u32, u32::from(u8::from(time.month())), u32::from(time.day()));
@@ -275,12 +277,13 @@ fn push_time(out: &mut Vec<u8>, timestamp_ms: i64) {
     ]);
 }
 
-/// A vocabulary, and a table to draw from it by rank: the nth word about as often as 1/(n + 2), as in natural text.
+/// A vocabulary, and a table to draw a word by its rank. The nth word is drawn about as often as 1/(n + 2),
+/// as in natural text.
 struct Words {
     text: String,
-    /// Where each word starts; one more than there are words.
+    /// The start of each word, and the end of the last one.
     starts: Vec<u32>,
-    /// Indexed by 16 random bits.
+    /// The rank for each value of 16 random bits.
     ranks: Vec<u16>,
 }
 
@@ -294,7 +297,7 @@ const COMMON: &str = "request completed for user connection to the from with ord
     segment sealed uploaded stored object deleted created updated event consumed produced lag high low memory cpu \
     disk network unreachable refused accepted login logout denied granted role admin";
 
-/// Stems that are inflected into the rest.
+/// Stems from which the other words are derived.
 const STEMS: &str = "accept adapt adjust align alloc alter append apply archive arrange assign attach audit authorize \
     await balance bind block boot bounce branch bridge broadcast buffer build call capture cast chain change charge \
     claim clamp clean clear clone close collect commit compact compare compile compress compute conduct configure \
@@ -330,7 +333,7 @@ impl Words {
                 derived.push(format!("{prefix}{stem}{suffix}"));
             }
         }
-        // The order is the rank: it must not follow the alphabet, nor depend on the log's seed.
+        // The order gives the rank. So it must not be alphabetical, nor depend on the log's seed.
         let mut random = Random::new(0);
         for last in (1..derived.len()).rev() {
             derived.swap(last, random.below(last as u32 + 1) as usize);
@@ -344,7 +347,8 @@ impl Words {
         words
     }
 
-    /// Fills the table to draw from. Division and addition are exact to the bit on every machine, powers are not.
+    /// Fills the table. It uses only division and addition, which are exact to the bit on every machine;
+    /// powers are not.
     fn draw(&mut self) {
         let count = self.starts.len() - 1;
         let weight = |rank: usize| 1.0 / (rank as f64 + 2.0);

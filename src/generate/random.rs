@@ -1,7 +1,7 @@
-//! Pseudo-random numbers that are the same on every machine and in every release. `rand`'s `StdRng` promises neither, and a
-//! benchmark's input must not change with a dependency.
+//! Pseudo-random numbers that are the same on every machine and in every release. `rand`'s `StdRng`
+//! guarantees neither, and a benchmark's input must not change with a dependency.
 
-/// xoshiro256++ 1.0 by David Blackman and Sebastiano Vigna, seeded by SplitMix64 as they advise
+/// xoshiro256++ 1.0 by David Blackman and Sebastiano Vigna, seeded by SplitMix64 as they recommend
 /// (<https://prng.di.unimi.it/>). Not for secrets.
 pub(super) struct Random {
     state: [u64; 4],
@@ -33,13 +33,13 @@ impl Random {
         result
     }
 
-    /// A number below `end`; even enough for logs, not for statistics.
+    /// A number below `end`. It is uniform enough for logs, but not for statistics.
     pub(super) fn below(&mut self, end: u32) -> u32 {
         let high = self.bits() >> 32;
         ((high * u64::from(end)) >> 32) as u32
     }
 
-    /// One of them.
+    /// Returns one of the choices.
     pub(super) fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
         choices[self.below(choices.len() as u32) as usize]
     }
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn numbers_follow_the_published_algorithm() {
-        // The first outputs of xoshiro256++ for the state 1, 2, 3, 4, as its reference implementation prints them.
+        // The first outputs of the reference implementation of xoshiro256++ for the state 1, 2, 3, 4.
         let mut random = Random { state: [1, 2, 3, 4] };
         let expected = [41_943_041, 58_720_359, 3_588_806_011_781_223, 3_591_011_842_654_386];
         assert_eq!(expected.map(|_| random.bits()), expected);

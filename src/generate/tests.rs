@@ -15,7 +15,8 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// A fixture's records, in its batches: their sizes stand in the heads, which the expectations cut the file by.
+/// The batches of a fixture, each with its bytes and its records. The expectations state the size of each
+/// batch, and the batch's head states its number of records.
 fn batches(name: &str) -> Vec<(Bytes, RecordBatch)> {
     let log = Bytes::from(fs::read(fixture(&format!("kafka/{name}.log"))).unwrap());
     let expected = fs::read(fixture(&format!("kafka/{name}.expected.json"))).unwrap();
@@ -105,7 +106,7 @@ fn a_batch_emptied_by_compaction_keeps_its_range_and_no_records() {
     kafka::encode(&head, &RecordBatch::default(), Codec::None, &mut out).unwrap();
     let expected = [
         &[0, 0, 0, 0, 0, 0, 1, 0xf4][..], // base offset: 500
-        &[0, 0, 0, 49],                   // bytes behind this length
+        &[0, 0, 0, 49],                   // bytes after this length
         &[0, 0, 0, 0],                    // partition leader epoch
         &[2],                             // magic
         &out[17..21],                     // CRC-32C, checked below
@@ -209,15 +210,15 @@ fn what_a_format_cannot_hold_is_refused() {
     let partition = TopicPartition::new("logs", i32::MAX).unwrap();
     assert_eq!(
         refused(Spec { partitions, partition, ..records(Format::ChronikV2, 1) }),
-        "partition number 1 from the first on: the partition -2147483648 is negative"
+        "partition 1, counted from the first: the partition -2147483648 is negative"
     );
     assert_eq!(
         refused(Spec { base_offset: i64::MAX - 1, ..records(Format::Kafka, 3) }),
-        format!("no room for the records' offsets from {} on", i64::MAX - 1)
+        format!("the records' offsets from {} on are out of range", i64::MAX - 1)
     );
     assert_eq!(
         refused(Spec { batch_records: NonZero::new(100_001).unwrap(), ..records(Format::Kafka, 1) }),
-        "100001 records a batch are more than 100000"
+        "100001 records in a batch are more than 100000"
     );
 }
 
@@ -227,6 +228,6 @@ fn names_are_parsed_back() {
     assert!(Codec::ALL.iter().all(|codec| codec.name().parse() == Ok(*codec)));
     assert_eq!(
         "lzma".parse::<Codec>().unwrap_err().to_string(),
-        "\"lzma\" is none of none, gzip, snappy, lz4, zstd"
+        "\"lzma\" is not one of none, gzip, snappy, lz4, zstd"
     );
 }

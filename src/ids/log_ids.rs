@@ -1,10 +1,10 @@
-//! Which log id each topic has.
+//! The log id of each topic.
 
 use std::sync::Arc;
 
 use super::LogId;
 
-/// The log ids of topics: one by default, and others for topics whose names match a pattern.
+/// The log ids of topics: a default, and other ids for topics whose names match a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogIds {
     default: LogId,
@@ -12,8 +12,8 @@ pub struct LogIds {
 }
 
 impl LogIds {
-    /// `by_pattern` has patterns of topics, in which `*` stands for any characters and `?` for one. The first that matches decides, and
-    /// the default where none does.
+    /// `by_pattern` has patterns of topic names, in which `*` stands for any characters and `?` for one. The
+    /// first pattern that matches decides. If none matches, the default applies.
     pub fn new(default: LogId, by_pattern: Vec<(String, LogId)>) -> Self {
         Self { default, by_pattern: Arc::new(by_pattern) }
     }
@@ -31,8 +31,8 @@ impl From<LogId> for LogIds {
     }
 }
 
-/// Whether the pattern stands for the whole text. The last `*` takes more where the rest does not fit, so it takes no more than the
-/// product of both lengths in steps.
+/// Whether the pattern matches the whole text. If the rest does not match, the last `*` takes one more
+/// character. So it takes at most as many steps as the product of both lengths.
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut at, mut read) = (0, 0);

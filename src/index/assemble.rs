@@ -1,4 +1,4 @@
-//! Parts → one index: names for the files, and one `meta.json` over all of them.
+//! Puts parts together to one index: gives the files their names, and writes one `meta.json` for all of them.
 
 use std::sync::OnceLock;
 
@@ -13,40 +13,41 @@ use super::settings::TopicSettings;
 use super::{Doing, IndexError, schema};
 use crate::formatting::hex;
 
-/// A whole index, ready to be laid into a bundle.
+/// A whole index, ready to be put into a bundle.
 #[derive(Clone, Debug)]
 pub struct Index {
-    /// The files with their names, `meta.json` among them, sorted by name.
+    /// The files with their names, including `meta.json`, sorted by name.
     pub files: Vec<(String, Bytes)>,
     /// The Tantivy segments in the order of their records.
     pub segments: Vec<IndexSegment>,
-    /// What was found in the records.
+    /// The paths, types and header names that were found in the records.
     pub fields: FieldCatalog,
-    /// What of the records cannot be searched.
+    /// Counts of what cannot be searched.
     pub unsearchable: Unsearchable,
     /// How the records were indexed.
     pub settings: TopicSettings,
-    /// Version and index format of the Tantivy that built it.
+    /// The version and the index format of the Tantivy that built it.
     pub tantivy_version: &'static str,
-    /// How its term dictionaries are laid out, which decides by which builds of Tantivy it can be opened.
+    /// The format of its term dictionaries. It decides which builds of Tantivy can open the index.
     pub dictionary: &'static str,
 }
 
 /// A Tantivy segment of an [`Index`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexSegment {
-    /// Its id: 32 hexadecimal digits, the stem of its files' names.
+    /// Its id: 32 hexadecimal digits. The names of its files begin with it.
     pub name: String,
-    /// How many documents it holds, one a record.
+    /// Number of its documents: one for each record.
     pub documents: u32,
 }
 
-/// Name of the file that makes a folder an index for Tantivy.
+/// Name of the file that describes an index to Tantivy.
 pub const META_FILE: &str = "meta.json";
 
-/// Puts parts together in order. `seed` decides the names of the files: the same seed and parts give the same index.
+/// Puts parts together in order. `seed` decides the names of the files: the same seed and parts give the same
+/// index.
 ///
-/// Extracted into a folder it opens with stock Tantivy, built with its `quickwit` feature.
+/// Extracted into a folder, the index opens with stock Tantivy that is built with its `quickwit` feature.
 pub fn assemble(
     parts: Vec<IndexPart>,
     seed: &[u8; 32],
@@ -90,8 +91,8 @@ pub fn assemble(
     Ok(index)
 }
 
-/// An index without files, which makes the descriptions of segments. There is one for each schema: to make one takes longer than all else that is
-/// done here for a small partition.
+/// Returns an index without files, which creates the metadata of segments. There is one for each schema: to
+/// create one takes longer than all other work here for a small partition.
 fn empty_index(positions: bool) -> tantivy::Result<&'static tantivy::Index> {
     static MADE: [OnceLock<tantivy::Index>; 2] = [const { OnceLock::new() }; 2];
     let made = &MADE[usize::from(positions)];
@@ -103,7 +104,7 @@ fn empty_index(positions: bool) -> tantivy::Result<&'static tantivy::Index> {
     Ok(made.get_or_init(|| index))
 }
 
-/// The id of the nth Tantivy segment: a UUID of version 8 (RFC 9562), the rest of it hashed.
+/// Returns the id of the nth Tantivy segment: a UUID of version 8 (RFC 9562). The other bits are a hash.
 fn segment_name(seed: &[u8; 32], ordinal: usize) -> String {
     let hash = Sha256::new().chain_update(seed).chain_update((ordinal as u64).to_be_bytes()).finalize();
     let mut id = [0; 16];

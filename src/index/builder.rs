@@ -1,4 +1,4 @@
-//! Records → one part of an index: a few Tantivy segments, in order.
+//! Builds one part of an index from records: a few Tantivy segments, in order.
 
 use super::catalog::{FieldCatalog, Unsearchable};
 use super::document::Draft;
@@ -8,8 +8,8 @@ use super::settings::TopicSettings;
 use super::{Doing, IndexError};
 use crate::record::RecordBatch;
 
-/// From how many bytes on a Tantivy segment is finished and the next one begun. Addresses in it end at 4 GiB, and no record adds
-/// a gigabyte.
+/// A Tantivy segment above this size in bytes is finished, and the next one begins. Addresses in a segment
+/// end at 4 GiB, and no record adds a gigabyte.
 const SEGMENT_BYTES_MAX: usize = 1 << 30;
 
 /// Builds one part of an index from record batches: each record becomes exactly one document, in order.
@@ -26,7 +26,7 @@ pub struct IndexBuilder {
     segment_bytes_max: usize,
 }
 
-/// A finished part: what [`assemble`](super::assemble) makes an index of.
+/// A finished part. [`assemble`](super::assemble) makes an index of parts.
 #[derive(Clone, Debug)]
 pub struct IndexPart {
     pub(super) settings: TopicSettings,
@@ -36,7 +36,7 @@ pub struct IndexPart {
 }
 
 impl IndexBuilder {
-    /// An empty part; it takes no memory to speak of before the first record.
+    /// Creates an empty part. It takes almost no memory before the first record.
     pub fn new(settings: TopicSettings) -> Result<Self, IndexError> {
         Self::with_segment_bytes_max(settings, SEGMENT_BYTES_MAX)
     }
@@ -58,17 +58,17 @@ impl IndexBuilder {
         })
     }
 
-    /// Adds a batch's records, one document each.
+    /// Adds the records of a batch, one document each.
     ///
-    /// An error is Tantivy's and final: the builder is of no use after it.
+    /// An error comes from Tantivy and is final: the builder cannot be used after it.
     pub fn add(&mut self, batch: &RecordBatch) -> Result<(), IndexError> {
         self.add_from(batch, 0, usize::MAX).map(drop)
     }
 
-    /// Adds the records of a batch from the one numbered `first` on, until they are more than `bytes_max` bytes together. Returns the number of
-    /// the next one.
+    /// Adds the records of a batch from number `first` on, until their values have more than `bytes_max`
+    /// bytes together. Returns the number of the next record.
     ///
-    /// An error is as that of [`IndexBuilder::add`].
+    /// Errors are those of [`IndexBuilder::add`].
     pub fn add_from(
         &mut self,
         batch: &RecordBatch,
@@ -100,18 +100,20 @@ impl IndexBuilder {
         self.documents
     }
 
-    /// Bytes in memory: the segment in the making, finished ones and what is kept of the records.
+    /// Returns the memory in use, in bytes: the unfinished segment, the finished ones, and what is kept of
+    /// the records.
     pub fn mem_usage(&self) -> usize {
         let segments: usize = self.segments.iter().map(PartSegment::mem_usage).sum();
         segments + self.draft.mem_usage() + self.segment.as_ref().map_or(0, SegmentBuilder::mem_usage)
     }
 
-    /// What [`IndexBuilder::finish`] takes beside that, at most, in bytes: all of it, the files among it, until it returns.
+    /// Returns the memory in bytes that [`IndexBuilder::finish`] takes at most, in addition to what is in use
+    /// now. All of it, including the files, is taken until it returns.
     pub fn finish_usage(&self) -> usize {
         self.segment.as_ref().map_or(0, SegmentBuilder::finish_usage)
     }
 
-    /// Ends the part.
+    /// Finishes the part.
     pub fn finish(mut self) -> Result<IndexPart, IndexError> {
         self.finish_segment()?;
         let mut unsearchable = self.draft.unsearchable();
@@ -150,17 +152,17 @@ impl IndexPart {
         self.segments.iter().map(|segment| u64::from(segment.documents)).sum()
     }
 
-    /// What was found in its records.
+    /// The paths, types and header names that were found in its records.
     pub fn fields(&self) -> &FieldCatalog {
         &self.fields
     }
 
-    /// What of its records cannot be searched.
+    /// Counts of what cannot be searched in its records.
     pub fn unsearchable(&self) -> &Unsearchable {
         &self.unsearchable
     }
 
-    /// Bytes in memory: its files, and what was found in the records.
+    /// Returns the memory in use, in bytes: its files, and what was found in the records.
     pub fn mem_usage(&self) -> usize {
         self.segments.iter().map(PartSegment::mem_usage).sum::<usize>() + self.fields.mem_usage()
     }

@@ -1,4 +1,5 @@
-//! What was found in the values, and what cannot be searched: facts for the manifest and for queries.
+//! What was found in the values, and what cannot be searched. The manifest stores these facts, and queries
+//! use them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,11 +12,11 @@ use super::paths::{Paths, SEPARATOR};
 pub struct FieldTypes(u8);
 
 impl FieldTypes {
-    /// Words. Dates are words too.
+    /// Words. A date also counts as words.
     pub const TEXT: Self = Self(1);
-    /// Whole numbers that fit an `i64`, however written: `1.0` is one.
+    /// Whole numbers that fit an `i64`, in any notation: `1.0` is one.
     pub const I64: Self = Self(2);
-    /// Whole numbers above those that fit a `u64`.
+    /// Whole numbers that fit a `u64` and are too large for an `i64`.
     pub const U64: Self = Self(4);
     /// All other numbers.
     pub const F64: Self = Self(8);
@@ -38,22 +39,22 @@ impl FieldTypes {
         Self(0)
     }
 
-    /// Whether all of `other` were seen.
+    /// Returns whether all types of `other` were seen.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// Whether a number of any kind was seen.
+    /// Returns whether a number of any kind was seen.
     pub fn has_numbers(self) -> bool {
         self.0 & (Self::I64.0 | Self::U64.0 | Self::F64.0) != 0
     }
 
-    /// The names, as they stand in manifests: `text`, `i64`, `u64`, `f64`, `date`, `bool`, in this order.
+    /// Returns the names as in manifests: `text`, `i64`, `u64`, `f64`, `date`, `bool`, in this order.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES.into_iter().filter(move |(types, _)| self.contains(*types)).map(|(_, name)| name)
     }
 
-    /// The type of this name. Unknown names are `None`: a newer writer may know more.
+    /// Returns the type with this name. Unknown names are `None`: a newer writer may know more types.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::NAMES.into_iter().find(|(_, known)| *known == name).map(|(types, _)| types)
     }
@@ -79,32 +80,34 @@ impl fmt::Debug for FieldTypes {
     }
 }
 
-/// What a name takes beside its bytes: its place in a tree whose nodes are half full, and an allocation.
+/// Memory that a name takes in addition to its bytes, in bytes: its place in a tree whose nodes are half
+/// full, and an allocation.
 const NAME_BYTES: usize = 80;
 
-/// The paths in the values with their types, and the names of the headers. Sorted, so that equal records give equal catalogs.
+/// The paths in the values with their types, and the names of the headers. They are sorted, so that equal
+/// records give equal catalogs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldCatalog {
     values: BTreeMap<String, FieldTypes>,
     headers: BTreeMap<String, ()>,
-    /// Leaves at other paths, which have terms of their own.
+    /// Leaves at paths that are not listed here. They have terms of their own.
     rest_leaves: u64,
     gaps: Gaps,
 }
 
-/// What an index has no terms or columns for, since it was written by an earlier release or beyond a limit: a query that asks for it cannot be
-/// answered for sure.
+/// What an index has no terms or columns for, because an earlier release wrote it or because of a limit. A
+/// query that needs it has no certain answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gaps {
-    /// Numbers that are written as strings have no numeric terms and columns, and whole numbers beyond 2^53 beside fractions or beside numbers
-    /// of the other sign are rounded in their column.
+    /// Numbers that are written as strings have no numeric terms and columns. In a column, whole numbers
+    /// beyond 2^53 are rounded if the path also has fractions or numbers of the other sign.
     pub numbers: bool,
-    /// Some leaves are searchable as text, not by their path.
+    /// Some leaves are searchable as text, but not by their path.
     pub paths: bool,
 }
 
 impl FieldCatalog {
-    /// A catalog read back from a manifest. Paths are dotted, as [`FieldCatalog::values`] gives them.
+    /// Creates a catalog from a manifest. Paths are dotted, as [`FieldCatalog::values`] returns them.
     pub fn new(
         values: impl IntoIterator<Item = (String, FieldTypes)>,
         headers: impl IntoIterator<Item = String>,
@@ -125,48 +128,49 @@ impl FieldCatalog {
         catalog.with_rest(rest_leaves)
     }
 
-    /// The same with so many leaves at paths that it does not name.
+    /// Returns the catalog with this number of leaves at paths that it does not list.
     pub fn with_rest(self, rest_leaves: u64) -> Self {
         Self { rest_leaves, ..self }
     }
 
-    /// The same of an index with gaps.
+    /// Returns the catalog with the gaps of its index.
     pub fn with_gaps(self, gaps: Gaps) -> Self {
         Self { gaps, ..self }
     }
 
-    /// How many leaves are at paths that it does not name. They have terms of their own.
+    /// Returns how many leaves are at paths that the catalog does not list. They have terms of their own.
     pub fn rest_leaves(&self) -> u64 {
         self.rest_leaves
     }
 
-    /// What the index cannot tell.
+    /// What the index has no terms or columns for.
     pub fn gaps(&self) -> Gaps {
         self.gaps
     }
 
-    /// The dotted paths below `value`, sorted, with the types seen there. A dot in a key separates as nesting does.
+    /// Returns the dotted paths below `value`, sorted, with the types seen there. A dot in a key separates as
+    /// nesting does.
     pub fn values(&self) -> impl Iterator<Item = (&str, FieldTypes)> {
         self.values.iter().map(|(path, types)| (path.as_str(), *types))
     }
 
-    /// The types at one dotted path; none where it was never seen.
+    /// Returns the types at one dotted path; none if the path was never seen.
     pub fn value(&self, path: &str) -> FieldTypes {
         self.values.get(path).copied().unwrap_or_default()
     }
 
-    /// The headers' names, sorted.
+    /// Returns the names of the headers, sorted.
     pub fn headers(&self) -> impl Iterator<Item = &str> {
         self.headers.keys().map(String::as_str)
     }
 
-    /// Bytes in memory, about.
+    /// Returns the memory in use, in bytes, approximately.
     pub fn mem_usage(&self) -> usize {
         let names = self.values.keys().chain(self.headers.keys());
         names.map(|name| name.len() + NAME_BYTES).sum()
     }
 
-    /// Takes in another part's findings.
+    /// Adds what was found in another part.
     pub fn merge(&mut self, other: Self) {
         for (path, types) in other.values {
             *self.values.entry(path).or_default() |= types;
@@ -178,35 +182,39 @@ impl FieldCatalog {
     }
 }
 
-/// What is stored but cannot be searched, or only as text: nothing goes missing without being counted here.
+/// Counts of what is stored but cannot be searched, or only as text. Everything that is left out is counted
+/// here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unsearchable {
     /// Values that are not UTF-8.
     pub values_not_utf8: u64,
     /// Values longer than [`VALUE_BYTES_MAX`](super::VALUE_BYTES_MAX).
     pub values_too_long: u64,
-    /// Values that are not JSON objects, where the topic's setting asks for those only.
+    /// Values that are not JSON objects, if the topic's settings allow only those.
     pub values_not_json: u64,
     /// Keys longer than [`TERM_BYTES_MAX`](super::TERM_BYTES_MAX).
     pub keys_too_long: u64,
-    /// Headers whose name or value is not UTF-8, whose value is longer than [`TERM_BYTES_MAX`](super::TERM_BYTES_MAX),
-    /// whose name is too long, holds a NUL, or is one too many, or that make a record's headers longer than
-    /// [`HEADERS_BYTES_MAX`](super::HEADERS_BYTES_MAX). Null values are not counted.
+    /// Headers that are not indexed. Their name or value is not UTF-8, their value is longer than
+    /// [`TERM_BYTES_MAX`](super::TERM_BYTES_MAX), their name is too long or holds a NUL, there are too many
+    /// names, or the record's headers are longer than [`HEADERS_BYTES_MAX`](super::HEADERS_BYTES_MAX). Null
+    /// values are not counted.
     pub headers: u64,
-    /// Words longer than [`TERM_BYTES_MAX`](super::TERM_BYTES_MAX), each time they occur.
+    /// Words longer than [`TERM_BYTES_MAX`](super::TERM_BYTES_MAX). Each occurrence is counted.
     pub words_too_long: u64,
     /// Dates before 1677 or after 2262: searchable as words, not by range.
     pub dates_out_of_range: u64,
-    /// JSON values with over a million leaves, or nested deeper than 100 levels: what comes behind is searchable as text, not by path.
+    /// JSON values with over a million leaves, or nested deeper than 100 levels. What is beyond these limits
+    /// is searchable as text, not by path.
     pub objects_as_text: u64,
     /// Leaves whose path is too long or holds a NUL: searchable as text, not by path.
     pub leaves_without_path: u64,
-    /// Leaves whose path is one too many for one value: searchable as text, not by path.
+    /// Leaves beyond the number of paths for one value, or beyond the size of terms for one record:
+    /// searchable as text, not by path.
     pub leaves_beyond_paths: u64,
 }
 
 impl Unsearchable {
-    /// The counts with their names, in the order of their declaration.
+    /// Returns the counts with their names, in the order of the fields.
     pub fn counts(&self) -> [(&'static str, u64); 10] {
         [
             ("values_not_utf8", self.values_not_utf8),

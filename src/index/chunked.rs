@@ -1,7 +1,7 @@
-//! Vectors that grow without moving: a `Vec` that doubles holds everything twice for a moment.
+//! Vectors that grow without moving their elements. A `Vec` that doubles holds everything twice for a moment.
 
-/// A vector in chunks of `1 << LOG2` elements. While it has one chunk, that one doubles: thousands of small partitions are built one
-/// after the other.
+/// A vector in chunks of `1 << LOG2` elements. The first chunk grows by doubling, since thousands of small
+/// partitions are built one after the other.
 #[derive(Clone, Debug)]
 pub(super) struct Chunked<T, const LOG2: u32> {
     chunks: Vec<Vec<T>>,
@@ -48,7 +48,7 @@ impl<T, const LOG2: u32> Chunked<T, LOG2> {
         &mut self.chunks[index >> LOG2][index & (Self::CHUNK - 1)]
     }
 
-    /// The element of this index, where there is one.
+    /// Returns the element at this index, if there is one.
     #[inline]
     pub fn find_mut(&mut self, index: usize) -> Option<&mut T> {
         self.chunks.get_mut(index >> LOG2)?.get_mut(index & (Self::CHUNK - 1))
@@ -62,7 +62,7 @@ impl<T, const LOG2: u32> Chunked<T, LOG2> {
         self.chunks.iter_mut().flatten()
     }
 
-    /// The chunks, each dropped when the next one is asked for.
+    /// Returns the chunks. Each one can be dropped before the next one is taken.
     pub fn into_chunks(self) -> impl Iterator<Item = Vec<T>> {
         self.chunks.into_iter()
     }

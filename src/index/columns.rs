@@ -1,7 +1,7 @@
-//! The columns of one Tantivy segment in the making: what ranges and the order of hits are read from.
+//! The columns of one Tantivy segment under construction. Ranges and the order of hits are read from columns.
 //!
-//! Tantivy's own writer finds a column by its name for each value, and sets aside seven mebibytes before the first one. Here columns are
-//! found by number, and their values are kept as they are written.
+//! Tantivy's own writer finds a column by its name for each value, and allocates seven mebibytes before the
+//! first one. Here a column is found by a number, and values are kept in the form in which they are written.
 
 mod column;
 mod write;
@@ -18,9 +18,9 @@ use column::{Column, Kind};
 #[derive(Debug)]
 pub(super) struct Columns {
     columns: Vec<Column>,
-    /// For numbers and for dates: the column of each path, by the number that paths have while records are read.
+    /// The column of each path, by path id: first for numbers, then for dates.
     by_path: [Vec<u32>; 2],
-    /// Different numbers may mean the same path.
+    /// The column by name, and by whether it has dates. Different path ids may mean the same path.
     by_name: HashMap<(Box<str>, bool), u32>,
 }
 
@@ -85,18 +85,19 @@ impl Columns {
         by_path + names + self.columns.iter().map(Column::mem_usage).sum::<usize>()
     }
 
-    /// Bytes of what is kept of the documents: depends on nothing but them.
+    /// Returns the size in bytes of what is kept of the documents. It depends only on the documents.
     pub fn bytes(&self) -> usize {
         self.columns.iter().map(Column::bytes).sum()
     }
 
-    /// What [`Columns::write`] takes beside what is held, at most, in bytes; the file in it, which is there twice when it ends.
+    /// Returns the memory in bytes that [`Columns::write`] takes at most, in addition to what is in use now.
+    /// It includes the file, which is in memory twice when it ends.
     pub fn write_usage(&self) -> usize {
         let largest = self.columns.iter().map(Column::bytes).max().unwrap_or(0);
         2 * largest + 2 * self.file_usage()
     }
 
-    /// What the file takes at most.
+    /// Returns the maximum size of the file, in bytes.
     pub fn file_usage(&self) -> usize {
         self.columns.iter().map(|column| column.bytes() + 3 * (1_024 + column.len() / 8)).sum()
     }

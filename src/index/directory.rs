@@ -1,4 +1,4 @@
-//! A finished index as Tantivy wants it: a directory that is only read.
+//! A finished index as a read-only directory for Tantivy.
 
 use std::fmt::Debug;
 use std::io;
@@ -11,11 +11,11 @@ use tantivy::directory::{DirectoryLock, FileHandle, Lock, WatchCallback, WatchHa
 
 /// Files by name.
 pub(super) trait Files: Clone + Debug + Send + Sync + 'static {
-    /// The file of this name; `None` where there is none.
+    /// Returns the file with this name; `None` if there is none.
     fn file(&self, path: &Path) -> Option<Arc<dyn FileHandle>>;
 }
 
-/// Files as a directory of Tantivy's.
+/// The files as a directory for Tantivy.
 #[derive(Clone, Debug)]
 pub(super) struct ReadOnly<F>(pub F);
 

@@ -1,4 +1,4 @@
-//! What is indexed of one record: storage that is filled again for each.
+//! What is indexed of one record. The buffers are used again for each record.
 
 use super::catalog::{FieldCatalog, FieldTypes, Unsearchable};
 use super::json::{Parsed, Scalar, Tape};
@@ -8,7 +8,7 @@ use super::schema::{HEADERS_BYTES_MAX, TERM_BYTES_MAX, VALUE_BYTES_MAX};
 use super::settings::ValueMode;
 use crate::record::Record;
 
-/// All that is indexed of a record, and the paths that were seen in it and before.
+/// All that is indexed of a record, and the paths that were seen in it and in earlier records.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
     mode: ValueMode,
@@ -21,7 +21,7 @@ pub(super) struct Draft {
     header_text: String,
     paths: Paths,
     names: Paths,
-    /// The name under which the leaves of [`rest`] stand among the headers.
+    /// The header name under which the terms of [`rest`] are indexed.
     rest_name: PathId,
     rest_leaves: u64,
     unsearchable: Unsearchable,
@@ -55,7 +55,7 @@ impl Draft {
         }
     }
 
-    /// Takes in the next record; whatever of it cannot be searched is counted.
+    /// Reads the next record. Whatever cannot be searched is counted.
     pub fn fill(&mut self, record: &Record<'_>) {
         self.offset = record.offset();
         self.timestamp_ms = record.timestamp_ms();
@@ -145,8 +145,8 @@ impl Draft {
         }
     }
 
-    /// Takes in a value that is not UTF-8. What is JSON all the same is read with a replacement character for what is not: a leaf
-    /// that was cut within a character costs no other.
+    /// Reads a value that is not UTF-8. If it is JSON, the invalid bytes become replacement characters: a
+    /// string that was cut within a character costs no other leaf.
     #[cold]
     fn fill_damaged(&mut self, value: &[u8]) {
         let start = value.trim_ascii_start().first();
@@ -168,7 +168,7 @@ impl Draft {
         self.unsearchable.values_not_utf8 += 1;
     }
 
-    /// Takes in the leaves at paths beyond those that the index keeps.
+    /// Adds the terms of the leaves at paths that the index does not list.
     fn fill_rest(&mut self) {
         if self.tape.rest.is_empty() {
             return;
@@ -205,18 +205,18 @@ impl Draft {
         self.has_key.then_some(&self.key)
     }
 
-    /// Names, of those in [`Draft::names`], and values.
+    /// Returns the headers: ids of names in [`Draft::names`], and values.
     pub fn headers(&self) -> impl Iterator<Item = (PathId, &str)> {
         let value = |header: &Header| &self.header_text[header.start as usize..][..header.len as usize];
         self.headers.iter().map(move |header| (header.name, value(header)))
     }
 
-    /// The leaves of a JSON value, at one of [`Draft::paths`] each.
+    /// Returns the leaves of a JSON value, each with the id of its path in [`Draft::paths`].
     pub fn leaves(&self) -> impl Iterator<Item = (PathId, Scalar<'_>)> {
         self.tape.leaves.iter().map(|leaf| (leaf.path(), leaf.scalar(&self.tape.text)))
     }
 
-    /// Text that has no path.
+    /// Returns the texts that have no path.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.tape.texts.iter().map(|text| text.of(&self.tape.text))
     }
@@ -231,12 +231,12 @@ impl Draft {
         &self.names
     }
 
-    /// What was found in all records so far.
+    /// Returns the catalog of all records so far.
     pub fn catalog(&self) -> FieldCatalog {
         FieldCatalog::from_paths(&self.paths, &self.names, self.rest_leaves)
     }
 
-    /// What of all records so far cannot be searched.
+    /// Returns the counts of what cannot be searched in all records so far.
     pub fn unsearchable(&self) -> Unsearchable {
         self.unsearchable
     }
@@ -251,9 +251,9 @@ impl Draft {
     }
 }
 
-/// How much storage stays for the next record.
+/// How many bytes of a buffer are kept for the next record.
 const SPARE_BYTES_MAX: usize = 4 << 20;
-/// How long the terms of leaves beyond the paths of an index may be together, for one record.
+/// Maximum size, for one record, of all terms of leaves at paths that the index does not list, in bytes.
 const REST_BYTES_MAX: usize = 16 << 20;
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Which bytes of an index a search reads before it knows its terms: found by opening the index as a search does, and looking on.
+//! Finds the bytes of an index that a search reads before it looks up its terms. It opens the index as a
+//! search does, and notes what is read.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,18 +17,20 @@ use tantivy::{HasLen, SegmentReader};
 use super::directory::{Files, ReadOnly};
 use super::{Doing, IndexError};
 
-/// The bytes of each file that whoever opens the index reads, whatever is looked for: `meta.json`, the ends of the files, where in
-/// them the fields lie, the indexes of their dictionaries, and the list of columns. In the order of `files`; of each file ascending,
-/// and neither empty nor touching.
+/// Returns the ranges of each file that every reader of the index needs, whatever the query is: `meta.json`,
+/// the ends of the files, the places of the fields in them, the indexes of their dictionaries, and the list
+/// of columns. The result has the order of `files`. The ranges of a file ascend. They are not empty and do
+/// not touch.
 ///
-/// Depends on the files alone. Copies the bytes that it returns the places of, one read at a time, and no others.
+/// The result depends only on the files. The bytes of these ranges are copied, one read at a time, and no
+/// others.
 pub fn hot_ranges(files: &[(String, Bytes)]) -> Result<Vec<Vec<Range<u64>>>, IndexError> {
     let observed = Observed::new(files);
     open(&observed).map_err(|source| IndexError::tantivy(Doing::Reopening, source))?;
     Ok(files.iter().map(|(name, _)| observed.ranges(name)).collect())
 }
 
-/// What a search does first with each of an index's segments.
+/// Does what a search does first with each segment of an index.
 fn open(observed: &Observed) -> tantivy::Result<()> {
     let index = tantivy::Index::open(ReadOnly(observed.clone()))?;
     let schema = index.schema();
@@ -42,7 +45,7 @@ fn open(observed: &Observed) -> tantivy::Result<()> {
     Ok(())
 }
 
-/// Files in memory that remember what was read of them.
+/// Files in memory that note what was read of them.
 #[derive(Clone)]
 struct Observed {
     files: Arc<HashMap<PathBuf, Arc<File>>>,

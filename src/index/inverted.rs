@@ -1,10 +1,11 @@
-//! The inverted index of one Tantivy segment in the making: terms, and in which documents they are.
+//! The inverted index of one Tantivy segment under construction: terms, and the documents that have them.
 //!
-//! Tantivy's own writer keeps a list in chunks for each term, finds it by a hash of field, path, type and bytes put together in a
-//! buffer, and is told of documents through three layers of traits, one word at a time. Here a document's terms are hashed first and
-//! then looked up, a term that is there again costs one line of a table and one entry, and its number goes to a log; the
-//! log is sorted once, at the end. Files are written by Tantivy's serializers and are the same, byte for byte, which
-//! `stock`'s tests hold against Tantivy's writer.
+//! Tantivy's own writer keeps a list in chunks for each term. It finds the list by a hash of field, path,
+//! type and bytes, which it first puts together in a buffer. It gets documents through three layers of
+//! traits, one word at a time. Here the terms of a document are hashed first and then looked up. A term that
+//! occurs again costs one line of a table and one entry, and its number goes to a posting buffer, which is
+//! sorted once, at the end. Tantivy's serializers write the files. The files are the same, byte for byte: the
+//! tests of `segment` compare them with those of Tantivy's own writer.
 
 mod hash;
 mod order;
@@ -28,7 +29,7 @@ pub(super) use term_keys::Lane;
 use term_keys::{TermKeyId, TermKeys};
 use terms::{Terms, mark};
 
-/// A place for text, or bytes, in a field without paths.
+/// The term key for text or bytes in a field without paths.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Whole(TermKeyId);
 
@@ -37,9 +38,9 @@ pub(super) struct Whole(TermKeyId);
 pub(super) struct Inverted {
     places: TermKeys,
     terms: Terms,
-    /// Terms without positions, from their second document on.
+    /// Terms without positions: an entry for each document after the term's first.
     log: PostingBuffer,
-    /// Terms with positions, as often as they stand there; and the positions.
+    /// Terms with positions: an entry for each occurrence.
     words: PostingBuffer,
     positions: Positions,
     batch: Batch,
@@ -47,11 +48,12 @@ pub(super) struct Inverted {
     words_too_long: u64,
 }
 
-/// Terms that were found and not yet looked up: hashing them first lets the processor fetch the table's lines for several at once.
+/// Terms that were found but not looked up yet. If several are hashed first, the processor can fetch the
+/// table's lines for them at once.
 #[derive(Debug)]
 struct Batch {
     terms: Vec<Found>,
-    /// What their bytes lie in, each with some slack behind it.
+    /// The bytes of the terms, each with some slack after it.
     bytes: Vec<u8>,
     hasher: Hasher,
 }
@@ -61,20 +63,20 @@ struct Found {
     hashed: Hashed,
     mark: u32,
     start: u32,
-    /// In places that have none: [`NO_POSITION`].
+    /// [`NO_POSITION`] if the term key has no positions.
     position: u32,
-    /// The term that it likely is.
+    /// The number that the term likely has.
     guess: u32,
 }
 
-/// When a batch is looked up, at the latest; one value may have millions of words.
+/// A batch of this size is looked up. One value may have millions of words.
 const BATCH_TERMS: usize = 256;
 const BATCH_BYTES: usize = 64 << 10;
 
-/// Longer texts are rare, and their words may be too long.
+/// Longer texts are cut by the general code. They are rare, and their words may be too long.
 const ASCII_BYTES_MAX: usize = 32 << 10;
 
-/// A place's terms have no positions; no value has as many words as that.
+/// The position of a term without positions. No value has so many words.
 const NO_POSITION: u32 = u32::MAX;
 
 impl Inverted {
@@ -93,41 +95,41 @@ impl Inverted {
         }
     }
 
-    /// A field that has one place.
+    /// Returns the term key of a field without paths.
     pub fn whole(&mut self, field: Field, kind: Type, has_positions: bool) -> Whole {
         Whole(self.places.name(field, kind, None, has_positions))
     }
 
-    /// The document has these bytes.
+    /// Adds these bytes to the document.
     pub fn push_bytes(&mut self, place: Whole, bytes: &[u8]) {
         self.push_term(place.0, bytes);
     }
 
-    /// The document has this text, as one term, at this path.
+    /// Adds this text to the document, as one term at this path.
     pub fn push_exact(&mut self, lane: &mut Lane, path: PathId, paths: &Paths, text: &str) {
         let place = lane.place(&mut self.places, path, paths);
         self.push_term(place, text.as_bytes());
     }
 
-    /// The document has this number, as Tantivy orders them, at this path.
+    /// Adds this number to the document, at this path. It has Tantivy's order-preserving form.
     pub fn push_number(&mut self, lane: &mut Lane, path: PathId, paths: &Paths, number: u64) {
         let place = lane.place(&mut self.places, path, paths);
         self.push_term(place, &number.to_be_bytes());
     }
 
-    /// The document has the words of this text at this path.
+    /// Adds the words of this text to the document, at this path.
     #[inline]
     pub fn push_words(&mut self, lane: &mut Lane, path: PathId, paths: &Paths, text: &str) {
         let place = lane.place(&mut self.places, path, paths);
         self.cut(place, text);
     }
 
-    /// The document has the words of this text.
+    /// Adds the words of this text to the document.
     pub fn push_text(&mut self, place: Whole, text: &str) {
         self.cut(place.0, text);
     }
 
-    /// All of the document has been pushed.
+    /// Ends the document: all of it has been added.
     pub fn end_document(&mut self) {
         self.look_up();
         self.log.end_document();
@@ -169,7 +171,7 @@ impl Inverted {
             at = word.end;
             let len = self.batch.bytes.len() - start;
             if len > TERM_BYTES_MAX {
-                // It may be as long as the longest value, and would stay that long.
+                // The buffer may now be as long as the longest value, and would stay so.
                 self.batch.bytes.truncate(start);
                 self.batch.bytes.shrink_to(2 * BATCH_BYTES);
                 self.words_too_long += 1;
@@ -185,7 +187,7 @@ impl Inverted {
         }
     }
 
-    /// Looks up what was found, and writes down in which document.
+    /// Looks up the terms of the batch, and adds the document to them.
     fn look_up(&mut self) {
         let doc = self.doc;
         for found in &mut self.batch.terms {
@@ -212,18 +214,18 @@ impl Inverted {
         self.batch.bytes.clear();
     }
 
-    /// How many words were left out because no term may be as long as they are.
+    /// Returns how many words were left out because they are longer than a term may be.
     pub fn words_too_long(&self) -> u64 {
         self.words_too_long
     }
 }
 
-/// How far a text has been cut.
+/// How far a text has been cut into words.
 #[derive(Clone, Copy, Debug)]
 struct Cut {
     /// The next word's position.
     next: u32,
-    /// The position behind the last word that was kept.
+    /// The position after the last word that was kept.
     end: u32,
     words: u32,
 }
@@ -248,7 +250,8 @@ impl Batch {
         self.terms.push(Found { hashed, mark, start: start as u32, position, guess: 0 });
     }
 
-    /// Cuts a text that is ASCII, sixty-four bytes at a time; `false`, and nothing is done, where it is not.
+    /// Cuts an ASCII text into words, sixty-four bytes at a time. Returns `false`, and changes nothing, if
+    /// the text is not ASCII.
     #[inline]
     fn cut_ascii(&mut self, text: &str, place: TermKeyId, positions: bool, found: &mut Cut) -> bool {
         let (start, terms) = (self.bytes.len(), self.terms.len());

@@ -1,5 +1,5 @@
-//! JSON values, read once onto a tape of leaves: a flat list of paths and leaves has no depths, and none of the
-//! keys at which Tantivy's own reading of JSON stops.
+//! Reads a JSON value once, onto a tape: a flat list of paths and leaves. Tantivy's own reader of JSON stops
+//! at deep nesting and at some keys. A flat list has no nesting and no such keys.
 
 mod scan;
 
@@ -11,12 +11,13 @@ use super::rfc3339::{self, Date};
 use super::words;
 use scan::{BYTE_ORDER_MARK, Stop};
 
-/// How deep objects and arrays may nest. What lies deeper is text.
+/// How deep objects and arrays may be nested. What is deeper becomes text.
 const DEPTH_MAX: usize = 100;
-/// How many leaves one value may have. What comes behind them is text: a tape has sixteen bytes for each, and the shortest leaf has two.
+/// How many leaves one value may have. What comes after them becomes text: a leaf takes sixteen bytes on the
+/// tape, and the shortest leaf has two.
 const LEAVES_MAX: usize = 1 << 20;
 
-/// A string's place in [`Tape::text`]. A record and its strings have less than 4 GiB.
+/// The place of a string in [`Tape::text`]. A record and its strings have less than 4 GiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slice {
     start: u32,
@@ -29,7 +30,7 @@ impl Slice {
     }
 }
 
-/// A value without parts of its own.
+/// A value that contains no other values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Scalar<'a> {
     Text(&'a str),
@@ -67,11 +68,12 @@ impl Leaf {
         self.path
     }
 
-    /// The value, its string borrowed from the tape's.
+    /// Returns the value. Its string is borrowed from the tape's text.
     pub fn scalar<'a>(&self, text: &'a str) -> Scalar<'a> {
         match self.kind {
             Kind::Text => Scalar::Text(self.slice().of(text)),
-            // Read again rather than kept: dates are few among leaves, and eight bytes more on each cost more.
+            // The date is parsed again instead of kept: few leaves are dates, and eight more bytes for each
+            // leaf cost more.
             Kind::Date => match (self.slice().of(text), rfc3339::parse(self.slice().of(text))) {
                 (text, Some(Date::Nanos(nanos))) => Scalar::Date(text, nanos),
                 (text, _) => Scalar::Text(text),
@@ -109,11 +111,11 @@ impl Leaf {
     }
 }
 
-/// A number in its one form, so that it is found however it was written: `1.0` is `1`.
+/// A number in its only form, so that it is found in any notation: `1.0` is `1`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Number {
     I64(i64),
-    /// Above all that fit an `i64`.
+    /// Too large for an `i64`.
     U64(u64),
     F64(f64),
 }
@@ -125,7 +127,7 @@ impl Number {
 
     pub fn of_f64(value: f64) -> Self {
         const TWO_63: f64 = 9_223_372_036_854_775_808.0;
-        // 2^64 itself becomes `u64::MAX`, since Tantivy has it so in its terms.
+        // 2^64 itself becomes `u64::MAX`, as in Tantivy's terms.
         if value.fract() != 0.0 || !(-TWO_63..=TWO_63 * 2.0).contains(&value) {
             Self::F64(value)
         } else if value < TWO_63 {
@@ -136,16 +138,17 @@ impl Number {
     }
 }
 
-/// What came of reading a value as JSON objects and arrays.
+/// The outcome of reading a value as JSON objects and arrays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parsed {
     /// Its leaves are on the tape.
     Object,
-    /// Some of its leaves are on the tape; then it is no JSON any more, or breaks off. All of it is among the texts.
+    /// Some of its leaves are on the tape. After them it is not JSON, or breaks off. All of it is also a
+    /// text.
     AtomicFile,
-    /// It is no JSON.
+    /// It is not JSON.
     Other,
-    /// It has more leaves than a tape holds: the first of them are on the tape, and all of it is among the texts.
+    /// It has more leaves than a tape may hold. The first of them are on the tape. All of it is also a text.
     TooLarge,
 }
 
@@ -153,18 +156,20 @@ pub(super) enum Parsed {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tape {
     pub leaves: Vec<Leaf>,
-    /// Leaves at paths beyond those that an index keeps. They are texts, too.
+    /// Leaves at paths that the index does not list. They are also texts.
     pub rest: Vec<Leaf>,
     pub texts: Vec<Slice>,
-    /// What the slices point into: the value as it came, then what had to be written otherwise.
+    /// The text that the slices point into: the value as it came, then the strings that had to be written
+    /// differently.
     pub text: String,
-    /// Leaves that are nothing but texts, since their path is too long or holds a NUL.
+    /// Leaves that are only texts, because their path is too long or contains a NUL.
     pub leaves_without_path: u64,
-    /// Leaves that are nothing but texts, since the value has more paths than are kept for one.
+    /// Leaves that are only texts, because the value has too many paths, or the record too many terms for
+    /// such leaves.
     pub leaves_beyond_paths: u64,
     /// Dates that Tantivy cannot hold.
     pub dates_out_of_range: u64,
-    /// Objects and arrays that became texts.
+    /// Objects and arrays that became texts because they are nested too deep.
     pub too_deep: u64,
 }
 
@@ -180,7 +185,7 @@ impl Tape {
         self.too_deep = 0;
     }
 
-    /// Frees what only an unusually large record needed.
+    /// Frees memory that only an unusually large record needed.
     pub fn shrink(&mut self) {
         self.leaves.shrink_to(4_096);
         self.rest.shrink_to(4_096);
@@ -194,14 +199,15 @@ impl Tape {
             + self.text.capacity()
     }
 
-    /// Keeps a text that has no path.
+    /// Adds a text that has no path.
     pub fn push_text(&mut self, text: &str) {
         let start = self.text.len();
         self.text.push_str(&words::blank(text));
         self.texts.push(Slice { start: start as u32, len: (self.text.len() - start) as u32 });
     }
 
-    /// Reads the leaves of objects and arrays. Where it is none, the tape is empty afterwards and no path was added.
+    /// Reads the leaves of objects and arrays. If the value is not JSON, the tape is empty afterwards and no
+    /// path was added.
     pub fn parse(&mut self, json: &str, paths: &mut Paths) -> Parsed {
         self.clear();
         paths.forget_passing();
@@ -210,7 +216,8 @@ impl Tape {
             return Parsed::Other;
         }
         let mark = paths.mark();
-        // One copy of all, in which most strings lie as they are, costs less than one of each string.
+        // One copy of the whole value costs less than a copy of each string: most strings are used as they
+        // are.
         self.text.push_str(json);
         let parsed = match scan::read(json, self, paths) {
             Ok(()) => Parsed::Object,
@@ -224,13 +231,13 @@ impl Tape {
         };
         self.settle(paths);
         if parsed != Parsed::Object {
-            // Beside what is text already: there, escapes are read.
+            // This is in addition to the texts that are there already: in those, escapes are decoded.
             self.push_text(json);
         }
         parsed
     }
 
-    /// Turns the leaves whose path cannot be kept into texts.
+    /// Turns the leaves whose path is not listed into texts.
     fn settle(&mut self, paths: &mut Paths) {
         let mut kept = 0;
         for index in 0..self.leaves.len() {

@@ -1,8 +1,9 @@
-//! An index that lies elsewhere, searched by parts: leaf by leaf, each leaf one Tantivy segment.
+//! Searches an index that is stored elsewhere, by parts: leaf by leaf. Each leaf is one Tantivy segment.
 //!
-//! Nothing here waits. A [`Leaf`] is asked, and answers, or says that something is [`Step::Missing`]; what that is it knows, and how many
-//! bytes it will take, and [`Leaf::fetch`] is the future that gets it. Then it is asked again. What a search needs is known before much is read ([`RequiredTerms`]), so
-//! two or three rounds do, and all of a round is fetched together.
+//! Nothing here waits. A [`Leaf`] either gives a result, or returns [`Step::Missing`]. Then it knows which
+//! bytes are missing and how much memory they take. [`Leaf::fetch`] is the future that gets them. After that
+//! the caller asks the leaf again. What a search needs is known before much is read ([`RequiredTerms`]), so
+//! two or three rounds are enough, and everything for one round is fetched together.
 
 mod loaded_parts;
 mod warm_up;
@@ -31,17 +32,19 @@ use super::query::required_terms::RequiredTerms;
 use super::reader::{Bounds, Hit, ReadError};
 use super::schema::{self, Fields, names};
 
-/// What of an index is read before it is known which part of it matters: `meta.json`.
+/// Limit for what is read of an index before it is known which part of it matters, in bytes: `meta.json`.
 const OUTLINE_BYTES: u64 = 1 << 20;
 
-/// A term of a query in memory: itself, what it needs, and, while a leaf is searched, Tantivy's weight of it with its table of 1 KiB.
+/// Memory that a term of a query takes, in bytes: the term itself, and what it needs.
 const TERM_BYTES: u64 = 512;
+/// Memory that Tantivy's weight of a term takes while a leaf is searched, in bytes. Its table has 1 KiB.
 const WEIGHT_BYTES: u64 = 1_536;
 
-/// A term's cursor: a block of documents and one of frequencies, decoded, and what else Tantivy keeps of it.
+/// Memory that the cursor of a term takes, in bytes: a decoded block of documents, one of frequencies, and
+/// what else Tantivy keeps for it.
 const CURSOR_BYTES: u64 = 2_560;
 
-/// Which leaves an index has.
+/// The leaves of an index, and how to read them.
 #[derive(Clone, Debug)]
 pub struct Outline {
     parts: Arc<dyn IndexParts>,
@@ -52,7 +55,7 @@ pub struct Outline {
     leaves: Arc<[LeafFacts]>,
 }
 
-/// A leaf.
+/// What is known about a leaf.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeafFacts {
     /// The ordinal of its first record.
@@ -61,7 +64,7 @@ pub struct LeafFacts {
     pub documents: u32,
 }
 
-/// A query, made for one index.
+/// A query that is compiled for one index.
 #[derive(Clone)]
 pub struct Plan {
     compiled: Arc<Compiled>,
@@ -69,25 +72,26 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Once `over` is set, what is found is nobody's concern: long looks through words that start alike end early.
+    /// Sets the flag that ends the search. Once `over` is true, nobody needs the result, and long reads of
+    /// the words with a prefix end early.
     pub fn ends_with(&self, over: Arc<AtomicBool>) {
         self.compiled.looked.ends_with(over);
     }
 }
 
-/// A record's ordinal, and how well it matches, where that decides the order.
+/// A record's ordinal, and its score if scores decide the order.
 pub type Scored = (u64, Option<f32>);
 
-/// How far a leaf came.
+/// The outcome of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<T> {
-    /// To the end.
+    /// It is complete.
     Done(T),
-    /// Until it found that something is not there: [`Leaf::fetch`] it.
+    /// Something is not loaded: [`Leaf::fetch`] loads it.
     Missing,
 }
 
-/// An outline to be.
+/// An outline that is being read.
 #[derive(Debug)]
 pub struct Opening {
     loaded: LoadedParts,
@@ -97,14 +101,14 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Nothing is read yet.
+    /// Creates an opening that has read nothing yet.
     pub fn new(parts: Arc<dyn IndexParts>) -> Self {
         let names = Arc::new(loaded_parts::names(&*parts));
         let loaded = LoadedParts::new(Arc::clone(&parts), Arc::clone(&names), OUTLINE_BYTES);
         Self { loaded, parts, names, missing: Vec::new() }
     }
 
-    /// Reads the index's own description of itself.
+    /// Reads the index's description of itself.
     pub fn open(&mut self) -> Result<Step<Outline>, ReadError> {
         let opened = tantivy::Index::open(ReadOnly(self.loaded.clone()));
         self.missing = self.loaded.missing();
@@ -115,7 +119,7 @@ impl Opening {
         Outline::of(index, Arc::clone(&self.parts), Arc::clone(&self.names)).map(Step::Done)
     }
 
-    /// Fetches what was missing. The error is that of the parts.
+    /// Fetches what was missing. An error comes from the parts.
     pub fn fetch(&mut self) -> BoxFuture<'_, io::Result<()>> {
         self.loaded.fetch(std::mem::take(&mut self.missing))
     }
@@ -146,7 +150,7 @@ impl Outline {
         self.leaves.iter().map(|leaf| u64::from(leaf.documents)).sum()
     }
 
-    /// Makes a query ready for this index.
+    /// Compiles a query for this index.
     pub fn plan(&self, query: &Query, catalog: &FieldCatalog, scored: bool) -> Result<Plan, ReadError> {
         let compiled = query
             .compile(&self.fields, catalog, self.positions)
@@ -154,7 +158,8 @@ impl Outline {
         Ok(Plan { compiled: Arc::new(compiled), scored })
     }
 
-    /// A leaf, of which nothing is held yet, and which may hold `bytes_max` of what is at hand.
+    /// Creates the search of a leaf. Nothing is loaded yet. The leaf may load `bytes_max` bytes of what is at
+    /// hand.
     pub fn leaf(&self, number: usize, plan: &Plan, bytes_max: u64) -> Leaf {
         let facts = self.leaves[number].clone();
         let loaded = LoadedParts::new(Arc::clone(&self.parts), Arc::clone(&self.names), bytes_max);
@@ -172,22 +177,22 @@ impl Outline {
 }
 
 impl Plan {
-    /// Whether the index has nothing of what would have to be there.
+    /// Returns whether no record of the index can match, whatever terms it has.
     pub fn is_impossible(&self) -> bool {
         !self.compiled.needs.possible(&|_| true)
     }
 
-    /// Whether a phrase is taken as its words in any order.
+    /// Returns whether a phrase is searched as its words in any order.
     pub fn phrases_as_words(&self) -> bool {
         self.compiled.phrases_as_words
     }
 
-    /// Whether the index cannot tell for sure what matches: it was written by an earlier release, or beyond a limit.
+    /// Returns whether the index has no certain answer: an earlier release wrote it, or it is beyond a limit.
     pub fn is_unsure(&self) -> bool {
         self.compiled.unsure
     }
 
-    /// What the plan of a query takes in memory at most, in bytes, for an index with so many paths.
+    /// Returns the maximum memory of a query's plan in bytes, for an index with this many paths.
     pub fn mem_usage_max(query: &Query, paths: usize) -> u64 {
         (query.terms_max(paths) as u64).saturating_mul(TERM_BYTES)
     }
@@ -202,18 +207,18 @@ pub struct Leaf {
     plan: Plan,
     opened: Option<SegmentReader>,
     missing: Vec<Part>,
-    /// Terms that have postings here.
+    /// Number of terms that have postings here.
     cursors: usize,
 }
 
 impl Leaf {
-    /// What it takes in memory when what is missing has been fetched, in bytes.
+    /// Returns the memory in bytes that it takes when everything that is missing has been fetched.
     pub fn needed_bytes(&self) -> u64 {
         let missing: u64 = self.missing.iter().map(|(_, range)| range.end - range.start).sum();
         self.loaded.bytes() + missing + self.working_bytes()
     }
 
-    /// What it takes beside what it holds of the files.
+    /// Returns the memory in bytes that it takes in addition to what is loaded of the files.
     fn working_bytes(&self) -> u64 {
         let set_bytes = u64::from(self.facts.documents.div_ceil(8));
         let parts = self.plan.compiled.needs.all().into_iter().map(|need| match need {
@@ -223,12 +228,12 @@ impl Leaf {
         parts.sum::<u64>() + self.cursors as u64 * CURSOR_BYTES
     }
 
-    /// From now on it may take so much, and hold what is at hand without asking.
+    /// Sets the memory that it may take. Up to this limit it loads what is at hand without asking.
     pub fn set_bytes_max(&self, bytes: u64) {
         self.loaded.set_bytes_max(bytes.saturating_sub(self.working_bytes()));
     }
 
-    /// Fetches what was missing. The error is that of the parts.
+    /// Fetches what was missing. An error comes from the parts.
     pub fn fetch(&mut self) -> BoxFuture<'_, io::Result<()>> {
         match self.missing.is_empty() {
             true => ready(Ok(())).boxed(),
@@ -236,7 +241,7 @@ impl Leaf {
         }
     }
 
-    /// How many records match.
+    /// Returns how many records match. The count ends early when `ended` returns true.
     pub fn count(&mut self, ended: &dyn Fn() -> bool) -> Result<Step<u64>, ReadError> {
         self.attempt(true, 0, |segment, weight| {
             if matches!(
@@ -254,7 +259,7 @@ impl Leaf {
         })
     }
 
-    /// The ordinals and scores of the records that match, unless they are more than `count_max`: then `None`.
+    /// Returns the ordinals and scores of the records that match; `None` if they are more than `count_max`.
     pub fn few(&mut self, count_max: usize) -> Result<Step<Option<Vec<Scored>>>, ReadError> {
         let first_ordinal = self.facts.first_ordinal;
         let scored = self.plan.scored;
@@ -268,7 +273,7 @@ impl Leaf {
         })
     }
 
-    /// What the columns of offsets and times have in bytes, whether they are held or not.
+    /// Returns the size in bytes of the columns of offsets and times, whether they are loaded or not.
     pub fn columns_bytes(&mut self) -> Result<Step<u64>, ReadError> {
         self.attempt(false, 0, |segment, _| {
             let fields = segment.reader.fast_fields();
@@ -277,8 +282,8 @@ impl Leaf {
         })
     }
 
-    /// Shows `each` the records within `bounds` that match, in the order of their ordinals, until it has enough. Where something is missing
-    /// none were shown.
+    /// Calls `each` with the records within `bounds` that match, in the order of their ordinals, until it
+    /// breaks. If something is missing, `each` was not called.
     pub fn each(
         &mut self,
         bounds: &Bounds,
@@ -306,8 +311,8 @@ impl Leaf {
         })
     }
 
-    /// Opens the leaf, touches what the query needs, and does the work, as far as what is held allows.
-    /// Where no record can match that is `nothing`.
+    /// Opens the leaf, reads what the query needs, and does the work, as far as the loaded bytes allow. If no
+    /// record can match, the result is `nothing`.
     fn attempt<T>(
         &mut self,
         count: bool,
@@ -359,12 +364,12 @@ impl Leaf {
     }
 }
 
-/// Goes on until something is over.
+/// Breaks if `over` is true.
 fn until(over: bool) -> ControlFlow<()> {
     if over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
-/// An opened leaf and what is asked of it.
+/// An opened leaf, and the plan for it.
 struct Segment<'a> {
     reader: &'a SegmentReader,
     plan: &'a Plan,
@@ -380,12 +385,12 @@ impl Segment<'_> {
         if !self.plan.scored {
             return query.weight(EnableScoring::disabled_from_schema(schema));
         }
-        // Tantivy wants a searcher, and asks it for nothing where the numbers come from elsewhere.
+        // Tantivy requires a searcher, but does not use it if the statistics come from elsewhere.
         let nowhere: Searcher = tantivy::Index::create_in_ram(schema.clone()).reader()?.searcher();
         query.weight(EnableScoring::enabled_from_statistics_provider(self, &nowhere))
     }
 
-    /// Shows `each` the documents that match, ascending.
+    /// Calls `each` with the documents that match, in ascending order.
     fn each(
         &self,
         weight: &dyn Weight,
@@ -405,7 +410,7 @@ impl Segment<'_> {
     }
 }
 
-/// How rare a word is, is counted leaf by leaf.
+/// The statistics for scores: how rare a word is, counted in each leaf by itself.
 impl Bm25StatisticsProvider for Segment<'_> {
     fn total_num_tokens(&self, field: Field) -> tantivy::Result<u64> {
         Ok(self.reader.inverted_index(field)?.total_num_tokens())

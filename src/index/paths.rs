@@ -1,5 +1,5 @@
-//! The paths of JSON values, interned: the keys of log records repeat, so a path is looked up by comparing one key with the
-//! one that came next the last time.
+//! The paths of JSON values, interned. The keys of log records repeat, so a path is looked up by comparing
+//! one key with the key that came next the last time.
 
 use std::collections::HashMap;
 
@@ -8,13 +8,14 @@ use super::schema::{PATH_BYTES_MAX, PATHS_MAX};
 
 /// Separates a path's segments inside Tantivy (`JSON_PATH_SEGMENT_SEP`).
 pub(super) const SEPARATOR: char = '\u{1}';
-/// Ends a path inside Tantivy (`JSON_END_OF_PATH`): keys that hold it would be dropped in silence.
+/// Ends a path inside Tantivy (`JSON_END_OF_PATH`). Tantivy would silently drop keys that contain it.
 const END: char = '\0';
-/// Nodes of the tree, inner ones too: many objects without a leaf must not fill the memory.
+/// Maximum number of nodes in the tree, including inner nodes: many objects without a leaf must not fill the
+/// memory.
 const NODES_MAX: usize = 8 * PATHS_MAX;
-/// More nodes, which one value may have beside those: they are forgotten with it.
+/// Maximum number of additional nodes for one value. They are removed after it.
 const PASSING_MAX: usize = 32 * PATHS_MAX;
-/// From here on a node's children are found by hash.
+/// A node with more children than this finds them by hash.
 const SCANNED_MAX: usize = 16;
 
 /// A path's number.
@@ -22,38 +23,38 @@ const SCANNED_MAX: usize = 16;
 pub(super) struct PathId(u32);
 
 impl PathId {
-    /// The number, small enough for a table of all.
+    /// Returns the number as an index for a table of all paths.
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// The path of all that cannot have one: too long, or with a NUL.
+/// The path of all leaves that cannot have one: their path is too long, or contains a NUL.
 pub(super) const NOWHERE: PathId = PathId(0);
 /// The empty path: the object itself.
 pub(super) const ROOT: PathId = PathId(1);
-/// The path of all that is one too many for one value.
+/// The path of all leaves beyond the number of paths for one value.
 const BEYOND: PathId = PathId(2);
 
-/// Why a path is none of those that an index keeps.
+/// Why a path is not one of those that an index lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
-    /// It is the empty one, of an element without an object around it.
+    /// It is the empty path, of an element outside of objects.
     NoPath,
-    /// There are too many: but its name is known until the next value.
+    /// The index lists as many paths as it may. The name of this one is known until the next value.
     Named,
-    /// It is too long, or holds a NUL.
+    /// It is too long, or contains a NUL.
     Unnamable,
-    /// The value has too many.
+    /// The value has too many paths.
     TooMany,
 }
 
-/// How keys become segments.
+/// How keys become segments of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dots {
     /// A dot in a key separates as nesting does: `{"a.b": 1}` and `{"a": {"b": 1}}` are the same path.
     Separate,
-    /// A dot is a character like others.
+    /// A dot is a normal character.
     Kept,
 }
 
@@ -72,7 +73,7 @@ struct Node {
     children: Vec<(Box<str>, u32)>,
     by_key: HashMap<Box<str>, u32>,
     next: usize,
-    /// Whether JSON cannot write its key without escapes.
+    /// Whether the key cannot be written in JSON without escapes.
     has_escapes: bool,
     is_leaf: bool,
     types: FieldTypes,
@@ -83,7 +84,7 @@ impl Paths {
         Self { nodes: vec![Node::default(), Node::default(), Node::default()], leaves: 0, dots }
     }
 
-    /// The path one key below `parent`; [`NOWHERE`] where it cannot be kept.
+    /// Returns the path one key below `parent`; [`NOWHERE`] or [`BEYOND`] if it cannot be kept.
     pub fn child(&mut self, parent: PathId, key: &str) -> PathId {
         if parent == NOWHERE || parent == BEYOND {
             return parent;
@@ -102,7 +103,7 @@ impl Paths {
         };
         match found {
             Some(id) => {
-                // The child's number orders it among its siblings, which are kept in that order.
+                // The children are sorted by their numbers, so the number gives the place of the child.
                 node.next = node.children.partition_point(|(_, other)| *other <= id);
                 PathId(id)
             }
@@ -110,8 +111,8 @@ impl Paths {
         }
     }
 
-    /// The path whose key most likely follows, where `json` starts with just that key in quotes, and how many bytes that takes.
-    /// Spares looking for the key's end.
+    /// Returns the path whose key most likely follows, if `json` starts with exactly this key in quotes, and
+    /// how many bytes that takes. This saves the search for the key's end.
     #[inline]
     pub fn foreseen(&mut self, parent: PathId, json: &[u8]) -> Option<(PathId, usize)> {
         let node = &mut self.nodes[parent.0 as usize];
@@ -120,7 +121,8 @@ impl Paths {
         let quoted_bytes = key.len() + 2;
         let is_next =
             json.get(1..1 + key.len()) == Some(key.as_bytes()) && json.get(1 + key.len()) == Some(&b'"');
-        // A key with a quote or the like is never written like that: it would be another, or none.
+        // A key with a quote or the like is never written like this: these bytes would be another key, or
+        // none.
         if !is_next || self.nodes[id.0 as usize].has_escapes {
             return None;
         }
@@ -128,7 +130,7 @@ impl Paths {
         Some((id, quoted_bytes))
     }
 
-    /// An object begins: its first key is likely the first of all.
+    /// Starts an object: its first key is most likely the first of all.
     pub fn enter(&mut self, id: PathId) {
         self.nodes[id.0 as usize].next = 0;
     }
@@ -165,12 +167,12 @@ impl Paths {
         PathId(id)
     }
 
-    /// How many nodes there are: where [`Paths::forget`] goes back to.
+    /// Returns the number of nodes, as a mark for [`Paths::forget`].
     pub fn mark(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Forgets all nodes that were added since the mark. None of them may have been admitted.
+    /// Removes all nodes that were added since the mark. None of them may have been admitted.
     pub fn forget(&mut self, mark: usize) {
         while self.nodes.len() > mark
             && let Some(node) = self.nodes.pop()
@@ -183,7 +185,7 @@ impl Paths {
         }
     }
 
-    /// Forgets the nodes that only the last value needed.
+    /// Removes the nodes that only the last value needed.
     pub fn forget_passing(&mut self) {
         if self.nodes.len() > NODES_MAX {
             self.forget(NODES_MAX);
@@ -191,7 +193,7 @@ impl Paths {
         }
     }
 
-    /// Where a path belongs that was not admitted.
+    /// Returns why a path was not admitted.
     pub fn place(&self, id: PathId) -> Kept {
         match id {
             ROOT => Kept::NoPath,
@@ -201,7 +203,7 @@ impl Paths {
         }
     }
 
-    /// Whether a leaf of this type may stand at this path: the first [`PATHS_MAX`] paths may.
+    /// Returns whether a leaf of this type may be at this path. The first [`PATHS_MAX`] paths are allowed.
     pub fn admit(&mut self, id: PathId, types: FieldTypes) -> bool {
         if id.index() <= BEYOND.index() || id.index() >= NODES_MAX {
             return false;
@@ -223,13 +225,13 @@ impl Paths {
         &self.nodes[id.0 as usize].path
     }
 
-    /// The admitted paths with the types seen there, in the order of their first appearance; different nodes may have the
-    /// same path.
+    /// Returns the admitted paths with the types seen there, in the order of their first appearance.
+    /// Different nodes may have the same path.
     pub fn admitted(&self) -> impl Iterator<Item = (&str, FieldTypes)> {
         self.nodes.iter().filter(|node| node.is_leaf).map(|node| (node.path.as_str(), node.types))
     }
 
-    /// Bytes in memory, roughly.
+    /// Returns the memory in use, in bytes, approximately.
     pub fn mem_usage(&self) -> usize {
         self.nodes.len() * (size_of::<Node>() + 64)
             + self.nodes.iter().map(|node| node.path.len() * 3).sum::<usize>()

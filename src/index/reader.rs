@@ -1,4 +1,4 @@
-//! An index, opened: queries → the ordinals of the records that match.
+//! An opened index: finds the ordinals of the records that match a query.
 
 mod files;
 
@@ -27,13 +27,13 @@ pub struct IndexReader {
 /// Why an index cannot be opened or searched.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The files are no index that this build of Tantivy reads, or are damaged.
+    /// The files are not an index that this build of Tantivy can read, or are damaged.
     #[error("the index cannot be opened")]
     Open(#[source] Box<TantivyError>),
     /// Its schema is not one that this program writes.
-    #[error("the index has another schema")]
+    #[error("the index has an unknown schema")]
     Schema,
-    /// Tantivy failed in the middle of a search: damaged files.
+    /// Tantivy failed during a search: the files are damaged.
     #[error("the index cannot be searched")]
     Search(#[source] Box<TantivyError>),
     /// A part of the files cannot be read.
@@ -45,13 +45,13 @@ pub enum ReadError {
         /// How many paths the index has.
         paths: usize,
     },
-    /// The query's prefixes stand for too many words of the index.
-    #[error("a prefix stands for more than {PREFIX_TERMS_MAX} words: write more of it")]
+    /// The query's prefixes match too many words of the index.
+    #[error("the prefixes match more than {PREFIX_TERMS_MAX} words: write longer prefixes")]
     PrefixTooBroad,
 }
 
-/// Which records come into question, whatever the query says. Ends are included; `None` is open. A record without a timestamp is not in any range of
-/// times.
+/// Limits for the records of a search, in addition to the query. Ends are included; `None` is open. A record
+/// without a timestamp is not in any range of times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
     /// The lowest offset.
@@ -64,45 +64,47 @@ pub struct Bounds {
     pub max_timestamp_ms: Option<i64>,
 }
 
-/// In which order hits come.
+/// The order of hits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
     /// By timestamp, then offset, the latest first. Records without a timestamp come after all others.
     #[default]
     NewestFirst,
-    /// By timestamp, then offset, the earliest first. Records without a timestamp come after all others here too.
+    /// By timestamp, then offset, the earliest first. Records without a timestamp come after all others here,
+    /// too.
     OldestFirst,
-    /// Those with the rarest words first; of equals, the newest.
+    /// By score: records with the rarest words come first. Of equal scores, the newest comes first.
     ByScore,
 }
 
 /// A record that matches.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hit {
-    /// Which record of the index it is, in the order in which they were added, from 0.
+    /// The number of the record in the index, in the order in which the records were added, from 0.
     pub ordinal: u64,
     /// Its offset.
     pub offset: i64,
     /// Its timestamp, in milliseconds since the epoch.
     pub timestamp_ms: Option<i64>,
-    /// How well it matches, with [`Order::ByScore`]: comparable within one index only.
+    /// Its score, with [`Order::ByScore`]. Scores can be compared within one index only.
     pub score: Option<f32>,
 }
 
-/// What a search found.
+/// The result of a search.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Hits {
-    /// The first ones, in order.
+    /// The first hits, in order.
     pub hits: Vec<Hit>,
-    /// How many there are in all.
+    /// Number of all hits.
     pub matched: u64,
-    /// Whether a phrase was looked for as its words in any order, since the index does not know their places. Then some hits may not have
-    /// the phrase.
+    /// Whether a phrase was searched as its words in any order, because the index has no positions. Then some
+    /// hits may not contain the phrase.
     pub phrases_as_words: bool,
 }
 
 impl Order {
-    /// Which of two hits comes first: the order to merge the hits of several indexes by.
+    /// Compares two hits: the lesser one comes first. This is the order for merging the hits of several
+    /// indexes.
     pub fn compare(self, a: &Hit, b: &Hit) -> Ordering {
         let age = |hit: &Hit| (hit.timestamp_ms, hit.offset, hit.ordinal);
         match self {
@@ -118,8 +120,8 @@ impl Order {
 }
 
 impl IndexReader {
-    /// Opens an index from its files, `meta.json` among them, and the catalog that was written beside it. A file that is the
-    /// only owner of its bytes is not copied.
+    /// Opens an index from its files, including `meta.json`, and the catalog that was written with it. A
+    /// file's bytes are not copied if nothing else shares them.
     pub fn open(files: Vec<(String, Bytes)>, catalog: &FieldCatalog) -> Result<Self, ReadError> {
         let failed = |source| ReadError::Open(Box::new(source));
         let index = tantivy::Index::open(ReadOnly(InMemory::new(files))).map_err(failed)?;
@@ -133,7 +135,8 @@ impl IndexReader {
         self.searcher.num_docs()
     }
 
-    /// The first `limit` records that match, in order, and how many match in all. With a limit of 0 they are only counted.
+    /// Returns the first `limit` records that match, in order, and how many match in all. With a limit of 0
+    /// they are only counted.
     pub fn search(
         &self,
         query: &Query,
@@ -217,7 +220,7 @@ impl<'a> SegmentSearch<'a> {
 }
 
 impl Bounds {
-    /// Whether a record is among those in question.
+    /// Returns whether a record is within these limits.
     pub fn contain(&self, offset: i64, timestamp_ms: Option<i64>) -> bool {
         let above = |min: Option<i64>, value: i64| min.is_none_or(|min| min <= value);
         let below = |max: Option<i64>, value: i64| max.is_none_or(|max| value <= max);
@@ -229,7 +232,7 @@ impl Bounds {
     }
 }
 
-/// The best hits so far, the worst of them on top.
+/// The best hits so far. The worst of them is on top.
 struct Best {
     heap: BinaryHeap<Ranked>,
     order: Order,

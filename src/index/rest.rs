@@ -1,7 +1,9 @@
-//! Terms of leaves at paths beyond those that an index keeps: each has its path in front, so that no list of paths is needed to find it.
+//! Terms of leaves at paths that the index does not list. Each term begins with its path, so no list of paths
+//! is needed to find it.
 //!
-//! They stand in the field of the headers, under a name that no header has. A term is the path as Tantivy writes it, a NUL, a letter for the type, and
-//! the word, or a number as sixteen hexadecimal digits that sort as the numbers do: so a range of numbers is a range of terms.
+//! The terms are in the field of the headers, under a name that no header has. A term is the path as Tantivy
+//! writes it, a NUL, a letter for the type, and the word or the number. A number has sixteen hexadecimal
+//! digits that sort as the numbers do: so a range of numbers is a range of terms.
 
 use tantivy::{f64_to_u64, i64_to_u64};
 
@@ -9,10 +11,10 @@ use super::json::{Number, Scalar};
 use super::schema::TERM_BYTES_MAX;
 use super::words;
 
-/// The name that stands for a header's. A header of this name is not searchable.
+/// The name under which the terms are indexed. A header with this name is not searchable.
 pub(super) const NAME: &str = "\u{2}paths";
 
-/// What ends a path.
+/// Ends a path.
 const END: char = '\0';
 
 /// The type of a term.
@@ -39,17 +41,17 @@ impl Kind {
     }
 }
 
-/// What all terms of a type at a path start with. The path is as Tantivy writes it.
+/// Returns the start of all terms of a type at a path. The path is as Tantivy writes it.
 pub(super) fn start(path: &str, kind: Kind) -> String {
     format!("{path}{END}{}", kind.letter())
 }
 
-/// What all terms at a path start with.
+/// Returns the start of all terms at a path.
 pub(super) fn start_of_all(path: &str) -> String {
     format!("{path}{END}")
 }
 
-/// A number's form, and its type.
+/// Returns a number's type, and its order-preserving form.
 pub(super) fn number(number: Number) -> (Kind, u64) {
     match number {
         Number::I64(value) => (Kind::I64, i64_to_u64(value)),
@@ -58,12 +60,13 @@ pub(super) fn number(number: Number) -> (Kind, u64) {
     }
 }
 
-/// Digits that sort as the numbers do.
+/// Returns digits that sort as the numbers do.
 pub(super) fn digits(number: u64) -> String {
     format!("{number:016x}")
 }
 
-/// Appends the terms of a leaf to `text` and shows `each` where they lie there. Returns how many words were too long for one.
+/// Appends the terms of a leaf to `text`, and calls `each` with the start and the length of each term.
+/// Returns how many words were too long for a term.
 pub(super) fn terms(
     path: &str,
     scalar: Scalar<'_>,

@@ -1,8 +1,8 @@
-//! RFC 3339 dates, read fast: most log records carry one, and every string is asked whether it is one.
+//! A fast parser for RFC 3339 dates: most log records contain one, and every string is tested.
 
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
 
-/// What a string that looks like a date turns out to be.
+/// A string that is a valid date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Date {
     /// Nanoseconds since the Unix epoch.
@@ -11,10 +11,11 @@ pub(super) enum Date {
     OutOfRange,
 }
 
-/// Reads `text` as RFC 3339 section 5.6 says, whole: `2024-05-01T12:30:00.5Z`, `2024-05-01T14:30:00+02:00`.
+/// Reads the whole of `text` as RFC 3339, section 5.6, says: `2024-05-01T12:30:00.5Z`,
+/// `2024-05-01T14:30:00+02:00`.
 ///
-/// `None`: it is something else. A leap second counts as the last nanosecond before it. Digits beyond the ninth of a
-/// fraction are dropped.
+/// Returns `None` if it is something else. A leap second counts as the last nanosecond before it. Digits of a
+/// fraction after the ninth are dropped.
 pub(super) fn parse(text: &str) -> Option<Date> {
     let bytes = text.as_bytes();
     if bytes.len() < 20 || bytes[4] != b'-' || bytes[7] != b'-' || !matches!(bytes[10], b'T' | b't') {
@@ -51,7 +52,7 @@ fn digits(bytes: &[u8]) -> Option<i64> {
     Some(value)
 }
 
-/// The nanoseconds of a fraction, where there is one, and what follows it.
+/// Returns the nanoseconds of a fraction, if there is one, and the bytes after it.
 fn fraction(bytes: &[u8]) -> Option<(i64, &[u8])> {
     let Some(rest) = bytes.strip_prefix(b".") else { return Some((0, bytes)) };
     let len = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -63,7 +64,7 @@ fn fraction(bytes: &[u8]) -> Option<(i64, &[u8])> {
     Some((digits(&rest[..shown])? * scale, &rest[len..]))
 }
 
-/// Seconds east of Greenwich.
+/// Returns the offset of a time zone, in seconds east of Greenwich.
 fn zone(bytes: &[u8]) -> Option<i64> {
     match bytes {
         b"Z" | b"z" => Some(0),
@@ -92,7 +93,7 @@ fn days_in_month(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Days from 1970-01-01, in the proleptic Gregorian calendar, for years from 0 on.
+/// Returns the days since 1970-01-01 in the proleptic Gregorian calendar, for years from 0 on.
 fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
     const BEFORE_MONTH: [i64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
     const BEFORE_1970: i64 = 719_528; // days from 0000-01-01 to 1970-01-01

@@ -1,4 +1,4 @@
-//! One Tantivy segment in the making: records go in, its files come out.
+//! Builds one Tantivy segment: it takes records and returns the files.
 
 use bytes::{Bytes, BytesMut};
 use tantivy::SegmentMeta;
@@ -20,11 +20,11 @@ use super::schema::{self, Fields};
 #[derive(Clone, Debug)]
 pub(super) struct PartSegment {
     pub documents: u32,
-    /// By extension, sorted.
+    /// The files by extension, sorted.
     pub files: Vec<(String, Bytes)>,
 }
 
-/// A Tantivy segment in the making.
+/// A Tantivy segment under construction.
 pub(super) struct SegmentBuilder {
     positions: bool,
     documents: u32,
@@ -117,7 +117,7 @@ impl SegmentBuilder {
         self.documents += 1;
     }
 
-    /// How many words were left out because no term may be as long as they are.
+    /// Returns how many words were left out because they are longer than a term may be.
     pub fn words_too_long(&self) -> u64 {
         self.inverted.words_too_long()
     }
@@ -129,14 +129,16 @@ impl SegmentBuilder {
         self.inverted.mem_usage() + self.columns.mem_usage() + lanes
     }
 
-    /// What [`SegmentBuilder::finish`] takes beside that, at most, in bytes: the files in it.
+    /// Returns the memory in bytes that [`SegmentBuilder::finish`] takes at most, in addition to what is in
+    /// use now. It includes the files.
     pub fn finish_usage(&self) -> usize {
         let columns = self.columns.write_usage();
         let inverted = self.inverted.write_usage() + self.columns.file_usage();
         columns.max(inverted.saturating_sub(self.columns.mem_usage()))
     }
 
-    /// Bytes of what is kept of the documents: depends on nothing but them, so that equal records are cut alike.
+    /// Returns the size in bytes of what is kept of the documents. It depends only on the documents, so that
+    /// equal records are always split into the same segments.
     pub fn bytes(&self) -> usize {
         self.inverted.bytes() + self.columns.bytes()
     }
@@ -165,9 +167,10 @@ fn open(segment: &Segment, component: SegmentComponent) -> tantivy::Result<Write
     Ok(segment.open_write(component)?)
 }
 
-/// The document store cannot be left out; a document without stored fields is the number of them.
+/// Writes the document store, which cannot be left out. A document without stored fields is only their
+/// number, 0.
 fn write_store(segment: &Segment, documents: u32) -> tantivy::Result<()> {
-    const NO_FIELDS: [u8; 1] = [0x80]; // zero, as Tantivy writes numbers of varying length
+    const NO_FIELDS: [u8; 1] = [0x80]; // zero in Tantivy's encoding of variable length
     let settings = schema::settings();
     let mut store = StoreWriter::new(
         open(segment, SegmentComponent::Store)?,
@@ -195,7 +198,7 @@ const COMPONENTS: [SegmentComponent; 6] = [
 pub(super) fn files(meta: &SegmentMeta, directory: &RamDirectory) -> tantivy::Result<Vec<(String, Bytes)>> {
     let mut files = Vec::with_capacity(COMPONENTS.len());
     for component in COMPONENTS {
-        // Read past Tantivy's own wrapper of the directory, which would hide the files' checksums.
+        // This bypasses Tantivy's own wrapper of the directory, which would hide the files' checksums.
         let file = match directory.open_read(&meta.relative_path(component.clone())) {
             Err(OpenReadError::FileDoesNotExist(_)) => continue,
             file => file?,
@@ -209,7 +212,8 @@ pub(super) fn files(meta: &SegmentMeta, directory: &RamDirectory) -> tantivy::Re
     Ok(files)
 }
 
-/// Small files are gathered in one buffer: each by itself takes more for its allocations than for its bytes.
+/// Files up to this total size, in bytes, share one buffer: each by itself takes more memory for its
+/// allocations than for its bytes.
 const GATHERED_BYTES_MAX: usize = 16 << 10;
 
 fn gather(files: &mut [(String, Bytes)], bytes: usize) {
@@ -220,7 +224,7 @@ fn gather(files: &mut [(String, Bytes)], bytes: usize) {
     }
 }
 
-/// What a file takes beside its bytes: its name, and where it lies.
+/// Memory that a file takes in addition to its bytes, in bytes: its name, and the address of the bytes.
 const FILE_BYTES: usize = size_of::<(String, Bytes)>() + 32;
 
 impl PartSegment {

@@ -1,7 +1,8 @@
 //! How each topic's records are indexed: the settings file.
 //!
 //! ```toml
-//! # The first entry whose pattern matches the topic's name counts; without one, `value = "auto"` and `positions = false`.
+//! # The first entry whose pattern matches the topic's name counts.
+//! # Without one: `value = "auto"` and `positions = false`.
 //! [[topic]]
 //! pattern = "payments-*"   # a glob: * ? [abc] {a,b}
 //! value = "json"           # auto | json | text | none
@@ -11,23 +12,23 @@
 use globset::{GlobBuilder, GlobMatcher};
 use serde::{Deserialize, Serialize};
 
-/// What becomes of a record's value.
+/// How a record's value is indexed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ValueMode {
     /// A JSON object becomes paths and leaves, other UTF-8 becomes text.
     #[default]
     Auto,
-    /// As `Auto`, but other UTF-8 is stored and counted, not searchable.
+    /// As `Auto`, but other UTF-8 is only stored and counted. It is not searchable.
     Json,
-    /// All UTF-8 is text, JSON too.
+    /// All UTF-8 is text, including JSON.
     Text,
     /// Values are stored only.
     None,
 }
 
 impl ValueMode {
-    /// The name, as it stands in settings files and manifests.
+    /// Returns the name as in settings files and manifests.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -41,9 +42,9 @@ impl ValueMode {
 /// The settings of one topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicSettings {
-    /// What becomes of the value.
+    /// How the value is indexed.
     pub value: ValueMode,
-    /// Whether words know their place, so that phrases match exactly.
+    /// Whether words have positions, so that phrases match exactly.
     pub positions: bool,
 }
 
@@ -89,7 +90,7 @@ struct Entry {
 }
 
 impl Settings {
-    /// Reads a settings file's text. The empty text is valid.
+    /// Reads the text of a settings file. An empty text is valid.
     pub fn parse(toml: &str) -> Result<Self, SettingsError> {
         let file: File = toml::from_str(toml)?;
         let topics =

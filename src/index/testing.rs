@@ -1,4 +1,4 @@
-//! Batches for tests, and what Tantivy makes of them.
+//! Batches for tests, and the files that Tantivy's own writer makes of them.
 
 pub(super) mod stock;
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Index, IndexBuilder, TopicSettings, assemble};
 use crate::record::{HeaderSpans, RecordBatch, RecordSpans, Span};
 
-/// A record to be.
+/// The content of a record for a test.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TestRecord {
     pub offset: i64,

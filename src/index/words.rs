@@ -1,24 +1,27 @@
-//! What a word is, when a record is indexed and when it is searched.
+//! Defines what a word is, for indexing and for search.
 //!
-//! A word is a longest run of alphanumeric characters as Unicode has them (`char::is_alphanumeric`), each character
-//! lower-cased by itself. All else separates: `user-30` is two words, so are `trace_id` and `ünï_code`; `10.0.0.1` is four. A query
-//! is cut the same way, so `user-30` finds `User_30` too; with `positions = true` the words must also be adjacent and in order.
-//! There are no stop words and no stemming, nothing is normalised (a letter with a combining accent ends a word), and
-//! scripts written without spaces are not cut into words. A terminal's escape sequences separate, all of their characters: see [`blank`].
+//! A word is a longest run of characters that are alphanumeric in Unicode (`char::is_alphanumeric`). Each
+//! character is lower-cased by itself. All other characters separate words: `user-30` is two words, and so
+//! are `trace_id` and `ünï_code`; `10.0.0.1` is four. A query is cut the same way, so `user-30` also finds
+//! `User_30`. With `positions = true` the words must also be adjacent and in order. There are no stop words
+//! and no stemming. Nothing is normalised: a letter with a combining accent ends a word. Scripts written
+//! without spaces are not cut into words. All characters of a terminal's escape sequence separate words: see
+//! [`blank`].
 //!
-//! The schema calls it by the name of Tantivy's own `default` tokenizer, which gives the same words except that it
-//! drops those over 40 bytes: so stock Tantivy searches an extracted index with its own query parser.
+//! In the schema the tokenizer has the name of Tantivy's own `default` tokenizer. That one gives the same
+//! words, except that it drops words over 40 bytes. So stock Tantivy can search an extracted index with its
+//! own query parser.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// The name in the schema.
+/// The tokenizer's name in the schema.
 pub(super) const WORDS: &str = "default";
-/// The name of the tokenizer that leaves a text whole.
+/// The name of the tokenizer that does not cut a text.
 pub(super) const RAW: &str = "raw";
 
-/// The words of a text as they are indexed, but for those that are longer than [`TERM_BYTES_MAX`](super::schema::TERM_BYTES_MAX),
-/// which are not.
+/// Returns the words of a text as they are indexed. It also returns words that are longer than
+/// [`TERM_BYTES_MAX`](super::schema::TERM_BYTES_MAX), which are not indexed.
 pub(super) fn words(text: &str) -> Vec<String> {
     let text = &*blank(text);
     let (mut words, mut at) = (Vec::new(), 0);
@@ -30,8 +33,9 @@ pub(super) fn words(text: &str) -> Vec<String> {
     }
 }
 
-/// The text with a space for each byte of a terminal's escape sequences, as `\u{1b}[31m` is one: their letters and digits belong to no word. So do those
-/// that were escaped once more on the way: `\x1b[31m`, `\033[31m`, `\e[31m` and `\u001b[31m` in so many characters.
+/// Replaces each byte of a terminal's escape sequence, such as `\u{1b}[31m`, by a space: its letters and
+/// digits belong to no word. Sequences whose escape character was escaped on the way are replaced, too. They
+/// are written with the characters `\x1b[31m`, `\033[31m`, `\e[31m` or `\u001b[31m`.
 pub(super) fn blank(text: &str) -> Cow<'_, str> {
     let (mut blanked, mut kept, mut from) = (String::new(), 0, 0);
     while let Some(at) = memchr::memchr2(ESCAPE, b'\\', &text.as_bytes()[from..]).map(|at| from + at) {
@@ -50,7 +54,7 @@ pub(super) fn blank(text: &str) -> Cow<'_, str> {
     Cow::Owned(blanked)
 }
 
-/// [`blank`]s what stands behind the first `start` bytes.
+/// Applies [`blank`] to what follows the first `start` bytes.
 pub(super) fn blank_behind(text: &mut String, start: usize) {
     if let Cow::Owned(blanked) = blank(&text[start..]) {
         text.truncate(start);
@@ -60,7 +64,8 @@ pub(super) fn blank_behind(text: &mut String, start: usize) {
 
 const ESCAPE: u8 = 0x1b;
 
-/// How long the escape sequence is that `bytes` start with; 0 where they start with none. All of its bytes are ASCII.
+/// Returns the length of the escape sequence at the start of `bytes`; 0 if there is none. All of its bytes
+/// are ASCII.
 fn escape_bytes(bytes: &[u8]) -> usize {
     const WRITTEN: [&[u8]; 5] = [b"\\u001b", b"\\x1b", b"\\033", b"\\e", b"\\u{1b}"];
     let run =
@@ -87,7 +92,7 @@ fn escape_bytes(bytes: &[u8]) -> usize {
     if is_final(intermediates) { intermediates + 1 } else { intermediates }
 }
 
-/// What each byte is: part of a word, a separator, or the start of a longer character.
+/// The class of a byte: part of a word, a separator, or the start of a longer character.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     Separator,
@@ -109,7 +114,7 @@ const CLASSES: [Class; 256] = {
     classes
 };
 
-/// The word that comes next in `text` from `at` on: its place there. In small letters it is put behind what `lower` holds.
+/// Returns the place of the next word in `text` from `at` on. The word is appended to `lower` in lower case.
 pub(super) fn next_word(text: &str, mut at: usize, lower: &mut Vec<u8>) -> Option<Range<usize>> {
     let bytes = text.as_bytes();
     loop {
@@ -146,13 +151,14 @@ fn wide(text: &str, at: usize) -> Option<char> {
     text[at..].chars().next()
 }
 
-/// Eight bytes of a text, if they are ASCII: in small letters, and a bit for each byte that belongs to a word, the first byte's lowest.
-/// The same as [`CLASSES`] say, without a look at each byte.
+/// Returns eight ASCII bytes in lower case, and a bit for each byte that belongs to a word, the first byte's
+/// lowest. The result is that of [`CLASSES`], without a lookup for each byte.
 #[inline]
 pub(super) fn eight_ascii(bytes: [u8; 8]) -> ([u8; 8], u64) {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x80 * ONES;
-    // The top bit of each byte that is at least `low`: no sum of two bytes below 0x80 runs over into the next byte.
+    // Sets the top bit of each byte that is at least `low`. No sum of two bytes below 0x80 carries into the
+    // next byte.
     let at_least = |bytes: u64, low: u8| bytes + (0x80 - u64::from(low)) * ONES;
     let bytes = u64::from_le_bytes(bytes) & !TOPS;
     let capitals = at_least(bytes, b'A') & !at_least(bytes, b'Z' + 1) & TOPS;

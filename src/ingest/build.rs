@@ -1,4 +1,4 @@
-//! Builds slices: one whose frames still come, run by run, or several small ones by one piece of work.
+//! Builds slices: a slice whose frames still come, run by run, or several small slices in one task.
 
 use futures::future::try_join;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -14,31 +14,32 @@ use super::memory_account::Share;
 use super::slice::{self, Packed, Packer, Piece, Read, Reader, Slice};
 use super::slices::{Built, SliceContext};
 
-/// Consecutive pieces of one slice, and the memory they hold.
+/// Consecutive pieces of one slice, and the memory that they hold.
 pub(super) struct Run {
     pub pieces: Vec<Piece>,
     pub _read_ahead: Option<OwnedSemaphorePermit>,
     pub _memory: Share,
 }
 
-/// A slice that has come whole before anybody began to build it.
+/// A slice whose frames have all come before its building begins.
 pub(super) struct Unbuilt {
     pub partition: TopicPartition,
-    /// Which one of its partition it is.
+    /// The number of earlier slices of its partition.
     pub ordinal: usize,
-    /// What it opens to, about.
+    /// The estimated decompressed size, in bytes.
     pub opened_bytes: u64,
     pub span: Span,
     pub run: Run,
 }
 
-/// A run, and what was found in each of its pieces.
+/// A run, and the facts that were found in each of its pieces.
 struct ReadRun {
     run: Run,
     facts: Vec<FrameFacts>,
 }
 
-/// Reads a run while those before it are packed: a slice may be alone on its worker, and then finds two cores.
+/// Builds a slice from its runs as they come. A run is read while the runs before it are packed: a slice may
+/// be alone on its worker, and can then use two cores.
 pub(super) async fn as_it_comes(
     context: &SliceContext,
     partition: &TopicPartition,
@@ -51,7 +52,7 @@ pub(super) async fn as_it_comes(
     put_together(read, packed)
 }
 
-/// Reads runs as they come, and hands each on to be packed.
+/// Reads runs as they come, and sends each one on to be packed.
 async fn read_all(
     context: &SliceContext,
     mut reader: Reader,
@@ -62,7 +63,7 @@ async fn read_all(
         let read;
         (reader, read) = context.cpu.run(move || read_run(reader, run)).await??;
         if feed.send(read).is_err() {
-            // The packer has failed, and says why.
+            // The packer has failed, and returns the reason.
             return std::future::pending().await;
         }
     }
@@ -70,7 +71,8 @@ async fn read_all(
     finish(context, reader).await
 }
 
-/// Ends a slice's index. What that takes for a moment is much of what a slice ever takes: there is room for a few at a time.
+/// Finishes a slice's index. For a moment, this takes much of the memory that a slice ever takes, so there is
+/// memory for only a few slices at a time.
 async fn finish(context: &SliceContext, reader: Reader) -> Result<Read, IngestError> {
     let room = context.account.room(reader.finish_usage()).await?;
     let finished = context.cpu.run(move || {
@@ -81,7 +83,7 @@ async fn finish(context: &SliceContext, reader: Reader) -> Result<Read, IngestEr
     finished.await?
 }
 
-/// Packs runs as they have been read.
+/// Packs runs after they are read.
 async fn pack_all(
     context: &SliceContext,
     mut packer: Packer,
@@ -93,8 +95,9 @@ async fn pack_all(
     context.cpu.run(move || packer.finish()).await?
 }
 
-/// One piece of work: slices that end before their first run is full are not worth more. Each of them is built, whatever comes of the
-/// others: the fault that comes first in the segment may be the last one here.
+/// Builds several slices as one task on a CPU thread, because slices that end before their first run is full
+/// are too small for a task of their own. Each of them is built even if others fail: the fault that comes
+/// first in the segment may be the last one here.
 pub(super) async fn whole(context: &SliceContext, together: Vec<Unbuilt>) -> Vec<Built> {
     let work = context.clone();
     let built = context.cpu.run(move || {
@@ -115,10 +118,10 @@ pub(super) async fn whole(context: &SliceContext, together: Vec<Unbuilt>) -> Vec
     ended
 }
 
-/// What a slice has come to without waiting for anything.
+/// The result of building a slice without waiting for anything.
 enum Attempt {
     Built(Box<(TopicPartition, usize, Slice)>),
-    /// What ending its index takes is not free.
+    /// The memory to finish its index is not free.
     Waits(Box<Waits>),
 }
 
@@ -138,7 +141,7 @@ impl Unbuilt {
         let facts = reader.add(&pieces)?;
         packer.add(pieces, &facts)?;
         let packed = packer.finish()?;
-        // At once where there is room: what waits for its turn holds memory meanwhile.
+        // Finish at once if there is memory: a slice that waits in the queue holds memory meanwhile.
         match context.account.room_now(reader.finish_usage()) {
             Some(_room) => {
                 let slice = put_together(reader.finish()?, packed)?;

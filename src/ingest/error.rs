@@ -1,4 +1,4 @@
-//! Why a segment was not acknowledged. Whatever the reason: the caller keeps its copy.
+//! Why a segment was not acknowledged. After any of these errors the caller keeps its copy.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::store::{KeyError, PutError, SourceError};
 
 use super::slices::PARTITIONS_MAX;
 
-/// Why the source's bytes did not come.
+/// Why the source's bytes could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The caller went away, or its connection did.
+    /// The caller went away, or its connection failed.
     #[error("the caller has gone")]
     CallerGone,
     /// The caller sent something other than the next bytes.
@@ -24,7 +24,7 @@ pub enum ReadError {
         /// What came instead.
         found: &'static str,
     },
-    /// The object pointed to could not be read.
+    /// The object that the request names could not be read.
     #[error("cannot read the source")]
     Source(#[from] SourceError),
     /// A local file could not be read.
@@ -32,13 +32,13 @@ pub enum ReadError {
     File(#[from] std::io::Error),
 }
 
-/// What the request itself gets wrong, before a byte is read.
+/// What is wrong with the request itself, found before a byte is read.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// The first message has no header.
     #[error("the first message must be the header")]
     HeaderMissing,
-    /// Something follows a header whose bytes lie elsewhere.
+    /// A message follows a header that names an object.
     #[error("the header names an object: nothing may follow it")]
     MoreThanHeader,
     /// The header names neither an inline nor an object source.
@@ -49,7 +49,7 @@ pub enum RequestError {
     UnknownValue {
         /// The field's name in the proto.
         field: &'static str,
-        /// What it holds.
+        /// The value of the field.
         value: i32,
     },
     /// The segment's id is too long.
@@ -58,13 +58,13 @@ pub enum RequestError {
         /// Its length in bytes.
         bytes: usize,
     },
-    /// Topic and partition name nothing.
+    /// The topic or the partition is not valid.
     #[error(transparent)]
     Partition(#[from] TopicPartitionError),
-    /// Topic or log id do not fit into a key.
+    /// The topic or the log id does not fit into a key.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The segment is larger than any may be.
+    /// The segment is larger than the limit.
     #[error("the segment has {size_bytes} bytes, more than {max_bytes}")]
     SegmentTooLarge {
         /// Its declared size in bytes.
@@ -72,16 +72,16 @@ pub enum RequestError {
         /// The limit in bytes.
         max_bytes: u64,
     },
-    /// The offsets that the segment may hold are none.
-    #[error("the segment may hold the offsets {first} to {last}, which are none")]
+    /// The offsets that the segment may hold are not a valid range.
+    #[error("the segment may hold the offsets {first} to {last}, which is not a valid range")]
     NoOffsetsAllowed {
         /// The first.
         first: i64,
         /// The last.
         last: i64,
     },
-    /// The object source's URL cannot be read.
-    #[error("the source's url is not one")]
+    /// The object source's URL is not valid.
+    #[error("the source's url is not a URL")]
     Url(#[from] url::ParseError),
 }
 
@@ -91,7 +91,7 @@ pub enum IngestError {
     /// The request is wrong.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// No memory for it, now or ever.
+    /// There is no memory for it now, or it can never fit.
     #[error(transparent)]
     Budget(#[from] BudgetError),
     /// The bytes did not come.
@@ -100,38 +100,38 @@ pub enum IngestError {
     /// The sender was silent for too long.
     #[error("nothing came for {after:?}")]
     Silent {
-        /// How long was waited.
+        /// How long the worker waited.
         after: Duration,
     },
-    /// The sender is slower than any link that segments should come over.
+    /// The sender is slower than the minimum rate.
     #[error("the segment comes too slowly")]
     Trickles,
-    /// The work on it took too long.
+    /// Building the segment took too long.
     #[error("the segment was not built within {after:?}")]
     BuildTooSlow {
-        /// How long it was given, its sender's time included.
+        /// The time that it was given, with the time of its sender.
         after: Duration,
     },
     /// More or fewer bytes came than were declared.
     #[error("{declared} bytes were declared, {received} came")]
     SizeDiffers {
-        /// What the header said, in bytes.
+        /// The size in the header, in bytes.
         declared: u64,
-        /// What came; where it is more, reading stopped there.
+        /// The size of what came, in bytes. If it is larger, reading stopped there.
         received: u64,
     },
     /// The bytes are not those that the caller meant to send.
     #[error("the crc32c was declared as {declared:08x}, the bytes have {computed:08x}")]
     ChecksumDiffers {
-        /// What the header said.
+        /// The checksum in the header.
         declared: u32,
-        /// What the bytes say.
+        /// The checksum of the bytes.
         computed: u32,
     },
-    /// The bytes are corrupt or of a format that is not read.
+    /// The bytes are corrupt, or their format is not supported.
     #[error(transparent)]
     Segment(SegmentError),
-    /// A batch opens to more than is decoded in one piece.
+    /// A batch decompresses to more than is decoded in one piece.
     #[error(transparent)]
     BatchTooLarge(SegmentError),
     /// The segment ends inside a frame.
@@ -140,37 +140,37 @@ pub enum IngestError {
         /// Where the torn frame begins in the segment.
         position: u64,
     },
-    /// The torn tail is all there is: it belongs to no partition.
+    /// The segment is nothing but a torn tail, which belongs to no partition.
     #[error("the segment holds {bytes} bytes and not one whole frame")]
     NothingWhole {
-        /// How many bytes there are.
+        /// The number of bytes.
         bytes: usize,
     },
-    /// The bytes don't say their partition, and neither does the request.
+    /// Neither the bytes nor the request name the partition.
     #[error("the format needs topic and partition in the request")]
     PartitionMissing,
-    /// The segment has more partitions than a receipt has room for.
+    /// The segment has more partitions than fit into a receipt.
     #[error("the segment has more than {PARTITIONS_MAX} partitions")]
     TooManyPartitions,
     /// The bytes name another partition than the request.
     #[error("the frame at byte {position} belongs to {found}, not to the partition that the request names")]
     OtherPartition {
-        /// What the bytes say.
+        /// The partition that the bytes name.
         found: TopicPartition,
         /// Where the frame begins in the segment.
         position: u64,
     },
-    /// The segment holds offsets that it may not hold: its file has another one's name.
+    /// The segment holds offsets that it may not hold: its file has the name of another segment.
     #[error(
-        "offsets {} to {} are not among those that the segment may hold by its name and the next one's, {} to {}",
+        "offsets {} to {} are not among those that the segment may hold by its name and the next segment's: {} to {}",
         found.first(), found.last(), allowed.first(), allowed.last()
     )]
     OffsetsNotAllowed {
-        /// What the bytes say.
+        /// The offsets in the bytes.
         found: OffsetRange,
-        /// What the request allows.
+        /// The offsets that the request allows.
         allowed: OffsetRange,
-        /// Where the frame begins in the segment, if it is known which.
+        /// Where the frame begins in the segment, if it is known which frame it is.
         position: Option<u64>,
     },
     /// Decoded, indexed and stored records differ in number: a bug, caught before anything is stored.
@@ -208,17 +208,17 @@ pub enum IngestError {
     Put {
         /// The bundle's key.
         key: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: PutError,
     },
-    /// A piece of work panicked: a bug.
+    /// A task panicked: a bug.
     #[error("a piece of work panicked")]
     Panicked,
 }
 
 impl IngestError {
-    /// Where in the segment the fault lies, in bytes; behind everything where it has no place.
+    /// The position of the fault in the segment, in bytes. `u64::MAX` if the fault has no position.
     pub fn position(&self) -> u64 {
         match self {
             Self::Segment(error) | Self::BatchTooLarge(error) => error.position(),

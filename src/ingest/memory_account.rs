@@ -1,15 +1,15 @@
-//! Keeps a request's memory in step with its reservation: every part of the work says what it holds, and the
-//! reservation grows when the sum passes it.
+//! Keeps a request's reservation in step with its memory. Every part of the work reports what it holds, and
+//! the reservation grows when the sum exceeds it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::budget::{Budget, BudgetError, Permit, Reservation};
 
-/// Growing takes at least this much at a time, so that the shared budget is not asked for every block.
+/// The minimum step by which a reservation grows, in bytes, so that not every block needs the shared budget.
 const GROWTH_STEP_BYTES: u64 = 4 << 20;
 
-/// What one request holds; cheap to clone.
+/// The memory that one request holds. Clones are cheap.
 #[derive(Clone, Debug)]
 pub(super) struct MemoryAccount {
     held: Arc<Mutex<Held>>,
@@ -21,14 +21,14 @@ struct Held {
     bytes: u64,
 }
 
-/// One part's share of what a request holds; given back when dropped.
+/// The memory that one part of a request holds. It is given back when this is dropped.
 #[derive(Debug)]
 pub(super) struct Share {
     account: MemoryAccount,
     bytes: u64,
 }
 
-/// Room for a short piece of work; given back when dropped.
+/// Memory for a short piece of work. It is given back when this is dropped.
 #[derive(Debug)]
 pub(super) struct Room {
     _permit: Permit,
@@ -40,33 +40,33 @@ impl MemoryAccount {
         Self { held: Arc::new(Mutex::new(Held { reservation, bytes: 0 })) }
     }
 
-    /// A share of nothing yet.
+    /// Returns an empty share.
     pub(super) fn share(&self) -> Share {
         Share { account: self.clone(), bytes: 0 }
     }
 
-    /// What all parts hold together, in bytes.
+    /// The memory that all parts hold together, in bytes.
     pub(super) fn held(&self) -> u64 {
         self.with(|held| held.bytes)
     }
 
-    /// Gives back what was reserved beyond what is held and `more`: the part of the work that can grow is over.
+    /// Gives back what is reserved beyond what is held plus `more`, after the part of the work that can grow.
     pub(super) fn settle(&self, more: u64) {
         self.with(|held| held.reservation.shrink_to(held.bytes + more));
     }
 
-    /// Whether other callers wait for what is reserved here.
+    /// Whether other callers wait for memory.
     pub(super) fn is_waited_for(&self) -> bool {
         self.with(|held| held.reservation.budget().others_wait(held.reservation.caller_id()))
     }
 
-    /// Gives back what was reserved beyond what is held, but for `keep` bytes in all.
+    /// Gives back what is reserved beyond what is held, but keeps at least `keep` bytes reserved.
     pub(super) fn give_way(&self, keep: u64) {
         self.with(|held| held.reservation.shrink_to(held.bytes.max(keep)));
     }
 
-    /// Reserves `bytes` in all once more, at once or in turn. What is held meanwhile is little, and the wait has an end: so others that wait for it
-    /// have one, too.
+    /// Grows the reservation to `bytes` again, at once or after a wait in the queue. Little is held during
+    /// the wait, and the wait ends at a timeout. So the wait of others for this memory ends, too.
     pub(super) async fn take_again(&self, bytes: u64, wait_max: Duration) -> Result<(), BudgetError> {
         let lacking = self.with(|held| {
             let lacking = bytes.saturating_sub(held.reservation.bytes());
@@ -81,8 +81,8 @@ impl MemoryAccount {
         Ok(())
     }
 
-    /// The whole request is going to hold about `bytes`: takes them now rather than half-way, when others have taken them.
-    /// What seems never to fit is refused only where it is far too much, for this is a forecast.
+    /// Reserves `bytes` for the whole request now, because other requests could take them later. This is a
+    /// forecast: if `bytes` can never fit, it is refused only if they are far more than the budget.
     pub(super) fn foresee(&self, bytes: u64) -> Result<(), BudgetError> {
         self.with(|held| {
             let Some(lacking) = bytes.checked_sub(held.reservation.bytes()).filter(|lacking| *lacking > 0)
@@ -105,7 +105,7 @@ impl MemoryAccount {
         self.room_in(permit, bytes)
     }
 
-    /// The same without waiting.
+    /// The same, without waiting. `None` if there is no memory now.
     pub(super) fn room_now(&self, bytes: u64) -> Option<Room> {
         let permit = self.budget().try_permit(bytes)?;
         self.room_in(permit, bytes).ok()
@@ -127,17 +127,17 @@ impl MemoryAccount {
 }
 
 impl Share {
-    /// Another part of the same request, which holds nothing yet.
+    /// Returns an empty share of the same request.
     pub(super) fn another(&self) -> Self {
         self.account.share()
     }
 
-    /// What this part holds.
+    /// The memory that this part holds, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// This part now holds `bytes`. An error leaves the share as it was.
+    /// Sets what this part holds, in bytes. After an error the share is unchanged.
     pub(super) fn set(&mut self, bytes: u64) -> Result<(), BudgetError> {
         let before = self.bytes;
         self.account.with(|held| {

@@ -1,4 +1,4 @@
-//! From finished slices to whole bundles: one for each partition, laid out in memory and not copied.
+//! Packs finished slices into bundles: one for each partition, laid out in memory and not copied.
 
 use std::collections::btree_map;
 use std::sync::Arc;
@@ -32,42 +32,45 @@ pub(super) struct Packed {
     pub manifest: Manifest,
     pub built: Built,
     pub counts: RecordCounts,
-    /// What the slices hold, which is what the bundle consists of, and what its list of gaps takes.
+    /// The memory of the slices, of which the bundle consists, and of its list of gaps.
     pub memory: Vec<Share>,
 }
 
-/// What a gap takes, in bytes: in the manifest, and in its JSON.
+/// The memory of a gap, in bytes: in the manifest and in its JSON.
 const GAP_BYTES: u64 = size_of::<OffsetRange>() as u64 + 24;
 
-/// What is known of transactions takes so many times its size: in the manifest, in its JSON, and while it is made.
+/// The memory of the facts about transactions, as a multiple of their size: in the manifest, in its JSON, and
+/// while they are made.
 const FACTS_USAGE: u64 = 5;
 
-/// What all bundles of a segment say of it.
+/// What all bundles of a segment say about the segment.
 #[derive(Clone)]
 struct Origin {
     segment: SegmentFacts,
     source: Source,
 }
 
-/// How many partitions are packed together. The next ones are packed when these are on their way: bundles take several times what their slices
-/// do, where these are small.
+/// The number of partitions that are packed together. The next ones are packed when these are being uploaded.
+/// If slices are small, their bundles take several times as much memory as the slices.
 const PACKED_TOGETHER: usize = 64;
 
-/// What a bundle takes beside its slices, in bytes: manifest, the index's description, headers and padding, table of blocks, footer.
+/// The memory of a bundle in addition to its slices, in bytes: manifest, description of the index, headers
+/// and padding, block table, footer.
 const BUNDLE_BYTES: u64 = 24 << 10;
 
-/// Partitions of less than this are packed by one piece of work, in bytes.
+/// Several partitions are packed as one task if they have less than this together, in bytes.
 const SMALL_BYTES: u64 = 256 << 10;
 
-/// What the bundles take that are packed at a time, beside their slices, in bytes: some on their way, and the next ones.
+/// The memory of the bundles that are packed at the same time, in addition to their slices, in bytes. Some of
+/// them are being uploaded, the others are next.
 pub(super) fn usage(partitions: usize) -> u64 {
     partitions.min(2 * PACKED_TOGETHER) as u64 * BUNDLE_BYTES
 }
 
-/// A segment's slices, on their way to bundles.
+/// The slices of a segment that are packed into bundles.
 pub(super) struct Packing {
     pub source: Source,
-    /// How many bundles there are in all.
+    /// The number of all bundles.
     pub bundles: usize,
     origin: Arc<Origin>,
     request: Request,
@@ -76,11 +79,11 @@ pub(super) struct Packing {
     left: btree_map::IntoIter<TopicPartition, Vec<Slice>>,
 }
 
-/// Slices of a few partitions.
+/// The slices of a few partitions.
 type Slices = Vec<(TopicPartition, Vec<Slice>)>;
 
 impl Packing {
-    /// Checks that the partitions' frames add up to the segment.
+    /// Begins the packing, and checks that the partitions' frames add up to the segment.
     pub(super) fn begin(ingest: &Ingest, request: &Request, received: Received) -> Result<Self, IngestError> {
         let Received { source, partitions, .. } = received;
         let packed_bytes = partitions.values().flatten().map(|slice| slice.counts.source_bytes).sum();
@@ -111,7 +114,7 @@ impl Packing {
         })
     }
 
-    /// Packs the next few partitions. None is left where there are none.
+    /// Packs the next few partitions. Returns an empty list if none is left.
     pub(super) async fn next(&mut self) -> Result<Vec<Packed>, IngestError> {
         let works = works_of(self.left.by_ref().take(PACKED_TOGETHER)).into_iter().map(|slices| {
             let (origin, request) = (Arc::clone(&self.origin), self.request.clone());
@@ -131,7 +134,8 @@ impl Packing {
         Ok(packed)
     }
 
-    /// `first`, and then the others as they are asked for, each few within `time_max`.
+    /// Returns `first`, and then the other bundles as the stream is read. Each group must be packed within
+    /// `time_max`.
     pub(super) fn after(
         self,
         first: Vec<Packed>,
@@ -152,7 +156,7 @@ impl Packing {
     }
 }
 
-/// Cuts partitions into pieces of work: several small ones, or one that is not.
+/// Groups partitions into tasks: several small ones, or one that is not small.
 fn works_of(partitions: impl Iterator<Item = (TopicPartition, Vec<Slice>)>) -> Vec<Slices> {
     let (mut works, mut bytes_before) = (Vec::<Slices>::new(), 0);
     for (partition, slices) in partitions {
@@ -186,7 +190,8 @@ fn pack_partition(
         blocks.push(slice.blocks);
         memory.push(slice.memory);
     }
-    // Frames that cover no offset stand at one. Only a torn tail has none, and it is always kept beside the last whole frame.
+    // Frames that cover no offset have a first offset all the same. Only a torn tail has none, and it is
+    // always kept with the last whole frame.
     let covered = counts.range.map(|range| (range.first(), range.last()));
     let placed = covered.or_else(|| counts.place.map(|place| (place, place - 1)));
     let (base_offset, last_offset) =
@@ -199,7 +204,7 @@ fn pack_partition(
     }
     let gaps = counts.gaps();
     let transactions = transaction_facts(&counts.take_transactions());
-    // A log that was compacted may have millions of them.
+    // A compacted log may have millions of gaps.
     if let Some(share) = memory.first() {
         let mut listed = share.another();
         let transactions_bytes =
@@ -246,7 +251,7 @@ fn pack_partition(
     Ok(Packed { key, manifest, built, counts, memory })
 }
 
-/// The index in the manifest's words: paths as queries write them.
+/// Describes the index for the manifest, with paths as in queries.
 fn index_facts(index: &Index) -> IndexFacts {
     let value = |(path, types): (&str, FieldTypes)| FieldFacts {
         path: format!("value.{path}"),

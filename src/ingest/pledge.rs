@@ -1,5 +1,5 @@
-//! What a sender's word is worth. Memory is reserved by the size that it declares; while other callers wait for memory, whoever declares much and sends
-//! little keeps no more than what has come is worth.
+//! Limits the memory of a sender that declares much and sends little. Memory is reserved by the declared
+//! size. While other callers wait for memory, a slow sender keeps only as much as its received bytes justify.
 
 use std::time::Duration;
 
@@ -7,19 +7,22 @@ use crate::budget::BudgetError;
 
 use super::memory_account::MemoryAccount;
 
-/// How often a sender that is waited for is looked at.
+/// The interval at which a sender is checked while the worker waits for its bytes.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// How long a sender's first bytes are waited for: one that had to wait for its memory has long since sent them.
+/// How long to wait for a sender's first bytes. A sender that had to wait for its memory has already sent
+/// them.
 const FIRST_LOOK: Duration = Duration::from_millis(25);
 
-/// A sender that brings less in a second than this is behind, once it has been waited for that long.
+/// The minimum rate of a sender, in bytes per second. A slower one is behind, after the worker has waited
+/// `LOOK_AGAIN` for it.
 const BYTES_PER_SECOND_MIN: u64 = 4 << 20;
 
-/// The part of the declared size that has come counts as so many times itself: what is reserved should be there before it is needed.
+/// The received part of the declared size counts this many times, because memory must be reserved before it
+/// is needed.
 const AHEAD: u64 = 2;
 
-/// One sender's.
+/// What is known of one sender.
 pub(super) struct Pledge {
     account: MemoryAccount,
     declared: u64,
@@ -31,17 +34,19 @@ pub(super) struct Pledge {
 }
 
 impl Pledge {
-    /// Of a sender that has declared so many bytes, for which `reserved` are reserved. To have them again it waits for `wait_max` at most.
+    /// Creates this for a sender that has declared this many bytes, for which `reserved` bytes are reserved.
+    /// To reserve them again, it waits `wait_max` at most.
     pub(super) fn new(account: MemoryAccount, declared: u64, reserved: u64, wait_max: Duration) -> Self {
         Self { account, declared, reserved, came: 0, waited: Duration::ZERO, gave_way: false, wait_max }
     }
 
-    /// When to look whether it is behind.
+    /// The time to the next check whether it is behind.
     pub(super) fn look_in(&self) -> Duration {
         if self.came == 0 && !self.gave_way { FIRST_LOOK } else { LOOK_AGAIN }
     }
 
-    /// The sender has been waited for.
+    /// Records that the worker has waited for the sender. Gives back memory if the sender is behind and
+    /// others wait for memory.
     pub(super) fn waited(&mut self, took: Duration) {
         self.waited += took;
         let due =
@@ -56,7 +61,7 @@ impl Pledge {
         }
     }
 
-    /// More has come: what was given back for want of it is reserved again.
+    /// Records that more has come. Reserves again what was given back.
     pub(super) async fn came(&mut self, bytes: usize) -> Result<(), BudgetError> {
         self.came += bytes as u64;
         if self.gave_way {
@@ -67,7 +72,7 @@ impl Pledge {
         Ok(())
     }
 
-    /// What of the reservation has come, about.
+    /// The part of the reservation that the received bytes justify, in bytes.
     fn worth(&self) -> u64 {
         let part =
             u128::from(self.reserved) * u128::from(AHEAD * self.came) / u128::from(self.declared.max(1));

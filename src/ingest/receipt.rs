@@ -1,5 +1,5 @@
-//! What an acknowledged segment became. A receipt is built from [`Stored`] objects, and only a confirmed PUT makes one
-//! of those: acknowledging before the data is durable does not compile.
+//! The receipt of an acknowledged segment. It is built from [`Stored`] objects, and only a confirmed PUT
+//! makes one of those. So code that acknowledges before the data is durable does not compile.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use super::memory_account::Share;
 use super::receive::Source;
 use super::record_counts::RecordCounts;
 
-/// How many gaps a receipt lists; the manifest holds all of them.
+/// The maximum number of gaps that a receipt lists. The manifest holds all gaps.
 pub const RECEIPT_GAPS_MAX: usize = 1_000;
 
-/// Every record of the segment is durable, searchable, and restorable byte for byte.
+/// The confirmation that every record of the segment is durable, searchable, and restorable byte for byte.
 #[derive(Debug)]
 pub struct Receipt {
     /// The caller's name for the segment.
     pub segment_id: SegmentId,
-    /// What the bytes are; `None` for a segment of zero bytes whose format the caller did not say.
+    /// The format. `None` for a segment of zero bytes whose format the caller did not say.
     pub format: Option<SegmentFormat>,
     /// The segment's size in bytes.
     pub bytes_read: u64,
@@ -28,16 +28,16 @@ pub struct Receipt {
     pub crc32c: u32,
     /// SHA-256 of the whole segment.
     pub sha256: [u8; 32],
-    /// Bytes at the end that are no whole frame, kept because the caller asked for it.
+    /// The number of bytes behind the last whole frame, which are kept because the caller asked for it.
     pub torn_tail_bytes: u64,
-    /// Sorted by topic, then partition.
+    /// The partitions, sorted by topic, then by number.
     pub partitions: Vec<IndexedPartition>,
     /// How long each stage took.
     pub timings: Timings,
     memory: Share,
 }
 
-/// What a receipt and its copies take of the budget, until it is dropped.
+/// The memory of a receipt and its copies. It is given back when this is dropped.
 #[derive(Debug)]
 pub struct ReceiptMemory {
     _share: Share,
@@ -50,9 +50,10 @@ pub struct IndexedPartition {
     pub partition: TopicPartition,
     /// The incarnation of the log.
     pub log_id: LogId,
-    /// The first offset that the segment's frames cover; or where they stand, where they cover none.
+    /// The first offset that the segment's frames cover. If they cover none: the least of their first
+    /// offsets.
     pub base_offset: i64,
-    /// The last; one less than the first where they cover none.
+    /// The last offset that they cover. If they cover none: one less than `base_offset`.
     pub last_offset: i64,
     /// Data records.
     pub records: u64,
@@ -68,17 +69,17 @@ pub struct IndexedPartition {
     pub gaps: Vec<OffsetRange>,
     /// How many gaps there are in all.
     pub gap_count: u64,
-    /// What is not as the formats say in frames that were read all the same: a number of frames for each kind.
+    /// The number of frames of each kind of anomaly: they break their format, and were read all the same.
     pub anomalies: BTreeMap<String, u64>,
     /// Frames that were not decoded and are kept as they are.
     pub undecoded: UndecodedFacts,
-    /// The object: stored and checked.
+    /// The object, which is stored and checked.
     pub stored: Stored,
     /// Where the bundle's footer begins in the object.
     pub footer_offset: u64,
 }
 
-/// How long each stage took; stages overlap only inside `receive`, where indexing begins.
+/// How long each stage took. Stages overlap only in `receive`, where indexing begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
     /// Waiting for memory.
@@ -87,9 +88,9 @@ pub struct Timings {
     pub receive: Duration,
     /// From the last byte to the finished bundles.
     pub build: Duration,
-    /// From there to the last confirmed object.
+    /// From the finished bundles to the last confirmed object.
     pub upload: Duration,
-    /// All of it.
+    /// The whole time.
     pub total: Duration,
 }
 
@@ -120,7 +121,7 @@ impl Receipt {
         }
     }
 
-    /// What it takes of the budget, for whoever goes on with a copy of it.
+    /// Returns the memory of the receipt, for a caller that continues with a copy of the receipt.
     pub fn into_memory(self) -> ReceiptMemory {
         ReceiptMemory { _share: self.memory }
     }
@@ -156,7 +157,7 @@ impl Receipt {
         all
     }
 
-    /// Whether every object was there before this request.
+    /// Whether every object existed before this request.
     pub fn already_existed(&self) -> bool {
         !self.partitions.is_empty() && self.partitions.iter().all(|one| one.stored.already_existed())
     }

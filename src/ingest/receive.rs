@@ -1,4 +1,5 @@
-//! Takes the segment's bytes as they come: hashes them, splits them into frames, and has the frames built at once.
+//! Receives the segment's bytes: hashes them, splits them into frames, and starts to build the frames at
+//! once.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -20,10 +21,10 @@ use super::slice::{Piece, Slice};
 use super::slices::{SliceContext, Slices};
 use super::{Request, Timeouts, TornTail, Undecodable};
 
-/// The least rate at which a segment may come, in bytes a second: slower, it only holds memory that others wait for.
+/// The minimum rate of a sender, in bytes per second. A slower one only holds memory that others wait for.
 const SENDER_BYTES_PER_SECOND_MIN: u64 = 256 << 10;
 
-/// What the bytes of a whole segment turned out to be.
+/// What is known of the bytes of a whole segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Source {
     pub format: Option<SegmentFormat>,
@@ -33,15 +34,15 @@ pub(super) struct Source {
     pub torn_tail_bytes: u64,
 }
 
-/// A segment that is here in full, with every partition's slices built.
+/// A segment that has come as a whole, with the slices of all partitions built.
 pub(super) struct Received {
     pub source: Source,
     pub partitions: BTreeMap<TopicPartition, Vec<Slice>>,
-    /// When the last byte had come.
+    /// When the last byte came.
     pub ended: Instant,
 }
 
-/// Reads `bytes` to their end. A sender that is silent for too long, or trickles, loses its place.
+/// Reads `bytes` to their end. Fails if the sender is silent for too long, or too slow.
 pub(super) async fn receive<S>(
     request: &Request,
     context: SliceContext,
@@ -85,7 +86,7 @@ where
         Ok(finished) => finished,
         Err(error) => return Err(dealer.blame(IngestError::Segment(error)).await),
     };
-    // Zero bytes do not tell what they are; the caller may have.
+    // Zero bytes do not show their format, but the caller may have said it.
     source.format = source.format.or(request.format);
     if let Some(torn) = tail.torn {
         source.torn_tail_bytes = torn.bytes.len() as u64;
@@ -96,7 +97,7 @@ where
     let partitions = dealer.slices.finish().await?;
     request.check_against(&source)?;
     for slice in partitions.values().flatten() {
-        // Records may lie outside of what their frame's head claims.
+        // Records may lie outside of the range that their frame's header claims.
         request.check_allowed(slice.counts.range, None)?;
     }
     let records = partitions.values().flatten().map(|slice| slice.counts.records).sum();
@@ -104,17 +105,17 @@ where
     Ok(Received { source, partitions, ended })
 }
 
-/// How long a sender may be waited for in all.
+/// The maximum time to wait for a sender, all waits together.
 pub(super) fn sender_max(size_bytes: u64, timeouts: &Timeouts) -> Duration {
     timeouts.silence + Duration::from_secs(size_bytes / SENDER_BYTES_PER_SECOND_MIN)
 }
 
-/// Whoever sends the bytes. Only the time that is spent waiting for it counts: what the builders take is not its fault.
+/// The sender of the bytes. Only the time that is spent waiting for it counts, not the time of the builders.
 struct Sender<S> {
     bytes: S,
     pledge: Pledge,
     silence_max: Duration,
-    /// What is left of the time that the whole segment may be waited for.
+    /// What is left of the time to wait for the whole segment.
     left: Duration,
 }
 
@@ -164,7 +165,7 @@ struct Incoming {
     received: u64,
     declared: u64,
     torn_tail: TornTail,
-    /// What the splitter holds: the start of a frame whose end has not come; and the list of those that have.
+    /// The memory of the splitter: the start of an incomplete frame, and the list of complete frames.
     unsplit: Share,
 }
 
@@ -197,8 +198,8 @@ impl Incoming {
         Ok(())
     }
 
-    /// Lets the rest pass by uncounted but for its size: a segment that seems torn may only be declared too small, and then it
-    /// is the request that is wrong, not the bytes.
+    /// Reads the rest, and counts only its size. A segment that seems torn may be declared too small, and
+    /// then the request is wrong, not the bytes.
     async fn expect_rest_of<S>(&mut self, sender: &mut Sender<S>) -> Result<(), IngestError>
     where
         S: Stream<Item = Result<Bytes, ReadError>> + Unpin,
@@ -233,13 +234,13 @@ impl Incoming {
         .await?
     }
 
-    /// A torn tail that is not to be kept need not be held either.
+    /// Returns the error if a torn tail must be refused. Then its bytes need not be held.
     fn refuse_torn(&self) -> Option<IngestError> {
         let position = self.splitter.torn_at().filter(|_| self.torn_tail == TornTail::Refuse)?;
         Some(IngestError::Torn { position })
     }
 
-    /// Whether nothing is left to look at: then to finish is no work for a CPU thread.
+    /// Whether nothing is left to parse, so that finishing needs no CPU thread.
     fn is_split(&self) -> bool {
         self.splitter.mem_usage() == 0 && self.splitter.finish_usage() == 0
     }
@@ -258,13 +259,13 @@ impl Incoming {
     }
 }
 
-/// Whole frames, and what is wrong behind them.
+/// Whole frames, and the fault behind them, if there is one.
 struct Split {
     frames: Vec<Frame>,
     fault: Option<IngestError>,
 }
 
-/// Gives each frame to its partition.
+/// Gives each frame to the slices of its partition.
 struct Dealer<'a> {
     request: &'a Request,
     slices: Slices,
@@ -305,8 +306,9 @@ impl<'a> Dealer<'a> {
         }
     }
 
-    /// What is wrong with a segment shows late where heads alone are looked at: a damaged length is noticed only behind
-    /// its frame. So the frames before `noticed` are decoded first, and the fault of one of them is the one to name.
+    /// Returns the fault to report. Some faults show late, because only headers are checked at first: a
+    /// damaged length is noticed only after its frame. So the frames before `noticed` are decoded first, and
+    /// a fault in one of them is reported instead.
     async fn blame(&mut self, noticed: IngestError) -> IngestError {
         match self.slices.finish().await {
             Ok(_) => noticed,
@@ -315,8 +317,9 @@ impl<'a> Dealer<'a> {
     }
 }
 
-/// A frame that names the wrong partition or offsets may simply be damaged: then that is what there is to say. What it opens to that is not
-/// metered is not looked at.
+/// Returns the error for a frame that names the wrong partition or offsets. If the frame is damaged, this is
+/// the error instead. A frame that decompresses to much is not checked, because this memory is not accounted
+/// for.
 async fn or_corrupt(cpu: &Cpu, frame: Frame, error: IngestError) -> IngestError {
     let bytes_max = (1 << 20).max(frame.bytes.len());
     let decoded = cpu.run(move || frame.verify_checksum().and_then(|()| frame.decode(bytes_max).map(drop)));
@@ -329,7 +332,7 @@ async fn or_corrupt(cpu: &Cpu, frame: Frame, error: IngestError) -> IngestError 
 }
 
 impl Request {
-    /// Where the frame belongs: as its bytes say, held against what the caller said; or as the caller said.
+    /// The partition of a frame: by its bytes, which must agree with the request, or else by the request.
     fn partition_of(&self, frame: &Frame) -> Result<TopicPartition, IngestError> {
         match &frame.partition {
             Some(found) => {

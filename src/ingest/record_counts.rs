@@ -1,4 +1,4 @@
-//! Counts what was decoded, so that it can be held against what was indexed and what was stored.
+//! Counts the decoded records, to compare them with what was indexed and what was stored.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,12 @@ use crate::bundle::UndecodedFacts;
 use crate::ids::OffsetRange;
 use crate::segment::{AnomalyCounts, DecodedFrame, Frame, TransactionPart, Transactions};
 
-/// What the frames of a slice, or of a whole partition, hold.
+/// The counts of a slice's frames, or of a whole partition's.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RecordCounts {
-    /// The range that the frames cover; `None` without frames, or where none covers an offset.
+    /// The range that the frames cover. `None` if there are no frames, or none covers an offset.
     pub range: Option<OffsetRange>,
-    /// Where the frames that cover no offset stand: the least of their first offsets.
+    /// The least first offset of the frames that cover no offset. `None` if there are none.
     pub place: Option<i64>,
     /// Data records.
     pub records: u64,
@@ -19,17 +19,18 @@ pub(super) struct RecordCounts {
     pub control_records: u64,
     /// Frames: Kafka batches, Chronik records.
     pub batches: u64,
-    /// Source bytes, the torn tail included.
+    /// The number of source bytes, with the torn tail.
     pub source_bytes: u64,
     /// Source bytes that belong to no whole frame.
     pub torn_bytes: u64,
     /// The smallest and the greatest timestamp of data records, in milliseconds since the Unix epoch.
     pub times: Option<(i64, i64)>,
-    /// Frames that are not as their format says.
+    /// The frames that break their format.
     pub anomalies: AnomalyCounts,
     /// Frames that were not decoded.
     pub undecoded: UndecodedFacts,
-    /// The transactions of the data; most partitions have none, and there may be many partitions.
+    /// The transactions of the data. They are boxed, because most partitions have none, and there may be many
+    /// partitions.
     transactions: Option<Box<Transactions>>,
     /// Offsets with data records, as runs in the order of the file.
     data: Vec<OffsetRange>,
@@ -54,7 +55,7 @@ impl RecordCounts {
         }
     }
 
-    /// Counts a frame that is kept although it could not be decoded, and why not.
+    /// Counts a frame that is kept although it could not be decoded, with the reason.
     pub(super) fn count_undecoded(&mut self, frame: &Frame, reason: &'static str) {
         self.cover(frame.head_range());
         self.add_transaction(frame.transaction_of_head(), frame.head_range());
@@ -75,7 +76,7 @@ impl RecordCounts {
         }
     }
 
-    /// What was counted of transactions; none of it is left.
+    /// Returns the facts about transactions, and removes them from the counts.
     pub(super) fn take_transactions(&mut self) -> Transactions {
         self.transactions.take().map(|transactions| *transactions).unwrap_or_default()
     }
@@ -87,7 +88,7 @@ impl RecordCounts {
         };
     }
 
-    /// Counts bytes that are kept although they are no whole frame.
+    /// Counts bytes that are kept although they are not a whole frame.
     pub(super) fn count_torn(&mut self, bytes: usize) {
         self.source_bytes += bytes as u64;
         self.torn_bytes += bytes as u64;
@@ -111,7 +112,8 @@ impl RecordCounts {
         self.data.extend(later.data);
     }
 
-    /// Offsets of the range without a data record: ascending, merged. What they are known from is given back.
+    /// Returns the offsets of the range that have no data record, ascending and merged. Frees the memory of
+    /// the counted offsets.
     pub(super) fn gaps(&mut self) -> Vec<OffsetRange> {
         let Some(range) = self.range else { return Vec::new() };
         self.data.sort_unstable();

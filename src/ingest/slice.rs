@@ -1,4 +1,5 @@
-//! One slice: one partition's frames that open to some [`SLICE_BYTES`], decoded, indexed and packed into record blocks.
+//! One slice: frames of one partition that decompress to about [`SLICE_BYTES`], decoded, indexed and packed
+//! into record blocks.
 
 use std::sync::Arc;
 
@@ -14,38 +15,40 @@ use super::error::IngestError;
 use super::memory_account::{MemoryAccount, Share};
 use super::record_counts::RecordCounts;
 
-/// A slice ends with the frame that takes it to this many bytes, opened ([`Piece::opened_bytes`]). Where a slice ends depends on
-/// the source alone, never on the number of cores or on when it arrives: the same segment always makes the same bundle.
+/// The decompressed size at which a slice ends, in bytes: it ends with the frame that reaches it
+/// ([`Piece::opened_bytes`]). Where a slice ends depends only on the source, never on the number of cores or
+/// on timing. So the same segment always makes the same bundle.
 pub(super) const SLICE_BYTES: u64 = 32 << 20;
 
-/// What a finished slice takes beside its files, blocks and counts, in bytes.
+/// The memory of a finished slice in addition to its files, blocks and counts, in bytes.
 const SLICE_BASE_BYTES: usize = size_of::<Slice>() + 256;
 
-/// The least that a finished slice takes, in bytes: that of one record.
+/// The minimum memory of a finished slice, in bytes: that of one record.
 pub(super) const SLICE_LEAST_BYTES: u64 = SLICE_BASE_BYTES as u64 + (2 << 10);
 
-/// No batch may open to more than this: the largest that is decoded in one piece.
+/// The maximum decompressed size of a batch, in bytes: larger ones are not decoded in one piece.
 pub(super) const BATCH_BYTES_MAX: usize = 256 << 20;
 
-/// After this many opened bytes of a run, at the latest, a slice says what it holds: a run may be the whole slice, and open to
-/// many times its size.
+/// After this many decompressed bytes of a run, at the latest, a slice reports the memory that it holds. A
+/// run may be the whole slice, and decompress to many times its size.
 const UNACCOUNTED_BYTES_MAX: usize = 2 << 20;
 
-/// What a batch is first opened to, as a multiple of its size and in bytes: few open to more. The least of it is in use on each
-/// thread without being accounted for.
+/// The limit to which a batch is decompressed at first: a multiple of its size, between two bounds in bytes.
+/// Few batches need more. The lower bound is used on each thread without being accounted for.
 const OPENS_TO_TIMES: usize = 16;
 const OPENED_BYTES_FIRST: (usize, usize) = (1 << 20, 32 << 20);
 
-/// The same where there is no memory for as much.
+/// The same multiple if there is too little memory.
 const OPENS_TO_TIMES_SCARCE: usize = 4;
 
-/// What is tried where a batch's records take more than their bytes, which are known then, as a multiple of what was not enough.
+/// The factor by which the limit grows if a batch's records take more than their bytes. Their number of bytes
+/// is known then.
 const DECODED_GROWTH: usize = 2;
 
-/// What all headers of a batch take beside their bytes, where there are few.
+/// The memory of all headers of a batch in addition to their bytes, if there are few, in bytes.
 const HEADERS_BYTES: usize = 64 << 10;
 
-/// What a slice is made of, in the order of the file.
+/// A part of a slice, in the order of the file.
 #[derive(Debug)]
 pub(super) enum Piece {
     Frame(Frame),
@@ -64,7 +67,8 @@ impl Piece {
         }
     }
 
-    /// What there is to index in it, about: a compressed batch is work and memory for several times its size. No fewer than its own bytes.
+    /// The estimated decompressed size, in bytes. A compressed batch takes work and memory for several times
+    /// its size. The estimate is never less than the batch's own size.
     pub(super) fn opened_bytes(&self) -> u64 {
         match self {
             Self::Frame(frame) => frame.opened_bytes_guess(),
@@ -72,7 +76,7 @@ impl Piece {
         }
     }
 
-    /// Its bytes are moved to the end of `place`, so that it keeps nothing else of what they came in.
+    /// Moves the bytes to the end of `place`, so that the piece keeps no other bytes of its chunk.
     pub(super) fn move_to(&mut self, place: &mut BytesMut) {
         let (Self::Frame(Frame { bytes, .. }) | Self::Torn { bytes, .. }) = self;
         place.extend_from_slice(bytes);
@@ -80,17 +84,18 @@ impl Piece {
     }
 }
 
-/// A slice that is finished: nothing of the source is left but its compressed frames.
+/// A finished slice. Nothing of the source is left but its compressed frames.
 #[derive(Debug)]
 pub(super) struct Slice {
     pub index: IndexPart,
     pub blocks: Blocks,
     pub counts: RecordCounts,
-    /// What the finished parts hold, until they are stored.
+    /// The memory of the finished parts, until they are stored.
     pub memory: Share,
 }
 
-/// The half of a slice under construction that is searched: decodes its frames and indexes their records.
+/// The part of a slice builder that makes the records searchable: decodes the frames and indexes their
+/// records.
 pub(super) struct Reader {
     index: IndexBuilder,
     counts: RecordCounts,
@@ -100,21 +105,21 @@ pub(super) struct Reader {
     job: Arc<Job>,
 }
 
-/// The half that is restored: packs the frames as they came. It comes behind the reader, for it has to know what was found in them;
-/// the reader needs nothing of it.
+/// The part of a slice builder for the restore: packs the frames as they came. It works after the reader,
+/// because it needs the facts that the reader finds. The reader needs nothing of it.
 pub(super) struct Packer {
     blocks: BlockWriter,
     memory: Share,
 }
 
-/// What the reader comes to: the slice's records, indexed and counted.
+/// The result of the reader: the slice's records, indexed and counted.
 pub(super) struct Read {
     index: IndexPart,
     counts: RecordCounts,
     memory: Share,
 }
 
-/// What the packer comes to: the slice's frames.
+/// The result of the packer: the slice's frames.
 pub(super) struct Packed {
     blocks: Blocks,
     memory: Share,
@@ -137,7 +142,7 @@ pub(super) fn begin(
 }
 
 impl Slice {
-    /// Puts both halves together, and checks that they hold what was decoded.
+    /// Joins both parts, and checks that they hold what was decoded.
     pub(super) fn new(read: Read, packed: Packed) -> Result<Self, IngestError> {
         let Read { index, counts, mut memory } = read;
         let blocks = packed.blocks;
@@ -157,7 +162,7 @@ impl Slice {
 }
 
 impl Packer {
-    /// Packs what the reader has found `facts` in, one by one.
+    /// Packs pieces with the `facts` that the reader has found in them.
     pub(super) fn add(&mut self, pieces: Vec<Piece>, facts: &[FrameFacts]) -> Result<(), IngestError> {
         for (piece, facts) in pieces.into_iter().zip(facts) {
             let (Piece::Frame(Frame { position, bytes, .. }) | Piece::Torn { position, bytes }) = piece;
@@ -177,7 +182,7 @@ impl Packer {
 }
 
 impl Reader {
-    /// Decodes and indexes `pieces`, and says what was found in each.
+    /// Decodes and indexes `pieces`. Returns the facts that were found in each.
     pub(super) fn add(&mut self, pieces: &[Piece]) -> Result<Vec<FrameFacts>, IngestError> {
         let mut facts = Vec::with_capacity(pieces.len());
         let mut unaccounted = 0;
@@ -202,7 +207,7 @@ impl Reader {
         Ok(facts)
     }
 
-    /// What [`Reader::finish`] takes for a moment beside what is accounted for, in bytes.
+    /// The memory that [`Reader::finish`] takes for a moment in addition to what is accounted for, in bytes.
     pub(super) fn finish_usage(&self) -> u64 {
         self.index.finish_usage() as u64
     }
@@ -215,7 +220,7 @@ impl Reader {
         Ok(Read { index, counts, memory })
     }
 
-    /// Returns what was found in the frame, and how many bytes it opened to.
+    /// Returns the facts that were found in the frame, and its decompressed size in bytes.
     fn add_frame(&mut self, frame: &Frame) -> Result<(FrameFacts, usize), IngestError> {
         let decoded = match self.decode(frame)? {
             Ok(decoded) => decoded,
@@ -231,7 +236,8 @@ impl Reader {
         Ok((facts, opened))
     }
 
-    /// Indexes a batch's records, and says what that takes after every few of them: one batch may open to many times what a slice is.
+    /// Indexes a batch's records, and reports the memory after every few of them: one batch may decompress to
+    /// many times the size of a slice.
     fn add_records(&mut self, decoded: &DecodedFrame) -> Result<(), IngestError> {
         let (batch, mut next) = (&decoded.records, 0);
         loop {
@@ -251,8 +257,9 @@ impl Reader {
         Ok(FrameFacts { kind: FrameKind::Undecoded, range: frame.head_range(), ..FrameFacts::default() })
     }
 
-    /// Opens a batch to what batches open to; where that is not enough, it is found out what it opens to. Memory is reserved before it is
-    /// taken. The inner error is that of a frame which is to be kept as it is.
+    /// Decodes a batch with the usual limit for its decompressed size. If this is not enough, determines the
+    /// size first. Memory is reserved before it is taken. The inner error is that of a frame which is to be
+    /// kept as it is.
     fn decode(&mut self, frame: &Frame) -> Result<Result<DecodedFrame, SegmentError>, IngestError> {
         let (mut bound, mut known) = (self.first_bound(frame)?, 0);
         loop {
@@ -291,7 +298,7 @@ impl Reader {
         }
     }
 
-    /// What a batch is first opened to. Little of it need not be reserved.
+    /// Returns the first limit for the decompressed size of a batch. A small amount need not be reserved.
     fn first_bound(&mut self, frame: &Frame) -> Result<usize, IngestError> {
         let times = |times: usize| {
             let bound = frame.bytes.len().saturating_mul(times);

@@ -1,4 +1,5 @@
-//! Deals frames out to slices and has them built side by side: each slice by one task, its work on the CPU threads.
+//! Distributes frames to slices, and builds these concurrently: each slice is one task, with its work on the
+//! CPU threads.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,40 +22,41 @@ use super::memory_account::{MemoryAccount, Share};
 use super::pack;
 use super::slice::{Piece, SLICE_BYTES, SLICE_LEAST_BYTES, Slice};
 
-/// Frames go to a slice's builder in runs that open to about this much: a thread hop for each would cost more than it brings. What is
-/// less than one run is built in one go.
+/// The decompressed size of a run, in bytes. Frames are sent to a slice's builder in runs, because a change
+/// of thread for each frame would cost too much. A slice that is smaller than one run is built in one task.
 const RUN_BYTES: u64 = 1 << 20;
 
-/// Source bytes after which every open slice ends, whatever it holds: a segment of a thousand partitions then never has a
-/// thousand builders, nor all of its bytes, in memory. Like the slices' own size this depends on the source alone.
+/// The number of source bytes after which every open slice ends, whatever it holds. So a segment of a
+/// thousand partitions never has a thousand builders, or all of its bytes, in memory. Like the size of
+/// slices, this depends only on the source.
 const WINDOW_BYTES: u64 = 256 << 20;
 
-/// What a request may have handed to builders that is not built yet, opened: as much as a slice, so that the next one is begun long
-/// before a core is through with one.
+/// The decompressed size of what a request may have sent to builders and is not yet built, in bytes. It is
+/// the size of a slice, so that the next slice begins long before a core has finished one.
 const READ_AHEAD_BYTES: u64 = SLICE_BYTES;
 
-/// The most partitions of a segment. With the longest of names their receipt takes 44 MB, and the client here takes 64 MiB: a receipt that
-/// nobody takes is none.
+/// The maximum number of partitions of a segment. With the longest names their receipt takes 44 MB, and this
+/// project's client accepts 64 MiB. A receipt that no client accepts is useless.
 pub(super) const PARTITIONS_MAX: usize = 20_000;
 
-/// Slices of less than a run are built together, up to this many by one piece of work: what comes with each piece of work takes longer than to
-/// build a slice of one record.
+/// The maximum number of slices that are built as one task. Only slices smaller than a run are built
+/// together: a task's overhead takes longer than building a slice of one record.
 const BUILT_TOGETHER_MAX: usize = 64;
 
-/// What is remembered of a partition while its segment comes, in bytes, beside its name: its open slice, its place among the finished ones, and
-/// a place in a list for each, in trees whose nodes are half full.
+/// The memory for a partition while its segment comes, in bytes, in addition to its name: its open slice, its
+/// entry among the finished slices, and a list entry for each, in trees whose nodes are half full.
 const PARTITION_BYTES: usize = 512;
 
-/// From how many source bytes on those that are built tell what the others will come to.
+/// The number of built source bytes from which on the memory of the rest is predicted.
 const TELLING_BYTES: u64 = 4 << 20;
 
-/// The parts that every slice of a request needs.
+/// What every slice of a request needs.
 #[derive(Clone)]
 pub(super) struct SliceContext {
     pub cpu: Cpu,
     pub settings: Arc<Settings>,
     pub account: MemoryAccount,
-    /// The segment's size.
+    /// The segment's size, in bytes.
     pub segment_bytes: u64,
     /// What to do with a frame that cannot be decoded.
     pub undecodable: Undecodable,
@@ -65,52 +67,53 @@ pub(super) struct SliceContext {
 pub(super) struct Slices {
     context: SliceContext,
     partitions: BTreeMap<TopicPartition, OpenSlice>,
-    /// Source bytes since the last time that all slices ended.
+    /// The source bytes since all slices last ended.
     window_bytes: u64,
     pending_bytes: usize,
     pending_pieces: usize,
-    /// What the partitions' names and places take, in bytes.
+    /// The memory of the partitions' names and entries, in bytes.
     known_bytes: usize,
-    /// Slices whose first frame has come and which no builder has begun.
+    /// The number of slices that have a frame and no builder.
     not_begun: usize,
     pending_memory: Share,
-    /// Source bytes so far.
+    /// The source bytes so far.
     dealt_bytes: u64,
     built: BuiltSoFar,
-    /// The partitions with pieces that wait since the last time that the memory was put in step.
+    /// The partitions with new waiting pieces since the last call of `keep_up`.
     waiting_anew: Vec<TopicPartition>,
-    /// How many slices may be built while their frames still come; the others' frames wait for the slice to end.
+    /// The maximum number of slices that are built while their frames still come. The frames of the other
+    /// slices wait until their slice ends.
     builders_max: usize,
-    /// How many are.
+    /// The number of slices that are built while their frames come.
     builders: usize,
     read_ahead: Arc<Semaphore>,
-    /// Bounds how many of the slices that are built in one go are at work.
+    /// Limits how many tasks that build whole slices run at the same time.
     in_one_go: Arc<Semaphore>,
     tasks: JoinSet<Vec<Built>>,
-    /// Of each partition, in whatever order they ended.
+    /// The slices of each partition, in the order in which they ended.
     finished: BTreeMap<TopicPartition, Vec<(usize, Slice)>>,
     first_fault: Option<IngestError>,
 }
 
-/// What a slice comes to: the slice, and which one of its partition it is.
+/// The result of building a slice: its partition, its number in the partition, and the slice.
 pub(super) type Built = Result<(TopicPartition, usize, Slice), IngestError>;
 
-/// What the slices that have ended were and what they came to, in bytes.
+/// The sizes of the slices that have ended, in bytes: of their source, and of the result.
 #[derive(Default)]
 struct BuiltSoFar {
     source: u64,
     finished: u64,
 }
 
-/// A partition's slice that takes frames, and those that wait for a run.
+/// A partition's slice that still takes frames, and the pieces that wait for a run.
 #[derive(Default)]
 struct OpenSlice {
-    /// How many slices of the partition came before.
+    /// The number of earlier slices of the partition.
     ordinal: usize,
-    /// What its frames open to.
+    /// The decompressed size of its frames, in bytes.
     opened_bytes: u64,
     pending: Pending,
-    /// How many of those that wait keep nothing of the chunk that they came in.
+    /// The number of waiting pieces that keep nothing of the chunk that they came in.
     moved_out: usize,
     feed: Option<mpsc::UnboundedSender<Run>>,
 }
@@ -149,7 +152,7 @@ impl Slices {
         }
     }
 
-    /// Gives `piece` to the partition's open slice; waits while too much lies unbuilt.
+    /// Adds `piece` to the partition's open slice. Waits while too much is not built yet.
     pub(super) async fn add(&mut self, partition: &TopicPartition, piece: Piece) -> Result<(), IngestError> {
         let bytes = piece.len();
         let known = self.partitions.len();
@@ -182,8 +185,8 @@ impl Slices {
         Ok(())
     }
 
-    /// To be called after each chunk. Takes in slices that have ended, so that a fault in one of them ends the segment now and
-    /// not with its last byte; and keeps the memory of what waits in step.
+    /// Must be called after each chunk. Takes over slices that have ended, so that a fault in one of them
+    /// ends the segment now and not after its last byte. Accounts for the memory of what waits.
     pub(super) async fn keep_up(&mut self) -> Result<(), IngestError> {
         for partition in self.waiting_anew.drain(..) {
             if let Some(open) = self.partitions.get_mut(&partition) {
@@ -203,9 +206,9 @@ impl Slices {
         self.account()
     }
 
-    /// What has been built tells what the rest will come to: compressed batches grow to twice their size, others shrink to a
-    /// fraction. What is in hand beside that is about the same until the end. A segment that will not fit is refused now, not when
-    /// most of it has been received and built.
+    /// Predicts the memory of the rest from what is built: compressed batches grow to twice their size,
+    /// others shrink to a fraction. The rest of the memory in use stays about the same until the end. So a
+    /// segment that will not fit is refused now, not when most of it has been received and built.
     fn learn(&self) -> Result<(), IngestError> {
         let BuiltSoFar { source, finished } = self.built;
         if source < TELLING_BYTES {
@@ -218,8 +221,8 @@ impl Slices {
         Ok(self.context.account.foresee(needed)?)
     }
 
-    /// The source has ended: builds what is left and returns each partition's slices in order. Where several slices
-    /// failed, the fault that comes first in the segment is the one to name.
+    /// Ends the source: builds what is left, and returns each partition's slices in order. If several slices
+    /// failed, returns the fault that comes first in the segment.
     pub(super) async fn finish(&mut self) -> Result<BTreeMap<TopicPartition, Vec<Slice>>, IngestError> {
         self.end_all_slices().await?;
         while let Some(ended) = self.tasks.join_next().await {
@@ -250,7 +253,7 @@ impl Slices {
             Ok((partition, ordinal, slice)) if self.first_fault.is_none() => {
                 self.built.source += slice.counts.source_bytes;
                 self.built.finished += slice.memory.bytes();
-                // Most partitions have one.
+                // Most partitions have one slice.
                 let slices = self.finished.entry(partition).or_default();
                 if slices.is_empty() {
                     slices.reserve_exact(1);
@@ -266,7 +269,8 @@ impl Slices {
         }
     }
 
-    /// A slice has failed: lets the others that are under way end, for an earlier one may have failed too.
+    /// Handles a slice that has failed. Lets the other running slices end, because an earlier one may have
+    /// failed, too.
     async fn give_up(&mut self) -> IngestError {
         self.partitions.clear();
         match Box::pin(self.finish()).await {
@@ -275,15 +279,16 @@ impl Slices {
         }
     }
 
-    /// What waits, and the least that will come of it: a segment of more partitions than there is memory for is refused before any of them is
-    /// built.
+    /// Accounts for what waits, and for the minimum memory of its results. So a segment with more partitions
+    /// than there is memory for is refused before any of them is built.
     fn account(&mut self) -> Result<(), IngestError> {
         let waits = self.pending_bytes + self.pending_pieces * size_of::<Piece>() + self.known_bytes;
         let to_come = self.not_begun as u64 * SLICE_LEAST_BYTES + pack::usage(self.partitions.len());
         Ok(self.pending_memory.set(waits as u64 + to_come)?)
     }
 
-    /// Sends the pending pieces to the slice's builder, which starts with the first run where one may still be started.
+    /// Sends the waiting pieces to the slice's builder. The first run starts the builder, if one more is
+    /// allowed.
     async fn send_run(&mut self, partition: &TopicPartition) -> Result<(), IngestError> {
         let Some(open) = self.partitions.get_mut(partition) else { return Ok(()) };
         let feed = match &open.feed {
@@ -308,7 +313,7 @@ impl Slices {
         self.feed(&feed, run).await
     }
 
-    /// Has the slice built to its end; the partition's next frame begins another.
+    /// Builds the slice to its end. The partition's next frame begins another slice.
     async fn end_slice(&mut self, partition: &TopicPartition) -> Result<(), IngestError> {
         let mut together = Vec::new();
         self.end_slice_with(partition, &mut together).await?;
@@ -316,7 +321,7 @@ impl Slices {
         Ok(())
     }
 
-    /// The same, where a slice that nobody has begun is built together with others.
+    /// The same, but a slice without a builder is built together with others.
     async fn end_slice_with(
         &mut self,
         partition: &TopicPartition,
@@ -335,7 +340,7 @@ impl Slices {
         }
         self.not_begun -= 1;
         let bytes: u64 = together.iter().map(|one| one.opened_bytes).sum();
-        // Those that wait for others must not hold what a run of its own waits for.
+        // Slices that wait to be built together must not hold permits for which this run waits.
         if together.len() >= BUILT_TOGETHER_MAX || bytes + pending.opened_bytes > RUN_BYTES {
             self.build(std::mem::take(together));
         }
@@ -346,7 +351,7 @@ impl Slices {
         Ok(())
     }
 
-    /// Has whole slices built by one piece of work.
+    /// Builds whole slices as one task.
     fn build(&mut self, together: Vec<Unbuilt>) {
         if together.is_empty() {
             return;
@@ -372,7 +377,7 @@ impl Slices {
         Ok(())
     }
 
-    /// Makes a run of what waited; waits itself while builders have too much before them.
+    /// Makes a run of waiting pieces. Waits while builders have too much to build.
     async fn run_of(&mut self, pending: Pending) -> Result<Run, IngestError> {
         let Pending { pieces, bytes, opened_bytes } = pending;
         // A run larger than the whole read-ahead takes all of it.
@@ -387,7 +392,8 @@ impl Slices {
         Ok(Run { pieces, _read_ahead: permit, _memory: memory })
     }
 
-    /// A slice that takes no more runs has failed: its own error, or an earlier slice's, says why.
+    /// Sends a run to a builder. If the builder takes no more runs, its slice has failed. Then its error, or
+    /// that of an earlier slice, is returned.
     async fn feed(&mut self, feed: &mpsc::UnboundedSender<Run>, run: Run) -> Result<(), IngestError> {
         if feed.send(run).is_ok() {
             return Ok(());
@@ -397,8 +403,9 @@ impl Slices {
 }
 
 impl OpenSlice {
-    /// A frame is a slice of its chunk and keeps all of that in memory: one that waits for others is copied out. A partition with a
-    /// frame of a few bytes in each chunk would otherwise keep a whole window of the segment.
+    /// Copies waiting frames out of their chunk. A frame is a part of its chunk, and keeps all of it in
+    /// memory. Otherwise a partition with a frame of a few bytes in each chunk would keep a whole window of
+    /// the segment.
     fn move_out(&mut self) {
         let pieces = &mut self.pending.pieces[self.moved_out..];
         let mut place = BytesMut::with_capacity(pieces.iter().map(Piece::len).sum());

@@ -1,4 +1,4 @@
-//! Bundles become objects: stored create-only, checked, and only then part of a receipt.
+//! Uploads bundles: each one is stored create-only and checked. Only then it is part of a receipt.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -15,26 +15,28 @@ use super::memory_account::Share;
 use super::pack::Packed;
 use super::receipt::IndexedPartition;
 
-/// How many bundles of one segment are on their way at a time, and how many where there are many, which are small then: each waits for the store,
-/// and takes next to nothing meanwhile.
+/// The maximum number of uploads of one segment at the same time, for a few bundles and for many. Many
+/// bundles are small: each one waits for the store, and takes almost no memory meanwhile.
 const UPLOADS_AT_ONCE: usize = 4;
 const SMALL_UPLOADS_AT_ONCE: usize = 16;
 
-/// From how many bundles on they are many.
+/// The number of bundles from which on they count as many.
 const MANY: usize = 64;
 
-/// How much longer than the base a bundle may take for each MiB: the store may be slow, and a few attempts must fit.
+/// The additional time for a bundle, for each MiB. The store may be slow, and a few attempts must fit.
 const UPLOAD_PER_MIB: Duration = Duration::from_secs(2);
 
-/// What a bundle's receipt takes in bytes, beside the names in it: itself, and its copies in the answer's message and on the wire.
+/// The memory of a bundle's receipt, in bytes, without names: the receipt, and its copies in the response's
+/// message and on the wire.
 const RECEIPT_BYTES: u64 = 2 << 10;
-/// What a gap takes in them.
+/// The memory of a gap in all of these, in bytes.
 const GAP_BYTES: u64 = 64;
-/// How often a topic's name is in all of these: by itself, in the key and in the URL. What does not go into a key as it is takes three bytes there.
+/// The number of bytes in all of these for each byte of a topic's name: it is there by itself, in the key and
+/// in the URL. A byte that must be escaped in a key takes three bytes.
 const NAMES: u64 = 16;
 
-/// Stores all of `bundles` bundles, each within `base` and what its size adds. Some may be stored when one fails: sending the segment
-/// again finds them. `memory` is what the receipts take.
+/// Stores all of `bundles` bundles, each within `base` and a time for its size. If one fails, some may be
+/// stored: sending the segment again finds these. `memory` is the share for the receipts.
 pub(super) async fn upload(
     store: &Store,
     packed: impl Stream<Item = Result<Packed, IngestError>>,

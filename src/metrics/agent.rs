@@ -1,4 +1,4 @@
-//! The broker's side: what lies in WAL directories, and what became of it. All of it carries `wal_dir`.
+//! Metrics of an agent: what is in WAL directories, and the outcomes. All of them have the label `wal_dir`.
 
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -7,44 +7,44 @@ use std::time::{Instant, SystemTime};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{AsyncInstrument, Counter, Meter};
 
-/// What of a WAL directory is on disk, and what of it is in no store yet.
+/// What is on disk in a WAL directory, and what of it is not stored yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backlog {
     /// When the directory was last listed.
     pub listed_at: Instant,
-    /// Segments without a receipt, rejected ones among them, but none that an operator has decided to skip.
+    /// Segments without a receipt, with rejected ones, but without those that an operator skipped.
     pub segments: u64,
-    /// Their bytes.
+    /// The bytes of these segments.
     pub bytes: u64,
-    /// Bytes of all sealed segments on disk, with a receipt or without.
+    /// Bytes of all sealed segments on disk, with or without a receipt.
     pub sealed_bytes: u64,
-    /// Segments that workers refused for good and that nobody has decided to skip.
+    /// Segments that workers refused permanently and that no operator skipped.
     pub rejected: u64,
-    /// Segments that an operator has decided to skip.
+    /// Segments that an operator skipped.
     pub skipped: u64,
-    /// Since when the oldest segment without a receipt waits; `None` where there is none.
+    /// Since when the oldest segment without a receipt waits. `None` if there is none.
     pub oldest: Option<Waiting>,
-    /// Stored segments that were to be deleted and stay at present, by reason.
+    /// Stored segments that should be deleted and must stay at present, by reason.
     pub held: BTreeMap<&'static str, u64>,
     /// Partitions in which nothing may be deleted at present, by reason.
     pub held_partitions: BTreeMap<&'static str, u64>,
-    /// How many partitions there are; `None` where nobody has counted them.
+    /// The number of partitions. `None` if it is unknown.
     pub partitions: Option<u64>,
-    /// The partitions, or directories of several, with which nothing is done at present: names, and reasons.
+    /// The halted partitions, or directories of several partitions: names, and reasons.
     pub halted: BTreeMap<String, &'static str>,
 }
 
-/// Since when a segment waits: the greater of both ages counts, because a file's clock may be off.
+/// Since when a segment waits. Its age is the greater one of two, because the clock of a file may be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// When it was last written to, by the clock of whoever keeps it.
+    /// When it was last written, by the clock of the file.
     pub changed_at: SystemTime,
     /// When it was first seen.
     pub seen_at: Instant,
 }
 
 impl Waiting {
-    /// Whoever of two has waited longer by either clock.
+    /// Combines two waits: the earlier time by each clock.
     pub fn longer(self, other: Self) -> Self {
         Self { changed_at: self.changed_at.min(other.changed_at), seen_at: self.seen_at.min(other.seen_at) }
     }
@@ -55,7 +55,7 @@ impl Waiting {
     }
 }
 
-/// A WAL directory is watched from now on: its counters start from zero, rather than from their first event.
+/// Starts the counters of a WAL directory at zero, so that they exist before their first event.
 pub fn watched(wal_dir: &str) {
     let counters = &*COUNTERS;
     let dir = [directory(wal_dir)];
@@ -73,18 +73,18 @@ pub fn watched(wal_dir: &str) {
     }
 }
 
-/// This is what is in a directory now.
+/// Sets what is in a directory now.
 pub fn backlog(wal_dir: &str, backlog: Backlog) {
     LazyLock::force(&COUNTERS);
     backlogs().insert(wal_dir.to_owned(), backlog);
 }
 
-/// A directory could not be listed; its [`Backlog`] stays what it was, and grows old.
+/// Counts a directory that could not be listed. Its [`Backlog`] stays the same, and gets older.
 pub fn listing_failed(wal_dir: &str) {
     COUNTERS.failed_listings.add(1, &[directory(wal_dir)]);
 }
 
-/// A segment of a directory is stored.
+/// Counts a stored segment of a directory.
 pub fn acknowledged(wal_dir: &str, bytes: u64, records: u64) {
     let dir = [directory(wal_dir)];
     COUNTERS.acknowledged_segments.add(1, &dir);
@@ -92,32 +92,35 @@ pub fn acknowledged(wal_dir: &str, bytes: u64, records: u64) {
     COUNTERS.acknowledged_records.add(records, &dir);
 }
 
-/// A segment of a directory was deleted on its receipt.
+/// Counts a segment of a directory that was deleted on its receipt.
 pub fn deleted(wal_dir: &str) {
     COUNTERS.deleted_segments.add(1, &[directory(wal_dir)]);
 }
 
-/// Segments of a directory are no longer there, and nobody has a receipt for them.
+/// Counts segments of a directory that are gone, and for which there is no receipt.
 pub fn vanished(wal_dir: &str, segments: u64) {
     COUNTERS.vanished_segments.add(segments, &[directory(wal_dir)]);
 }
 
-/// A segment of a directory is stored, and could not be deleted.
+/// Counts a failed attempt to delete a stored segment of a directory.
 pub fn deletion_failed(wal_dir: &str) {
     COUNTERS.failed_deletions.add(1, &[directory(wal_dir)]);
 }
 
-/// A worker refused a segment for good; `reason` is the error's stable one, or the code's name.
+/// Counts a segment that a worker refused permanently. `reason` is the stable reason of the error, or the
+/// name of the code.
 pub fn rejected(wal_dir: &str, reason: &str) {
     COUNTERS.rejections.add(1, &[directory(wal_dir), KeyValue::new("reason", reason.to_owned())]);
 }
 
-/// A worker refused this client, or something that must be set right first; `reason` is the error's stable one, or the code's name.
+/// Counts a refusal because of this client, or of something else that must be corrected first. `reason` is
+/// the stable reason of the error, or the name of the code.
 pub fn refused(wal_dir: &str, reason: &str) {
     COUNTERS.refusals.add(1, &[directory(wal_dir), KeyValue::new("reason", reason.to_owned())]);
 }
 
-/// A receipt is not about the bytes that are there: nothing was deleted, and somebody should look.
+/// Counts a receipt that does not match the bytes on disk. Nothing was deleted, and an operator should
+/// investigate.
 pub fn mismatched(wal_dir: &str) {
     COUNTERS.mismatches.add(1, &[directory(wal_dir)]);
 }
@@ -146,18 +149,15 @@ static COUNTERS: LazyLock<Counters> = LazyLock::new(|| {
         deleted_segments: counter("wal_indexer_agent_deleted_segments", "Segments deleted on their receipts"),
         vanished_segments: counter(
             "wal_indexer_agent_vanished_segments",
-            "Segments that went before they were stored",
+            "Segments that were gone before they were stored",
         ),
         failed_deletions: counter(
             "wal_indexer_agent_failed_deletions",
             "Attempts to delete stored segments that failed",
         ),
-        rejections: counter("wal_indexer_agent_rejections", "Segments that workers refused for good"),
-        refusals: counter("wal_indexer_agent_refusals", "Refusals for what must be set right first"),
-        mismatches: counter(
-            "wal_indexer_agent_mismatches",
-            "Receipts for other bytes than those that are there",
-        ),
+        rejections: counter("wal_indexer_agent_rejections", "Segments that workers refused permanently"),
+        refusals: counter("wal_indexer_agent_refusals", "Refusals for a cause that must be corrected first"),
+        mismatches: counter("wal_indexer_agent_mismatches", "Receipts that do not match the bytes on disk"),
         failed_listings: counter("wal_indexer_agent_failed_listings", "Directories that could not be listed"),
     }
 });
@@ -168,7 +168,7 @@ fn backlogs() -> MutexGuard<'static, BTreeMap<String, Backlog>> {
     BACKLOGS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is there now, computed when somebody asks.
+/// The gauges of what is there now. They are computed when they are read.
 fn gauges(meter: &Meter) {
     let count = |name: &'static str, about: &'static str, value: fn(&Backlog) -> u64| {
         meter.u64_observable_gauge(name).with_description(about).with_callback(observe(value)).build();
@@ -176,10 +176,10 @@ fn gauges(meter: &Meter) {
     count("wal_indexer_agent_backlog_segments", "Segments without a receipt", |it| it.segments);
     count("wal_indexer_agent_backlog_bytes", "Bytes of segments without a receipt", |it| it.bytes);
     count("wal_indexer_agent_sealed_bytes", "Bytes of all sealed segments on disk", |it| it.sealed_bytes);
-    count("wal_indexer_agent_rejected_segments", "Segments that stay until somebody decides", |it| {
+    count("wal_indexer_agent_rejected_segments", "Segments that stay until an operator decides", |it| {
         it.rejected
     });
-    count("wal_indexer_agent_skipped_segments", "Segments that somebody decided to skip", |it| it.skipped);
+    count("wal_indexer_agent_skipped_segments", "Segments that an operator skipped", |it| it.skipped);
 
     let by_reason =
         |name: &'static str, about: &'static str, counts: fn(&Backlog) -> &BTreeMap<&'static str, u64>| {
@@ -198,12 +198,12 @@ fn gauges(meter: &Meter) {
         |it| &it.held_partitions,
     );
 
-    count("wal_indexer_agent_halted_partitions", "Partitions with which nothing is done", |it| {
+    count("wal_indexer_agent_halted_partitions", "Halted partitions: nothing is done with them", |it| {
         it.halted.len() as u64
     });
     meter
         .u64_observable_gauge("wal_indexer_agent_halted_partition")
-        .with_description("1 for each partition with which nothing is done, by its name and the reason")
+        .with_description("1 for each halted partition, by its name and the reason")
         .with_callback(observe_halted)
         .build();
     meter
@@ -234,7 +234,7 @@ where
     }
 }
 
-/// Every reason that a segment may be held for: those that hold none are observed as zero.
+/// All reasons for which a segment may be held. Reasons without segments are reported as zero.
 const HOLDS: [&str; 7] = [
     "broker_not_ready",
     "end_of_log",
@@ -258,7 +258,8 @@ fn observe_reasons(
     }
 }
 
-/// No more of a directory's halted partitions are named: a directory in which all fail would make too many time series.
+/// The maximum number of halted partitions of a directory that are named. If all partitions failed, there
+/// would be too many time series.
 const HALTED_NAMES_MAX: usize = 200;
 
 fn observe_halted(observer: &dyn AsyncInstrument<u64>) {

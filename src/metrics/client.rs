@@ -1,16 +1,17 @@
-//! Sending segments to workers.
+//! Metrics of sending segments to workers.
 
 use std::sync::LazyLock;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Counter;
 
-/// An attempt to send a segment failed and another one follows; `reason` is the error's stable one, or the code's name.
+/// Counts an attempt that failed and is followed by another one. `reason` is the stable reason of the error,
+/// or the name of the code.
 pub fn retried(reason: &str) {
     COUNTERS.retries.add(1, &[KeyValue::new("reason", reason.to_owned())]);
 }
 
-/// The addresses behind a name could not be looked up; those known stay.
+/// Counts a name whose addresses could not be looked up. The known addresses stay in use.
 pub fn lookup_failed(host: &str) {
     COUNTERS.failed_lookups.add(1, &[KeyValue::new("host", host.to_owned())]);
 }

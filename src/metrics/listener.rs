@@ -1,22 +1,22 @@
-//! A worker's port: connections that come, those that come to nothing, and the files that decide who may.
+//! Metrics of a worker's port: connections, refused connections, and the files that decide who may connect.
 
 use std::sync::LazyLock;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge};
 
-/// Why a connection came to nothing.
+/// Why a connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotOpened {
-    /// It agreed on no TLS: something else is spoken, or no certificate is shown that counts here.
+    /// The TLS handshake failed: the caller does not use TLS, or shows no accepted certificate.
     Tls,
-    /// It did not say enough in time.
+    /// It did not send enough in time.
     TimedOut,
-    /// Its host has as many as it may.
+    /// Its host, or all hosts together, have as many connections as they may.
     Crowded,
 }
 
-/// Why a connection was closed by the worker.
+/// Why the worker closed a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// It had no call, and a new one needed its place.
@@ -27,7 +27,7 @@ pub enum Ended {
     Flooding,
 }
 
-/// Connections are counted from now on: from zero, rather than from the first event.
+/// Starts the counters of connections at zero, so that they exist before their first event.
 pub fn started() {
     INSTRUMENTS.connections.add(0, &[]);
     add(NotOpened::Tls, 0);
@@ -36,17 +36,17 @@ pub fn started() {
     [Ended::Evicted, Ended::Retired, Ended::Flooding].into_iter().for_each(|why| add_ended(why, 0));
 }
 
-/// A connection can be used from now on.
+/// Counts a connection that can be used.
 pub fn opened() {
     INSTRUMENTS.connections.add(1, &[]);
 }
 
-/// A connection came to nothing.
+/// Counts a connection that was refused.
 pub fn not_opened(why: NotOpened) {
     add(why, 1);
 }
 
-/// A connection that was in use was closed.
+/// Counts a connection that the worker closed.
 pub fn ended(why: Ended) {
     add_ended(why, 1);
 }
@@ -69,12 +69,12 @@ fn add(why: NotOpened, count: u64) {
     INSTRUMENTS.not_opened.add(count, &[KeyValue::new("why", why)]);
 }
 
-/// The certificate in use ends then, in seconds since 1970.
+/// Sets when the certificate in use expires, in seconds since 1970.
 pub fn certificate_ends(unix_seconds: i64) {
     INSTRUMENTS.certificate_ends.record(unix_seconds, &[]);
 }
 
-/// Whether files hold something else than what is in use, because it does not fit.
+/// Sets whether changed files are not used because they are not valid.
 pub fn reload_failing(what: &'static str, is_failing: bool) {
     INSTRUMENTS.reload_failing.record(u64::from(is_failing), &[KeyValue::new("what", what)]);
 }
@@ -98,20 +98,20 @@ static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
         not_opened: super::counter(
             &meter,
             "wal_indexer_worker_connections_refused",
-            "Connections that came to nothing: no TLS, or no word in time",
+            "Connections that were refused: no TLS, too little sent in time, or too many",
         ),
         ended: super::counter(
             &meter,
             "wal_indexer_worker_connections_closed",
-            "Connections that the worker closed although their callers had not left",
+            "Connections that the worker closed before their callers did",
         ),
         certificate_ends: meter
             .i64_gauge("wal_indexer_worker_certificate_not_after_seconds")
-            .with_description("When the certificate in use ends, since 1970")
+            .with_description("When the certificate in use expires, in seconds since 1970")
             .build(),
         reload_failing: meter
             .u64_gauge("wal_indexer_worker_reload_failing")
-            .with_description("1 where files hold what does not fit, and what was read before stays in use")
+            .with_description("1 if changed files are not valid, and the earlier contents stay in use")
             .build(),
     }
 });

@@ -1,5 +1,5 @@
-//! The process itself, under the names that Prometheus' own clients give: memory, processor time, files. Read from `/proc`; on
-//! systems without it there are none of these.
+//! Metrics of the process itself, with the names that Prometheus' own clients give: memory, processor time,
+//! open files. They are read from `/proc`. On systems without it there are none of these.
 
 use std::fs;
 use std::sync::LazyLock;
@@ -9,35 +9,37 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Counter;
 
-/// What `/proc` counts processor time in, a second: the same on every Linux that this runs on, whatever its kernel ticks in.
+/// The units of processor time in `/proc`, per second. They are the same on every Linux that this runs on,
+/// whatever the tick of its kernel.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Spans have left for a collector (`sent`), or did not get there: `failed`, or `dropped`, since too many were waiting.
+/// Counts spans that were sent to a collector (`sent`), could not be sent (`failed`), or were not sent
+/// because too many were waiting (`dropped`).
 pub fn spans(outcome: &'static str, count: u64) {
     SPANS.add(count, &[KeyValue::new("outcome", outcome)]);
 }
 
-/// Spans go to a collector from now on: their counts start from zero, rather than from the first one that is lost.
+/// Starts the counters of spans at zero when there is a collector, so that they exist before a span is lost.
 pub fn collected() {
     ["sent", "failed", "dropped"].into_iter().for_each(|outcome| spans(outcome, 0));
 }
 
 static SPANS: LazyLock<Counter<u64>> = LazyLock::new(|| {
-    super::counter(&super::meter(), "wal_indexer_trace_spans", "Spans of traces, by what became of them")
+    super::counter(&super::meter(), "wal_indexer_trace_spans", "Spans of traces, by outcome")
 });
 
-/// A log line could not be written: standard error was full, and nobody read it.
+/// Counts a log line that could not be written, because standard error was full and nobody read it.
 pub fn log_line_dropped() {
     LOG_LINES_DROPPED.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Counted here, and read when somebody asks: lines may be dropped before anything is measured.
+/// Counted here and read with the metrics, because lines may be dropped before the metrics are set up.
 static LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Shows this process, and as which build of the program, from now on. To be called once.
+/// Shows this process and the version of its build from now on. Must be called once.
 pub fn started(version: &'static str) {
     let meter = super::meter();
-    let build = meter.u64_gauge("wal_indexer_build_info").with_description("What runs here").build();
+    let build = meter.u64_gauge("wal_indexer_build_info").with_description("The version").build();
     build.record(1, &[KeyValue::new("version", version)]);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let started = meter.f64_gauge("process_start_time_seconds");
@@ -45,7 +47,7 @@ pub fn started(version: &'static str) {
 
     meter
         .u64_observable_counter("wal_indexer_log_lines_dropped")
-        .with_description("Log lines that could not be written, since nobody read standard error")
+        .with_description("Log lines that could not be written, because nobody read standard error")
         .with_callback(|observer| observer.observe(LOG_LINES_DROPPED.load(Ordering::Relaxed), &[]))
         .build();
     meter
@@ -77,7 +79,8 @@ fn resident_bytes() -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
-/// Fields 14 and 15 of proc_pid_stat(5). The second is the program's name, which may hold anything: count from behind it.
+/// Fields 14 and 15 of proc_pid_stat(5). The second field is the program's name, which may hold anything, so
+/// fields are counted from behind it.
 fn cpu_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
@@ -99,7 +102,7 @@ mod tests {
         assert!(open_files().expect("they are listed") >= 3);
         let before = cpu_seconds().expect("it is counted");
         let mut work = 0_u64;
-        // Time itself is what is counted here.
+        // The loop uses the processor time that is counted here.
         while cpu_seconds().expect("it is counted") == before {
             work = std::hint::black_box(work.wrapping_add(1));
         }

@@ -1,4 +1,4 @@
-//! Requests to object stores, each attempt by itself.
+//! Metrics of requests to object stores. Each attempt is counted by itself.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -6,7 +6,8 @@ use std::time::Duration;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram};
 
-/// A store was asked for `operation`, and this came of it after `took`: `ok`, or the kind of the error.
+/// Counts an attempt at a store's `operation` and how long it took. `outcome` is `ok`, or the kind of the
+/// error.
 pub fn asked(operation: &'static str, outcome: &'static str, took: Duration) {
     let operation = KeyValue::new("operation", operation);
     INSTRUMENTS.seconds.record(took.as_secs_f64(), std::slice::from_ref(&operation));

@@ -1,4 +1,4 @@
-//! A worker: what it takes in and puts out, whom it answers what, and how it stands.
+//! Metrics of a worker: its input and output, its responses, and its state.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -6,27 +6,28 @@ use std::time::Duration;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram};
 
-/// How a worker stands at one moment.
+/// The state of a worker at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// The memory that segments may take together.
+    /// The memory budget that all segments share.
     pub budget_bytes: u64,
-    /// What of it is reserved.
+    /// The part of the budget that is reserved.
     pub reserved_bytes: u64,
     /// Requests that wait for memory.
     pub waiting_requests: u64,
-    /// What they wait for.
+    /// The memory that they wait for.
     pub waiting_bytes: u64,
-    /// Segments whose bytes arrive and are indexed.
+    /// Segments that are being received and indexed.
     pub building_segments: u64,
-    /// Segments whose bundles go to the store.
+    /// Segments whose bundles are being uploaded.
     pub uploading_segments: u64,
-    /// Bytes of segments that callers have announced and that are not indexed yet; those that wait for memory are among them.
+    /// Bytes of segments that callers have announced and that are not indexed yet, with segments that wait
+    /// for memory.
     pub backlog_bytes: u64,
 }
 
-/// A worker takes segments from now on: its counters start from zero, rather than from their first event. `state` says how it
-/// stands, whenever somebody asks.
+/// Starts the counters of a worker at zero, so that they exist before their first event. `state` returns the
+/// worker's state. It is called whenever the gauges are read.
 pub fn started(state: impl Fn() -> State + Send + Sync + 'static) {
     for counter in [
         &INSTRUMENTS.segments,
@@ -41,12 +42,12 @@ pub fn started(state: impl Fn() -> State + Send + Sync + 'static) {
     gauges(Arc::new(state));
 }
 
-/// Whether it takes no more work.
+/// Sets whether the worker drains, and so takes no more work.
 pub fn draining(is_draining: bool) {
     INSTRUMENTS.draining.record(u64::from(is_draining), &[]);
 }
 
-/// A segment was acknowledged; `already` where no object had to be created for it.
+/// Counts an acknowledged segment. `already`: no object had to be created for it.
 pub fn acknowledged(bytes: u64, records: u64, already: bool) {
     INSTRUMENTS.segments.add(1, &[]);
     INSTRUMENTS.segments_already_indexed.add(u64::from(already), &[]);
@@ -54,25 +55,25 @@ pub fn acknowledged(bytes: u64, records: u64, already: bool) {
     INSTRUMENTS.records.add(records, &[]);
 }
 
-/// A bundle of an acknowledged segment was created.
+/// Counts a created bundle of an acknowledged segment.
 pub fn bundle_created(bytes: u64) {
     INSTRUMENTS.bundles.add(1, &[]);
     INSTRUMENTS.written_bytes.add(bytes, &[]);
 }
 
-/// An acknowledged segment spent so long in a phase.
+/// Records how long an acknowledged segment spent in a phase.
 pub fn phase_took(phase: &'static str, took: Duration) {
     INSTRUMENTS.phase_seconds.record(took.as_secs_f64(), &[KeyValue::new("phase", phase)]);
 }
 
-/// A call came to its end; `reason` is the error's stable one, empty where there is none.
+/// Counts a call that ended. `reason` is the stable reason of the error, or empty.
 pub fn answered(method: &'static str, code: &'static str, reason: String, took: Duration) {
     let method = KeyValue::new("method", method);
     INSTRUMENTS.request_seconds.record(took.as_secs_f64(), std::slice::from_ref(&method));
     INSTRUMENTS.requests.add(1, &[method, KeyValue::new("code", code), KeyValue::new("reason", reason)]);
 }
 
-/// A call read so much from the store for its answer.
+/// Counts what a call read from the store for its response.
 pub fn fetched(method: &'static str, requests: u64, bytes: u64) {
     let method = [KeyValue::new("method", method)];
     INSTRUMENTS.fetched_requests.add(requests, &method);
@@ -101,7 +102,7 @@ static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
         segments: counter("wal_indexer_worker_segments", "Segments acknowledged"),
         segments_already_indexed: counter(
             "wal_indexer_worker_segments_already_indexed",
-            "Segments acknowledged whose bundles were all there before",
+            "Segments acknowledged whose bundles all existed before",
         ),
         records: counter("wal_indexer_worker_records", "Data records of acknowledged segments"),
         read_bytes: counter("wal_indexer_worker_read_bytes", "Bytes of acknowledged segments"),
@@ -110,27 +111,27 @@ static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
         requests: counter("wal_indexer_worker_requests", "Calls that ended, by code and reason"),
         fetched_requests: counter(
             "wal_indexer_worker_fetched_requests",
-            "Requests to the store that answers took",
+            "Requests to the store for responses",
         ),
-        fetched_bytes: counter("wal_indexer_worker_fetched_bytes", "Bytes read from the store for answers"),
+        fetched_bytes: counter("wal_indexer_worker_fetched_bytes", "Bytes read from the store for responses"),
         request_seconds: super::durations(
             &meter,
             "wal_indexer_worker_request_duration_seconds",
-            "From a call's first byte to the end of its answer",
+            "From a call's first byte to the end of its response",
         ),
         phase_seconds: super::durations(
             &meter,
             "wal_indexer_worker_phase_duration_seconds",
-            "What acknowledged segments spent in each phase",
+            "The time that acknowledged segments spent in each phase",
         ),
         draining: meter
             .u64_gauge("wal_indexer_worker_draining")
-            .with_description("1 where it takes no more work")
+            .with_description("1 if the worker takes no more work")
             .build(),
     }
 });
 
-/// How it stands, computed when somebody asks.
+/// The gauges of a worker's state. They are computed when they are read.
 fn gauges(state: Arc<dyn Fn() -> State + Send + Sync>) {
     let meter = super::meter();
     let gauge = |name: &'static str, about: &'static str, value: fn(&State) -> u64| {
@@ -140,8 +141,8 @@ fn gauges(state: Arc<dyn Fn() -> State + Send + Sync>) {
         };
         meter.u64_observable_gauge(name).with_description(about).with_callback(observe).build();
     };
-    gauge("wal_indexer_worker_memory_budget_bytes", "What segments may take together", |it| it.budget_bytes);
-    gauge("wal_indexer_worker_memory_reserved_bytes", "What of the budget is reserved", |it| {
+    gauge("wal_indexer_worker_memory_budget_bytes", "The memory for all segments", |it| it.budget_bytes);
+    gauge("wal_indexer_worker_memory_reserved_bytes", "The reserved part of the budget", |it| {
         it.reserved_bytes
     });
     gauge("wal_indexer_worker_memory_waiting_bytes", "Memory that requests wait for", |it| it.waiting_bytes);
@@ -149,7 +150,7 @@ fn gauges(state: Arc<dyn Fn() -> State + Send + Sync>) {
     gauge("wal_indexer_worker_building_segments", "Segments that are received and indexed", |it| {
         it.building_segments
     });
-    gauge("wal_indexer_worker_uploading_segments", "Segments whose bundles go to the store", |it| {
+    gauge("wal_indexer_worker_uploading_segments", "Segments whose bundles are uploaded", |it| {
         it.uploading_segments
     });
     gauge("wal_indexer_worker_backlog_bytes", "Bytes announced and not indexed yet", |it| it.backlog_bytes);

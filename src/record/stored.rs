@@ -1,38 +1,41 @@
-//! Records on their own.
+//! Records that are independent of their batch.
 
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
 use super::Record;
 
-/// A record keeps its batch where that has so small a part of the record's bytes beside it.
+/// A record shares its batch's bytes if the rest of the batch is at most this fraction (1/8) of the record's
+/// own bytes.
 const SHARED_BESIDE: usize = 8;
 
-/// A record on its own: its bytes are copied out of its batch, so that keeping it keeps nothing else.
+/// A record that is independent of its batch. Its bytes are copied out of the batch, so that it keeps nothing
+/// else in memory; or they are shared, if the batch holds little else ([`StoredRecord::within`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRecord {
     /// The record's offset in its partition.
     pub offset: i64,
-    /// Milliseconds since the Unix epoch; `None` where the record carries none.
+    /// Milliseconds since the Unix epoch; `None` if the record has no time.
     pub timestamp_ms: Option<i64>,
     /// The key; `None` is null.
     pub key: Option<Bytes>,
     /// The value; `None` is null (a tombstone).
     pub value: Option<Bytes>,
-    /// Names and values of the headers, in order; names may repeat, and need not be UTF-8.
+    /// Names and values of the headers, in order. Names may repeat, and need not be UTF-8.
     pub headers: Vec<(Bytes, Option<Bytes>)>,
-    /// What is left out, since it is larger than the reader may take: the value and the headers, and the key where it is not short.
+    /// Set if the record is larger than the reader's limit. Then the value and the headers are left out, and
+    /// also the key if it is long.
     pub omitted: Option<Omitted>,
 }
 
-/// What is known of a record that is too large.
+/// The known facts about a record that is too large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Omitted {
-    /// Its key, value and headers, in bytes.
+    /// The size of its key, value and headers, in bytes.
     pub bytes: u64,
-    /// What all of it would take in memory, as [`StoredRecord::mem_usage`] counts it.
+    /// The memory that the whole record would take, as [`StoredRecord::mem_usage`] counts it.
     pub needed_bytes: u64,
-    /// What all of the record is told from others by.
+    /// The hash of the whole record, which distinguishes it from other records.
     pub fingerprint: [u8; 16],
 }
 
@@ -42,13 +45,14 @@ impl Omitted {
 }
 
 impl StoredRecord {
-    /// What a header takes beside its bytes, in bytes: its place in the list, and room that was set aside for those that follow.
+    /// The memory that a header takes in addition to its bytes: its entry in the list, and spare capacity of
+    /// the list.
     pub const HEADER_BYTES: usize = 2 * size_of::<(Bytes, Option<Bytes>)>();
 
-    /// A key up to so many bytes is there also where its record is too large.
+    /// If a record is too large, its key is still kept up to this many bytes.
     pub const KEY_BYTES_SHOWN: usize = 4 << 10;
 
-    /// A record without anything but an offset.
+    /// A record that has only an offset.
     pub fn empty(offset: i64) -> Self {
         Self { offset, timestamp_ms: None, key: None, value: None, headers: Vec::new(), omitted: None }
     }
@@ -70,8 +74,9 @@ impl StoredRecord {
         }
     }
 
-    /// The same where that takes no more than `bytes_max` bytes in memory; else without what is too large. Where it `shares`, and nearly all of its
-    /// batch is the record, it keeps the batch instead of a copy.
+    /// Copies a record that takes no more than `bytes_max` bytes in memory. If it takes more, the parts that
+    /// are too large are left out. With `shares`, a record that is nearly all of its batch shares the batch's
+    /// bytes instead of a copy.
     pub fn within(record: &Record<'_>, bytes_max: usize, shares: bool) -> Self {
         let needed = record.stored_usage();
         if needed <= bytes_max {
@@ -105,14 +110,15 @@ impl StoredRecord {
         }
     }
 
-    /// Bytes in memory.
+    /// The memory that it takes, in bytes.
     pub fn mem_usage(&self) -> usize {
         let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
         let headers = self.headers.iter().map(|(name, value)| Self::HEADER_BYTES + name.len() + len(value));
         size_of::<Self>() + len(&self.key) + len(&self.value) + headers.sum::<usize>()
     }
 
-    /// What an answer holds that has this record, in bytes: the record, or the batch that it keeps, and its headers once more in the message.
+    /// The memory that a response with this record takes, in bytes: the record, or the batch that it shares,
+    /// and its headers a second time in the message.
     pub fn delivery_bytes(&self) -> u64 {
         let in_memory = self.mem_usage();
         let headers =
@@ -120,7 +126,7 @@ impl StoredRecord {
         (in_memory + in_memory / SHARED_BESIDE + headers.sum::<usize>()) as u64
     }
 
-    /// What all of the record is told from others by, its offset aside.
+    /// The hash of the whole record without its offset, which distinguishes it from other records.
     pub fn fingerprint(&self) -> [u8; 16] {
         if let Some(omitted) = self.omitted {
             return omitted.fingerprint;
@@ -147,12 +153,12 @@ fn fingerprint<'a>(
 }
 
 impl Record<'_> {
-    /// What [`StoredRecord::mem_usage`] says of a copy of it.
+    /// The memory that a copy of it takes, as [`StoredRecord::mem_usage`] counts it.
     pub fn stored_usage(&self) -> usize {
         size_of::<StoredRecord>() + self.headers().count() * StoredRecord::HEADER_BYTES + self.parts_len()
     }
 
-    /// Its key, value and headers, in bytes.
+    /// The size of its key, value and headers, in bytes.
     pub fn parts_len(&self) -> usize {
         let len = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
         let headers: usize = self.headers().map(|(name, value)| name.len() + len(value)).sum();
@@ -160,36 +166,36 @@ impl Record<'_> {
     }
 }
 
-/// A hash over a record's time and parts, made as they come.
+/// A hash of a record's time and parts, computed as they arrive.
 #[derive(Debug)]
 pub struct Fingerprint(Sha256);
 
 impl Fingerprint {
-    /// Begins with the time. Key, value, and each header's name and value follow as parts.
+    /// Begins with the time. Then add the key, the value, and each header's name and value as parts.
     pub fn new(timestamp_ms: Option<i64>) -> Self {
         let mut fingerprint = Self(Sha256::new());
         fingerprint.part(timestamp_ms.map(i64::to_le_bytes).as_ref().map(<[u8; 8]>::as_slice));
         fingerprint
     }
 
-    /// A part as a whole; `None` is null.
+    /// Adds a whole part; `None` is null.
     pub fn part(&mut self, bytes: Option<&[u8]>) {
         self.begin_part(bytes.map(|bytes| bytes.len() as u64));
         self.push(bytes.unwrap_or_default());
     }
 
-    /// A part of so many bytes, which are pushed next; `None` is null.
+    /// Begins a part of `len` bytes, which are pushed next; `None` is null.
     pub fn begin_part(&mut self, len: Option<u64>) {
         self.0.update([u8::from(len.is_some())]);
         self.0.update(len.unwrap_or(0).to_le_bytes());
     }
 
-    /// Bytes of the part that was begun.
+    /// Adds bytes of the current part.
     pub fn push(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// Of all that was pushed.
+    /// Returns the hash of everything that was added.
     pub fn finish(self) -> [u8; 16] {
         let hash: [u8; 32] = self.0.finalize().into();
         let mut fingerprint = [0; 16];

@@ -1,4 +1,4 @@
-//! Bundles with the times of their records, also where keys do not say them.
+//! Bundles with the times of their records, also if their keys do not have them.
 
 use futures::{Stream, StreamExt, stream};
 
@@ -6,24 +6,24 @@ use super::{Filter, find};
 use crate::archive::{ArchiveError, ArchiveErrorKind, BundleCache};
 use crate::store::{Listed, StoreError};
 
-/// How many bundles are opened side by side.
+/// How many bundles are opened concurrently.
 const OPENS_AT_ONCE: usize = 8;
 
-/// What is known of the times of a bundle's records.
+/// The times of a bundle's records, as far as they are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Times {
-    /// From the least to the greatest, in milliseconds since the Unix epoch. Records without a time may be among them.
+    /// The range of the times, in milliseconds since the Unix epoch. Some records may have no time.
     Range {
-        /// The least.
+        /// The smallest time.
         min_ms: i64,
-        /// The greatest.
+        /// The greatest time.
         max_ms: i64,
     },
     /// No record has a time.
     Absent,
-    /// Its key does not say them, and its manifest was not read.
+    /// The key does not have the times, and the manifest was not read.
     Unknown {
-        /// Why not.
+        /// The reason.
         why: String,
     },
 }
@@ -38,7 +38,7 @@ pub struct Timed {
 }
 
 impl Times {
-    /// The least and the greatest, where they are known.
+    /// Returns the smallest and the greatest time, if they are known.
     pub fn range_ms(&self) -> Option<(i64, i64)> {
         match self {
             Self::Range { min_ms, max_ms } => Some((*min_ms, *max_ms)),
@@ -54,16 +54,17 @@ impl From<Option<(i64, i64)>> for Times {
 }
 
 impl Timed {
-    /// What the key alone says: for those who do not look at times.
+    /// Takes the times from the key only, for callers that do not use times.
     pub fn by_key(listed: Listed) -> Self {
-        let unknown = || Times::Unknown { why: "the key does not say them".to_owned() };
+        let unknown = || Times::Unknown { why: "the key does not have them".to_owned() };
         let times = listed.key.times_ms().map_or_else(unknown, |times_ms| Some(times_ms).into());
         Self { listed, times }
     }
 }
 
-/// Lists the bundles that may hold what `filter` asks for, with their times. Those whose keys have zeros for times are opened. One that
-/// is damaged, gone or of a later release is in the list all the same, with unknown times; a store that is away is an error.
+/// Lists the bundles that may have records that match `filter`, with their times. Opens the bundles whose
+/// keys have zeros for times. A bundle that is damaged, missing or of a later release is listed with unknown
+/// times. If the store is not available, the result is an error.
 pub async fn find_timed(
     bundle_cache: &BundleCache,
     filter: &Filter,
@@ -77,7 +78,7 @@ pub async fn find_timed(
     Ok(timed(bundle_cache, bundles).filter(may_hold))
 }
 
-/// The same bundles in the same order, with their times.
+/// Returns the same bundles in the same order, with their times.
 pub fn timed(
     bundle_cache: &BundleCache,
     bundles: Vec<Listed>,

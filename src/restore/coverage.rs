@@ -1,4 +1,4 @@
-//! Whether blocks of several bundles together hold each byte of a segment once.
+//! Checks that the blocks of several bundles together have each byte of a segment once.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::RestoreError;
 use crate::archive::Archive;
 
-/// Walks over the runs of all bundles in the order of the source. Within a bundle they ascend: that was checked when it was opened.
+/// Goes through the runs of all bundles in the order of the source. Within a bundle they ascend: that was
+/// checked when the bundle was opened.
 pub(super) fn check(archives: &[Arc<Archive>], size_bytes: u64) -> Result<(), RestoreError> {
     let mut runs: Vec<_> = archives
         .iter()

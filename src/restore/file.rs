@@ -1,4 +1,4 @@
-//! The restored file's bytes: written where they belong, and read back.
+//! The bytes of the restored file: writes pieces to their positions, and reads them back.
 
 use std::fs::File;
 use std::io;
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 const READ_BYTES: usize = 1 << 20;
 
-/// Writes pieces where they belong.
+/// Writes pieces to their positions.
 pub(super) fn write_pieces(file: &File, pieces: impl Iterator<Item = (u64, Bytes)>) -> io::Result<()> {
     for (position, bytes) in pieces {
         file.write_all_at(&bytes, position)?;
@@ -17,7 +17,7 @@ pub(super) fn write_pieces(file: &File, pieces: impl Iterator<Item = (u64, Bytes
     Ok(())
 }
 
-/// The hash of a file that must have `size_bytes`.
+/// Returns the hash of a file, which must have `size_bytes` bytes.
 pub(super) fn sha256(file: &File, size_bytes: u64) -> io::Result<[u8; 32]> {
     if file.metadata()?.len() != size_bytes {
         return Err(io::ErrorKind::UnexpectedEof.into());

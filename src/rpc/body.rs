@@ -1,7 +1,8 @@
-//! Streamed answers as HTTP/2 bodies of our own.
+//! HTTP/2 bodies for streamed responses, in place of tonic's.
 //!
-//! Tonic copies each message into a buffer, and keeps the buffer as long as the stream lasts: as large as the largest message was. Here a large
-//! value goes out as it lies in memory, and what a message holds is given back when its last byte has gone.
+//! Tonic copies each message into a buffer, and keeps the buffer until the stream ends. The buffer stays as
+//! large as the largest message. Here a large value is sent from the buffer that it is in, and the memory of
+//! a message is released when its last byte has been sent.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -17,19 +18,20 @@ use tonic::{Code, Response, Status};
 
 use super::parts::{Parted, Parts};
 
-/// A message, and what it holds until its bytes have gone.
+/// A message, and the memory that it holds until its bytes have been sent.
 #[derive(Debug)]
 pub struct Held<T, M> {
     /// The message.
     pub message: T,
-    /// Given back with the last of its bytes.
+    /// Released with the last byte of the message.
     pub memory: Option<M>,
 }
 
-/// The messages of a call, as tonic's services name them.
+/// The stream of messages of a response, in the type that tonic's services use.
 pub type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
-/// An answer with these messages, for whoever takes them one by one; [`own_body`] has them go out as they lie in memory.
+/// Creates a response with these messages. Its stream gives them one by one. [`own_body`] replaces that
+/// stream by a body that does not copy large values.
 pub fn answer<T, M>(
     messages: impl Stream<Item = Result<Held<T, M>, Status>> + Send + 'static,
 ) -> Response<Answers<T>>
@@ -46,7 +48,7 @@ where
     response
 }
 
-/// Replaces the body that tonic has made for an [`answer`], where nothing of it has been taken.
+/// Replaces the body that tonic has made for an [`answer`], unless a message of it was already taken.
 pub fn own_body(mut response: http::Response<tonic::body::Body>) -> http::Response<tonic::body::Body> {
     let aside = response.extensions_mut().remove();
     match aside.and_then(|Aside(body)| body()) {
@@ -55,20 +57,21 @@ pub fn own_body(mut response: http::Response<tonic::body::Body>) -> http::Respon
     }
 }
 
-/// What makes a body of an answer, once. Extensions of a response must be cloneable.
+/// Creates the body of a response, once. It is shared by an `Arc`, because extensions of a response must be
+/// cloneable.
 #[derive(Clone)]
 struct Aside(Arc<dyn Fn() -> Option<Body> + Send + Sync>);
 
-/// Whoever is first has it.
+/// Returns the value to the first caller, and `None` to all others.
 fn take<S>(waiting: &Mutex<Option<S>>) -> Option<S> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-/// What stands before a message: a byte that says whether it is compressed, and its length as a big-endian `u32` (gRPC over HTTP2,
-/// "Length-Prefixed-Message").
+/// Length in bytes of what comes before a message: a byte that says whether the message is compressed, and
+/// the message's length as a big-endian `u32` (gRPC over HTTP2, "Length-Prefixed-Message").
 const PREFIX_BYTES: usize = 5;
 
-/// A message in parts, behind its prefix. One that is too long for it is an error.
+/// Returns a message in parts, after its prefix. A message whose length does not fit the prefix is an error.
 fn encode<T: Parted, M: Send + Sync + 'static>(held: Held<T, M>) -> Result<Vec<Bytes>, Status> {
     let Held { message, memory } = held;
     let len = message.encoded_len();
@@ -85,7 +88,7 @@ fn encode<T: Parted, M: Send + Sync + 'static>(held: Held<T, M>) -> Result<Vec<B
     Ok(parts.into_iter().map(held).collect())
 }
 
-/// Bytes that hold what their message holds.
+/// Bytes that keep the memory of their message reserved.
 struct HeldBytes<M> {
     bytes: Bytes,
     _memory: Arc<M>,
@@ -97,7 +100,7 @@ impl<M> AsRef<[u8]> for HeldBytes<M> {
     }
 }
 
-/// The parts of all messages, and how the call ended.
+/// The body of a response: the parts of all messages, then the status as trailers.
 struct Body {
     messages: BoxStream<'static, Result<Vec<Bytes>, Status>>,
     parts: VecDeque<Bytes>,
@@ -158,7 +161,7 @@ mod tests {
         v1::FetchResponse { kafka_batches: vec![b'x'; len].into(), ..v1::FetchResponse::default() }
     }
 
-    /// The body that goes out for these messages.
+    /// Returns the body that is sent for these messages.
     fn body(messages: Vec<Result<Message, Status>>) -> tonic::body::Body {
         let served = answer(stream::iter(messages)).map(|_| tonic::body::Body::empty());
         let (metadata, empty, extensions) = served.into_parts();

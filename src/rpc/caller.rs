@@ -1,4 +1,5 @@
-//! Who calls, as far as shares are concerned: nothing is allowed or refused by it.
+//! Identifies the caller, so that resources are shared between callers. It is not used to allow or refuse
+//! anything.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,19 +8,21 @@ use tonic::Request;
 
 use crate::ids::CallerId;
 
-/// Whoever shares with nobody else what is shared out by caller: whoever shows one token, or one host where no token is asked for.
+/// A caller with its own share of what is shared by caller. All that use one token are one caller. If no
+/// token is required, each host is one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Caller {
-    /// What its token is called; never the token.
+    /// The name of its token, never the token itself.
     Named(Arc<str>),
-    /// Where it calls from.
+    /// The address that it calls from.
     Host(IpAddr),
-    /// Nothing is known of it.
+    /// Nothing is known about it.
     Unknown,
 }
 
 impl Caller {
-    /// Who called: as the layer that checks tokens has put it into the request, or else the host.
+    /// Returns the caller of a request: the one that the layer that checks tokens has stored in it, or else
+    /// the host.
     pub fn of<T>(request: &Request<T>) -> Self {
         if let Some(caller) = request.extensions().get::<Self>() {
             return caller.clone();
@@ -27,7 +30,8 @@ impl Caller {
         request.remote_addr().map_or(Self::Unknown, |address| Self::Host(address.ip().to_canonical()))
     }
 
-    /// Whose share its calls take. A token may be called like a host.
+    /// Returns the id whose share its calls use. The kind is a part of the id, since a token may have the
+    /// name of a host.
     pub fn caller_id(&self) -> CallerId {
         match self {
             Self::Named(name) => CallerId::new(format!("token {name}")),

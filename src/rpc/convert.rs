@@ -1,4 +1,5 @@
-//! Proto to domain and back. Unknown enum values are errors: a newer caller must not be misunderstood in silence.
+//! Converts proto to domain types and back. Unknown enum values are errors: the request of a newer caller
+//! must not be misunderstood silently.
 
 use prost::Message;
 
@@ -10,7 +11,7 @@ use crate::ingest::{
 use crate::proto::v1;
 use crate::stats::{JobView, Phase, Snapshot};
 
-/// What a header says of its segment; `size_bytes` comes from the source.
+/// Returns what a header says about its segment. `size_bytes` comes from the source.
 pub fn request_parts(header: &v1::SegmentHeader, size_bytes: u64) -> Result<RequestParts, RequestError> {
     let crc32c = match &header.source {
         Some(v1::segment_header::Source::Inline(inline)) => inline.crc32c,
@@ -61,7 +62,7 @@ fn undecodable_from(value: i32) -> Result<Undecodable, RequestError> {
     }
 }
 
-/// The format's number on the wire.
+/// Returns the format's proto value.
 pub fn format(format: Option<SegmentFormat>) -> v1::SegmentFormat {
     match format {
         None => v1::SegmentFormat::Unspecified,
@@ -70,12 +71,12 @@ pub fn format(format: Option<SegmentFormat>) -> v1::SegmentFormat {
     }
 }
 
-/// How many gaps a reply lists, over all partitions: a gap takes up to 22 bytes, and clients take replies of 4 MiB unless told
-/// otherwise.
+/// How many gaps a response lists, over all partitions. A gap takes up to 22 bytes, and by default clients
+/// accept responses of 4 MiB.
 const REPLY_GAPS_MAX: usize = 64_000;
 
-/// The receipt as the caller gets it. Where a segment has so many partitions that their gaps would make the reply too large,
-/// each lists fewer; all are counted, and the manifests hold them.
+/// Converts the receipt. In a segment with very many partitions, all their gaps would make the response too
+/// large: then each partition lists fewer. All gaps are counted, and the manifests hold them.
 pub fn receipt(receipt: &Receipt) -> v1::IndexSegmentResponse {
     let gaps_max = REPLY_GAPS_MAX / receipt.partitions.len().max(1);
     let mut reply = v1::IndexSegmentResponse {
@@ -97,11 +98,12 @@ pub fn receipt(receipt: &Receipt) -> v1::IndexSegmentResponse {
     reply
 }
 
-/// What clients take in one message unless told otherwise, with some room for what gRPC puts around it.
+/// The largest response that clients accept by default, in bytes, minus some room for gRPC's framing.
 const REPLY_BYTES_MAX: usize = (4 << 20) - (4 << 10);
 
-/// Lets go of what a caller can do without, where the receipt of thousands of partitions would be too large: first the gaps, which are counted
-/// all the same and stand in the manifests, then the URLs, which are the store's with the key behind it.
+/// Removes what a caller does not need from the receipt of thousands of partitions, if it is too large. First
+/// the gaps: they are still counted, and the manifests hold them. Then the URLs: each is the store's URL with
+/// the key appended.
 fn make_fit(reply: &mut v1::IndexSegmentResponse) {
     if reply.encoded_len() > REPLY_BYTES_MAX {
         reply.partitions.iter_mut().for_each(|one| one.gaps.clear());
@@ -179,10 +181,11 @@ pub fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// How many jobs a reply lists, the oldest ones: each has a name of up to 1,024 bytes, and clients take replies of 4 MiB.
+/// How many jobs a response lists, the oldest ones. Each has a name of up to 1,024 bytes, and clients accept
+/// responses of 4 MiB.
 const REPLY_JOBS_MAX: usize = 1_000;
 
-/// The statistics as the caller gets them.
+/// Converts the statistics.
 pub fn stats(worker_id: &str, snapshot: &Snapshot, memory: &BudgetUse) -> v1::GetStatsResponse {
     let totals = &snapshot.totals;
     v1::GetStatsResponse {
@@ -244,7 +247,7 @@ fn job(job: &JobView) -> v1::Job {
 mod tests {
     use super::*;
 
-    /// A receipt of so many partitions with so many gaps each, and names of such lengths.
+    /// Returns a receipt of `partitions` partitions with `gaps` gaps each, and names of `name` bytes.
     fn reply(partitions: usize, gaps: usize, name: usize) -> v1::IndexSegmentResponse {
         let (topic, id) = ("t".repeat(name), "i".repeat(name));
         let key = format!("{topic}/1000000/{id}/{:020}-{:020}_{:020}-{:020}_{:016}.tar", 1, 2, 3, 4, 5);

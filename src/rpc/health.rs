@@ -1,4 +1,5 @@
-//! What `Health` answers. The store is asked seldom however often somebody asks for its health: each check writes to it.
+//! The checks of the `Health` call. The store is checked rarely, however often `Health` is called: each check
+//! writes to the store.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +15,14 @@ use crate::store::Store;
 /// How long a health check waits for the store.
 const STORE_CHECK_MAX: Duration = Duration::from_secs(2);
 
-/// How long the store's answer stands for the next one.
+/// How long a result of the store check is used again.
 const STORE_CHECK_LASTS: Duration = Duration::from_secs(5);
 
-/// Reservation above which the memory check fails: nothing but a small segment would be admitted.
+/// Percentage of reserved memory above which the memory check fails: only a small segment would still be
+/// admitted.
 const MEMORY_FULL_PERCENT: u64 = 95;
 
-/// The store's last answer. Whoever comes while it is asked waits for that answer.
+/// The last result of the store check. A call that arrives during a check waits for its result.
 #[derive(Debug, Default)]
 pub(super) struct StoreCheck {
     last: Mutex<Option<(Instant, v1::Check)>>,

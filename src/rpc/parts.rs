@@ -1,4 +1,5 @@
-//! Messages in parts: a large field goes out as it lies in memory, and is not copied into the message's bytes.
+//! Writes messages in parts. A large field is sent from the buffer that it is in, and is not copied into the
+//! message's bytes.
 
 use bytes::{Bytes, BytesMut};
 use prost::Message;
@@ -6,32 +7,34 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 
 use crate::proto::v1;
 
-/// A field from this size on is a part of its own, in bytes. Below it a copy costs less than another frame.
+/// A field of at least this size, in bytes, is a part of its own. For a smaller one a copy costs less than
+/// another frame.
 const LARGE_BYTES: usize = 16 << 10;
 
-/// Fields of `proto/walindexer/v1/search.proto`.
+/// Field numbers of `proto/walindexer/v1/search.proto`.
 const SEARCH_RESPONSE_RECORDS: u32 = 1;
 const FETCH_RESPONSE_RECORDS: u32 = 1;
 const FETCH_RESPONSE_KAFKA_BATCHES: u32 = 2;
 const RECORD_KEY: u32 = 5;
 const RECORD_VALUE: u32 = 6;
 
-/// A message's bytes under way. The parts make up the message, one behind the other.
+/// The bytes of a message while it is written. The parts in a row are the message.
 #[derive(Debug, Default)]
 pub struct Parts {
     done: Vec<Bytes>,
     open: BytesMut,
 }
 
-/// A field that is not copied, by its number.
+/// A field that is not copied: its number and its bytes.
 type Large = (u32, Bytes);
 
-/// A message that can be written in parts. Its fields may come in any order (Protocol Buffers, "Encoding", "Field Order").
+/// A message that can be written in parts. Its fields may come in any order (Protocol Buffers, "Encoding",
+/// "Field Order").
 pub trait Parted: Message + Sized {
-    /// How much of it [`Parted::write`] does not copy, in bytes.
+    /// Returns how many bytes [`Parted::write`] does not copy.
     fn large_bytes(&self) -> usize;
 
-    /// Writes all of it.
+    /// Writes the whole message.
     fn write(self, parts: &mut Parts);
 }
 
@@ -63,17 +66,17 @@ impl Parted for v1::FetchResponse {
 }
 
 impl Parts {
-    /// None yet; `bytes` will be copied.
+    /// Creates an empty list of parts, with a buffer for `bytes` bytes that will be copied.
     pub fn with_capacity(bytes: usize) -> Self {
         Self { done: Vec::new(), open: BytesMut::with_capacity(bytes) }
     }
 
-    /// Bytes as they are.
+    /// Appends a copy of the bytes.
     pub fn put(&mut self, bytes: &[u8]) {
         self.open.extend_from_slice(bytes);
     }
 
-    /// All parts.
+    /// Returns all parts.
     pub fn finish(mut self) -> Vec<Bytes> {
         self.close();
         self.done
@@ -105,7 +108,7 @@ impl Parts {
     }
 
     fn fields(&mut self, message: &impl Message) {
-        // The buffer grows, so that there is room for any message.
+        // Encoding fails only if the buffer is full, and this buffer grows.
         let _ = message.encode(&mut self.open);
     }
 }
@@ -143,7 +146,7 @@ mod tests {
         }
     }
 
-    /// It reads as the message itself, is as long, and copies no more than it says.
+    /// Checks that the parts are the message, are as long, and copy no more than `large_bytes` says.
     fn check<T: Parted + Default + Clone + PartialEq + std::fmt::Debug>(message: &T, large: &[usize]) {
         let copied = message.encoded_len() - message.large_bytes();
         let mut parts = Parts::with_capacity(copied);

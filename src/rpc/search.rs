@@ -1,4 +1,4 @@
-//! `walindexer.v1.SearchService`, and what was found in the words of the proto.
+//! The service `walindexer.v1.SearchService`, and the conversion of results to proto.
 
 pub mod fetch;
 pub mod find;
@@ -27,20 +27,21 @@ use crate::search::{self, FetchMemory, Found, Searcher, Summary};
 use crate::store::{self, Store};
 use crate::transactions::{Isolation, TransactionState};
 
-/// How many records are answered where the request does not say.
+/// How many records a response has if the request does not say.
 pub const LIMIT_DEFAULT: usize = 100;
 
-/// Answers are cut into messages of about this size, well below what a client takes in one.
+/// Responses are split into messages of about this size in bytes, well below what clients accept as one
+/// message.
 const MESSAGE_BYTES: usize = 512 << 10;
 
-/// Answers what a store holds.
+/// Serves searches, fetches and lists of one store.
 #[derive(Clone, Debug)]
 pub struct Reader {
     searcher: Searcher,
 }
 
 impl Reader {
-    /// `searcher` is of the store that the workers write to.
+    /// Creates the service. `searcher` reads the store that the workers write to.
     pub fn new(searcher: Searcher) -> Self {
         Self { searcher }
     }
@@ -77,7 +78,7 @@ impl SearchService for Reader {
         let messages =
             fetch::messages(self.bundle_cache(), request, memory).await.inspect_err(fetch::log_refusal)?;
         let messages = messages.inspect(move |message| {
-            // Given back when the last message has been made.
+            // Released when the last message has been made.
             let _held = &permit;
             fetch::log(message);
         });
@@ -105,7 +106,8 @@ impl SearchService for Reader {
     }
 }
 
-/// Reads a request. Unknown values are errors: a newer caller must not be misunderstood in silence.
+/// Converts a request. Unknown values are errors: the request of a newer caller must not be misunderstood
+/// silently.
 pub fn search_request(request: v1::SearchRequest) -> Result<search::Request, Status> {
     let (order, isolation) = match v1::search_request::Order::try_from(request.order) {
         Ok(order) => order_of(order),
@@ -152,7 +154,7 @@ fn list_filter(request: v1::ListBundlesRequest) -> Result<Filter, Status> {
     Ok(Filter { segment_sha256, ..filter(request.filter.unwrap_or_default())? })
 }
 
-/// An empty topic is none.
+/// Converts a filter. An empty topic means no topic.
 fn filter(filter: v1::RecordFilter) -> Result<Filter, Status> {
     let log_id = log_id(filter.log_id.as_deref())?;
     store::check_topic(&filter.topic).map_err(|error| status::of_name(&error))?;
@@ -168,20 +170,21 @@ fn filter(filter: v1::RecordFilter) -> Result<Filter, Status> {
     })
 }
 
-/// Checked, so that no store is asked for a name that is in no key, and may be of any length.
+/// Reads and checks a log id. Without the check the store would be asked for a name that no key can have, of
+/// any length.
 fn log_id(asked: Option<&str>) -> Result<Option<LogId>, Status> {
     let Some(log_id) = asked.map(LogId::new) else { return Ok(None) };
     store::check_log_id(&log_id).map_err(|error| status::of_name(&error))?;
     Ok(Some(log_id))
 }
 
-/// A record that was found, on the wire.
+/// Converts a record that was found.
 pub fn record(found: &Found) -> v1::Record {
     let record = record_of(&found.partition, &found.log_id, &found.record, found.transaction);
     v1::Record { score: found.score, ..record }
 }
 
-/// A record on the wire. Header names that are not UTF-8 are shown with replacement characters: the proto knows only text.
+/// Converts a record. Header names that are not UTF-8 get replacement characters: in the proto they are text.
 fn record_of(
     partition: &TopicPartition,
     log_id: &LogId,
@@ -212,7 +215,8 @@ fn record_of(
     }
 }
 
-/// A listed bundle on the wire: what LIST and key say of it, and its times. Its counts and checksums stand in its manifest.
+/// Converts a listed bundle: what LIST and the key say about it, and its times. Its counts and checksums are
+/// in its manifest.
 pub fn listed(store: &Store, Timed { listed, times }: &Timed) -> v1::ListBundlesResponse {
     let key = &listed.key;
     let (min_timestamp_ms, max_timestamp_ms) = times.range_ms().unzip();
@@ -239,7 +243,7 @@ pub fn listed(store: &Store, Timed { listed, times }: &Timed) -> v1::ListBundles
     }
 }
 
-/// The summary on the wire; `began` is when the request came.
+/// Converts the summary. `began` is the time of the request's arrival.
 pub fn summary(summary: &Summary, began: Instant) -> v1::SearchSummary {
     v1::SearchSummary {
         matched: summary.matched,

@@ -1,7 +1,8 @@
-//! Errors to wire status: the code says what the caller should do, the details say why in words that never change.
+//! Converts errors to statuses. The code says what the caller should do. The details say why, in words that
+//! never change.
 //!
-//! Details are `google.rpc.ErrorInfo` with the domain [`DOMAIN`], a stable reason, and what is known of the place; and
-//! `google.rpc.RetryInfo` where waiting helps.
+//! The details are a `google.rpc.ErrorInfo` with the domain [`DOMAIN`], a stable reason and what is known
+//! about the place; and a `google.rpc.RetryInfo` if waiting helps.
 
 mod read;
 
@@ -27,13 +28,14 @@ use crate::store::{PutError, SourceError, StoreError, StoreErrorKind};
 /// The domain of every reason.
 pub const DOMAIN: &str = "wal-indexer";
 
-/// What of an error is told in words. In a header each byte may take three, and all of it is there twice.
+/// Maximum length of an error's text, in bytes. In a header each byte may take three bytes, and the text is
+/// sent twice.
 const MESSAGE_BYTES_MAX: usize = 1 << 10;
 
-/// When to come back after "the store is away".
+/// When a caller may retry if the store is unavailable.
 const RETRY_STORE: Duration = Duration::from_secs(5);
 
-/// An error as the wire tells it, before it becomes a [`Status`].
+/// The code, the reason and the details of an error, before it becomes a [`Status`].
 #[derive(Debug)]
 struct Verdict {
     code: Code,
@@ -52,8 +54,8 @@ impl Verdict {
         self
     }
 
-    /// The same for what many may be told at once: up to a quarter later, by chance, so that not all come back at once. Each
-    /// `RandomState` has other keys.
+    /// Sets the delay for an error that many callers may get at once. A random part of up to a quarter is
+    /// added, so that the callers do not all return at once. Each `RandomState` has other keys.
     fn retry_about(self, delay: Duration) -> Self {
         let chance = RandomState::new().build_hasher().finish() % 1_000;
         self.retry_after(delay + delay.mul_f64(chance as f64 / 4_000.0))
@@ -65,7 +67,7 @@ impl Verdict {
     }
 
     fn into_status(self, error: &dyn Error) -> Status {
-        // Whoever asks about it later finds what happened by this.
+        // With the trace id an operator can find later what happened.
         let trace = spans::current().map(|ids| ("trace_id", ids.trace.to_string()));
         let place: HashMap<String, String> =
             self.place.into_iter().chain(trace).map(|(name, value)| (name.to_owned(), value)).collect();
@@ -77,7 +79,8 @@ impl Verdict {
     }
 }
 
-/// Errors travel in headers, which clients bound: one that repeats much of a request would not arrive at all.
+/// Shortens a message. Errors are sent in headers, whose size clients limit: an error that repeats much of a
+/// request would not arrive at all.
 fn shortened(mut message: String) -> String {
     if message.len() > MESSAGE_BYTES_MAX {
         message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
@@ -86,12 +89,12 @@ fn shortened(mut message: String) -> String {
     message
 }
 
-/// What a caller of `IndexSegment` is told.
+/// Returns the status for an error of `IndexSegment`.
 pub fn of_ingest(error: &IngestError) -> Status {
     verdict(error).into_status(error)
 }
 
-/// What a caller is told whose request does not read.
+/// Returns the status for a request that is not valid.
 pub fn of_request(error: &RequestError) -> Status {
     request_verdict(error).into_status(error)
 }
@@ -205,7 +208,8 @@ fn place(verdict: Verdict, error: &SegmentError) -> Verdict {
     verdict.at("position", error.position()).at("frame", error.ordinal())
 }
 
-/// A sealed segment does not change: whoever reads it again may find it at rest.
+/// Returns the verdict on a source that changed. A sealed segment does not change: a later read may find it
+/// complete.
 fn source_changed() -> Verdict {
     Verdict::new(Code::Unavailable, "SOURCE_CHANGED").retry_after(RETRY_STORE)
 }
@@ -213,7 +217,8 @@ fn source_changed() -> Verdict {
 fn put_verdict(error: &PutError) -> Verdict {
     match error {
         PutError::Store { source, .. } => store_verdict(source),
-        // A store that answered "not now" until time was up is away; one that did not answer may have taken it.
+        // A store that answered "not now" until the deadline is unavailable. A store that did not answer may
+        // have stored the object.
         PutError::Deadline { last: Some(last), .. } => store_verdict(last),
         PutError::Deadline { last: None, .. } => Verdict::new(Code::DeadlineExceeded, "STORE_TIMED_OUT"),
         PutError::Taken { .. } => Verdict::new(Code::Internal, "KEY_TAKEN"),
@@ -222,8 +227,8 @@ fn put_verdict(error: &PutError) -> Verdict {
     }
 }
 
-/// Whatever keeps this worker from its store, another worker or a later time may do better: only a bundle that no store
-/// takes is the request's own fault.
+/// Returns the verdict on an error of the store. If this worker cannot use its store, another worker or a
+/// later retry may succeed. Only a bundle that no store accepts is the fault of the request.
 fn store_verdict(error: &StoreError) -> Verdict {
     match error.kind() {
         StoreErrorKind::NotFound | StoreErrorKind::Denied | StoreErrorKind::Unavailable => {
@@ -236,7 +241,7 @@ fn store_verdict(error: &StoreError) -> Verdict {
     }
 }
 
-/// What a caller is told whose work comes after the signal to stop.
+/// Returns the status for a request that arrives after the signal to stop.
 pub fn draining() -> Status {
     let mut details = ErrorDetails::with_error_info("DRAINING", DOMAIN, HashMap::new());
     details.set_retry_info(Some(RETRY_STORE));

@@ -1,29 +1,31 @@
-//! What is not as the format says in a frame that is read all the same, because Kafka's own reader reads it too.
+//! Deviations from the format in frames that are read all the same, because Kafka's own reader reads them
+//! too.
 
-/// A kind of deviation from the format. The frame's bytes are kept as they are, its records are read.
+/// A kind of deviation from the format. The frame's bytes are kept as they are, and its records are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Anomaly {
-    /// A frame without records whose last offset comes before its first: it covers no offset.
+    /// A frame without records whose last offset comes before its first. It covers no offset.
     EmptyFrame,
     /// The producer's own Kafka batch, kept within a Chronik record, is damaged. The record itself is sound.
     OriginalBatchDamaged,
-    /// A Kafka batch that starts at or before the last offset of the batch in front of it.
+    /// A Kafka batch that starts at or before the last offset of the previous batch.
     OffsetsOutOfOrder,
-    /// A record's offset lies outside of what its frame's head says, or (Kafka) not behind that of the record before it.
+    /// A record's offset lies outside of the range in its frame's head, or (Kafka) is not greater than that
+    /// of the previous record.
     RecordOffset,
-    /// Bytes behind the end of a compressed stream, or records in a batch that counts none.
+    /// There are bytes after the end of a compressed stream, or records in a batch with a count of 0.
     BytesLeftOver,
-    /// The checksum or the size of a compressed stream's content does not hold; Kafka's reader looks at neither.
+    /// The checksum or the size of a compressed stream's content is wrong. Kafka's reader checks neither.
     ContentChecksum,
-    /// A negative length other than -1, which stands for null.
+    /// A negative length other than -1, which means null.
     NegativeLength,
-    /// A Kafka message of magic 0, from before record batches.
+    /// A Kafka message of magic 0, the format before record batches.
     KafkaMagic0,
-    /// A Kafka message of magic 1, from before record batches.
+    /// A Kafka message of magic 1, the format before record batches.
     KafkaMagic1,
 }
 
-/// How many kinds there are.
+/// The number of kinds.
 const KINDS: usize = 9;
 
 impl Anomaly {
@@ -40,7 +42,7 @@ impl Anomaly {
         Self::KafkaMagic1,
     ];
 
-    /// The kind's stable name, in manifests and answers: part of the contract, so these never change.
+    /// The kind's stable name, in manifests and responses. It is part of the contract and never changes.
     pub fn name(self) -> &'static str {
         match self {
             Self::EmptyFrame => "EMPTY_FRAME",
@@ -60,17 +62,17 @@ impl Anomaly {
     }
 }
 
-/// The anomalies of one frame: a set.
+/// The set of anomalies of one frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Anomalies(u16);
 
 impl Anomalies {
-    /// The set of one.
+    /// A set of one anomaly.
     pub fn of(anomaly: Anomaly) -> Self {
         Self(anomaly.bit())
     }
 
-    /// Adds one.
+    /// Adds an anomaly.
     pub fn insert(&mut self, anomaly: Anomaly) {
         self.0 |= anomaly.bit();
     }
@@ -80,39 +82,40 @@ impl Anomalies {
         self.0 |= other.0;
     }
 
-    /// Whether one is among them.
+    /// Whether the set has this anomaly.
     pub fn contains(self, anomaly: Anomaly) -> bool {
         self.0 & anomaly.bit() != 0
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Those that there are.
+    /// The anomalies in the set.
     pub fn iter(self) -> impl Iterator<Item = Anomaly> {
         Anomaly::ALL.into_iter().filter(move |one| self.contains(*one))
     }
 }
 
-/// How many frames have each anomaly. Most partitions have none, and there may be many partitions: the counts are made with the first of them.
+/// The number of frames with each anomaly. Most partitions have no anomaly, and there may be many partitions,
+/// so the counts are allocated with the first anomaly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnomalyCounts(Option<Box<[u64; KINDS]>>);
 
 impl AnomalyCounts {
-    /// Counts a frame.
+    /// Counts a frame's anomalies.
     pub fn add(&mut self, anomalies: Anomalies) {
         anomalies.iter().for_each(|one| self.0.get_or_insert_default()[one as usize] += 1);
     }
 
-    /// Adds what another one counted.
+    /// Adds the counts of another one.
     pub fn merge(&mut self, other: &Self) {
         let Some(others) = &other.0 else { return };
         self.0.get_or_insert_default().iter_mut().zip(others.iter()).for_each(|(count, more)| *count += more);
     }
 
-    /// The kinds that there are, by name, with their numbers of frames.
+    /// The names of the kinds that occur, each with its number of frames.
     pub fn by_name(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let count = |one: Anomaly| self.0.as_ref().map_or(0, |counts| counts[one as usize]);
         let counted = Anomaly::ALL.into_iter().map(move |one| (one.name(), count(one)));

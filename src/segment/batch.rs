@@ -1,4 +1,5 @@
-//! The producer's own Kafka batch, out of a frame: what a consumer can be given without anything being encoded anew.
+//! Gets the producer's own Kafka batch out of a frame, so that a consumer can receive it without a new
+//! encoding.
 
 use bytes::{Bytes, BytesMut};
 
@@ -6,55 +7,58 @@ use super::codec::Room;
 use super::{DecodedFrame, Encoding, Fault, Frame, SegmentError, chronik, kafka, message};
 use crate::ids::OffsetRange;
 
-/// A Kafka record batch of magic 2, whole, its checksum verified; or a message from before batches. Its records are not verified: they may be
-/// compressed still. Of a frame that nobody could decode these are the bytes as they were.
+/// A whole Kafka record batch of magic 2, or a message of magic 0 or 1, with a verified checksum. Its records
+/// are not verified and may still be compressed. If a frame could not be decoded, these are its unchanged
+/// bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaBatch {
     /// The offsets that it covers.
     pub range: OffsetRange,
-    /// How many records its head claims, control records among them.
+    /// The number of records that its head claims, including control records.
     pub records: u64,
     /// All its bytes.
     pub bytes: Bytes,
 }
 
-/// Why there is no batch to be had from a sound frame.
+/// Why a sound frame has no batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoBatch {
-    /// A record of its own.
-    #[error("a chronik wal v1 record is no batch")]
+    /// It is a single record.
+    #[error("a chronik wal v1 record is not a batch")]
     SingleRecord,
-    /// It covers no offset: there is nothing to be had.
+    /// It covers no offset.
     #[error("the frame covers no offset")]
     Empty,
-    /// What the broker kept of the producer's batch is damaged.
+    /// The producer's batch is damaged in the broker's copy.
     #[error("the producer's batch is damaged: {part}")]
     Damaged {
-        /// What does not fit.
+        /// The part that is wrong.
         part: &'static str,
     },
     /// The frame could not be decoded.
     #[error("the frame was not decoded")]
     Undecoded,
-    /// The broker kept the records only.
+    /// The broker kept only the records.
     #[error("the broker did not keep the producer's batch")]
     NotKept,
-    /// The batch in it would give its records other offsets than the log does.
+    /// The records would have other offsets in the batch than in the log.
     #[error("the producer's batch spans {batch} offsets, the frame {frame}")]
     OtherSpan {
-        /// How many offsets the batch covers.
+        /// The number of offsets that the batch covers.
         batch: i64,
-        /// How many the frame covers.
+        /// The number of offsets that the frame covers.
         frame: i64,
     },
 }
 
 impl Frame {
-    /// The producer's batch: the frame itself, or what a Chronik frame keeps of it. Its bytes are the producer's but for the base offset,
-    /// which the log assigns and no checksum covers: a producer writes 0 there.
+    /// Returns the producer's batch: the frame itself, or the copy that a Chronik frame keeps. Its bytes are
+    /// the producer's, except for the base offset: a producer writes 0 there, the log assigns the offset, and
+    /// no checksum covers it.
     ///
     /// # Errors
-    /// Corrupt bytes, and [`Fault::TooLarge`] as for [`Frame::decode`]; the inner one where the frame is sound and has no batch.
+    /// Corrupt bytes, and [`Fault::TooLarge`] as for [`Frame::decode`]. The inner error means that the frame
+    /// is sound but has no batch.
     pub fn kafka_batch(&self, decoded_bytes_max: usize) -> Result<Result<KafkaBatch, NoBatch>, SegmentError> {
         let room = Room { bytes_max: decoded_bytes_max, known: 0 };
         let batch = match self.encoding {
@@ -70,14 +74,14 @@ impl Frame {
         batch.map_err(|fault| SegmentError::new(self.position, self.ordinal, fault))
     }
 
-    /// The frame as it is, for one that nobody could decode: under the offsets of its head.
+    /// Returns the frame as it is, under the offsets of its head, for a frame that cannot be decoded.
     pub fn undecoded_batch(&self) -> Option<KafkaBatch> {
         let records = self.claimed_records().unwrap_or_default();
         self.head_range().map(|range| KafkaBatch { range, records, bytes: self.bytes.clone() })
     }
 }
 
-/// A frame that only its records give offsets to.
+/// Returns a frame as a batch, if only its records show its offsets.
 fn whole(decoded: Result<DecodedFrame, Fault>, bytes: &Bytes) -> Result<Result<KafkaBatch, NoBatch>, Fault> {
     let decoded = decoded?;
     let (records, bytes) = (decoded.records.records.len() + decoded.control_offsets.len(), bytes.clone());
@@ -109,7 +113,7 @@ fn original(frame: &Bytes, decoded_bytes_max: usize) -> Result<Result<KafkaBatch
     Ok(Ok(batch_of(range, at_base(bytes, base))))
 }
 
-/// The batch with this base offset.
+/// Returns the batch with this base offset.
 fn at_base(batch: Bytes, base: i64) -> Bytes {
     let base = base.to_be_bytes();
     if batch.starts_with(&base) {

@@ -1,8 +1,9 @@
-//! Chronik's `CanonicalRecord`, the data of a V2 frame: the only place that knows bincode.
+//! Chronik's `CanonicalRecord`, the data of a V2 frame. Only this module uses bincode.
 //!
-//! Chronik writes it with `bincode::serialize` of bincode 1 (fixed-width little-endian numbers, `u64` lengths, `u32` enum
-//! tags), which bincode 2 calls the legacy configuration. It is read piece by piece, borrowed from the frame: no length in it
-//! leads to an allocation before as many bytes are known to be there.
+//! Chronik writes it with `bincode::serialize` of bincode 1 (fixed-width little-endian numbers, `u64`
+//! lengths, `u32` enum tags), which bincode 2 calls the legacy configuration. It is read piece by piece and
+//! borrowed from the frame. A length is checked against the bytes that are left before anything is allocated
+//! for it.
 
 use std::ops::Range;
 
@@ -15,7 +16,7 @@ use super::{Anomaly, Codec, Fault, kafka};
 use crate::ids::OffsetRange;
 use crate::record::Span;
 
-/// What stands in front of the records, in this order.
+/// The fields before the records, in this order.
 #[derive(Decode)]
 struct Head {
     base_offset: i64,
@@ -32,7 +33,7 @@ struct Head {
     record_count: u64,
 }
 
-/// How the producer's batch was compressed; `records` are not.
+/// The codec of the producer's batch. `records` are not compressed.
 #[derive(Decode)]
 enum Compression {
     None,
@@ -60,7 +61,7 @@ enum TimestampType {
     LogAppendTime,
 }
 
-/// The part of a record in front of its headers.
+/// The fields of a record before its headers.
 #[derive(BorrowDecode)]
 struct RecordHead<'a> {
     offset: i64,
@@ -79,18 +80,18 @@ struct Header<'a> {
 /// The smallest record: offset, time, no key, no value, header count, attributes.
 const RECORD_BYTES_MIN: usize = 8 + 8 + 1 + 1 + 8 + 1;
 
-/// What a canonical record holds.
+/// The contents of a canonical record.
 pub(super) struct Canonical {
     pub(super) base_offset: i64,
     pub(super) count: u64,
     pub(super) builder: RecordBuilder,
-    /// Where in the frame the producer's own batch of magic 2 lies, if it was kept.
+    /// The position in the frame of the producer's own batch of magic 2, if it was kept.
     pub(super) original: Option<Range<usize>>,
-    /// What is wrong with that batch. The broker does not look: its own record beside it is sound all the same.
+    /// What is wrong with that batch. The broker does not check it, and its own record beside it is sound.
     pub(super) original_damage: Option<&'static str>,
 }
 
-/// Decodes the canonical record that `data` of `frame` is. `offsets` are those that the frame's head claims.
+/// Decodes the canonical record in `data` of `frame`. `offsets` is the range that the frame's head claims.
 pub(super) fn decode(
     frame: &Bytes,
     data: Range<usize>,
@@ -111,8 +112,8 @@ pub(super) fn decode(
     for record in 0..count as u32 {
         decode_record(&mut rest, record, offsets, append_time, &mut builder)?;
     }
-    // The bytes of the compressed section, of the producer's message set of magic 1, and of its batch of magic 2. Older
-    // releases knew fewer of them, and wrote none of those they did not know.
+    // The bytes of the compressed section, of the producer's message set of magic 1, and of its batch of
+    // magic 2. Older releases have fewer of these fields, and end after the last one that they have.
     let _compressed_records_wire_bytes = rest.option("its compressed section")?;
     let _original_v1_wire_format = rest.option("its original message set")?;
     let original = rest.option("its original batch")?;
@@ -139,7 +140,8 @@ fn decode_record(
 ) -> Result<(), Fault> {
     let bad = |part| Fault::BadRecord { record, part };
     let head: RecordHead<'_> = rest.decode().ok_or(bad("its offset, time, key or value"))?;
-    // The broker adds the producer's deltas, and counts records for the last offset: deltas with gaps between them reach beyond it.
+    // The broker computes a record's offset from the producer's deltas, but the last offset from the number
+    // of records. Deltas with gaps reach beyond the last offset.
     if head_range.is_none_or(|range| head.offset < range.first() || head.offset > range.last()) {
         builder.unexpected_offset(head.offset);
     }
@@ -156,10 +158,10 @@ fn decode_record(
     Ok(())
 }
 
-/// What [`Head`] takes in a frame, in bytes: all of its fields are of a fixed width.
+/// The size of [`Head`] in a frame, in bytes. All its fields have a fixed width.
 const HEAD_BYTES: usize = 8 + 4 + 8 + 2 + 4 + 1 + 1 + 4 + 4 + 8 + 8 + 8;
 
-/// Hands the records of a canonical record, which is all of `data`, to `visitor`, one at a time.
+/// Passes the records of a canonical record, which is all of `data`, to `visitor`, one at a time.
 pub(super) fn skim(data: &mut Source<'_>, visitor: &mut dyn Visitor) -> Result<(), Fault> {
     let bad = Fault::BadFrame { part: "its canonical record's head" };
     let head: [u8; HEAD_BYTES] = data.array()?;
@@ -193,7 +195,7 @@ pub(super) fn skim(data: &mut Source<'_>, visitor: &mut dyn Visitor) -> Result<(
     data.skip_rest()
 }
 
-/// The length of an optional part that follows.
+/// Reads the length of an optional part that follows.
 fn optional_len(data: &mut Source<'_>) -> Result<Option<u64>, Fault> {
     match data.array()? {
         [0] => Ok(None),
@@ -201,7 +203,7 @@ fn optional_len(data: &mut Source<'_>) -> Result<Option<u64>, Fault> {
     }
 }
 
-/// The bytes not read yet.
+/// The bytes that are not read yet.
 struct Rest<'a> {
     frame: &'a [u8],
     at: usize,
@@ -220,7 +222,7 @@ impl<'a> Rest<'a> {
         Some(value)
     }
 
-    /// An option that may be missing, but only where nothing follows.
+    /// Reads an option. It may be missing, but only if nothing follows.
     fn option(&mut self, part: &'static str) -> Result<Option<&'a [u8]>, Fault> {
         if self.len() == 0 {
             return Ok(None);
@@ -228,7 +230,7 @@ impl<'a> Rest<'a> {
         self.decode().ok_or(Fault::BadFrame { part })
     }
 
-    /// Where a part that was borrowed from the frame lies in it.
+    /// The position in the frame of a part that was borrowed from it.
     fn span(&self, part: &[u8]) -> Span {
         let start = part.as_ptr() as usize - self.frame.as_ptr() as usize;
         Span { start: start as u32, len: part.len() as u32 }

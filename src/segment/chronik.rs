@@ -1,6 +1,7 @@
 //! Chronik WAL records, versions 1 and 2, which one segment may mix.
 //!
-//! The format is that of the record writer of Chronik's releases up to 2.10.4 (its `WalRecord`): all numbers little-endian.
+//! The format is that of the record writer of Chronik's releases up to 2.10.4 (its `WalRecord`). All numbers
+//! are little-endian.
 
 use std::ops::Range;
 
@@ -15,9 +16,9 @@ use crate::record::Span;
 
 /// `0xCA7E`, as it lies in the file.
 pub(super) const MAGIC: [u8; 2] = 0xCA7E_u16.to_le_bytes();
-/// Magic, version, flags, length: what tells how long a frame is.
+/// Magic, version, flags and length: the bytes that give a frame's length.
 pub(super) const PREFIX_BYTES: usize = 8;
-/// Where the length is.
+/// The position of the length.
 const LENGTH: Range<usize> = 4..8;
 /// V2: the head that the length does not count.
 const V2_HEAD_BYTES: usize = 12;
@@ -68,12 +69,13 @@ pub(super) fn is_v1(frame: &[u8]) -> bool {
     frame[2] == 1
 }
 
-/// The two ranges that a frame's CRC-32 covers besides magic, version, flags and length, and where the CRC is.
+/// The two ranges that a frame's CRC-32 covers in addition to magic, version, flags and length, and the
+/// position of the CRC.
 fn covered(frame: &[u8]) -> (Range<usize>, Range<usize>, usize) {
     if is_v1(frame) { (8..24, V1_HEAD_BYTES..frame.len(), 24) } else { (8..8, V2_HEAD_BYTES..frame.len(), 8) }
 }
 
-/// The CRC-32 that a frame should have, if its length field held `length`.
+/// The CRC-32 that a frame would have if its length field held `length`.
 fn crc(frame: &[u8], length: u32) -> u32 {
     let (before, behind, _) = covered(frame);
     let mut crc = crc32fast::Hasher::new();
@@ -88,7 +90,8 @@ fn stored_crc(frame: &[u8]) -> u32 {
     u32::from_le_bytes(le(frame, covered(frame).2))
 }
 
-/// Checks the CRC-32 of a frame that is all there. Early releases computed it before they set the length, over a zero.
+/// Checks the CRC-32 of a whole frame. Early releases computed it before they set the length, so over a
+/// length of zero.
 pub(super) fn check_crc(frame: &[u8]) -> Result<(), Fault> {
     let stored = stored_crc(frame);
     let computed = crc(frame, u32::from_le_bytes(le(frame, LENGTH.start)));
@@ -99,7 +102,7 @@ pub(super) fn check_crc(frame: &[u8]) -> Result<(), Fault> {
     }
 }
 
-/// Whether a frame would be whole if its length said how many bytes there are.
+/// Whether the bytes would be a whole frame if the length field had their number.
 pub(super) fn is_whole_but_for_its_length(tail: &[u8]) -> bool {
     let Ok(Head::Frame(_)) = head(tail) else { return false };
     let (least, uncounted) =
@@ -108,7 +111,7 @@ pub(super) fn is_whole_but_for_its_length(tail: &[u8]) -> bool {
     tail.len() >= least && [length, 0].iter().any(|length| crc(tail, *length) == stored_crc(tail))
 }
 
-/// Where the parts of a V2 frame's body lie.
+/// The positions of the parts of a V2 frame's body.
 struct Body {
     topic: Range<usize>,
     partition: i32,
@@ -132,8 +135,8 @@ fn body(frame: &[u8]) -> Result<Body, Fault> {
     Ok(Body { topic, partition, data, trailer })
 }
 
-/// The topic-partition of a V2 frame that is all there, but not verified; `before` is that of the frame before it, which most
-/// often is the same.
+/// The topic-partition of a whole V2 frame. It is not verified. `before` is that of the frame before it,
+/// which is usually the same.
 pub(super) fn partition(frame: &[u8], before: Option<TopicPartition>) -> Result<TopicPartition, Fault> {
     let body = body(frame)?;
     let topic = std::str::from_utf8(&frame[body.topic])
@@ -144,16 +147,16 @@ pub(super) fn partition(frame: &[u8], before: Option<TopicPartition>) -> Result<
         return Ok(before);
     }
     TopicPartition::new(topic, body.partition).or_else(|error| {
-        // A damaged name must not pass for one that the broker meant.
+        // A damaged name must not be taken for one that the broker wrote.
         check_crc(frame)?;
         Err(Fault::UnusablePartition(error))
     })
 }
 
-/// How many zeros a frame may well end in: the upper bytes of its record count.
+/// The number of zeros that an undamaged frame usually ends in: the upper bytes of its record count.
 pub(super) const USUAL_ZEROS: usize = 3;
 
-/// The record count of a V2 frame that is all there, but not verified.
+/// The record count of a whole V2 frame. It is not verified.
 pub(super) fn claimed_records(frame: &[u8]) -> Option<u64> {
     let trailer = body(frame).ok()?.trailer;
     (trailer.len() == V2_TRAILER_BYTES)
@@ -161,7 +164,7 @@ pub(super) fn claimed_records(frame: &[u8]) -> Option<u64> {
         .and_then(|count| u64::try_from(count).ok())
 }
 
-/// The offsets of a V2 frame that is all there, but not verified.
+/// The offsets of a whole V2 frame. They are not verified.
 pub(super) fn v2_range(frame: &[u8]) -> Option<OffsetRange> {
     let trailer = body(frame).ok()?.trailer;
     let at = |place| i64::from_le_bytes(le(frame, place));
@@ -169,20 +172,20 @@ pub(super) fn v2_range(frame: &[u8]) -> Option<OffsetRange> {
     range.and_then(|(base, last)| OffsetRange::new(base, last)).filter(|range| range.first() >= 0)
 }
 
-/// The offset of a V1 frame that is all there, but not verified.
+/// The offset of a whole V1 frame. It is not verified.
 pub(super) fn v1_range(frame: &[u8]) -> Option<OffsetRange> {
     let offset = i64::from_le_bytes(le(frame, 8));
     OffsetRange::new(offset, offset).filter(|_| offset >= 0)
 }
 
-/// Decodes a V2 frame. `frame` is as long as its length field says: splitting saw to that.
+/// Decodes a V2 frame. `frame` has the length that its length field says: the splitter ensures it.
 pub(super) fn decode_v2(frame: &Bytes, decoded_bytes_max: usize) -> Result<DecodedFrame, Fault> {
     let (head, canonical) = open_v2(frame, decoded_bytes_max)?;
     canonical.builder.finish(canonical.base_offset, head, frame.clone())
 }
 
-/// Verifies a V2 frame: the offsets that its head claims, and what its data hold. Of no records there are no offsets: the broker writes the
-/// last offset as the base offset and the number of records, less one.
+/// Verifies a V2 frame: the offsets that its head claims, and its data. A frame without records covers no
+/// offsets. For every frame the broker writes base offset + number of records - 1 as the last offset.
 pub(super) fn open_v2(
     frame: &Bytes,
     decoded_bytes_max: usize,
@@ -218,7 +221,8 @@ pub(super) fn open_v2(
     Ok((head, canonical))
 }
 
-/// Decodes a V1 frame, which is one record. `frame` is as long as its length field says: splitting saw to that.
+/// Decodes a V1 frame, which is one record. `frame` has the length that its length field says: the splitter
+/// ensures it.
 pub(super) fn decode_v1(frame: &Bytes, decoded_bytes_max: usize) -> Result<DecodedFrame, Fault> {
     check_crc(frame)?;
     let bad = |part| Fault::BadRecord { record: 0, part };
@@ -253,7 +257,7 @@ pub(super) fn decode_v1(frame: &Bytes, decoded_bytes_max: usize) -> Result<Decod
     builder.finish(offset, Some(range), frame.clone())
 }
 
-/// Reads the parts of a V1 record; `None` where they reach past the end.
+/// Reads the parts of a V1 record; `None` if they reach past the end.
 struct Fields<'a> {
     bytes: &'a [u8],
     at: usize,

@@ -1,7 +1,7 @@
-//! Opens the compressed section of a Kafka batch, within a bound.
+//! Decompresses the compressed section of a Kafka batch, within a limit.
 //!
-//! What each codec accepts is what Kafka's own clients write and read. Where these pass over bytes behind a stream's end, or over a checksum
-//! that does not hold, so does this, and says so.
+//! Each codec accepts what Kafka's own clients write and read. If these ignore bytes after a stream's end, or
+//! a wrong checksum, so does this module, and it reports an anomaly.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -12,10 +12,10 @@ use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, InBuffer, Operation,
 
 use super::{Anomalies, Anomaly, Fault};
 
-/// How a batch's records are compressed; the numbers are those of Kafka's batch attributes.
+/// The compression of a batch's records. The numbers are those of Kafka's batch attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
-    /// Not at all.
+    /// Not compressed.
     None = 0,
     /// gzip (RFC 1952), one or more members.
     Gzip = 1,
@@ -28,7 +28,7 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// The codec of a batch's attributes.
+    /// Returns the codec of a batch's attributes.
     pub(super) fn of_attributes(attributes: u16) -> Result<Self, Fault> {
         match attributes & 0b111 {
             0 => Ok(Self::None),
@@ -56,7 +56,7 @@ impl fmt::Display for Codec {
 /// What is wrong with a compressed section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompressionFlaw {
-    /// The bytes are not the codec's, or one of its own checksums does not hold.
+    /// The bytes do not follow the codec's format, or one of its own checksums is wrong.
     #[error("its bytes are broken")]
     Broken,
     /// The stream does not end within the section.
@@ -64,15 +64,15 @@ pub enum CompressionFlaw {
     CutOff,
 }
 
-/// What a compressed section opened to.
+/// The result of decompressing a section.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Opened {
     pub(super) bytes: Vec<u8>,
-    /// What Kafka's reader passes over.
+    /// Deviations that Kafka's reader ignores.
     pub(super) anomalies: Anomalies,
 }
 
-/// Room that is left over beyond this is given back.
+/// A larger unused part of a buffer is given back.
 const SLACK_BYTES_MAX: usize = 1 << 20;
 
 impl Opened {
@@ -90,12 +90,13 @@ impl From<Vec<u8>> for Opened {
     }
 }
 
-/// How much memory a compressed section may take while it is opened.
+/// Limits the memory of a compressed section while it is decompressed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
-    /// The most that it may open to, in bytes.
+    /// The largest decompressed size, in bytes.
     pub(super) bytes_max: usize,
-    /// What it is known to open to, in bytes; 0 where nobody knows. Then it is opened into a buffer that is doubled whenever it is full.
+    /// The known decompressed size, in bytes; 0 if it is not known. Then the buffer doubles each time it is
+    /// full.
     pub(super) known: usize,
 }
 
@@ -123,14 +124,14 @@ pub(super) fn open_into(codec: Codec, input: &[u8], room: Room) -> Result<Opened
     })
 }
 
-/// How many bytes `input` opens to, at most `bytes_max`; `None` where it is more. Of what does not open it is how far that goes. Takes no more
-/// memory than the codec does.
+/// Returns the decompressed size of `input`, at most `bytes_max`; `None` if it is larger. If `input` is
+/// damaged, it is the number of bytes up to the damage. Takes no more memory than the codec does.
 pub(super) fn opened_len(codec: Codec, input: &[u8], bytes_max: usize) -> Option<usize> {
     match codec {
         Codec::None => (input.len() <= bytes_max).then_some(input.len()),
         Codec::Gzip => read_through(flate2::bufread::MultiGzDecoder::new(input), bytes_max),
         Codec::Snappy => {
-            // What claims nonsense is found broken before any of it is opened.
+            // If the sizes are impossible, `open_into` refuses the section before it decompresses anything.
             let claimed =
                 snappy_claims(input).map_or(0, |claimed| usize::try_from(claimed).unwrap_or(usize::MAX));
             (claimed <= bytes_max).then_some(claimed)
@@ -145,18 +146,21 @@ pub(super) fn opened_len(codec: Codec, input: &[u8], bytes_max: usize) -> Option
     }
 }
 
-/// What a codec takes to open `input` beside what it opens to, in bytes, by what the stream says of itself. Of zstd it is what no thread keeps.
+/// The memory that a codec takes to decompress `input`, in addition to the decompressed bytes, according to
+/// the stream's own header. For zstd it counts only a window that is larger than the one that each thread
+/// keeps.
 pub(super) fn work_bytes(codec: Codec, input: &[u8]) -> usize {
     match codec {
         Codec::None | Codec::Snappy => 0,
         Codec::Gzip => 64 << 10,
         Codec::Lz4 => {
-            // 4 to 7 stand for blocks of 64 KiB to 4 MiB: one as it comes, and two opened.
+            // 4 to 7 mean blocks of 64 KiB to 4 MiB. The decoder holds one compressed and two decompressed
+            // blocks.
             let blocks = input.get(5).map_or(0, |descriptor| descriptor >> 4 & 7);
             3 << (2 * u32::from(blocks.min(7)) + 8)
         }
         Codec::Zstd => {
-            // RFC 8878, section 3.1.1.1.2; a frame of a single segment is its own window.
+            // RFC 8878, section 3.1.1.1.2. A frame of a single segment has no window besides its content.
             let (Some(flags), Some(window)) = (input.get(4), input.get(5)) else { return 0 };
             let (base, eighths) = (1_usize << (10 + u32::from(window >> 3)).min(40), usize::from(window & 7));
             let window = if flags & 0x20 == 0 { base + base / 8 * eighths } else { 0 };
@@ -178,7 +182,7 @@ fn read_through(mut reader: impl Read, bytes_max: usize) -> Option<usize> {
     None
 }
 
-/// What the blocks of a Snappy section claim to open to.
+/// The decompressed size that the blocks of a Snappy section claim; `None` if a claim is impossible.
 fn snappy_claims(input: &[u8]) -> Option<u64> {
     let of_block = |block: &[u8]| {
         let claimed = snap::raw::decompress_len(block).ok()?;
@@ -202,7 +206,7 @@ fn snappy_claims(input: &[u8]) -> Option<u64> {
 
 enum Failure {
     TooLarge,
-    /// It needs more of what came before at hand than there is room for.
+    /// The window that it needs is larger than allowed.
     WindowTooLarge,
     Flaw(CompressionFlaw),
 }
@@ -222,10 +226,11 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// What a buffer has beyond what is known to go in: a decoder that finds no room at all does not say that it is through.
+/// The space in a buffer beyond the known size. A decoder without free space does not report that it has
+/// finished.
 const BEHIND_BYTES: usize = 64;
 
-/// The room to start with: log data opens to about four times its size.
+/// The first size of the buffer. Log data decompresses to about four times its size.
 fn first_guess(input: &[u8], room: Room) -> usize {
     match room.known {
         0 => input.len().saturating_mul(4).clamp(1_024, 16 << 20).min(room.bytes_max),
@@ -233,14 +238,15 @@ fn first_guess(input: &[u8], room: Room) -> usize {
     }
 }
 
-/// Twice the room, within the bound; an error where there is none left to add.
+/// Doubles the size, within the limit. An error if the limit is already reached.
 fn grown(bytes: usize, bytes_max: usize) -> Result<usize, Failure> {
     let more = bytes.saturating_mul(2).clamp(1_024, bytes_max.max(1_024)).min(bytes_max);
     if more > bytes { Ok(more) } else { Err(Failure::TooLarge) }
 }
 
-/// Reads all that `reader` gives into `out`, from `len` on, and returns where it ends. What `out` has behind that is room for
-/// the next reader: to give it back and clear it again would cost each reader as much as those before it brought.
+/// Reads all bytes of `reader` into `out` from `len` on, and returns where they end. The rest of `out` stays
+/// as space for the next reader: if it were cut off and cleared again, each reader would cost as much as all
+/// bytes before it.
 fn read_to_end(
     reader: &mut impl Read,
     out: &mut Vec<u8>,
@@ -251,7 +257,7 @@ fn read_to_end(
     out.resize(out.len().max(guess), 0);
     loop {
         if len == out.len() {
-            // The stream may end just here: only one more byte proves that it does not.
+            // The stream may end exactly here. Only one more byte shows that it does not.
             let mut probe = [0];
             if reader.read(&mut probe)? == 0 {
                 return Ok(len);
@@ -271,8 +277,8 @@ fn read_to_end(
     }
 }
 
-/// Java's `GZIPInputStream` goes on with the next member where one follows, so more than one is read. What does not begin with a
-/// member's header it passes over.
+/// Decompresses all members, because Java's `GZIPInputStream` continues with the next member. It ignores
+/// bytes that do not begin with a member's header.
 fn gzip(input: &[u8], room: Room) -> Result<Opened, Failure> {
     let guess = first_guess(input, room);
     let (mut out, mut len, mut anomalies, mut at) = (Vec::new(), 0, Anomalies::default(), 0);
@@ -293,7 +299,7 @@ fn gzip(input: &[u8], room: Room) -> Result<Opened, Failure> {
     Ok(Opened { bytes: out, anomalies })
 }
 
-/// A member whose header has flags that RFC 1952 reserves, without them: Java's reader does not look.
+/// Returns a member without the header flags that RFC 1952 reserves, because Java's reader ignores them.
 fn without_reserved_flags(member: &[u8]) -> Cow<'_, [u8]> {
     match member {
         [0x1f, 0x8b, 8, flags, ..] if flags & 0xe0 != 0 => {
@@ -305,12 +311,12 @@ fn without_reserved_flags(member: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// What Xerial's framing starts with; a version and a compatible version, four bytes each, follow.
+/// The start of Xerial's framing. A version and a compatible version follow, four bytes each.
 pub(super) const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 pub(super) const XERIAL_HEAD: usize = 16;
 
-/// Java writes Snappy in Xerial's framing (chunks, each a big-endian length and a raw Snappy block), librdkafka without. Java's reader
-/// passes over what is too short for a length.
+/// Java writes Snappy in Xerial's framing (chunks, each a big-endian length and a raw Snappy block),
+/// librdkafka without it. Java's reader ignores a rest that is too short for a length.
 fn snappy(input: &[u8], room: Room) -> Result<Opened, Failure> {
     let Room { bytes_max, known } = room;
     let (mut out, mut anomalies) = (Vec::with_capacity(known.min(bytes_max)), Anomalies::default());
@@ -320,7 +326,7 @@ fn snappy(input: &[u8], room: Room) -> Result<Opened, Failure> {
     }
     let mut rest = input.get(XERIAL_HEAD..).ok_or(CompressionFlaw::CutOff)?;
     while !rest.is_empty() {
-        // A stream appended to a stream starts with the framing's head again.
+        // A stream that is appended to another one starts with the framing's head again.
         if rest.starts_with(&XERIAL_MAGIC) {
             rest = rest.get(XERIAL_HEAD..).ok_or(CompressionFlaw::CutOff)?;
             continue;
@@ -337,7 +343,8 @@ fn snappy(input: &[u8], room: Room) -> Result<Opened, Failure> {
     Ok(Opened { bytes: out, anomalies })
 }
 
-/// A Snappy element of three bytes yields at most 64, so a length beyond that ratio is a lie, known before anything is allocated.
+/// The largest possible ratio: a Snappy element of three bytes yields at most 64. A larger claim is refused
+/// before anything is allocated.
 const SNAPPY_RATIO_MAX: usize = 22;
 
 fn snappy_block(block: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(), Failure> {
@@ -350,7 +357,7 @@ fn snappy_block(block: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(),
         return Err(Failure::TooLarge);
     }
     if out.capacity() - start < opened {
-        // Chunks are of one size but for the last: doubling saves copies, the bound holds all the same.
+        // All chunks but the last have the same size. Doubling saves copies and stays within the limit.
         out.reserve_exact(opened.max(start).min(bytes_max - start));
     }
     out.resize(start + opened, 0);
@@ -360,8 +367,8 @@ fn snappy_block(block: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(),
     if written == opened { Ok(()) } else { Err(CompressionFlaw::Broken.into()) }
 }
 
-/// Kafka's reader ends with the first frame. It looks at the checksums of header and blocks, and at neither checksum nor size of the
-/// content; by then all of it is out.
+/// Kafka's reader stops after the first frame. It verifies the checksums of the header and of the blocks. It
+/// does not verify the checksum and the size of the content, because it has returned all of it by then.
 fn lz4(input: &[u8], room: Room) -> Result<Opened, Failure> {
     use lz4_flex::frame::{Error, FrameDecoder};
     let mut anomalies = Anomalies::default();
@@ -388,7 +395,7 @@ fn lz4(input: &[u8], room: Room) -> Result<Opened, Failure> {
     Ok(Opened { bytes: out, anomalies })
 }
 
-/// Reads on to an error of a certain kind, which is an end like any other.
+/// A reader for which an error of a certain kind is a normal end.
 struct EndsWhere<R, E> {
     inner: R,
     ends: E,
@@ -410,9 +417,10 @@ impl<R: Read, E: Fn(&io::Error) -> bool> Read for EndsWhere<R, E> {
     }
 }
 
-/// The length of the LZ4 frame at the input's start, end mark and content checksum included. The decoder takes a frame that is
-/// cut between two blocks for a whole one, and does not tell where a frame ended: this walk over the block lengths does.
-/// (LZ4 frame format description 1.6; Kafka's magic-2 batches hold frames that keep to it.)
+/// The length of the LZ4 frame at the input's start, including its end mark and content checksum. The decoder
+/// accepts a frame that is cut between two blocks, and does not report where a frame ended. So this function
+/// adds up the block lengths. (LZ4 frame format description 1.6; Kafka's magic-2 batches hold frames that
+/// keep to it.)
 fn lz4_frame_len(input: &[u8]) -> Result<usize, CompressionFlaw> {
     const MAGIC: [u8; 4] = 0x184D_2204_u32.to_le_bytes();
     let cut = CompressionFlaw::CutOff;
@@ -434,28 +442,28 @@ fn lz4_frame_len(input: &[u8]) -> Result<usize, CompressionFlaw> {
             at += content_checksum;
             return if at <= input.len() { Ok(at) } else { Err(cut) };
         }
-        // The highest bit says that the block is stored as it is.
+        // The highest bit means that the block is stored uncompressed.
         at = at.saturating_add((size & 0x7fff_ffff) as usize + block_checksum);
     }
 }
 
-/// The window, as a power of two, that all of zstd's levels up to 19 keep within: 8 MiB.
+/// The largest window of zstd's levels up to 19, as a power of two: 8 MiB.
 const ZSTD_WINDOW_LOG: u32 = 23;
-/// The largest window that zstd itself opens without being told to: 128 MiB.
+/// The largest window that zstd accepts by default, as a power of two: 128 MiB.
 pub(super) const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 thread_local! {
-    /// A zstd context and its window are far larger than a batch: each thread keeps one.
+    /// Each thread keeps a zstd context, because a context and its window are far larger than a batch.
     static ZSTD: RefCell<Option<ZstdDecoder<'static>>> = const { RefCell::new(None) };
 }
 
-/// A window larger than [`ZSTD_WINDOW_LOG`] gets a context of its own, so that no thread is left with one that large; it may be
-/// as large as the bound.
+/// A window larger than [`ZSTD_WINDOW_LOG`] gets its own context, so that no thread keeps such a large one.
+/// It may be as large as the limit.
 fn zstd(input: &[u8], room: Room) -> Result<Vec<u8>, Failure> {
     if input.is_empty() {
         return Err(CompressionFlaw::CutOff.into());
     }
-    // A context that met an error is thrown away, and with it whatever state it was left in.
+    // After an error a context is dropped, because its state is not known.
     let mut decoder = match ZSTD.take() {
         Some(decoder) => decoder,
         None => zstd_decoder(ZSTD_WINDOW_LOG)?,
@@ -480,11 +488,12 @@ fn zstd_decoder(window_log: u32) -> io::Result<ZstdDecoder<'static>> {
     Ok(decoder)
 }
 
-/// Frames that follow one another are one stream, to libzstd as to the Java binding that Kafka uses.
+/// Frames that follow one another are one stream, for libzstd and for the Java binding that Kafka uses.
 fn zstd_frames(decoder: &mut ZstdDecoder<'_>, input: &[u8], within: Room) -> Result<Vec<u8>, Failure> {
     let (mut out, bytes_max) = (Vec::new(), within.bytes_max);
     let mut source = InBuffer::around(input);
-    // A frame that says its size is opened straight into as much: else libzstd keeps all of what one segment opens to a second time.
+    // A frame that states its size is decompressed into a buffer of that size. Without it, libzstd holds the
+    // content of a single segment a second time.
     let stated = zstd::zstd_safe::get_frame_content_size(input).ok().flatten();
     let stated = stated.and_then(|size| usize::try_from(size).ok()).filter(|size| *size <= bytes_max);
     let mut room =
@@ -492,7 +501,7 @@ fn zstd_frames(decoder: &mut ZstdDecoder<'_>, input: &[u8], within: Room) -> Res
     loop {
         out.reserve_exact(room - out.len());
         let len = out.len();
-        // A vector may get more capacity than it was asked for; what lies past the bound is too large all the same.
+        // A vector may have more capacity than requested. Bytes beyond the limit are still too large.
         let mut target = OutBuffer::around_pos(&mut out, len);
         let still_to_come = decoder.run(&mut source, &mut target).map_err(|error| zstd_failure(&error))?;
         let is_full = target.pos() == target.capacity();
@@ -510,10 +519,10 @@ fn zstd_frames(decoder: &mut ZstdDecoder<'_>, input: &[u8], within: Room) -> Res
     }
 }
 
-/// `ZSTD_error_frameParameter_windowTooLarge` of zstd_errors.h, which pins its values down.
+/// `ZSTD_error_frameParameter_windowTooLarge` of zstd_errors.h, which fixes the values of its errors.
 const ZSTD_WINDOW_TOO_LARGE: usize = 16;
 
-/// The crate's errors hold the library's words and not its code, so words are compared.
+/// The crate's errors hold the library's message and not its code, so the messages are compared.
 fn zstd_failure(error: &io::Error) -> Failure {
     let words = zstd::zstd_safe::get_error_name(0_usize.wrapping_sub(ZSTD_WINDOW_TOO_LARGE));
     match error.to_string() == words {

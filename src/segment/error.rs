@@ -1,9 +1,9 @@
-//! What can be wrong with a segment, where, and what the caller must do about it.
+//! What can be wrong with a segment, where, and what the caller must do.
 
 use super::codec::{Codec, CompressionFlaw};
 use crate::ids::{SegmentFormat, TopicPartitionError};
 
-/// A segment that cannot be read, by place and reason.
+/// The error that a segment cannot be read, with the place and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("frame {ordinal} at byte {position}: {fault}")]
 pub struct SegmentError {
@@ -15,24 +15,24 @@ pub struct SegmentError {
 /// What a caller must do about a [`SegmentError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The bytes are damaged: keep them, set them aside, alert.
+    /// The bytes are damaged. Keep them, move them aside, and alert.
     Corrupt,
-    /// The bytes or the request are of a kind that is not taken: sending them again is in vain.
+    /// The bytes or the request are of an unsupported kind. Sending them again does not help.
     Unsupported,
-    /// A frame opens to more than the bound that decoding was given.
+    /// A frame decompresses to more than the limit of the decoding.
     TooLarge,
 }
 
 /// Why a segment cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// The first bytes are those of no format known here.
+    /// The first bytes do not belong to a known format.
     #[error("the first bytes are neither a chronik wal record's nor a kafka record batch's")]
     UnknownFormat,
-    /// A frame should start here, but its magic is not there.
+    /// A frame should start here, but its magic is missing.
     #[error("no frame starts here: the magic is {found:#x}")]
     BadMagic {
-        /// What stands in its place.
+        /// The value found instead.
         found: u32,
     },
     /// A Chronik WAL record of a version that no release wrote.
@@ -41,12 +41,12 @@ pub enum Fault {
         /// The version byte.
         version: u8,
     },
-    /// A length that no such frame can have.
+    /// A length that is too small for such a frame.
     #[error("the frame's length field says {length}, at least {least} is needed")]
     BadLength {
         /// The field's value.
         length: i64,
-        /// The smallest that can be right.
+        /// The smallest valid value.
         least: i64,
     },
     /// The frame is not what was written.
@@ -57,26 +57,27 @@ pub enum Fault {
         /// The checksum of its bytes.
         computed: u32,
     },
-    /// Offsets that cannot be: negative, reversed, or past the largest number.
-    #[error("offsets {base} to {last} are no range")]
+    /// Invalid offsets: negative, reversed, or above the largest number.
+    #[error("offsets {base} to {last} are not a valid range")]
     BadOffsets {
-        /// The first offset the head claims.
+        /// The first offset that the head claims.
         base: i64,
-        /// The last one it claims, or the distance to it where the sum does not fit.
+        /// The last offset that the head claims. If the range of a Kafka batch is invalid, it is the distance
+        /// from the first offset to the last.
         last: i64,
     },
-    /// A record whose offset is beyond the largest number.
-    #[error("record {record} has an offset that cannot be: {offset} behind the frame's first")]
+    /// A record whose offset is above the largest number.
+    #[error("record {record} has an invalid offset: {offset} after the frame's first")]
     BadRecordOffset {
         /// Which record of the frame, from 0.
         record: u32,
         /// The offset, relative to the frame's first.
         offset: i64,
     },
-    /// More records are claimed than there can be.
+    /// More records are claimed than can fit.
     #[error("{claimed} records are claimed where at most {most} fit")]
     BadCount {
-        /// The count.
+        /// The claimed count.
         claimed: i64,
         /// The largest count that the bytes allow.
         most: u64,
@@ -89,27 +90,27 @@ pub enum Fault {
         /// The part that does not fit.
         part: &'static str,
     },
-    /// A part of the frame, other than a record, that does not fit.
+    /// A part of the frame, other than a record, does not fit.
     #[error("the frame is malformed: {part}")]
     BadFrame {
         /// The part that does not fit.
         part: &'static str,
     },
-    /// Bytes behind the last record.
-    #[error("{bytes} bytes are left over behind the frame's contents")]
+    /// There are bytes after the last record.
+    #[error("{bytes} bytes are left over after the frame's contents")]
     LeftOver {
-        /// How many.
+        /// The number of bytes.
         bytes: u64,
     },
-    /// A compressed section that does not open.
+    /// A compressed section that cannot be decompressed.
     #[error("the {codec} data does not open: {flaw}")]
     BadCompression {
-        /// How it is compressed.
+        /// Its codec.
         codec: Codec,
         /// What is wrong.
         flaw: CompressionFlaw,
     },
-    /// A Chronik record's head and contents say different things.
+    /// A Chronik record's head and contents do not agree.
     #[error("the head says {field} {head}, the contents say {inside}")]
     HeadDisagrees {
         /// The field.
@@ -127,38 +128,39 @@ pub enum Fault {
         /// The bytes that the frame claims, or that its head takes.
         needed: u64,
     },
-    /// The segment ends in zeros where a frame should be, or the rest of one.
+    /// The segment ends in zeros, in place of a frame or of the rest of a frame.
     #[error("the segment ends in zeros: its last {bytes} bytes hold no whole frame")]
     EndsInZeros {
         /// The bytes from the end of the last whole frame to the segment's end.
         bytes: u64,
     },
-    /// A frame claims more than is left, and yet is followed by whole frames, or whole itself: its length is wrong.
+    /// A frame claims more bytes than are left, but whole frames follow after its start, or it is itself
+    /// whole. So its length is wrong.
     #[error(
-        "the frame's length is wrong: it claims {needed} of {left} bytes left, but byte {found} tells otherwise"
+        "the frame's length is wrong: it claims {needed} of {left} bytes left, but a whole frame starts at byte {found}"
     )]
     WrongLength {
         /// The bytes from the frame's start to the segment's end.
         left: u64,
-        /// The bytes that the frame claims.
+        /// The number of bytes that the frame claims.
         needed: u64,
-        /// Where in the segment a whole frame was found.
+        /// The position in the segment where a whole frame was found.
         found: u64,
     },
-    /// A torn tail so full of would-be frames that looking through them all is out of proportion.
+    /// A torn tail with so many possible frames that checking all of them would take too long.
     #[error(
         "the segment ends within a frame of {needed} bytes, and its last {left} bytes look like too many frames"
     )]
     TailUndecided {
         /// The bytes from the frame's start to the segment's end.
         left: u64,
-        /// The bytes that the frame claims.
+        /// The number of bytes that the frame claims.
         needed: u64,
     },
     /// A Chronik V2 record of the oldest releases, which lacks the last three fields.
     #[error("a chronik v2 record without offsets, as the oldest releases wrote them, is not supported")]
     ChronikV2WithoutOffsets,
-    /// A compression that no Kafka release knows.
+    /// A compression codec that no Kafka release knows.
     #[error("compression codec {id} is unknown")]
     UnknownCodec {
         /// Its number in the batch's attributes.
@@ -167,12 +169,12 @@ pub enum Fault {
     /// The bytes are of another format than the caller said.
     #[error("the segment was announced as {announced}, but its bytes are {found}", announced = .announced.name(), found = .found.name())]
     FormatMismatch {
-        /// What the caller said.
+        /// The announced format.
         announced: SegmentFormat,
-        /// What the bytes say.
+        /// The format of the bytes.
         found: SegmentFormat,
     },
-    /// A whole frame names a topic-partition that cannot be.
+    /// A whole frame names an invalid topic-partition.
     #[error("the frame's topic and partition are unusable: {0}")]
     UnusablePartition(TopicPartitionError),
     /// More or fewer bytes came than were announced.
@@ -180,13 +182,13 @@ pub enum Fault {
     SizesDisagree {
         /// The segment's size as announced.
         announced: u64,
-        /// The bytes that came, so far.
+        /// The number of bytes that came so far.
         received: u64,
     },
-    /// Decoding needs more memory than it was given.
+    /// Decoding needs more memory than the limit allows.
     #[error("the frame opens to more than {limit} bytes")]
     TooLarge {
-        /// The bound.
+        /// The limit in bytes.
         limit: usize,
     },
 }
@@ -252,7 +254,7 @@ impl Fault {
         }
     }
 
-    /// The reason's stable name: part of the contract, so these never change.
+    /// The reason's stable name. It is part of the contract and never changes.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::UnknownFormat => "UNKNOWN_FORMAT",

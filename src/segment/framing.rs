@@ -1,4 +1,4 @@
-//! Cuts a segment's bytes into frames as they come, reading heads only.
+//! Splits a segment's bytes into frames as they arrive. Reads only the heads of frames.
 
 use bytes::{Bytes, BytesMut};
 
@@ -8,30 +8,30 @@ use super::zeros::{ZeroTail, may_cut_frame, may_cut_head};
 use super::{Anomalies, Encoding, Fault, Frame, SegmentError, chronik, kafka, message};
 use crate::ids::{SegmentFormat, TopicPartition};
 
-/// What the first bytes of a frame tell.
+/// The result of reading a frame's first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Head {
-    /// So far nothing is wrong, but only with this many bytes there is more to say.
+    /// Nothing is wrong so far, but the head needs this many bytes.
     Needs(usize),
-    /// The frame's length in bytes, all included.
+    /// The whole frame's length in bytes.
     Frame(u64),
 }
 
-/// Cuts a segment's bytes into frames.
+/// Splits a segment's bytes into frames.
 ///
-/// It does no input or output and keeps no more than one whole frame and one unfinished one (or the tail that turned out to be torn). Where
-/// a chunk holds a whole frame, the frame is a slice of that chunk.
+/// It does no I/O. It keeps at most one whole frame and one unfinished one, or the tail that turned out to be
+/// torn. If a chunk holds a whole frame, the frame is a slice of that chunk.
 #[derive(Debug)]
 pub struct FrameSplitter {
     size_bytes: u64,
     received: u64,
     announced: Option<SegmentFormat>,
     format: Option<SegmentFormat>,
-    /// Where the frame that `pending` starts lies in the segment.
+    /// The position in the segment of the frame that `pending` starts.
     position: u64,
     ordinal: u64,
     pending: BytesMut,
-    /// The last frame, until what follows it shows that it was not cut off by zeros.
+    /// The last frame, until the bytes after it show that zeros did not cut it off.
     held: Option<Frame>,
     torn: Option<Torn>,
     zeros: Option<ZeroTail>,
@@ -43,20 +43,21 @@ pub struct FrameSplitter {
 #[derive(Debug)]
 struct Torn {
     needed: u64,
-    /// The size of the pending bytes at which to look for a whole frame among them the next time.
+    /// The next search for a whole frame starts when the pending bytes reach this size.
     search_at: usize,
 }
 
-/// What is left at a segment's end.
+/// The rest at a segment's end.
 #[derive(Clone, Debug)]
 pub struct Tail {
-    /// What the segment is written in; `None` where there are too few bytes to tell.
+    /// The segment's format; `None` if there are too few bytes to recognise it.
     pub format: Option<SegmentFormat>,
     /// The frame that the segment's end cuts off, or the zeros that it ends in.
     pub torn: Option<TornTail>,
 }
 
-/// The first bytes of a frame whose rest is missing, or zeros in its place. No whole frame lies behind its start.
+/// The first bytes of a frame whose rest is missing or replaced by zeros. No whole frame follows after its
+/// start.
 #[derive(Clone, Debug)]
 pub struct TornTail {
     /// Where it starts in the segment, in bytes.
@@ -65,12 +66,13 @@ pub struct TornTail {
     pub ordinal: u64,
     /// All bytes from there to the segment's end.
     pub bytes: Bytes,
-    /// The bytes that the frame claims, or that its head takes. No more than there are where zeros stand in their place.
+    /// The number of bytes that the frame claims, or that its head takes. If zeros replace the rest, it is at
+    /// most the number of bytes that are there.
     pub needed: u64,
 }
 
 impl TornTail {
-    /// The error that it is for a caller who does not keep torn bytes.
+    /// Returns the error for a caller that does not keep torn bytes.
     pub fn error(&self) -> SegmentError {
         let (left, needed) = (self.bytes.len() as u64, self.needed);
         let fault =
@@ -79,13 +81,15 @@ impl TornTail {
     }
 }
 
-/// How many bytes of a torn tail are there before it is searched the first time; then at every doubling.
+/// A torn tail is searched for the first time at this size in bytes, and again each time its size has
+/// doubled.
 const SEARCH_BYTES_FIRST: usize = 1 << 20;
-/// What is set aside at once for a frame that comes in pieces.
+/// The first allocation for a frame that arrives in pieces, in bytes.
 const PENDING_BYTES_FIRST: usize = 1 << 20;
 
 impl FrameSplitter {
-    /// For a segment of `size_bytes`. Its format is recognised from the first bytes where it is not given.
+    /// Makes a splitter for a segment of `size_bytes`. Without a `format`, it recognises the format from the
+    /// first bytes.
     pub fn new(size_bytes: u64, format: Option<SegmentFormat>) -> Self {
         Self {
             size_bytes,
@@ -104,30 +108,32 @@ impl FrameSplitter {
         }
     }
 
-    /// Makes frames of Kafka's batches and messages of any magic, also of one that nobody knows.
+    /// Sets whether Kafka frames of an unknown magic are accepted too.
     pub fn with_any_magic(self, any_magic: bool) -> Self {
         Self { any_magic, ..self }
     }
 
-    /// The format, as soon as the bytes have told it.
+    /// The format, once the first bytes show it.
     pub fn format(&self) -> Option<SegmentFormat> {
         self.format
     }
 
-    /// Where the segment's last, cut-off frame starts, as soon as that is known: a caller who does not keep torn bytes need
-    /// not wait for their end. Zeros are torn only when they have come to the segment's end.
+    /// The position where the segment's last, cut-off frame starts, once it is known. A caller that does not
+    /// keep torn bytes need not wait for their end. Zeros count as torn only when they reach the segment's
+    /// end.
     pub fn torn_at(&self) -> Option<u64> {
         let zeros = self.zeros.as_ref().filter(|_| self.received == self.size_bytes);
         zeros.map(|zeros| zeros.position).or_else(|| self.torn.is_some().then_some(self.position))
     }
 
-    /// The bytes held here: those of the last frame, of an unfinished one, or of a torn tail.
+    /// The bytes held here: of the last frame, of an unfinished one, or of a torn tail.
     pub fn mem_usage(&self) -> usize {
         let held = self.held.as_ref().map_or(0, |held| held.bytes.len());
         self.pending.capacity() + held + self.zeros.as_ref().map_or(0, |zeros| zeros.cut.len())
     }
 
-    /// What [`FrameSplitter::finish`] takes besides, in bytes: zeros are only counted until then.
+    /// The memory that [`FrameSplitter::finish`] takes in addition, in bytes. Until then zeros are only
+    /// counted.
     pub fn finish_usage(&self) -> u64 {
         self.zeros.as_ref().map_or(0, |zeros| zeros.cut.len() as u64 + zeros.zeros)
     }
@@ -135,8 +141,9 @@ impl FrameSplitter {
     /// Takes the next bytes and appends the frames that they complete to `frames`.
     ///
     /// # Errors
-    /// What the heads tell. Frames in front of the fault are appended all the same, and may prove to be what is at fault (a
-    /// damaged length is seen only behind its frame): decode them first. After an error the splitter is of no more use.
+    /// What is wrong with the heads. The frames before the fault are appended too, and one of them may be the
+    /// cause: a damaged length shows only after its frame. So decode them first. After an error the splitter
+    /// cannot be used again.
     pub fn push(&mut self, mut chunk: Bytes, frames: &mut Vec<Frame>) -> Result<(), SegmentError> {
         self.received = self.received.saturating_add(chunk.len() as u64);
         if self.received > self.size_bytes {
@@ -166,7 +173,7 @@ impl FrameSplitter {
             };
             self.format = head.format;
             if head.needed > left {
-                // Too few zeros for a head are zeros, too.
+                // Zeros that are too few for a head count as zeros, too.
                 if seen.len() as u64 == left && seen.iter().all(|byte| *byte == 0) {
                     let seen = self.take_seen(&mut chunk);
                     self.begin_zeros(Fault::Torn { left, needed: head.needed }, &seen, frames)?;
@@ -196,7 +203,7 @@ impl FrameSplitter {
         }
     }
 
-    /// Takes a frame that is all there. It is held until what follows it shows that it is not cut off by zeros.
+    /// Takes a whole frame. Holds it until the bytes after it show that zeros do not cut it off.
     fn whole(&mut self, bytes: Bytes, frames: &mut Vec<Frame>) -> Result<(), SegmentError> {
         frames.extend(self.held.take());
         let (position, ordinal, encoding) = (self.position, self.ordinal, self.encoding(&bytes));
@@ -214,7 +221,8 @@ impl FrameSplitter {
         Ok(())
     }
 
-    /// `seen`, where a frame should start, is none, by this `fault`. But it may be zeros, or the start of a head and then zeros.
+    /// Handles the bytes `seen`, which should start a frame but do not, for the reason `fault`. They may be
+    /// zeros, or the start of a head and then zeros.
     fn begin_zeros(
         &mut self,
         fault: Fault,
@@ -238,7 +246,7 @@ impl FrameSplitter {
         self.take_zeros(&seen[written..], frames)
     }
 
-    /// Goes on with what is zeros so far.
+    /// Adds bytes to a tail that is all zeros so far. Any other byte is an error.
     fn take_zeros(&mut self, bytes: &[u8], frames: &mut Vec<Frame>) -> Result<(), SegmentError> {
         if let Some(mut tail) = self.zeros.take() {
             if !tail.takes(bytes) {
@@ -250,10 +258,11 @@ impl FrameSplitter {
         Ok(())
     }
 
-    /// Ends the segment, and says what is left of it.
+    /// Ends the segment and returns what is left of it.
     ///
     /// # Errors
-    /// Fewer bytes came than were announced; or what seemed torn is damaged: whole frames lie behind it.
+    /// Fewer bytes came than were announced; or a tail that seemed torn is damaged, because whole frames
+    /// follow it.
     pub fn finish(mut self) -> Result<Tail, SegmentError> {
         if self.received < self.size_bytes {
             return Err(self.sizes_disagree());
@@ -274,8 +283,8 @@ impl FrameSplitter {
         Ok(Tail { format: self.format, torn })
     }
 
-    /// Keeps a part of a frame of `needed` bytes. What a frame claims is set aside as its bytes come, not at once: a claim is
-    /// cheap.
+    /// Keeps a part of a frame of `needed` bytes. The buffer grows as bytes arrive and is not allocated at
+    /// once, because any head can claim a large size.
     fn keep(&mut self, part: &[u8], needed: usize) {
         let len = self.pending.len() + part.len();
         if len > self.pending.capacity() {
@@ -285,7 +294,7 @@ impl FrameSplitter {
         self.pending.extend_from_slice(part);
     }
 
-    /// What has come of a frame so far.
+    /// Takes the bytes of a frame that have arrived so far.
     fn take_seen(&mut self, chunk: &mut Bytes) -> Bytes {
         if self.pending.is_empty() { std::mem::take(chunk) } else { self.pending.split().freeze() }
     }
@@ -300,7 +309,7 @@ impl FrameSplitter {
         }
     }
 
-    /// Makes a frame of its bytes, and goes on behind it.
+    /// Makes a frame of its bytes, and moves the position behind it.
     fn frame(&mut self, bytes: Bytes, encoding: Encoding) -> Result<Frame, SegmentError> {
         let partition = match encoding {
             Encoding::KafkaBatch | Encoding::KafkaMessage | Encoding::Unknown | Encoding::ChronikV1 => None,
@@ -331,7 +340,7 @@ impl FrameSplitter {
         Ok(())
     }
 
-    /// Looks whether the tail is torn indeed: no whole frame may lie behind its start.
+    /// Checks that the tail is really torn: no whole frame may follow after its start.
     fn search(&self, torn: &Torn, is_all: bool) -> Result<(), SegmentError> {
         let Some(format) = self.format else { return Ok(()) };
         let (left, needed) = (self.size_bytes - self.position, torn.needed);
@@ -358,15 +367,16 @@ impl FrameSplitter {
     }
 }
 
-/// What is known from a frame's first bytes.
+/// The facts known from a frame's first bytes.
 struct Recognised {
     format: Option<SegmentFormat>,
-    /// The frame's length; where the head is not all there, the bytes that it takes.
+    /// The frame's length; if the head is incomplete, the bytes that the head takes.
     needed: u64,
 }
 
-/// Reads the head of a frame that starts with `bytes`, `left` bytes before the segment's end, and recognises the format while
-/// it is not `known`. It judges by a whole prefix, or by all that is left: never by where a chunk happens to end.
+/// Reads the head of a frame that starts with `bytes`, `left` bytes before the segment's end. Recognises the
+/// format if it is not `known`. It decides from a whole prefix, or from all bytes that are left, never from
+/// where a chunk ends.
 fn recognise(
     bytes: &[u8],
     left: u64,
@@ -398,11 +408,11 @@ fn recognise(
     Ok(Recognised { format, needed })
 }
 
-/// The format of a segment that starts with `bytes`; `None` where they are too few to tell.
+/// The format of a segment that starts with `bytes`; `None` if they are too few to recognise it.
 fn format_of(bytes: &[u8], announced: Option<SegmentFormat>) -> Result<Option<SegmentFormat>, Fault> {
     use SegmentFormat::{ChronikWal, KafkaLog};
-    // A Kafka batch that started with Chronik's magic would have an offset beyond 9 * 10^18. The reverse proves nothing: what
-    // stands where Kafka has length and magic may be anything in a Chronik record.
+    // A Kafka batch that started with Chronik's magic would have an offset above 9 * 10^18. The reverse
+    // proves nothing: a Chronik record may hold any bytes where Kafka has length and magic.
     let is_chronik = bytes.starts_with(&chronik::MAGIC);
     let is_head = || matches!(kafka::head(bytes, false), Ok(Head::Frame(_)));
     match announced {
@@ -414,7 +424,7 @@ fn format_of(bytes: &[u8], announced: Option<SegmentFormat>) -> Result<Option<Se
         None if is_chronik => Ok(Some(ChronikWal)),
         None if bytes.len() < kafka::PREFIX_BYTES => Ok(None),
         None if bytes[kafka::MAGIC_AT] == kafka::MAGIC => Ok(Some(KafkaLog)),
-        // Two byte values are weak evidence of an older message: the rest of its head must bear it out.
+        // A magic of 0 or 1 alone is weak evidence of an older message. The rest of its head must confirm it.
         None if is_head() => Ok(Some(KafkaLog)),
         None => Err(Fault::UnknownFormat),
     }

@@ -1,8 +1,9 @@
 //! Kafka record batches, magic 2, as they lie in a log segment.
 //!
-//! The format is Kafka's "Record Batch" and "Record" (its documentation, section Message Format; KIP-98, KIP-534). Where the
-//! documentation is silent, `DefaultRecordBatch` and `DefaultRecord` of its Java clients decide. What these read although the documentation
-//! does not allow it is read here too, and named as an [`Anomaly`].
+//! The format is Kafka's "Record Batch" and "Record" (its documentation, section Message Format; KIP-98,
+//! KIP-534). For anything the documentation does not say, the source is `DefaultRecordBatch` and
+//! `DefaultRecord` of Kafka's Java clients. If they read something that the documentation does not allow, it
+//! is read here too and reported as an [`Anomaly`].
 
 use bytes::Bytes;
 
@@ -16,25 +17,27 @@ use crate::record::Span;
 
 /// The magic of record batches, at byte 16.
 pub(super) const MAGIC: u8 = 2;
-/// The bytes in front of the first record.
+/// The bytes before the first record.
 pub(super) const HEAD_BYTES: usize = 61;
 /// The bytes that the length field does not count: base offset and length.
 const LENGTH_OVERHEAD: usize = 12;
 /// The smallest length field: that of a batch without records.
 const LENGTH_MIN: i32 = (HEAD_BYTES - LENGTH_OVERHEAD) as i32;
-/// Where the magic is, in batches and in the messages from before them.
+/// The position of the magic, in batches and in the older messages of magic 0 and 1.
 pub(super) const MAGIC_AT: usize = 16;
-/// Base offset, length, leader epoch and magic: what must be there to tell a batch from other bytes.
+/// Base offset, length, leader epoch and magic: the bytes needed to tell a batch from other bytes.
 pub(super) const PREFIX_BYTES: usize = 17;
 /// Where the bytes that the CRC covers start.
 const CRC_START: usize = 21;
-/// The smallest record: length, attributes, time, offset, key length, value length, header count, a byte each.
+/// The smallest record: length, attributes, time, offset, key length, value length and header count, one byte
+/// each.
 pub(super) const RECORD_BYTES_MIN: usize = 7;
 /// The smallest header: two lengths.
 const HEADER_BYTES_MIN: usize = 2;
 
-/// What a compressed record is guessed to be, in bytes, where there are very many of them for the batch's size; and how many times
-/// its size a batch is guessed to open to at most.
+/// Values for estimating the decompressed size of a batch. The first is the size of a record in bytes, used
+/// if the batch has very many records for its size. The second is the largest ratio of the decompressed size
+/// to the batch's size.
 const RECORD_BYTES_GUESS: u64 = 256;
 const OPENS_TO_TIMES_MAX: u64 = 16;
 
@@ -48,7 +51,8 @@ fn be<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     field
 }
 
-/// A batch's first offset; a message's own, or that of the last one in it.
+/// The first offset of a batch. Of a message it is its own offset, or, if it is compressed, that of the last
+/// message in it.
 pub(super) fn base_offset(bytes: &[u8]) -> i64 {
     i64::from_be_bytes(be(bytes, 0))
 }
@@ -57,8 +61,9 @@ fn length(bytes: &[u8]) -> i32 {
     i32::from_be_bytes(be(bytes, 8))
 }
 
-/// Reads as much of the head of a batch, or of a message from before batches, as splitting needs. With `any_magic` a frame of an unknown
-/// magic is as long as its length field says: all magics so far have it at the same place.
+/// Reads as much of the head of a batch, or of a message of magic 0 or 1, as splitting needs. With
+/// `any_magic` a frame of an unknown magic is as long as its length field says: all known magics have this
+/// field at the same place.
 pub(super) fn head(bytes: &[u8], any_magic: bool) -> Result<Head, Fault> {
     if bytes.len() >= 8 && base_offset(bytes) < 0 {
         return Err(Fault::BadOffsets { base: base_offset(bytes), last: base_offset(bytes) });
@@ -82,12 +87,12 @@ pub(super) fn head(bytes: &[u8], any_magic: bool) -> Result<Head, Fault> {
     Ok(Head::Frame(LENGTH_OVERHEAD as u64 + length(bytes) as u64))
 }
 
-/// Whether a frame is one of no known magic.
+/// Whether a frame has an unknown magic.
 pub(super) fn is_of_unknown_magic(bytes: &[u8]) -> bool {
     bytes[MAGIC_AT] > MAGIC
 }
 
-/// The offsets of a batch whose head is all there; an error where they are no range.
+/// The offsets of a batch whose head is complete; an error if they are not a valid range.
 pub(super) fn range(bytes: &[u8]) -> Result<OffsetRange, Fault> {
     let base = base_offset(bytes);
     let last_delta = last_delta(bytes);
@@ -97,26 +102,27 @@ pub(super) fn range(bytes: &[u8]) -> Result<OffsetRange, Fault> {
         .ok_or(Fault::BadOffsets { base, last: last_delta })
 }
 
-/// How far the last offset of a batch, whose head is all there, is from its first.
+/// The distance from the first to the last offset of a batch whose head is complete.
 pub(super) fn last_delta(bytes: &[u8]) -> i64 {
     i32::from_be_bytes(be(bytes, 23)).into()
 }
 
-/// Whether the bytes from attributes to end are those that the batch's CRC-32C was made of.
+/// Checks the batch's CRC-32C, which covers the bytes from the attributes to the end.
 pub(super) fn check_crc(bytes: &[u8]) -> Result<(), Fault> {
     let stored = u32::from_be_bytes(be(bytes, 17));
     let computed = crc32c::crc32c(&bytes[CRC_START..]);
     if stored == computed { Ok(()) } else { Err(Fault::CrcMismatch { stored, computed }) }
 }
 
-/// Whether the fields of a would-be batch are those of a batch: far cheaper to ask than its checksum.
+/// Whether the fields of a possible batch are plausible. This is far cheaper than its checksum.
 pub(super) fn is_plausible(batch: &[u8]) -> bool {
     range(batch).is_ok_and(|range| i64::from(count(batch)) <= range.last() - range.first() + 1)
         && count(batch) >= 0
         && Codec::of_attributes(attributes(batch)).is_ok()
 }
 
-/// Whether `bytes` are one whole batch of magic 2, no more and no less, with a checksum that holds; if not, why.
+/// Checks that `bytes` are exactly one whole batch of magic 2 with a correct checksum. The error says why
+/// they are not.
 pub(super) fn check_whole(bytes: &[u8]) -> Result<(), &'static str> {
     if bytes.len() < HEAD_BYTES {
         return Err("it is shorter than a batch's head");
@@ -134,18 +140,18 @@ fn attributes(bytes: &[u8]) -> u16 {
     u16::from_be_bytes(be(bytes, 21))
 }
 
-/// Whether the records of a batch, whose head is all there, are control records.
+/// Whether a batch, whose head is complete, holds control records.
 pub(super) fn is_control(bytes: &[u8]) -> bool {
     attributes(bytes) & ATTRIBUTE_CONTROL != 0
 }
 
-/// The producer of a batch, whose head is all there, that belongs to a transaction or ends one.
+/// The producer of a batch, whose head is complete, that belongs to a transaction or ends one.
 pub(super) fn transactional_producer(bytes: &[u8]) -> Option<i64> {
     let has_one = attributes(bytes) & (ATTRIBUTE_TRANSACTIONAL | ATTRIBUTE_CONTROL) != 0;
     has_one.then(|| i64::from_be_bytes(be(bytes, 43)))
 }
 
-/// How the records of a batch, whose head is all there, are compressed.
+/// The codec of a batch whose head is complete.
 pub(super) fn codec(bytes: &[u8]) -> Result<Codec, Fault> {
     Codec::of_attributes(attributes(bytes))
 }
@@ -154,12 +160,13 @@ fn count(bytes: &[u8]) -> i32 {
     i32::from_be_bytes(be(bytes, 57))
 }
 
-/// The record count of a batch that is all there, but not verified.
+/// The record count of a whole batch. It is not verified.
 pub(super) fn claimed_records(bytes: &[u8]) -> Option<u64> {
     u64::try_from(count(bytes)).ok()
 }
 
-/// What a batch that is all there opens to, about. Log data compresses to a quarter; where it is more, the number of records shows it.
+/// Estimates the decompressed size of a whole batch, in bytes. Log data usually compresses to a quarter. A
+/// large number of records shows that it compressed better.
 pub(super) fn opened_bytes_guess(bytes: &[u8]) -> u64 {
     let size = bytes.len() as u64;
     let least = match Codec::of_attributes(attributes(bytes)) {
@@ -171,7 +178,8 @@ pub(super) fn opened_bytes_guess(bytes: &[u8]) -> u64 {
     by_records.clamp(least, OPENS_TO_TIMES_MAX * size)
 }
 
-/// Decodes a batch. `bytes` are as many as its length field says, and at least [`HEAD_BYTES`]: splitting saw to that.
+/// Decodes a batch. `bytes` has the length that its length field says, and at least [`HEAD_BYTES`]: the
+/// splitter ensures it.
 pub(super) fn decode(bytes: &Bytes, room: Room) -> Result<DecodedFrame, Fault> {
     let decoded_bytes_max = room.bytes_max;
     check_crc(bytes)?;
@@ -182,8 +190,8 @@ pub(super) fn decode(bytes: &Bytes, room: Room) -> Result<DecodedFrame, Fault> {
         codec,
         base_offset: base_offset(bytes),
         last_delta: last_delta(bytes),
-        // Compaction may put a delete horizon here (attribute bit 6, KIP-534): it rewrites the records' times relative to
-        // that, so that their sum is their time all the same.
+        // Compaction may store a delete horizon here (attribute bit 6, KIP-534). It also rewrites the
+        // records' times relative to the horizon, so the sum is still the record's time.
         base_timestamp: i64::from_be_bytes(be(bytes, 27)),
         append_time: (attributes & ATTRIBUTE_LOG_APPEND_TIME != 0).then(|| i64::from_be_bytes(be(bytes, 35))),
         is_control: is_control(bytes),
@@ -201,13 +209,14 @@ pub(super) fn decode(bytes: &Bytes, room: Room) -> Result<DecodedFrame, Fault> {
     batch.records(records, 0, head, &opened, decoded_bytes_max)
 }
 
-/// The compressed section of a batch that is all there.
+/// The compressed section of a whole batch.
 pub(super) fn compressed(bytes: &[u8]) -> Option<(Codec, &[u8])> {
     let codec = codec(bytes).ok().filter(|codec| *codec != Codec::None)?;
     Some((codec, &bytes[HEAD_BYTES..]))
 }
 
-/// The offsets that a batch's head claims; `None` where the last one comes before the first, as in a batch that covers none.
+/// The offsets that a batch's head claims; `None` if the last one comes before the first, as in a batch that
+/// covers none.
 fn head_range(bytes: &[u8]) -> Result<Option<OffsetRange>, Fault> {
     let (base, last_delta) = (base_offset(bytes), last_delta(bytes));
     let last = base.checked_add(last_delta).filter(|_| base >= 0);
@@ -228,7 +237,8 @@ struct Batch {
 }
 
 impl Batch {
-    /// Reads the records, which start at `start` of `bytes` and end where those end. `opened` says what was noticed when they were opened.
+    /// Reads the records, which start at `start` of `bytes` and end with `bytes`. `opened` has the anomalies
+    /// found during decompression.
     fn records(
         &self,
         bytes: Bytes,
@@ -242,7 +252,7 @@ impl Batch {
             .ok()
             .filter(|count| u64::from(*count) <= most)
             .ok_or(Fault::BadCount { claimed: self.count.into(), most })?;
-        // Uncompressed records are there already.
+        // Uncompressed records are a part of the frame and take no further memory.
         let bytes_used = if start == 0 { bytes.len() } else { 0 };
         let mut builder = RecordBuilder::new(count as usize, self.is_control, bytes_used, limit)?;
         (builder.codec, builder.producer_id) = (self.codec, self.producer_id);
@@ -254,7 +264,8 @@ impl Batch {
         }
         match bytes.len() - fields.at {
             0 => {}
-            // Kafka's reader looks behind the last record, and does not look for one where none is counted.
+            // Kafka's reader refuses bytes after the last record, but does not check for them if the count is
+            // 0.
             _ if count == 0 => builder.anomalies.insert(Anomaly::BytesLeftOver),
             left => return Err(Fault::LeftOver { bytes: left as u64 }),
         }
@@ -304,14 +315,15 @@ impl Batch {
             return Err(bad("its length is larger than its parts"));
         }
         fields.end = batch_end;
-        // Java adds without looking for overflow, and so finds again the time that its writer took the difference from.
+        // Java adds without an overflow check. So the sum wraps around to the time from which the writer
+        // computed the difference.
         let timestamp = self.append_time.unwrap_or(self.base_timestamp.wrapping_add(time_delta));
         builder.record(offset, timestamp, key, value, first_header);
         Ok(offset_delta)
     }
 }
 
-/// Reads the parts of records; `None` where they reach past the end or are no number.
+/// Reads the parts of records; `None` if they reach past the end or are not a number.
 struct Fields<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -329,14 +341,14 @@ impl Fields<'_> {
         Some(byte)
     }
 
-    /// A zigzag varint of at most five bytes. What goes beyond 32 bits is lost, as in Kafka's reader.
+    /// Reads a zigzag varint of at most five bytes. Bits beyond 32 are lost, as in Kafka's reader.
     #[inline]
     fn varint(&mut self) -> Option<i32> {
         let value = self.unsigned::<5>()? as u32;
         Some((value >> 1) as i32 ^ -((value & 1) as i32))
     }
 
-    /// A zigzag varint of at most ten bytes. What goes beyond 64 bits is lost.
+    /// Reads a zigzag varint of at most ten bytes. Bits beyond 64 are lost.
     #[inline]
     fn varlong(&mut self) -> Option<i64> {
         let value = self.unsigned::<10>()?;
@@ -348,7 +360,7 @@ impl Fields<'_> {
         let mut value = 0_u64;
         for nth in 0..BYTES_MAX {
             let byte = self.byte()?;
-            // The tenth byte has room for one bit only: the others are lost.
+            // Only one bit of the tenth byte fits. The others are lost.
             value |= u64::from(byte & 0x7f) << (7 * nth);
             if byte & 0x80 == 0 {
                 return Some(value);
@@ -357,7 +369,8 @@ impl Fields<'_> {
         None
     }
 
-    /// A length and as many bytes; the length -1 stands for null, and Kafka's reader takes all that are negative for it.
+    /// Reads a length and as many bytes. The length -1 means null, and Kafka's reader takes every negative
+    /// length as null.
     #[inline]
     fn nullable(&mut self, builder: &mut RecordBuilder) -> Option<Option<Span>> {
         match self.varint()? {
@@ -370,7 +383,7 @@ impl Fields<'_> {
         }
     }
 
-    /// A length, not negative, and as many bytes.
+    /// Reads a length, which must not be negative, and as many bytes.
     fn sized(&mut self) -> Option<Span> {
         let len = self.varint()?;
         self.span(len)

@@ -1,8 +1,9 @@
-//! Kafka messages of magic 0 and 1, from before record batches, as they still lie in segments of logs that were never rewritten.
+//! Kafka messages of magic 0 and 1, the format before record batches. They still lie in segments of logs that
+//! were never rewritten.
 //!
-//! The format is Kafka's "message set" (its documentation, section Old Message Format; KIP-31, KIP-32). Where the documentation is silent,
-//! `LegacyRecord` and `AbstractLegacyRecordBatch` of its Java clients decide. A message is a frame of its own; a compressed one holds
-//! further messages in its value.
+//! The format is Kafka's "message set" (its documentation, section Old Message Format; KIP-31, KIP-32). For
+//! anything the documentation does not say, the source is `LegacyRecord` and `AbstractLegacyRecordBatch` of
+//! Kafka's Java clients. Each message is a frame. A compressed message holds further messages in its value.
 
 use std::borrow::Cow;
 
@@ -19,11 +20,11 @@ use crate::record::Span;
 pub(super) const LENGTH_MIN: i32 = 14;
 /// Offset and length, which the length field does not count.
 const OVERHEAD: usize = 12;
-/// What the CRC-32 covers starts at the magic.
+/// The position of the CRC-32. It covers the bytes from the magic on.
 const CRC_AT: usize = 12;
 const ATTRIBUTES_AT: usize = 17;
 const TIMESTAMP_AT: usize = 18;
-/// Where the key's length is, of magic 0 and of magic 1.
+/// The position of the key's length, for magic 0 and for magic 1.
 const KEY_AT: [usize; 2] = [18, 26];
 
 const ATTRIBUTE_LOG_APPEND_TIME: u8 = 1 << 3;
@@ -33,7 +34,7 @@ struct Message {
     offset: i64,
     magic: u8,
     attributes: u8,
-    /// -1 for none: magic 0 has no time.
+    /// -1 means none: magic 0 has no time.
     timestamp: i64,
     key: Option<Span>,
     value: Option<Span>,
@@ -75,12 +76,13 @@ impl Message {
     }
 }
 
-/// Whether a message has the time at which the broker took it, for all messages in it too.
+/// Whether a message has the time at which the broker appended it. The time then holds for all messages
+/// inside it, too.
 pub(super) fn is_of_append_time(magic: u8, attributes: u8) -> bool {
     magic == 1 && attributes & ATTRIBUTE_LOG_APPEND_TIME != 0
 }
 
-/// Zstandard came with batches.
+/// The codec of a message. Zstandard exists only in batches.
 pub(super) fn codec_of(attributes: u8) -> Result<Codec, Fault> {
     match Codec::of_attributes(attributes.into())? {
         Codec::Zstd => Err(Fault::UnknownCodec { id: Codec::Zstd as u8 }),
@@ -96,19 +98,19 @@ fn i32_at(bytes: &[u8], at: usize) -> i32 {
     i32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-/// Whether a frame is such a message.
+/// Whether a frame is a message of magic 0 or 1.
 pub(super) fn is_one(frame: &[u8]) -> bool {
     frame[MAGIC_AT] <= 1
 }
 
-/// Whether the bytes from the magic to the message's end are those that its CRC-32 was made of.
+/// Checks the message's CRC-32, which covers the bytes from the magic to the end.
 pub(super) fn check_crc(message: &[u8]) -> Result<(), Fault> {
     let stored = i32_at(message, CRC_AT) as u32;
     let computed = crc32fast::hash(&message[MAGIC_AT..]);
     if stored == computed { Ok(()) } else { Err(Fault::CrcMismatch { stored, computed }) }
 }
 
-/// Whether the lengths in a would-be message add up to it: far cheaper to ask than its checksum.
+/// Whether the lengths in a possible message add up to its size. This is far cheaper than its checksum.
 pub(super) fn is_plausible(message: &[u8]) -> bool {
     let Some(key_at) = KEY_AT.get(usize::from(message[MAGIC_AT])) else { return false };
     let mut fields = Fields { bytes: message, at: *key_at, start: 0, anomalies: Anomalies::default() };
@@ -116,14 +118,15 @@ pub(super) fn is_plausible(message: &[u8]) -> bool {
     adds_up && fields.at == message.len() && codec_of(message[ATTRIBUTES_AT]).is_ok()
 }
 
-/// The offset of a message that is not compressed; a compressed one says only the last of those in it.
+/// The offset of a message that is not compressed; `None` for a compressed one, which states only the offset
+/// of the last message in it.
 pub(super) fn claimed_range(message: &[u8]) -> Option<OffsetRange> {
     let offset = i64_at(message, 0);
     let is_single = matches!(codec_of(message[ATTRIBUTES_AT]), Ok(Codec::None));
     OffsetRange::new(offset, offset).filter(|_| is_single && offset >= 0)
 }
 
-/// The number of records: of a compressed message only its opened value tells.
+/// The number of records. A compressed message is decompressed to count them.
 pub(super) fn claimed_records(message: &Bytes, decoded_bytes_max: usize) -> Option<u64> {
     match codec_of(message[ATTRIBUTES_AT]) {
         Ok(Codec::None) => Some(1),
@@ -135,7 +138,7 @@ pub(super) fn claimed_records(message: &Bytes, decoded_bytes_max: usize) -> Opti
     }
 }
 
-/// What a message opens to, about: as of batches.
+/// Estimates the decompressed size of a message, in bytes, as for batches.
 pub(super) fn opened_bytes_guess(message: &[u8]) -> u64 {
     let size = message.len() as u64;
     match codec_of(message[ATTRIBUTES_AT]) {
@@ -152,7 +155,7 @@ pub(super) fn compressed(message: &Bytes) -> Option<(Codec, &[u8])> {
     Some((codec, outer.value.map_or(&[][..], |value| value.of(message))))
 }
 
-/// Decodes a message. `frame` is as long as its length field says: splitting saw to that.
+/// Decodes a message. `frame` has the length that its length field says: the splitter ensures it.
 pub(super) fn decode(frame: &Bytes, room: Room) -> Result<DecodedFrame, Fault> {
     let decoded_bytes_max = room.bytes_max;
     let outer = Message::parse(frame, 0, frame.len())?;
@@ -183,7 +186,8 @@ pub(super) fn decode(frame: &Bytes, room: Room) -> Result<DecodedFrame, Fault> {
     if places.last().is_some_and(|(_, end)| *end < opened.bytes.len()) {
         builder.anomalies.insert(Anomaly::BytesLeftOver);
     }
-    // Offsets within magic 1 count from the first message's; some producers, and so some brokers, left the outer one at zero.
+    // In magic 1, inner offsets are relative to the first inner message. Some producers, and so some brokers,
+    // left the outer offset at zero.
     let base = match outer.magic {
         0 => 0,
         _ if outer.offset == 0 => 0,
@@ -198,7 +202,7 @@ pub(super) fn decode(frame: &Bytes, room: Room) -> Result<DecodedFrame, Fault> {
     builder.finish(outer.offset, range, Bytes::from(opened.bytes))
 }
 
-/// Reads one message of those in a compressed one.
+/// Reads one of the messages in a compressed message.
 fn inner(
     outer: &Message,
     base: i64,
@@ -227,10 +231,11 @@ fn inner(
     Ok(())
 }
 
-/// Where the messages in an opened value lie. One that is cut off at the end is none: brokers cut answers anywhere, and clients pass over it.
+/// Returns the positions of the messages in a decompressed value. A message that is cut off at the end is
+/// ignored: brokers cut responses at any byte, and clients skip such a message.
 fn places(opened: &[u8], limit: usize) -> Result<Vec<(usize, usize)>, Fault> {
     let (mut places, mut at) = (Vec::new(), 0);
-    // A list that grows is there twice for a moment.
+    // A list that grows exists twice for a moment.
     let most = limit.saturating_sub(opened.len()) / (2 * size_of::<(usize, usize)>());
     while opened.len() - at >= OVERHEAD {
         let length = i32_at(opened, at + 8);
@@ -249,8 +254,8 @@ fn places(opened: &[u8], limit: usize) -> Result<Vec<(usize, usize)>, Fault> {
     Ok(places)
 }
 
-/// An LZ4 frame with the header checksum that its header has: clients of magic 0 wrote another one, computed over the magic number too, and
-/// Kafka's reader does not look at it.
+/// Returns an LZ4 frame with a correct header checksum. Clients of magic 0 computed it over the magic number
+/// too, which is wrong, and Kafka's reader does not check it.
 pub(super) fn with_header_checksum(frame: &[u8]) -> Cow<'_, [u8]> {
     let Some(flags) = frame.get(4) else { return Cow::Borrowed(frame) };
     let end = 6 + if flags & 1 << 3 != 0 { 8 } else { 0 } + if flags & 1 != 0 { 4 } else { 0 };
@@ -285,17 +290,18 @@ fn xxh32_of_few(bytes: &[u8]) -> u32 {
     hash ^ hash >> 16
 }
 
-/// Reads a message's key and value; `None` where they reach past its end.
+/// Reads a message's key and value; `None` if they reach past its end.
 struct Fields<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// Where the message starts in what spans point into.
+    /// The position of the message in the bytes that the spans point into.
     start: usize,
     anomalies: Anomalies,
 }
 
 impl Fields<'_> {
-    /// A length and as many bytes; -1 stands for null, and Kafka's reader takes all that are negative for it.
+    /// Reads a length and as many bytes. -1 means null, and Kafka's reader takes every negative length as
+    /// null.
     fn nullable(&mut self) -> Option<Option<Span>> {
         let len = i32::from_be_bytes(*self.bytes.get(self.at..)?.first_chunk()?);
         self.at += 4;

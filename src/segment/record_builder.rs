@@ -1,4 +1,4 @@
-//! Gathers a frame's records: spans only, and never more of them than the bound allows.
+//! Collects a frame's records as spans, and allocates no more than the limit allows.
 
 use bytes::Bytes;
 
@@ -9,15 +9,15 @@ use crate::record::{HeaderSpans, RecordBatch, RecordSpans, Span};
 
 /// The records of a frame, while it is decoded.
 pub(super) struct RecordBuilder {
-    /// How the producer compressed them.
+    /// The codec that the producer used.
     pub(super) codec: Codec,
-    /// What is not as the format says.
+    /// Deviations from the format.
     pub(super) anomalies: Anomalies,
-    /// Whose transaction it belongs to, or ends.
+    /// The producer whose transaction the frame belongs to, or ends.
     pub(super) producer_id: Option<i64>,
     /// The key of the first control record.
     control_key: Option<Span>,
-    /// The offsets of records that lie outside of what the frame's head says.
+    /// The offsets of records that lie outside of the range in the frame's head.
     outside: Option<OffsetRange>,
     records: Vec<RecordSpans>,
     headers: Vec<HeaderSpans>,
@@ -29,8 +29,8 @@ pub(super) struct RecordBuilder {
 }
 
 impl RecordBuilder {
-    /// For `count` records, which the caller has checked against the bytes they come from. `bytes_used` of the bound `limit`
-    /// are taken already.
+    /// Makes a builder for `count` records. The caller has checked the count against the bytes that the
+    /// records come from. `bytes_used` of the `limit` are already in use.
     pub(super) fn new(
         count: usize,
         is_control: bool,
@@ -57,7 +57,7 @@ impl RecordBuilder {
         })
     }
 
-    /// A header of the record that is to be added next.
+    /// Adds a header of the record that is added next.
     pub(super) fn header(&mut self, name: Span, value: Option<Span>) -> Result<(), Fault> {
         if self.is_control {
             return Ok(());
@@ -73,13 +73,13 @@ impl RecordBuilder {
         Ok(())
     }
 
-    /// How many headers there are so far: where the next record's start.
+    /// The number of headers so far, which is where the next record's headers start.
     pub(super) fn headers(&self) -> u32 {
         self.headers.len() as u32
     }
 
-    /// A record, whose headers, from the one numbered `first_header` on, were added before it.
-    /// A time of -1 stands for none, as Kafka writes it.
+    /// Adds a record. Its headers were added before it and start with number `first_header`. A time of -1
+    /// means none, as in Kafka.
     pub(super) fn record(
         &mut self,
         offset: i64,
@@ -109,8 +109,8 @@ impl RecordBuilder {
         });
     }
 
-    /// Notes that the record which is to be added next has an offset that its frame's head, or the record before it, does not allow.
-    /// Negative ones are no consumer's to ask for: the frame does not cover them.
+    /// Notes that the record that is added next has an offset that the frame's head, or the record before it,
+    /// does not allow. No consumer can ask for a negative offset, so the frame does not cover it.
     pub(super) fn unexpected_offset(&mut self, offset: i64) {
         self.anomalies.insert(Anomaly::RecordOffset);
         if offset >= 0 {
@@ -118,18 +118,18 @@ impl RecordBuilder {
         }
     }
 
-    /// Notes that the frame covers an offset that its head does not tell.
+    /// Notes that the frame covers an offset that its head does not state.
     pub(super) fn covers(&mut self, offset: i64) {
         if let Some(one) = OffsetRange::new(offset, offset) {
             self.outside = Some(self.outside.map_or(one, |outside| outside.cover(&one)));
         }
     }
 
-    /// All there is, with the bytes that the spans point into. `base_offset` is the first that the frame's head claims,
-    /// and `head` all of them, where they are a range.
+    /// Returns the decoded frame with the bytes that the spans point into. `base_offset` is the first offset
+    /// that the frame's head claims. `head` is the whole range that it claims, if it is a valid range.
     ///
     /// # Errors
-    /// Records, and no offset that they could be read at.
+    /// There are records, but no offset at which they can be read.
     pub(super) fn finish(
         mut self,
         base_offset: i64,

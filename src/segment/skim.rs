@@ -1,8 +1,9 @@
-//! Records read one at a time from a stream, for frames that are too large to be opened whole. Of a record that is larger than a limit the parts are
-//! passed over, counted and hashed: no more than the limit is ever held, whatever the frame opens to.
+//! Reads records one at a time from a stream, for frames that are too large to be decompressed as a whole. If
+//! a record is larger than a limit, its parts are skipped, but counted and hashed. So no more than the limit
+//! is held, whatever the frame decompresses to.
 //!
-//! Frames come from blocks whose checksums hold, and were decoded when they were stored. So their own checksums are not computed again, and what
-//! is not as the format says is an error.
+//! Frames come from blocks with verified checksums, and were decoded when they were stored. So their own
+//! checksums are not computed again, and a deviation from the format is an error.
 
 mod draft;
 mod inflate;
@@ -22,27 +23,28 @@ use draft::Draft;
 pub(super) use snappy::REACH_BYTES;
 pub(super) use source::Source;
 
-/// Takes the records of a stream.
+/// Receives the records of a stream.
 pub trait Visitor {
-    /// How many bytes of the next data record are taken at most, as [`StoredRecord::mem_usage`] counts them; `None` where it is passed over. Called once
-    /// for each.
+    /// Limits the size of the next data record in bytes, as [`StoredRecord::mem_usage`] counts it; `None`
+    /// skips the record. Called once for each record.
     fn limit(&mut self, offset: i64, timestamp_ms: Option<i64>) -> Option<usize>;
 
-    /// A record that was not to be passed over: without its value where it is larger than its limit.
+    /// Receives a record that was not skipped. If it is larger than its limit, it comes without its value.
     fn record(&mut self, record: StoredRecord);
 
-    /// Whether a record may be a part of what its frame opened to, instead of a copy: for whoever takes one record, and holds nothing else of it.
+    /// Whether a record may share the decompressed bytes of its frame instead of a copy. It is for visitors
+    /// that take one record and hold nothing else of the frame.
     fn shares(&self) -> bool {
         false
     }
 
-    /// Whether it wants no further record of the frame: then the rest of it is not opened.
+    /// Whether the visitor wants no more records of the frame. Then the rest of it is not decompressed.
     fn is_done(&self) -> bool {
         false
     }
 }
 
-/// What a frame's head says about its records.
+/// The fields of a batch's head that its records need.
 struct KafkaHead {
     base_offset: i64,
     base_timestamp: i64,
@@ -50,11 +52,11 @@ struct KafkaHead {
     count: i32,
 }
 
-/// Reads the next frame of `from`, to its last byte, and hands its data records to `visitor`. Beside what these take, a codec's window of up to
-/// `work_bytes_max` bytes is held.
+/// Reads the next frame of `from` to its last byte, and passes its data records to `visitor`. In addition to
+/// the memory of the records, it holds a codec's window of up to `work_bytes_max` bytes.
 ///
 /// # Errors
-/// What is no frame, and [`Fault::TooLarge`] where a codec needs more at hand than it may have.
+/// Bytes that are not a frame, and [`Fault::TooLarge`] if a codec needs a larger window than it may have.
 pub fn skim_frame(
     from: &mut dyn BufRead,
     format: SegmentFormat,
@@ -150,7 +152,7 @@ fn chronik_frame(source: &mut Source<'_>, visitor: &mut dyn Visitor) -> Result<(
             frame.skip_rest()
         }
         _ => {
-            // The checksum is not counted by the length.
+            // The length does not include the checksum.
             source.skip(4)?;
             let mut frame = source.take(length);
             let topic = u16::from_le_bytes(frame.array()?);
@@ -181,7 +183,7 @@ fn chronik_v1(frame: &mut Source<'_>, visitor: &mut dyn Visitor) -> Result<(), F
     Ok(())
 }
 
-/// For the canonical record, whose parts lie in the same order.
+/// Makes a draft for the canonical record, whose parts have the same order.
 pub(super) fn draft(offset: i64, timestamp: i64, visitor: &mut dyn Visitor) -> Draft {
     Draft::new(offset, timestamp, visitor)
 }

@@ -1,4 +1,4 @@
-//! The fixtures against their ground truth, and what holds for all formats.
+//! Compares the fixtures with their ground truth, and tests what all formats have in common.
 
 use std::path::PathBuf;
 
@@ -37,7 +37,7 @@ fn read(bytes: &Bytes) -> Result<Vec<(Frame, DecodedFrame)>, SegmentError> {
     let mut frames = Vec::new();
     let mut splitter = FrameSplitter::new(bytes.len() as u64, None);
     let pushed = splitter.push(bytes.clone(), &mut frames);
-    // What was cut before the fault comes first, as it does for a caller who decodes while bytes come in.
+    // The frames before the fault are decoded first, as by a caller that decodes while bytes arrive.
     let decode = |frame: Frame| frame.decode(DECODED_BYTES_MAX).map(|decoded| (frame, decoded));
     let decoded = frames.into_iter().map(decode).collect::<Result<_, _>>()?;
     pushed?;

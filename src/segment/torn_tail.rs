@@ -1,27 +1,28 @@
-//! Tells a torn tail, whose frame the segment's end cuts off, from a damaged length in the middle of a segment.
+//! Distinguishes a torn tail, whose frame the segment's end cuts off, from a damaged length in the middle of
+//! a segment.
 
 use super::framing::Head;
 use super::{chronik, kafka, message};
 use crate::ids::SegmentFormat;
 
-/// What looking for a whole frame led to.
+/// The result of a search for a whole frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Search {
-    /// A whole frame, whose checksum holds, starts here.
+    /// A whole frame with a correct checksum starts here.
     Found(usize),
     /// There is none.
     Nothing,
-    /// There were more would-be frames than it is sound to look at.
+    /// There were too many possible frames to check them all.
     Undecided,
 }
 
-/// Checksums are computed over this many times the tail, at most: bytes made up of heads that each claim all the rest would
-/// otherwise take time that grows with the square of their number.
+/// Limits the bytes over which checksums are computed, to this many times the size of the tail. Without the
+/// limit, heads that each claim all the rest would take time that grows with the square of their number.
 const WORK_PER_BYTE_MAX: usize = 8;
-/// Small tails need not be frugal.
+/// The limit for small tails, in bytes.
 const WORK_BYTES_MIN: usize = 1 << 20;
 
-/// Looks for a whole frame behind the tail's first byte.
+/// Searches for a whole frame after the tail's first byte.
 pub(super) fn later_frame(tail: &[u8], format: SegmentFormat) -> Search {
     let mut work_left = tail.len().saturating_mul(WORK_PER_BYTE_MAX).max(WORK_BYTES_MIN);
     for at in 1..tail.len() {
@@ -61,7 +62,7 @@ pub(super) fn later_frame(tail: &[u8], format: SegmentFormat) -> Search {
     Search::Nothing
 }
 
-/// Whether the tail is a whole frame by its checksum, and only its length says otherwise.
+/// Whether the tail is a whole frame: its checksum is correct, and only its length is wrong.
 pub(super) fn is_whole(tail: &[u8], format: SegmentFormat) -> bool {
     match format {
         SegmentFormat::ChronikWal => chronik::is_whole_but_for_its_length(tail),

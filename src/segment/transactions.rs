@@ -1,8 +1,8 @@
-//! Transactions: what a frame says of them, and what the frames of a partition say together.
+//! Transactions: the facts in one frame, and the facts in all frames of a partition together.
 //!
-//! The records of a transaction are in batches that say so and name their producer. A control batch with a commit or an abort marker
-//! ends the transaction of its producer. So a batch is aborted where the next marker of its producer, at a higher offset, is an
-//! abort (KIP-98).
+//! The batches of a transaction are marked as transactional and name their producer. A control batch with a
+//! commit or an abort marker ends the transaction of its producer. So a batch is aborted if the next marker
+//! of its producer, at a higher offset, is an abort (KIP-98).
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use crate::ids::OffsetRange;
 /// How a transaction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Its records count.
+    /// Its records count as committed.
     Committed,
-    /// Its records do not: consumers that read what is committed pass over them.
+    /// Its records are aborted: consumers that read only committed records skip them.
     Aborted,
 }
 
-/// What a frame has to do with transactions.
+/// The part of a frame in a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransactionPart {
     /// It holds data of a transaction of this producer.
@@ -37,7 +37,8 @@ pub enum TransactionPart {
     },
 }
 
-/// What the key of a control record says: a version, and a type. Other types than these two end no transaction.
+/// Returns the outcome from the key of a control record, which holds a version and a type. Only the types 0
+/// (abort) and 1 (commit) end a transaction.
 pub(super) fn outcome_of_key(key: &[u8]) -> Option<Outcome> {
     let (version, kind) =
         (i16::from_be_bytes(*key.first_chunk()?), i16::from_be_bytes(*key[2..].first_chunk()?));
@@ -50,8 +51,9 @@ pub(super) fn outcome_of_key(key: &[u8]) -> Option<Outcome> {
 }
 
 impl Frame {
-    /// What it has to do with transactions. Of a Kafka batch with data only the head is looked at: its checksum is not verified. Others are
-    /// decoded, within `decoded_bytes_max`.
+    /// Returns the frame's part in a transaction, if it has one. For a Kafka batch with data it reads only
+    /// the head, and does not verify the checksum. It decodes Kafka control batches and Chronik V2 frames,
+    /// within `decoded_bytes_max`.
     ///
     /// # Errors
     /// Those of [`Frame::decode`].
@@ -63,7 +65,8 @@ impl Frame {
         }
     }
 
-    /// What the head alone says: of a Kafka batch that holds data. For frames that cannot be decoded.
+    /// Returns the part that the head alone states, for a Kafka batch that holds data. Used for frames that
+    /// cannot be decoded.
     pub fn transaction_of_head(&self) -> Option<TransactionPart> {
         let is_data = self.encoding == Encoding::KafkaBatch && !kafka::is_control(&self.bytes);
         let producer_id = is_data.then(|| kafka::transactional_producer(&self.bytes)).flatten()?;
@@ -71,8 +74,9 @@ impl Frame {
     }
 }
 
-/// Which offsets belong to transactions that were aborted, or whose end is not among the frames; and which transactions of earlier frames
-/// end here. Frames come in the order of the file, in which a producer's data comes before its marker.
+/// The offsets of aborted transactions, the offsets of transactions whose end is not among the frames, and
+/// the markers that end transactions of earlier frames. Frames are added in the order of the file, in which a
+/// producer's data comes before its marker.
 #[derive(Clone, Debug, Default)]
 pub struct Transactions {
     aborted: Vec<OffsetRange>,
@@ -103,7 +107,7 @@ impl Transactions {
         self.ends.entry(producer_id).or_insert((offset, outcome));
     }
 
-    /// Adds what later frames said.
+    /// Adds the facts of later frames.
     pub fn merge(&mut self, later: Self) {
         for (producer_id, (offset, outcome)) in later.ends {
             self.end(producer_id, offset, outcome);
@@ -115,14 +119,14 @@ impl Transactions {
         self.aborted.extend(later.aborted);
     }
 
-    /// Whether no frame had to do with transactions.
+    /// Whether no frame had a part in a transaction.
     pub fn is_empty(&self) -> bool {
         self.aborted.is_empty() && self.open.is_empty() && self.ends.is_empty()
     }
 
-    /// Heap memory, in bytes.
+    /// The heap memory, in bytes.
     pub fn mem_usage(&self) -> usize {
-        // What an entry of a map takes beside its value.
+        // What an entry of a map takes in addition to its value.
         const ENTRY_BYTES: usize = 32;
         let range = size_of::<OffsetRange>();
         let open = self
@@ -134,23 +138,25 @@ impl Transactions {
             + self.ends.len() * (ENTRY_BYTES + size_of::<(i64, Outcome)>())
     }
 
-    /// The offsets of data of aborted transactions: ascending and merged.
+    /// The offsets of the data of aborted transactions, ascending and merged.
     pub fn aborted(&self) -> Vec<OffsetRange> {
         merged(self.aborted.clone())
     }
 
-    /// The producers with a transaction whose end is not here, ascending; and the offsets of its data, ascending and merged.
+    /// The producers with a transaction whose end is not here, ascending, each with the offsets of the
+    /// transaction's data, ascending and merged.
     pub fn open(&self) -> impl Iterator<Item = (i64, Vec<OffsetRange>)> {
         self.open.iter().map(|(producer_id, ranges)| (*producer_id, merged(ranges.clone())))
     }
 
-    /// Of each producer, ascending, the first marker: its offset, and how it ends a transaction that began earlier.
+    /// The first marker of each producer, in ascending order of producers: its offset, and the outcome of a
+    /// transaction that began earlier.
     pub fn first_ends(&self) -> impl Iterator<Item = (i64, i64, Outcome)> {
         self.ends.iter().map(|(producer_id, (offset, outcome))| (*producer_id, *offset, *outcome))
     }
 }
 
-/// Adds a range, to the one before it where it goes on from there.
+/// Adds a range. Extends the last range if the new one follows it directly.
 fn push(ranges: &mut Vec<OffsetRange>, range: OffsetRange) {
     match ranges.last_mut() {
         Some(last) if last.last().checked_add(1) == Some(range.first()) => *last = last.cover(&range),
@@ -178,7 +184,7 @@ mod tests {
         OffsetRange::new(first, last).expect("a range")
     }
 
-    /// A frame: whose, from where to where, and for a marker how the transaction ends.
+    /// A frame: its producer, its first and last offset, and for a marker the outcome of the transaction.
     type Event = (i64, i64, i64, Option<Outcome>);
 
     fn of(events: &[Event]) -> Transactions {
@@ -193,7 +199,7 @@ mod tests {
         all
     }
 
-    /// What is aborted; what is open, by producer; and the first markers.
+    /// The aborted offsets; the open offsets by producer; and the first markers.
     type Facts = (Vec<OffsetRange>, Vec<(i64, Vec<OffsetRange>)>, Vec<(i64, i64, Outcome)>);
 
     fn facts(all: &Transactions) -> Facts {
@@ -203,7 +209,7 @@ mod tests {
     const ABORT: Option<Outcome> = Some(Outcome::Aborted);
     const COMMIT: Option<Outcome> = Some(Outcome::Committed);
 
-    /// Two producers take turns; the second one's transaction goes on behind the end.
+    /// The batches of two producers alternate. A transaction of the second producer is still open at the end.
     const EVENTS: &[Event] = &[
         (7, 0, 0, COMMIT),
         (7, 1, 4, None),
@@ -244,7 +250,7 @@ mod tests {
             (&[0, 0, 0, 0][..], ABORT),
             (&[0, 0, 0, 1], COMMIT),
             (&[0, 9, 0, 1, 5], COMMIT),
-            // A change of leader in the controllers' own log; a version that cannot be; a key that is cut off.
+            // A change of leader in the controllers' own log; an invalid version; a key that is cut off.
             (&[0, 0, 0, 2], None),
             (&[0xff, 0xff, 0, 0], None),
             (&[0, 0, 0], None),

@@ -1,4 +1,5 @@
-//! Zeros to a segment's end, as a power cut or preallocation leaves them: torn, like a frame that the segment's end cuts off.
+//! Zeros up to a segment's end, as a power cut or preallocation leaves them. They are torn, like a frame that
+//! the segment's end cuts off.
 
 use bytes::{Bytes, BytesMut};
 
@@ -6,44 +7,46 @@ use super::codec::Codec;
 use super::{Encoding, Frame, SegmentError, chronik, kafka, message};
 use crate::ids::SegmentFormat;
 
-/// So many zeros at the end of the last frame, whose checksum does not hold, were never written. Fewer of them, and nothing behind the
-/// frame, may be anything.
+/// The size of a sector. If the checksum of the last frame is wrong and it ends in this many zeros, a sector
+/// was never written. With fewer zeros, and nothing behind the frame, the cause is not known.
 const SECTOR_BYTES: usize = 512;
 
-/// What is zeros as far as it has come, and proves to be torn or corrupt at the segment's end.
+/// A tail that has only zeros so far. It is torn if the zeros reach the segment's end, and corrupt if other
+/// bytes follow.
 #[derive(Debug)]
 pub(super) struct ZeroTail {
     pub(super) position: u64,
     pub(super) ordinal: u64,
-    /// The start of a frame that the zeros cut off, which may have zeros at its end; empty where they come right behind a frame.
+    /// The start of a frame that the zeros cut off; it may end in zeros itself. Empty if the zeros directly
+    /// follow a whole frame.
     pub(super) cut: Bytes,
-    /// How many zeros follow.
+    /// The number of zeros that follow.
     pub(super) zeros: u64,
-    /// The frame that was cut, if it is one by its length.
+    /// The frame that was cut off, if its length makes it one.
     pub(super) frame: Option<Frame>,
-    /// What it is if something else than zeros follows.
+    /// The error if something other than zeros follows.
     pub(super) fault: SegmentError,
 }
 
 impl ZeroTail {
-    /// Takes the next bytes, if they are zeros.
+    /// Takes the next bytes. Returns whether they are all zeros.
     pub(super) fn takes(&mut self, bytes: &[u8]) -> bool {
         self.zeros += bytes.len() as u64;
         bytes.iter().all(|byte| *byte == 0)
     }
 
-    /// Whether the zeros, which come right behind this frame, may stand in place of its end, too.
+    /// Whether the zeros, which directly follow this frame, may also replace its end.
     pub(super) fn may_have_cut(&self, frame: &Frame) -> bool {
         frame.ordinal > 0 && may_cut_frame(&frame.bytes, frame.encoding, false)
     }
 
-    /// Begins with this frame.
+    /// Makes this frame the start of the tail.
     pub(super) fn take_back(&mut self, frame: Frame) {
         (self.position, self.ordinal, self.cut) = (frame.position, frame.ordinal, frame.bytes.clone());
         self.frame = Some(frame);
     }
 
-    /// All bytes to the segment's end.
+    /// Returns all bytes up to the segment's end.
     pub(super) fn into_bytes(self) -> Bytes {
         let mut bytes = BytesMut::zeroed(self.cut.len() + self.zeros as usize);
         bytes[..self.cut.len()].copy_from_slice(&self.cut);
@@ -51,8 +54,9 @@ impl ZeroTail {
     }
 }
 
-/// How many of a frame's first bytes, which are no head, may be the start of one where zeros stand in place of the rest; `None` where they
-/// cannot be that. `prefix` is as much as tells a frame from other bytes. Where no whole frame comes before it, only zeros are zeros.
+/// Returns how many of the first bytes may be the start of a head, if zeros replace the rest of the frame;
+/// `None` if they cannot be one. `prefix` is long enough to tell a frame from other bytes. If no whole frame
+/// comes before it, only a prefix of zeros is accepted.
 pub(super) fn may_cut_head(prefix: &[u8], format: Option<SegmentFormat>, ordinal: u64) -> Option<usize> {
     let written = prefix.len() - zeros_at_end(prefix);
     let may_be = match format {
@@ -69,15 +73,15 @@ pub(super) fn may_cut_head(prefix: &[u8], format: Option<SegmentFormat>, ordinal
     may_be.then_some(written)
 }
 
-/// Whether zeros may stand where the rest of this frame should: its checksum does not hold, and it ends in more of them than frames do.
-/// `is_last`: no zeros follow it.
+/// Whether zeros may replace the rest of this frame: its checksum is wrong, and it ends in more zeros than
+/// frames usually do. `is_last` means that no zeros follow it.
 pub(super) fn may_cut_frame(frame: &[u8], encoding: Encoding, is_last: bool) -> bool {
     let usual = match encoding {
         Encoding::ChronikV1 | Encoding::ChronikV2 => chronik::USUAL_ZEROS,
         Encoding::KafkaBatch => match kafka::codec(frame) {
-            // The last record's number of headers.
+            // The header count of the last record.
             Ok(Codec::None) => 1,
-            // The upper bytes of its length.
+            // The upper bytes of the length in gzip's trailer.
             Ok(Codec::Gzip) => 2,
             // The end mark.
             Ok(Codec::Lz4) => 4,

@@ -1,5 +1,6 @@
-//! What a connection is doing: calls of our own services in hand, and bytes that go out. Health watches and reflection are no work: they
-//! may last for ever, and anybody can leave them and come again.
+//! The activity of a connection: calls of this worker's own services in flight, and bytes that are sent.
+//! Health watches and reflection do not count as work: they may last for ever, and a caller can always start
+//! them again.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,18 +14,18 @@ use tower::{Layer, Service};
 
 use super::call_metrics::is_ours;
 
-/// One connection's. Times are in milliseconds since it was opened.
+/// The activity of one connection. Times are in milliseconds since it was opened.
 #[derive(Debug)]
 pub(super) struct Activity {
     opened: Instant,
     calls: AtomicUsize,
     last_call_ms: AtomicU64,
     last_write_ms: AtomicU64,
-    /// When it was opened, on a clock that all connections share.
+    /// When the connection was opened, in milliseconds, on a clock that all connections share.
     opened_ms: u64,
 }
 
-/// A call in hand. It ends with the value.
+/// A call in flight. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Call(Arc<Activity>);
 
@@ -51,7 +52,8 @@ impl Activity {
         self.calls.load(Ordering::Relaxed) > 0
     }
 
-    /// When its last call ended, or it was opened: comparable between connections.
+    /// When the last call ended, or else the connection was opened, in milliseconds. Comparable between
+    /// connections.
     pub(super) fn last_call_ms(&self) -> u64 {
         self.opened_ms + self.last_call_ms.load(Ordering::Relaxed)
     }
@@ -60,7 +62,7 @@ impl Activity {
         self.last_write_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
-    /// For how long nothing has gone out, in milliseconds.
+    /// The time since bytes were last sent, in milliseconds.
     pub(super) fn written_ms_ago(&self) -> u64 {
         self.now_ms().saturating_sub(self.last_write_ms.load(Ordering::Relaxed))
     }
@@ -77,7 +79,7 @@ impl Drop for Call {
     }
 }
 
-/// The layer that counts calls.
+/// The layer that counts calls in flight.
 #[derive(Clone, Debug)]
 pub(super) struct InHand(pub(super) Arc<Activity>);
 
@@ -118,7 +120,7 @@ where
     }
 }
 
-/// An answer on its way: the call is in hand until it has been taken.
+/// The body of a response. The call is in flight until the body is dropped.
 struct Answer<A> {
     body: A,
     _call: Option<Call>,

@@ -1,5 +1,6 @@
-//! Answers calls that may not be: with too much metadata, without a token that is known, or with one whose roles do not reach. Before
-//! anything of a call's body is read, so that no memory is reserved for strangers.
+//! Refuses calls with too much metadata, without a known token, or with a token that does not have the
+//! required role. This happens before any of a call's body is read, so that no memory is reserved for unknown
+//! callers.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -19,21 +20,22 @@ use super::tokens::{Role, Tokens};
 use crate::rpc::caller::Caller;
 use crate::rpc::status::DOMAIN;
 
-/// What of metadata is answered in words: half of what HTTP/2 takes in at all, which is refused without any.
+/// The limits of metadata that is not refused. Above them a call is refused with a message. Above twice the
+/// bytes HTTP/2 refuses it without a message.
 const METADATA_BYTES_MAX: usize = 8 << 10;
 const METADATA_ENTRIES_MAX: usize = 64;
 
-/// What HTTP counts for an entry beside its name and value.
+/// What HTTP counts for an entry in addition to its name and value, in bytes.
 const ENTRY_BYTES: usize = 32;
 
-/// What a call takes.
+/// What a call requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
-    /// Probes have no token.
+    /// Nothing: probes have no token.
     Nothing,
-    /// Any token at all.
+    /// Any known token.
     Token,
-    /// One whose roles reach.
+    /// A token with this role.
     Role(Role),
 }
 
@@ -44,12 +46,12 @@ fn need(path: &str) -> Need {
         Some(("walindexer.v1.IndexerService", "GetStats" | "Health")) => Need::Role(Role::Stats),
         Some(("walindexer.v1.IndexerService", _)) => Need::Role(Role::Index),
         Some(("walindexer.v1.SearchService", _)) => Need::Role(Role::Search),
-        // Reflection, and what there is not: a stranger need not know which.
+        // Reflection and unknown methods. A caller without a token must not learn which methods exist.
         _ => Need::Token,
     }
 }
 
-/// The layer. Without tokens everybody may do everything.
+/// The authorization layer. Without tokens every call is allowed.
 #[derive(Clone, Debug)]
 pub(super) struct AuthorizationLayer(pub(super) Option<HotReloaded<Tokens>>);
 
@@ -61,7 +63,7 @@ impl<S> Layer<S> for AuthorizationLayer {
     }
 }
 
-/// A service behind the layer.
+/// A service behind the authorization layer.
 #[derive(Clone, Debug)]
 pub(super) struct Authorization<S> {
     inner: S,
@@ -94,7 +96,8 @@ where
 }
 
 impl<S> Authorization<S> {
-    /// Says who calls in the request's extensions. The token is taken out: nobody behind this can show it.
+    /// Checks a request, and puts its caller into its extensions. The token is removed, so that nothing
+    /// behind this layer can reveal it.
     fn admit<B>(&self, request: &mut Request<B>) -> Result<(), Status> {
         check_size(request.headers())?;
         let authorization = request.headers_mut().remove(AUTHORIZATION);
@@ -147,7 +150,7 @@ fn unauthenticated(reason: &str) -> Status {
 fn denied(role: Role, name: &str) -> Status {
     let place = HashMap::from([("role".to_owned(), role.name().to_owned())]);
     let details = ErrorDetails::with_error_info("ROLE_MISSING", DOMAIN, place);
-    let message = format!("{name} has not the role {}", role.name());
+    let message = format!("{name} does not have the role {}", role.name());
     Status::with_error_details(Code::PermissionDenied, message, details)
 }
 

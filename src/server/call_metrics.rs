@@ -1,5 +1,6 @@
-//! Counts calls as they end, whatever they call and whoever answers: by method, code and reason. What our own services answer is
-//! made a part of its caller's trace; health checks and the like, which come every few seconds from everywhere, are not.
+//! Counts calls when they end, by method, code and reason, whatever they call and whichever layer answers.
+//! Calls of this worker's own services become part of their caller's trace. Health checks and similar calls
+//! do not, because they come every few seconds from everywhere.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -16,8 +17,8 @@ use crate::formatting;
 use crate::metrics;
 use crate::spans;
 
-/// What is called here. Anybody may ask for any path: others are counted together, so that a stranger cannot fill a
-/// monitoring system with names.
+/// The methods of this server. Callers may request any path. All other paths are counted together, so that a
+/// stranger cannot fill a monitoring system with names.
 const METHODS: [(&str, &[&str]); 3] = [
     ("walindexer.v1.IndexerService", &["IndexSegment", "GetStats", "Health"]),
     ("walindexer.v1.SearchService", &["Search", "Fetch", "ListBundles"]),
@@ -43,12 +44,12 @@ fn method(path: &str) -> &'static str {
     known.copied().unwrap_or("other")
 }
 
-/// Whether a path is of our own services.
+/// Whether a path belongs to this worker's own services.
 pub(super) fn is_ours(path: &str) -> bool {
     path.starts_with("/walindexer.v1.") && method(path) != "other"
 }
 
-/// The layer.
+/// The layer that counts calls.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CallMetricsLayer;
 
@@ -84,7 +85,7 @@ where
             let mut answer = pin!(answer);
             let answer = poll_fn(|cx| call.trace.scope(|| answer.as_mut().poll(cx)));
             let (mut head, body) = answer.await?.into_parts();
-            // An error says so at once; anything else at its end.
+            // The status of an error may come in the headers. Any other status comes at the end.
             call.look_at(&head.headers);
             let _held = std::mem::take(&mut head.extensions);
             Ok(Response::from_parts(head, Answer { body, call, _held }))
@@ -92,12 +93,12 @@ where
     }
 }
 
-/// An answer on its way.
+/// The body of a response.
 #[derive(Debug)]
 pub(super) struct Answer<A> {
     body: A,
     call: Call,
-    /// What came with the answer and lasts as long: the memory that it takes.
+    /// The extensions of the response, which hold its memory. They are dropped with the body.
     _held: Extensions,
 }
 
@@ -128,7 +129,8 @@ impl<A: Body + Unpin> Body for Answer<A> {
     }
 }
 
-/// A call that is not counted yet. Dropped before its end, it was cancelled: its caller hung up, or its time was over.
+/// A call that is not counted yet. If it is dropped before its end, it was cancelled: its caller hung up, or
+/// its deadline passed.
 #[derive(Debug)]
 struct Call {
     method: &'static str,
@@ -147,7 +149,7 @@ impl Call {
         Self { method: method(path), began: Instant::now(), ended: false, trace }
     }
 
-    /// Counts it where these headers tell how it ended.
+    /// Counts the call if these headers hold its status.
     fn look_at(&mut self, headers: &HeaderMap) {
         if let Some(status) = Status::from_header_map(headers) {
             let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();

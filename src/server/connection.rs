@@ -1,4 +1,5 @@
-//! Connections: taken in beside one another, made safe, served, and retired when they are old. Knows nothing of what is served.
+//! Accepts connections, opens them concurrently, serves them, and retires them when they are old. It knows
+//! nothing of what is served.
 
 use std::future::Future;
 use std::io;
@@ -28,37 +29,41 @@ use super::tls::Tls;
 use crate::metrics;
 use crate::metrics::listener::{Ended, NotOpened};
 
-/// How long a new connection may take to agree on TLS, and to say all that HTTP/2 begins with.
+/// The timeout for a new connection to finish the TLS handshake and to send what HTTP/2 begins with.
 const OPENING_MAX: Duration = Duration::from_secs(10);
 
-/// How long a connection that was told to go away, and that has no call, may say nothing more; and how long it may take in any case.
+/// The limits for a connection that was told to go away and has no call: how long it may send nothing more,
+/// and how long it may stay in any case.
 const LEAVING_MIN: Duration = Duration::from_secs(1);
 const LEAVING_MAX: Duration = Duration::from_secs(10);
 const LEAVING_LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// How long what serves a connection may take to see that it has been cut.
+/// How long the task that serves a connection may take to notice that the connection was cut.
 const CUT_MAX: Duration = Duration::from_secs(1);
 
-/// Connections that may be at that. Their callers are strangers still, and each costs a file.
+/// The maximum number of connections that are being opened. Their callers are unknown, and each takes a file
+/// descriptor.
 const OPENING_CONNECTIONS_MAX: usize = 16 << 10;
 
-/// A process without a free file has to wait for one, and to say so now and then.
+/// How long to wait if the process has no free file descriptor, and the minimum time between two warnings
+/// about it.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
-/// What a connection goes through before it is served, and how long it is then.
+/// How a connection is opened, and how long it lasts.
 #[derive(Clone, Debug)]
 pub(super) struct Opening {
-    /// How it is made safe.
+    /// The TLS settings. `None`: plain TCP.
     pub tls: Option<HotReloaded<Tls>>,
-    /// Some more or less, by chance: agents that connected together should not come back together.
+    /// The maximum age. A random part is added or subtracted, so that agents which connected at the same time
+    /// do not reconnect at the same time.
     pub age_max: Duration,
-    /// How many there may be.
+    /// The limit on the number of connections.
     pub limit: ConnectionLimit,
 }
 
-/// Takes connections in until `stopping` turns true, and returns when the last one has ended. `serve` gets each connection, and when
-/// it should be told to go away.
+/// Accepts connections until `stopping` turns true. Returns when the last connection has ended. `serve` gets
+/// each connection, and a future that is ready when the connection should be told to go away.
 pub(super) async fn serve_all<S, F>(
     listener: TcpListener,
     opening: Opening,
@@ -88,16 +93,16 @@ pub(super) async fn serve_all<S, F>(
                 Err(error) => {
                     if complained.is_none_or(|last| last.elapsed() > COMPLAIN_EVERY) {
                         complained = Some(Instant::now());
-                        warn!(%error, "cannot take a connection in");
+                        warn!(%error, "cannot accept a connection");
                     }
-                    // One that is idle gives its file to one that comes.
+                    // Close an idle connection, so that a new one gets its file descriptor.
                     opening.limit.evict();
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
-    // New connections are refused from here on, rather than left without an answer.
+    // From here on new connections are refused, and not left without a response.
     drop(listener);
     while connections.join_next().await.is_some() {}
 }
@@ -111,13 +116,14 @@ async fn accept(
     Ok((stream, address, place))
 }
 
-/// When it turns true. Nobody being left to say so is as good.
+/// Waits until the value is true or its sender is dropped.
 async fn until(mut stopping: watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
-/// From the first word to the last. A connection that has not begun to speak HTTP/2 (a port check, a balancer's spare, one that stops
-/// inside a handshake) cannot be told to go away, and would hold up the end of the process for as long as a drain may take: it just ends.
+/// Handles a connection from its start to its end. A connection that has not begun HTTP/2 (a port check, a
+/// spare connection of a load balancer, an unfinished handshake) cannot be told to go away, and would delay
+/// the end of the process for the whole drain timeout. So it is just closed.
 async fn one<S, F>(
     stream: TcpStream,
     (opening_place, mut place): (OwnedSemaphorePermit, ConnectionPermit),
@@ -146,7 +152,7 @@ async fn one<S, F>(
         }
         Err(_) => {
             metrics::listener::not_opened(NotOpened::TimedOut);
-            debug!("a connection said too little for too long");
+            debug!("a connection did not send enough in time");
             return;
         }
     };
@@ -171,11 +177,11 @@ async fn one<S, F>(
     };
     metrics::listener::ended(why);
     drop(cut);
-    // What serves it is told by its next read or write.
+    // The task that serves the connection notices this at its next read or write.
     let _ = timeout(CUT_MAX, served).await;
 }
 
-/// When a connection that was told to go away has had the time to: its caller may not listen.
+/// Waits until a connection that was told to go away has had enough time to do so. Its caller may not react.
 async fn overdue(retire: impl Future<Output = ()>, leave: &watch::Sender<bool>, activity: &Activity) {
     retire.await;
     sleep(LEAVING_MIN).await;
@@ -187,7 +193,7 @@ async fn overdue(retire: impl Future<Output = ()>, leave: &watch::Sender<bool>, 
             idle_since = Instant::now();
             continue;
         }
-        // Of the last answer some may still be on its way.
+        // A part of the last response may still be in transit.
         let quiet = idle_since.elapsed().min(Duration::from_millis(activity.written_ms_ago()));
         if quiet >= LEAVING_MIN || idle_since.elapsed() >= LEAVING_MAX {
             return;
@@ -197,7 +203,7 @@ async fn overdue(retire: impl Future<Output = ()>, leave: &watch::Sender<bool>, 
 
 type Opened = (Line, TcpConnectInfo, Vec<u8>);
 
-/// `None`: its caller has gone without a word.
+/// Opens a connection. `None`: the caller has closed it.
 async fn open(stream: TcpStream, tls: Option<HotReloaded<Tls>>) -> io::Result<Option<Opened>> {
     stream.set_nodelay(true)?;
     if stream.peek(&mut [0]).await? == 0 {
@@ -208,7 +214,7 @@ async fn open(stream: TcpStream, tls: Option<HotReloaded<Tls>>) -> io::Result<Op
         None => Line::Plain(stream),
         Some(tls) => Line::Tls(Box::new(tls.acceptor().accept(stream).await?)),
     };
-    // Whoever breaks off in the middle of it is no more than gone.
+    // A caller that breaks off here has only gone away.
     let words = match &mut line {
         Line::Plain(stream) => preface::read(stream).await,
         Line::Tls(stream) => preface::read(stream.as_mut()).await,
@@ -220,16 +226,16 @@ async fn open(stream: TcpStream, tls: Option<HotReloaded<Tls>>) -> io::Result<Op
     Ok(words.map(|words| (line, info, words)))
 }
 
-/// A connection that has begun to speak.
+/// A connection whose caller has begun HTTP/2.
 #[derive(Debug)]
 pub(super) struct Connection {
     line: Line,
     info: TcpConnectInfo,
-    /// What was read of it before it was served.
+    /// The bytes that were read before the connection is served.
     words: Vec<u8>,
-    /// Dropped with it.
+    /// Dropped with the connection, which ends the stream of `alone`.
     open: Option<oneshot::Sender<()>>,
-    /// Ends when the connection has to; `None` from then on.
+    /// Ready when the connection must end. `None` after that.
     cut: Option<oneshot::Receiver<()>>,
     leaving: watch::Receiver<bool>,
     activity: Arc<Activity>,
@@ -255,12 +261,12 @@ impl Connection {
         Self { line, info, words, open: None, cut: Some(cut), leaving, activity, frames }
     }
 
-    /// What it is doing.
+    /// The activity of the connection.
     pub(super) fn activity(&self) -> Arc<Activity> {
         Arc::clone(&self.activity)
     }
 
-    /// Turns true when calls that are no work have to end.
+    /// Turns true when calls that do not count as work must end.
     pub(super) fn leaving(&self) -> watch::Receiver<bool> {
         self.leaving.clone()
     }
@@ -281,8 +287,8 @@ impl Connection {
         }
     }
 
-    /// As tonic takes connections in: this one alone, and then none for as long as it is open. So each has a server of its own, which
-    /// can be told to retire it.
+    /// Returns the stream of connections that tonic serves: only this one, and then no end until it is
+    /// closed. So each connection has its own server, which can be told to retire it.
     pub(super) fn alone(mut self) -> impl Stream<Item = io::Result<Self>> {
         let (open, closed) = oneshot::channel();
         self.open = Some(open);
@@ -320,7 +326,7 @@ impl AsyncRead for Connection {
         };
         if connection.frames.received(&buffer.filled()[before..]) {
             metrics::listener::ended(Ended::Flooding);
-            // Not read on from here.
+            // Read nothing more from this connection.
             connection.cut = None;
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }

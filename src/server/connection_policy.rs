@@ -1,4 +1,4 @@
-//! What callers must show, and for how long a connection is theirs. Knows nothing of what they call.
+//! What callers must present, and how long a connection lasts. It knows nothing of what they call.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use super::hot_reload::HotReloaded;
 use super::tls::{Tls, TlsError, TlsFiles};
 use super::tokens::{Tokens, TokensError};
 
-/// Who gets in, and how. By default: everybody, without TLS.
+/// Which callers are accepted, and how. By default all callers are accepted, without TLS.
 #[derive(Debug)]
 pub struct ConnectionPolicy {
     pub(super) tls: Option<HotReloaded<Tls>>,
     pub(super) tokens: Option<HotReloaded<Tokens>>,
-    /// For how long a connection is used, give or take a tenth. Calls in hand are finished then, and new ones come over a new
-    /// connection: to another worker, perhaps, or with a renewed certificate.
+    /// How long a connection is used, plus or minus a tenth. Then calls in flight are finished, and new calls
+    /// need a new connection: perhaps to another worker, or with a renewed certificate.
     pub connection_age_max: Duration,
-    /// Where `grpc.health.v1` is served to probes, which neither speak TLS nor have a token.
+    /// The listener that serves `grpc.health.v1` to probes, which have neither TLS nor a token.
     pub probes: Option<TcpListener>,
-    /// Files are looked at whenever this changes, beside every few seconds: a signal to the process, say. Counts for what is added
-    /// after it.
+    /// A change of this value makes the worker check its files at once, for example after a signal. They are
+    /// also checked every few seconds. It applies only to files that are added after it is set.
     pub reloads: Option<watch::Receiver<u32>>,
 }
 
@@ -33,24 +33,25 @@ impl Default for ConnectionPolicy {
 }
 
 impl ConnectionPolicy {
-    /// Speaks TLS only, as these files say: now, and when they change.
+    /// Requires TLS with the certificates in these files. The files are read again when they change.
     ///
     /// # Errors
-    /// They make no TLS.
+    /// The files cannot be used for TLS.
     pub async fn with_tls(self, files: TlsFiles) -> Result<Self, TlsError> {
         Ok(Self { tls: Some(HotReloaded::start(files, self.reloads.clone()).await?), ..self })
     }
 
-    /// Asks for tokens, which this file lists: now, and when it changes. Each line of it is `NAME ROLE[,ROLE] TOKEN`, with the roles
-    /// `index`, `search` and `stats`; what begins with `#` is a comment.
+    /// Requires tokens that this file lists. The file is read again when it changes. Each line is
+    /// `NAME ROLE[,ROLE] TOKEN`, with the roles `index`, `search` and `stats`. A line that begins with `#` is
+    /// a comment.
     ///
     /// # Errors
-    /// It lists none.
+    /// The file cannot be read, or it is not a valid list of tokens.
     pub async fn with_tokens(self, file: PathBuf) -> Result<Self, TokensError> {
         Ok(Self { tokens: Some(HotReloaded::start(file, self.reloads.clone()).await?), ..self })
     }
 
-    /// Whether lines are encrypted.
+    /// Whether connections are encrypted.
     pub fn has_tls(&self) -> bool {
         self.tls.is_some()
     }

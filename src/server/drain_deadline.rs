@@ -1,5 +1,6 @@
-//! What a drain does not wait for any longer: every call that is still in hand is answered UNAVAILABLE, and dropped with all that it
-//! holds. A connection that is cut tells its caller nothing, not even whether to go elsewhere.
+//! Ends the calls that a drain no longer waits for. Each call that is still in flight is answered
+//! UNAVAILABLE, and is dropped with everything that it holds. To cut the connection would tell the caller
+//! nothing, not even whether to use another worker.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -15,8 +16,9 @@ use crate::rpc::status;
 
 type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The layer. Calls of our own services end when `over` turns true. All others (watches of a worker's health, reflection) may last for
-/// ever and are no work: they end when `leaving` does, with their connection.
+/// The layer. Calls of this worker's own services end when `over` turns true. All others (health watches,
+/// reflection) may last for ever and do not count as work: they end with their connection, when `leaving`
+/// turns true.
 #[derive(Clone, Debug)]
 pub(super) struct DrainDeadline {
     over: watch::Receiver<bool>,
@@ -32,7 +34,7 @@ impl DrainDeadline {
         let mut over = if is_ours(path) { self.over.clone() } else { self.leaving.clone() };
         Box::pin(async move {
             if over.wait_for(|over| *over).await.is_err() {
-                // Nobody is left who could end it.
+                // The sender is gone, so nothing can end the call.
                 std::future::pending().await
             }
         })
@@ -47,7 +49,7 @@ impl<S> Layer<S> for DrainDeadline {
     }
 }
 
-/// A service whose calls end.
+/// A service whose calls end at the deadline.
 #[derive(Clone, Debug)]
 pub(super) struct Ended<S> {
     inner: S,
@@ -82,9 +84,9 @@ where
     }
 }
 
-/// An answer on its way.
+/// The body of a response.
 pub(super) struct Answer<A> {
-    /// Until it has ended.
+    /// `None` after the end of the response.
     body: Option<A>,
     over: Over,
 }
@@ -101,7 +103,7 @@ impl<A: Body + Unpin> Body for Answer<A> {
         if body.is_end_stream() || self.over.as_mut().poll(cx).is_pending() {
             let Some(body) = &mut self.body else { return Poll::Ready(None) };
             let frame = ready!(Pin::new(body).poll_frame(cx));
-            // The rest of an answer that has ended is nobody's to cut.
+            // The response has ended, so the deadline can no longer cut it.
             if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
                 self.body = None;
             }
@@ -120,7 +122,8 @@ impl<A: Body + Unpin> Body for Answer<A> {
     }
 }
 
-/// A status as the end of an answer that has begun. `None` where it does not fit into headers, which this one does.
+/// Returns a status as the trailers that end a response. `None` if it does not fit into headers, which this
+/// one does.
 fn last_word(status: &Status) -> Option<HeaderMap> {
     let mut trailers = HeaderMap::new();
     status.add_header(&mut trailers).ok().map(|()| trailers)

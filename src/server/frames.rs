@@ -1,17 +1,18 @@
-//! The frames that a caller sends, counted as they come in: those that carry nothing (PING, SETTINGS, WINDOW_UPDATE, PRIORITY,
-//! RST_STREAM, empty DATA, and types that nobody knows) cost the worker time, and nothing bounds them in HTTP/2. A connection may send
-//! a number of them at once, and then so many a second, beside those that go with data in either direction.
+//! Counts the frames that a caller sends. Frames that carry nothing (PING, SETTINGS, WINDOW_UPDATE, PRIORITY,
+//! RST_STREAM, empty DATA, and unknown types) cost the worker time, and HTTP/2 does not limit them. A
+//! connection may send a number of them at once, and then a number per second. Frames that go with data in
+//! either direction are allowed in addition.
 
 use std::time::Instant;
 
-/// What may come at once.
+/// The number of frames that may come at once.
 const AT_ONCE: f64 = 1_000.0;
-/// What may be saved up while data flows.
+/// The maximum number of frames that can be saved up while data flows.
 const SAVED_MAX: f64 = 10_000.0;
 const PER_SECOND: f64 = 100.0;
-/// Whoever takes data in acknowledges it by frames of about as many bytes, at most.
+/// Frames that are allowed for each byte of data, because the receiver of data acknowledges it with frames.
 const PER_DATA_BYTE: f64 = 1.0 / 256.0;
-/// A call may be followed by a few: its reset, its window.
+/// Frames that are allowed for each call, such as its reset and its window updates.
 const PER_CALL: f64 = 8.0;
 
 const HEAD_BYTES: usize = 9;
@@ -19,14 +20,14 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const END_STREAM: u8 = 1;
 
-/// Reads the heads of frames as bytes come in, and skips what is between them.
+/// Reads the headers of frames as bytes come in, and skips the payloads.
 #[derive(Debug)]
 pub(super) struct FrameCount {
     head: [u8; HEAD_BYTES],
     have: usize,
-    /// Bytes that are left of the frame's payload.
+    /// The bytes that are left of the frame's payload.
     left: usize,
-    /// Frames that may still come.
+    /// The number of useless frames that may still come.
     allowed: f64,
     refilled: Instant,
 }
@@ -36,7 +37,7 @@ impl FrameCount {
         Self { head: [0; HEAD_BYTES], have: 0, left: 0, allowed: AT_ONCE, refilled: Instant::now() }
     }
 
-    /// These bytes have come. Whether there were too many frames of no use.
+    /// Counts the frames in received bytes. Returns whether too many useless frames have come.
     pub(super) fn received(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             if self.left > 0 {
@@ -60,7 +61,7 @@ impl FrameCount {
         }
     }
 
-    /// So many bytes have gone out.
+    /// Allows more frames for bytes that were sent.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.add(bytes as f64 * PER_DATA_BYTE);
     }

@@ -1,5 +1,6 @@
-//! Files that may be replaced while the worker runs: read at the start, and again when their contents change. What no longer fits
-//! is not taken over. Knows nothing of what is in them.
+//! Files that may be replaced while the worker runs. They are read at the start, and again when their
+//! contents change. Contents that are not valid are not used. This module knows nothing of what is in the
+//! files.
 
 use std::error::Error;
 use std::fmt;
@@ -17,32 +18,33 @@ use tracing::{info, warn};
 use crate::formatting::chain;
 use crate::metrics;
 
-/// How often to look. Contents, not times: Kubernetes replaces a mounted secret by turning a link, others write into the file.
+/// How often the files are checked. Contents are compared, not times: Kubernetes replaces a mounted secret by
+/// changing a link, others write into the file.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// A value that files hold.
+/// A value that is read from files.
 pub(super) trait Reloadable: Sized + Send + Sync + 'static {
-    /// What it is, in measurements and in the log.
+    /// The name of the value, in metrics and in the log.
     const WHAT: &'static str;
     /// Which files hold it.
     type Files: Clone + Send + Sync + 'static;
-    /// Why they hold none. Must not repeat what is in them.
+    /// Why the files are not valid. The error must not repeat what is in them.
     type Error: Error + Send + 'static;
 
-    /// Where the files are.
+    /// The paths of the files.
     fn paths(files: &Self::Files) -> Vec<PathBuf>;
 
-    /// The `index`th file cannot be read.
+    /// The error for a file that cannot be read. `index` counts from 0.
     fn unreadable(files: &Self::Files, index: usize, source: io::Error) -> Self::Error;
 
-    /// What is in them, in their order, as a value.
+    /// Parses the contents of the files, which are in the order of the paths.
     fn parse(files: &Self::Files, contents: &[Vec<u8>]) -> Result<Self, Self::Error>;
 }
 
-/// What files held when they last fitted; cheap to clone.
+/// The value in the files when they were last valid. Clones are cheap.
 pub(super) struct HotReloaded<T> {
     latest: watch::Receiver<Arc<T>>,
-    /// Ends with the last clone.
+    /// The task that watches the files. It ends with the last clone.
     following: Arc<Watcher>,
 }
 
@@ -60,7 +62,7 @@ impl<T> Clone for HotReloaded<T> {
     }
 }
 
-/// Says nothing of what the files hold.
+/// Does not show what is in the files.
 impl<T> fmt::Debug for HotReloaded<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Followed").finish_non_exhaustive()
@@ -68,7 +70,8 @@ impl<T> fmt::Debug for HotReloaded<T> {
 }
 
 impl<T: Reloadable> HotReloaded<T> {
-    /// Reads the files for the first time, and goes on looking in the background: now and then, and when `asked` changes.
+    /// Reads the files for the first time, and then checks them in the background: at an interval, and when
+    /// `asked` changes.
     pub(super) async fn start(
         files: T::Files,
         asked: Option<watch::Receiver<u32>>,
@@ -81,7 +84,7 @@ impl<T: Reloadable> HotReloaded<T> {
         Ok(Self { latest, following: Arc::new(Watcher(following)) })
     }
 
-    /// The value as it is now.
+    /// The current value.
     pub(super) fn now(&self) -> Arc<T> {
         Arc::clone(&self.latest.borrow())
     }
@@ -95,7 +98,7 @@ async fn contents<T: Reloadable>(files: &T::Files) -> Result<Vec<Vec<u8>>, T::Er
     Ok(contents)
 }
 
-/// Of a file only: whoever reads a pipe waits for ever for somebody to write into it.
+/// Reads a regular file, and nothing else: reading a pipe would wait for ever for a writer.
 async fn read(path: PathBuf) -> io::Result<Vec<u8>> {
     match tokio::fs::metadata(&path).await?.is_file() {
         true => tokio::fs::read(path).await,
@@ -103,13 +106,13 @@ async fn read(path: PathBuf) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Tells contents apart without keeping them.
+/// Returns a hash, to compare contents without keeping them.
 fn digest(contents: &[Vec<u8>]) -> [u8; 32] {
     let each = contents.iter().map(Sha256::digest);
     each.fold(Sha256::new(), |all, one| all.chain_update(one)).finalize().into()
 }
 
-/// When somebody asks to look; never where nobody can.
+/// Waits until a check is requested. If none can be requested, waits for ever.
 async fn changed(asked: &mut Option<watch::Receiver<u32>>) {
     if let Some(receiver) = asked
         && receiver.changed().await.is_ok()
@@ -119,7 +122,7 @@ async fn changed(asked: &mut Option<watch::Receiver<u32>>) {
     std::future::pending().await
 }
 
-/// Takes over what fits; of what does not, says so once.
+/// Replaces the value when the new contents are valid. Logs contents that are not valid once.
 async fn follow<T: Reloadable>(
     files: T::Files,
     first: [u8; 32],
@@ -140,7 +143,7 @@ async fn follow<T: Reloadable>(
                 seen = Some(digest(&contents));
                 T::parse(&files, &contents)
             }
-            // Complained about once, and looked at again whatever comes next.
+            // This is logged already. The files are checked again at the next tick.
             Err(_) if complained && seen.is_none() => continue,
             Err(error) => {
                 seen = None;
@@ -151,7 +154,7 @@ async fn follow<T: Reloadable>(
         metrics::listener::reload_failing(T::WHAT, complained);
         match read {
             Ok(value) => {
-                info!(what = T::WHAT, "taken over from its files");
+                info!(what = T::WHAT, "reloaded from its files");
                 latest.send_replace(Arc::new(value));
             }
             Err(error) => {

@@ -1,5 +1,6 @@
-//! How many connections there may be, in all and of one host: each costs a file, and a process without a free one takes nobody in.
-//! Where there are as many as there may be, a new one takes the place of one without a call. Knows nothing of what they are for.
+//! Limits the number of connections, in total and for each host. Each connection takes a file descriptor, and
+//! a process without a free one cannot accept connections. At the limit, a new connection takes the place of
+//! one without a call. This module knows nothing of what connections are for.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,21 +11,22 @@ use tokio::sync::oneshot;
 
 use super::activity::Activity;
 
-/// A host may have a fourth of the files that the process may have open, and all hosts together three fourths: stores, sources and
-/// bundles need files, too.
+/// A host may use a fourth of the files that the process may open, and all hosts together three fourths.
+/// Stores, sources and bundles need files, too.
 const FILES_OF_HOST_PART: usize = 4;
 const FILES_OF_ALL_PERCENT: usize = 75;
 
-/// But a few in any case, and never more than can be looked through at each new one.
+/// The bounds of these limits: a few connections in any case, and never more than can be searched for each
+/// new one.
 const OF_HOST_MIN: usize = 16;
 const OF_HOST_MAX: usize = 4 << 10;
 const OF_ALL_MIN: usize = 48;
 const OF_ALL_MAX: usize = 16 << 10;
 
-/// Files that a process may have open where the system does not say: what it commonly is.
+/// The number of files that a process may open, if the system does not say it: the usual value.
 const FILES_UNKNOWN: usize = 1_024;
 
-/// Connections by host; cheap to clone.
+/// The open connections by host, and their limits. Clones are cheap.
 #[derive(Clone, Debug)]
 pub(super) struct ConnectionLimit {
     open: Arc<Mutex<Open>>,
@@ -43,21 +45,21 @@ struct Open {
 struct Entry {
     host: IpAddr,
     activity: Arc<Activity>,
-    /// Dropped to tell the connection that its place is taken.
+    /// Dropped to tell the connection that it is evicted.
     _keep: oneshot::Sender<()>,
 }
 
-/// A connection's place, given back with the value.
+/// The place of one connection. It is given back when this is dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     limit: ConnectionLimit,
     id: u64,
-    /// Ends when another connection has taken the place.
+    /// Ready when another connection has taken the place.
     pub evicted: oneshot::Receiver<()>,
 }
 
 impl ConnectionLimit {
-    /// By what the system lets this process have.
+    /// Computes the limits from the number of files that this process may open.
     pub(super) fn new() -> Self {
         let files = files_max();
         let of_host_max = (files / FILES_OF_HOST_PART).clamp(OF_HOST_MIN, OF_HOST_MAX);
@@ -68,7 +70,8 @@ impl ConnectionLimit {
         Self { open: Arc::default(), of_host_max, of_all_max }
     }
 
-    /// A place for one more connection of a host, if need be that of one without a call. `None` where all have calls.
+    /// Takes a place for a new connection of a host, if necessary from a connection without a call. `None` if
+    /// all connections have calls.
     pub(super) fn enter(&self, host: IpAddr, activity: Arc<Activity>) -> Option<ConnectionPermit> {
         let host = host.to_canonical();
         let mut open = self.lock();
@@ -85,7 +88,8 @@ impl ConnectionLimit {
         Some(ConnectionPermit { limit: self.clone(), id, evicted })
     }
 
-    /// Makes room where the system has no file left: whether there was one to close.
+    /// Closes a connection without a call, because the process has no free file. Returns whether there was
+    /// one.
     pub(super) fn evict(&self) -> bool {
         self.lock().evict_of_largest()
     }
@@ -96,7 +100,8 @@ impl ConnectionLimit {
 }
 
 impl Open {
-    /// Ends the connection of this host that has gone without a call for the longest.
+    /// Ends the connection of this host that has been without a call for the longest time. Returns whether
+    /// there was one.
     fn evict_of(&mut self, host: IpAddr) -> bool {
         let without_call =
             self.connections.iter().filter(|(_, one)| one.host == host && !one.activity.has_calls());
@@ -105,7 +110,8 @@ impl Open {
         longest.map(|id| self.remove(id)).is_some()
     }
 
-    /// The same, of the host that has the most without a call: whoever has few keeps them.
+    /// The same, for the host with the most connections without a call, so that hosts with few connections
+    /// keep them.
     fn evict_of_largest(&mut self) -> bool {
         let mut hosts = HashMap::<IpAddr, usize>::new();
         for one in self.connections.values().filter(|one| !one.activity.has_calls()) {
@@ -128,18 +134,19 @@ impl Open {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        // One whose place was taken is no longer there.
+        // A connection that was evicted is no longer there.
         self.limit.lock().remove(self.id);
     }
 }
 
-/// Files that this process may have open.
+/// The number of files that this process may open.
 fn files_max() -> usize {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     soft_limit(&limits).unwrap_or(FILES_UNKNOWN)
 }
 
-/// From the system's table: `Max open files  1024  524288  files`; `None` where there is no limit, or no such line.
+/// Parses the system's table: `Max open files  1024  524288  files`. `None` if there is no limit or no such
+/// line.
 fn soft_limit(limits: &str) -> Option<usize> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()
@@ -153,7 +160,7 @@ mod tests {
         ["10.0.0.1", "::ffff:10.0.0.1", "10.0.0.2"].map(|host| host.parse().expect("an address"))
     }
 
-    /// Places of connections that each have a call, and what ends the calls.
+    /// Places of connections that each have a call, with these calls.
     fn busy(
         limit: &ConnectionLimit,
         host: IpAddr,

@@ -1,21 +1,21 @@
-//! When a certificate ends: the one thing that an operator wants to know of it in time, and TLS libraries do not tell. Knows of X.509
-//! as much as lies in front of that.
+//! Reads when a certificate expires. Operators must know this in time, and TLS libraries do not report it.
+//! This module knows only the part of X.509 that comes before this date.
 
 use time::format_description::StaticFormatDescription;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
-/// Tags of DER.
+/// DER tags.
 const INTEGER: u8 = 0x02;
 const SEQUENCE: u8 = 0x30;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
-/// `[0]`, which holds the version and may be left out.
+/// `[0]`, which holds the version. It may be missing.
 const VERSION: u8 = 0xa0;
 
 const FORMAT: StaticFormatDescription = format_description!("[year][month][day][hour][minute][second]Z");
 
-/// `None` where it does not read as RFC 5280 says, section 4.1.
+/// Returns when a certificate expires. `None` if its bytes do not follow RFC 5280, section 4.1.
 pub(super) fn not_after(certificate: impl AsRef<[u8]>) -> Option<OffsetDateTime> {
     let (certificate, _) = take(certificate.as_ref(), SEQUENCE)?;
     let (signed, _) = take(certificate, SEQUENCE)?;
@@ -28,7 +28,7 @@ pub(super) fn not_after(certificate: impl AsRef<[u8]>) -> Option<OffsetDateTime>
     moment(ends).map(|(ends, _)| ends)
 }
 
-/// A time, and what follows it. Two digits of a year are those of 1950 to 2049.
+/// Returns a time and the bytes behind it. Years of two digits are 1950 to 2049.
 fn moment(der: &[u8]) -> Option<(OffsetDateTime, &[u8])> {
     let (text, rest) = match take(der, UTC_TIME) {
         Some((digits, rest)) => {
@@ -44,7 +44,7 @@ fn moment(der: &[u8]) -> Option<(OffsetDateTime, &[u8])> {
     Some((PrimitiveDateTime::parse(&text, FORMAT).ok()?.assume_utc(), rest))
 }
 
-/// What an element of this tag holds, and what follows it.
+/// Returns the contents of an element with this tag, and the bytes behind it.
 fn take(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (&[found, length], rest) = der.split_first_chunk()?;
     if found != tag {
@@ -52,7 +52,7 @@ fn take(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     }
     let (length, rest) = match length {
         0..=0x7f => (usize::from(length), rest),
-        // As many bytes hold the length itself.
+        // This number of bytes holds the length.
         0x81..=0x84 => {
             let (bytes, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
             (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
@@ -91,7 +91,7 @@ mod tests {
         for at in 0..whole.len() {
             let mut other = whole.clone();
             other[at] ^= 0xff;
-            // Whatever it says, it says it without going astray.
+            // Any result is right, but reading must end without a panic.
             let _ = not_after(&other);
         }
         assert_eq!(not_after(b"-----BEGIN CERTIFICATE-----"), None);

@@ -1,5 +1,5 @@
-//! The first words of HTTP/2: the client's preface and its SETTINGS. A connection is served once they have come whole, so that one that
-//! stops before can be closed like any that says nothing.
+//! Reads the start of HTTP/2: the client's preface and its SETTINGS. A connection is served only after these
+//! have come as a whole. So a connection that stops earlier can be closed like one that sends nothing.
 
 use std::io;
 
@@ -9,19 +9,20 @@ pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEAD_BYTES: usize = 9;
 const SETTINGS: u8 = 4;
 
-/// Clients send some ten settings of 6 bytes.
+/// The maximum size of the first SETTINGS, in bytes. Clients send about ten settings of 6 bytes.
 const SETTINGS_BYTES_MAX: usize = 1_024;
 
-/// What has come so far, and whether it is enough to serve the connection.
+/// Whether the bytes so far are enough to serve the connection.
 enum Words {
     AtomicFile,
-    /// Whole, or something else, which the protocol's own implementation answers.
+    /// Complete, or something else, to which the HTTP/2 library responds.
     Served,
-    /// HTTP/2 begins with SETTINGS.
+    /// No SETTINGS, or too many of them. HTTP/2 must begin with SETTINGS.
     Wrong,
 }
 
-/// Reads up to the end of the first SETTINGS, and perhaps beyond. `None` where the caller has gone before.
+/// Reads to the end of the first SETTINGS, and perhaps beyond. `None` if the caller has closed the connection
+/// before.
 pub(super) async fn read(line: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
     let mut words = Vec::new();
     loop {

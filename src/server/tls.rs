@@ -1,5 +1,5 @@
-//! The worker's certificate, and whose certificates it asks for: from files that may be renewed at any time. Knows nothing of
-//! connections.
+//! The worker's certificate, and the authorities of callers' certificates, from files that may be renewed at
+//! any time. This module knows nothing of connections.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,17 +18,18 @@ use super::hot_reload::{HotReloaded, Reloadable};
 use super::not_after::not_after;
 use crate::metrics;
 
-/// All that is spoken behind TLS.
+/// The only protocol that is used over TLS.
 const HTTP_2: &[u8] = b"h2";
 
-/// PEM files with what a worker shows, and asks for.
+/// The PEM files of a worker: its certificate and key, and the authorities of callers' certificates.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// The worker's certificate and those between it and its authority, its own first.
+    /// The worker's certificate, followed by the intermediate certificates up to its authority.
     pub certificate: PathBuf,
     /// The certificate's private key.
     pub key: PathBuf,
-    /// The authorities that callers' certificates must come from. Without one, callers need none.
+    /// The authorities that callers' certificates must come from. If there is no such file, callers need no
+    /// certificate.
     pub client_authorities: Option<PathBuf>,
 }
 
@@ -39,17 +40,17 @@ pub enum TlsFile {
     Certificate,
     /// Its key.
     Key,
-    /// The callers' authorities.
+    /// The authorities of callers' certificates.
     ClientAuthorities,
 }
 
-/// Why files make no TLS. Nothing of what is in them is repeated.
+/// Why the files cannot be used for TLS. The error repeats nothing of their contents.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
 pub struct TlsError {
-    /// Which file is to blame.
+    /// The file that has the problem.
     pub file: TlsFile,
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
     /// What is wrong with it.
     #[source]
@@ -62,17 +63,17 @@ pub enum TlsProblem {
     /// It cannot be read.
     #[error("cannot be read")]
     Unreadable(#[source] io::Error),
-    /// It holds something else.
+    /// It holds no certificate.
     #[error("holds no certificate in PEM")]
     NoCertificate,
-    /// It holds something else.
+    /// It holds no private key.
     #[error("holds no private key in PEM")]
     NoKey,
-    /// The key is of a kind that is not supported, or of another certificate.
-    #[error("does not go with the certificate")]
+    /// The key is of a kind that is not supported, or it belongs to another certificate.
+    #[error("does not belong to the certificate")]
     Key(#[source] rustls::Error),
-    /// A certificate of it cannot be an authority.
-    #[error("holds no authority's certificate")]
+    /// A certificate in it cannot be an authority.
+    #[error("holds a certificate that cannot be an authority")]
     Authority(#[source] rustls::Error),
 }
 
@@ -87,11 +88,11 @@ impl TlsFiles {
     }
 }
 
-/// How connections are made safe at the moment.
+/// The current TLS settings for new connections.
 pub(super) struct Tls(Arc<ServerConfig>);
 
 impl HotReloaded<Tls> {
-    /// For one connection: those that are open keep what they began with.
+    /// Returns the TLS settings for one connection. Open connections keep the settings that they began with.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.now().0))
     }
@@ -150,9 +151,10 @@ impl Reloadable for Tls {
             builder.with_single_cert(chain, key).map_err(refused(TlsFile::Key, TlsProblem::Key))?;
         config.alpn_protocols = vec![HTTP_2.to_vec()];
         if let Some(ends) = ends {
-            // Taken all the same: nothing better may be at hand, and somebody's clock may be wrong.
+            // An expired certificate is used nevertheless: there may be no better one, and a clock may be
+            // wrong.
             if ends < OffsetDateTime::now_utc() {
-                warn!(%ends, certificate = %files.certificate.display(), "the certificate has ended: nobody will accept it");
+                warn!(%ends, certificate = %files.certificate.display(), "the certificate has expired: callers will not accept it");
             }
             metrics::listener::certificate_ends(ends.unix_timestamp());
         }
@@ -160,7 +162,7 @@ impl Reloadable for Tls {
     }
 }
 
-/// All of a file's; `None` where one of them does not read, or there is none.
+/// Returns all certificates of a file. `None` if one of them is not valid, or there is none.
 fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     let all = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().ok()?;
     (!all.is_empty()).then_some(all)

@@ -1,4 +1,4 @@
-//! Who may call what, by token: a file of names, roles and tokens. Knows nothing of the calls themselves.
+//! The names, roles and tokens of callers, from a file. This module knows nothing of the calls themselves.
 
 use std::fmt;
 use std::io;
@@ -11,25 +11,25 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use super::hot_reload::Reloadable;
 
-/// A token is drawn, not thought up: what is shorter can be guessed.
+/// The minimum length of a token, in bytes. A token must be random. A shorter one can be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
 
-/// More makes each call slower, since each token is compared.
+/// The maximum number of tokens. More would slow down each call, because every token is compared.
 const TOKENS_MAX: usize = 1_000;
 
-/// What a token opens.
+/// What a token allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// `IndexSegment`.
     Index,
-    /// `SearchService`: whoever has it reads all records.
+    /// `SearchService`. A caller with this role can read all records.
     Search,
     /// `GetStats` and `Health`.
     Stats,
 }
 
 impl Role {
-    /// As files and errors call it.
+    /// The name of the role in files and errors.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Index => "index",
@@ -51,26 +51,27 @@ impl FromStr for Role {
     }
 }
 
-/// What the holder of a token is called, and may do.
+/// The name and the roles of a token's holder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Grant {
-    /// What it is called.
+    /// The name of the holder.
     pub name: Arc<str>,
     roles: u8,
 }
 
 impl Grant {
-    /// Whether its roles reach.
+    /// Whether this role is among its roles.
     pub(super) fn has(&self, role: Role) -> bool {
         self.roles & role.bit() != 0
     }
 }
 
-/// All tokens: their hashes, so that nothing can show them.
+/// All tokens, as hashes, so that nothing can reveal them.
 pub(super) struct Tokens(Vec<([u8; 32], Grant)>);
 
 impl Tokens {
-    /// Whose token it is. Takes as long for one that is nearly right as for any other, and wherever in the file it stands.
+    /// Returns the grant of a token. The time that this takes does not depend on how much of the token is
+    /// right, or on where it is in the file.
     pub(super) fn grant(&self, token: &[u8]) -> Option<&Grant> {
         let digest: [u8; 32] = Sha256::digest(token).into();
         let (mut found, mut at) = (Choice::from(0), 0u64);
@@ -84,14 +85,14 @@ impl Tokens {
     }
 }
 
-/// Names only.
+/// Shows only the names.
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.0.iter().map(|(_, grant)| &grant.name)).finish()
     }
 }
 
-/// Why a file of tokens is none. Says where, never what is there.
+/// Why a file of tokens is not valid. The error says where, and never what is there.
 #[derive(Debug, thiserror::Error)]
 pub enum TokensError {
     /// It cannot be read.
@@ -99,60 +100,60 @@ pub enum TokensError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// It is not text.
-    #[error("{} is no UTF-8", path.display())]
+    /// It is not UTF-8.
+    #[error("{} is not UTF-8", path.display())]
     NotText {
         /// The file.
         path: PathBuf,
     },
-    /// Nobody could call anything.
+    /// It holds no token, so no caller could call anything.
     #[error("{} holds no token", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
-    /// There is no end to it.
+    /// It holds too many tokens.
     #[error("{} holds more than {TOKENS_MAX} tokens", path.display())]
     TooMany {
         /// The file.
         path: PathBuf,
     },
-    /// One line of it does not read.
+    /// A line is not valid.
     #[error("{}, line {line}", path.display())]
     Line {
         /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// The number of the line, counted from 1.
         line: usize,
-        /// Why not.
+        /// The cause.
         #[source]
         source: LineError,
     },
 }
 
-/// Why a line of a file of tokens does not read.
+/// Why a line of a file of tokens is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
-    /// There are not three words in it.
+    /// It does not have three words.
     #[error("a line is NAME ROLE[,ROLE] TOKEN")]
     NotThreeWords,
-    /// It says something else than a role.
+    /// It names an unknown role.
     #[error("roles are index, search and stats")]
     UnknownRole,
-    /// It could be guessed.
+    /// The token is too short, and could be guessed.
     #[error("a token has at least {TOKEN_BYTES_MIN} characters")]
     TooShort,
-    /// It could not be sent in a header.
+    /// A name or token has characters that cannot be sent in a header.
     #[error("names and tokens are visible ASCII")]
     NotVisible,
-    /// A line above has it, too: whose call is it?
+    /// An earlier line has the same token, so it is not clear whose calls these are.
     #[error("the token is that of line {first}")]
     Duplicate {
-        /// Counted from 1.
+        /// The number of the earlier line, counted from 1.
         first: usize,
     },
 }

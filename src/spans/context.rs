@@ -1,4 +1,5 @@
-//! What makes spans of several processes one trace: W3C's `traceparent` and `tracestate`, by OpenTelemetry's global propagator.
+//! Joins spans of several processes to one trace: W3C's `traceparent` and `tracestate`, by OpenTelemetry's
+//! global propagator.
 
 use opentelemetry::propagation::{Extractor, Injector};
 use opentelemetry::trace::{SpanId, Status, TraceContextExt, TraceId};
@@ -7,7 +8,7 @@ use tracing::field::Empty;
 use tracing::{Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// What tells a trace, and a span in it, from all others.
+/// The ids of a trace and of a span in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ids {
     /// The trace.
@@ -16,7 +17,7 @@ pub struct Ids {
     pub span: SpanId,
 }
 
-/// The trace that work goes on in; `None`: in none.
+/// The ids of the current span and its trace. `None` if there is no trace.
 pub fn current() -> Option<Ids> {
     let context = Context::current();
     let span = context.span();
@@ -24,26 +25,26 @@ pub fn current() -> Option<Ids> {
     found.is_valid().then(|| Ids { trace: found.trace_id(), span: found.span_id() })
 }
 
-/// Where a trace has got to, for spans that come when that one has ended.
+/// A place in a trace, for spans that begin after the span at this place has ended.
 #[derive(Clone, Debug)]
 pub struct Origin(Context);
 
 impl Origin {
-    /// Of the trace that work goes on in.
+    /// The place of the current span in its trace. `None` if there is no trace.
     pub fn here() -> Option<Self> {
         let context = Context::current();
         let here = context.span().span_context().clone();
         here.is_valid().then(|| Self(Context::new().with_remote_span_context(here)))
     }
 
-    /// Makes a span that goes on from there.
+    /// Makes a span that continues from there.
     pub(super) fn continued(&self, make: impl FnOnce() -> Span) -> Span {
         let _there = self.0.clone().attach();
         make()
     }
 }
 
-/// Tells whoever is called which trace it is a part of, by these headers.
+/// Passes the current trace on to the called service, by these headers.
 pub fn send(mut header: impl FnMut(&str, String)) {
     struct Headers<'a>(&'a mut dyn FnMut(&str, String));
     impl Injector for Headers<'_> {
@@ -54,16 +55,17 @@ pub fn send(mut header: impl FnMut(&str, String)) {
     global::get_text_map_propagator(|propagator| propagator.inject(&mut Headers(&mut header)));
 }
 
-/// A call that is being answered, as a part of its caller's trace, or as the first span of one.
+/// A call that this process handles, as a part of its caller's trace, or as the first span of a trace.
 #[derive(Debug)]
 pub struct Call {
     span: Span,
-    /// What the caller says, where nobody collects spans: log lines show it all the same.
+    /// The caller's trace, if nothing collects spans here. Log lines show it nevertheless.
     callers: Option<Context>,
 }
 
 impl Call {
-    /// A call of `method`, as `package.Service/Method`, by OpenTelemetry's conventions for gRPC; `header` is what it came with.
+    /// Begins a call of `method` (`package.Service/Method`), by OpenTelemetry's conventions for gRPC.
+    /// `header` returns the headers of the call.
     pub fn begin<'a>(method: &str, header: &'a dyn Fn(&str) -> Option<&'a str>) -> Self {
         let callers = callers(header);
         let _there = callers.clone().map(Context::attach);
@@ -78,18 +80,18 @@ impl Call {
         Self { callers: callers.filter(|_| span.is_disabled()), span }
     }
 
-    /// A call that is no part of any trace.
+    /// A call that is not part of any trace.
     pub fn untraced() -> Self {
         Self { span: Span::none(), callers: None }
     }
 
-    /// Goes on answering.
+    /// Does a part of the call's work.
     pub fn scope<T>(&self, work: impl FnOnce() -> T) -> T {
         let _there = self.callers.clone().map(Context::attach);
         self.span.in_scope(work)
     }
 
-    /// It was answered with this code. `error` is why, where that is a fault on this side.
+    /// Records the code of the response. `error` is the reason, if this side is at fault.
     pub fn end(&self, code: &'static str, error: Option<&str>) {
         self.span.record("rpc.response.status_code", code);
         if let Some(why) = error {

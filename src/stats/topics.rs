@@ -1,16 +1,17 @@
-//! Totals by topic, of a bounded number of topics: a caller can make up as many names as it likes.
+//! Totals by topic, for a limited number of topics, because a caller can invent any number of names.
 
 use std::collections::BTreeMap;
 
 use super::TopicTotals;
 
-/// So many topics are told apart; the others are counted together.
+/// The maximum number of topics that are reported by name. The others are counted together.
 pub const TOPICS_MAX: usize = 1_000;
 
-/// What all topics are counted under that are not told apart: no topic has this name.
+/// The name under which all other topics are counted. No topic has this name.
 pub const OTHERS: &str = "";
 
-/// The topics with most bytes. Twice as many as are told are kept, so that one that has just come has time to grow.
+/// The topics with the most bytes. Twice as many as are reported are kept, so that a new topic has time to
+/// grow.
 #[derive(Debug, Default)]
 pub(super) struct Topics {
     kept: BTreeMap<String, TopicTotals>,
@@ -31,7 +32,7 @@ impl Topics {
         }
     }
 
-    /// Those that are told.
+    /// Returns the topics that are reported.
     pub(super) fn largest(&self) -> BTreeMap<String, TopicTotals> {
         let (mut told, others) = self.split();
         if others != TopicTotals::default() {

@@ -1,7 +1,8 @@
-//! The one place where an object is removed: an operator's doing, never a worker's (`tests/it/tidy.rs` holds that).
+//! Deletes objects. This is the only code that does so. Only an operator's command may call it, never a
+//! worker (`tests/it/tidy.rs` checks that).
 //!
-//! A name that was freed is not taken by anything else: a key is made of its contents' hash. The same segment, sent once more, makes the
-//! same bundle again.
+//! After a deletion, no other contents can get the same key: a key includes the hash of its contents. If the
+//! same segment is sent again, it makes the same bundle again.
 
 use std::io;
 use std::path::Path;
@@ -13,18 +14,20 @@ use super::key::BundleKey;
 use super::url::Location;
 use super::{Cause, Store, disk};
 
-/// What came of a deletion.
+/// The outcome of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deleted {
-    /// The object is gone. A store that does not say whether there was one is believed that there was.
+    /// The object was deleted. Some stores do not report whether the object existed; then this is returned
+    /// too.
     Now,
-    /// There was none.
+    /// The object did not exist.
     Before,
 }
 
 impl Store {
-    /// Removes a bundle, for good as far as the store is concerned: one that keeps versions has it still. On the local file system the
-    /// directories that it leaves empty go, too; what lies behind a link there is read like all else, and not deleted.
+    /// Deletes a bundle for good, except in a store that keeps versions. On the local file system,
+    /// directories that become empty are deleted too. Bundles behind a link to a directory can be read, but
+    /// not deleted.
     pub async fn delete(&self, key: &BundleKey) -> Result<Deleted, StoreError> {
         let (name, url) = (key.to_string(), self.url_of(key));
         self.check_way(&name, &url).await?;
@@ -35,7 +38,7 @@ impl Store {
         });
         let deleted = match deleted.await {
             Ok(()) => Deleted::Now,
-            // Another deletion came first, or the answer to an earlier attempt was lost.
+            // Another deletion was first, or the response to an earlier attempt was lost.
             Err(error) if error.kind() == StoreErrorKind::NotFound => Deleted::Before,
             Err(error) => return Err(error),
         };
@@ -43,7 +46,8 @@ impl Store {
         Ok(deleted)
     }
 
-    /// On the local file system: the object must lie where its name says, and not somewhere else that a link leads to.
+    /// On the local file system, checks that the object is where its name says, and not in a directory that a
+    /// link points to.
     async fn check_way(&self, name: &str, url: &str) -> Result<(), StoreError> {
         let Location::File(root) = &*self.location else { return Ok(()) };
         let (root, file) = (root.clone(), root.join(name));
@@ -53,7 +57,7 @@ impl Store {
         }
     }
 
-    /// On the local file system: nothing comes back after a power cut.
+    /// On the local file system, makes sure that the object does not come back after a power failure.
     async fn sync_deletion(&self, name: &str, url: &str) -> Result<(), StoreError> {
         let Location::File(root) = &*self.location else { return Ok(()) };
         let (root, file) = (root.clone(), root.join(name));
@@ -61,7 +65,7 @@ impl Store {
     }
 }
 
-/// Whether no directory between the root and `file` is a link. One that is gone is none.
+/// Returns whether no directory between the root and `file` is a link. A missing directory is not a link.
 fn is_straight(root: &Path, file: &Path) -> io::Result<bool> {
     let directory = file.parent().unwrap_or(root);
     let straight = root.canonicalize()?.join(directory.strip_prefix(root).unwrap_or(directory));
@@ -71,7 +75,8 @@ fn is_straight(root: &Path, file: &Path) -> io::Result<bool> {
     }
 }
 
-/// Syncs the lowest directory above `file` that is still there: those below it went with the file.
+/// Syncs the lowest directory above `file` that still exists. The directories below it were deleted with the
+/// file.
 fn sync_above(root: &Path, file: &Path) -> io::Result<()> {
     let above = file.ancestors().skip(1).take_while(|directory| directory.starts_with(root));
     for directory in above {

@@ -1,11 +1,13 @@
-//! What the local file system needs to be told so that a name survives a power cut. `object_store` syncs nothing unless
-//! asked to; asked, it syncs the file, links it, then syncs its directory, and only those directories above it that it
-//! made itself. So a name that somebody else made, or that was made just before a crash, may not be durable, although
-//! it can be seen: everything up to the store's root is synced here, whoever made it. A directory that has not changed
-//! since it was synced last needs no second sync: with many bundles below one root that is most of them.
+//! Makes files and names on the local file system survive a power failure.
 //!
-//! A write goes to `NAME#1` (or the next free number) and is then linked to its name, so that no name ever shows half an
-//! object. A crash in between leaves that file behind: see `orphans`.
+//! `object_store` syncs only on request. Then it syncs the file, links it, and syncs its directory, and of
+//! the directories above only those that it created itself. A name that another program created, or that was
+//! created just before a crash, is visible but may not be durable. So this module syncs every directory up to
+//! the store's root, no matter what created it. A directory that has not changed since its last sync is not
+//! synced again. With many bundles below one root, that is true for most directories.
+//!
+//! A write goes to `NAME#1` (or the next free number) and is then linked to its name, so that no name ever
+//! shows a partial object. A crash between the two leaves that file behind: see `orphans`.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
@@ -15,32 +17,34 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-/// A change within this time of another may leave a directory's time of change as it is: kernels keep it in steps of some
-/// milliseconds, and file servers in coarser ones. What changed so lately is not taken for unchanged.
+/// Two changes of a directory within this time may have the same time of change: kernels record it in steps
+/// of some milliseconds, and file servers in larger ones. A directory that changed this recently is synced
+/// again.
 const CHANGE_TIME_STEP_MAX: Duration = Duration::from_secs(2);
 
-/// Directories that are remembered: beyond this they are forgotten, and synced once more.
+/// The most directories that are remembered. Beyond this number all are forgotten and synced again.
 const REMEMBERED_MAX: usize = 10_000;
 
-/// How the file came to be where it is.
+/// How a file was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Came {
-    /// Written just now by `object_store`, which says so after it has synced the file and then the directory with its name.
+    /// This process just wrote it with `object_store`, which synced the file and then the directory with its
+    /// name.
     WithSync,
-    /// In whatever way.
+    /// In an unknown way.
     Somehow,
 }
 
-/// The directories that were synced, and how each stood just before.
+/// The directories that were synced, with their version just before the sync.
 #[derive(Debug, Default)]
 pub(super) struct Synced(Mutex<HashMap<PathBuf, Version>>);
 
-/// Changes whenever an entry of a directory does: device, inode, and time of change.
+/// The version of a directory: device, inode, and time of change. It changes with every change of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Version(u64, u64, i64, i64);
 
 impl Version {
-    /// `None` where it changed so lately that another change might not show.
+    /// Returns `None` if the directory changed so recently that another change might not be visible.
     fn of(directory: &Metadata) -> Option<Self> {
         let changed =
             Duration::new(directory.ctime().try_into().ok()?, directory.ctime_nsec().try_into().ok()?);
@@ -54,9 +58,9 @@ impl Version {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Durable {
     pub size_bytes: u64,
-    /// As `object_store` makes it of a file: inode, time of change and size.
+    /// The ETag as `object_store` makes it for a file: inode, time of modification and size.
     pub e_tag: String,
-    /// What had to be synced, in that order.
+    /// The file and directories that had to be synced, in that order.
     pub synced: Vec<PathBuf>,
 }
 
@@ -67,7 +71,7 @@ fn e_tag_of(file: &Metadata) -> String {
 }
 
 impl Synced {
-    /// Makes `file` and each directory from its own up to `root` durable.
+    /// Makes `file` durable, and each directory from that of the file up to `root`.
     pub(super) fn sync_up_to(&self, root: &Path, file: &Path, came: Came) -> io::Result<Durable> {
         let mut synced = Vec::new();
         let opened = File::open(file)?;
@@ -90,10 +94,10 @@ impl Synced {
         Err(io::Error::new(io::ErrorKind::InvalidInput, "the file does not lie under the store's root"))
     }
 
-    /// Syncs a directory unless it has not changed since that was done last. Returns whether it had to.
+    /// Syncs a directory, unless it has not changed since its last sync. Returns whether it was synced.
     fn sync(&self, directory: &Path) -> io::Result<bool> {
         let opened = File::open(directory)?;
-        // Looked at first: what changes while it is synced counts as a later change.
+        // Read before the sync: a change during the sync counts as a later change.
         let version = Version::of(&opened.metadata()?);
         if version.is_some() && self.lock().get(directory) == version.as_ref() {
             return Ok(false);
@@ -120,7 +124,7 @@ pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Creates `root` with all above it where it is missing, durably, and returns it without links.
+/// Creates `root` and all missing directories above it, durably. Returns the path without links.
 pub(super) fn create_root(root: &Path) -> io::Result<PathBuf> {
     let mut missing = Vec::new();
     let mut above = Some(root);
@@ -129,7 +133,7 @@ pub(super) fn create_root(root: &Path) -> io::Result<PathBuf> {
         above = directory.parent();
     }
     fs::create_dir_all(root)?;
-    // A new directory is an entry in the one above it.
+    // A new directory is an entry in its parent directory.
     for directory in missing {
         if let Some(parent) = directory.parent() {
             sync_directory(parent)?;
@@ -144,7 +148,8 @@ pub(super) fn create_root(root: &Path) -> io::Result<PathBuf> {
 mod tests {
     use super::*;
 
-    /// A root with a file two directories below it; returns both, and the directories from the file's own up.
+    /// Makes a root with a file in a directory three levels below it. Returns both, and the directories from
+    /// that of the file up.
     fn file_below(dir: &Path) -> (PathBuf, PathBuf, [PathBuf; 4]) {
         let root = create_root(&dir.join("a/b")).unwrap();
         let file = root.join("topic/7/0/name.tar");

@@ -1,5 +1,5 @@
-//! What can go wrong at a store. The kind says what to do next; the message names bucket and key, and never holds what a
-//! store or its client said verbatim: those texts may carry signed URLs, account keys' ids and strings to sign.
+//! Errors of stores. The kind says what to do next. The message has bucket and key, but never the text of a
+//! store or its client: such texts may have signed URLs, ids of account keys and strings to sign.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -18,7 +18,7 @@ pub struct StoreError {
     cause: Cause,
 }
 
-/// What was tried.
+/// The operation that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Creating an object.
@@ -36,7 +36,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Its name, for people and for measurements.
+    /// Returns its name, for people and for metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Put => "put",
@@ -55,28 +55,28 @@ impl fmt::Display for Operation {
     }
 }
 
-/// What to do next.
+/// What the caller can do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StoreErrorKind {
-    /// There is no such object (or no such bucket). Fix the request or the configuration.
+    /// The object or the bucket does not exist. Fix the request or the configuration.
     NotFound,
-    /// The store does not know this worker, does not let it, or cannot make sense of it: an operator's business, another worker
-    /// may do better.
+    /// The store does not know this worker, does not permit the request, or does not understand it. An
+    /// operator must fix this; another worker may succeed.
     Denied,
-    /// The store is away, overloaded, or was cut off: the same again, later.
+    /// The store is not available or overloaded, or the connection failed. Try again later.
     Unavailable,
-    /// It took too long: the same again, later. A write may have landed.
+    /// The store took too long. Try again later. A write may have succeeded.
     TimedOut,
-    /// The object is not the one that reading began with.
+    /// The object was replaced after the read began.
     Changed,
     /// The bytes are not those that were written.
     Corrupt,
-    /// No store of the kind can do what is asked of it: trying again does not help.
+    /// This kind of store cannot do what was requested. A retry does not help.
     Refused,
 }
 
 impl StoreErrorKind {
-    /// Its name, for measurements.
+    /// Returns its name, for metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::NotFound => "not_found",
@@ -90,52 +90,53 @@ impl StoreErrorKind {
     }
 }
 
-/// Why, as far as it can be said without repeating what a store answered.
+/// The cause of an error, without the text of the store's response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
     /// No such object or bucket.
     #[error("not found")]
     NotFound,
-    /// An answer with an HTTP status, and the store's own code where it gave one (`SlowDown`).
+    /// A response with an HTTP status, and the store's own error code if it gave one (`SlowDown`).
     #[error("the store answered {status}{}", CodeSuffix(.code))]
     Status {
         /// The HTTP status.
         status: u16,
-        /// The store's own word for it: letters only.
+        /// The store's own error code: letters and digits only.
         code: Option<String>,
     },
     /// The connection failed.
     #[error("the connection failed: {0}")]
     Transport(&'static str),
-    /// No answer in time.
+    /// No response in time.
     #[error("no answer within {0:.0?}")]
     NoAnswer(Duration),
-    /// The operating system said no.
+    /// The operating system returned an error.
     #[error("{kind}{}", OsSuffix(.os_error))]
     Io {
         /// Which kind of error.
         kind: io::ErrorKind,
-        /// The system's own number.
+        /// The operating system's error number.
         os_error: Option<i32>,
     },
-    /// On the local file system: a directory on the way to the object is a link, and what lies behind it may be anybody's.
-    #[error("it lies behind a link")]
+    /// On the local file system: a directory in the path of the object is a link. What it points to may not
+    /// belong to this store.
+    #[error("it is behind a link to a directory")]
     BehindLink,
-    /// A precondition did not hold: the object has another ETag than it had.
+    /// A precondition failed: the ETag of the object has changed.
     #[error("the object changed while it was read")]
     Changed,
-    /// The object ends before the range that was asked for: it is not the one that was listed.
+    /// The object ends before the requested range: it is not the object that was listed.
     #[error("the object ends before the range that was asked for")]
     Ended,
-    /// Fewer or more bytes than the object has.
+    /// The number of bytes differs from the size of the object.
     #[error("{got} bytes where {expected} were expected")]
     Length {
         /// Bytes expected.
         expected: u64,
-        /// Bytes that came.
+        /// The number of bytes received.
         got: u64,
     },
-    /// A whole that would not fit.
+    /// The object is larger than the limit.
     #[error("{size} bytes, more than the limit of {limit}")]
     TooLarge {
         /// Its size in bytes.
@@ -143,21 +144,21 @@ pub enum Cause {
         /// The limit in bytes.
         limit: u64,
     },
-    /// Bytes that were written and read back are others.
+    /// The bytes that were read back differ from those that were written.
     #[error("crc32c is {got:08x} where {expected:08x} was written")]
     Checksum {
         /// The checksum of what was written.
         expected: u32,
-        /// The checksum of what is there.
+        /// The checksum of the bytes that were read.
         got: u32,
     },
-    /// The store's client does not know how to do this.
+    /// The store's client does not support this operation.
     #[error("not supported by this store")]
     Unsupported,
-    /// A name that is no key.
+    /// The name is not a valid key.
     #[error("not a valid name for an object")]
     InvalidName,
-    /// The client failed in a way it only describes in words, which are not repeated.
+    /// The client failed and gives only a text as the reason. The text is not repeated here.
     #[error("the {0} client failed")]
     Client(&'static str),
 }
@@ -178,7 +179,7 @@ impl fmt::Display for OsSuffix<'_> {
     }
 }
 
-/// Codes that come with a status of 4xx, but pass.
+/// Error codes that are temporary although their status is 4xx.
 const PASSING_CODES: [&str; 9] = [
     "RequestTimeout",
     "RequestTimeTooSkewed",
@@ -191,7 +192,7 @@ const PASSING_CODES: [&str; 9] = [
     "ExpiredToken",
 ];
 
-/// Codes of S3's 409 that say nothing of the object: another request for its key was under way.
+/// Codes of S3's status 409 that say nothing about the object: another request for its key was in progress.
 const CONFLICT_CODES: [&str; 2] = ["OperationAborted", "ConditionalRequestConflict"];
 
 impl StoreError {
@@ -207,7 +208,7 @@ impl StoreError {
         Self::new(operation, url, Cause::from_object_store(error))
     }
 
-    /// What to do next.
+    /// Returns what the caller can do next.
     pub fn kind(&self) -> StoreErrorKind {
         use StoreErrorKind::*;
         match &self.cause {
@@ -218,14 +219,15 @@ impl StoreError {
                 404 => NotFound,
                 412 => Changed,
                 408 | 409 | 425 | 429 | 500..=599 => Unavailable,
-                // Errors inside a 200.
+                // An error inside of a response with status 200.
                 200..=299 => Unavailable,
-                // What else a store finds wrong with a request is the worker's settings (its region, its token), not the bundle.
+                // Any other error of the client is caused by the worker's settings (its region, its token),
+                // not by the bundle.
                 _ => Denied,
             },
             Cause::Transport(_) | Cause::Client(_) => Unavailable,
             Cause::NoAnswer(_) => TimedOut,
-            // A directory, or what was written so far, went away while an object was made: there is none yet.
+            // A directory or the staging file was deleted during the PUT. The object does not exist yet.
             Cause::Io { kind: io::ErrorKind::NotFound, .. } if self.operation == Operation::Put => {
                 Unavailable
             }
@@ -236,7 +238,7 @@ impl StoreError {
                 | io::ErrorKind::InvalidFilename
                 | io::ErrorKind::NotADirectory
                 | io::ErrorKind::IsADirectory => Refused,
-                // A full disk passes, too: somebody makes room.
+                // A full disk is temporary too: an operator frees space.
                 _ => Unavailable,
             },
             Cause::Changed => Changed,
@@ -245,12 +247,12 @@ impl StoreError {
         }
     }
 
-    /// Whether the same may succeed a little later.
+    /// Returns whether the same request may succeed a little later.
     pub fn is_passing(&self) -> bool {
         matches!(self.kind(), StoreErrorKind::Unavailable | StoreErrorKind::TimedOut)
     }
 
-    /// Whether the store asks everybody to slow down.
+    /// Returns whether the store asks all callers to slow down.
     pub fn is_slow_down(&self) -> bool {
         match &self.cause {
             Cause::Status { status, code } => {
@@ -260,7 +262,7 @@ impl StoreError {
         }
     }
 
-    /// Whether another request for the same key was in the way.
+    /// Returns whether the cause was another request for the same key.
     pub(super) fn is_conflict(&self) -> bool {
         match &self.cause {
             Cause::Status { code: Some(code), .. } => CONFLICT_CODES.contains(&code.as_str()),
@@ -268,17 +270,17 @@ impl StoreError {
         }
     }
 
-    /// Whether a write that ended so may have landed all the same, or land yet.
+    /// Returns whether a write that failed with this error may have succeeded, or may still succeed.
     pub(super) fn may_have_landed(&self) -> bool {
         self.is_passing() && !self.is_slow_down() && self.cause != Cause::Transport(NOT_CONNECTED)
     }
 
-    /// Why.
+    /// Returns the cause.
     pub fn cause(&self) -> &Cause {
         &self.cause
     }
 
-    /// The object's or listing's URL, without credentials.
+    /// Returns the URL of the object or listing, without credentials.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -290,7 +292,7 @@ const NOT_CONNECTED: &str = "no connection";
 
 impl Cause {
     fn from_object_store(error: &ObjectError) -> Self {
-        // The variants that the client sorted out already. What it calls "already exists" is any conflict.
+        // Variants that the client has classified. It uses "already exists" for every conflict.
         match error {
             ObjectError::NotFound { .. } => return Self::NotFound,
             ObjectError::Precondition { .. } | ObjectError::NotModified { .. } => return Self::Changed,
@@ -322,8 +324,9 @@ impl Cause {
         }
     }
 
-    /// The client keeps the types that hold an answer's status, or a range that is none, to itself; their text is what there is to go
-    /// by. Tests hold this against a server and a disk, so that a release that words it otherwise is noticed.
+    /// The types that hold the status of a response, or an invalid range, are private to the client. So this
+    /// function parses their text. Tests compare it with a server and a disk, and fail if a release changes
+    /// the text.
     fn from_text(error: &(dyn StdError + 'static)) -> Option<Self> {
         let text = error.to_string();
         if text.starts_with("Wanted range starting at ") {
@@ -340,7 +343,7 @@ impl Cause {
     }
 }
 
-/// The store's own code in an XML answer: `<Code>SlowDown</Code>`.
+/// Returns the store's own error code in an XML response: `<Code>SlowDown</Code>`.
 fn code(body: &str) -> Option<String> {
     let code = body.split_once("<Code>")?.1.split_once("</Code>")?.0;
     let plain = !code.is_empty() && code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric());

@@ -1,4 +1,4 @@
-//! A server for tests that answers every request with the same bytes and shows what it was asked.
+//! A server for tests that sends the same bytes as the response to every request, and records the requests.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,10 +9,10 @@ use ::url::Url;
 
 use super::Store;
 
-/// What every PUT of these tests sends.
+/// The body of every PUT in these tests.
 pub(super) const BODY: &str = "bytes";
 
-/// Not to be seen in any message.
+/// A secret that no message may contain.
 pub(super) const SECRET: &str = "wJalrXUtnFEMI-not-to-be-seen";
 
 pub(super) struct FakeServer {
@@ -28,7 +28,7 @@ impl FakeServer {
         let seen = Arc::clone(&requests);
         thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
-                // Shown before it is answered, so that whoever has the answer finds it.
+                // Recorded before the response, so that a client that has the response finds the request.
                 let request = read_one(&mut stream);
                 seen.lock().unwrap().push(request);
                 let _ = stream.write_all(answer.as_bytes());
@@ -37,7 +37,7 @@ impl FakeServer {
         Self { port, requests }
     }
 
-    /// All requests so far, as they came.
+    /// Returns all requests so far, in order.
     pub(super) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
@@ -55,7 +55,7 @@ fn read_one(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&request).into_owned()
 }
 
-/// A store on S3 at this port, with settings that would weaken what is sent.
+/// A store on S3 at this port, with settings that would weaken the checks if they were used.
 pub(super) fn s3(port: u16) -> Store {
     let endpoint = format!("http://127.0.0.1:{port}");
     let settings = [

@@ -1,11 +1,11 @@
-//! The key scheme: the one place where the strings are made and read back.
+//! The key scheme. This is the only place that makes and parses keys.
 //!
 //! ```text
 //! {topic}/{partition}/{log_id}/{base:020}-{last:020}_{min_ts:020}-{max_ts:020}_{hash16}.tar
 //! ```
 //!
-//! relative to the store's root. Widths are fixed, so that the order of the strings is the order of the offsets. A LIST
-//! is the registry: which bundles hold an offset or a time is known without opening one.
+//! A key is relative to the store's root. Widths are fixed, so that keys sort in the order of their offsets.
+//! A LIST is the registry: it shows which bundles cover an offset or a time. No bundle needs to be opened.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -16,13 +16,14 @@ use sha2::{Digest, Sha256};
 
 use crate::ids::{LogId, OffsetRange, TopicPartition, TopicPartitionError};
 
-/// The longest a topic or a log id may be once percent-encoded, in bytes. File systems allow 255 in a name.
+/// The longest topic or log id in bytes, percent-encoded. File systems allow names of 255 bytes.
 pub const ENCODED_BYTES_MAX: usize = 249;
 
-/// Every byte is encoded but `[A-Za-z0-9._-]`.
+/// Encodes every byte except `[A-Za-z0-9._-]`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-');
 
-/// What a bundle is called, relative to the store's root. Valid by construction: printing and parsing are inverse.
+/// The key of a bundle, relative to the store's root. A key is always valid: printing and parsing are
+/// inverse.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BundleKey {
     partition: TopicPartition,
@@ -32,17 +33,18 @@ pub struct BundleKey {
     hash: Hash16,
 }
 
-/// The first eight bytes of a [`KeyHash`], printed as 16 hex digits.
+/// The first eight bytes of a [`KeyHash`], printed as 16 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hash16([u8; 8]);
 
-/// The hash that makes a key one of these contents: SHA-256(SHA-256 of all source bytes ‖ log id ‖ 0 ‖ topic ‖ 0 ‖
-/// partition), the partition as decimal digits. Settings and versions stay out: the first object wins.
+/// The hash that ties a key to its contents: SHA-256(SHA-256 of all source bytes ‖ log id ‖ 0 ‖ topic ‖ 0 ‖
+/// partition), with the partition as decimal digits. Settings and versions are not part of it: the first
+/// object wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyHash([u8; 32]);
 
 impl KeyHash {
-    /// `source_sha256` is that of the whole segment, all partitions.
+    /// `source_sha256` is the hash of the whole segment, with all partitions.
     pub fn new(source_sha256: &[u8; 32], log_id: &LogId, partition: &TopicPartition) -> Self {
         let mut hash = Sha256::new();
         hash.update(source_sha256);
@@ -54,12 +56,12 @@ impl KeyHash {
         Self(hash.finalize().into())
     }
 
-    /// All 32 bytes: a seed for whatever must come out the same whenever the key does.
+    /// Returns all 32 bytes. They seed everything that must be the same for equal keys.
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The part that is seen in the key.
+    /// Returns the part of the hash that is in the key.
     pub fn hash16(&self) -> Hash16 {
         let mut first = [0; 8];
         first.copy_from_slice(&self.0[..8]);
@@ -73,7 +75,7 @@ impl fmt::Display for Hash16 {
     }
 }
 
-/// Why these parts make no key: the request is wrong.
+/// The reasons why parts do not make a key. The request is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The topic is too long for a name in a file system.
@@ -94,30 +96,32 @@ pub enum KeyError {
         /// The offset given.
         offset: i64,
     },
-    /// The first time comes after the last.
+    /// The smallest time is greater than the greatest.
     #[error("the times are reversed: {min_ms} ms to {max_ms} ms")]
     TimesReversed {
-        /// The smallest, in milliseconds since the Unix epoch.
+        /// The smallest time, in milliseconds since the Unix epoch.
         min_ms: i64,
-        /// The greatest.
+        /// The greatest time.
         max_ms: i64,
     },
 }
 
-/// Why a string is no bundle's key. Another object may well lie at such a name: not an error by itself.
+/// The reasons why a string is not the key of a bundle. Other objects may have such names, so this alone is
+/// not an error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseKeyError {
-    /// Not four parts of the form in the module's documentation.
+    /// The string does not have the four parts of the form in the module's documentation.
     #[error("not of the form topic/partition/log_id/base-last_min-max_hash.tar")]
     Form,
-    /// The topic or partition names nothing.
+    /// The topic or partition is not valid.
     #[error(transparent)]
     TopicPartition(#[from] TopicPartitionError),
     /// The parts do not make a key.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// It reads, but this module would have written it otherwise (another way to encode, a sign, wrong widths).
-    #[error("not as it would be written: {canonical}")]
+    /// The string can be parsed, but this module would write it in another way (other encoding, a sign, wrong
+    /// widths).
+    #[error("not in the canonical form: {canonical}")]
     NotCanonical {
         /// The right form.
         canonical: String,
@@ -125,8 +129,9 @@ pub enum ParseKeyError {
 }
 
 impl BundleKey {
-    /// `times_ms` are the smallest and the greatest timestamp of the data records, milliseconds since the Unix epoch;
-    /// absent or negative ones are written as zeros, and such a bundle is in every time range: its manifest knows more.
+    /// `times_ms` are the smallest and the greatest timestamp of the data records, in milliseconds since the
+    /// Unix epoch. If they are absent or negative, the key has zeros, and the bundle matches every time
+    /// range. Its manifest has the exact times.
     pub fn new(
         partition: TopicPartition,
         log_id: LogId,
@@ -158,22 +163,23 @@ impl BundleKey {
         &self.log_id
     }
 
-    /// The offsets the bundle covers.
+    /// The offsets that the bundle covers.
     pub fn range(&self) -> OffsetRange {
         self.range
     }
 
-    /// The smallest and the greatest timestamp in milliseconds; `None`: the key has zeros, and the bundle may hold any time.
+    /// Returns the smallest and the greatest timestamp in milliseconds. `None` if the key has zeros: then the
+    /// bundle may have records of any time.
     pub fn times_ms(&self) -> Option<(i64, i64)> {
         self.times_ms
     }
 
-    /// The contents' hash, as far as the key shows it.
+    /// Returns the part of the contents' hash that is in the key.
     pub fn hash(&self) -> Hash16 {
         self.hash
     }
 
-    /// Whether the bundle may hold a record of this time range, both ends inclusive.
+    /// Returns whether the bundle may have a record in this time range, both ends inclusive.
     pub fn may_hold_times(&self, first_ms: i64, last_ms: i64) -> bool {
         self.times_ms.is_none_or(|(min, max)| min <= last_ms && first_ms <= max)
     }
@@ -234,7 +240,8 @@ fn number<N: FromStr>(digits: &str) -> Option<N> {
     digits.parse().ok()
 }
 
-/// Percent-encoded for one segment of a key. `.` and `..` mean something to paths: they are encoded wholly.
+/// Percent-encodes a name for one segment of a key. `.` and `..` have a meaning in paths, so they are encoded
+/// completely.
 fn encoded(name: &str) -> String {
     match name {
         "." => "%2E".to_owned(),
@@ -247,7 +254,7 @@ fn decoded(segment: &str) -> Option<String> {
     Some(percent_decode_str(segment).decode_utf8().ok()?.into_owned())
 }
 
-/// Whether keys can hold this topic: no store need be asked for one that none has.
+/// Checks that keys can hold this topic. If not, no bundle has it, and no store needs to be asked.
 pub fn check_topic(topic: &str) -> Result<(), KeyError> {
     let bytes = encoded(topic).len();
     if bytes > ENCODED_BYTES_MAX {
@@ -256,7 +263,7 @@ pub fn check_topic(topic: &str) -> Result<(), KeyError> {
     Ok(())
 }
 
-/// Whether keys can hold this log id: a setting is better checked before segments are refused for it.
+/// Checks that keys can hold this log id. It is better to refuse a setting than to refuse segments later.
 pub fn check_log_id(log_id: &LogId) -> Result<(), KeyError> {
     let bytes = encoded(log_id.as_str()).len();
     if bytes > ENCODED_BYTES_MAX {
@@ -265,7 +272,7 @@ pub fn check_log_id(log_id: &LogId) -> Result<(), KeyError> {
     Ok(())
 }
 
-/// What to list: whole segments of a key, from the left.
+/// A prefix to list: whole segments of a key, from the left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPrefix(String);
 
@@ -299,8 +306,9 @@ impl KeyPrefix {
     }
 }
 
-/// `root` and a key or prefix below it. `Path::from` would encode each `%` again, so everything is parsed instead; what
-/// this module prints, and what [`Store::open`](super::Store::open) accepts as a root, always parses.
+/// Appends a key or prefix to `root`. This parses the path, because `Path::from` would encode each `%` again.
+/// What this module prints, and what [`Store::open`](super::Store::open) accepts as a root, can always be
+/// parsed.
 pub(super) fn under(root: &Path, relative: &str) -> Result<Path, object_store::path::Error> {
     match (root.as_ref(), relative) {
         ("", relative) => Path::parse(relative),

@@ -1,11 +1,13 @@
-//! What a writer that was killed leaves on the local file system: `KEY#1` (or another number), half an object or a whole one, which
-//! `object_store` would have linked to its key next. Such names are never listed nor read. Other kinds of stores have nothing of the
-//! sort: an object there is made by one request, and multipart uploads are never used.
+//! Files that a killed writer left on the local file system: `KEY#1` (or another number), a partial or
+//! complete object. `object_store` would have linked it to its key next. Such files are never listed or read.
+//! Other kinds of stores have no such files: one request creates an object there, and multipart uploads are
+//! never used.
 //!
-//! To remove such a file is to free its name, and a writer that was stopped for long, say with its machine, may still mean to link it. Where
-//! the object is there, that is harmless whatever the writer does: a link never replaces anything, it finds out, and judges the object like
-//! any other. Where there is no object, another writer may have taken the name meanwhile, and half of what it has written would be linked:
-//! whoever removes those should know that no writer is older than they are.
+//! To delete such a file frees its name. A writer that was suspended for a long time, say with its machine,
+//! may still try to link that name. If the object exists, this does no harm: a link never replaces a file, so
+//! the writer finds the object and checks it like any other. If the object does not exist, another writer may
+//! have taken the name meanwhile, and a partial file of that writer would be linked. So delete such a file
+//! only if no writer can be older than the file.
 
 use std::fs::{self, DirEntry, Metadata};
 use std::io;
@@ -18,37 +20,37 @@ use super::key::BundleKey;
 use super::url::Location;
 use super::{Cause, Store, probe};
 
-/// A file that may have been left behind.
+/// A file that a writer may have left behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Orphan {
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
-    /// How large it is.
+    /// The size of the file in bytes.
     pub size_bytes: u64,
-    /// When it was written to last.
+    /// The time of the last write to the file.
     pub changed_at: SystemTime,
-    /// Whether the object that it would have become is there.
+    /// Whether the object exists that the file would have become.
     pub object_is_there: bool,
-    /// Which file.
+    /// The inode, which identifies the file.
     inode: u64,
 }
 
 impl Store {
-    /// All files under names of this kind, those of writers that are at work among them: how old they are tells which. `None` where the
-    /// store is of a kind that has none.
+    /// Lists all files with such names. Those of active writers are among them; only their age distinguishes
+    /// them. `None` if this kind of store has no such files.
     pub async fn orphans(&self) -> Result<Option<Vec<Orphan>>, StoreError> {
         let Location::File(root) = &*self.location else { return Ok(None) };
         let root = root.clone();
         Self::on_disk(Operation::List, self.url(), move || below(&root)).await.map(Some)
     }
 
-    /// Removes the file, if it is still the one that was found. Says whether it was.
+    /// Removes the file if it is still the one that was found. Returns whether it was removed.
     pub async fn remove_leftover(&self, orphan: &Orphan) -> Result<bool, StoreError> {
         let orphan = orphan.clone();
         Self::on_disk(Operation::Delete, self.url(), move || remove(&orphan)).await
     }
 
-    /// Does what may wait for a disk where nobody else waits for it.
+    /// Runs work that may wait for a disk on a thread for blocking work.
     pub(super) async fn on_disk<T: Send + 'static>(
         operation: Operation,
         url: &str,
@@ -63,7 +65,7 @@ impl Store {
     }
 }
 
-/// Keys have four parts. Links are not followed: what they lead to is not this store's.
+/// The number of parts in a key. Links are not followed: what they point to does not belong to this store.
 const DEPTH: usize = 4;
 
 fn below(root: &Path) -> io::Result<Vec<Orphan>> {
@@ -89,7 +91,8 @@ fn below(root: &Path) -> io::Result<Vec<Orphan>> {
     Ok(found)
 }
 
-/// The name that a file of this name would have been linked to: a bundle's key, or the probe's. Nothing else is ours.
+/// Returns the name that a file with this name would have been linked to: a bundle's key, or the name of the
+/// probe. All other names belong to other programs.
 fn object_of(name: &str) -> Option<&str> {
     let (object, number) = name.rsplit_once('#')?;
     let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
@@ -97,7 +100,7 @@ fn object_of(name: &str) -> Option<&str> {
     (is_number && is_ours).then_some(object)
 }
 
-/// `None` where it has gone meanwhile.
+/// Returns `None` if the file was deleted meanwhile.
 fn orphan(entry: &DirEntry, object: &Path) -> io::Result<Option<Orphan>> {
     let Some(metadata) = unless_gone(entry.metadata())? else { return Ok(None) };
     let object_is_there = unless_gone(fs::symlink_metadata(object))?.is_some();

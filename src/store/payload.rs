@@ -1,13 +1,13 @@
-//! A bundle's parts as one request's body.
+//! Makes the body of one request from the parts of a bundle.
 
 use bytes::{Bytes, BytesMut};
 use object_store::PutPayload;
 
-/// Shorter parts are put together with their neighbours. The local store writes each part by a call of its own, and a small bundle has
-/// thirty of a few hundred bytes.
+/// Parts shorter than this, in bytes, are joined with their neighbours. The local store writes each part with
+/// its own call, and a small bundle has thirty parts of a few hundred bytes.
 const GATHERED_BYTES_MAX: usize = 64 << 10;
 
-/// The body that consists of `parts`; only short ones are copied.
+/// Returns the body that consists of `parts`. Only short parts are copied.
 pub(super) fn of(parts: &[Bytes]) -> PutPayload {
     let (mut body, mut gathered) = (Vec::new(), BytesMut::new());
     for part in parts {

@@ -1,4 +1,4 @@
-//! At start: does this store keep the promise that everything here rests on, that a key is created once?
+//! The probe at start: it checks that the store creates a key only once. Everything else relies on that.
 
 use object_store::PutPayload;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -10,26 +10,27 @@ use super::put::Answer;
 use super::{Store, join_url, retry};
 use crate::spans;
 
-/// The probe's name below the store's root: two segments, so no bundle's key. It stays: a name is never freed.
+/// The key of the probe, relative to the store's root. It has two segments, so it is not a bundle's key. The
+/// probe object is never deleted, because a name is never freed.
 pub(super) const KEY: &str = "wal-indexer-probe/create-only";
 const FOLDER: &str = "wal-indexer-probe";
 
-/// What lies there.
+/// The contents of the probe object.
 const TEXT: &str = "A wal-indexer worker creates this object when it starts, twice, to see that the second try is refused.\n";
 
-/// Why a store is not fit for use.
+/// The reasons why a store cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
-    /// It cannot be written to, or read from.
+    /// The store cannot be written to, or cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// It created the same key twice: here, two workers would overwrite each other's objects.
+    /// The store created the same key twice. In this store, two workers would overwrite each other's objects.
     #[error("{url} was created twice: this store does not honour create-only PUTs")]
     NotCreateOnly {
         /// The probe's URL.
         url: String,
     },
-    /// What was written does not come back.
+    /// The bytes that were read back differ from those that were written.
     #[error("{url} does not read as it was written")]
     Differs {
         /// The probe's URL.
@@ -37,22 +38,23 @@ pub enum ProbeError {
     },
 }
 
-/// What one round of requests shows.
+/// The result of one round of requests.
 enum Round {
-    /// The store keeps the promise.
+    /// The store keeps the create-only rule.
     Fit,
-    /// Nothing can be said yet: an answer that passes came in between.
+    /// The result is not known: there was a temporary error.
     Unclear(StoreError),
 }
 
 impl Store {
-    /// Creates the probe's key twice and reads it in between. The first may find it there from an earlier start; the second must.
-    /// Failures that pass are tried again a few times.
+    /// Creates the probe's key twice and reads it in between. The first PUT may find the key from an earlier
+    /// start; the second must find it. Temporary failures are retried a few times.
     pub async fn probe(&self) -> Result<(), ProbeError> {
         self.probe_rounds(self.timeouts.read_attempts_max, &mut None).await
     }
 
-    /// The same for a start: failures that pass are tried again until `deadline`, as a bundle's PUT tries them.
+    /// The probe at the start of a worker. Temporary failures are retried until `deadline`, as they are for
+    /// the PUT of a bundle.
     pub async fn probe_until(&self, deadline: Instant) -> Result<(), ProbeError> {
         let mut last = None;
         match timeout_at(deadline, self.probe_rounds(u32::MAX, &mut last)).await {
@@ -65,7 +67,8 @@ impl Store {
         }
     }
 
-    /// For those who only read: whether the store can be listed. Lists where the probe lies, which is little.
+    /// Checks that the store can be listed, for workers that only read. It lists the folder of the probe,
+    /// which is small.
     pub async fn probe_listing(&self) -> Result<(), StoreError> {
         self.list(&KeyPrefix::topic(FOLDER)).await.map(|_| ())
     }
@@ -85,14 +88,14 @@ impl Store {
                 return Err(ProbeError::Store(error));
             }
             if last.replace(error.clone()).is_none() {
-                info!(%error, "the store is not ready yet: it is asked again");
+                info!(%error, "the store is not ready yet: trying again");
             }
             sleep(self.timeouts.pause(rounds)).await;
         }
     }
 
-    /// A conflict proves as little here as for a bundle: S3 answers 409 to a PUT that lost a race, and stores nothing. So the object
-    /// is read before it is created once more, and only "it exists" counts.
+    /// A conflict proves nothing, as for a bundle: S3 sends 409 to a PUT that lost a race, and stores
+    /// nothing. So the object is read before the second PUT, and only "it exists" counts.
     async fn probe_once(&self, url: &str) -> Result<Round, ProbeError> {
         let first = self.create_probe(url).await?;
         match self.read_back(KEY, url).await? {
@@ -116,7 +119,7 @@ impl Store {
 }
 
 impl Answer {
-    /// What to say where nothing is there after this answer.
+    /// Returns the error if no object is there after this response.
     fn without_object(self, url: &str) -> StoreError {
         match self {
             Self::Conflict(error) => error,

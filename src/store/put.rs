@@ -1,15 +1,15 @@
-//! A bundle becomes an object, once, and a receipt.
+//! Stores a bundle as an object, once, and returns a receipt.
 //!
 //! ```text
 //! create-only PUT ─┬─ created ─────────── confirm ─┬─ as sent ── Stored
-//!    ▲             ├─ already exists ─┐            ├─ absent ─── again
-//!    │             ├─ no clear answer ┴─ read back ┼─ as sent ── Stored
-//!    └── pause ◀───┴─ certainly not                └─ other ──── the judge: may it stand? ── Stored, or an error
+//!    ▲             ├─ already exists ─┐            ├─ absent ─── PUT again
+//!    │             ├─ unknown outcome ┴─ read back ┼─ as sent ── Stored
+//!    └── pause ◀───┴─ not stored                   └─ other ──── existing-object check ── Stored or error
 //! ```
 //!
-//! "Already exists" proves nothing by itself: S3 answers it for any conflict, an attempt of our own whose answer was lost
-//! causes it, and a request that was given up may land at any later time. So the object is read, every time. Nothing here
-//! overwrites or deletes.
+//! "Already exists" proves nothing by itself. S3 sends it for any conflict. An own attempt whose response was
+//! lost causes it. And a request that timed out may still succeed at any later time. So the object is read
+//! every time. This module never overwrites or deletes.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,24 +27,25 @@ use super::url::{Location, Scheme};
 use super::{Store, payload, retry};
 use crate::spans;
 
-/// The largest object that one PUT creates, in bytes: Azure takes 5,000 MiB, S3 5 GiB.
+/// The largest object that one PUT can create, in bytes. Azure accepts 5,000 MiB, S3 5 GiB.
 pub const OBJECT_BYTES_MAX: u64 = 5_000 << 20;
 
-/// Hashing (S3 signs the body's SHA-256) or copying this much, in bytes, would hold up a thread of the runtime.
+/// From this size on, in bytes, hashing (S3 signs the SHA-256 of the body) or copying would block a thread of
+/// the runtime for too long.
 const LARGE_BYTES: u64 = 1 << 20;
 
-/// The bytes to store. Cloning the parts costs nothing, so that an attempt never needs the index built again.
+/// The object to store. Clones share the bytes, so a retry does not build the index again.
 #[derive(Clone, Debug)]
 pub struct NewObject {
     /// The bytes, in order.
     pub parts: Vec<Bytes>,
-    /// Their number.
+    /// The number of bytes.
     pub size_bytes: u64,
-    /// Their CRC-32C (Castagnoli).
+    /// The CRC-32C (Castagnoli) of the bytes.
     pub crc32c: u32,
 }
 
-/// The receipt: the object lies in the store, whole, durable and checked. Only [`Store::put`] makes one.
+/// The receipt: the object is in the store, complete, durable and checked. Only [`Store::put`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     key: BundleKey,
@@ -57,65 +58,65 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// The object's key, relative to the store's root.
+    /// Returns the object's key, relative to the store's root.
     pub fn key(&self) -> &BundleKey {
         &self.key
     }
 
-    /// The object's URL, without credentials.
+    /// Returns the object's URL, without credentials.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The object's size in bytes.
+    /// Returns the object's size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
-    /// The CRC-32C of the object's bytes.
+    /// Returns the CRC-32C of the object's bytes.
     pub fn crc32c(&self) -> u32 {
         self.crc32c
     }
 
-    /// The object's ETag, where the store has one.
+    /// Returns the object's ETag, if the store has ETags.
     pub fn e_tag(&self) -> Option<&str> {
         self.e_tag.as_deref()
     }
 
-    /// Whether an earlier request, or another worker, had stored it. An object found after an attempt of this put whose
-    /// answer was lost counts as this put's own.
+    /// Returns whether an earlier request or another worker had stored the object. If an attempt of this put
+    /// lost its response, and the object is found then, it counts as stored by this put.
     pub fn already_existed(&self) -> bool {
         self.already_existed
     }
 
-    /// How many PUTs were sent.
+    /// Returns how many PUTs were sent.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 }
 
-/// What a put came to.
+/// The result of a put.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Put<T> {
     /// The receipt.
     pub stored: Stored,
-    /// What the judge found in the object that was there already, if that differs from the one sent; `None` where the
-    /// object consists of the very bytes that were sent.
+    /// The result of `judge`, the existing-object check. It runs if an object was there already and its bytes
+    /// differ from those that were sent. `None` if the object has the bytes that were sent.
     pub judged: Option<T>,
 }
 
-/// Why no receipt can be given. An object may lie there all the same: sending again picks it up.
+/// The reasons why there is no receipt. The object may be in the store all the same; another put finds it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PutError {
-    /// The store failed, and trying again would not help.
+    /// The store failed, and a retry would not help.
     #[error("{source}")]
     Store {
-        /// What it said.
+        /// The store's error.
         source: StoreError,
         /// How many PUTs were sent.
         attempts: u32,
     },
-    /// Out of time.
+    /// The deadline has passed.
     #[error("put {url}: out of time after {attempts} attempts{}", Last(.last))]
     Deadline {
         /// The object's URL.
@@ -125,25 +126,25 @@ pub enum PutError {
         /// The last failure.
         last: Option<StoreError>,
     },
-    /// Another object has this key, and the judge does not let it stand in for this one.
+    /// Another object has this key, and the existing-object check refused it.
     #[error("put {url}: another object has this key: {reason}")]
     Taken {
         /// The object's URL.
         url: String,
-        /// What the judge said.
+        /// Why it was refused.
         reason: String,
     },
-    /// The object holds other bytes than those sent, although the store said that it had taken them.
+    /// The object's bytes differ from those that were sent, although the store reported success.
     #[error("{0}")]
     Corrupt(StoreError),
-    /// The caller's sizes disagree: a bug.
+    /// The sizes in the request differ: a bug of the caller.
     #[error("put {url}: the parts have {parts_bytes} bytes, not {size_bytes}")]
     Sizes {
         /// The object's URL.
         url: String,
         /// The sum of the parts' lengths.
         parts_bytes: u64,
-        /// What was said.
+        /// The size that the caller gave.
         size_bytes: u64,
     },
 }
@@ -152,11 +153,12 @@ struct Last<'a>(&'a Option<StoreError>);
 
 impl std::fmt::Display for Last<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.as_ref().map_or(Ok(()), |error| write!(f, ", at last: {error}"))
+        self.0.as_ref().map_or(Ok(()), |error| write!(f, ", last error: {error}"))
     }
 }
 
-/// An object that has the key already, for the judge to look at. Reads are pinned to what was found first.
+/// An existing object with the same key, as input of the existing-object check. All reads are pinned to the
+/// object that was found first.
 #[derive(Clone, Debug)]
 pub struct Existing {
     store: Store,
@@ -165,42 +167,42 @@ pub struct Existing {
 }
 
 impl Existing {
-    /// The object's key.
+    /// Returns the object's key.
     pub fn key(&self) -> &BundleKey {
         &self.key
     }
 
-    /// The object's size in bytes.
+    /// Returns the object's size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.found.size_bytes
     }
 
-    /// The CRC-32C of all its bytes, just read.
+    /// Returns the CRC-32C of all its bytes, which were just read.
     pub fn crc32c(&self) -> u32 {
         self.found.crc32c
     }
 
-    /// A range of its bytes.
+    /// Returns a range of its bytes.
     pub async fn get_range(&self, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.store.get_range_at(&self.key.to_string(), range, self.found.e_tag.as_deref()).await
     }
 }
 
-/// Why the judge does not let an object stand.
+/// The reasons why an existing object cannot stand for the new one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// It is another one, or a broken one.
+    /// It is a different object, or a damaged one.
     #[error("{reason}")]
     Foreign {
         /// What is wrong with it.
         reason: String,
     },
-    /// It could not be read: no judgement.
+    /// It could not be read, so the check has no result.
     #[error(transparent)]
     Unread(#[from] StoreError),
 }
 
-/// What was read back.
+/// The size, checksum and ETag of an object that was read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) size_bytes: u64,
@@ -221,30 +223,33 @@ impl Found {
     }
 }
 
-/// What the store said to a create-only PUT.
+/// The store's response to a create-only PUT.
 #[derive(Debug)]
 pub(super) enum Answer {
     Created {
         e_tag: Option<String>,
     },
     Exists,
-    /// Another request for the key was under way: what is there, if anything, is not known.
+    /// Another request for the key was in progress. Whether an object exists is not known.
     Conflict(StoreError),
 }
 
-/// What is known of a put while it goes on.
+/// The state of a put in progress.
 #[derive(Default)]
 struct Progress {
     attempts: u32,
-    /// An attempt ended without a clear answer: what is found later may be its work.
+    /// Whether an attempt ended without a clear response. An object that is found later may be its work.
     unanswered: bool,
     last: Option<StoreError>,
 }
 
 impl Store {
-    /// Stores `object` under `key`, once, by `deadline`. Where another object has the key, `judge` decides whether that
-    /// one may stand for it (it may be asked again after a failed read). Dropping the future gives up; what was under way
-    /// may still land, and is found by the next put of the same.
+    /// Stores `object` under `key`, once, before `deadline`. If another object has the key, `judge`, the
+    /// existing-object check, decides whether that object can stand for this one. It may be called again
+    /// after a failed read.
+    ///
+    /// If the future is dropped, the put stops. A request in flight may still succeed; the next put of the
+    /// same object finds its result.
     pub async fn put<T, F>(
         &self,
         key: &BundleKey,
@@ -325,12 +330,12 @@ impl Store {
                     };
                     return Ok(Put { stored, judged });
                 }
-                // "Created" or "exists", and nothing there.
+                // The response was "created" or "exists", but no object is there.
                 Ok(None) if progress.last.is_none() => {
                     progress.last = Some(StoreError::new(Operation::Get, url, Cause::NotFound));
                 }
                 Ok(None) => {}
-                // The store is away: what lies there will be looked at again.
+                // The store is not available. The object is looked up again after the next attempt.
                 Err(PutError::Store { source, .. }) if source.is_passing() => progress.last = Some(source),
                 Err(PutError::Store { source, .. }) => {
                     return Err(PutError::Store { source, attempts: progress.attempts });
@@ -341,7 +346,7 @@ impl Store {
         }
     }
 
-    /// One create-only PUT.
+    /// Sends one create-only PUT.
     pub(super) async fn create(
         &self,
         key: &str,
@@ -371,7 +376,8 @@ impl Store {
     }
 }
 
-/// A confirmed object, and whether "already exists" led to it.
+/// A confirmed object, and whether it was found after the response "already exists" or after an unknown
+/// outcome.
 struct Confirmed {
     found: Found,
     existed: bool,
@@ -380,8 +386,8 @@ struct Confirmed {
 type Settled<T> = Result<Option<(Confirmed, Option<T>)>, PutError>;
 
 impl Store {
-    /// After "created": is what was sent there to stay? `None` where nothing is there: some stores say 200 and mean an
-    /// error.
+    /// After the response "created", checks that the object is there as sent. Returns `None` if no object is
+    /// there: some stores send status 200 for an error.
     async fn confirm(
         &self,
         key: &BundleKey,
@@ -407,7 +413,7 @@ impl Store {
         Ok(Some(Confirmed { found, existed: false }))
     }
 
-    /// The same for a file: the one that is made durable is the one that is looked at.
+    /// The same for a file. The file that is checked is the one that is made durable.
     async fn confirm_file(
         &self,
         key: &BundleKey,
@@ -422,7 +428,7 @@ impl Store {
                 let found = Found { size_bytes: file.size_bytes, crc32c: object.crc32c, e_tag };
                 Ok(Some(Confirmed { found, existed: false }))
             }
-            // Another file, or none: it is looked at as what anybody may have made.
+            // Another file, or none: read it, since any process may have made it.
             Ok(_) => self.confirm_by_reading(key, object, url).await,
             Err(PutError::Store { source, .. }) if source.kind() == StoreErrorKind::NotFound => {
                 self.confirm_by_reading(key, object, url).await
@@ -448,7 +454,8 @@ impl Store {
         Ok(Some(Confirmed { found, existed: false }))
     }
 
-    /// After "already exists", or no clear answer: whose is what lies there? `None` where nothing does.
+    /// After "already exists" or an unknown outcome, reads the object and checks it. Returns `None` if no
+    /// object is there.
     async fn settle<T, F>(
         &self,
         key: &BundleKey,
@@ -479,9 +486,9 @@ impl Store {
         Ok(Some((Confirmed { found, existed: true }, judged)))
     }
 
-    /// Reads an object to its end for size and checksum; `None` where there is none.
+    /// Reads a whole object and returns its size and checksum; `None` if no object is there.
     pub(super) async fn read_back(&self, key: &str, url: &str) -> Result<Option<Found>, StoreError> {
-        // Each chunk is due in time; the put's deadline bounds the whole.
+        // Each chunk has its own time limit. The put's deadline limits the whole read.
         let limit = self.timeouts.attempt(OBJECT_BYTES_MAX);
         let read = self.read(limit, Operation::Get, url, || async {
             let get = self.get_opts(key, GetOptions::default(), Operation::Get, url);
@@ -498,7 +505,7 @@ impl Store {
                 crc32c = crc32c::crc32c_append(crc32c, &chunk);
             }
             if size_bytes != expected {
-                // Cut off without an error: as good as one.
+                // The response was cut off, but the client reported no error.
                 return Err(StoreError::new(Operation::Get, url, Cause::Transport("cut off")));
             }
             Ok(Found { size_bytes, crc32c, e_tag })
@@ -510,7 +517,8 @@ impl Store {
         }
     }
 
-    /// On the local file system: makes the object and its name durable. Elsewhere the store's answer says that they are.
+    /// On the local file system, makes the object and its name durable. For other stores, the response
+    /// confirms that they are.
     async fn sync(&self, key: &BundleKey, url: &str, came: Came) -> Result<Option<Durable>, PutError> {
         let Location::File(root) = &*self.location else { return Ok(None) };
         let (root, file) = (root.clone(), root.join(key.to_string()));
@@ -526,8 +534,8 @@ impl Store {
     }
 }
 
-/// Runs a future up to its first wait on a thread for blocking work, where it may hash or copy at its ease, and the rest
-/// where it is awaited.
+/// Runs a future up to its first wait on a thread for blocking work, where it may hash or copy for long. The
+/// rest of it runs where it is awaited.
 async fn first_step_aside<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     let mut work = Box::pin(work);
     let step = tokio::task::spawn_blocking(move || {
@@ -541,7 +549,7 @@ async fn first_step_aside<T: Send + 'static>(work: impl Future<Output = T> + Sen
         Ok(Err(work)) => work.await,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is shutting down: nobody waits for the answer any more.
+            // The runtime is shutting down, so nothing waits for the result.
             Err(_) => std::future::pending().await,
         },
     }

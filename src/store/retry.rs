@@ -1,5 +1,5 @@
-//! How long, how often and how fast a store is asked. `object_store`'s own retries are off: they hide a store's 503s from
-//! everybody else, and never retry a create-only PUT.
+//! Timeouts, retries and the rate limit for requests to a store. The retries of `object_store` are off: they
+//! hide a store's 503s from other callers, and never retry a create-only PUT.
 
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -13,18 +13,21 @@ use super::error::{Cause, Operation, StoreError};
 use crate::metrics;
 use crate::spans;
 
-/// How long a store may take, and how often it is asked again.
+/// The timeouts and the retry policy for requests to a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// What each attempt may take, whatever its size. Also how long a body that is being read may stand still.
+    /// The base time limit of each attempt, for any size. It is also the longest pause in a body that is
+    /// being read.
     pub attempt_base: Duration,
-    /// An attempt may take this much longer for each second that its bytes need at this pace.
+    /// The lowest expected transfer rate. An attempt gets this much more time: its bytes divided by this
+    /// rate.
     pub bytes_per_second_min: u64,
-    /// The first pause after a failure; each later one is twice as long, up to `pause_max`, and jittered.
+    /// The first pause after a failure. Each later pause is twice as long, up to `pause_max`, with random
+    /// jitter.
     pub pause_first: Duration,
     /// The longest pause.
     pub pause_max: Duration,
-    /// Attempts at a request that reads. Attempts at a PUT are bounded by its deadline only.
+    /// The most attempts for a request that reads. PUTs are limited only by their deadline.
     pub read_attempts_max: u32,
 }
 
@@ -41,13 +44,14 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// How long one attempt at `bytes` bytes may take.
+    /// Returns the time limit of one attempt that transfers `bytes` bytes.
     pub fn attempt(&self, bytes: u64) -> Duration {
         self.attempt_base
             + Duration::from_millis(bytes.saturating_mul(1_000) / self.bytes_per_second_min.max(1))
     }
 
-    /// The pause after the `failures`th failure in a row: between half of it and the whole, by chance.
+    /// Returns the pause after failure number `failures` in a row: a random time between half of the full
+    /// pause and all of it.
     pub(super) fn pause(&self, failures: u32) -> Duration {
         let doubled = self.pause_first.saturating_mul(1 << failures.saturating_sub(1).min(20));
         let whole = doubled.min(self.pause_max);
@@ -55,29 +59,30 @@ impl Timeouts {
     }
 }
 
-/// Between nothing and the whole, by chance. Each `RandomState` has other keys: chance enough to keep those who wait from
-/// knocking all at once.
+/// Returns a random time between zero and `whole`. Each `RandomState` has other keys. That is random enough
+/// to keep waiting callers from sending their requests all at once.
 fn part_of(whole: Duration) -> Duration {
     let chance = RandomState::new().build_hasher().finish() % 1_000;
     whole.mul_f64(chance as f64 / 1_000.0)
 }
 
-/// When a store asks one caller to slow down, all wait: shared by everything that uses the store in this process.
+/// The rate limit of a store, shared by all its users in this process. If the store asks one caller to slow
+/// down, all wait.
 #[derive(Debug, Default)]
 pub(super) struct RateLimit(Mutex<Paced>);
 
 #[derive(Debug, Default)]
 struct Paced {
     not_before: Option<Instant>,
-    /// The last pause: those who waited for its end set out within as long again.
+    /// The last pause. Callers that waited for its end start at random times within the same time after it.
     pause: Duration,
     refusals: u32,
 }
 
 impl RateLimit {
-    /// Waits until the store may be asked.
+    /// Waits until a request to the store is allowed.
     pub(super) async fn wait(&self) {
-        // Another refusal may have come in while this one slept.
+        // The store may have refused another request during the sleep.
         loop {
             let (not_before, pause) = {
                 let paced = self.lock();
@@ -93,7 +98,7 @@ impl RateLimit {
     fn refused(&self, timeouts: &Timeouts) {
         let now = Instant::now();
         let mut paced = self.lock();
-        // Those that were under way together are refused together: one pause for all of them.
+        // Requests that were in flight together are refused together. One pause is enough for all of them.
         if paced.not_before.is_some_and(|at| at > now) {
             return;
         }
@@ -102,19 +107,20 @@ impl RateLimit {
         paced.not_before = Some(now + paced.pause);
     }
 
-    /// Some are answered while others are refused: the pauses grow shorter by and by.
+    /// A success halves the number of refusals, so that pauses become shorter step by step, although other
+    /// requests may still be refused.
     fn answered(&self) {
         self.lock().refusals /= 2;
     }
 
     fn lock(&self) -> MutexGuard<'_, Paced> {
-        // Nothing panics while it holds the lock, and the state is whole at any time.
+        // No code panics while it holds the lock, and the state is always valid.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One attempt: waits for the store's pace, bounds the time, and notes whether the store asks to slow down. Goes on in a span of its
-/// own, which is told the outcome.
+/// Runs one attempt: waits for the rate limit, applies the time limit, and records whether the store asks to
+/// slow down. The current span gets the outcome.
 pub(super) async fn attempt<T>(
     pace: &RateLimit,
     timeouts: &Timeouts,
@@ -140,8 +146,8 @@ pub(super) async fn attempt<T>(
     outcome
 }
 
-/// A request that may be sent any number of times: again after each passing failure, up to the limit. Each attempt may
-/// take `limit`.
+/// Sends a request that may be repeated safely. It is sent again after each temporary failure, up to the
+/// retry limit. Each attempt has the time limit `limit`.
 pub(super) async fn read<T, F>(
     pace: &RateLimit,
     timeouts: &Timeouts,

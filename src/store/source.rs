@@ -1,5 +1,5 @@
-//! Segments that a worker reads itself: from locations under the roots it was given, and from nowhere else. A caller names
-//! the location, so nothing in it is trusted: not its spelling, not its dots, not the links it leads over.
+//! Segments that a worker reads itself, only from locations under its source roots. The caller names the
+//! location, so nothing in it is trusted: not its spelling, not its dots, not the links in its path.
 
 use std::fmt;
 use std::ops::Range;
@@ -19,13 +19,13 @@ use super::{OpenError, Store, location_url};
 
 mod file;
 
-/// Bytes asked for at once.
+/// The number of bytes that one request reads.
 pub const RANGE_BYTES: u64 = 8 << 20;
 
-/// How many ranges are under way at the same time: with [`RANGE_BYTES`], 32 MiB at most wait in memory for their turn.
+/// How many ranges of a segment are read concurrently. With [`RANGE_BYTES`], at most 32 MiB wait in memory.
 pub const RANGES_AT_ONCE: usize = 4;
 
-/// The places that segments may be read from. Without any, every location is outside.
+/// The source roots: the places that segments may be read from. Without roots, every location is outside.
 #[derive(Clone, Debug, Default)]
 pub struct SourceRoots {
     roots: Arc<[Root]>,
@@ -33,7 +33,7 @@ pub struct SourceRoots {
 
 #[derive(Clone, Debug)]
 enum Root {
-    /// The directory as it was given and without links: callers may write either.
+    /// The directory as it was given, and its path without links. Callers may use either.
     Files {
         given: std::path::PathBuf,
         real: std::path::PathBuf,
@@ -41,56 +41,56 @@ enum Root {
     Objects(Store),
 }
 
-/// Why a segment cannot be read.
+/// The reasons why a segment cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// The location cannot be read, or is written in a way that is refused without looking further. It is not repeated:
-    /// it may hold credentials.
+    /// The location is not valid, or has a form that is always refused. The error does not repeat it, because
+    /// it may have credentials.
     #[error("not a location of a segment: {0}")]
     Location(SourceUrlError),
-    /// Not under any of the roots that this worker was given.
+    /// The location is not under any of the worker's source roots.
     #[error("the location is outside this worker's source roots")]
     OutsideRoots,
-    /// Under a root, but not there.
+    /// The location is under a root, but nothing is there.
     #[error("{url} does not exist")]
     NotFound {
         /// The location.
         url: String,
     },
-    /// Not the same object any more as when reading began.
+    /// The object changed after the read began.
     #[error("{url} changed while it was read")]
     Changed {
         /// The location.
         url: String,
     },
-    /// Not the size that the request said.
+    /// The size differs from the size in the request.
     #[error("{url} has {actual} bytes, the request said {declared}")]
     SizeMismatch {
         /// The location.
         url: String,
-        /// Bytes, as the request said.
+        /// The size in the request, in bytes.
         declared: u64,
-        /// Bytes that are there.
+        /// The real size in bytes.
         actual: u64,
     },
-    /// The store it lies in failed.
+    /// The store of the segment failed.
     #[error(transparent)]
     Store(StoreError),
 }
 
-/// What is wrong with how a location is written.
+/// The reasons why the form of a location is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceUrlError {
     /// Not a URL.
     #[error("not a URL")]
     Url,
-    /// Control characters, backslashes, dot segments, or encoded separators.
+    /// It has control characters, backslashes, dot segments, or encoded separators.
     #[error("control characters, backslashes, dot segments and encoded separators are refused")]
     Tricks,
-    /// Not a location in a store.
+    /// It is not a location in a store.
     #[error(transparent)]
     Location(#[from] LocationError),
-    /// A root, a directory, or something else that has no bytes.
+    /// It is a root, a directory, or something else without bytes.
     #[error("not a file or an object")]
     NotAFile,
 }
@@ -101,7 +101,7 @@ impl From<SourceUrlError> for SourceError {
     }
 }
 
-/// A segment that lies under a root, as it was when it was opened: all reads are pinned to that.
+/// A segment under a root, as it was when it was opened. All reads are pinned to that state.
 #[derive(Clone)]
 pub struct Source {
     url: String,
@@ -122,12 +122,13 @@ impl fmt::Debug for Source {
 }
 
 impl SourceRoots {
-    /// Opens each root: a directory that exists, or a bucket with or without a prefix.
+    /// Opens each root: an existing directory, or a bucket with or without a prefix.
     pub fn new(urls: &[Url]) -> Result<Self, OpenError> {
         urls.iter().map(Root::open).collect::<Result<Arc<_>, _>>().map(|roots| Self { roots })
     }
 
-    /// One root: what lies under an open store's URL, read through its client and whatever decorates that.
+    /// Makes one root of all that is under the URL of an open store. It is read through the store's client
+    /// and its decorators.
     pub fn of_store(store: Store) -> Self {
         let root = match &*store.location {
             Location::File(real) => Root::Files { given: real.clone(), real: real.clone() },
@@ -136,7 +137,7 @@ impl SourceRoots {
         Self { roots: [root].into() }
     }
 
-    /// Finds a segment. `declared_bytes` is its size as the request says it, where it does.
+    /// Opens a segment. `declared_bytes` is its size from the request, if the request has it.
     pub async fn open(&self, url: &str, declared_bytes: Option<u64>) -> Result<Source, SourceError> {
         let source = match locate(url)? {
             Location::File(path) => self.open_file(path).await?,
@@ -151,7 +152,8 @@ impl SourceRoots {
     }
 
     async fn open_file(&self, path: std::path::PathBuf) -> Result<Source, SourceError> {
-        // Outside is said before anything is looked at, so that nobody learns what exists there.
+        // The roots are checked before the file system is, so that callers cannot find out which files exist
+        // outside.
         let reals: Vec<_> = (self.roots.iter())
             .filter_map(|root| match root {
                 Root::Files { given, real } => {
@@ -211,18 +213,18 @@ impl Root {
 }
 
 impl Source {
-    /// Where it lies, without credentials.
+    /// Returns its location, without credentials.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its size in bytes.
+    /// Returns its size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
-    /// Its bytes in order, in chunks of [`RANGE_BYTES`]; after an error there is nothing more. All of them come from the
-    /// object that was opened, or the last item says that it changed.
+    /// Returns its bytes in order, in chunks of [`RANGE_BYTES`]. The stream ends after an error. All bytes
+    /// are from the object that was opened; if it changed, the last item is an error that says so.
     pub fn read(&self) -> BoxStream<'static, Result<Bytes, SourceError>> {
         let end = self.size_bytes;
         let starts = (0..end.div_ceil(RANGE_BYTES)).map(|n| n * RANGE_BYTES);
@@ -234,7 +236,8 @@ impl Source {
                 async move { source.range(range).await }
             })
             .buffered(RANGES_AT_ONCE);
-        // A file can be written to in place: that shows at its end, if not before.
+        // A file can be changed in place. This check finds it at the end of the read, if no read found it
+        // before.
         let source = self.clone();
         let last = stream::once(async move { source.check_unchanged().await.map(|()| Bytes::new()) })
             .try_filter(|bytes| std::future::ready(!bytes.is_empty()));
@@ -272,7 +275,7 @@ impl Source {
             };
             let got = store.objects.get_opts(path, options).await;
             let got = got.map_err(|error| StoreError::from_object_store(Operation::Get, url, &error))?;
-            // Not every store heeds the condition.
+            // Some stores ignore the condition.
             if got.meta.e_tag.as_deref() != e_tag || got.meta.size != self.size_bytes {
                 return Err(error(Cause::Changed));
             }
@@ -287,7 +290,7 @@ impl Source {
         };
         let limit = store.timeouts.attempt(expected);
         store.read(limit, Operation::Get, url, get).await.map_err(|error| match error.kind() {
-            // It was there when it was opened.
+            // The object existed when it was opened.
             StoreErrorKind::NotFound => SourceError::Changed { url: self.url.clone() },
             _ => named(error, url),
         })
@@ -296,13 +299,13 @@ impl Source {
     async fn check_unchanged(&self) -> Result<(), SourceError> {
         match &self.origin {
             Origin::File(opened) => file::check_unchanged(Arc::clone(opened), &self.url).await,
-            // Each range was.
+            // Each range was checked.
             Origin::Object { .. } => Ok(()),
         }
     }
 }
 
-/// Store errors that have a name of their own here.
+/// Gives some store errors their own variant.
 fn named(error: StoreError, url: &str) -> SourceError {
     match error.kind() {
         StoreErrorKind::NotFound => SourceError::NotFound { url: url.to_owned() },
@@ -311,10 +314,8 @@ fn named(error: StoreError, url: &str) -> SourceError {
     }
 }
 
-/// Takes a caller's location apart. URL parsers silently mend dots, backslashes and control characters; here each of them
-/// is refused, as they stand, before a parser sees them.
-/// Reads the location of a directory or prefix that segments lie below: a setting is better checked before segments are
-/// refused for it. The error does not repeat it.
+/// Checks the location of a source root, a directory or prefix that segments are below. It is better to
+/// refuse a setting than to refuse segments later. The error does not repeat the location.
 pub fn check_source_root(url: &str) -> Result<Url, SourceUrlError> {
     let any_below = format!("{}/segment", url.trim_end_matches('/'));
     locate(&any_below)?;
@@ -328,6 +329,8 @@ fn parse(url: &str) -> Result<Url, SourceUrlError> {
     })
 }
 
+/// Parses a caller's location. URL parsers silently correct dots, backslashes and control characters. Here
+/// they are refused, in the text as it was given, before a parser sees it.
 fn locate(url: &str) -> Result<Location, SourceUrlError> {
     let lower = url.to_ascii_lowercase();
     let tricks = url.chars().any(|c| c.is_control() || c == '\\')
@@ -347,7 +350,7 @@ fn locate(url: &str) -> Result<Location, SourceUrlError> {
     if url.scheme() == "file" {
         return Ok(Location::parse(&url)?);
     }
-    // All but the path: how long a key is, is no business of a source's.
+    // The location without its path: the limit for the length of prefixes does not apply to sources.
     let mut bare = url.clone();
     bare.set_path("");
     Ok(match Location::parse(&bare)? {
@@ -357,7 +360,8 @@ fn locate(url: &str) -> Result<Location, SourceUrlError> {
     })
 }
 
-/// The object's path in the bucket, if it lies under the root: same bucket, and the prefix matches whole segments.
+/// Returns the object's path in the bucket if it is under the root: same bucket, and whole segments of the
+/// path match the prefix.
 fn key_under(root: &Location, location: &Location) -> Option<Path> {
     let (root, key) = match (root, location) {
         (

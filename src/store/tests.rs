@@ -88,7 +88,8 @@ async fn a_file_is_known_by_the_tag_that_its_put_was_answered_with() {
     let stored = put(&store, &key, &object(b"bytes")).await.unwrap().stored;
     let Location::File(root) = &*store.location else { panic!("a file store") };
     let file = Synced::default().sync_up_to(root, &root.join(key.to_string()), Came::WithSync).unwrap();
-    // Where these differ, each object would be read back: `object_store` makes its tags otherwise now.
+    // If the two tags differ, every object is read back: then a release of `object_store` makes its tags in
+    // another way.
     assert_eq!(Some(&*file.e_tag), stored.e_tag());
     assert_eq!(store.head(&key).await.unwrap().e_tag.as_deref(), stored.e_tag());
 }
@@ -104,7 +105,7 @@ async fn a_file_store_makes_its_directory_and_lists_no_staging_files() {
     let stored = put(&store, &key, &object(b"bytes")).await.unwrap().stored;
     let file = root.canonicalize().unwrap().join(key.to_string());
     assert_eq!(std::fs::read(&file).unwrap(), b"bytes", "the key is the path");
-    // What a crash in the middle of a write leaves behind.
+    // A crash during a write leaves such a file.
     std::fs::write(format!("{}#1", file.display()), b"by").unwrap();
     let listed = store.list(&KeyPrefix::all()).await.unwrap();
     assert_eq!(listed.len(), 1);

@@ -1,6 +1,6 @@
-//! A URL becomes a client of an object store. Credentials, endpoints and regions come from the environment variables
-//! that `object_store`'s builders define (`AWS_…`, `AZURE_…`, `GOOGLE_…`): those builders read them themselves, the one
-//! exception to the rule that only the command line reads the environment.
+//! Makes a client of an object store from a URL. Credentials, endpoints and regions come from the environment
+//! variables of `object_store`'s builders (`AWS_…`, `AZURE_…`, `GOOGLE_…`). The builders read them
+//! themselves. This is the one exception to the rule that only the command line reads the environment.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,22 +16,22 @@ use url::Url;
 
 use super::disk;
 
-/// The longest prefix in a store's URL, in bytes: with the longest key below it, 1,024 are not exceeded, the limit of S3,
-/// GCS and Azure.
+/// The longest prefix in a store's URL, in bytes. With the longest key below it, the length is at most 1,024,
+/// the limit of S3, GCS and Azure.
 pub const PREFIX_BYTES_MAX: usize = 400;
 
-/// Where a store is, taken apart.
+/// The parts of a store's URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Location {
-    /// A directory, absolute.
+    /// An absolute path of a directory.
     File(PathBuf),
-    /// A bucket or container, and the prefix in it.
+    /// A bucket or container, and a prefix in it.
     Bucket { scheme: Scheme, bucket: String, prefix: Path },
-    /// This process's memory.
+    /// The memory of this process.
     Memory { prefix: Path },
 }
 
-/// The stores that are reached over the network.
+/// The stores that need the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scheme {
     S3,
@@ -49,37 +49,39 @@ impl Scheme {
     }
 }
 
-/// Why a URL is no location in a store. The URL itself is not repeated where it may hold a password.
+/// The reasons why a URL is not a location in a store. The error does not repeat the URL if it may have a
+/// password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LocationError {
-    /// None of the schemes in the message.
-    #[error("the scheme `{scheme}` is none of file, s3, gs, az and memory")]
+    /// The scheme is not one of those in the message.
+    #[error("the scheme `{scheme}` is not one of file, s3, gs, az and memory")]
     Scheme {
         /// The scheme given.
         scheme: String,
     },
-    /// Credentials come from the environment, so that they stay out of logs and listings of processes.
+    /// The URL has user, password, port, query or fragment. Credentials come from the environment, so that
+    /// they do not appear in logs and process lists.
     #[error("user, password, port, query and fragment have no meaning in a store's URL")]
     Extra,
-    /// A bucket or container is missing.
+    /// The bucket or container is missing.
     #[error("no bucket in the URL")]
     NoBucket,
-    /// A file URL with a host.
+    /// A file URL has a host.
     #[error("a file URL has no host: write file:///directory")]
     Host,
-    /// Not a URL at all.
+    /// The text is not a URL.
     #[error("not a URL such as file:///DIR or s3://BUCKET/PREFIX")]
     Url,
-    /// `file:DIR` and `file:./DIR` would be read as `file:///DIR`.
+    /// `file:DIR` and `file:./DIR` would be parsed as `file:///DIR`.
     #[error("a file URL is absolute: write file:///DIR")]
     Relative,
-    /// `.` and `..` would be resolved as text, whatever links there are.
+    /// `.` and `..` would be resolved as text, without regard to links.
     #[error("dot segments are refused: write the path without them")]
     Dots,
-    /// The path does not decode to something that can be a key, or a file's path.
+    /// The path does not decode to a valid key or file path.
     #[error("the URL's path is no valid prefix: empty, dotted, control or undecodable segments")]
     Path,
-    /// The prefix leaves too little room for keys.
+    /// The prefix is so long that keys would be too long.
     #[error("the prefix has {bytes} bytes, more than {PREFIX_BYTES_MAX}")]
     PrefixTooLong {
         /// Its length in bytes.
@@ -87,11 +89,10 @@ pub enum LocationError {
     },
 }
 
-/// Reads a URL as it stands on a command line or in a request. What the usual reading would silently change to another place is
-/// refused.
+/// Parses a URL from a command line or a request. Refuses URLs that the usual parser would silently change to
+/// another location.
 ///
-/// # Errors
-/// It is no URL, a relative one, or one with dot segments.
+/// # Errors The text is not a URL, or the URL is relative or has dot segments.
 pub fn parse_url(text: &str) -> Result<Url, LocationError> {
     let is_dots = |segment: &str| {
         let plain = segment.to_ascii_lowercase().replace("%2e", ".");
@@ -99,7 +100,7 @@ pub fn parse_url(text: &str) -> Result<Url, LocationError> {
     };
     let (scheme, rest) = text.split_once(':').ok_or(LocationError::Url)?;
     let path = rest.split(['?', '#']).next().unwrap_or_default();
-    // A backslash would be read as a slash.
+    // The URL parser would treat a backslash as a slash.
     if scheme.trim().eq_ignore_ascii_case("file") && !path.starts_with('/') || path.contains('\\') {
         return Err(LocationError::Relative);
     }
@@ -110,7 +111,7 @@ pub fn parse_url(text: &str) -> Result<Url, LocationError> {
 }
 
 impl Location {
-    /// Takes a URL apart: `file:///dir`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`,
+    /// Parses a URL: `file:///dir`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`,
     /// `memory:///prefix`. Its path is percent-decoded once.
     pub(super) fn parse(url: &Url) -> Result<Self, LocationError> {
         let extra = !url.username().is_empty()
@@ -162,8 +163,8 @@ fn prefix(url: &Url) -> Result<Path, LocationError> {
     Ok(prefix)
 }
 
-/// The URL's path as a key, percent-decoded once, segment by segment: an encoded slash is refused, for it would move
-/// the borders of segments.
+/// Returns the URL's path as a key, percent-decoded once, segment by segment. An encoded slash is refused,
+/// because it would change the segments.
 pub(super) fn key_path(url: &Url) -> Result<Path, LocationError> {
     let path = url.path();
     if path.to_ascii_lowercase().contains("%2f") {
@@ -172,10 +173,10 @@ pub(super) fn key_path(url: &Url) -> Result<Path, LocationError> {
     Path::from_url_path(path.trim_end_matches('/')).map_err(|_| LocationError::Path)
 }
 
-/// Settings beyond the environment's, named as they would be there (`AWS_ENDPOINT`), which they overrule.
+/// Settings that override the environment, with the names of the environment variables (`AWS_ENDPOINT`).
 pub(super) type Settings<'a> = &'a [(&'a str, &'a str)];
 
-/// Opens what a store's URL names.
+/// Makes the client for a store's location.
 pub(super) fn client(
     location: &Location,
     settings: Settings<'_>,
@@ -191,7 +192,7 @@ pub(super) fn client(
     }
 }
 
-/// Why a client could not be built.
+/// The reasons why a client cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
     #[error(transparent)]
@@ -200,7 +201,7 @@ pub(super) enum ClientError {
     Client(#[from] object_store::Error),
 }
 
-/// Creates the directory of a file store; returns its location without links.
+/// Creates the directory of a file store. Returns its location without links.
 pub(super) fn prepare(location: Location) -> Result<Location, ClientError> {
     match location {
         Location::File(root) => Ok(Location::File(disk::create_root(&root)?)),
@@ -208,17 +209,18 @@ pub(super) fn prepare(location: Location) -> Result<Location, ClientError> {
     }
 }
 
-/// The client's limit on a whole request, body included, defaults to 30 s, too short for a large object on a slow line.
-/// Ours grow with the size and bound each attempt from outside. It is set as a configuration key because
-/// `with_client_options` would drop what the environment says of the client (`AWS_ALLOW_HTTP`).
+/// The time limit of the client for a whole request, with its body. The default of 30 s is too short for a
+/// large object on a slow connection. This program's own limits grow with the size and limit each attempt
+/// from outside. The limit is set as a configuration key, because `with_client_options` would drop the
+/// client's settings from the environment (`AWS_ALLOW_HTTP`).
 const REQUEST_LIMIT: &str = "7 days";
 
 fn no_retries() -> RetryConfig {
     RetryConfig { max_retries: 0, ..RetryConfig::default() }
 }
 
-/// S3 verifies the body twice: the signature covers its SHA-256 (unless unsigned payloads were asked for, which is
-/// overruled here), and `x-amz-checksum-sha256` is stored with the object.
+/// S3 verifies the body twice. The signature covers its SHA-256; unsigned payloads are switched off here,
+/// even if the environment asks for them. And `x-amz-checksum-sha256` is stored with the object.
 fn s3(bucket: &str, settings: Settings<'_>) -> Result<Arc<dyn ObjectStore>, ClientError> {
     let mut builder = AmazonS3Builder::from_env();
     for (name, value) in settings {
@@ -231,7 +233,7 @@ fn s3(bucket: &str, settings: Settings<'_>) -> Result<Arc<dyn ObjectStore>, Clie
         .with_unsigned_payload(false)
         .with_checksum_algorithm(Checksum::SHA256)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
-        // One object a request: its answer is the object's own, and every server knows it.
+        // Deletes one object per request: the response is for that object, and every server supports it.
         .with_disable_bulk_delete(true)
         .build()?;
     Ok(Arc::new(store))

@@ -1,5 +1,5 @@
-//! Traces and measurements to a collector, by OTLP over gRPC. It has threads and a queue of its own: a collector that is away or
-//! hangs costs spans, which are counted, and nothing else.
+//! Sends traces and measurements to a collector, by OTLP over gRPC. It has its own threads and its own queue.
+//! A collector that is unreachable or hangs costs spans, which are counted, and nothing else.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -31,45 +31,45 @@ use url::Url;
 
 use crate::metrics;
 
-/// Spans that wait to be sent, at most: some 2 MiB. More are dropped.
+/// The maximum number of spans that wait to be sent: about 2 MiB. More are dropped.
 const WAITING_SPANS_MAX: usize = 2_048;
 
-/// How long a collector may take to take a batch, and to take a connection.
+/// The timeouts for a collector to accept a batch, and to accept a connection.
 const EXPORT_MAX: Duration = Duration::from_secs(10);
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
-/// How long the end of the process may wait for what is left to be sent.
+/// How long the end of the process may wait until the rest is sent.
 const FLUSH_MAX: Duration = Duration::from_secs(3);
 
-/// Where the spans of this crate come from.
+/// The target of this crate's spans.
 const SPANS: &str = "wal_indexer::spans";
 
-/// Where to, and as whom.
+/// The collector, and the identity of this process.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The collector: `http://HOST:PORT`, or `https://` for TLS with the system's authorities.
     pub endpoint: String,
-    /// `service.name`. Whatever `OTEL_RESOURCE_ATTRIBUTES` says is added, and counts.
+    /// `service.name`. The attributes in `OTEL_RESOURCE_ATTRIBUTES` are added, and override this.
     pub service: String,
-    /// Where this is given, it counts more than those.
+    /// A service name that overrides those attributes, if it is given.
     pub service_override: Option<String>,
     /// `service.instance.id`.
     pub instance: String,
-    /// Which part of the traces that begin here are collected, from 0 to 1. Those that come from elsewhere are collected where
-    /// they are there.
+    /// The part of the traces that begin here which is collected, from 0 to 1. A trace that began elsewhere
+    /// is collected if it is collected there.
     pub root_ratio: f64,
 }
 
-/// Why nothing can be sent.
+/// Why the exporter cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum OtlpError {
-    /// The endpoint is none. It is not repeated: it may hold a password.
+    /// The endpoint is not valid. The error does not repeat it, because it may hold a password.
     #[error("not http://HOST:PORT or https://HOST:PORT")]
     Endpoint,
     /// The connection cannot be set up.
     #[error("cannot set up the connection")]
     Transport(#[from] transport::Error),
-    /// What else is set about it cannot be used.
+    /// Other settings of the exporter cannot be used.
     #[error("cannot set up the exporter")]
     Exporter(#[from] ExporterBuildError),
     /// No thread can be started.
@@ -77,10 +77,10 @@ pub enum OtlpError {
     Thread(#[from] std::io::Error),
 }
 
-/// A collector, and what is on its way there.
+/// A collector, and the spans that wait for it.
 #[derive(Debug)]
 pub struct Otlp {
-    /// The connection's: the program's own has nothing to do with it.
+    /// The runtime of the connection, which is separate from the program's own.
     runtime: Runtime,
     channel: Channel,
     resource: Resource,
@@ -89,7 +89,8 @@ pub struct Otlp {
 }
 
 impl Otlp {
-    /// Collects from now on. It connects when there is something to send, and again when that breaks.
+    /// Starts to collect spans. It connects when there is something to send, and again after the connection
+    /// breaks.
     pub fn start(settings: &Settings) -> Result<Self, OtlpError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -119,7 +120,7 @@ impl Otlp {
         Ok(Self { runtime, channel, resource, tracers, meters: OnceLock::new() })
     }
 
-    /// What takes in this crate's spans, beside whoever writes log lines.
+    /// Returns the layer that collects this crate's spans, in addition to the layer that writes log lines.
     pub fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
@@ -134,7 +135,8 @@ impl Otlp {
             .with_filter(filter_fn(ours).with_max_level_hint(LevelFilter::INFO))
     }
 
-    /// Reads instruments every minute, or every `OTEL_METRIC_EXPORT_INTERVAL` milliseconds, and sends what they say.
+    /// Returns the reader that reads the instruments every minute, or every `OTEL_METRIC_EXPORT_INTERVAL`
+    /// milliseconds, and sends their values.
     pub(super) fn reader(&self) -> Result<PeriodicReader<impl PushMetricExporter + use<>>, OtlpError> {
         let exporter = MetricExporter::builder()
             .with_tonic()
@@ -144,30 +146,30 @@ impl Otlp {
         Ok(PeriodicReader::builder(Watched::new(exporter, "metrics", Arc::default())).build())
     }
 
-    /// Who sends.
+    /// The identity of this process.
     pub(super) fn resource(&self) -> Resource {
         self.resource.clone()
     }
 
-    /// To be told when it is over.
+    /// Keeps the meters, to shut them down in [`Self::end`].
     pub(super) fn watch(&self, meters: &SdkMeterProvider) {
-        // Set up once in a process.
+        // This is set once in a process.
         let _ = self.meters.set(meters.clone());
     }
 
-    /// Sends what is left, for a few seconds at most.
+    /// Sends the rest, for a few seconds at most.
     pub fn end(self) {
         let Self { runtime, tracers, meters, .. } = self;
         let (done, ended) = mpsc::channel();
         let also_done = done.clone();
-        // Threads that nobody waits for: what they wait for may hang.
+        // Nothing joins these threads, because what they wait for may hang.
         thread::spawn(move || done.send(tracers.shutdown_with_timeout(FLUSH_MAX)));
         thread::spawn(move || also_done.send(meters.get().map_or(Ok(()), SdkMeterProvider::shutdown)));
         let until = std::time::Instant::now() + FLUSH_MAX;
         for _ in 0..2 {
             let left = until.saturating_duration_since(std::time::Instant::now());
             if !matches!(ended.recv_timeout(left), Ok(Ok(()))) {
-                warn!("not everything that was left has gone to the collector");
+                warn!("not everything could be sent to the collector in time");
                 break;
             }
         }
@@ -201,8 +203,8 @@ fn resource(settings: &Settings) -> Resource {
     }
 }
 
-/// Lets no more spans wait than there is room for, and counts those that are dropped. (The queue behind it would drop them as well, but
-/// tells nobody.)
+/// Limits the number of waiting spans, and counts those that are dropped. (The queue behind it would drop
+/// them as well, but does not report it.)
 #[derive(Debug)]
 struct Bounded {
     batches: BatchSpanProcessor,
@@ -239,11 +241,11 @@ impl SpanProcessor for Bounded {
     }
 }
 
-/// An exporter whose failures are told: when they begin, in the log, and each lost span in the count.
+/// An exporter that reports failures: their beginning in the log, and each lost span in a counter.
 struct Watched<E> {
     inner: E,
     what: &'static str,
-    /// Spans on their way.
+    /// The number of spans that wait to be sent.
     waiting: Arc<AtomicUsize>,
     is_failing: AtomicBool,
 }
@@ -258,9 +260,9 @@ impl<E> Watched<E> {
         match result {
             Err(error) if !was_failing => {
                 let error = told(error);
-                warn!(what = self.what, error, "the collector does not take it; some is lost");
+                warn!(what = self.what, error, "the collector does not accept data; some of it is lost");
             }
-            Ok(()) if was_failing => warn!(what = self.what, "the collector takes it again"),
+            Ok(()) if was_failing => warn!(what = self.what, "the collector accepts data again"),
             Err(_) | Ok(()) => {}
         }
     }

@@ -1,4 +1,4 @@
-//! One bundle's blocks, decoded: what they hold against what table, manifest and index say.
+//! Checks one bundle block by block: compares the decoded contents with block index, manifest and index.
 
 use std::collections::BTreeMap;
 
@@ -11,37 +11,38 @@ use crate::ids::{OffsetRange, TopicPartition};
 use crate::index::IndexReader;
 use crate::segment::{Anomalies, Anomaly, AnomalyCounts, DecodedFrame, Frame, LogOrder, Transactions};
 
-/// Records are looked up in groups of this many: a group's terms are in memory, and each group asks the index for all its records once.
+/// The number of records that are looked up together. The terms of a group are in memory, and each group
+/// queries the index once for all its records.
 const GROUP_RECORDS: usize = 256 << 10;
 
-/// Further ones say nothing new.
+/// The most faults that are reported of one bundle. More of them give no new information.
 const WRONG_MAX: usize = 20;
 
-/// Looks at a bundle block by block.
+/// The check of one bundle.
 pub(super) struct Check {
     manifest: Manifest,
     partition: TopicPartition,
     reader: IndexReader,
     group: Group,
     terms: Terms,
-    /// The offsets with data records, as runs in the order of the file.
+    /// The offsets with data records, as runs, in the order of the file.
     data: Vec<OffsetRange>,
     control_records: u64,
     order: LogOrder,
     anomalies: AnomalyCounts,
     transactions: Transactions,
-    /// Of the source, where this bundle holds all of it.
+    /// The hash of the source, if this bundle has all of it.
     source: Option<Sha256>,
     wrong: Vec<String>,
 }
 
-/// What came out of it.
+/// The result of the check.
 pub(super) struct Concluded {
     pub terms: u64,
     pub wrong: Vec<String>,
 }
 
-/// What a block holds.
+/// The facts that the frames of one block show.
 #[derive(Default)]
 struct BlockFacts {
     offsets: Option<OffsetRange>,
@@ -55,7 +56,7 @@ impl BlockFacts {
     }
 }
 
-/// Kinds with their numbers of frames.
+/// Formats the counts of kinds of anomalies.
 fn listed(counts: &BTreeMap<String, u64>) -> String {
     let counts: Vec<_> = counts.iter().map(|(kind, frames)| format!("{frames} {kind}")).collect();
     if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
@@ -80,7 +81,8 @@ impl Check {
         }
     }
 
-    /// After the last block: looks up the last records, and holds the sums against the manifest.
+    /// Finishes the check after the last block: looks up the last records, and compares the sums with the
+    /// manifest.
     pub fn conclude(mut self) -> Result<Concluded, Fault> {
         self.look_up()?;
         let (stated, found) = (self.manifest.control_record_count, self.control_records);
@@ -93,17 +95,17 @@ impl Check {
             let (found, stated) = (listed(&anomalies), listed(&self.manifest.anomalies));
             self.complain(format!("the frames' anomalies are {found}, the manifest says {stated}"));
         }
-        // Earlier releases said nothing of them.
+        // Manifests of earlier releases have no transactions.
         let stated = &self.manifest.transactions;
         if stated.is_some() && *stated != transaction_facts(&self.transactions) {
-            self.complain("the transactions in the manifest are not those of the frames".to_owned());
+            self.complain("the transactions in the manifest differ from those of the frames".to_owned());
         }
         if self.gaps() != self.manifest.gaps {
-            self.complain("the gaps in the manifest are not those of the records".to_owned());
+            self.complain("the gaps in the manifest differ from those of the records".to_owned());
         }
         let hash = self.source.take().map(|source| <[u8; 32]>::from(source.finalize()));
         if hash.is_some_and(|hash| hash != self.manifest.segment.sha256) {
-            self.complain("the blocks together have not the segment's sha256".to_owned());
+            self.complain("the blocks together do not have the segment's sha256".to_owned());
         }
         let missed = self.terms.missed();
         self.wrong.extend(missed);
@@ -118,7 +120,7 @@ impl Check {
 
     fn frame(&mut self, frame: &Frame, decoded: &DecodedFrame, facts: &mut BlockFacts) -> Result<(), Fault> {
         if frame.partition.as_ref().is_some_and(|partition| *partition != self.partition) {
-            self.complain(format!("a frame at offset {} is another partition's", decoded.base_offset));
+            self.complain(format!("a frame at offset {} belongs to another partition", decoded.base_offset));
         }
         facts.cover(decoded.range);
         self.transactions.add(decoded.transaction, decoded.range);
@@ -140,7 +142,8 @@ impl Check {
         if self.group.len() >= GROUP_RECORDS { self.look_up() } else { Ok(()) }
     }
 
-    /// A block's first frame does not know the one in front of it, so that order is judged here.
+    /// Counts a frame's anomalies. Whether offsets are out of order is decided here, because the first frame
+    /// of a block is decoded without the frame before it.
     fn place(&mut self, frame: &Frame, found: Anomalies) {
         let mut anomalies = self.order.next(frame);
         let of_frame = found.iter().filter(|one| *one != Anomaly::OffsetsOutOfOrder);
@@ -148,7 +151,7 @@ impl Check {
         self.anomalies.add(anomalies);
     }
 
-    /// Frames that were not decoded when they were stored.
+    /// Checks frames that were not decoded when they were stored.
     fn undecoded(&mut self, block: &OpenedBlock, facts: &mut BlockFacts) -> Result<(), Fault> {
         for frame in split_block(&block.entry, &block.plain, self.manifest.segment.format)? {
             facts.cover(frame.head_range());
@@ -168,19 +171,19 @@ impl Check {
     fn compare(&mut self, entry: &BlockEntry, facts: &BlockFacts) {
         if facts.offsets != entry.offsets {
             self.complain(format!(
-                "block at source byte {}: its offsets are not its table's",
+                "block at source byte {}: its offsets are not those in the block index",
                 entry.source_position
             ));
         }
         if facts.times != entry.times {
             self.complain(format!(
-                "block at source byte {}: its times are not its table's",
+                "block at source byte {}: its times are not those in the block index",
                 entry.source_position
             ));
         }
     }
 
-    /// Offsets of the bundle's range without a data record.
+    /// Returns the offsets in the bundle's range that have no data record.
     fn gaps(&mut self) -> Vec<OffsetRange> {
         self.data.sort_unstable();
         let (mut gaps, mut next) = (Vec::new(), Some(self.manifest.base_offset));

@@ -1,4 +1,4 @@
-//! Finding records again: by their numbers, and by a term of each that a query can name.
+//! Looks up records in the index: by their numbers, and by a term of each record that a query can name.
 
 use std::collections::HashMap;
 
@@ -9,13 +9,13 @@ use crate::bundle::Manifest;
 use crate::index::{Bounds, Hit, IndexReader, Order, Query, TERM_BYTES_MAX, VALUE_BYTES_MAX, ValueMode};
 use crate::record::Record;
 
-/// The longest part of a text that is looked for, in bytes.
+/// The longest part of a text to look up, in bytes.
 const SOUGHT_BYTES_MAX: usize = 200;
 
-/// The longest key, header or path that is looked for: with every byte escaped it is a query still.
+/// The longest key, header or path to look up, in bytes. With every byte escaped it is still a valid query.
 const EXACT_BYTES_MAX: usize = if TERM_BYTES_MAX < 16_000 { TERM_BYTES_MAX } else { 16_000 };
 
-/// What of a record is looked for.
+/// The part of a record that is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Part {
     Key,
@@ -25,12 +25,12 @@ enum Part {
 
 const PARTS: [(Part, &str); 3] = [(Part::Key, "keys"), (Part::Header, "headers"), (Part::Value, "values")];
 
-/// How a bundle's records were indexed, and how looking for them went.
+/// The settings of a bundle's index, and the counts of the lookups.
 pub(super) struct Terms {
     mode: ValueMode,
     found: u64,
     missed: [u64; 3],
-    /// How many of each part the manifest says cannot be found.
+    /// For each part, how many records cannot be found according to the manifest.
     excused: [u64; 3],
     example: Option<String>,
 }
@@ -50,12 +50,12 @@ impl Terms {
         }
     }
 
-    /// Terms that led to their records.
+    /// Returns the number of terms that found their records.
     pub fn found(&self) -> u64 {
         self.found
     }
 
-    /// What could not be found, and should be.
+    /// Returns a message for each part by which records were not found, but should be.
     pub fn missed(&self) -> Vec<String> {
         let example = self.example.as_deref().unwrap_or_default();
         let missed =
@@ -73,9 +73,9 @@ impl Terms {
 #[derive(Default)]
 pub(super) struct Group {
     first_ordinal: u64,
-    /// Offset and time of each, by number.
+    /// The offset and time of each record, by number.
     records: Vec<(i64, Option<i64>)>,
-    /// The records that each query must find, by number.
+    /// The numbers of the records that each query must find.
     queries: HashMap<(Part, String), Vec<u64>>,
 }
 
@@ -84,7 +84,7 @@ impl Group {
         self.records.len()
     }
 
-    /// This group; what stays is the next one, empty.
+    /// Returns this group, and leaves the next one, empty, in its place.
     pub fn take(&mut self) -> Self {
         let first_ordinal = self.first_ordinal + self.records.len() as u64;
         std::mem::replace(self, Self { first_ordinal, ..Self::default() })
@@ -105,7 +105,7 @@ impl Group {
         }
     }
 
-    /// Asks the index for each record; returns what is wrong with its numbers.
+    /// Looks up each record in the index. Returns the faults of offsets and times.
     pub fn look_up(self, reader: &IndexReader, terms: &mut Terms) -> Result<Vec<String>, Fault> {
         let Some(min_offset) = self.records.iter().map(|(offset, _)| *offset).min() else {
             return Ok(Vec::new());
@@ -128,7 +128,7 @@ impl Group {
             terms.found += sought - missed;
             terms.missed[part as usize] += missed;
             if missed > 0 {
-                // The least of them, so that the same is said each time.
+                // The smallest text, so that the result is the same on every run.
                 let least = terms.example.take().filter(|example| example.as_str() <= text);
                 terms.example = Some(least.unwrap_or_else(|| text.to_owned()));
             }
@@ -158,9 +158,9 @@ impl Group {
     }
 }
 
-/// The ordinals that a query finds, ascending.
+/// Returns the ordinals that a query finds, ascending.
 fn find(reader: &IndexReader, text: &str, bounds: &Bounds) -> Result<Vec<u64>, Fault> {
-    // A query that does not read finds nothing, which is then a finding.
+    // A query that cannot be parsed finds nothing. That becomes a finding.
     let Ok(query) = Query::parse(text) else { return Ok(Vec::new()) };
     let hits = reader.search(&query, bounds, Order::OldestFirst, usize::MAX)?;
     let mut ordinals: Vec<u64> = hits.hits.iter().map(|hit| hit.ordinal).collect();
@@ -197,7 +197,8 @@ fn value_query(record: &Record<'_>, mode: ValueMode) -> Option<String> {
     }
 }
 
-/// The first leaf with a word. One whose path the index does not know is found as text.
+/// Returns a query for the first leaf with a word. If the index does not know the leaf's path, the word is
+/// found as text.
 fn leaf_query<'a>(value: &'a serde_json::Value, path: &mut Vec<&'a str>) -> Option<String> {
     use serde_json::Value;
     match value {
@@ -216,7 +217,7 @@ fn leaf_query<'a>(value: &'a serde_json::Value, path: &mut Vec<&'a str>) -> Opti
     }
 }
 
-/// A part of a text that is looked for: between white space, which always parts words.
+/// Returns a part of a text to look up, between white space, which always separates words.
 fn sought(text: &str) -> Option<&str> {
     let has_word =
         |part: &&str| part.len() <= SOUGHT_BYTES_MAX && part.chars().any(|c| c.is_ascii_alphanumeric());

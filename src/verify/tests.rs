@@ -26,7 +26,7 @@ async fn every_fixture_is_clean_and_every_record_is_found_by_what_it_holds() {
     }
 }
 
-/// What is found in one bundle that is not what was put together.
+/// Returns the findings for one bundle that may have other bytes than those that were packed.
 async fn findings_of(packed: &Packed, object: Bytes) -> Vec<Finding> {
     let store = store();
     put_new(&store, &packed.key, &object).await;
@@ -63,7 +63,7 @@ async fn the_same_bytes_under_two_names_are_two_whole_segments() {
         for topic in ["right", "wrong"] {
             let packed = pack_for(&source, &TopicPartition::new(topic, 0).expect("a partition"));
             for one in &packed {
-                // What the frames themselves name is there already.
+                // Bundles of frames that name their partition are there already.
                 if store.head(&one.key).await.is_err() {
                     put_new(&store, &one.key, &one.object()).await;
                 }
@@ -92,12 +92,12 @@ async fn bundles_of_a_segment_that_are_missing_are_a_finding_only_where_all_shou
 async fn a_bundle_that_claims_another_segments_hash_is_a_finding() {
     let forged = &crate::archive::testing::pack_claiming(&fixture("kafka/none.log"), [3; 32])[0];
     let findings = findings_of(forged, forged.object()).await;
-    assert_eq!(findings[0].what, "the blocks together have not the segment's sha256");
+    assert_eq!(findings[0].what, "the blocks together do not have the segment's sha256");
 }
 
 #[tokio::test]
 async fn an_index_of_other_records_with_the_same_count_is_a_finding() {
-    // Sound members in a sound tar, and yet the index is that of another segment.
+    // Sound members in a sound tar, but the index is that of another segment.
     let (records, index) = (fixture("kafka/none.log"), fixture("kafka/gzip.log"));
     let packed = &crate::archive::testing::pack_with_index_of(&records, &index);
     let findings = findings_of(packed, packed.object()).await;

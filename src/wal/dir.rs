@@ -1,4 +1,4 @@
-//! The directories of Chronik and Kafka.
+//! The WAL directories of Chronik and Kafka.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -26,19 +26,20 @@ use crate::client::Receipt;
 use crate::formatting::chain;
 use crate::ids::{LogIds, TopicPartition};
 
-/// In a URL's path every byte is encoded but `[A-Za-z0-9._-]`.
+/// In a URL's path every byte except `[A-Za-z0-9._-]` is encoded.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-');
 
 /// A directory in which a broker keeps its log: `TOPIC/PARTITION/wal_PARTITION_ID.log` (Chronik) or
-/// `TOPIC-PARTITION/OFFSET.log` (Kafka), recognised by these names. Topics that start with `__` are left alone, links below
-/// the directory are not followed, and everything else in it is none of our business.
+/// `TOPIC-PARTITION/OFFSET.log` (Kafka), recognised by these names. It ignores topics that start with `__`,
+/// and all other files. It does not follow links below the directory.
 ///
-/// Of each partition the segment with the highest number is never deleted, because Chronik counts on from it after a restart. Of
-/// the others one goes only where
+/// The segment with the highest number of each partition is never deleted, because Chronik counts on from it
+/// after a restart. Another segment is deleted only if
 ///
-/// - the highest is also the one that was last written to, and has been for [`Self::min_segment_age`]: Chronik may make several
-///   files at once and go on with a lower one;
-/// - a later one holds a whole frame beyond its last offset: Chronik finds the end of its log there when it starts;
+/// - the highest segment is also the one that was last written to, and has been for
+///   [`Self::min_segment_age`]: Chronik may create several files at once and continue with a lower one;
+/// - a later segment holds a whole frame beyond its last offset: Chronik finds the end of its log there when
+///   it starts;
 /// - no process has it open for writing.
 #[derive(Clone, Debug)]
 pub struct WalDir {
@@ -50,24 +51,26 @@ pub struct WalDir {
     seen_at: Option<Url>,
     notes: RejectionNotes,
     watches: Watches,
-    /// What was warned of before.
+    /// The oddities that were already logged.
     known_oddities: Arc<Mutex<Oddities>>,
 }
 
-/// Whether a file is deleted that a process may have open for writing.
+/// Whether a file may be deleted while a process may have it open for writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WriterCheck {
-    /// Nothing is deleted that is open for writing, or of which that cannot be found out: by a read lease, which needs the file's owner or
-    /// `CAP_LEASE` and a local file system; else by a look at all processes' open files.
+    /// A file is not deleted if it is open for writing, or if this is not known. A read lease shows it; the
+    /// lease needs the file's owner or `CAP_LEASE`, and a local file system. Without a lease, the open files
+    /// of all processes show it.
     #[default]
     Required,
-    /// Nobody looks: whoever runs the broker sees to it that sealed files are closed.
+    /// There is no check. The operator of the broker ensures that sealed files are closed.
     Off,
 }
 
 impl WalDir {
-    /// The log under `root`. `log_ids` are the incarnations of the topics' logs, where the directory does not say them: Kafka's does, in
-    /// `partition.metadata`. A single [`LogId`](crate::ids::LogId) holds for all topics.
+    /// Makes a WAL directory for the log under `root`. `log_ids` are the incarnations of the topics' logs, if
+    /// the directory does not name them; Kafka's directories do, in `partition.metadata`. A single
+    /// [`LogId`](crate::ids::LogId) applies to all topics.
     pub fn new(root: impl Into<PathBuf>, log_ids: impl Into<LogIds>) -> Self {
         Self {
             root: root.into(),
@@ -82,32 +85,34 @@ impl WalDir {
         }
     }
 
-    /// For how long a partition's newest segment must not have been written to, to be listed too; `None`: it never is.
+    /// Sets how long a partition's newest segment must be unchanged before it is listed too; `None`: it is
+    /// never listed.
     pub fn seal_idle_after(mut self, idle: Option<Duration>) -> Self {
         self.seal_idle_after = idle;
         self
     }
 
-    /// For how long a partition's highest segment must have been the one last written to, before anything of the partition is
-    /// deleted.
+    /// Sets how long a partition's highest segment must have been the last written one, before anything of
+    /// the partition is deleted.
     pub fn min_segment_age(mut self, age: Duration) -> Self {
         self.min_segment_age = age;
         self
     }
 
-    /// Whether files are deleted that a process may have open for writing.
+    /// Sets whether files may be deleted while a process may have them open for writing.
     pub fn writer_check(mut self, check: WriterCheck) -> Self {
         self.writer_check = check;
         self
     }
 
-    /// Where workers see the directory, if they share the storage: a URL that can have a path.
+    /// Sets the URL under which workers see the directory, if they share the storage. It must be a URL that
+    /// can have a path.
     pub fn seen_at(mut self, url: Option<Url>) -> Self {
         self.seen_at = url;
         self
     }
 
-    /// Where notes about rejected segments are kept.
+    /// Sets where notes about rejected segments are kept.
     pub fn notes(mut self, notes: RejectionNotes) -> Self {
         self.notes = notes;
         self
@@ -118,16 +123,17 @@ impl WalDir {
         &self.root
     }
 
-    /// Where a segment's file is.
+    /// The path of a segment's file.
     pub fn path_of(&self, segment: &Segment) -> PathBuf {
         self.root.join(&segment.name)
     }
 
-    /// Where the logs start from which segments were deleted: of each partition that lacks its first segments the least offset that one of
-    /// its files begins with. Only Chronik's layout says which are the first.
+    /// Returns where the logs start from which segments were deleted: for each partition without its first
+    /// segments, the lowest offset that one of its files begins with. Only Chronik's layout shows which
+    /// segments are the first.
     ///
     /// # Errors
-    /// The directory cannot be read. A partition that cannot be read is passed over, with a warning.
+    /// The directory cannot be read. A partition that cannot be read is skipped with a warning.
     pub async fn first_offsets(&self) -> Result<BTreeMap<TopicPartition, i64>, WalError> {
         self.blocking(Self::first_offsets_now).await
     }
@@ -141,7 +147,7 @@ impl WalDir {
                     let (directory, error) = (&folder.path, chain(&error));
                     warn!(
                         directory,
-                        error, "cannot read where this log starts: its broker is told with the next deletion"
+                        error, "cannot read where this log starts: the next deletion tells its broker"
                     );
                 }
             }
@@ -149,7 +155,7 @@ impl WalDir {
         Ok(starts)
     }
 
-    /// The least offset that a file begins with, in a partition that lacks its first segments.
+    /// Returns the lowest offset that a file begins with, for a partition without its first segments.
     fn first_offset_in(&self, folder: &Folder, oddities: &mut Oddities) -> Result<Option<i64>, WalError> {
         let contents = scan::contents(&self.root, folder, oddities)?;
         let is_whole = contents.segments.iter().any(|file| file.position == 0);
@@ -166,8 +172,8 @@ impl WalDir {
         Ok(first)
     }
 
-    /// What of the directory is not among `listed`, and why: names, and reasons in words. Directories on the way to segments, and files
-    /// that are no segments, are not told of.
+    /// Returns the names in the directory that are not in `listed`, each with the reason as a text. It leaves
+    /// out directories on the way to segments, and files that are not segments.
     ///
     /// # Errors
     /// The directory cannot be listed.
@@ -187,12 +193,12 @@ impl WalDir {
         };
         let listing = lister.list()?;
         for (path, why) in self.news(lister.oddities) {
-            warn!(path = %path.display(), why, "something odd in the WAL directory");
+            warn!(path = %path.display(), why, "unexpected entry in the WAL directory");
         }
         Ok(listing)
     }
 
-    /// Those that were not there the last time.
+    /// Returns the oddities that the last listing did not have.
     pub(super) fn news(&self, oddities: Oddities) -> Oddities {
         let mut known = self.known_oddities.lock().unwrap_or_else(PoisonError::into_inner);
         let mut news = oddities.clone();
@@ -201,7 +207,7 @@ impl WalDir {
         news
     }
 
-    /// Whether the last listing found something odd about this.
+    /// Whether the last listing found an oddity at this path.
     #[cfg(test)]
     pub(super) fn is_odd(&self, path: &Path) -> bool {
         self.known_oddities.lock().unwrap_or_else(PoisonError::into_inner).contains_key(path)
@@ -218,13 +224,14 @@ impl WalDir {
                 Some(hold) => Ok(Some(hold)),
                 None => Ok(self.writers(&file, &path)?.err()),
             },
-            // Only a file that is there and is what was listed can be held; a deletion says what is the matter.
+            // Only a file that is there and is the listed version can be held. For other files the deletion
+            // reports what is wrong.
             Ok(None) | Err(WalError::Changed { .. } | WalError::Touched { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Why a file that is open must stay, as far as its partition tells; its writers are looked for apart.
+    /// Returns why an open file must stay, as far as its partition shows it. Writers are checked separately.
     fn hold_of(&self, file: &File, segment: &Segment, receipt: &Receipt) -> Result<Option<Hold>, WalError> {
         let (folder, position) = place(segment)?;
         let contents = scan::contents(&self.root, &folder, &mut Oddities::new())?;
@@ -268,7 +275,8 @@ impl WalDir {
         Ok(None)
     }
 
-    /// Nobody who writes to the file, for as long as what this returns is held; or why it must stay.
+    /// Ensures that nobody writes to the file while the returned value is held, or returns why the file must
+    /// stay.
     fn writers<'file>(
         &self,
         file: &'file File,
@@ -288,7 +296,7 @@ impl WalDir {
     fn delete_now(&self, segment: &Segment, receipt: &Receipt) -> Result<(), WalError> {
         let name = || segment.name.clone();
         let (folder, position) = place(segment)?;
-        // What the names say counts, whatever the caller was told: these are people's only copies.
+        // The names decide, and not the caller's fields, because these files may be the only copies.
         if segment.kept || folder.layout.keeps() {
             return Err(WalError::Kept { name: name() });
         }
@@ -307,18 +315,19 @@ impl WalDir {
                 return Err(held(hold));
             }
             let _no_writers = self.writers(&file, &path)?.map_err(held)?;
-            // All of this may take a while: the file has the last word, while nobody can open it for writing.
+            // The checks above may take a while. So the file is checked last, while nobody can open it for
+            // writing.
             if self.is_untouched(segment, &path)? {
                 unless_gone(fs::remove_file(&path)).map_err(|error| failed("delete", &path, error))?;
             }
         }
-        // One that stays goes with the next listing.
+        // If a note stays, the next listing removes it.
         self.notes.drop(&self.root, &segment.name);
-        // Also where it had gone already: perhaps a moment ago, and not for good.
+        // Also if the segment was already gone: it may have been deleted a moment ago, and not durably.
         rejection_note::sync_directory_of(&path)
     }
 
-    /// The file, if it is there and what it was when it was listed. Another one is an error.
+    /// Opens the file, if it is there and has not changed since it was listed. A changed file is an error.
     fn open_listed(&self, segment: &Segment, path: &Path) -> Result<Option<File>, WalError> {
         if !self.is_untouched(segment, path)? {
             return Ok(None);
@@ -326,8 +335,8 @@ impl WalDir {
         unless_gone(File::open(path)).map_err(|error| failed("open", path, error))
     }
 
-    /// Whether the file is there, and nothing was done to it since it was listed. Another one is an error, and so is one that
-    /// was touched.
+    /// Whether the file is there and has not changed since it was listed. A file that is another version, or
+    /// that was touched, is an error.
     fn is_untouched(&self, segment: &Segment, path: &Path) -> Result<bool, WalError> {
         let Some(metadata) = self.listed(segment, path)? else { return Ok(false) };
         match segment.change_time.is_none_or(|listed| listed == ChangeTime::of(&metadata)) {
@@ -336,7 +345,7 @@ impl WalDir {
         }
     }
 
-    /// The file as it is, if it is there and the version that was listed. Another one is an error.
+    /// Returns the file's metadata, if it is there and is the listed version. Another version is an error.
     fn listed(&self, segment: &Segment, path: &Path) -> Result<Option<Metadata>, WalError> {
         let Some(metadata) = scan::metadata(path)? else { return Ok(None) };
         let version = Version::of(&metadata).map_err(|error| failed("look at", path, error))?;
@@ -353,14 +362,15 @@ impl WalDir {
             return Err(WalError::Gone { name: segment.name.clone() });
         }
         if segment.bounds.is_some() {
-            // A compaction may have put other segments behind it since it was listed: then it was refused for nothing.
+            // Since the listing, a compaction may have put other segments after this one. Then the segment
+            // was refused by mistake.
             let contents = scan::contents(&self.root, &folder, &mut Oddities::new())?;
             let positions = contents.segments.iter().map(|file| file.position).collect();
             if folder.layout.bounds(position, &positions) != segment.bounds {
                 return Err(WalError::Changed { name: segment.name.clone() });
             }
         }
-        // Decided by an operator while a worker still had it.
+        // An operator skipped it while a worker still had it.
         let skipped = |note: rejection_note::RejectionNote| {
             note.verdict == Verdict::Skipped && note.version == segment.version
         };
@@ -382,12 +392,14 @@ impl WalDir {
     }
 }
 
-/// Where the segment's name says that it is: below the directory, whoever made the name.
+/// Returns the place that the segment's name gives. It is always below the directory, even if the name is
+/// made up.
 fn place(segment: &Segment) -> Result<(Folder, u64), WalError> {
     layout::place(&segment.name).ok_or_else(|| WalError::NotASegment { name: segment.name.clone() })
 }
 
-/// The greatest offset in a segment, by its receipt. Receipts of earlier releases do not say it: then the file does.
+/// Returns the greatest offset in a segment, from its receipt. Receipts of earlier releases do not have it;
+/// then it is read from the file.
 fn last_offset(folder: &Folder, file: &File, receipt: &Receipt) -> io::Result<Option<i64>> {
     match receipt.offsets() {
         Some(range) => Ok(Some(range.last())),

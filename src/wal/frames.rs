@@ -1,4 +1,4 @@
-//! Which offsets the whole frames of a segment's file cover: what a broker would find in it at its start.
+//! The offsets that the whole frames of a segment's file cover, as a broker finds them when it starts.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -11,13 +11,13 @@ use super::scan::unless_gone;
 use crate::ids::{OffsetRange, SegmentFormat};
 use crate::segment::FrameSplitter;
 
-/// What is read at once.
+/// The size of a read.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// No broker's frame is larger: a length beyond it is damaged, and not worth the memory.
+/// No broker writes a larger frame. A larger length is damaged and must not take this much memory.
 const FRAME_BYTES_MAX: usize = 256 << 20;
 
-/// Whether the file holds a whole frame that covers an offset greater than this. A file that is gone holds none. Blocks.
+/// Whether the file holds a whole frame that covers a greater offset. A file that is gone holds none. Blocks.
 pub(super) fn reach_beyond(path: &Path, format: SegmentFormat, offset: i64) -> io::Result<bool> {
     let Some(file) = unless_gone(File::open(path))? else { return Ok(false) };
     let flow = visit(&file, format, |range| match range.last() > offset {
@@ -27,7 +27,7 @@ pub(super) fn reach_beyond(path: &Path, format: SegmentFormat, offset: i64) -> i
     Ok(flow.is_break())
 }
 
-/// The greatest offset that a whole frame of the file covers; `None`: no whole frame covers any. Blocks.
+/// The greatest offset that a whole frame of the file covers; `None` if no frame covers one. Blocks.
 pub(super) fn last_offset(file: &File, format: SegmentFormat) -> io::Result<Option<i64>> {
     let mut last = None;
     let _ = visit(file, format, |range| {
@@ -48,8 +48,8 @@ pub(super) fn first_offset(path: &Path, format: SegmentFormat) -> io::Result<Opt
     Ok(first)
 }
 
-/// Visits the offsets of the file's whole frames, one after the other from its first byte on, up to the first bytes that are none: frames whose own
-/// checksum holds. Frames without offsets are passed over.
+/// Visits the offsets of the file's whole frames in order, from its first byte up to the first bytes that are
+/// not a whole frame with a correct checksum. Frames without offsets are skipped.
 fn visit(
     mut file: &File,
     format: SegmentFormat,

@@ -1,6 +1,7 @@
-//! What must stay in a partition's directory although it is stored, because its broker may still need it there.
+//! Finds which stored segments must stay in a partition's directory, because the broker may still need them
+//! there.
 //!
-//! Names and times tell it as far as they can; the frames tell where the log ends; the kernel tells who writes.
+//! Names and times show a part of it, the frames show where the log ends, and the kernel shows who writes.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -11,12 +12,13 @@ use super::layout::Folder;
 use super::scan::{Contents, SegmentFile, failed};
 use super::{Hold, WalError, frames};
 
-/// Since when each partition's highest segment has also been the one last written to, as far as this process has watched it.
+/// For each partition: since when its highest segment has also been the last written one, as far as this
+/// process has observed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watches(Arc<Mutex<HashMap<String, Instant>>>);
 
 impl Watches {
-    /// A directory was looked at.
+    /// Records the state of a partition's directory.
     pub(super) fn see(&self, folder: &Folder, contents: &Contents) {
         let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match is_highest_last_written(contents) {
@@ -25,7 +27,7 @@ impl Watches {
         }
     }
 
-    /// All other directories are gone.
+    /// Forgets all other directories, because they are gone.
     pub(super) fn retain(&self, folders: &[Folder]) {
         let there: HashSet<_> = folders.iter().map(|folder| &*folder.path).collect();
         let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -37,7 +39,7 @@ impl Watches {
         watches.get(&folder.path).map(Instant::elapsed)
     }
 
-    /// What keeps every segment of a partition in its place.
+    /// Returns why no segment of a partition may be deleted.
     pub(super) fn hold(&self, folder: &Folder, contents: &Contents, age_min: Duration) -> Option<Hold> {
         if !is_highest_last_written(contents) {
             return Some(Hold::NotLastWritten);
@@ -50,7 +52,8 @@ impl Watches {
     }
 }
 
-/// The position of the segment that was last written to, by the files' times; the highest of those with the same time.
+/// Returns the position of the segment that was last written to, by the files' times. If several have the
+/// same time, it is the highest of them.
 pub(super) fn last_written(contents: &Contents) -> Option<u64> {
     let last = contents.segments.iter().max_by_key(|file| (file.version.changed_at, file.position));
     last.map(|file| file.position)
@@ -60,8 +63,8 @@ fn is_highest_last_written(contents: &Contents) -> bool {
     last_written(contents) == contents.newest()
 }
 
-/// Whether the files alone show that the broker has gone on with the highest segment for so long: it is there for as long, and
-/// no other was written to since.
+/// Whether the files alone show that the broker has used only the highest segment for this time: the highest
+/// one has existed for this time, and no other one has changed since then.
 fn is_settled(contents: &Contents, age_min: Duration) -> bool {
     let now = SystemTime::now();
     let newest = contents.newest();
@@ -72,7 +75,8 @@ fn is_settled(contents: &Contents, age_min: Duration) -> bool {
     })
 }
 
-/// Whether a later segment of the partition holds a whole frame beyond this offset: then the end of the log is not here. Blocks.
+/// Whether a later segment of the partition holds a whole frame beyond this offset. Then the end of the log
+/// is not here. Blocks.
 pub(super) fn is_log_longer(
     root: &Path,
     folder: &Folder,

@@ -1,20 +1,21 @@
-//! What names mean in a WAL directory: which directories belong to a partition, and which files in them are its segments.
+//! The meaning of names in a WAL directory: which directories belong to a partition, and which files in them
+//! are its segments.
 //!
 //! ```text
 //! TOPIC/PARTITION/wal_PARTITION_ID.log      Chronik: the id counts up, also over restarts
 //! TOPIC-PARTITION/OFFSET.log                Kafka: 20 digits, the offset of the first record
 //! ```
 //!
-//! Names only: nothing here looks at a disk.
+//! This module only looks at names, and never at a disk.
 
 use std::collections::BTreeSet;
 
 use crate::ids::{OffsetRange, SegmentFormat, TopicPartition};
 
-/// Topics of a broker's own, which are left alone: `__consumer_offsets`, `__cluster_metadata`.
+/// The prefix of a broker's internal topics, which are ignored: `__consumer_offsets`, `__cluster_metadata`.
 const INTERNAL: &str = "__";
 
-/// Who keeps its log in such directories.
+/// The broker that uses such directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
     Chronik,
@@ -29,8 +30,9 @@ impl Layout {
         }
     }
 
-    /// The offsets that the segment at this position may hold, where names say it: its own name is the first of them, and the
-    /// next segment's the first that is none (Kafka's `UnifiedLog`: a segment's base offset names its file).
+    /// Returns the offsets that the segment at this position may hold, if names show it. Its own name is the
+    /// first of them, and the next segment's name is the first beyond them (Kafka's `UnifiedLog`: a segment's
+    /// base offset names its file).
     pub(super) fn bounds(self, position: u64, positions: &BTreeSet<u64>) -> Option<OffsetRange> {
         let next = positions.range(position.checked_add(1)?..).next();
         match self {
@@ -57,18 +59,18 @@ impl Layout {
 pub(super) struct Folder {
     pub(super) layout: Layout,
     pub(super) partition: TopicPartition,
-    /// Below the WAL directory.
+    /// The path below the WAL directory.
     pub(super) path: String,
 }
 
-/// What a name says.
+/// The meaning of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Name<T> {
-    /// What was looked for.
+    /// It is valid.
     Is(T),
-    /// It looks much like that, but for this reason it is not.
+    /// It looks similar, but is not valid, for this reason.
     Nearly(&'static str),
-    /// Something else.
+    /// It is something else.
     Other,
 }
 
@@ -81,13 +83,13 @@ impl<T> Name<T> {
     }
 }
 
-/// Whether a directory of this name is no topic's to send: a broker's own, the file system's, or one above.
+/// Whether a directory of this name is ignored: it is a broker's own, the file system's, or a parent.
 pub(super) fn left_alone(name: &str) -> bool {
     name.starts_with(INTERNAL) || matches!(name, "lost+found" | "." | "..")
 }
 
 impl Folder {
-    /// What `TOPIC/PARTITION` is in Chronik's layout.
+    /// Reads `TOPIC/PARTITION` in Chronik's layout.
     pub(super) fn chronik(topic: &str, partition: &str) -> Name<Self> {
         if left_alone(topic) || !digits(partition) {
             return Name::Other;
@@ -95,8 +97,8 @@ impl Folder {
         Self::new(Layout::Chronik, topic, partition, format!("{topic}/{partition}"))
     }
 
-    /// What `TOPIC-PARTITION` is in Kafka's layout. What Kafka is about to delete, moves or does not know ends in `-delete`,
-    /// `-future` or `-stray`, so it is something else.
+    /// Reads `TOPIC-PARTITION` in Kafka's layout. Directories that Kafka deletes, moves or does not know end
+    /// in `-delete`, `-future` or `-stray`, and are ignored.
     pub(super) fn kafka(name: &str) -> Name<Self> {
         match name.rsplit_once('-') {
             Some((topic, partition)) if !left_alone(name) && digits(partition) => {
@@ -107,18 +109,18 @@ impl Folder {
     }
 
     fn new(layout: Layout, topic: &str, partition: &str, path: String) -> Name<Self> {
-        // A second spelling of a number would be a second directory for its partition.
+        // Another spelling of the same number would be a second directory for its partition.
         let Some(number) = partition.parse::<i32>().ok().filter(|number| number.to_string() == partition)
         else {
-            return Name::Nearly("its number is not a partition's");
+            return Name::Nearly("its number is not a valid partition number");
         };
         match TopicPartition::new(topic, number) {
             Ok(partition) => Name::Is(Self { layout, partition, path }),
-            Err(_) => Name::Nearly("its name is not a topic's"),
+            Err(_) => Name::Nearly("its name is not a valid topic name"),
         }
     }
 
-    /// The position of the segment that a file in this directory holds, by its name.
+    /// Returns the position of the segment in a file of this directory, by the file's name.
     pub(super) fn position(&self, file: &str) -> Name<u64> {
         match (self.layout, file.strip_suffix(".log")) {
             (_, None) => Name::Other,
@@ -131,14 +133,14 @@ impl Folder {
         let Some(numbers) = stem.strip_prefix("wal_") else { return Name::Other };
         match numbers.split_once('_') {
             Some((partition, _)) if partition != self.partition.partition().to_string() => {
-                Name::Nearly("its partition is not its directory's")
+                Name::Nearly("its partition differs from its directory's")
             }
             Some((_, id)) => position(id),
             None => Name::Nearly("its name lacks the segment's number"),
         }
     }
 
-    /// What a segment in this directory is called.
+    /// Returns the name of a segment in this directory.
     pub(super) fn name_of(&self, file: &str) -> String {
         format!("{}/{file}", self.path)
     }
@@ -154,7 +156,7 @@ fn kafka_position(stem: &str) -> Name<u64> {
 fn position(text: &str) -> Name<u64> {
     match text.parse() {
         Ok(position) if digits(text) => Name::Is(position),
-        _ => Name::Nearly("its number is not a segment's"),
+        _ => Name::Nearly("its number is not a valid segment number"),
     }
 }
 
@@ -162,7 +164,8 @@ fn digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Where a segment of this name would be, and its position there; `None`: no segment is called so.
+/// Returns the directory of a segment of this name, and the segment's position; `None`: it is not the name of
+/// a segment.
 pub(super) fn place(name: &str) -> Option<(Folder, u64)> {
     let parts: Vec<_> = name.split('/').collect();
     let (folder, file) = match parts[..] {

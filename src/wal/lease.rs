@@ -1,8 +1,9 @@
-//! Whether any process has a file open for writing.
+//! Checks whether any process has a file open for writing.
 //!
-//! A read lease answers it: the kernel refuses one on a file that is open for writing, whoever has it open (`fcntl(2)`,
-//! `F_SETLEASE`). It needs the file's owner or `CAP_LEASE`, a local file system, and the same kernel as the writers. Where it is
-//! not to be had, the open files of all processes are looked through (`proc(5)`), provided that all of them can be seen.
+//! A read lease shows it: the kernel refuses a lease if any process has the file open for writing
+//! (`fcntl(2)`, `F_SETLEASE`). A lease needs the file's owner or `CAP_LEASE`, a local file system, and the
+//! same kernel as the writers. If there is no lease, the open files of all processes are checked (`proc(5)`),
+//! provided that all processes are visible.
 
 #![expect(
     unsafe_code,
@@ -15,17 +16,18 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// What can be said about a file's writers.
+/// The known facts about a file's writers.
 #[derive(Debug)]
 pub(super) enum Writers<'file> {
-    /// Nobody has it open for writing. Nobody can open it for writing either while the lease, if there is one, is held.
+    /// No process has it open for writing. If there is a lease, no process can open it for writing while the
+    /// lease is held.
     None {
-        /// Given back when it is dropped: that is all that it is there for.
+        /// Held for its effect: the lease ends when this is dropped.
         _lease: Option<ReadLease<'file>>,
     },
-    /// Somebody has it open for writing.
+    /// A process has it open for writing.
     Some,
-    /// It cannot be found out, for this reason.
+    /// It is not known, for this reason.
     Unknown(String),
 }
 
@@ -47,11 +49,11 @@ impl<'file> Writers<'file> {
     }
 }
 
-/// Chooses the signal (`asm-generic/fcntl.h`); the crate `libc` lacks it.
+/// The command that chooses the signal (`asm-generic/fcntl.h`); the crate `libc` does not have it.
 const F_SETSIG: libc::c_int = 10;
 
-/// A read lease on a file. Whoever opens the file for writing waits until it is dropped, or for the kernel's
-/// `lease-break-time`.
+/// A read lease on a file. A process that opens the file for writing waits until the lease is dropped, or for
+/// the kernel's `lease-break-time`.
 #[derive(Debug)]
 pub(super) struct ReadLease<'file> {
     file: BorrowedFd<'file>,
@@ -59,8 +61,8 @@ pub(super) struct ReadLease<'file> {
 
 impl<'file> ReadLease<'file> {
     fn take(file: BorrowedFd<'file>) -> io::Result<Self> {
-        // The holder of a lease is told by a signal when somebody wants to write. The default signal, SIGIO, would end the process;
-        // this one is ignored by default.
+        // The kernel sends a signal to the holder of a lease when a process wants to write. The default
+        // signal, SIGIO, would end the process. SIGURG is ignored by default.
         fcntl(file, F_SETSIG, libc::SIGURG)?;
         fcntl(file, libc::F_SETLEASE, libc::F_RDLCK)?;
         Ok(Self { file })
@@ -69,7 +71,8 @@ impl<'file> ReadLease<'file> {
 
 impl Drop for ReadLease<'_> {
     fn drop(&mut self) {
-        // It cannot fail for a lease that is held; the kernel takes it away when the file is closed.
+        // This cannot fail for a lease that is held. The kernel also removes the lease when the file is
+        // closed.
         let _ = fcntl(self.file, libc::F_SETLEASE, libc::F_UNLCK);
     }
 }
@@ -82,14 +85,15 @@ fn fcntl(file: BorrowedFd<'_>, command: libc::c_int, argument: libc::c_int) -> i
     }
 }
 
-/// File systems whose files only this machine's processes write to.
+/// File systems to whose files only processes of this machine write.
 const LOCAL: &[&str] =
     &["bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"];
 
-/// The initial PID namespace's inode (`PROC_PID_INIT_INO` in the kernel): processes of all others can be seen from it.
+/// The inode of the initial PID namespace (`PROC_PID_INIT_INO` in the kernel), from which all processes are
+/// visible.
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-/// Whether a process that can be seen has the file open for writing. An error says why that cannot be found out.
+/// Whether a visible process has the file open for writing. The error says why this is not known.
 fn find_writer(file: &Metadata) -> Result<bool, String> {
     if !is_local(file.dev()).map_err(|error| format!("the mounted file systems cannot be read: {error}"))? {
         return Err("other machines may write to its file system".to_owned());
@@ -97,7 +101,7 @@ fn find_writer(file: &Metadata) -> Result<bool, String> {
     let namespace =
         fs::metadata("/proc/self/ns/pid").map_err(|error| format!("there is no /proc: {error}"))?;
     if namespace.ino() != INITIAL_PID_NAMESPACE {
-        return Err("not all processes can be seen from this PID namespace".to_owned());
+        return Err("not all processes are visible from this PID namespace".to_owned());
     }
     let processes = fs::read_dir("/proc").map_err(|error| format!("/proc cannot be listed: {error}"))?;
     for process in processes.flatten() {
@@ -114,7 +118,7 @@ fn writes_to(process: &Path, file: &Metadata) -> Result<bool, String> {
         Ok(descriptors) => descriptors,
         // The process has ended.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(format!("the open files of {} cannot be seen: {error}", process.display())),
+        Err(error) => return Err(format!("the open files of {} cannot be read: {error}", process.display())),
     };
     for descriptor in descriptors.flatten() {
         let is_it = fs::metadata(descriptor.path())
@@ -126,7 +130,7 @@ fn writes_to(process: &Path, file: &Metadata) -> Result<bool, String> {
     Ok(false)
 }
 
-/// Whether a descriptor may be written through, by its `fdinfo`; yes, where that cannot be read.
+/// Whether a descriptor is open for writing, by its `fdinfo`; true if that cannot be read.
 fn is_for_writing(fdinfo: &Path) -> bool {
     let Ok(text) = fs::read_to_string(fdinfo) else { return true };
     let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
@@ -134,7 +138,7 @@ fn is_for_writing(fdinfo: &Path) -> bool {
     flags.is_none_or(|flags| flags & libc::O_ACCMODE != libc::O_RDONLY)
 }
 
-/// Whether the mount with this device number is of a local file system.
+/// Whether the mount with this device number has a local file system.
 fn is_local(device: u64) -> io::Result<bool> {
     let number = format!("{}:{}", libc::major(device), libc::minor(device));
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;

@@ -1,4 +1,5 @@
-//! Where the WAL directory may be, if there is no partition in what is given as one: a level above or below it.
+//! Finds where the WAL directory may be, if the given directory has no partition: one level above or below
+//! it, or two above.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +7,8 @@ use std::path::{Path, PathBuf};
 use super::layout::{Folder, Name};
 use super::scan::{self, Halts, Oddities};
 
-/// A directory below or above that holds partitions, in words. What cannot be looked at holds none. Blocks.
+/// Returns a text that names a directory above or below with partitions. A directory that cannot be read
+/// counts as empty. Blocks.
 pub(super) fn hint(root: &Path) -> Option<String> {
     let root = fs::canonicalize(root).ok()?;
     if let Some(above) = above(&root) {
@@ -15,7 +17,7 @@ pub(super) fn hint(root: &Path) -> Option<String> {
     below(&root).map(|below| format!("{} holds partitions", below.display()))
 }
 
-/// The directory for which this is a topic or a partition.
+/// Returns the directory in which `root` is a topic or a partition.
 fn above(root: &Path) -> Option<PathBuf> {
     let (parent, name) = (root.parent()?, root.file_name()?.to_str()?);
     let is_kafka_partition = || holds_segments(parent, Folder::kafka(name));
@@ -37,7 +39,7 @@ fn below(root: &Path) -> Option<PathBuf> {
     })
 }
 
-/// The directories in a directory.
+/// The names of the directories in a directory.
 fn names_in(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));

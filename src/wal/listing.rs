@@ -1,4 +1,4 @@
-//! The segments of a WAL directory that may be sent.
+//! Lists the segments of a WAL directory that may be sent.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,13 +12,14 @@ use super::{Birth, Halt, Halted, Hold, Listing, LogSigns, Segment, Verdict, WalE
 use crate::formatting::chain;
 use crate::ids::{LogId, LogIds, TopicPartition};
 
-/// Beside a Kafka partition's segments.
+/// The file with the topic's id, beside a Kafka partition's segments.
 const METADATA: &str = "partition.metadata";
 
-/// Where Chronik's own indexer puts what it makes of `TOPIC/PARTITION`, beside the WAL directory (its releases 2.0 to 2.10).
+/// Where Chronik's own indexer writes the output of `TOPIC/PARTITION`, beside the WAL directory (releases 2.0
+/// to 2.10).
 const INDEXER_OUTPUT: &str = "segments/segments";
 
-/// An indexer that has written nothing for so long is at work no more: it looks for segments every 30 s.
+/// An indexer that has not written for this long does not run any more: it looks for segments every 30 s.
 const INDEXER_IDLE_MIN: Duration = Duration::from_secs(600);
 
 /// The segments of a partition that may be sent.
@@ -27,21 +28,21 @@ struct Ready {
     says_its_id: bool,
 }
 
-/// What a listing is made with.
+/// The inputs of a listing, and the oddities that it finds.
 pub(super) struct Lister<'a> {
     pub(super) root: &'a Path,
     pub(super) log_ids: &'a LogIds,
     pub(super) seal_idle_after: Option<Duration>,
     pub(super) watches: &'a Watches,
     pub(super) notes: &'a RejectionNotes,
-    /// The segments with a note that is not beside them.
+    /// The segments whose note is not beside them.
     pub(super) noted_elsewhere: BTreeSet<String>,
-    /// Fills while it looks.
+    /// The oddities found so far.
     pub(super) oddities: Oddities,
 }
 
 impl Lister<'_> {
-    /// Looks at all partitions. Notes whose segments have gone are removed on the way. Blocks.
+    /// Looks at all partitions. Removes notes whose segments are gone. Blocks.
     pub(super) fn list(&mut self) -> Result<Listing, WalError> {
         let (mut listing, mut halts) = (Listing::default(), Halts::new());
         let folders = scan::folders(self.root, &mut self.oddities, &mut halts)?;
@@ -70,7 +71,7 @@ impl Lister<'_> {
         Ok(listing)
     }
 
-    /// Adds what a partition's directory holds, and says whether there is a segment.
+    /// Adds the contents of a partition's directory, and returns whether it has a segment.
     fn look_into(&mut self, folder: &Folder, listing: &mut Listing) -> Result<bool, Halt> {
         let unreadable = |error: WalError| Halt::Unreadable(chain(&error));
         let contents = scan::contents(self.root, folder, &mut self.oddities).map_err(unreadable)?;
@@ -86,8 +87,8 @@ impl Lister<'_> {
         Ok(has_segments)
     }
 
-    /// Chronik has an indexer of its own, which cannot be turned off. It reads sealed segments some time after they were sealed, and fails for
-    /// ever on those that are gone.
+    /// Looks for Chronik's own indexer, which cannot be turned off. It reads sealed segments some time after
+    /// they were sealed, and fails for ever on segments that are gone.
     fn look_for_another_indexer(&mut self, folders: &[Folder]) {
         let Some(data) = self.root.parent() else { return };
         let at_work = folders.iter().filter(|folder| folder.layout == Layout::Chronik).find_map(|folder| {
@@ -97,26 +98,27 @@ impl Lister<'_> {
             (age < INDEXER_IDLE_MIN).then_some(output)
         });
         if let Some(output) = at_work {
-            let why = "the broker's own indexer is at work here, and fails on segments that are gone: leave it time with --keep-for";
+            let why = "the broker's own indexer is active here, and fails on segments that are gone: give it time with --keep-for";
             self.oddities.insert(output, why.to_owned());
         }
     }
 
-    /// A partition in which nothing may be deleted. What of Kafka's is deleted is Kafka's business.
+    /// Returns the hold of a partition in which nothing may be deleted. There is none for Kafka, which
+    /// deletes its segments itself.
     fn held(&self, folder: &Folder, contents: &Contents) -> Option<(TopicPartition, Hold)> {
         if folder.layout.keeps() {
             return None;
         }
         self.watches.see(folder, contents);
-        // Only this one does not pass by itself.
+        // With an age of zero, only a hold that does not end by itself is returned.
         let hold = self.watches.hold(folder, contents, Duration::ZERO)?;
         Some((folder.partition.clone(), hold))
     }
 
-    /// The segments that may be sent; `None`: there is none.
+    /// Returns the segments that may be sent; `None`: there is none.
     fn ready(&mut self, folder: &Folder, mut contents: Contents) -> Result<Option<Ready>, Halt> {
         let Some(newest) = contents.newest() else { return Ok(None) };
-        // The broker may go on with a lower one than the highest: that one is in use, too.
+        // The broker may continue with a lower segment than the highest. That segment is in use, too.
         let last_written = if folder.layout.keeps() { None } else { last_written(&contents) };
         let is_in_use = |file: &SegmentFile| file.position == newest || Some(file.position) == last_written;
         let positions: BTreeSet<u64> = contents.segments.iter().map(|file| file.position).collect();
@@ -148,7 +150,8 @@ impl Lister<'_> {
         Ok(Some(Ready { segments, says_its_id: said.is_some() }))
     }
 
-    /// Whether a newest segment has something to send and was last written to long ago; not, if that time is still to come.
+    /// Whether a newest segment has bytes to send and was last written to long ago; false if that time is in
+    /// the future.
     fn is_idle(&self, file: &SegmentFile) -> bool {
         let unchanged_for = SystemTime::now().duration_since(file.version.changed_at);
         match (self.seal_idle_after, unchanged_for) {
@@ -162,14 +165,14 @@ impl Lister<'_> {
         match self.notes.read(self.root, &name) {
             Ok(note) => note.filter(|note| note.version == file.version).map(|note| note.verdict),
             Err(error) => {
-                let why = format!("it counts as rejected, since the note about it cannot be read: {error}");
+                let why = format!("it counts as rejected, because the note about it cannot be read: {error}");
                 self.oddities.insert(self.root.join(name), why);
                 Some(Verdict::Rejected)
             }
         }
     }
 
-    /// The log's id, where its directory says it.
+    /// The log's id, if its directory has it.
     fn log_id_said(&self, folder: &Folder) -> Result<Option<LogId>, WalError> {
         match folder.layout {
             Layout::Chronik => Ok(None),
@@ -185,17 +188,18 @@ impl Lister<'_> {
             if contents.segments.iter().any(|file| file.file == note.segment) {
                 continue;
             }
-            // Both must hold: that it was not among the names, and that it is not there now.
+            // Both must be true: the segment was not in the listing, and it is not there now.
             let directory = self.root.join(&folder.path);
             if let Ok(None) = scan::metadata(&directory.join(&note.segment)) {
-                // One that stays is in nobody's way.
+                // A note that stays does no harm.
                 let _ = std::fs::remove_file(directory.join(&note.file));
             }
         }
     }
 }
 
-/// The topic's id in a `partition.metadata`, lines of `KEY: VALUE`; `None`: there is no such file.
+/// Reads the topic's id from a `partition.metadata`, which has lines of `KEY: VALUE`; `None`: there is no
+/// such file.
 fn topic_id(path: &Path) -> std::io::Result<Option<LogId>> {
     let Some(text) = scan::unless_gone(std::fs::read_to_string(path))? else { return Ok(None) };
     let id = text.lines().find_map(|line| line.strip_prefix("topic_id:")).map(str::trim);

@@ -1,5 +1,5 @@
-//! Reads one version of a segment's file, and no other: as many bytes as it had, and behind the last of them an end only if
-//! nobody has written to it meanwhile.
+//! Reads exactly one version of a segment's file. It returns as many bytes as that version has, and reports
+//! the end only if nobody has written to the file in the meantime.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -15,12 +15,13 @@ use tokio::task::JoinHandle;
 use super::scan::failed;
 use super::{ChangeTime, Reading, Segment, Version, WalError, scan};
 
-/// What a file is at present, as a [`Segment`] says it; `None` where there is none. For [`SealedSegments::list`]. Blocks.
+/// Returns the present version of a file, for a [`Segment`]; `None` if there is no file. It is used to
+/// implement [`SealedSegments::list`]. Blocks.
 ///
 /// [`SealedSegments::list`]: super::SealedSegments::list
 ///
 /// # Errors
-/// The file cannot be looked at, or it is no file but a link, a pipe or a directory.
+/// The metadata cannot be read, or the path is a link, a pipe or a directory.
 pub fn look_at(path: &Path) -> Result<Option<(Version, ChangeTime)>, WalError> {
     let Some(metadata) = scan::metadata(path)? else { return Ok(None) };
     if !metadata.is_file() {
@@ -30,13 +31,15 @@ pub fn look_at(path: &Path) -> Result<Option<(Version, ChangeTime)>, WalError> {
     Ok(Some((version, ChangeTime::of(&metadata))))
 }
 
-/// Opens a segment's file as the version that was listed: what [`SealedSegments::open`] has to give. The reader gives as many bytes as that
-/// version has, and behind the last of them an end only if nobody has written to the file meanwhile, also where its times were set back.
+/// Opens a segment's file in the version that was listed, as [`SealedSegments::open`] requires. The reader
+/// returns as many bytes as that version has. It reports the end only if nobody has written to the file in
+/// the meantime, even if the file's times were set back.
 ///
 /// [`SealedSegments::open`]: super::SealedSegments::open
 ///
 /// # Errors
-/// [`WalError::Gone`] and [`WalError::Changed`] where the file is not that version; the reader fails likewise.
+/// [`WalError::Gone`] and [`WalError::Changed`] if the file is not that version. The reader fails with the
+/// same errors.
 pub async fn open_file(path: &Path, segment: &Segment) -> Result<Reading, WalError> {
     let (path, segment) = (path.to_owned(), segment.clone());
     let opening = tokio::task::spawn_blocking(move || {
@@ -48,12 +51,14 @@ pub async fn open_file(path: &Path, segment: &Segment) -> Result<Reading, WalErr
     opening.await.map_err(stopped)?
 }
 
-/// Whether a segment's file is still what was listed: what [`SealedSegments::delete`] has to see to first. Blocks.
+/// Checks that a segment's file is still the listed version, as [`SealedSegments::delete`] must do first.
+/// Blocks.
 ///
 /// [`SealedSegments::delete`]: super::SealedSegments::delete
 ///
 /// # Errors
-/// [`WalError::Gone`], [`WalError::Changed`], or [`WalError::Touched`] where only the time of the last change says so.
+/// [`WalError::Gone`], [`WalError::Changed`], or [`WalError::Touched`] if only the time of the last change
+/// differs.
 pub fn check_file(path: &Path, segment: &Segment) -> Result<(), WalError> {
     let name = || segment.name.clone();
     match look_at(path)? {
@@ -66,7 +71,7 @@ pub fn check_file(path: &Path, segment: &Segment) -> Result<(), WalError> {
     }
 }
 
-/// A file that was, when it was opened, the version that was listed.
+/// A file that was the listed version when it was opened.
 #[derive(Debug)]
 pub(super) struct Opened {
     name: String,
@@ -75,7 +80,7 @@ pub(super) struct Opened {
     touched: Touched,
 }
 
-/// Changes with whatever is done to a file; also where its times are set back afterwards.
+/// Changes with every change of a file, even if its times are set back afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Touched {
     at: ChangeTime,
@@ -93,7 +98,7 @@ impl Opened {
     pub(super) fn new(path: &Path, segment: &Segment) -> Result<Self, WalError> {
         let gone = || WalError::Gone { name: segment.name.clone() };
         let changed = || WalError::Changed { name: segment.name.clone() };
-        // Opening a pipe would wait for somebody to write to it, and a link may lead anywhere.
+        // To open a pipe would wait for a writer, and a link may lead anywhere.
         if !scan::metadata(path)?.ok_or_else(gone)?.is_file() {
             return Err(changed());
         }
@@ -117,7 +122,8 @@ impl Opened {
     fn check_unchanged(&self) -> io::Result<()> {
         let metadata = self.file.metadata()?;
         let touched = Touched::of(&metadata);
-        // A name given or taken counts as a change of the file, but not of its bytes: it may well be deleted meanwhile.
+        // An added or removed name changes the file's change time, but not its bytes. For example, the file
+        // may be deleted meanwhile.
         let untouched = touched.at == self.touched.at || touched.links != self.touched.links;
         match Version::of(&metadata)? == self.version && untouched {
             true => Ok(()),
@@ -130,7 +136,7 @@ impl Opened {
     }
 }
 
-/// Gives the bytes of an [`Opened`] file.
+/// Reads the bytes of an [`Opened`] file.
 pub(super) struct VersionReader {
     bytes: Take<tokio::fs::File>,
     opened: Arc<Opened>,
@@ -142,9 +148,9 @@ enum End {
     Ahead,
     /// All bytes are read.
     Checking(JoinHandle<io::Result<()>>),
-    /// They were the ones that were listed.
+    /// They were the listed version.
     Reached,
-    /// They were not.
+    /// They were not the listed version.
     Broken,
 }
 

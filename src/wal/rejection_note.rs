@@ -1,7 +1,9 @@
-//! What is written beside a segment that workers refused: `SEGMENT.rejected.json`, for people and for the next run.
+//! The note about a refused segment: the file `SEGMENT.rejected.json` beside it, for operators and for the
+//! next run.
 //!
-//! A note counts for the version of the segment that it was written about, and for no other. One that cannot be read counts
-//! for every version: somebody decided something. Where nothing can be written beside segments, notes lie in another directory.
+//! A note applies only to the version of the segment for which it was written. A note that cannot be read
+//! applies to every version, because a decision was made. If notes cannot be written beside the segments,
+//! they are in another directory.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -21,42 +23,43 @@ use crate::atomic_file::AtomicFile;
 
 const EXTENSION: &str = ".rejected.json";
 
-/// In a file's name every byte is encoded but `[A-Za-z0-9._-]`.
+/// In a file's name every byte except `[A-Za-z0-9._-]` is encoded.
 const NAME_ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-');
 
-/// No note is longer: the messages of workers end long before.
+/// No note is longer: the messages of workers are much shorter.
 const NOTE_BYTES_MAX: u64 = 1 << 20;
 
-/// What was decided about a segment, when, and why.
+/// A decision about a segment, with its time and its reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RejectionNote {
-    /// What was decided.
+    /// The decision.
     pub verdict: Verdict,
-    /// Why a worker refused the segment; empty, where none was asked.
+    /// Why a worker refused the segment; empty if no worker refused it.
     #[serde(flatten)]
     pub rejection: Rejection,
     /// When this was written: RFC 3339, UTC.
     pub rejected_at: String,
-    /// The state of the segment that this is about.
+    /// The version of the segment that the note applies to.
     pub version: Version,
 }
 
-/// Why an operator's decision about a segment could not be written down.
+/// Why an operator's decision about a segment could not be recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum RejectionNoteError {
-    /// There is no note to take back.
+    /// There is no note to remove.
     #[error("there is no note about {}", path.display())]
     NoNote {
         /// The segment.
         path: PathBuf,
     },
-    /// The segment is not there, not a segment, or its partition's newest; or the disk failed.
+    /// The segment is missing, not a segment, or its partition's newest; or the disk failed.
     #[error(transparent)]
     Segment(#[from] WalError),
 }
 
-/// Accepts that the records of a segment will not be stored: it stays where it is, and no longer holds up the deletion of those
-/// behind it. Counts for the segment as it is now. The newest of a partition cannot be skipped: it may still grow.
+/// Accepts that the records of a segment will not be stored. The segment stays where it is, and no longer
+/// blocks the deletion of later segments. It applies to the present version of the segment. The newest
+/// segment of a partition cannot be skipped, because it may still grow.
 pub fn skip(path: &Path, notes: &RejectionNotes) -> Result<(), RejectionNoteError> {
     let target = Target::of(path)?;
     let metadata = scan::metadata(&target.path)?.filter(|metadata| metadata.is_file());
@@ -65,13 +68,13 @@ pub fn skip(path: &Path, notes: &RejectionNotes) -> Result<(), RejectionNoteErro
         return Err(WalError::MayGrow { name: path.display().to_string() }.into());
     }
     let version = Version::of(&metadata).map_err(|error| failed("look at", path, error))?;
-    // One that cannot be read has no reason to keep.
+    // A note that cannot be read has no reason to keep.
     let known = notes.read(&target.root, &target.name).ok().flatten();
     let rejection = known.map_or_else(unasked, |note| note.rejection);
     Ok(notes.write(&target.root, &target.name, Verdict::Skipped, &rejection, version)?)
 }
 
-/// Takes back what was decided about a segment, so that it is tried again.
+/// Removes the decision about a segment, so that it is tried again.
 pub fn retry(path: &Path, notes: &RejectionNotes) -> Result<(), RejectionNoteError> {
     let target = Target::of(path)?;
     match notes.remove(&target.root, &target.name)? {
@@ -80,7 +83,7 @@ pub fn retry(path: &Path, notes: &RejectionNotes) -> Result<(), RejectionNoteErr
     }
 }
 
-/// The WAL directory that a segment's file lies in.
+/// The WAL directory of a segment's file.
 pub fn root_of(path: &Path) -> Result<PathBuf, RejectionNoteError> {
     Ok(Target::of(path)?.root)
 }
@@ -94,10 +97,10 @@ fn unasked() -> Rejection {
     }
 }
 
-/// A segment that an operator names by its path.
+/// A segment that an operator gives as a path.
 struct Target {
     root: PathBuf,
-    /// Below the root.
+    /// Its name, which is its path below the root.
     name: String,
     folder: Folder,
     position: u64,
@@ -109,7 +112,7 @@ impl Target {
         let not_a_segment = || WalError::NotASegment { name: path.display().to_string() };
         let file = path.file_name().and_then(|file| file.to_str()).ok_or_else(not_a_segment)?;
         let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // The layout is in the names of the directories, which a relative path may lack.
+        // The layout depends on the names of the directories, which a relative path may not have.
         let directory = fs::canonicalize(above).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => WalError::Gone { name: path.display().to_string() },
             _ => failed("look at", above, error),
@@ -127,17 +130,17 @@ impl Target {
     }
 }
 
-/// A file in a partition's directory that was written here.
+/// A note file in a partition's directory.
 #[derive(Debug)]
 pub(super) struct RejectionNoteFile {
     /// Its name.
     pub(super) file: String,
-    /// The segment that it is about.
+    /// The segment that it applies to.
     pub(super) segment: String,
 }
 
 impl RejectionNoteFile {
-    /// Notes, and what is left of those whose writing was cut short.
+    /// Recognises notes, and partial files of notes whose writing was interrupted.
     pub(super) fn named(file: String) -> Option<Self> {
         let segment = match file.strip_suffix(EXTENSION) {
             Some(segment) => segment,
@@ -147,25 +150,26 @@ impl RejectionNoteFile {
     }
 }
 
-/// Where notes are kept: beside their segments; where nothing can be written there, in another directory.
+/// The places of notes: beside their segments or, if nothing can be written there, in another directory.
 #[derive(Clone, Debug, Default)]
 pub struct RejectionNotes {
     elsewhere: Option<PathBuf>,
 }
 
 impl RejectionNotes {
-    /// With a directory for those that cannot be written beside their segments. It need not be there.
+    /// Sets a directory for notes that cannot be written beside their segments. It need not exist.
     pub fn or_in(directory: PathBuf) -> Self {
         Self { elsewhere: Some(directory) }
     }
 
-    /// The file in the other directory, for a segment of this name.
+    /// The note's file in the other directory, for a segment of this name.
     fn elsewhere(&self, name: &str) -> Option<PathBuf> {
         let file = format!("{}{EXTENSION}", utf8_percent_encode(name, NAME_ENCODED));
         self.elsewhere.as_ref().map(|directory| directory.join(file))
     }
 
-    /// The segments that notes in the other directory are about. What cannot be looked at counts as empty: their segments are only sent again.
+    /// The segments that have notes in the other directory. A directory that cannot be read counts as empty:
+    /// then its segments are only sent again.
     pub(super) fn names_elsewhere(&self) -> BTreeSet<String> {
         let entries =
             self.elsewhere.iter().filter_map(|directory| fs::read_dir(directory).ok()).flatten().flatten();
@@ -185,7 +189,7 @@ impl RejectionNotes {
         }
     }
 
-    /// Writes down a decision, durably and as a whole; what was decided before is replaced.
+    /// Writes a decision durably and atomically. It replaces an earlier decision.
     pub(super) fn write(
         &self,
         root: &Path,
@@ -205,7 +209,7 @@ impl RejectionNotes {
         }
     }
 
-    /// Removes what was decided about a segment, for good. Says whether there was anything.
+    /// Removes the decision about a segment durably. Returns whether there was one.
     pub(super) fn remove(&self, root: &Path, name: &str) -> Result<bool, WalError> {
         let paths = [Some(path_of(&root.join(name))), self.elsewhere(name)];
         let mut is_removed = false;
@@ -220,7 +224,7 @@ impl RejectionNotes {
         Ok(is_removed)
     }
 
-    /// Removes the note about a segment that is gone. One that stays is in nobody's way.
+    /// Removes the note about a segment that is gone. A note that stays does no harm.
     pub(super) fn drop(&self, root: &Path, name: &str) {
         for path in [Some(path_of(&root.join(name))), self.elsewhere(name)].into_iter().flatten() {
             let _ = fs::remove_file(path);
@@ -232,7 +236,7 @@ fn takes_no_files(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
-/// Where the note about a segment is, beside it.
+/// The path of a segment's note beside it.
 fn path_of(segment: &Path) -> PathBuf {
     let mut path = segment.as_os_str().to_owned();
     path.push(EXTENSION);
@@ -260,7 +264,8 @@ fn now() -> String {
     OffsetDateTime::from(SystemTime::now()).format(&Rfc3339).unwrap_or_default()
 }
 
-/// Makes durable what names there are beside this one, and which no longer are; nothing, if all of it has gone.
+/// Makes the names in this path's directory durable, both added and removed ones. Does nothing if the
+/// directory is gone.
 pub(super) fn sync_directory_of(path: &Path) -> Result<(), WalError> {
     let Some(directory) = path.parent() else { return Ok(()) };
     let synced = File::open(directory).and_then(|directory| directory.sync_all());

@@ -1,5 +1,6 @@
-//! What lies in a WAL directory. Links are never followed below it, and what has just gone is not there; any other failure is
-//! told of the directory that it happened in: a partition that cannot be seen is not an empty one.
+//! Finds the files in a WAL directory. It never follows links below the directory, and treats an entry that
+//! has just disappeared as missing. Every other failure is reported for its directory: a partition that
+//! cannot be read is not an empty one.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry, FileType, Metadata};
@@ -14,10 +15,10 @@ use super::{Birth, ChangeTime, Halt, Halted, Version, WalError};
 use crate::formatting::chain;
 use crate::ids::TopicPartition;
 
-/// What looks much like a segment or a partition and is none, and why: somebody should know.
+/// Paths that look like a segment or a partition but are not, each with the reason. They are logged.
 pub(super) type Oddities = BTreeMap<PathBuf, String>;
 
-/// The directories that could not be looked into, by their names below the WAL directory.
+/// The directories that could not be read, by their names below the WAL directory.
 pub(super) type Halts = BTreeMap<String, Halted>;
 
 /// A segment's file.
@@ -27,11 +28,11 @@ pub(super) struct SegmentFile {
     pub(super) position: u64,
     pub(super) version: Version,
     pub(super) change_time: ChangeTime,
-    /// When it was created, where the file system knows it.
+    /// When it was created, if the file system records it.
     pub(super) created_at: Option<SystemTime>,
 }
 
-/// What a partition's directory holds.
+/// The contents of a partition's directory.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) segments: Vec<SegmentFile>,
@@ -39,7 +40,7 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// The highest position: its segment is the one that the broker writes to.
+    /// The highest position. The broker usually writes to this segment.
     pub(super) fn newest(&self) -> Option<u64> {
         self.segments.iter().map(|segment| segment.position).max()
     }
@@ -60,7 +61,7 @@ impl ChangeTime {
 }
 
 impl Birth {
-    /// Of a directory; `None`, if it has just gone.
+    /// Reads it from a directory; `None` if the directory has just disappeared.
     pub(super) fn of(directory: &Path) -> Result<Option<Self>, WalError> {
         let Some(metadata) = metadata(directory)? else { return Ok(None) };
         let since_epoch = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
@@ -72,10 +73,10 @@ impl Birth {
     }
 }
 
-/// The partitions' directories. A topic's directory that cannot be looked into is one of `halts`.
+/// Returns the partitions' directories. A topic's directory that cannot be read is added to `halts`.
 ///
 /// # Errors
-/// The WAL directory itself cannot be looked into.
+/// The WAL directory itself cannot be read.
 pub(super) fn folders(
     root: &Path,
     oddities: &mut Oddities,
@@ -90,7 +91,7 @@ pub(super) fn folders(
         add(&mut folders, root.join(&topic), Folder::kafka(&topic), oddities);
         match chronik_folders(root, &topic, oddities) {
             Ok(found) => folders.extend(found),
-            // No topic of Chronik's can be called so.
+            // No topic of Chronik can have this name.
             Err(_) if TopicPartition::new(&*topic, 0).is_err() => {}
             Err(error) => {
                 let partition = Folder::kafka(&topic).is().map(|folder| folder.partition);
@@ -102,7 +103,7 @@ pub(super) fn folders(
     Ok(folders)
 }
 
-/// Those in a topic's directory.
+/// Returns the partitions' directories in a topic's directory.
 fn chronik_folders(root: &Path, topic: &str, oddities: &mut Oddities) -> Result<Vec<Folder>, WalError> {
     let (path, mut folders) = (root.join(topic), Vec::new());
     for entry in entries_of(&path)? {
@@ -124,7 +125,7 @@ fn add(folders: &mut Vec<Folder>, path: PathBuf, found: Name<Folder>, oddities: 
     }
 }
 
-/// The entry's name, if it is a directory whose name is wanted.
+/// Returns the entry's name, if it is a directory with a wanted name.
 fn directory(
     above: &Path,
     entry: io::Result<DirEntry>,
@@ -149,13 +150,13 @@ fn directory(
     }
 }
 
-/// The segments and notes in a partition's directory; nothing, if it has just gone.
+/// Returns the segments and notes in a partition's directory; none if it has just disappeared.
 pub(super) fn contents(root: &Path, folder: &Folder, oddities: &mut Oddities) -> Result<Contents, WalError> {
     let path = root.join(&folder.path);
     let mut contents = Contents::default();
     for entry in entries_of(&path)? {
         let entry = entry.map_err(|error| failed("list", &path, error))?;
-        // What is not UTF-8 is neither.
+        // A name that is not UTF-8 is neither a segment nor a note.
         let Ok(file) = entry.file_name().into_string() else { continue };
         match folder.position(&file) {
             Name::Is(position) => {
@@ -166,7 +167,7 @@ pub(super) fn contents(root: &Path, folder: &Folder, oddities: &mut Oddities) ->
             }
             Name::Other => {
                 let note = RejectionNoteFile::named(file);
-                // Somebody else may call his files so too.
+                // Other programs may use the same ending for their files.
                 let is_ours =
                     |note: &RejectionNoteFile| matches!(folder.position(&note.segment), Name::Is(_));
                 contents.notes.extend(note.filter(is_ours));
@@ -192,7 +193,7 @@ fn segment(
     Ok(Some(SegmentFile { file, position, version, change_time, created_at }))
 }
 
-/// Whether the directory holds a segment of a higher position than this, right now.
+/// Whether the directory has a segment with a higher position now.
 pub(super) fn has_newer(root: &Path, folder: &Folder, position: u64) -> Result<bool, WalError> {
     let path = root.join(&folder.path);
     for entry in entries_of(&path)? {
@@ -208,12 +209,12 @@ pub(super) fn has_newer(root: &Path, folder: &Folder, position: u64) -> Result<b
     Ok(false)
 }
 
-/// What a path names itself, be it a link; `None`: nothing.
+/// The metadata of a path, of a link itself if it is one; `None`: there is nothing.
 pub(super) fn metadata(path: &Path) -> Result<Option<Metadata>, WalError> {
     unless_gone(fs::symlink_metadata(path)).map_err(|error| failed("look at", path, error))
 }
 
-/// A directory's entries; none, if it has just gone.
+/// A directory's entries; none if it has just disappeared.
 fn entries_of(path: &Path) -> Result<impl Iterator<Item = io::Result<DirEntry>> + use<>, WalError> {
     let entries = unless_gone(fs::read_dir(path)).map_err(|error| failed("list", path, error))?;
     Ok(entries.into_iter().flatten())
@@ -231,7 +232,7 @@ pub(super) fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// An error that says what could not be done.
+/// Makes an error that names the failed operation.
 pub(super) fn failed(what: &str, path: &Path, source: io::Error) -> WalError {
     WalError::Io { what: format!("cannot {what} {}", path.display()), source }
 }

@@ -1,4 +1,4 @@
-//! What of a WAL directory is not listed, and why: for people who wonder.
+//! Explains to operators which names in a WAL directory are not listed, and why.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,7 +8,7 @@ use super::layout;
 use super::scan::{self, Halts, Oddities, failed};
 use super::{Segment, WalError};
 
-/// Names below the directory, and why each is left alone. Blocks.
+/// Returns the names below the directory that are ignored, each with the reason. Blocks.
 pub(super) fn left_alone(
     root: &Path,
     listed: &[Segment],
@@ -29,7 +29,7 @@ pub(super) fn left_alone(
             if !listed.contains(&*name) {
                 let why = match seal_idle {
                     true => "the broker writes to it, or it is empty",
-                    false => "the broker writes to it (--seal-idle-after sends such a segment when it rests)",
+                    false => "the broker writes to it (--seal-idle-after sends an idle segment)",
                 };
                 left.insert(name, why.to_owned());
             }

@@ -1,4 +1,4 @@
-//! Real files in real directories.
+//! Tests with real files in real directories.
 
 mod deleting;
 mod holding;
@@ -21,14 +21,15 @@ use crate::ids::{LogId, TopicPartition};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A WAL directory of the test's own.
+/// A WAL directory for one test.
 struct Wal {
     root: TempDir,
     dir: WalDir,
 }
 
 impl Wal {
-    /// With these files, each of which holds a frame; its offset is the number that the file's name ends in.
+    /// Makes a directory with these files. Each holds a frame whose offset is the number at the end of the
+    /// file's name.
     fn of(names: &[&str]) -> Self {
         let root = TempDir::with_prefix("wal-indexer-wal-").expect("a directory");
         let dir = WalDir::new(root.path(), LogId::new("first"));
@@ -78,7 +79,7 @@ impl Wal {
     }
 }
 
-/// The number that a file's name ends in; 0, if it ends in none.
+/// The number at the end of a file's name; 0 if there is none.
 fn number(name: &str) -> i64 {
     let stem = name.strip_suffix(".log").unwrap_or(name);
     let digits = stem.rsplit(|letter: char| !letter.is_ascii_digit()).next().unwrap_or_default();
@@ -109,7 +110,7 @@ fn files_below(root: &Path, directory: &Path, files: &mut Vec<String>) {
     }
 }
 
-/// A receipt for so many bytes.
+/// A receipt for this number of bytes.
 fn receipt(size_bytes: u64) -> Receipt {
     let digest = serde_json::json!({
         "size_bytes": size_bytes, "crc32c": 0, "sha256": ([0_u8; 32]), "records": 1, "torn_bytes": 0,
@@ -121,7 +122,7 @@ fn receipt(size_bytes: u64) -> Receipt {
     serde_json::from_value(receipt).expect("a receipt")
 }
 
-/// What an error is, without what it says.
+/// The kind of an error, without its details.
 fn kind(error: &WalError) -> &'static str {
     match error {
         WalError::Gone { .. } => "gone",

@@ -1,5 +1,5 @@
-//! How a time is written down: whole seconds since the epoch, negative before it, and nanoseconds. A file's time can be any
-//! that its file system holds, also those that no calendar does.
+//! The serialized form of a time: whole seconds since the Unix epoch, negative before it, and nanoseconds. It
+//! can represent every time that a file system can store, including those outside of any calendar.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,7 +22,7 @@ impl Timestamp {
             }
             Err(before) => {
                 let (secs, nanos) = (before.duration().as_secs(), before.duration().subsec_nanos());
-                // Nanoseconds always count forwards.
+                // Nanoseconds always count forward.
                 let whole = 0_i64.checked_sub_unsigned(secs)?;
                 match nanos {
                     0 => Some(Self { secs: whole, nanos }),

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Sends every fixture there is to a worker: index_fixture.py, once for each.
+"""Sends every fixture to a worker: runs index_fixture.py once for each.
 
-Which expectations belong to a Chronik fixture is said in tests/fixtures/README.md. A fixture that this file does not know is a
-mistake: it would go unsent.
+tests/fixtures/README.md says which expected records belong to a Chronik fixture. A fixture that is missing in this file
+is an error, because it would not be sent.
 """
 
 import sys
@@ -13,7 +13,8 @@ import index_fixture
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 ORDERS = ("orders", 3)
 
-# Chronik's fixtures: what they hold, by partition, and whether they say it themselves (V2) or the caller does (V1).
+# Chronik's fixtures: their contents by partition, and whether the caller must name the partition (V1) or the bytes do
+# (V2).
 CHRONIK = {
     "empty": ({}, False),
     "v1": ({ORDERS: ["none"]}, True),
@@ -35,9 +36,9 @@ CHRONIK = {
 
 
 def calls(address):
-    """The arguments of index_fixture.py for each fixture."""
+    """Yields the arguments of index_fixture.py for each fixture."""
     for path in sorted(FIXTURES.glob("kafka/*.log")):
-        # A name that keys have to encode.
+        # A name that must be encoded in keys.
         topic = f"t~ ü/{path.stem}"
         expected = path.with_suffix(".expected.json")
         held = [expected] if expected.exists() else []

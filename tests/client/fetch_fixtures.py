@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Sends every fixture to a worker and reads it back as consumers do: fetch_fixtures.py HOST:PORT
 
-Records must be those of the fixture's expectations, from several offsets on and page by page. Kafka batches must be the producer's
-bytes, and kafka-python, an independent reader, must decode them with valid checksums. Search must count the same records, and find
-each key. Uses none of the project's code: see README.md beside this file.
+Records must be the fixture's expected ones, from several offsets on and page by page. Kafka batches must be the
+producer's bytes, and kafka-python, an independent reader, must decode them with valid checksums. Search must count the
+same records and find each key. Uses no code of the project: see README.md in this folder.
 """
 
 import argparse
@@ -22,12 +22,12 @@ import index_fixture
 from index_fixture import TIMEOUT_SECONDS, Mismatch, check
 
 FIXTURES = all_fixtures.FIXTURES
-# What a quoted term of a query can hold as it is.
+# Keys that a quoted term of a query can contain without escapes.
 PLAIN = re.compile(rb"[\w.-]+")
 
 
 def fixtures():
-    """Each fixture, what it holds by partition (names of Kafka fixtures), and what the caller must tell."""
+    """Yields each fixture, its contents by partition (names of Kafka fixtures), and the partition to name."""
     for path in sorted(FIXTURES.glob("kafka/*.log")):
         told = ("t~ ü/fetched", 2)
         yield path, {told: [path.stem] if path.stat().st_size else []}, told
@@ -37,7 +37,7 @@ def fixtures():
 
 
 def expected_records(names, first_is_v1):
-    """By offset, the different records; V1 knows no null value."""
+    """Returns the different records, by offset. V1 has no null value."""
     records = {}
     for nth, name in enumerate(names):
         for one in json.loads((FIXTURES / f"kafka/{name}.expected.json").read_text())["records"]:
@@ -66,14 +66,14 @@ def from_kafka(record):
 
 
 class Reader:
-    """Asks one worker for one log of one partition."""
+    """Reads one log of one partition from one worker."""
 
     def __init__(self, search, stub, topic, partition, log_id):
         self.search, self.stub = search, stub
         self.asked = {"topic": topic, "partition": partition, "log_id": log_id}
 
     def fetch(self, offset, **more):
-        """An answer's records, batches, and where to go on."""
+        """Returns an answer's records, its batches, and the next offset."""
         records, batches, last = [], b"", None
         request = self.search.FetchRequest(offset=offset, **self.asked, **more)
         for message in self.stub.Fetch(request, timeout=TIMEOUT_SECONDS):
@@ -87,7 +87,7 @@ class Reader:
         return records, batches, last.next_offset
 
     def pages(self, **more):
-        """Everything, page by page."""
+        """Returns everything, page by page."""
         records, batches, offset = [], b"", 0
         while True:
             page, more_batches, next_offset = self.fetch(offset, **more)

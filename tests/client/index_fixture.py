@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Sends a fixture to a worker and checks every field of what comes back.
+"""Sends a fixture to a worker and checks every field of the reply.
 
-Uses none of the project's code: the client is generated from proto/ at start, and whatever the reply must say is computed
-here from the fixture's bytes and its expectations. See README.md beside this file for how to call it.
+Uses no code of the project: the client is generated from proto/ at the start, and the expected reply is computed here
+from the fixture's bytes and its expected records. README.md in this folder shows how to call it.
 """
 
 import argparse
@@ -34,11 +34,11 @@ TIMEOUT_SECONDS = 60
 
 
 class Mismatch(Exception):
-    """What came is not what had to come."""
+    """A value differs from the expected one."""
 
 
 class Must:
-    """A condition in the place of a value that cannot be known beforehand."""
+    """A condition, in place of a value that cannot be known in advance."""
 
     def __init__(self, text, test):
         self.text, self.test = text, test
@@ -47,13 +47,13 @@ class Must:
         return self.text
 
 
-# What is said of frames that are as their formats say: nothing.
+# The reply's fields about frames without anomalies.
 SOUND = {"anomalies": Must("no anomalies", lambda kinds: len(kinds) == 0), "undecoded": None}
 
 
 @functools.cache
 def compile_protos():
-    """The modules of indexer.proto: its messages, and its stubs."""
+    """Returns the modules of indexer.proto: messages and stubs."""
     out = tempfile.TemporaryDirectory()
     well_known = Path(grpc_tools.__file__).parent / "_proto"
     files = [str(path.relative_to(PROTO)) for path in sorted(PROTO.rglob("*.proto"))]
@@ -63,14 +63,14 @@ def compile_protos():
     sys.path.insert(0, out.name)
     messages = importlib.import_module("walindexer.v1.indexer_pb2")
     stubs = importlib.import_module("walindexer.v1.indexer_pb2_grpc")
-    # For whoever asks for it by name later.
+    # So that it can be imported by name after the files are deleted.
     importlib.import_module("walindexer.v1.search_pb2_grpc")
     out.cleanup()
     return messages, stubs
 
 
 def crc32c(data):
-    """CRC-32C (Castagnoli), bit-reversed polynomial 0x82F63B78, a byte at a time."""
+    """Returns the CRC-32C (Castagnoli): bit-reversed polynomial 0x82F63B78, one byte at a time."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = (crc >> 8) ^ CRC32C_TABLE[(crc ^ byte) & 0xFF]
@@ -91,7 +91,7 @@ assert crc32c(b"123456789") == 0xE3069283
 
 
 def count_frames(data):
-    """Chronik records or Kafka batches, counted by their heads alone."""
+    """Counts Chronik records or Kafka batches, by their heads only."""
     count = at = 0
     while at < len(data):
         if data[at : at + 2] == b"\x7e\xca":
@@ -104,14 +104,14 @@ def count_frames(data):
 
 
 def percent_encode(name):
-    """As in keys: every byte but [A-Za-z0-9._-]; `.` and `..` wholly."""
+    """Encodes a name as in keys: every byte except [A-Za-z0-9._-]; `.` and `..` completely."""
     if name in (".", ".."):
         return "%2E" * len(name)
     return urllib.parse.quote(name, safe="._-").replace("~", "%7E")
 
 
 def merge(ranges):
-    """Sorted ranges, both ends inclusive, neighbours joined."""
+    """Sorts ranges with inclusive ends, and joins adjacent ones."""
     merged = []
     for first, last in sorted(ranges):
         if merged and first <= merged[-1][1] + 1:
@@ -122,7 +122,7 @@ def merge(ranges):
 
 
 class Segment:
-    """A fixture and what a reply about it must say."""
+    """A fixture, and the expected reply."""
 
     def __init__(self, args):
         self.path = args.fixture
@@ -139,7 +139,7 @@ class Segment:
         return sum(count(expected) for several in self.expected.values() for expected in several)
 
     def reply(self, messages, again):
-        """The fields of IndexSegmentResponse."""
+        """Returns the expected fields of IndexSegmentResponse."""
         formats = {".log": messages.SEGMENT_FORMAT_KAFKA_LOG, ".wal": messages.SEGMENT_FORMAT_CHRONIK_WAL}
         nothing_to_recognise = Must("any format", lambda format: True)
         return {
@@ -167,7 +167,7 @@ class Segment:
         }
 
     def partition(self, messages, topic, partition, several, again):
-        """The fields of IndexedPartition."""
+        """Returns the expected fields of IndexedPartition."""
         base = min(expected["base_offset"] for expected in several)
         last = max(expected["last_offset"] for expected in several)
         records = [record for expected in several for record in expected["records"]]
@@ -210,7 +210,7 @@ class Segment:
 
 
 def check(what, found, expected):
-    """Holds a message against its expected fields. A field without an expectation is a mismatch: it would go unchecked."""
+    """Compares a message with its expected fields. A field without an expected value is an error."""
     if isinstance(expected, dict):
         fields = found.DESCRIPTOR.fields
         unknown = {field.name for field in fields} ^ expected.keys()
@@ -233,7 +233,7 @@ def check(what, found, expected):
 
 
 def requests(messages, segment, args):
-    """The header, then the bytes in chunks."""
+    """Yields the header, then the bytes in chunks."""
     header = messages.SegmentHeader(segment_id=segment.id, log_id=args.log_id)
     if args.topic is not None:
         header.topic = args.topic
@@ -247,7 +247,7 @@ def requests(messages, segment, args):
 
 
 def check_object(bundle):
-    """Reads the object that a receipt names, where it is a file, with Python's own tar reader."""
+    """Reads the object that a receipt names with Python's own tar reader, if it is a file."""
     url = urllib.parse.urlparse(bundle.url)
     if url.scheme != "file":
         return f"not read: {url.scheme} store"
@@ -307,7 +307,7 @@ def check_health(channel):
 
 
 def check_reflection(messages, channel):
-    """v1 and v1alpha differ in their package's name only, so one set of messages serves both."""
+    """Checks v1 and v1alpha. They differ only in the name of the package, so one set of messages fits both."""
     seen = []
     for version in ("v1", "v1alpha"):
         ask = channel.stream_stream(
@@ -347,7 +347,7 @@ def check_description(messages, wanted, files):
 
 
 def connect(args):
-    """Without TLS; or with it, and with what is shown to a worker that asks."""
+    """Connects without TLS, or with TLS and the certificate and token that the worker requires."""
     if args.tls_ca is None:
         return grpc.insecure_channel(args.address)
     read = [path and path.read_bytes() for path in (args.tls_ca, args.tls_key, args.tls_cert)]

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Sends a segment from within a span of OpenTelemetry's own SDK; prints the trace's id and the span's.
+"""Sends a segment inside a span of OpenTelemetry's own SDK. Prints the ids of the trace and of the span.
 
-What goes on the wire is what that SDK writes, so that a worker's reading of it is not checked against our own writing.
+The SDK writes the headers, so the test does not compare this project's reader with its own writer.
 """
 
 import sys

@@ -1,5 +1,5 @@
-//! Bytes that are sent to do harm: no messages at all, noise, batches that open to far more than they are. Each is refused,
-//! and the worker lives on within the memory that it was given.
+//! Hostile input: messages that are not protobuf, random bytes, batches that decompress to far more than
+//! their size. Each is refused, and the worker keeps running within its memory limit.
 
 use bytes::{Buf, BufMut, Bytes};
 use futures::stream;
@@ -11,7 +11,7 @@ use crate::hostile;
 use crate::requests::{INVALID, check_good, sized};
 use crate::worker::{Refusal, Worker, inline, send_inline};
 
-/// Messages that are no protobuf.
+/// A codec for messages that are not protobuf.
 #[derive(Clone, Default)]
 struct Raw;
 
@@ -78,7 +78,7 @@ async fn bytes_that_are_no_message_are_refused() {
     check_good(&worker, &mut worker.client().await).await;
 }
 
-/// A fixed sequence, so that what fails once fails always.
+/// A fixed sequence of pseudo-random numbers, so that a failure repeats.
 struct Numbers(u64);
 
 impl Numbers {
@@ -88,8 +88,9 @@ impl Numbers {
     }
 }
 
-/// What a worker with a budget of [`BUDGET`] and two threads may ever have resident, whatever is sent to it: the budget, what
-/// each thread opens a batch to before it asks for more (32 MiB, twice while that grows), and what the process needs itself.
+/// The most resident memory of a worker with a budget of [`BUDGET`] and two threads, for any input: the
+/// budget, what each thread decompresses of a batch before it reserves more (32 MiB, twice while the buffer
+/// grows), and what the process itself needs.
 const RESIDENT_BYTES_MAX: u64 = BUDGET + 2 * (64 << 20) + (96 << 20);
 const BUDGET: u64 = 64 << 20;
 
@@ -97,7 +98,7 @@ fn small_worker() -> Worker {
     Worker::start_with(&["--memory-budget", "64MiB", "--threads", "2"])
 }
 
-/// Corrupt or not supported: nothing else can be said of hostile bytes.
+/// Checks that hostile bytes are refused, with one of the codes that fit.
 #[track_caller]
 fn check_refused(name: &str, result: Result<v1::IndexSegmentResponse, Status>) -> Refusal {
     let refusal = Refusal::of(&result.err().unwrap_or_else(|| panic!("{name}: a receipt")));
@@ -116,7 +117,7 @@ async fn random_bytes_are_refused_within_bounded_memory() {
             0 => {}
             // Chronik's magic, and a version.
             1 => bytes.splice(..0, [0x7e, 0xca, 1 + numbers.next(2) as u8]).for_each(drop),
-            // The head of a Kafka batch whose length is anything.
+            // The head of a Kafka batch with any length.
             2 => bytes
                 .splice(..0, [&[0; 8][..], &[0; 3], &[numbers.next(256) as u8; 5], &[2]].concat())
                 .for_each(drop),
@@ -142,7 +143,7 @@ async fn segments_made_to_hurt_are_refused_within_bounded_memory() {
         let first = inline(case.bytes.len() as u64, told);
         let refusal = check_refused(&case.name, send_inline(&mut client, first, &case.bytes, 9_000).await);
         match &*refusal.reason {
-            // The budget's answer: it is smaller than what one batch is opened to at most.
+            // From the budget: it is smaller than the most that one batch may be decompressed to.
             "LARGER_THAN_BUDGET" => assert!(case.name.ends_with("opens to far more"), "{}", case.name),
             _ => assert_eq!(refusal.position(), Some(case.position), "{}: {refusal:?}", case.name),
         }

@@ -1,5 +1,5 @@
-//! The agent as a process, between a broker's directory and workers that answer as they are told. The lessons' numbers are
-//! those of the list of what went wrong in systems that did this job before.
+//! The agent as a process, between a broker's directory and workers that answer by script. The numbers of
+//! lessons are those of the list in `docs/reliability.md`.
 
 mod astray;
 mod deleting;
@@ -23,7 +23,7 @@ use crate::crooked::{Answer, Crooked};
 use crate::sidecar::{self, Sidecar, Wal, name, once, segment};
 use crate::worker::{Worker, file_url, run};
 
-/// A real worker behind one that answers as it is told, and a directory.
+/// A real worker behind a scripted one, and a WAL directory.
 pub struct Scene {
     pub worker: Worker,
     pub crooked: Crooked,
@@ -45,7 +45,7 @@ impl Scene {
         Sidecar::start(self.wal.path(), &self.endpoints(), flags)
     }
 
-    /// One run; its exit code and what it logged.
+    /// Runs the agent once. Returns its exit code and its log.
     pub fn once(&self, flags: &[&str]) -> (i32, String) {
         let output = once(self.wal.path(), &self.endpoints(), flags);
         (output.status.code().expect("it exits"), String::from_utf8(output.stderr).expect("UTF-8"))
@@ -60,7 +60,8 @@ impl Scene {
         sent
     }
 
-    /// The store holds these segments of `orders/0` and nothing else: each once, and as its broker wrote it.
+    /// Checks that the store has these segments of `orders/0` and nothing else: each once, and as its broker
+    /// wrote it.
     #[track_caller]
     pub fn check_stored(&self, ids: impl IntoIterator<Item = u64>) {
         let mut restored: Vec<_> = self.worker.keys().iter().map(|key| self.restored(key)).collect();
@@ -98,7 +99,7 @@ pub fn backlog(agent: &Sidecar) -> (Option<f64>, Option<f64>) {
     (agent.metric("agent_backlog_segments"), agent.metric("agent_backlog_bytes"))
 }
 
-/// What the backlog should be, if these segments of `orders/0` are it.
+/// Returns the expected backlog, as segments and bytes, if it consists of these segments of `orders/0`.
 pub fn expected(ids: impl IntoIterator<Item = u64>) -> (Option<f64>, Option<f64>) {
     let lengths: Vec<_> = ids.into_iter().map(|id| segment("orders", 0, id).len()).collect();
     (Some(lengths.len() as f64), Some(lengths.iter().sum::<usize>() as f64))
@@ -167,7 +168,7 @@ async fn killed_in_mid_stream_it_sends_again_and_stores_once() {
     let scene = Scene::new().await;
     scene.crooked.always(Answer::Stall);
     scene.wal.add_all("orders", 0, [1, 9]);
-    // Far more than what flows before anybody takes it.
+    // Far more than is sent ahead before anybody reads it.
     let long = sidecar::segment_of("orders", 0, 1, 5_000);
     scene.wal.rewrite("orders", 0, 1, &long);
     let agent = scene.start(&[]);
@@ -225,7 +226,7 @@ async fn a_deletion_that_a_power_cut_undid_is_done_again_without_sending() {
     }
     assert_eq!(scene.once(&[]).0, 0);
     assert_eq!(scene.wal.ids("orders", 0), [3]);
-    // The directory was not synced: the same files are there again.
+    // As if the directory had not been synced before a crash: the same files are there again.
     for id in 1..=2 {
         let there = scene.wal.path().join(name("orders", 0, id));
         fs::rename(aside.path().join(id.to_string()), there).expect("renamed");
@@ -259,8 +260,8 @@ async fn a_receipt_of_an_earlier_process_counts_only_for_the_bytes_that_it_is_fo
     assert_eq!(fs::read(&path).expect("it is there"), bytes);
 }
 
-/// Sets the worker up, waits until the agent has met with it, and then tells the worker to behave. Meanwhile the backlog says what
-/// is there, also of what comes while nothing can be sent.
+/// Sets the answer of the worker, waits until the agent has met it, and then lets the worker answer truly.
+/// Meanwhile the backlog counts what is on disk, also what arrives while nothing can be sent.
 async fn check_waits(answer: Answer, dead: Option<&str>) {
     let scene = Scene::new().await;
     scene.crooked.always(answer.clone());
@@ -302,7 +303,7 @@ async fn lesson_23_a_worker_that_hangs_is_given_up_and_holds_up_nothing_but_its_
     scene.crooked.always(Answer::Hang);
     scene.wal.add_all("orders", 0, 1..=9);
     let endpoints = [scene.crooked.endpoint(), other.endpoint()];
-    // One look at the directory is all that the interval allows; others follow only because there is more to send.
+    // The interval allows one listing only. More listings follow only because there is more to send.
     let flags = ["--interval", "10000", "--max-segments-per-run", "2"];
     let agent = Sidecar::start(scene.wal.path(), &endpoints, &flags);
     agent.until("a backlog of those that hang", |agent| {
@@ -382,7 +383,7 @@ async fn lesson_12_after_a_restart_nothing_that_is_still_on_disk_is_sent_again()
     }
     assert_eq!(scene.wal.ids("orders", 0), [1, 2, 3, 4, 5, 6]);
     assert_eq!(scene.sent().into_values().collect::<Vec<_>>(), [1; 5]);
-    // Those that may go now go, on the receipts of then.
+    // The segments that may be deleted now are deleted, on the receipts of the first run.
     let agent = scene.start(&[]);
     scene.until_ids(&agent, &[6]);
     assert_eq!(scene.crooked.calls().len(), 5);
@@ -400,7 +401,7 @@ async fn lesson_15_a_quiet_topics_last_segment_is_sent_and_stays() {
     agent.until("a line", |agent| agent.log().contains("stored, and kept"));
     agent.kill();
     assert_eq!(scene.once(&flags).0, 0, "that is all there is to do");
-    // The topic wakes up: its broker goes on in another segment.
+    // The topic becomes active again: its broker continues in another segment.
     let agent = scene.start(&flags);
     scene.wal.add("orders", 0, 2);
     scene.until_ids(&agent, &[2]);
@@ -481,7 +482,7 @@ enum Crash {
     BeforeSync,
 }
 
-/// A directory whose agent gets no further than to the first deletion.
+/// A WAL directory whose agent gets no further than its first deletion.
 struct Crashes {
     wal: WalDir,
     when: Crash,
@@ -512,7 +513,7 @@ impl SealedSegments for Crashes {
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// An agent in this process, with a client and a checkpoint of its own.
+/// An agent in this process, with its own client and checkpoint.
 async fn agent_on<W: SealedSegments>(scene: &Scene, wal: W, interval: Duration) -> Agent<W> {
     let endpoint = scene.crooked.endpoint().parse().expect("an endpoint");
     let client = Client::start(vec![endpoint], Security::default(), Timeouts::default()).await;

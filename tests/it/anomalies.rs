@@ -1,5 +1,5 @@
-//! Segments with frames that are not as their format says, and that brokers and clients live with: stored whole, marked, and read as Kafka's own
-//! reader reads them. The inputs are in `tests/fixtures/anomalies`.
+//! Segments whose frames break their format in ways that brokers and clients accept. They are stored whole,
+//! marked, and read as Kafka's own reader reads them. The inputs are in `tests/fixtures/anomalies`.
 
 mod chronik;
 mod kafka;
@@ -14,13 +14,13 @@ use serde_json::Value;
 use crate::worker::{command, file_url};
 use crate::written::{Ran, fixture_path};
 
-/// The segment's own name for each of these.
+/// Returns the bytes of a file of `tests/fixtures/anomalies`.
 pub fn fixture(name: &str) -> Bytes {
     let path = fixture_path("anomalies").join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).into()
 }
 
-/// A store in a directory, and what the program does with it.
+/// A store in a directory, and the commands that work on it.
 pub struct Shop {
     dir: tempfile::TempDir,
 }
@@ -40,7 +40,7 @@ impl Shop {
         Ran::of(verb)
     }
 
-    /// Indexes a segment of `orders`/3, or of the partition that its frames say.
+    /// Runs `index` on a segment of `orders`/3, or of the partition that its frames state.
     pub fn try_index(&self, segment: &[u8], flags: &[&str]) -> Ran {
         let file = self.path("segment");
         std::fs::write(&file, segment).expect("written");
@@ -50,7 +50,8 @@ impl Shop {
         self.run(&[&["index", file, "--json"], told, flags].concat())
     }
 
-    /// The receipt; and whatever else is done with the bundle has been done: it verifies, it is inspected, and it becomes the segment again.
+    /// Indexes a segment and returns the receipt. Also checks all other uses of the bundle: it is verified,
+    /// inspected, and restored to the same segment.
     pub fn index(&self, segment: &[u8], flags: &[&str]) -> Receipt {
         let receipt = Receipt(self.try_index(segment, flags).json().remove(0));
         let key = receipt.key();
@@ -77,7 +78,7 @@ impl Shop {
         receipt
     }
 
-    /// What `inspect` says of a segment's file.
+    /// Returns what `inspect` prints about a segment's file.
     pub fn inspect(&self, segment: &[u8]) -> Value {
         let file = self.path("inspected");
         std::fs::write(&file, segment).expect("written");
@@ -91,12 +92,13 @@ impl Shop {
         self.run(&[&place[..], flags].concat())
     }
 
-    /// The offsets of the records from this one on.
+    /// Returns the offsets of the records from this offset on.
     pub fn offsets(&self, partition: (&str, i32), offset: i64) -> Vec<i64> {
         self.records(partition, offset).iter().map(offset_of).collect()
     }
 
-    /// The records from this offset on; what is said of the answer comes behind them.
+    /// Returns the records from this offset on. The last line of the output is about the answer and is left
+    /// out.
     pub fn records(&self, partition: (&str, i32), offset: i64) -> Vec<Value> {
         let mut lines = self.fetch(partition, offset, &["--json", "--base64"]).json();
         let said = lines.pop().expect("a line");
@@ -104,7 +106,7 @@ impl Shop {
         lines
     }
 
-    /// The batches from this offset on.
+    /// Returns the Kafka batches from this offset on.
     pub fn batches(&self, partition: (&str, i32), offset: i64) -> Result<Vec<u8>, String> {
         let out = self.path("batches");
         let _ = std::fs::remove_file(&out);
@@ -128,7 +130,7 @@ fn offset_of(record: &Value) -> i64 {
     number(&record["offset"])
 }
 
-/// A number of 64 bits as JSON has it; 0 is left out.
+/// Reads a 64-bit number as JSON has it; 0 is left out there.
 fn number(value: &Value) -> i64 {
     value.as_str().map_or(0, |text| text.parse().expect("a number"))
 }
@@ -145,7 +147,7 @@ impl Receipt {
         self.partition()["bundle"]["key"].as_str().expect("a key").to_owned()
     }
 
-    /// First and last offset, records, and gaps.
+    /// Returns first offset, last offset, records and gaps.
     pub fn covers(&self) -> (i64, i64, i64, i64) {
         let one = self.partition();
         assert_eq!(number(&self.0["recordCount"]), number(&one["recordCount"]));
@@ -153,7 +155,7 @@ impl Receipt {
         (first, last, number(&one["recordCount"]), number(&one["gapCount"]))
     }
 
-    /// Kinds with their numbers of frames.
+    /// Returns each kind of anomaly with its number of frames.
     pub fn anomalies(&self) -> Vec<(String, i64)> {
         assert_eq!(self.0["anomalies"], self.partition()["anomalies"]);
         let counts = self.0["anomalies"].as_object().into_iter().flatten();
@@ -175,7 +177,7 @@ fn anomalies(counts: &[(&str, i64)]) -> Vec<(String, i64)> {
     counts.iter().map(|(kind, frames)| ((*kind).to_owned(), *frames)).collect()
 }
 
-/// A V2 frame whose checksum holds again.
+/// Returns a V2 frame with a new, valid checksum.
 fn sealed_v2(mut frame: Vec<u8>) -> Vec<u8> {
     let mut crc = crc32fast::Hasher::new();
     crc.update(&frame[..8]);

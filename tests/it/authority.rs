@@ -1,4 +1,4 @@
-//! A certificate authority, and what it signs.
+//! A certificate authority, and certificates signed by it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use rcgen::{
 use tempfile::TempDir;
 use tonic::transport::{Certificate, Identity};
 
-/// Certificates that are valid begin and end like that.
+/// The first and the last year of certificates that are valid.
 const YEARS: (i32, i32) = (2020, 4000);
 
-/// Signs certificates, and keeps them as files.
+/// Signs certificates, and stores them as files.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     directory: TempDir,
@@ -26,13 +26,13 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// As tonic's client takes it.
+    /// Returns the pair in the form that tonic's client takes.
     pub fn identity(&self) -> Identity {
         let read = |path: &Path| fs::read(path).expect("it is there");
         Identity::from_pem(read(&self.certificate), read(&self.key))
     }
 
-    /// Puts another pair in the place of this one.
+    /// Replaces this pair's files by those of another pair.
     pub fn become_like(&self, other: &Self) {
         for (to, from) in [(&self.certificate, &other.certificate), (&self.key, &other.key)] {
             replace(to, &fs::read(from).expect("it is there"));
@@ -40,7 +40,7 @@ impl Pair {
     }
 }
 
-/// Replaces a file as a careful operator does: in one step.
+/// Replaces a file atomically, as a careful operator does.
 pub fn replace(path: &Path, contents: &[u8]) {
     let beside = path.with_extension("new");
     fs::write(&beside, contents).expect("a file");
@@ -52,7 +52,7 @@ impl Authority {
         let mut parameters = CertificateParams::default();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        // Two authorities with one name would be mistaken for one another.
+        // Two authorities with one name would be confused with each other.
         let key = KeyPair::generate().expect("a key");
         let name: String = key.public_key_raw().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         parameters.distinguished_name.push(DnType::CommonName, name);
@@ -66,22 +66,22 @@ impl Authority {
         self.directory.path()
     }
 
-    /// Its own certificate's file.
+    /// Returns the file of the authority's own certificate.
     pub fn file(&self) -> PathBuf {
         self.directory().join("ca.pem")
     }
 
-    /// Its own certificate.
+    /// Returns the authority's own certificate.
     pub fn certificate(&self) -> Certificate {
         Certificate::from_pem(self.issuer.pem())
     }
 
-    /// For 127.0.0.1 and localhost, valid today.
+    /// Signs a certificate for 127.0.0.1 and localhost that is valid today.
     pub fn sign(&self, file: &str) -> Pair {
         self.sign_for(file, &["127.0.0.1", "localhost"], YEARS)
     }
 
-    /// For these names, valid from the one year to the other.
+    /// Signs a certificate for these names, valid from the first year to the second.
     pub fn sign_for(&self, file: &str, names: &[&str], years: (i32, i32)) -> Pair {
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();
         let mut parameters = CertificateParams::new(names).expect("names");
@@ -96,7 +96,7 @@ impl Authority {
         pair
     }
 
-    /// One that ended long ago.
+    /// Signs a certificate that expired long ago.
     pub fn sign_expired(&self, file: &str) -> Pair {
         self.sign_for(file, &["127.0.0.1", "localhost"], (2001, 2002))
     }

@@ -1,4 +1,5 @@
-//! Little data that asks for much memory, and callers that ask for much and bring little: a worker stays within what it has, and others are served.
+//! Small input that needs much memory, and callers that reserve much and send little: a worker stays within
+//! its memory, and others are served.
 
 mod siege;
 
@@ -17,7 +18,7 @@ use crate::receipts::{Segment, TOLD};
 use crate::sizes::dense_batch;
 use crate::worker::{Client, Refusal, Worker, header, inline, send_inline};
 
-/// A segment of so many partitions of one record each.
+/// Returns a segment with this many partitions of one record each.
 fn of_partitions(partitions: u32) -> Vec<u8> {
     let spec = Spec {
         format: Format::ChronikV2,
@@ -31,7 +32,7 @@ fn of_partitions(partitions: u32) -> Vec<u8> {
     bytes
 }
 
-/// Sends a segment of so many partitions to a worker in a cgroup; its receipt must name all of them.
+/// Sends a segment with this many partitions to a worker in a cgroup. Its receipt must name all of them.
 async fn check_partitions(partitions: u32, limit_mib: u64, flags: &[&str]) {
     let cgroup = Cgroup::new(limit_mib << 20);
     let worker = Worker::start_by(cgroup.launcher(), flags);
@@ -114,7 +115,7 @@ async fn what_a_batch_opens_to_is_reserved_before_it_is_opened() {
     check_served(&worker).await;
 }
 
-/// Declares a segment again and again, and sends nothing of it.
+/// Declares a segment again and again, and never sends its bytes.
 async fn hoard(mut client: Client, size_bytes: u64) {
     loop {
         let messages = stream::iter([header(inline(size_bytes, Some(TOLD)))]).chain(stream::pending());
@@ -123,7 +124,7 @@ async fn hoard(mut client: Client, size_bytes: u64) {
     }
 }
 
-/// How long a segment takes, whatever it takes to have it taken.
+/// Returns how long it takes until a segment is indexed.
 async fn time_to_index(worker: &Worker, bytes: &Bytes, log_id: &str) -> Duration {
     let (began, mut client) = (Instant::now(), worker.client().await);
     let first = SegmentHeader { log_id: log_id.to_owned(), ..inline(bytes.len() as u64, Some(TOLD)) };

@@ -1,5 +1,5 @@
-//! A writer as a broker would be: it appends batches to the active segment of each partition, seals it when it is large enough,
-//! and keeps a log of all that it acknowledged. And the proof that a store holds exactly that.
+//! A broker that writes: it appends batches to the active segment of each partition, seals a segment when it
+//! is large enough, and logs everything that it acknowledged. Also the check that a store holds exactly that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -25,13 +25,14 @@ use wal_indexer::store::{KeyPrefix, Store};
 use crate::receipts;
 use crate::truth::{self, Record, Stored};
 
-/// SHA-256.
+/// A SHA-256.
 pub type Hash = [u8; 32];
 
 /// Larger than any bundle of these segments.
 const BUNDLE_BYTES_MAX: u64 = 1 << 30;
 
-/// SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>): the same numbers for the same seed, wherever and whenever.
+/// A pseudo-random generator, SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>): the same numbers for the
+/// same seed, everywhere.
 pub struct Dice(pub u64);
 
 impl Dice {
@@ -47,7 +48,7 @@ impl Dice {
         self.bits() % end
     }
 
-    /// True once in so many times.
+    /// Returns true once in `many` times.
     pub fn one_in(&mut self, many: u64) -> bool {
         self.below(many) == 0
     }
@@ -57,34 +58,34 @@ impl Dice {
     }
 }
 
-/// What to write. All bytes follow from it; only when they are written does not.
+/// What to write. All bytes follow from it; only the time of writing does not.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub seed: u64,
     /// Topics, and how many partitions each has.
     pub topics: Vec<(&'static str, i32)>,
-    /// A segment is sealed when it is so long, and now and then before.
+    /// The size in bytes at which a segment is sealed. Now and then one is sealed earlier.
     pub segment_bytes: u64,
     /// Batches of all partitions together.
     pub batches: u64,
     /// Records of a batch.
     pub records: RangeInclusive<u64>,
-    /// Between two batches.
+    /// The pause between two batches.
     pub pause: Duration,
 }
 
-/// What the broker told its producers that it has.
+/// Everything that the broker has acknowledged.
 #[derive(Debug, Default)]
 pub struct Log {
-    /// All segments that there ever were, by their files.
+    /// All segments ever, by their files.
     pub segments: BTreeMap<PathBuf, Segment>,
 }
 
-/// A segment's file, and what was acknowledged once it was in there.
+/// A segment's file, and the acknowledged records in it.
 #[derive(Clone, Debug)]
 pub struct Segment {
     pub partition: TopicPartition,
-    /// Its place among the segments of its partition.
+    /// Its number within the partition.
     pub id: u64,
     pub size_bytes: u64,
     /// The hash of its file, once it is sealed.
@@ -98,7 +99,7 @@ impl Log {
         self.segments.iter().filter(|(_, segment)| segment.sealed.is_some()).map(|(path, one)| (&**path, one))
     }
 
-    /// The files that the broker still writes to.
+    /// Returns the files that the broker still writes to.
     pub fn active(&self) -> impl Iterator<Item = &Path> {
         self.segments.iter().filter(|(_, segment)| segment.sealed.is_none()).map(|(path, _)| &**path)
     }
@@ -112,7 +113,7 @@ impl fmt::Display for Log {
     }
 }
 
-/// A broker that writes on a thread of its own.
+/// A broker that writes on its own thread.
 pub struct Broker {
     log: Arc<Mutex<Log>>,
     is_over: Arc<AtomicBool>,
@@ -129,7 +130,7 @@ impl Broker {
         Self { log, is_over, writing: Some(std::thread::spawn(move || writer.run(&stop))) }
     }
 
-    /// Has written all of it when it returns.
+    /// Writes the whole plan before it returns.
     pub fn write(directory: &Path, plan: Plan) -> Log {
         let mut broker = Self::start(directory, plan);
         broker.finish();
@@ -140,18 +141,18 @@ impl Broker {
         self.log.lock().expect("the writer is well")
     }
 
-    /// For somebody else who needs to look at it.
+    /// Shares the log with another thread.
     pub fn shared_log(&self) -> Arc<Mutex<Log>> {
         Arc::clone(&self.log)
     }
 
-    /// Writes no more, however much was planned.
+    /// Stops writing, even if the plan is not finished.
     pub fn stop(&mut self) {
         self.is_over.store(true, Relaxed);
         self.finish();
     }
 
-    /// Waits until all is written.
+    /// Waits until the whole plan is written.
     pub fn finish(&mut self) {
         if let Some(writing) = self.writing.take() {
             writing.join().expect("the writer is well");
@@ -168,7 +169,7 @@ struct Writer {
     log: Arc<Mutex<Log>>,
 }
 
-/// A partition, and the segment that is open.
+/// A partition and its open segment.
 struct Lane {
     partition: TopicPartition,
     next_offset: i64,
@@ -200,7 +201,8 @@ impl Writer {
         self.end();
     }
 
-    /// Leaves a batch in every open segment: where one is empty, the end of the log is in the one before it, and that one stays.
+    /// Writes a batch into every open segment that is empty. If one stayed empty, the end of the log would be
+    /// in the segment before it, which would then stay.
     fn end(&mut self) {
         for chosen in 0..self.lanes.len() {
             if self.lanes[chosen].size_bytes == 0 {
@@ -211,13 +213,13 @@ impl Writer {
         }
     }
 
-    /// Appends to a partition whose turn it is by chance.
+    /// Appends to a partition that is chosen at random.
     fn turn(&mut self) {
         let chosen = self.dice.below(self.lanes.len() as u64) as usize;
         let (fewest, most) = self.plan.records.clone().into_inner();
         let count = fewest + self.dice.below(most - fewest + 1);
         let mut batches = vec![self.batch(chosen, count)];
-        // Offsets are reserved before their batch is appended: another may come first.
+        // Offsets are reserved before their batch is appended, so another batch may be appended first.
         if self.dice.one_in(16) {
             let count = 1 + self.dice.below(5);
             batches.insert(0, self.batch(chosen, count));
@@ -239,7 +241,7 @@ impl Writer {
         self.logs.take()
     }
 
-    /// One frame, with the producer's own batch in it or without.
+    /// Encodes one frame, with or without the producer's own batch in it.
     fn encode(&mut self, chosen: usize, batch: &RecordBatch) -> Vec<u8> {
         let (head, mut wire, mut out) = (BatchHead::default(), Vec::new(), Vec::new());
         let codec = Codec::ALL[self.dice.below(Codec::ALL.len() as u64) as usize];
@@ -261,7 +263,8 @@ impl Lane {
         Self { partition, next_offset: 0, id: 1, path, file, size_bytes: 0, sha256: Sha256::new() }
     }
 
-    /// Acknowledges the records once they are in the file. (No machine goes down here: what the kernel has is durable.)
+    /// Acknowledges the records once they are in the file. (The machine never crashes in these tests, so what
+    /// the kernel has is durable.)
     fn append(&mut self, bytes: &[u8], batch: &RecordBatch, log: &Mutex<Log>) {
         self.file.write_all(bytes).expect("it is written");
         self.sha256.update(bytes);
@@ -274,7 +277,7 @@ impl Lane {
         segment.size_bytes = self.size_bytes;
     }
 
-    /// Seals the segment and opens the next. From then on the sealed one may go at any time.
+    /// Seals the segment and opens the next one. From now on the sealed one may be deleted at any time.
     fn roll(&mut self, directory: &Path, log: &Mutex<Log>) {
         if self.size_bytes == 0 {
             return;
@@ -288,7 +291,7 @@ impl Lane {
     }
 }
 
-/// The next segment of a partition, which is logged before it can be seen.
+/// Creates the next segment of a partition. It is logged before its file is visible.
 fn create(directory: &Path, partition: &TopicPartition, id: u64, log: &Mutex<Log>) -> (PathBuf, File) {
     let (topic, number) = (partition.topic(), partition.partition());
     let path = directory.join(format!("{topic}/{number}/wal_{number}_{id}.log"));
@@ -299,13 +302,13 @@ fn create(directory: &Path, partition: &TopicPartition, id: u64, log: &Mutex<Log
     (path, file)
 }
 
-/// What of a record must come back: all of it.
+/// Hashes everything of a record that must be read back.
 fn fingerprint(record: &Record) -> Hash {
     Sha256::digest(format!("{record:?}")).into()
 }
 
-/// Holds a store against the log: every record of the sealed segments is in there exactly once, as it was, and nothing else
-/// is; every sealed segment can be put together again. Says what is not so.
+/// Compares a store with the log: every record of the sealed segments is in it exactly once and unchanged,
+/// nothing else is in it, and every sealed segment can be restored. Returns the differences.
 pub async fn differences(log: &Log, store: &Store) -> Vec<String> {
     let mut bundles = Vec::new();
     for listed in store.list(&KeyPrefix::all()).await.expect("a list") {
@@ -342,7 +345,7 @@ fn records_that_differ(log: &Log, bundles: &[(String, Stored)]) -> Vec<String> {
     differences.into_iter().chain(never_sealed).collect()
 }
 
-/// Bundles whose sources have the same hash are of the same segment.
+/// Finds segments that cannot be restored. Bundles with the same source hash belong to the same segment.
 fn segments_that_differ(log: &Log, bundles: &[(String, Stored)]) -> Vec<String> {
     let mut pieces: BTreeMap<Hash, Vec<(u64, Bytes)>> = BTreeMap::new();
     for (_, bundle) in bundles {
@@ -365,7 +368,7 @@ fn segments_that_differ(log: &Log, bundles: &[(String, Stored)]) -> Vec<String> 
     .collect()
 }
 
-/// What a broker wrote in one go.
+/// Returns the log of a broker that wrote everything at once.
 fn written(directory: &Path) -> Log {
     let topics = vec![("orders", 2), ("audit", 1)];
     let (records, pause) = (1..=40, Duration::ZERO);
@@ -420,7 +423,7 @@ async fn records_that_are_there_twice_are_seen() {
     let directory = tempfile::tempdir().expect("a directory");
     let log = written(directory.path());
     let store = store_all(log.sealed()).await;
-    // A frame again, as a segment of its own.
+    // One frame again, as its own segment.
     let frames = log.sealed().map(|(path, _)| truth::split(&std::fs::read(path).expect("its bytes").into()));
     let frame = frames.filter(|frames| frames.len() > 1).map(|mut frames| frames.remove(0)).next();
     let frame = frame.expect("a segment of several frames");

@@ -1,4 +1,4 @@
-//! Memory cgroups: they kill whoever takes more than it may.
+//! Memory cgroups: they kill a process that exceeds its limit.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-/// A memory cgroup of its own. Removed with the value, which must not outlive its processes.
+/// A memory cgroup. It is removed when the value is dropped, so its processes must have ended by then.
 pub struct Cgroup {
     path: PathBuf,
     is_v1: bool,
@@ -29,7 +29,7 @@ impl Cgroup {
         Self { path, is_v1 }
     }
 
-    /// A shell that goes into it and becomes what it is given.
+    /// Returns a shell that enters the cgroup and then executes the command it is given.
     pub fn launcher(&self) -> Command {
         let mut shell = Command::new("sh");
         let script = r#"echo $$ > "$0/cgroup.procs" && exec "$@""#;
@@ -37,7 +37,7 @@ impl Cgroup {
         shell
     }
 
-    /// How many processes it has killed.
+    /// Returns how many processes the cgroup has killed.
     pub fn kills(&self) -> u64 {
         let file = if self.is_v1 { "memory.oom_control" } else { "memory.events" };
         let text = fs::read_to_string(self.path.join(file)).expect("it is there");
@@ -48,7 +48,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // It is empty a moment after its last process has ended.
+        // The cgroup becomes empty a moment after its last process has ended.
         for _ in 0..100 {
             if fs::remove_dir(&self.path).is_ok() {
                 return;

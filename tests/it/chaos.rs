@@ -1,8 +1,9 @@
-//! The whole of it, while everything dies: a broker that writes, an agent and three workers that are killed at random and
-//! started again, a store that goes away and comes back. Nothing that was acknowledged may be missing, changed or doubled, and no
-//! file may go before it can be restored.
+//! The whole system while its processes are killed: a broker that writes, an agent and three workers that are
+//! killed at random and started again, and a store that goes away and comes back. No acknowledged record may
+//! be missing, changed or doubled, and no file may be deleted before it can be restored.
 //!
-//! What is written and what is killed when follow from a seed, which is printed. `WAL_INDEXER_TEST_SEED` chooses another.
+//! The seed decides what is written, and what is killed when. It is printed. `WAL_INDEXER_TEST_SEED` sets
+//! another seed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -23,10 +24,10 @@ use crate::processes::Process;
 use crate::servers::{Server, ports_to_come_back_to};
 use crate::worker::{command, file_url};
 
-/// How long anything may take once nothing is killed any more.
+/// How long anything may take after the last kill.
 const SOON: Duration = Duration::from_secs(120);
 
-/// How long whatever ended by itself stays away.
+/// How long a process that ended by itself stays down.
 const BREATH: Duration = Duration::from_millis(300);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ enum Victim {
     Store,
 }
 
-/// Somebody goes, and comes back later.
+/// One process is killed, and started again later.
 #[derive(Clone, Copy, Debug)]
 struct Blow {
     at: Duration,
@@ -44,7 +45,7 @@ struct Blow {
     away: Duration,
 }
 
-/// A blow two or three times a second, for this long; now and then the store's.
+/// Returns a kill two or three times a second for this duration. Some of them are of the store.
 fn blows(seed: u64, lasting: Duration, on_the_store: bool) -> Vec<Blow> {
     let ms = Duration::from_millis;
     let mut dice = Dice(seed);
@@ -67,23 +68,23 @@ fn blows(seed: u64, lasting: Duration, on_the_store: bool) -> Vec<Blow> {
     blows
 }
 
-/// All that runs.
+/// All processes.
 struct Scene {
     wal: PathBuf,
     store: Store,
     server: Option<Server>,
     agent: Process,
     workers: Vec<Process>,
-    /// When the store comes back, and when the others do that are away.
+    /// When each process that is down is started again.
     back: Vec<(Victim, Instant)>,
-    /// What ended without being killed: workers that found no store.
+    /// How many workers ended by themselves because they found no store.
     own_ends: u32,
-    // Deleted last.
+    // Last, so that it is dropped last.
     _directory: TempDir,
 }
 
 impl Scene {
-    /// On SeaweedFS, or on the local disk.
+    /// Starts everything on SeaweedFS, or on the local disk.
     fn start(server: Option<Server>) -> Self {
         let directory = TempDir::with_prefix("wal-indexer-chaos-").expect("a directory");
         let path = |name: &str| directory.path().join(name);
@@ -126,7 +127,7 @@ impl Scene {
         scene
     }
 
-    /// Lets them come, each at its time, and whoever is away come back at its own.
+    /// Carries out the kills at their times, and starts each process again at its time.
     fn endure(&mut self, blows: &[Blow]) {
         let began = Instant::now();
         let mut blows = blows.iter().peekable();
@@ -150,7 +151,7 @@ impl Scene {
         self.back.push((blow.victim, Instant::now() + blow.away));
     }
 
-    /// Starts whoever was away long enough, and sees who ended by itself.
+    /// Starts the processes whose pause is over, and notes those that ended by themselves.
     fn come_back(&mut self) {
         let due: Vec<_> = self.back.extract_if(.., |(_, at)| *at <= Instant::now()).collect();
         for (victim, _) in due {
@@ -166,7 +167,7 @@ impl Scene {
         }
         for (nth, worker) in self.workers.iter_mut().enumerate() {
             let Some(status) = worker.ended() else { continue };
-            // As a worker does that finds no store when it starts; whoever runs workers starts it again.
+            // A worker that finds no store at its start ends like this. Its supervisor starts it again.
             let no_store = worker.last_words(1).contains("the store cannot be used");
             let expected = status.code() == Some(1) && no_store && self.server.is_some();
             assert!(expected, "{} ended by itself: {status}\n{}", worker.name, worker.last_words(5));
@@ -175,7 +176,7 @@ impl Scene {
         }
     }
 
-    /// Waits until the agent has sent and deleted all that is sealed.
+    /// Waits until the agent has sent and deleted all sealed segments.
     fn drain(&mut self, broker: &Broker) {
         let deadline = Instant::now() + SOON;
         let sealed: Vec<_> = broker.log().sealed().map(|(path, _)| path.to_owned()).collect();
@@ -187,14 +188,15 @@ impl Scene {
     }
 }
 
-/// Looks at the sealed segments' files all the time, and at what is stored as soon as one goes.
+/// Watches the sealed segments' files all the time. As soon as one is deleted, checks that its segment is
+/// stored.
 struct Watch {
     over: Arc<AtomicBool>,
     looking: JoinHandle<Vec<String>>,
     proving: JoinHandle<Proofs>,
 }
 
-/// A file that went.
+/// A deleted file.
 struct Gone {
     path: PathBuf,
     partition: TopicPartition,
@@ -205,7 +207,7 @@ struct Gone {
 #[derive(Debug, Default)]
 struct Proofs {
     restored: usize,
-    /// How long after it was seen to be gone, at the latest.
+    /// The longest time between a deletion and its proof.
     latest: Duration,
     failed: Vec<String>,
 }
@@ -216,7 +218,7 @@ impl Watch {
         let (gone, to_prove) = mpsc::channel();
         let stop = Arc::clone(&over);
         let looking = std::thread::spawn(move || look(&log, &gone, &stop));
-        // One attempt, so that the next one finds the store as soon as it is back.
+        // One attempt at a time, so that the next one finds the store as soon as it is back.
         let once =
             Timeouts { attempt_base: Duration::from_secs(2), read_attempts_max: 1, ..Timeouts::default() };
         let store = store.with_patience(once);
@@ -230,18 +232,18 @@ impl Watch {
     }
 }
 
-/// Tells of each sealed file that goes, and returns those that left a hole.
+/// Reports each sealed file that is deleted. Returns the deletions that left a hole.
 fn look(log: &Mutex<Log>, gone: &mpsc::Sender<Gone>, over: &AtomicBool) -> Vec<String> {
     let (mut known, mut holes) = (BTreeSet::new(), Vec::new());
     loop {
-        // Seen before the last look, so that nothing of the last moment is missed.
+        // Read before the last look, so that nothing at the end is missed.
         let last = over.load(SeqCst);
         let mut there: Vec<_> = {
             let log = log.lock().expect("the writer is well");
             let sealed = log.sealed().filter(|(path, _)| !known.contains(*path));
             sealed.map(|(path, one)| (one.partition.clone(), one.id, path.to_owned(), one.sealed)).collect()
         };
-        // Latest first: whatever is still there when a later one was seen to be gone lies before a hole.
+        // Latest first: a file that still exists after a later one was deleted is before a hole.
         there.sort_by(|a, b| (&b.0, b.1).cmp(&(&a.0, a.1)));
         let mut later: Option<Gone> = None;
         for (partition, _, path, sha256) in there {
@@ -278,7 +280,8 @@ fn prove_all(store: &Store, to_prove: &mpsc::Receiver<Gone>) -> Proofs {
     proofs
 }
 
-/// Restores a segment whose file is gone. The store may be away; but when it is there, so must be the segment.
+/// Restores a segment whose file is deleted. The store may be down; but if it is up, the segment must be
+/// there.
 async fn prove(store: &Store, gone: &Gone, out: &Path) -> Result<(), String> {
     let filter = Filter {
         topic: Some(gone.partition.topic().to_owned()),
@@ -308,14 +311,14 @@ async fn prove(store: &Store, gone: &Gone, out: &Path) -> Result<(), String> {
     }
 }
 
-/// The seed that was asked for, or else these.
+/// Returns the seed from the environment, or else these seeds.
 fn seeds(usual: &[u64]) -> Vec<u64> {
     let asked = std::env::var("WAL_INDEXER_TEST_SEED").ok();
     asked
         .map_or_else(|| usual.to_vec(), |seed| vec![seed.parse().expect("WAL_INDEXER_TEST_SEED is a number")])
 }
 
-/// Writes, kills, waits, and holds the store against the log.
+/// Writes, kills, waits, and compares the store with the log.
 fn survive(seed: u64, lasting: Duration, server: Option<Server>) {
     println!("seed {seed} (WAL_INDEXER_TEST_SEED={seed} does it again), {lasting:?} of faults");
     let blows = blows(seed, lasting, server.is_some());
@@ -360,7 +363,7 @@ fn survive(seed: u64, lasting: Duration, server: Option<Server>) {
     assert!(found.is_empty(), "{} differences, such as {:#?}", found.len(), &found[..found.len().min(20)]);
 }
 
-/// All files but the agent's own.
+/// Returns all files except the agent's own.
 fn files_below(directory: &Path) -> BTreeSet<PathBuf> {
     let mut files = BTreeSet::new();
     for entry in std::fs::read_dir(directory).expect("a directory") {

@@ -1,7 +1,8 @@
-//! Beside a broker that does with its files what a live Chronik was seen to do: several first files in a partition, of which it goes on
-//! with any; a next file that is empty until something is written; a rotation onto a file that is there already; files that are closed
-//! late or never; partitions that fall silent. The broker is a process that is killed and started again. Nothing that it
-//! acknowledged may be missing, no offset may be given out twice, and no file that it has open may go.
+//! The agent beside a broker that handles files as a live Chronik does: several first files in a partition,
+//! of which it continues with any; a next file that is empty until something is written; a rotation to a file
+//! that already exists; files that are closed late or never; partitions that become silent. The broker is a
+//! process that is killed and started again. No acknowledged record may be missing, no offset may be given
+//! out twice, and no file that the broker has open may be deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -28,14 +29,14 @@ use crate::worker::Worker;
 
 const TOPIC: &str = "orders";
 const PARTITIONS: i32 = 12;
-/// Some partitions hear nothing after their first writes; they are the last ones.
+/// The last partitions: they get nothing after their first writes.
 const SILENT: i32 = 4;
-/// Others, before them, are written to so seldom that their files look sealed in between.
+/// The partitions before those: they are written so rarely that their files look sealed in between.
 const SLOW: i32 = 4;
 const SLOW_EVERY: Duration = Duration::from_millis(500);
 const SEGMENT_BYTES: u64 = 8_000;
 
-/// Where the broker's process is told its directory and its seed.
+/// The variables that give the broker's process its directory and its seed.
 const DIRECTORY: &str = "WAL_INDEXER_TEST_BROKER_DIRECTORY";
 const SEED: &str = "WAL_INDEXER_TEST_BROKER_SEED";
 
@@ -47,7 +48,7 @@ fn path_of(directory: &Path, partition: i32, id: u64) -> PathBuf {
     folder(directory, partition).join(format!("wal_{partition}_{id}.log"))
 }
 
-/// The ids of a partition's files, ascending.
+/// Returns the ids of a partition's files, ascending.
 fn ids(directory: &Path, partition: i32) -> Vec<u64> {
     let Ok(entries) = fs::read_dir(folder(directory, partition)) else { return Vec::new() };
     let prefix = format!("wal_{partition}_");
@@ -58,12 +59,12 @@ fn ids(directory: &Path, partition: i32) -> Vec<u64> {
     ids
 }
 
-/// A file's whole frames; none, if it has gone.
+/// Returns the whole frames of a file; none, if the file is deleted.
 fn frames(path: &Path) -> Vec<Frame> {
     let bytes = Bytes::from(fs::read(path).unwrap_or_default());
     let mut splitter = FrameSplitter::new(bytes.len() as u64, None);
     let mut frames = Vec::new();
-    // What is no frame ends it.
+    // The first bytes that are not a frame end the reading.
     let _ = splitter.push(bytes, &mut frames);
     frames
 }
@@ -76,27 +77,28 @@ fn fingerprint(record: &Record) -> String {
     wal_indexer::formatting::hex(&Sha256::digest(format!("{record:?}")))
 }
 
-/// The broker, in a process of its own.
+/// The broker, in its own process.
 struct Live {
     directory: PathBuf,
     dice: Dice,
     logs: Logs,
     partitions: Vec<Partition>,
-    /// Replaced writers, and when they are closed.
+    /// Replaced writers, and when to close them.
     closing: Vec<(Instant, File)>,
 }
 
 #[derive(Default)]
 struct Partition {
     next_offset: i64,
-    /// All that are open, with their ids: Chronik never closes those that it does not go on with.
+    /// All open files with their ids. Chronik never closes those that it does not continue with.
     writers: Vec<(u64, File)>,
-    /// Which of them it goes on with.
+    /// The index of the one that it continues with.
     current: usize,
 }
 
 impl Live {
-    /// Starts as Chronik does: the end of each log is where its files end. Where they hold nothing it begins anew.
+    /// Starts as Chronik does: the end of each log is the end of its files. If they hold nothing, the log
+    /// begins at 0.
     fn start(directory: PathBuf, seed: u64) -> Self {
         let ends = |partition| {
             let last = ids(&directory, partition)
@@ -125,7 +127,7 @@ impl Live {
         }
     }
 
-    /// Several producers write to a partition that has no open file yet: each makes one.
+    /// Several producers write to a partition that has no open file yet. Each of them creates one.
     fn write_first(&mut self, partition: i32) {
         fs::create_dir_all(folder(&self.directory, partition)).expect("a directory");
         let next = ids(&self.directory, partition).last().map_or(0, |last| last + 1);
@@ -150,7 +152,7 @@ impl Live {
         File::options().create(true).append(true).open(path).expect("a file")
     }
 
-    /// Appends a batch and acknowledges it, and rotates where that is due.
+    /// Appends a batch, acknowledges it, and rotates if the segment is full.
     fn write(&mut self, partition: i32) {
         let (records, rotates_early) = (1 + self.dice.below(5), self.dice.one_in(24));
         let Partition { next_offset, writers, current } = &mut self.partitions[partition as usize];
@@ -172,14 +174,14 @@ impl Live {
         for record in truth::records_of(&batch) {
             said.push_str(&format!("ack {partition} {} {}\n", record.offset, fingerprint(&record)));
         }
-        // In one piece: what is acknowledged is so as a whole.
+        // In one write, so that an acknowledgement is whole or absent.
         std::io::stdout().write_all(said.as_bytes()).expect("somebody listens");
         if metadata.len() >= SEGMENT_BYTES || (rotates_early && metadata.len() > 0) {
             self.rotate(partition);
         }
     }
 
-    /// Goes on with the next id, whether there is such a file or not.
+    /// Continues with the next id, whether that file exists or not.
     fn rotate(&mut self, partition: i32) {
         let Partition { writers, current, .. } = &self.partitions[partition as usize];
         let id = writers[*current].0 + 1;
@@ -192,7 +194,7 @@ impl Live {
     }
 }
 
-/// What the test below starts as a process of its own; run by anybody else it does nothing.
+/// The broker's process, which the tests below start. On its own it does nothing.
 #[test]
 #[ignore = "it is the broker's process, and goes on until it is killed"]
 fn process() {
@@ -201,12 +203,12 @@ fn process() {
     }
 }
 
-/// What the broker has said so far.
+/// What the broker has printed so far.
 #[derive(Default)]
 struct Said {
     /// The fingerprints of acknowledged records, by partition and offset.
     acknowledged: BTreeMap<(i32, i64), String>,
-    /// What must not be.
+    /// Violations of the rules above, one line each.
     faults: Vec<String>,
 }
 
@@ -223,7 +225,7 @@ impl Said {
             ["gone", partition, id] => {
                 self.faults.push(format!("file {id} of partition {partition} went while it was open"));
             }
-            // The test harness speaks, too.
+            // The test harness prints, too.
             _ => {}
         }
     }
@@ -247,14 +249,14 @@ impl Broker {
         let lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
         let said = Arc::clone(said);
         let listening = std::thread::spawn(move || {
-            // The last line may be cut by the kill, and not be UTF-8 then; it was acknowledged to nobody.
+            // The kill may cut the last line, and inside a character. Then nobody got that acknowledgement.
             lines.map_while(Result::ok).for_each(|line| said.lock().expect("well").take(&line));
         });
         Self { process, listening: Some(listening) }
     }
 
     fn kill(&mut self) {
-        // Either fails only where it has ended already.
+        // Both fail only if the process has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
         if let Some(listening) = self.listening.take() {
@@ -269,7 +271,7 @@ impl Drop for Broker {
     }
 }
 
-/// Every record that a bundle or a file holds, by partition and offset.
+/// Returns every record in a bundle or a file, by partition and offset.
 fn kept(directory: &Path, worker: &Worker) -> BTreeMap<(i32, i64), BTreeSet<String>> {
     let mut kept = BTreeMap::<_, BTreeSet<_>>::new();
     let mut keep = |partition, record: &Record| {
@@ -300,7 +302,7 @@ async fn long_beside_a_live_broker_nothing_goes_that_it_still_needs() {
     beside(24, Duration::from_secs(5)).await;
 }
 
-/// Starts the broker so often, and kills it after a while; and the agent now and then.
+/// Starts the broker this often and kills it after a while. Kills the agent every other time.
 async fn beside(rounds: u64, lasting: Duration) {
     let worker = Worker::start();
     let directory = tempfile::TempDir::with_prefix("wal-indexer-it-").expect("a directory");
@@ -318,7 +320,7 @@ async fn beside(rounds: u64, lasting: Duration) {
         let mut broker = Broker::start(directory.path(), 100 + round, &said);
         std::thread::sleep(lasting);
         broker.kill();
-        // The agent goes on meanwhile.
+        // The agent continues meanwhile.
         std::thread::sleep(Duration::from_millis(700));
         let faults = said.lock().expect("well").faults.clone();
         assert_eq!(faults, Vec::<String>::new(), "{}", agent.log());
@@ -345,7 +347,7 @@ async fn beside(rounds: u64, lasting: Duration) {
     );
 }
 
-/// What a broker would find at its start, in the highest file that holds a frame, or in all: never less than it acknowledged.
+/// Checks that the files hold, for a broker that starts, at least what it acknowledged.
 fn check_ends(directory: &Path, said: &Said) {
     for partition in 0..PARTITIONS {
         let ids = ids(directory, partition);

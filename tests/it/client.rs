@@ -1,4 +1,4 @@
-//! The client library, before workers that tell the truth and before those that don't.
+//! The client library with workers that answer truly, and with workers that do not.
 
 mod names;
 mod payloads;
@@ -40,14 +40,14 @@ const WAIT_MAX: Timeouts = Timeouts {
 
 type Act = Box<dyn FnOnce() + Send>;
 
-/// A segment's bytes as somebody might give them.
+/// A segment's bytes, with possible faults.
 pub struct Given {
     bytes: Bytes,
-    /// What is said of their number.
+    /// The size that the payload claims.
     size_bytes: u64,
-    /// Behind the last byte: an error, rather than an end.
+    /// Whether reading fails behind the last byte.
     fails: bool,
-    /// What happens, once, when so many bytes have been read.
+    /// An action that runs once, after this many bytes have been read.
     hook: Mutex<Option<(usize, Act)>>,
 }
 
@@ -121,7 +121,7 @@ pub fn segment(records: u64) -> Bytes {
     bytes.into()
 }
 
-/// About 3 MiB, so that several chunks are on their way.
+/// About 3 MiB, so that several chunks are in flight.
 fn large_segment() -> Bytes {
     let spec = Spec { size: Size::Bytes(3 << 20), ..Spec::default() };
     let mut bytes = Vec::new();
@@ -184,7 +184,7 @@ fn check_receipt(fixture: &Fixture, receipt: &Receipt, worker: &Worker) {
     assert_eq!(serde_json::from_str::<Receipt>(&written).expect("it reads"), *receipt, "{file}");
 }
 
-/// Checkpoints that are there were written when receipts said less.
+/// Existing checkpoints were written when receipts had fewer fields.
 #[tokio::test]
 async fn a_receipt_from_an_older_file_says_what_it_knows() {
     let worker = Worker::start();
@@ -246,7 +246,7 @@ async fn only_a_header_goes_to_a_worker_that_sees_the_bytes() {
     let calls = crooked.calls();
     assert!(calls[0].is_pointed && calls[0].bytes == 0, "{calls:?}");
 
-    // The worker sees other bytes than this side does.
+    // The worker reads other bytes than this side does.
     std::fs::write(&path, segment(101)).expect("a file");
     let error = client.index(&request, &Given::new(bytes)).await.expect_err("other bytes");
     assert!(matches!(error, IndexError::Rejected(_)), "{error:?}");
@@ -332,7 +332,7 @@ async fn an_ok_before_the_last_byte_is_no_receipt() {
     );
 }
 
-/// Bytes whose records cannot be counted, and a worker that says it has them all.
+/// Bytes whose records cannot be counted, and a worker that claims to have stored them all.
 #[tokio::test]
 async fn an_ok_for_what_cannot_be_counted_is_no_receipt() {
     let crooked = Crooked::start("http://127.0.0.1:1").await;
@@ -366,7 +366,7 @@ async fn a_damaged_segment_is_rejected_with_its_place() {
     assert_eq!(refusal.worker, worker.address());
 }
 
-/// What becomes of a segment whose first answer is this code.
+/// What happens to a segment whose first answer is this code.
 #[derive(Debug, PartialEq)]
 enum Fate {
     Rejected,
@@ -396,7 +396,7 @@ async fn the_code_says_what_to_do() {
         (Code::Unknown, Fate::SentAgain),
         (Code::Internal, Fate::SentAgain),
     ] {
-        // Two, so that nobody waits for the one that says no.
+        // Two, so that no call has to wait for the refusing worker.
         let [first, second] =
             [Crooked::start(&worker.endpoint()).await, Crooked::start(&worker.endpoint()).await];
         for crooked in [&first, &second] {
@@ -473,18 +473,19 @@ async fn others_are_asked_at_once() {
         let receipt = client.index(&request(), &Given::new(segment(10))).await.expect("a receipt");
         assert_eq!(receipt.worker(), good.address().to_string());
     }
-    // Those that ask to be left alone are; the good one did it all.
+    // The workers that asked for a pause get no more calls. The good one does all the work.
     assert_eq!((full.calls().len(), away.calls().len(), good.calls().len()), (1, 1, 6));
 }
 
-/// How many of 40 segments go to a worker that answers like this, and how many to another one that takes them all.
+/// Returns how many of 40 segments go to a worker with this answer, and how many to another one that accepts
+/// all.
 async fn shares(answer: Answer) -> (usize, usize) {
     let worker = Worker::start();
     let [bad, good] = [Crooked::start(&worker.endpoint()).await, Crooked::start(&worker.endpoint()).await];
     bad.always(answer);
     let client = client(&[bad.endpoint(), good.endpoint()], WAIT_MAX).await;
     for _ in 0..40 {
-        // Those that go to the bad one are refused, and are somebody's to set right.
+        // A call at the bad worker is refused. Its caller would have to handle that.
         let _ = client.index(&request(), &Given::new(segment(10))).await;
     }
     (bad.calls().len(), good.calls().len())

@@ -1,4 +1,5 @@
-//! A collector: takes traces and measurements by OTLP over gRPC, as OpenTelemetry's own does, and remembers them.
+//! An OTLP collector: it takes traces and metrics over gRPC, as OpenTelemetry's own collector does, and keeps
+//! them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,7 +27,7 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use wal_indexer::formatting::hex;
 
-/// A span, and whose it is.
+/// A span and its service.
 #[derive(Clone, Debug)]
 pub struct Span {
     pub service: String,
@@ -34,7 +35,7 @@ pub struct Span {
     pub id: String,
     pub parent: String,
     pub name: String,
-    /// As the proto counts: 2 is a server's, 3 a client's.
+    /// The numbers of the proto: 2 is a server's span, 3 a client's.
     pub kind: i32,
     pub is_error: bool,
     pub begun_ns: u64,
@@ -63,11 +64,11 @@ impl Span {
 #[derive(Default)]
 struct Taken {
     spans: Vec<Span>,
-    /// What each service said last.
+    /// The last metrics of each service.
     measured: BTreeMap<String, ExportMetricsServiceRequest>,
 }
 
-/// The collector. It ends with the value.
+/// The collector. It stops when dropped.
 pub struct Collector {
     address: SocketAddr,
     taken: Arc<Mutex<Taken>>,
@@ -92,12 +93,13 @@ impl Collector {
         format!("http://{}", self.address)
     }
 
-    /// All spans that have come.
+    /// Returns all spans so far.
     pub fn spans(&self) -> Vec<Span> {
         self.taken.lock().expect("no panic").spans.clone()
     }
 
-    /// What a service measured the last time that it told: the sum over all attributes, of histograms the number of values.
+    /// Returns the last metrics of a service: the sum over all attributes; for histograms the number of
+    /// values.
     pub fn measured(&self, service: &str) -> BTreeMap<String, f64> {
         let taken = self.taken.lock().expect("no panic");
         let requests = taken.measured.get(service).into_iter();

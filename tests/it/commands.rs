@@ -1,4 +1,5 @@
-//! What verbs say where nothing is stored, where a name cannot be, and where a bundle lies under another key than its own.
+//! Output of commands if nothing is stored, if a name is not allowed, or if a bundle has another key than its
+//! own.
 
 use std::fs;
 
@@ -6,14 +7,14 @@ use crate::queries::hostile::segment as segment_of_values;
 use crate::worker::{Worker, command, file_url, inline, send_inline};
 use crate::written::fixture;
 
-/// Exit code, standard output, standard error.
+/// Returns exit code, standard output and standard error.
 fn said(arguments: &[&str]) -> (i32, String, String) {
     let output = command(arguments).output().expect("it starts");
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
     (output.status.code().expect("no signal"), text(&output.stdout), text(&output.stderr))
 }
 
-/// A worker that holds `orders/3`; and both places that hold it, as flags.
+/// Starts a worker that holds `orders/3`. Returns it with the flags for its endpoint and for its store.
 async fn with_orders() -> (Worker, [[String; 2]; 2]) {
     let worker = Worker::start();
     let source = fixture("kafka/none.log");
@@ -49,7 +50,7 @@ async fn a_topic_of_which_nothing_is_stored_is_an_empty_answer_and_a_word_about_
             assert_eq!((code, &*printed), (0, out), "{arguments:?} {place:?}: {told}");
             assert!(told.starts_with(err), "{arguments:?} {place:?}: {told}");
         }
-        // A word that is not there is no topic that is not there.
+        // A word that does not occur differs from a topic that does not exist.
         for arguments in [
             &["search", "no-such-word", "--topic", "orders"][..],
             &["search", "*", "--topic", "orders", "--min-offset", "1000"],
@@ -101,7 +102,7 @@ async fn a_bundle_under_another_key_tells_its_own() {
         let own = format!("by what it says it belongs under {key}");
         assert!(out.contains(&own) || err.contains(&own), "{arguments:?}: {out}{err}");
     }
-    // Put there, it is sound.
+    // Under its own key the bundle is sound.
     fs::rename(path(&moved), path(&key)).expect("renamed");
     assert_eq!(said(&["verify", "--all", "--store", store]).0, 0);
 }
@@ -135,7 +136,7 @@ fn what_a_worker_cannot_start_with_is_the_command_lines_fault() {
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("it starts").success());
     let pipe = pipe.to_str().expect("UTF-8");
     for (flags, names) in [
-        // Whoever reads one waits for ever for somebody to write.
+        // A reader of the pipe waits for ever for a writer.
         (&["--tokens", pipe][..], "--tokens"),
         (&["--tls-cert", pipe, "--tls-key", pipe], "--tls-cert"),
         (&["--threads", "100000"], "--threads"),

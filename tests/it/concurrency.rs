@@ -1,5 +1,6 @@
-//! The same segment, sent more than once: by a retry, by several clients to several workers at the same time, in other chunks, by
-//! workers with other settings. There is one object for each partition, and every receipt is for it.
+//! The same segment, sent more than once: by a retry, by several clients to several workers at the same time,
+//! in other chunks, by workers with other settings. Each partition gets one object, and every receipt is for
+//! it.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +13,8 @@ use crate::receipts::{Segment, already_existed, check, ingest_with, keys, keys_o
 use crate::servers::Server;
 use crate::worker::{self, Worker, file_url};
 
-/// Sends a segment to a worker over the wire: in chunks of this size, or, without one, as an object under its source root.
+/// Sends a segment to a worker: in chunks of this size, or, without a size, as an object below its source
+/// root.
 async fn send_to(worker: &Worker, segment: &Segment, chunk_bytes: Option<usize>) -> IndexSegmentResponse {
     let mut client = worker.client().await;
     let sent = match chunk_bytes {
@@ -35,7 +37,7 @@ async fn stats(worker: &Worker) -> v1::GetStatsResponse {
     stats.expect("statistics").into_inner()
 }
 
-/// Eight clients send each of these segments to two workers at once.
+/// Eight clients send each of the segments to two workers at once.
 async fn eight_at_once(workers: [&Worker; 2], store: &Store) {
     let mut expected_keys = BTreeSet::new();
     let segments = [Segment::of_three_partitions(), Segment::logs(1_500, 7), Segment::opaque(&[3 << 20], 0)];
@@ -84,7 +86,7 @@ async fn eight_clients_and_two_workers_make_one_object_on_s3() {
     eight_at_once([&one, &other], &server.store("shared")).await;
 }
 
-/// Builds the segment in every way that must make no difference, each time into a store of its own.
+/// Builds the segment in ways that must give the same bytes, each time into a new store.
 async fn built_in_all_ways(segment: &Segment, chunk_sizes: &[usize]) {
     let mut objects = BTreeSet::new();
     for (nth, chunk_bytes) in chunk_sizes.iter().enumerate() {

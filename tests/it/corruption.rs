@@ -1,7 +1,8 @@
-//! Segments that were damaged on their way: a flipped bit, a cut. No damage is answered with a receipt, and none leaves
-//! anything in the store.
+//! Segments that are damaged: a flipped bit, a cut. No damage gets a receipt, and none leaves anything in the
+//! store.
 //!
-//! The loops over all bytes run the write path in this process, over a store in memory; a sample goes over the wire.
+//! The loops over all bytes run the write path in this process, on a store in memory. A sample is sent to a
+//! worker.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -24,20 +25,20 @@ use wal_indexer::store::{BundleKey, KeyPrefix, Store};
 use crate::truth::{Fixture, Held, check_reply, fixtures, frame_records, split};
 use crate::worker::{Refusal, Worker, inline, send_inline};
 
-/// Which bytes of each fixture are tried.
+/// Which bytes of each fixture are tested.
 #[derive(Clone, Copy, PartialEq)]
 enum Extent {
-    /// So many, spread out, beside those around where frames begin.
+    /// About this many, spread out, and those around the starts of frames.
     About(usize),
     All,
 }
 
 const SHORT: Extent = Extent::About(40);
 
-/// Whatever comes, there is an answer, and soon.
+/// Every input gets an answer within this time.
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
-/// The write path over a store of its own.
+/// The write path on its own store.
 struct Bench {
     ingest: Ingest,
 }
@@ -56,7 +57,7 @@ impl Bench {
         Self { ingest }
     }
 
-    /// Sends `bytes` in chunks that cut frames, to a new and empty store.
+    /// Sends `bytes` to a new and empty store, in chunks that cut frames.
     async fn index(
         &mut self,
         fixture: &Fixture,
@@ -79,7 +80,7 @@ impl Bench {
         let Ok(result) = tokio::time::timeout(ENDS_WITHIN, run).await else {
             panic!("{}: no end, {:?}", fixture.file, self.ingest.stats.snapshot());
         };
-        // A receipt holds what it takes itself.
+        // A receipt holds memory until it is converted.
         let result = result.map(|receipt| convert::receipt(&receipt));
         assert_eq!(self.ingest.budget.usage().reserved_bytes, 0, "{}: memory is given back", fixture.file);
         match result {
@@ -92,7 +93,7 @@ impl Bench {
         }
     }
 
-    /// Every object of the store, by key.
+    /// Returns every object of the store, by key.
     async fn objects(&self) -> Vec<(String, Bytes)> {
         let mut objects = Vec::new();
         for listed in self.ingest.store.list(&KeyPrefix::all()).await.expect("a listing") {
@@ -102,7 +103,7 @@ impl Bench {
         objects
     }
 
-    /// Holds a receipt against bytes that are `whole` frames and a torn tail.
+    /// Compares a receipt with bytes that are `whole` bytes of frames and a torn tail.
     async fn check(
         &self,
         name: &str,
@@ -121,7 +122,8 @@ impl Bench {
     }
 }
 
-/// What sound bytes hold, by the decoders: `fixtures` holds those against the makers' word.
+/// Returns the contents of sound bytes, by the decoders. `fixtures` compares the decoders with the makers of
+/// the fixtures.
 fn held(fixture: &Fixture, bytes: &Bytes) -> Vec<Held> {
     let mut all: Vec<Held> = Vec::new();
     for frame in split(bytes) {
@@ -147,7 +149,7 @@ fn held(fixture: &Fixture, bytes: &Bytes) -> Vec<Held> {
     all
 }
 
-/// Where the fixture's frames lie.
+/// Returns where the fixture's frames are.
 fn frames(fixture: &Fixture) -> Vec<Range<usize>> {
     let range = |frame: wal_indexer::segment::Frame| {
         let start = frame.position as usize;
@@ -156,13 +158,14 @@ fn frames(fixture: &Fixture) -> Vec<Range<usize>> {
     split(&fixture.bytes).into_iter().map(range).collect()
 }
 
-/// Of a Kafka batch no checksum covers the base offset and the leader's epoch, which brokers rewrite: the checksum starts
-/// behind itself, and length and magic tell damage in other ways. Of a Chronik record it covers all.
+/// Whether no checksum covers this byte. In a Kafka batch these are the base offset and the leader's epoch,
+/// which brokers rewrite. The checksum covers only the bytes behind itself; damage to length and magic is
+/// noticed in other ways. A Chronik record's checksum covers all.
 fn is_uncovered(fixture: &Fixture, in_frame: usize) -> bool {
     fixture.format == v1::SegmentFormat::KafkaLog && matches!(in_frame, 0..8 | 12..16)
 }
 
-/// The positions to try: those at the start of some frames byte by byte, and some of all.
+/// Returns the positions to test: byte by byte at the start of some frames, and some of all.
 fn positions(fixture: &Fixture, frames: &[Range<usize>], extent: Extent) -> Vec<usize> {
     let len = fixture.bytes.len();
     let Extent::About(many) = extent else { return (0..len).collect() };
@@ -175,7 +178,7 @@ fn positions(fixture: &Fixture, frames: &[Range<usize>], extent: Extent) -> Vec<
     positions
 }
 
-/// What is done to a byte: which of these, is said by its position.
+/// The changes to a byte. The position selects one.
 const MASKS: [u8; 5] = [0x01, 0x80, 0xff, 0x10, 0x03];
 
 /// Flips bits of one byte after the other.
@@ -221,7 +224,7 @@ async fn check_flip(
     assert_eq!(refusal.code, Code::DataLoss, "{name}: {refusal:?}");
 }
 
-/// Where the last frame begins that a cut leaves something of.
+/// Returns the start of the last frame of which a cut leaves something.
 fn torn_frame(frames: &[Range<usize>], end: usize) -> usize {
     frames.iter().rfind(|frame| frame.start <= end).map_or(0, |frame| frame.start)
 }
@@ -236,7 +239,7 @@ async fn check_cuts(extent: Extent) {
             let name = format!("{} cut to {end} bytes", fixture.file);
             let refused = bench.index(&fixture, &cut, TornTail::Refuse).await;
             if start == end {
-                // Between two frames: a shorter segment, and nothing tells that there was more.
+                // Between two frames the cut gives a shorter segment. Nothing shows that there was more.
                 bench.check(&name, &refused.expect(&name), &fixture, &cut, end).await;
             } else {
                 let refusal = refused.err().unwrap_or_else(|| panic!("{name}: a receipt"));
@@ -244,7 +247,8 @@ async fn check_cuts(extent: Extent) {
                 assert_eq!(told, (Code::DataLoss, "TORN_TAIL", Some(start as u64)), "{name}: {refusal:?}");
             }
             tried += 1;
-            // A kept tail is stored and read back, which takes ten times as long: near the heads, and at every 16th byte.
+            // A kept tail is stored and read back, which takes ten times as long. So this runs only near the
+            // heads, and at every 16th byte.
             if extent == Extent::All && end - start > 64 && end % 16 != 0 {
                 continue;
             }
@@ -291,7 +295,7 @@ async fn a_torn_tail_is_kept_only_where_no_whole_frame_lies_behind_its_start() {
     for fixture in fixtures() {
         let frames = frames(&fixture);
         let [.., before_last, _] = &frames[..] else { continue };
-        // A frame in front of the last claims far more than there is.
+        // A frame before the last one claims far more bytes than there are.
         let mut damaged = fixture.bytes.to_vec();
         let high = before_last.start + if fixture.format == v1::SegmentFormat::KafkaLog { 8 } else { 7 };
         damaged[high] = 0x7f;

@@ -1,4 +1,4 @@
-//! A worker that is not to be trusted: it stands in front of a real one, and answers as its script says.
+//! A scripted worker: it stands in front of a real one, and answers by script. Clients must not trust it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,52 +21,52 @@ use wal_indexer::proto::v1::{self, IndexSegmentRequest, IndexSegmentResponse};
 /// What it does with a call.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// What the real worker says.
+    /// The real worker's answer.
     True,
-    /// This code, once the segment has come, with how long to wait.
+    /// This code, after the whole segment, with this retry delay.
     No(Code, Option<Duration>),
-    /// The same, as soon as the first chunk has come.
+    /// This code, after the first chunk.
     NoAtOnce(Code),
     /// The real worker's receipt, changed.
     Wrong(fn(&mut IndexSegmentResponse)),
-    /// OK, before anything but the header has come.
+    /// OK, after the header and before any chunk.
     Early,
-    /// This, once the segment has come.
+    /// This receipt, after the whole segment.
     Say(Box<IndexSegmentResponse>),
-    /// What the real worker says, once there is a permit.
+    /// The real worker's answer, once there is a permit.
     Held(Arc<Semaphore>),
-    /// Nothing, for ever.
+    /// No answer, ever.
     Hang,
-    /// Nothing, for ever, although the real worker has stored it.
+    /// No answer, ever, although the real worker has stored the segment.
     Lose,
-    /// Nothing, for ever, and it takes no more than the first chunk.
+    /// No answer, ever, and it reads no more than the first chunk.
     Stall,
-    /// All connections break when the segment has come.
+    /// All connections break after the whole segment.
     Break,
 }
 
-/// What came with a call.
+/// What a call contained.
 #[derive(Clone, Debug, Default)]
 pub struct Call {
     pub segment_id: String,
     pub authorization: Option<String>,
     pub timeout: Option<String>,
-    /// Whether the header pointed to an object.
+    /// Whether the header named an object.
     pub is_pointed: bool,
-    /// Bytes of chunks.
+    /// Bytes in chunks.
     pub bytes: u64,
-    /// Bytes that the header announced.
+    /// Size that the header declared.
     pub announced: Option<u64>,
 }
 
 impl Call {
-    /// Whether all of an inline segment has come. Tonic shows a stream that was broken off as one that ended.
+    /// Whether the whole inline segment arrived. Tonic shows a stream that was cut off as one that ended.
     pub fn is_whole(&self) -> bool {
         self.announced == Some(self.bytes)
     }
 }
 
-/// The worker. It ends with the value.
+/// The scripted worker. It stops when dropped.
 pub struct Crooked {
     address: SocketAddr,
     scheme: &'static str,
@@ -77,15 +77,15 @@ pub struct Crooked {
 #[derive(Default)]
 struct Shared {
     script: Mutex<VecDeque<Answer>>,
-    /// When the script is over.
+    /// The answer after the end of the script.
     otherwise: Mutex<Option<Answer>>,
     calls: Mutex<Vec<Call>>,
     connections: Mutex<JoinSet<()>>,
-    /// How many calls have begun, and how many are over, whoever ended them.
+    /// How many calls have begun, and how many have ended for any reason.
     counts: watch::Sender<Counts>,
 }
 
-/// How many calls there were.
+/// Numbers of calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     pub begun: usize,
@@ -93,12 +93,12 @@ pub struct Counts {
 }
 
 impl Crooked {
-    /// In front of the worker at `endpoint`, truthful so far.
+    /// Starts in front of the worker at `endpoint`, with true answers.
     pub async fn start(endpoint: &str) -> Self {
         Self::start_at("127.0.0.1:0".parse().expect("an address"), endpoint, None).await
     }
 
-    /// At this address.
+    /// Starts at this address.
     pub async fn start_at(address: SocketAddr, endpoint: &str, identity: Option<Identity>) -> Self {
         let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
@@ -130,34 +130,34 @@ impl Crooked {
         format!("{}://{}", self.scheme, self.address)
     }
 
-    /// How the next calls are answered, one after the other.
+    /// Sets the answers to the next calls.
     pub fn script(&self, answers: impl IntoIterator<Item = Answer>) {
         lock(&self.shared.script).extend(answers);
     }
 
-    /// How calls are answered when the script is over; the truth, unless something else is said.
+    /// Sets the answer after the end of the script. The default is the true answer.
     pub fn always(&self, answer: Answer) {
         *lock(&self.shared.otherwise) = Some(answer);
     }
 
-    /// All calls so far, in the order in which they began.
+    /// Returns all calls so far, in the order in which they began.
     pub fn calls(&self) -> Vec<Call> {
         lock(&self.shared.calls).clone()
     }
 
-    /// How many calls there were so far.
+    /// Returns how many calls there were so far.
     pub fn counts(&self) -> Counts {
         *self.shared.counts.borrow()
     }
 
-    /// Waits until there were as many calls as `enough` wants.
+    /// Waits until the numbers of calls meet `enough`.
     pub async fn until(&self, enough: impl Fn(Counts) -> bool) {
         let mut counts = self.shared.counts.subscribe();
         counts.wait_for(|counts| enough(*counts)).await.expect("it is there");
     }
 }
 
-/// Passes bytes to and fro, so that a connection can be broken.
+/// Passes bytes in both directions, so that a connection can be broken.
 async fn accept(listener: TcpListener, inside: SocketAddr, shared: Arc<Shared>) {
     while let Ok((mut outer, _)) = listener.accept().await {
         let pass = async move {
@@ -188,11 +188,11 @@ impl Drop for Answering<'_> {
 impl Answering<'_> {
     fn note(&self, note: impl FnOnce(&mut Call)) {
         note(&mut lock(&self.shared.calls)[self.number]);
-        // Whoever waits for something in a call looks again.
+        // Wakes tests that wait for something in a call.
         self.shared.counts.send_modify(|_| {});
     }
 
-    /// The next message, or `None` where the caller has ended the stream.
+    /// Returns the next message, or `None` if the caller has ended the stream.
     async fn next(
         &self,
         messages: &mut Streaming<IndexSegmentRequest>,
@@ -323,7 +323,7 @@ impl IndexerService for Front {
     }
 }
 
-/// As workers say no.
+/// Returns a refusal in the form that workers use.
 fn no(code: Code, retry_after: Option<Duration>) -> Status {
     let place = [("position".to_owned(), "61".to_owned())];
     let mut details = ErrorDetails::with_error_info("CROOKED", "wal-indexer", place);

@@ -1,5 +1,6 @@
-//! Mutated batches through the decoder here and through Kafka's own Java reader: what the one reads the other reads, and the same of it.
-//! `tests/kafka-reader` has the Java side; it takes a JDK, Maven and Maven Central.
+//! Mutated batches, read by the decoder of this project and by Kafka's own Java reader: both must read the
+//! same batches, with the same contents. `tests/kafka-reader` has the Java side. It needs a JDK, Maven and
+//! Maven Central.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -17,10 +18,10 @@ use crate::written::{fixture, fixture_path};
 
 const HEAD_BYTES: usize = 61;
 
-/// More than any mutant opens to.
+/// More than any mutant decompresses to.
 const DECODED_BYTES_MAX: usize = 256 << 20;
 
-/// What a reader makes of a segment: a number of records and their hash, or why not.
+/// What a reader finds in a segment: the number of records and their hash, or an error.
 type Reading = Result<String, String>;
 
 #[test]
@@ -57,9 +58,9 @@ fn check_mutants(seed: u64, count: usize) {
     assert!(explained < count / 10, "the exception");
 }
 
-/// Where the two readers differ on purpose. Kafka's opens the stream of a compressed batch that counts no records, and looks at its head; here it
-/// is not opened. An LZ4 block that copies from where nothing stands (an offset of 0, which the format forbids) opens there, to whatever lies in
-/// memory.
+/// Whether the two readers differ on purpose. Kafka's reader opens a compressed batch that claims no records,
+/// and checks the stream's head; ours does not open it. An LZ4 block that copies from an offset of 0, which
+/// the format forbids, opens in Kafka's reader, with whatever is in memory.
 fn is_explained(segment: &Bytes, ours: &Reading, theirs: &Reading) -> bool {
     let counts_none = |frame: &Frame| frame.bytes[16] == 2 && frame.claimed_records() == Some(0);
     let is_compressed = |frame: &Frame| frame.bytes[22] & 7 != 0;
@@ -72,10 +73,10 @@ fn is_explained(segment: &Bytes, ours: &Reading, theirs: &Reading) -> bool {
     }
 }
 
-/// Too large, and torn.
+/// Files that are too large, or torn.
 const NO_SEEDS: [&str; 2] = ["compressible-300mb.log", "zero-tail-4096.log"];
 
-/// Batches and messages of other programs, each by itself.
+/// Returns batches and messages of other programs, one at a time.
 fn seeds() -> Vec<Bytes> {
     let mut seeds = Vec::new();
     for folder in ["kafka", "anomalies"] {
@@ -100,7 +101,7 @@ fn split(bytes: &Bytes) -> Result<Vec<Frame>, String> {
     if tail.torn.is_some() { Err("torn".to_owned()) } else { Ok(frames) }
 }
 
-/// One or two frames, changed; most of them with a checksum that holds.
+/// Returns one or two frames, changed. Most of them have a valid checksum.
 fn mutant(seeds: &[Bytes], random: &mut StdRng) -> Bytes {
     let mut segment = Vec::new();
     for _ in 0..random.random_range(1..=2) {
@@ -118,7 +119,7 @@ fn change(frame: &mut Vec<u8>, random: &mut StdRng) {
     let is_batch = frame[16] == 2;
     let body = if is_batch { HEAD_BYTES } else { 18 };
     match random.random_range(0..9) {
-        // A small number in the head.
+        // A small change to a number in the head.
         0 if is_batch => {
             let at = *[23, 57].choose(random).expect("two");
             let value = i32::from_be_bytes(frame[at..at + 4].try_into().expect("four bytes"));
@@ -133,7 +134,7 @@ fn change(frame: &mut Vec<u8>, random: &mut StdRng) {
         4 => frame.truncate(
             random.random_range(frame.len().saturating_sub(20).max(body)..frame.len().max(body + 1)),
         ),
-        // Bytes of records, or of what they are compressed to.
+        // Bytes of records, possibly compressed.
         5 | 6 if frame.len() > body => {
             let at = random.random_range(body..frame.len());
             frame[at] ^= 1 << random.random_range(0..8);
@@ -150,7 +151,8 @@ fn change(frame: &mut Vec<u8>, random: &mut StdRng) {
     }
 }
 
-/// Makes length and checksum right, and data of what is control: markers are counted here, and read there.
+/// Sets a valid length, a valid checksum if `checksum` is set, and turns control batches into data: our
+/// decoder counts markers, Kafka's reader returns them.
 fn seal(frame: &mut [u8], checksum: bool) {
     let length = (frame.len() - 12) as u32;
     frame[8..12].copy_from_slice(&length.to_be_bytes());
@@ -189,14 +191,14 @@ fn put(hash: &mut Sha256, part: Option<&[u8]>) {
     hash.update(part.unwrap_or_default());
 }
 
-/// Kafka's own reader, in a process of its own.
+/// Kafka's own reader, in its own process.
 struct Kafka {
     process: Child,
     said: BufReader<std::process::ChildStdout>,
 }
 
 impl Kafka {
-    /// `None`, and a word, where there is no JDK, no Maven, or no way to Maven Central.
+    /// Returns `None`, and prints a line, if there is no JDK, no Maven, or no way to Maven Central.
     fn start() -> Option<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let (source, built) = (root.join("tests/kafka-reader"), root.join("target/kafka-reader"));
@@ -212,7 +214,8 @@ impl Kafka {
             println!("left out: no JDK, no Maven, or no Maven Central");
             return None;
         }
-        // Kafka's reader sets aside what a length claims, up to 2 GiB, before it finds that the bytes are not there.
+        // Kafka's reader allocates what a length claims, up to 2 GiB, before it notices that the bytes are
+        // missing.
         let mut process = Command::new("java")
             .args(["-Xmx3g", "-cp", &classes, "KafkaReader"])
             .stdin(Stdio::piped())

@@ -1,4 +1,4 @@
-//! Answers that are under way when a drain is over: their callers are told so, whatever they asked for.
+//! Answers that are still being sent when a drain times out: their callers get an error that says so.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
 use crate::receipts::Segment;
 use crate::worker::{Refusal, Worker, inline, send_inline};
 
-/// Larger than what HTTP/2 takes off an answer that nobody reads.
+/// Larger than what HTTP/2 buffers of an answer that nobody reads.
 const RECORD_BYTES: usize = 1 << 20;
 const RECORDS: usize = 24;
 
-/// Reads an answer slowly to its end, which is an error.
+/// Reads an answer slowly until it ends with an error.
 async fn read<T>(mut answer: tonic::Streaming<T>) -> Status {
     loop {
         match answer.message().await {

@@ -1,4 +1,5 @@
-//! The broker of examples/chronik_like_broker.rs, as a process that is killed: it deletes nothing that its own recovery needs.
+//! The broker of examples/chronik_like_broker.rs, as a process that is killed: it deletes nothing that its
+//! own recovery needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,7 +19,7 @@ use crate::worker::Worker;
 #[allow(dead_code)]
 mod broker;
 
-/// Where the broker's process is told its directory, its worker and its seed.
+/// The variables that give the broker's process its directory, its worker and its seed.
 const DIRECTORY: &str = "WAL_INDEXER_TEST_EMBEDDED_DIRECTORY";
 const ENDPOINT: &str = "WAL_INDEXER_TEST_EMBEDDED_ENDPOINT";
 const SEED: &str = "WAL_INDEXER_TEST_EMBEDDED_SEED";
@@ -26,7 +27,7 @@ const SEED: &str = "WAL_INDEXER_TEST_EMBEDDED_SEED";
 /// Longer than anything here takes, on any machine.
 const SOON: Duration = Duration::from_secs(60);
 
-/// What the test below starts as a process of its own; run by anybody else it does nothing.
+/// The broker's process, which the tests below start. On its own it does nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "it is the broker's process, and goes on until it is killed"]
 async fn process() {
@@ -40,18 +41,18 @@ async fn process() {
 /// When a broker is killed.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
-    /// When it has acknowledged so many records.
+    /// After this many acknowledged records.
     Acknowledged(usize),
-    /// As soon as it begins to go on with another file, for the nth time.
+    /// When it begins to continue with another file, for the nth time.
     Rotating(usize),
-    /// As soon as it begins to delete a segment.
+    /// When it begins to delete a segment, for the nth time.
     Deleting(usize),
-    /// As soon as it has deleted one.
+    /// When it has deleted a segment, for the nth time.
     Deleted(usize),
 }
 
 impl Moment {
-    /// How a line begins that brings it nearer, and how many of these it takes.
+    /// Returns the start of the output lines that count, and how many of them are needed.
     fn lines(self) -> (&'static str, usize) {
         match self {
             Self::Acknowledged(count) => ("ack ", count),
@@ -62,7 +63,7 @@ impl Moment {
     }
 }
 
-/// What brokers have said so far, one after the other.
+/// What the brokers have printed so far, one after the other.
 #[derive(Default)]
 struct Said {
     /// The hashes of acknowledged values, by partition and offset.
@@ -74,14 +75,14 @@ impl Said {
     fn take(&mut self, line: &str) {
         let words: Vec<_> = line.split(' ').collect();
         match words[..] {
-            // The last line may be cut by the kill: then it was acknowledged to nobody.
+            // The kill may cut the last line. Then nobody got that acknowledgement.
             ["ack", partition, offset, value] if value.len() == 64 => {
                 let place = (partition.parse().expect("a number"), offset.parse().expect("a number"));
                 let before = self.acknowledged.insert(place, value.to_owned());
                 assert_eq!(before, None, "offset {offset} of partition {partition} was given out twice");
             }
             ["deleted", _] => self.deleted += 1,
-            // The test harness speaks, too.
+            // The test harness prints, too.
             _ => {}
         }
     }
@@ -92,7 +93,7 @@ impl Said {
     }
 }
 
-/// Starts the broker, kills it at the moment, and takes in all that it said.
+/// Starts the broker, kills it at the moment, and reads everything that it printed.
 fn run_until(moment: Moment, (directory, endpoint, seed): (&Path, &str, u64), said: &mut Said) {
     let program = std::env::current_exe().expect("this program");
     let mut process = Command::new(program)
@@ -116,12 +117,12 @@ fn run_until(moment: Moment, (directory, endpoint, seed): (&Path, &str, u64), sa
     lines.map_while(Result::ok).for_each(|line| said.take(&line));
 }
 
-/// A process that does not outlive the test.
+/// A process that is killed when the test ends.
 struct Killed(Child);
 
 impl Killed {
     fn kill(&mut self) {
-        // Either fails only where it has ended already.
+        // Both fail only if the process has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -133,7 +134,7 @@ impl Drop for Killed {
     }
 }
 
-/// The files of all partitions.
+/// Returns the files of all partitions.
 fn files(directory: &Path) -> Vec<(i32, PathBuf)> {
     let mut files = Vec::new();
     for partition in 0..3 {
@@ -145,7 +146,7 @@ fn files(directory: &Path) -> Vec<(i32, PathBuf)> {
     files
 }
 
-/// The hashes of the values that are in a file or a bundle, by partition and offset.
+/// Returns the hashes of the values in files and bundles, by partition and offset.
 fn kept(directory: &Path, worker: &Worker) -> BTreeMap<(i32, i64), BTreeSet<String>> {
     let mut kept = BTreeMap::<_, BTreeSet<_>>::new();
     let mut keep = |partition, record: &Record| {
@@ -164,7 +165,7 @@ fn kept(directory: &Path, worker: &Worker) -> BTreeMap<(i32, i64), BTreeSet<Stri
     kept
 }
 
-/// What the broker finds in its files when it starts is at least what it acknowledged.
+/// Checks that the files hold, for a broker that starts, at least what was acknowledged.
 fn check_ends(directory: &Path, said: &Said) {
     let mut ends = BTreeMap::new();
     for (partition, path) in files(directory) {

@@ -1,4 +1,4 @@
-//! Retention and erasure: what an operator has deleted is gone, and nothing else is.
+//! Retention and deletion: what an operator deletes is gone, and nothing else is.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use crate::receipts::{Segment, ingest, keys, memory, send};
 use crate::worker::command;
 use crate::written::{Ran, Written, fixture};
 
-/// Offsets in a bundle of these tests. Its times are `BASE_MS` and its offsets, in milliseconds.
+/// Offsets in a bundle of these tests. The time of each record is `BASE_MS` plus its offset, in milliseconds.
 const COUNT: i64 = 100;
 
 async fn put(written: &Written, topic: &'static str, partition: i32, bases: impl IntoIterator<Item = i64>) {
@@ -26,7 +26,8 @@ async fn put(written: &Written, topic: &'static str, partition: i32, bases: impl
     }
 }
 
-/// `orders`/3 from 0 to 499, in five bundles, and all that lies near it without being meant.
+/// Returns a store with `orders`/3 from 0 to 499, in five bundles, and with similar names that must not be
+/// deleted.
 async fn store() -> Written {
     let written = Written::new();
     put(&written, "orders", 3, [0, 100, 200, 300, 400]).await;
@@ -36,7 +37,8 @@ async fn store() -> Written {
     written
 }
 
-/// What is no bundle by its name, beside the first bundle of `orders`/3: no run may touch it.
+/// Creates files beside the first bundle of `orders`/3 whose names are not those of bundles. No run may touch
+/// them.
 async fn strangers(written: &Written) -> Vec<PathBuf> {
     let first = written.keys().await.into_iter().find(|key| key.starts_with("orders/3/")).expect("a bundle");
     let (folder, name) = first.rsplit_once('/').expect("a folder");
@@ -61,7 +63,7 @@ async fn strangers(written: &Written) -> Vec<PathBuf> {
     paths.into()
 }
 
-/// Every file below, and its bytes.
+/// Returns every file below a folder, with its bytes.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).expect("a folder") {
@@ -74,7 +76,8 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// Runs `expire` on `orders` with these flags, sees that it does what it says, and returns the keys that went.
+/// Runs `expire` on `orders` with these flags, checks that it does what it prints, and returns the deleted
+/// keys.
 #[track_caller]
 fn expire(written: &Written, flags: &[&str]) -> Vec<String> {
     let (store, planned) = (written.path("store"), [&["expire", "--json", "--bundles"], flags].concat());
@@ -118,17 +121,17 @@ async fn only_bundles_that_lie_wholly_before_the_line_go_and_only_those_that_are
     strangers(&written).await;
     let at = |offset: i64| (BASE_MS + offset).to_string();
     let orders = ["--topic", "orders", "--partition", "3"];
-    // The latest record of the second bundle is of 199.
+    // The latest record of the second bundle is at 199.
     assert_eq!(offsets(&expire(&written, &[&orders[..], &["--before", &at(199)]].concat())), [0]);
     assert_eq!(offsets(&expire(&written, &[&orders[..], &["--before", &at(200)]].concat())), [100]);
     assert_eq!(offsets(&expire(&written, &[&orders[..], &["--offset", "299"]].concat())), [0; 0]);
     assert_eq!(offsets(&expire(&written, &[&orders[..], &["--offset", "300"]].concat())), [200]);
     let other_log = [&orders[..], &["--log-id", "another", "--offset", "1000"]].concat();
     assert_eq!(expire(&written, &other_log), [""; 0]);
-    // The newest goes, too; then nothing is left to go.
+    // The newest bundle is deleted, too. Then nothing is left to delete.
     assert_eq!(offsets(&expire(&written, &[&orders[..], &["--before", "2100-01-01"]].concat())), [300, 400]);
     assert_eq!(expire(&written, &[&orders[..], &["--before", "2100-01-01"]].concat()), [""; 0]);
-    // Without a partition: all of the topic, and no other one whose name begins or ends like it.
+    // Without a partition: all partitions of the topic, and no topic with a similar name.
     let rest = expire(&written, &["--topic", "orders", "--before", "0s"]);
     assert!(rest.len() == 1 && rest[0].starts_with("orders/30/"), "{rest:?}");
     let left = written.keys().await;
@@ -156,7 +159,7 @@ async fn several_logs_and_replicas_go_each_for_itself() {
     for log_id in ["b", "c"] {
         written.put_as("replica", &segment, log_id).await;
     }
-    // It overlaps with two of log 0, and reaches over the line.
+    // The replica overlaps with two bundles of log 0, and extends beyond the limit.
     let gone =
         expire(&written, &["--topic", "orders", "--partition", "3", "--partition", "30", "--offset", "150"]);
     assert_eq!(gone.len(), 2, "{gone:?}");
@@ -172,7 +175,7 @@ async fn what_is_left_is_read_as_if_nothing_else_had_been() {
     let orders = ["--topic", "orders", "--partition", "3", "--json"];
     let search = written.run(&[&["search"], &orders[..], &["--count", "common"]].concat()).json();
     assert_eq!(search[0]["matched"], "300", "{search:?}");
-    // A consumer that was in the middle of what is gone goes on with what is left.
+    // A consumer in the middle of deleted offsets continues with the first record that is left.
     let fetched =
         written.run(&[&["fetch"], &orders[..], &["--offset", "50", "--max-records", "1000"]].concat());
     let records = fetched.json();
@@ -184,7 +187,7 @@ async fn what_is_left_is_read_as_if_nothing_else_had_been() {
     let verified = written.run(&["verify", "--all"]);
     assert_eq!(verified.code, 0, "{verified:?}");
 
-    // Nothing left of the partition: it reads as one that never was.
+    // If nothing of the partition is left, it reads like one that never existed.
     expire(&written, &["--topic", "orders", "--partition", "3", "--offset", "500"]);
     let fetched = written.run(&["fetch", "--topic", "orders", "--partition", "3", "--offset", "50"]);
     assert!(fetched.code == 0 && fetched.err.contains("next offset: 50"), "{fetched:?}");
@@ -280,7 +283,7 @@ async fn a_bundle_that_cannot_be_deleted_keeps_those_behind_it_and_the_next_run_
     let three = Scope { partitions: vec![3], ..scope.clone() };
     let all = keys(&store).await;
 
-    // One that passes is tried again; one that does not ends it.
+    // A transient failure is retried. A permanent one ends the deletion in this log.
     plan.next_deletes([Fault::SlowDown, Fault::None, Fault::Fail, Fault::Forbid]);
     let heard = RefCell::new(Vec::new());
     let expiry = Plan::new(&store, &three, limit).await.expect("a listing");
@@ -297,7 +300,7 @@ async fn a_bundle_that_cannot_be_deleted_keeps_those_behind_it_and_the_next_run_
     assert!(outcome.failures[0].to_string().contains(&all[1]), "{}", outcome.failures[0]);
     assert_eq!(keys(&store).await, all[1..], "no hole");
 
-    // Another log goes on all the same.
+    // The deletion in another log continues.
     plan.next_deletes([Fault::Forbid]);
     let expiry = Plan::new(&store, &scope, limit).await.expect("a listing");
     let outcome = expiry.apply(&store, None, |_| {}).await;

@@ -1,4 +1,4 @@
-//! A store that misbehaves as told: a decorator over any other. It also counts what is asked of it.
+//! A store with scripted faults: a decorator over any other store. It also counts requests.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,41 +19,41 @@ use tokio::time::{Instant, sleep};
 use tonic::async_trait;
 use wal_indexer::store::Store;
 
-/// What goes wrong with one request.
+/// The fault of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing.
+    /// No fault.
     None,
-    /// 503 with the code `SlowDown`, and nothing is done.
+    /// 503 with the code `SlowDown`; nothing is done.
     SlowDown,
-    /// 500, and nothing is done.
+    /// 500; nothing is done.
     Fail,
-    /// 403, and nothing is done.
+    /// 403; nothing is done.
     Forbid,
-    /// No answer, ever, and nothing is done.
+    /// No answer, ever; nothing is done.
     Hang,
-    /// PUT only: the object is stored, and no answer comes, ever.
+    /// PUT only: the object is stored, and there is no answer, ever.
     LandAndHang,
-    /// PUT only: the object is stored, and the connection breaks before the answer comes.
+    /// PUT only: the object is stored, and the connection breaks before the answer.
     LandAndLose,
-    /// PUT only: no answer comes; the object is stored after this time, by a request that everybody gave up.
+    /// PUT only: there is no answer, and the object is stored after this time, when the caller has given up.
     LandLate(Duration),
-    /// PUT only: "already exists", and nothing is stored: what S3 says to any conflict.
+    /// PUT only: "already exists", and nothing is stored. S3 gives this answer to any conflict.
     SayExists,
     /// PUT only: "created", and nothing is stored: an error inside a 200.
     SayCreated,
-    /// PUT only: "created", and what is stored has a flipped bit.
+    /// PUT only: "created", and the stored object has a flipped bit.
     Corrupt,
-    /// GET only: conditions are not looked at, as some stores do.
+    /// GET only: conditions are ignored, as some stores do.
     Heedless,
-    /// PUT only: somebody else's object is stored under the key just before.
+    /// PUT only: just before, somebody else's object is stored under the key.
     ForeignFirst,
 }
 
-/// What lies under a key after [`Fault::ForeignFirst`].
+/// The object under the key after [`Fault::ForeignFirst`].
 pub const FOREIGN: &[u8] = b"somebody else's object";
 
-/// How often what was asked for, since the start.
+/// How many requests of each kind there were since the start.
 #[derive(Debug, Default)]
 pub struct Counts {
     pub puts: AtomicU64,
@@ -61,14 +61,15 @@ pub struct Counts {
     pub gets: AtomicU64,
     pub heads: AtomicU64,
     pub lists: AtomicU64,
-    /// When each PUT came, and where its parts lay in memory: the same place means that nothing was built again.
+    /// The time of each PUT, and the addresses of its parts in memory: the same addresses mean that nothing
+    /// was built again.
     pub put_log: Mutex<Vec<(Instant, Vec<usize>)>>,
 }
 
 /// The decorator. Without a plan it only counts.
 #[derive(Debug)]
 pub struct Faults {
-    /// What it is around, for what no store of ours does: to replace an object.
+    /// The store inside, for what our stores cannot do: replace an object.
     pub inner: Arc<dyn ObjectStore>,
     plan: Mutex<Plan>,
     pub counts: Counts,
@@ -84,7 +85,7 @@ struct Plan {
 }
 
 impl Faults {
-    /// Puts the decorator around a store's client; returns both.
+    /// Puts the decorator around a store's client. Returns both.
     pub fn around(store: Store) -> (Store, Arc<Self>) {
         let mut faults = None;
         let store = store.decorated(|inner| {
@@ -95,27 +96,27 @@ impl Faults {
         (store, faults.expect("decorated calls it"))
     }
 
-    /// The next PUTs go wrong so, in this order; those after them do not.
+    /// The next PUTs have these faults, in this order. Later ones have none.
     pub fn next_puts(&self, faults: impl IntoIterator<Item = Fault>) {
         self.plan.lock().unwrap().next_puts.extend(faults);
     }
 
-    /// The next GETs and HEADs go wrong so, in this order; those after them do not.
+    /// The next GETs and HEADs have these faults, in this order. Later ones have none.
     pub fn next_gets(&self, faults: impl IntoIterator<Item = Fault>) {
         self.plan.lock().unwrap().next_gets.extend(faults);
     }
 
-    /// The next deletions go wrong so, in this order; those after them do not.
+    /// The next deletions have these faults, in this order. Later ones have none.
     pub fn next_deletes(&self, faults: impl IntoIterator<Item = Fault>) {
         self.plan.lock().unwrap().next_deletes.extend(faults);
     }
 
-    /// Each nth PUT goes wrong so, for ever.
+    /// Every nth PUT has this fault.
     pub fn each_nth_put(&self, n: u64, fault: Fault) {
         self.plan.lock().unwrap().each_nth_put = Some((n, fault));
     }
 
-    /// All PUTs go wrong so for a while.
+    /// All PUTs have this fault for this duration.
     pub fn puts_for(&self, while_: Duration, fault: Fault) {
         self.plan.lock().unwrap().puts_until = Some((Instant::now() + while_, fault));
     }
@@ -151,7 +152,7 @@ impl Faults {
             }
             Fault::LandLate(after) => {
                 let (inner, location) = (Arc::clone(&self.inner), location.clone());
-                // On its own, as a request that is on its way is.
+                // In its own task, because the request is already on its way.
                 tokio::spawn(async move {
                     sleep(after).await;
                     inner.put_opts(&location, payload, options).await
@@ -199,7 +200,7 @@ impl Faults {
     }
 }
 
-/// The answer of a store that does nothing.
+/// Returns the error of a store that did nothing.
 async fn answer(fault: Fault) -> Error {
     let text = match fault {
         Fault::SlowDown => "503 Service Unavailable: <Error><Code>SlowDown</Code></Error>",
@@ -216,7 +217,7 @@ fn cut_off() -> Error {
     Error::Generic { store: "faulty", source: Box::new(HttpError::new(HttpErrorKind::Interrupted, reset)) }
 }
 
-/// Worded as `object_store` words an answer's status.
+/// An error in the words that `object_store` uses for an HTTP status.
 #[derive(Debug)]
 struct Answered(&'static str);
 
@@ -228,7 +229,7 @@ impl fmt::Display for Answered {
 
 impl std::error::Error for Answered {}
 
-/// The store keeps one, the test another.
+/// One reference is the store's, the other the test's.
 #[derive(Debug)]
 struct Shared(Arc<Faults>);
 
@@ -279,7 +280,7 @@ impl ObjectStore for Shared {
     }
 }
 
-/// Parts of a new object, for tests of stores.
+/// Cuts bytes into the parts of a new object.
 pub fn parts(bytes: &[u8], parts: usize) -> Vec<Bytes> {
     bytes.chunks(bytes.len().div_ceil(parts).max(1)).map(Bytes::copy_from_slice).collect()
 }

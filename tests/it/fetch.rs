@@ -1,4 +1,4 @@
-//! The consumer's read path, from outside: over gRPC, from bundles that the write path made.
+//! The consumer's read path, over gRPC, from bundles that the write path made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
@@ -43,7 +43,7 @@ impl Fetched {
     }
 }
 
-/// All that can be had from an offset of `orders`/3 on.
+/// Returns a request for everything from an offset of `orders`/3 on.
 fn request(offset: i64) -> v1::FetchRequest {
     v1::FetchRequest {
         topic: "orders".to_owned(),
@@ -75,12 +75,12 @@ async fn ask(client: &mut Client, request: v1::FetchRequest) -> Result<Fetched, 
     Ok(Fetched { records, batches, next_offset, conflicts, log_id, other_logs, messages })
 }
 
-/// Asks a worker that has the role of searching and no other.
+/// Runs a client against a worker that has only the role `search`.
 async fn asking<T>(written: &Written, asks: impl AsyncFnOnce(Client) -> T) -> T {
     serve(written, async |address| asks(Client::connect(address).await.expect("a worker")).await).await
 }
 
-/// Batches one after the other, by their own lengths.
+/// Splits batches by their own lengths.
 fn split(bytes: &[u8]) -> Vec<Bytes> {
     let (mut left, mut batches) = (Bytes::copy_from_slice(bytes), Vec::new());
     while !left.is_empty() {
@@ -90,13 +90,13 @@ fn split(bytes: &[u8]) -> Vec<Bytes> {
     batches
 }
 
-/// The first and the last offset of a batch, by its head.
+/// Returns the first and the last offset of a batch, from its head.
 fn offsets(batch: &[u8]) -> (i64, i64) {
     let base = (&batch[..8]).get_i64();
     (base, base + i64::from((&batch[23..27]).get_i32()))
 }
 
-/// Records as they must come: by offset, each of the different ones once.
+/// Sorts records as they must be returned: by offset, with each different record once.
 fn in_order(mut records: Vec<ExpectedRecord>) -> Vec<ExpectedRecord> {
     records.sort();
     records.dedup();
@@ -150,7 +150,7 @@ async fn check_from(
     let found = all.records.into_iter().map(from_wire).collect();
     assert_eq!(in_order(found), wanted, "{name} from {offset}");
 
-    // Two records, but not a part of those that one offset has.
+    // Two records, but all records of an offset or none.
     let page = ask(client, v1::FetchRequest { max_records: 2, ..request }).await.expect("an answer");
     let mut count = 0;
     for same in wanted.chunk_by(|a, b| a.offset == b.offset) {
@@ -176,7 +176,7 @@ async fn from_every_offset_of_every_fixture_the_producers_own_batches_come() {
         for (nth, (topic, partition, file)) in parts.iter().enumerate() {
             let batches = split(&fixture(&file.replace(".expected.json", ".log")));
             let log = logs.entry((*topic, *partition)).or_default();
-            // V1 frames are records, and old V2 frames lack the batch.
+            // V1 frames are single records, and old V2 frames have no producer's batch.
             if (name.starts_with("chronik/v1") && nth == 0) || name == "chronik/v2-old-shape.wal" {
                 log.refused_to = offsets(&batches[batches.len() - 1]).1;
             }
@@ -214,7 +214,7 @@ async fn from_every_offset_of_every_fixture_the_producers_own_batches_come() {
     }
 }
 
-/// What producers wrote, and up to where it was not kept.
+/// The batches of the producers, and the last offset for which the batch was not kept.
 struct Log {
     batches: Vec<Bytes>,
     refused_to: i64,
@@ -226,13 +226,13 @@ impl Default for Log {
     }
 }
 
-/// Segments of `orders`/3, one behind the other.
+/// Returns segments of `orders`/3, each continuing the one before.
 fn segments(count: usize, format: Format) -> Vec<Bytes> {
     let mut base_offset = 0;
     let segments = (0..count as u64).map(|seed| {
         let spec = Spec { format, seed, base_offset, size: Size::Records(400), ..orders() };
         let mut bytes = Vec::new();
-        // What compaction or a lost segment leaves out.
+        // A gap, as compaction or a lost segment leaves it.
         base_offset = generate(&spec, &mut bytes).expect("in memory").partitions[0].range.last() + 18;
         Bytes::from(bytes)
     });
@@ -265,7 +265,7 @@ async fn following_next_offset_yields_every_record_once() {
         let found = asking(&written, async |mut client| {
             let (mut next, mut found) = (0, Vec::new());
             loop {
-                // The defaults for records; for bytes something that ends in the middle of blocks.
+                // The default number of records, and a number of bytes that ends in the middle of blocks.
                 let page = v1::FetchRequest { max_records: 0, max_bytes: 40_000, ..request(next) };
                 let page = ask(&mut client, page).await.expect("an answer");
                 found.extend(page.offsets());
@@ -282,7 +282,7 @@ async fn following_next_offset_yields_every_record_once() {
 
 #[tokio::test]
 async fn lesson_10_replicas_and_segments_that_were_sent_again_answer_each_offset_once() {
-    // Three replicas that sealed their segments at different places, one of them twice.
+    // Three replicas that sealed their segments at different offsets. One of them was stored twice.
     let log = split(&fixture("kafka/none.log"));
     let written = Written::new();
     for (nth, range) in [0..3, 1..4, 0..4, 2..3].into_iter().enumerate() {
@@ -332,7 +332,7 @@ async fn without_a_log_id_the_log_is_read_that_was_stored_to_last_whatever_the_t
         let written = Written::new();
         for (log_id, name) in [older, newer] {
             written.put_as(name, &fixture(name), log_id).await;
-            // Longer than the clock of a file system needs for a step.
+            // Longer than the resolution of a file system's clock.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let (older, newer) = (older.0, newer.0);
@@ -417,7 +417,7 @@ async fn messages_are_small_and_a_large_record_has_one_of_its_own() {
         let mut client = client.max_decoding_message_size(64 * MIB);
         let all = ask(&mut client, request(0)).await.expect("an answer");
         assert_eq!(all.records.len(), 10_400);
-        // As it is counted, a record takes more than on the wire.
+        // A record counts for more bytes than it has on the wire.
         assert!(all.messages.iter().all(|len| *len < 600 << 10), "{:?}", all.messages);
         let all = ask(&mut client, batches(request(0))).await.expect("an answer");
         let (last, before) = all.messages[..all.messages.len() - 1].split_last().expect("messages");
@@ -447,14 +447,14 @@ async fn a_bundle_that_is_missing_cut_or_damaged_is_an_error_that_names_it() {
                     "{refused:?}"
                 );
                 assert_eq!(refused.facts["bundle"], keys[1]);
-                // What does not need it is answered.
+                // Offsets that do not need the broken bundle are returned.
                 let before = v1::FetchRequest { max_records: 100, ..request };
                 assert!(ask(&mut client, before).await.is_ok());
             }
         })
         .await;
     }
-    // Listed, and gone when it is wanted.
+    // The bundle is listed, but deleted before it is read.
     std::fs::write(&broken, sound).expect("a file");
     let bundle_cache = BundleCache::new(written.store().clone(), 64 << 20);
     let asked = fetch::Request {
@@ -568,7 +568,7 @@ async fn ls_sums_up_logs_and_says_which_offsets_no_bundle_covers() {
 async fn a_scrub_goes_on_behind_a_corrupt_bundle_and_tells_gaps_and_overlaps() {
     let (written, segments) = (Written::new(), segments(3, Format::Kafka));
     put_all(&written, &segments).await;
-    // A replica's, which sealed earlier.
+    // From a replica that sealed its segment earlier.
     written.put("replica", &split(&segments[2])[..4].concat().into()).await;
     let keys = written.keys().await;
     let clean = written.run(&["verify", "--all", "--rate", "1GiB", "--json"]).json();

@@ -1,5 +1,5 @@
-//! Every fixture, through each of the ways in: the reply, the objects, and the segment restored from them are what the
-//! fixture's maker says.
+//! Every fixture, through every way to send it: the reply, the objects and the restored segment must match
+//! what the fixture's maker recorded.
 
 use std::path::Path;
 
@@ -12,14 +12,15 @@ use wal_indexer::proto::v1::{self, IndexSegmentResponse, RecordFilter, SearchReq
 use crate::truth::{Fixture, Held, Record, check_reply, fixtures};
 use crate::worker::{Worker, file_url, inline, object, run, send, send_inline};
 
-/// Another id than the one that stands for none.
+/// A log id other than the default.
 const LOG_ID: &str = "cl/us ter%1";
 
 fn first_time(reply: &IndexSegmentResponse) -> bool {
     reply.partitions.iter().all(|one| !one.bundle.as_ref().expect("a bundle").already_existed)
 }
 
-/// The reply to the same segment a second time: the same objects, which were there, and nothing else has changed.
+/// Checks the reply to the same segment a second time: the same objects, which existed already, and no other
+/// change.
 #[track_caller]
 fn check_again(name: &str, first: &IndexSegmentResponse, again: IndexSegmentResponse) {
     let mut expected = first.clone();
@@ -37,7 +38,7 @@ fn check(fixture: &Fixture, reply: &IndexSegmentResponse, log_id: &str, object: 
     assert!(first_time(reply), "{file}: nothing was there before");
 }
 
-/// Records that a search answered, against all that a partition has.
+/// Compares the records that a search returned with all records of a partition.
 #[track_caller]
 fn check_searched(name: &str, answered: Vec<v1::Record>, held: &Held, log_id: &str) {
     let found = answered.into_iter().map(|record| {
@@ -60,7 +61,7 @@ fn check_searched(name: &str, answered: Vec<v1::Record>, held: &Held, log_id: &s
     assert_eq!(in_order(found.collect()), in_order(held.records.clone()), "{name}: records that were found");
 }
 
-/// All records of a partition, by a search over the wire.
+/// Returns all records of a partition, by a search over gRPC.
 pub async fn search(
     worker: &Worker,
     filter: RecordFilter,
@@ -133,7 +134,7 @@ async fn every_fixture_under_a_source_root_is_what_its_maker_says() {
     }
 }
 
-/// `index --json` of one file.
+/// Runs `index --json` on one file.
 fn index(store: &Path, fixture: &Fixture, path: &Path, log_id: &str, flags: &[&str]) -> IndexSegmentResponse {
     let store = file_url(store);
     let path = path.to_str().expect("UTF-8");
@@ -164,7 +165,7 @@ fn every_fixture_indexed_on_the_command_line_is_what_its_maker_says() {
     run(["verify", "--all", "--store", &file_url(store.path())]);
 }
 
-/// Restores, verifies and searches with the verbs for that.
+/// Restores, verifies and searches with the commands for that.
 fn check_read_back(store: &Path, fixture: &Fixture, reply: &IndexSegmentResponse, log_id: &str) {
     let (url, out) = (file_url(store), TempDir::with_prefix("wal-indexer-it-").expect("a directory"));
     let keys: Vec<_> =

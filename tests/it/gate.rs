@@ -1,5 +1,6 @@
-//! A gate in front of a store that speaks HTTP, as S3 does: it lets requests through, holds them for ever, or says that they come too
-//! fast. Each request has a connection of its own, so that nothing is left of one that was held.
+//! A gate in front of a store that speaks HTTP, as S3 does: it passes requests, holds them for ever, or
+//! answers that there are too many. Each request has its own connection, so that a held request leaves
+//! nothing behind.
 
 use std::io;
 use std::sync::Arc;
@@ -10,18 +11,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// What becomes of requests.
+/// What happens to requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mood {
-    /// They reach the store.
+    /// They are passed to the store.
     Open,
-    /// They are taken and never answered; their connections break when the mood changes.
+    /// They are read and never answered. Their connections break when the mood changes.
     Hang,
-    /// They are taken and answered with this status: 503 as S3 says it, or 429.
+    /// They are read and answered with this status: 503 in S3's form, or 429.
     Refuse(u16),
 }
 
-/// The gate. Ends with the value.
+/// The gate. It stops when dropped.
 pub struct Gate {
     port: u16,
     mood: watch::Sender<Mood>,
@@ -30,7 +31,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// In front of this local port, and open.
+    /// Starts in front of this local port, open.
     pub async fn start(store: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -41,7 +42,7 @@ impl Gate {
             let mut passing = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let (mood, refused) = (seen.clone(), Arc::clone(&refused));
-                // A broken connection is what tests make.
+                // Tests break connections on purpose.
                 passing.spawn(async move { drop(pass(client, store, mood, &refused).await) });
             }
         });
@@ -56,13 +57,13 @@ impl Gate {
         self.mood.send_replace(mood);
     }
 
-    /// How many PUTs were refused so far.
+    /// Returns how many PUTs were refused so far.
     pub fn refused_puts(&self) -> u64 {
         self.refused_puts.load(SeqCst)
     }
 }
 
-/// One request and its answer.
+/// Handles one request and its answer.
 async fn pass(
     mut client: TcpStream,
     store: u16,
@@ -102,7 +103,7 @@ async fn pass(
     }
 }
 
-/// A request's head, up to the empty line behind it, and its body, which has the length that the head says.
+/// Reads a request's head, up to the empty line, and its body of the length that the head states.
 async fn request(client: &mut TcpStream) -> io::Result<(String, Vec<u8>)> {
     let (mut bytes, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
     loop {

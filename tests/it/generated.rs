@@ -1,4 +1,4 @@
-//! Generated segments, read by the decoders: two sets of code that share nothing but the formats.
+//! Generated segments, read by the decoders. Generator and decoders share no code.
 
 use std::num::NonZero;
 
@@ -27,14 +27,14 @@ fn spec(format: Format, codec: Codec) -> Spec {
     Spec { format, codec, size: Size::Records(RECORDS), seed: 9, ..Spec::default() }
 }
 
-/// Everything but the offset.
+/// Returns everything of a record except its offset.
 fn contents(record: &Record<'_>) -> impl PartialEq + std::fmt::Debug {
     let part = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("generated text is UTF-8");
     let headers: Vec<_> = record.headers().map(|(name, value)| (part(name), value.map(part))).collect();
     (record.timestamp_ms(), record.key().map(part), record.value().map(part), headers)
 }
 
-/// Decodes the frames and holds them against the log that the seed chooses.
+/// Decodes the frames and compares them with the log that the seed defines.
 fn check(spec: &Spec) {
     let (summary, frames) = frames(spec);
     let mut logs = Logs::new(spec.seed);

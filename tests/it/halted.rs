@@ -1,4 +1,4 @@
-//! Directories in which something is wrong: what is wrong is told of, by a line and a measurement, and all else goes on.
+//! Directories with faults: each fault is reported by a log line and a metric, and everything else continues.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +14,7 @@ use crate::worker::{Worker, command, file_url, run};
 
 const TOPIC_ID: &str = "kQzZ0mYyT0iZb8fL-W_3vA";
 
-/// A Kafka segment of 20 records.
+/// Returns a Kafka segment of 20 records.
 fn kafka(topic: &str, base_offset: i64) -> Vec<u8> {
     let spec = Spec {
         format: Format::Kafka,
@@ -34,7 +34,7 @@ fn write(path: PathBuf, bytes: impl AsRef<[u8]>) {
     fs::write(path, bytes).expect("written");
 }
 
-/// A partition in Kafka's layout: two sealed segments and the newest one.
+/// Writes a partition in Kafka's layout: two sealed segments and the newest one.
 fn add_kafka(wal: &Path, topic: &str) {
     for base in [0, 1_000, 2_000] {
         write(wal.join(format!("{topic}-0/{base:020}.log")), kafka(topic, base));
@@ -50,10 +50,11 @@ fn allow(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("ours");
 }
 
-/// What is wrong with a partition.
+/// A fault of a partition.
 struct Fault {
     topic: &'static str,
-    /// Below the WAL directory, as it is told; or the reason of a worker's refusal.
+    /// How the agent reports it: as halted, with the name below the WAL directory and the reason; or as
+    /// rejected, with the worker's reason.
     told: Told,
     break_it: fn(&Path),
     mend_it: fn(&Path),
@@ -102,7 +103,7 @@ const FAULTS: [Fault; 10] = [
         break_it: |wal| allow(&wal.join("kafka-closed-0"), 0o000),
         mend_it: |wal| allow(&wal.join("kafka-closed-0"), 0o755),
     },
-    // Each of the two files has the other's name: one begins too early, the other goes too far.
+    // Each of the two files has the other's name: one begins too early, the other ends too late.
     Fault {
         topic: "kafka-names",
         told: Told::Rejected("OFFSETS_NOT_ALLOWED"),
@@ -145,7 +146,7 @@ const FAULTS: [Fault; 10] = [
     },
 ];
 
-/// How many sealed segments of a topic are there; Kafka's stay.
+/// Returns how many sealed segments of a topic exist. Kafka's are never deleted.
 fn sealed(wal: &Path, topic: &str) -> usize {
     let Ok(entries) = fs::read_dir(wal.join(topic).join("0")) else { return 0 };
     entries.flatten().filter(|entry| entry.path().extension().is_some_and(|it| it == "log")).count() - 1
@@ -164,14 +165,14 @@ async fn ten_broken_partitions_of_fifty_are_told_of_and_forty_are_emptied() {
             false => wal.add_all(fault.topic, 0, 1..=3),
         }
     }
-    // First given to whom they are read by, then broken.
+    // The first start gives the files to the agent's user. Then they are broken.
     let agent =
         Sidecar::start_unprivileged(wal.path(), &[worker.endpoint()], &["--wal-dir", "/nowhere/at/all"]);
     drop(agent);
     for fault in &FAULTS {
         (fault.break_it)(wal.path());
         if !fault.topic.starts_with("kafka-") && matches!(fault.told, Told::Rejected(_)) {
-            // The newest one is always the one that was last written to.
+            // So that the newest segment is the one that was last written to.
             wal.add(fault.topic, 0, 3);
         }
     }
@@ -223,7 +224,7 @@ async fn ten_broken_partitions_of_fifty_are_told_of_and_forty_are_emptied() {
     assert!(agent.log().contains("this partition goes on"), "{}", agent.log());
     let emptied = FAULTS.iter().filter(|fault| !fault.topic.starts_with("kafka-"));
     agent.until("Chronik's emptied", |_| emptied.clone().all(|fault| sealed(wal.path(), fault.topic) == 0));
-    // Nothing else changed.
+    // Nothing else has changed.
     let stored_now = worker.finished_keys();
     assert!(stored_before.iter().all(|key| stored_now.contains(key)));
     assert_eq!(stored_now.len(), sound.len() * 2 + FAULTS.len() * 2);
@@ -243,7 +244,7 @@ fn a_partition_that_cannot_be_seen_for_a_while_is_not_gone() {
     agent.until("it is halted", is_halted);
     assert_eq!(agent.metric("agent_vanished_segments_total"), Some(0.0));
     drop(agent);
-    // Nor does a later process, which has never seen it, forget what is stored of it.
+    // A later process, which has never seen the partition, does not forget either what is stored of it.
     let agent = Sidecar::start_unprivileged(wal.path(), &endpoints, &keep);
     agent.until("it is halted again", is_halted);
     allow(&folder, 0o755);
@@ -274,7 +275,7 @@ fn a_directory_that_is_not_there_yet_keeps_none_of_the_others_from_being_looked_
     }
     let left = || fs::read_dir(data.join("orders/0")).expect("a directory").count();
     agent.until("the late one emptied, too", |_| left() == 1);
-    // A run for all that can be done says what it could not.
+    // A single run reports the directory that it could not read.
     let missing = late.path().join("missing");
     wal.add_all("orders", 0, 2..=3);
     drop(agent);
@@ -283,7 +284,7 @@ fn a_directory_that_is_not_there_yet_keeps_none_of_the_others_from_being_looked_
     assert_eq!(wal.ids("orders", 0), [3]);
 }
 
-/// Runs `agent --check`; its exit code and what it printed on standard output and error.
+/// Runs `agent --check`. Returns its exit code, standard output and standard error.
 fn check(wal: &Path, flags: &[&str]) -> (Option<i32>, String, String) {
     let output = command(["agent", "--check", "--wal-dir", wal.to_str().expect("UTF-8")])
         .args(flags)
@@ -324,7 +325,7 @@ fn a_check_says_what_would_be_sent_and_what_is_left_alone_and_changes_nothing() 
     once(wal.path(), &[worker.endpoint()], &["--delete-after-index", "false"]);
     let stored = check(wal.path(), &["--min-segment-age", "0"]).1;
     assert!(stored.contains("stored\torders/0/wal_0_1.log\t"), "{stored}");
-    // One level too high, one too low, and nothing at all.
+    // One level too high, one level too low, and an empty directory.
     let above = wal.path().parent().expect("a directory above");
     let empty = Wal::new();
     for (given, said) in [
@@ -359,7 +360,7 @@ fn a_directory_without_a_partition_is_told_of_loudly() {
     agent.until("a partition", |agent| partitions(agent) == Some(1.0));
 }
 
-/// What `ls --json` tells of the stored logs of a topic: log ids and last offsets, sorted.
+/// Returns the stored logs of a topic, from `ls --json`: log ids and last offsets, sorted.
 fn logs(worker: &Worker, topic: &str) -> Vec<(String, i64)> {
     let printed = run(["ls", "--json", "--store", &file_url(&worker.store()), "--topic", topic]);
     let printed = String::from_utf8(printed).expect("UTF-8");
@@ -385,7 +386,7 @@ fn a_log_that_gets_its_id_later_or_loses_it_is_stored_once() {
     let code = |output: std::process::Output| output.status.code();
     assert_eq!(code(once(wal.path(), &endpoints, &[])), Some(0));
     assert_eq!(logs(&worker, "orders"), [("0".to_owned(), 19), ("0".to_owned(), 1_019)]);
-    // The broker is upgraded: it writes the file, and goes on.
+    // The broker is upgraded: it writes the metadata file, and continues the log.
     write(metadata_file.clone(), metadata());
     write(file(3_000), kafka("orders", 3_000));
     for _ in 0..2 {
@@ -393,7 +394,7 @@ fn a_log_that_gets_its_id_later_or_loses_it_is_stored_once() {
         let expected = [19, 1_019, 2_019].map(|last| ("0".to_owned(), last));
         assert_eq!(logs(&worker, "orders"), expected, "it is the log that it was");
     }
-    // Another topic of the same name: its id and its offsets say so.
+    // Another topic with the same name: it has another id, and its offsets begin at 0.
     fs::remove_dir_all(wal.path().join("orders-0")).expect("removed");
     write(metadata_file.clone(), "version: 0\ntopic_id: AAAAAAAAQACAAAAAAAAAAQ\n");
     for base in [0, 1_000] {
@@ -402,7 +403,7 @@ fn a_log_that_gets_its_id_later_or_loses_it_is_stored_once() {
     assert_eq!(code(once(wal.path(), &endpoints, &[])), Some(0));
     let another = ("AAAAAAAAQACAAAAAAAAAAQ".to_owned(), 19);
     assert!(logs(&worker, "orders").contains(&another), "{:?}", logs(&worker, "orders"));
-    // The file is lost, and the log goes on.
+    // The metadata file is lost, and the log continues.
     fs::remove_file(&metadata_file).expect("removed");
     write(file(2_000), kafka("orders", 2_000));
     assert_eq!(code(once(wal.path(), &endpoints, &[])), Some(0));
@@ -435,13 +436,13 @@ fn a_topic_that_was_deleted_and_created_again_is_not_mixed_with_what_it_was() {
     });
     assert_eq!(wal.ids("orders", 0), [0, 1, 2], "nothing of it goes");
     assert_eq!(logs(&worker, "orders").len(), 3, "and nothing is stored");
-    // All else goes on, and a restart changes nothing.
+    // Everything else continues, and a restart changes nothing.
     drop(agent);
     wal.add("audit", 0, 3);
     let output = once(wal.path(), &endpoints, &[]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert_eq!((wal.ids("orders", 0), wal.ids("audit", 0)), (vec![0, 1, 2], vec![3]));
-    // Another id makes it another log.
+    // With another id it is another log.
     let output = once(wal.path(), &endpoints, &["--log-id", "second"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(wal.ids("orders", 0), [2]);
@@ -519,7 +520,7 @@ fn a_rejection_on_a_read_only_directory_is_remembered_with_the_agents_state() {
     allow(state.path(), 0o777);
     let directories = ["orders/0", "orders", ""].map(|name| wal.path().join(name));
     let flags = ["--state-dir", state.path().to_str().expect("UTF-8")];
-    // Given to whom it is read by, then closed.
+    // The first start gives the files to the agent's user. Then the directories become read-only.
     drop(Sidecar::start_unprivileged(wal.path(), &["http://127.0.0.1:1".to_owned()], &flags));
     directories.iter().for_each(|directory| allow(directory, 0o555));
     for rejections in [1.0, 0.0] {

@@ -1,4 +1,5 @@
-//! What stays although it is stored, told by the program: beside a broker that may still need it, and where an operator wants it to.
+//! Segments that stay on disk although they are stored: beside a broker that may still need them, and if the
+//! operator wants it.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,7 +13,7 @@ use crate::agent::{Scene, acknowledged};
 use crate::crooked::Answer;
 use crate::sidecar::{Sidecar, name, segment};
 
-/// How many segments, or partitions, are held for a reason.
+/// Returns how many segments or partitions are held for a reason.
 fn held(agent: &Sidecar, what: &str, reason: &str) -> Option<f64> {
     agent.metrics().sum(&format!("wal_indexer_agent_held_{what}"), &[("reason", reason)])
 }
@@ -30,7 +31,7 @@ async fn the_last_segment_with_a_frame_stays_however_many_empty_ones_lie_behind_
     scene.check_stored(1..=2);
     let agent = scene.start(&[]);
     agent.until("held", |agent| held(agent, "segments", "end_of_log") == Some(1.0));
-    // The broker goes on: the end of the log is elsewhere.
+    // The broker continues: the end of the log is in the next segment.
     scene.wal.add("orders", 0, 4);
     scene.until_ids(&agent, &[4]);
     agent.until("none held", |agent| held(agent, "segments", "end_of_log") == Some(0.0));
@@ -41,7 +42,7 @@ async fn a_lower_segment_that_is_written_to_holds_its_partition() {
     let scene = Scene::new().await;
     scene.wal.add_all("orders", 0, 1..=3);
     scene.wal.add_all("orders", 1, 1..=3);
-    // Written to last, and closed again: the broker opens it for each write.
+    // A lower segment is the last one written to, and is closed: the broker opens it for each write.
     let path = scene.wal.path().join(name("orders", 0, 2));
     let append =
         |bytes: &[u8]| File::options().append(true).open(&path).and_then(|mut file| file.write_all(bytes));
@@ -51,7 +52,8 @@ async fn a_lower_segment_that_is_written_to_holds_its_partition() {
     agent.until("held", |agent| held(agent, "partitions", "not_last_written") == Some(1.0));
     assert_eq!(scene.wal.ids("orders", 0), [1, 2, 3], "{}", agent.log());
     assert_eq!(agent.log().matches("nothing is deleted in this partition").count(), 1, "{}", agent.log());
-    // What is sealed is stored all the same; it goes when the broker has gone on.
+    // Sealed segments are stored all the same. They are deleted when the broker has continued with the
+    // highest one.
     agent.until("stored", |agent| acknowledged(agent) == 3.0);
     let _ = scene.wal.add("orders", 0, 8);
     agent.until("it goes on", |_| scene.wal.ids("orders", 0) == [8]);
@@ -85,7 +87,7 @@ async fn a_segment_that_was_overwritten_while_its_receipt_waited_is_sent_again()
     scene.wal.add_all("orders", 0, [2, 3]);
     scene.wal.add("orders", 0, 9);
     agent.until("two receipts", |agent| acknowledged(agent) == 2.0);
-    // Other records in the same file, of the same length, and its time set back.
+    // Other records in the same file, with the same length and the old modification time.
     let path = scene.wal.path().join(name("orders", 0, 2));
     let other = other_of_the_same_length("orders", 0, 2);
     let file = File::options().write(true).open(&path).expect("a file");
@@ -100,7 +102,8 @@ async fn a_segment_that_was_overwritten_while_its_receipt_waited_is_sent_again()
     assert!(agent.log().contains("not what was stored"), "{}", agent.log());
 }
 
-/// The agent is killed before, while or after the bytes are replaced: the receipt that it left is for the old ones.
+/// The agent is killed before or after the bytes are replaced, and maybe once more. The receipt that it left
+/// is for the old bytes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_overwritten_segment_goes_on_no_receipt_of_before_whoever_is_killed() {
     let other = other_of_the_same_length("orders", 0, 2);
@@ -140,8 +143,8 @@ async fn an_overwritten_segment_goes_on_no_receipt_of_before_whoever_is_killed()
     }
 }
 
-/// A segment that differs in its records only: two letters of a value are exchanged, and the checksums are made anew by whoever wrote
-/// it. Here the frames are put in another order.
+/// Returns a segment with other bytes of the same length and valid checksums, as if its writer had replaced
+/// it. The frames are in reverse order.
 fn other_of_the_same_length(topic: &str, partition: i32, id: u64) -> Vec<u8> {
     let mut frames = crate::truth::split(&segment(topic, partition, id).into());
     frames.reverse();

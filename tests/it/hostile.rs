@@ -1,6 +1,7 @@
-//! Segments that are wrong, each in one way. Most carry checksums that fit, so that only the check in question can refuse them.
+//! Segments with one fault each. Most have valid checksums, so that only the check in question can refuse
+//! them.
 //!
-//! [`cases`] is for any test that wants bad input; the tests here hold the decoders against it.
+//! [`cases`] gives bad input to other tests. The tests here run it through the decoders.
 
 use std::io::{self, Read};
 
@@ -10,19 +11,19 @@ use wal_indexer::generate::{Codec, Format, Size, Spec, chronik, generate, kafka}
 use wal_indexer::ids::{OffsetRange, TopicPartition};
 use wal_indexer::record::{HeaderSpans, RecordBatch, RecordSpans, Span};
 
-/// A segment of three frames (of Chronik V1: records) whose middle one is wrong.
+/// A segment of three frames (for Chronik V1: records). The middle one is wrong.
 pub struct Case {
     /// What is wrong with it.
     pub name: String,
     /// The segment.
     pub bytes: Vec<u8>,
-    /// Where the wrong frame starts.
+    /// The start of the wrong frame.
     pub position: u64,
-    /// The reasons that are right to give.
+    /// The reasons that a refusal may have.
     pub reasons: &'static [&'static str],
 }
 
-/// What decoding a frame may take in these tests; [`BOMB_BYTES`] is more.
+/// The memory limit for decoding a frame in these tests. [`BOMB_BYTES`] is more.
 pub const DECODED_BYTES_MAX: usize = 16 << 20;
 const BOMB_BYTES: u64 = 64 << 20;
 
@@ -35,7 +36,7 @@ const BAD_LENGTH: &[&str] = &["BAD_LENGTH", "WRONG_LENGTH"];
 const TOO_LARGE: &[&str] = &["OPENS_TOO_LARGE"];
 const EXTREMES_32: [i32; 4] = [-1, i32::MIN, i32::MAX, 1 << 30];
 
-/// All of them.
+/// Returns all cases.
 pub fn cases() -> Vec<Case> {
     let mut cases = kafka_heads();
     cases.extend(kafka_records());
@@ -45,7 +46,7 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Builds a case out of the good frame and a change to it.
+/// Builds a case from the good middle frame and a change to it.
 struct Middle {
     before: Vec<u8>,
     frame: Vec<u8>,
@@ -67,7 +68,7 @@ impl Middle {
     }
 }
 
-/// Three records at `base`: key, value and two headers each.
+/// Returns three records at `base`, with key, value and two headers each.
 fn records(base: i64) -> RecordBatch {
     let bytes = Bytes::from_static(b"key{\"level\":\"INFO\"}header");
     let span = |start, len| Span { start, len };
@@ -96,7 +97,7 @@ fn put(frame: &mut [u8], at: usize, bytes: &[u8]) {
     frame[at..at + bytes.len()].copy_from_slice(bytes);
 }
 
-/// Fields of a Kafka batch's head, most covered by its checksum.
+/// Returns faults in fields of a Kafka batch's head. Most of these fields are covered by its checksum.
 fn kafka_heads() -> Vec<Case> {
     let middle = kafka_middle(kafka_batch(10, Codec::None));
     let sealed = |name: String, reasons, at: usize, bytes: &[u8]| {
@@ -124,7 +125,7 @@ fn kafka_heads() -> Vec<Case> {
     for length in [0, 1, 48, -1, i32::MIN] {
         cases.push(sealed(format!("kafka: a length of {length}"), BAD_LENGTH, 8, &length.to_be_bytes()));
     }
-    // Behind the frame lies another whole one: this is no torn tail.
+    // A whole frame follows, so this is not a torn tail.
     for length in [i32::MAX, 1 << 20] {
         cases.push(sealed(format!("kafka: a length of {length}"), BAD_LENGTH, 8, &length.to_be_bytes()));
     }
@@ -142,7 +143,7 @@ fn varint(number: i64) -> Vec<u8> {
     out
 }
 
-/// A batch of `count` records whose section is these bytes, whatever they are.
+/// Returns a batch of `count` records whose records section has these bytes.
 fn kafka_raw(attributes: u16, count: i32, section: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let head = BatchHead { range: OffsetRange::new(10, 19), ..BatchHead::default() };
@@ -156,7 +157,7 @@ fn kafka_raw(attributes: u16, count: i32, section: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A record's body, its length in front.
+/// Returns a record's body with its length in front.
 fn counted(parts: &[&[u8]]) -> Vec<u8> {
     let body = parts.concat();
     [varint(body.len() as i64), body].concat()
@@ -223,7 +224,8 @@ fn kafka_compressed() -> Vec<Case> {
         cases.push(case("not compressed", BAD_COMPRESSION, &[0x55; 40]));
         cases.push(case("cut off", BAD_COMPRESSION, &section[..section.len() - 5]));
         cases.push(case("cut off in its head", BAD_COMPRESSION, &section[..3]));
-        // Kafka's reader passes over bytes behind gzip and lz4, and over fewer than a length behind snappy.
+        // Kafka's reader ignores bytes behind gzip and lz4 data. Behind snappy data it ignores fewer bytes
+        // than a length has.
         if matches!(codec, Codec::Snappy | Codec::Zstd) {
             cases.push(case("bytes behind its end", BAD_COMPRESSION, &[&section[..], &[1; 7]].concat()));
         }
@@ -242,7 +244,7 @@ fn kafka_compressed() -> Vec<Case> {
     cases
 }
 
-/// Segments of one batch, for each codec, that opens to so many zeros.
+/// Returns a segment of one batch for each codec, which decompresses to this many zeros.
 pub fn bombs(opened_bytes: u64) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
     let codecs = [(1, Codec::Gzip), (2, Codec::Snappy), (3, Codec::Lz4), (4, Codec::Zstd)];
     codecs
@@ -250,7 +252,7 @@ pub fn bombs(opened_bytes: u64) -> impl Iterator<Item = (&'static str, Vec<u8>)>
         .map(move |(number, codec)| (codec.name(), kafka_raw(number, 3, &bomb(codec, opened_bytes))))
 }
 
-/// So many zeros, compressed.
+/// Returns this many zeros, compressed.
 fn bomb(codec: Codec, opened_bytes: u64) -> Vec<u8> {
     let mut zeros = io::repeat(0).take(opened_bytes);
     let mut out = Vec::new();
@@ -290,9 +292,9 @@ fn v2_frame(base: i64, wire: bool) -> Vec<u8> {
     out
 }
 
-/// Bytes of a V2 frame in front of its canonical record: head 12, topic 2 + 6, partition 4, data's length 4.
+/// Bytes of a V2 frame before its canonical record: head 12, topic 2 + 6, partition 4, length of the data 4.
 const DATA_AT: usize = 28;
-/// Bytes behind it: base offset, last offset, count.
+/// Bytes behind the canonical record: base offset, last offset, count.
 const BEHIND_DATA: usize = 20;
 
 fn chronik_v2() -> Vec<Case> {
@@ -305,7 +307,7 @@ fn chronik_v2() -> Vec<Case> {
             chronik::seal(frame);
         })
     };
-    // More or fewer bytes at a place, with lengths that fit.
+    // Adds or removes bytes at a place, and adjusts the lengths.
     let resized = |name: &str, reasons, at: usize, remove: usize, insert: &[u8], in_data: bool| {
         middle.case(format!("chronik v2: {name}"), reasons, |frame| {
             frame.splice(at..at + remove, insert.iter().copied());
@@ -406,7 +408,7 @@ fn chronik_v1() -> Vec<Case> {
     cases
 }
 
-/// Small segments of all formats that are in order, to be damaged.
+/// Returns small, valid segments of all formats, to be damaged by tests.
 pub fn sound() -> Vec<(Format, Vec<u8>)> {
     let spec = |format| Spec {
         format,
@@ -433,7 +435,7 @@ mod decoders {
         tail: Tail,
     }
 
-    /// Reads a whole segment as ingest does: what the frames say comes before what the splitter says.
+    /// Reads a whole segment as ingest does: an error of a frame counts before an error of the splitter.
     fn read(bytes: &[u8]) -> Result<Found, SegmentError> {
         let mut splitter = FrameSplitter::new(bytes.len() as u64, None);
         let mut whole = Vec::new();
@@ -489,7 +491,8 @@ mod decoders {
                 if found.tail.torn.is_some() {
                     continue;
                 }
-                // Kafka's checksum covers neither the base offset nor the leader's epoch, which brokers rewrite.
+                // Kafka's checksum covers neither the base offset nor the leader's epoch, which brokers
+                // rewrite.
                 assert_eq!(format, Format::Kafka, "{format}: bit {bit}");
                 assert_eq!(values(&found), values(&before), "{format}: bit {bit}");
             }
@@ -521,7 +524,7 @@ mod decoders {
 
     #[test]
     fn whatever_bytes_come_the_decoders_answer() {
-        // A fixed sequence, so that what fails once fails always.
+        // A fixed sequence of pseudo-random numbers, so that a failure repeats.
         let mut state = 1_u64;
         let mut next = |end: usize| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -542,7 +545,7 @@ mod decoders {
                         break;
                     }
                 }
-                // Refused or read: the only wrong answer is none.
+                // The decoder may refuse or read these bytes. It must only return.
                 let _ = read(&damaged);
             }
         }

@@ -1,5 +1,5 @@
-//! A Kafka broker for tests: one process, started from the jars that `tests/install-servers.sh` fetches, controller and broker in one,
-//! on ports that stay.
+//! A Kafka broker for tests: one process, started from the jars that `tests/install-servers.sh` fetches. It
+//! is controller and broker in one, on fixed ports.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use rskafka::record::Record;
 use crate::processes::Process;
 use crate::servers::ports_to_come_back_to;
 
-/// A running broker. It ends when this is dropped.
+/// A running broker. It stops when dropped.
 pub struct Kafka {
     process: Process,
     directory: tempfile::TempDir,
@@ -31,7 +31,7 @@ fn java(main_class: &str) -> Command {
 }
 
 impl Kafka {
-    /// Starts one that holds nothing, and waits until it listens.
+    /// Starts an empty broker, and waits until it listens.
     pub fn start() -> Self {
         let directory = tempfile::TempDir::with_prefix("wal-indexer-kafka-").expect("a directory");
         let settings = directory.path().join("server.properties");
@@ -45,14 +45,14 @@ impl Kafka {
         kafka
     }
 
-    /// Takes everything away from it, and starts it again at the same address.
+    /// Deletes all its data, and starts it again at the same address.
     pub fn start_anew(&mut self) {
         self.stop();
         fs::remove_dir_all(self.directory.path().join("data")).expect("it is there");
         self.begin();
     }
 
-    /// Ends it.
+    /// Stops it.
     pub fn stop(&mut self) {
         self.process.kill();
     }
@@ -71,7 +71,7 @@ impl Kafka {
             "transaction.state.log.replication.factor=1".to_owned(),
             "transaction.state.log.min.isr=1".to_owned(),
             "transaction.state.log.num.partitions=1".to_owned(),
-            // Whoever asks for a topic would make it, before the test does.
+            // Otherwise a client that asks for a topic would create it before the test does.
             "auto.create.topics.enable=false".to_owned(),
         ];
         fs::write(&settings, lines.join("\n")).expect("written");
@@ -86,12 +86,12 @@ impl Kafka {
         self.process.listens(&self.bootstrap());
     }
 
-    /// Where it listens: `HOST:PORT`.
+    /// Returns its address, `HOST:PORT`.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.ports[0])
     }
 
-    /// Runs a program of `tests/kafka` to its end, and returns what it printed.
+    /// Runs a program of `tests/kafka` to its end, and returns its output.
     pub fn run(&self, source: &str, arguments: &[&str]) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka").join(source);
         let output = java(path.to_str().expect("UTF-8")).args(arguments).output().expect("java runs");
@@ -99,7 +99,7 @@ impl Kafka {
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
-    /// The segments of partition 0 of a topic as they are now, in order.
+    /// Returns the current segments of partition 0 of a topic, in order.
     pub fn segments(&self, topic: &str) -> Vec<Bytes> {
         let partition = self.directory.path().join("data").join(format!("{topic}-0"));
         let entries =
@@ -114,7 +114,7 @@ impl Kafka {
         ClientBuilder::new(vec![self.bootstrap()]).build().await.expect("a connection")
     }
 
-    /// Partition 0 of a new topic, with so many records in it.
+    /// Creates a topic and returns its partition 0, with this many records.
     pub async fn topic(&self, name: &str, records: usize) -> PartitionClient {
         let client = self.client().await;
         let controller = client.controller_client().expect("a controller");

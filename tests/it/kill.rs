@@ -1,5 +1,5 @@
-//! Workers that are told to stop, and workers that are not even told: killed in mid-stream and in mid-upload, terminated with
-//! work in hand, and callers that hang up. What a caller gets, and what is left in the store.
+//! Workers that are killed in the middle of a stream or an upload, workers that are terminated with work in
+//! flight, and callers that hang up: what the caller gets, and what is left in the store.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::worker::{self, Client, Refusal, Worker, chunk, file_url};
 /// How long anything here may take before it counts as stuck.
 const SOON: Duration = Duration::from_secs(60);
 
-/// A segment that is being sent: the test decides what comes when.
+/// A segment that is being sent. The test decides what is sent when.
 pub struct Sending {
     messages: mpsc::Sender<IndexSegmentRequest>,
     pub reply: JoinHandle<Result<IndexSegmentResponse, Status>>,
@@ -49,7 +49,7 @@ impl Sending {
         }
     }
 
-    /// Says that this was all.
+    /// Ends the stream.
     pub fn close(&mut self) {
         self.messages.close_channel();
     }
@@ -69,7 +69,7 @@ async fn stats(client: &mut Client) -> v1::GetStatsResponse {
     client.get_stats(v1::GetStatsRequest {}).await.expect("statistics").into_inner()
 }
 
-/// Asks for the statistics until they are as wanted.
+/// Asks for the statistics until they meet `wanted`.
 pub async fn until(
     client: &mut Client,
     wanted: impl Fn(&v1::GetStatsResponse) -> bool,
@@ -89,7 +89,7 @@ pub fn reserved(stats: &v1::GetStatsResponse) -> u64 {
     stats.memory.as_ref().expect("memory").reserved_bytes
 }
 
-/// Two workers on one local store, and that store.
+/// Returns two workers on one local store, and that store.
 fn two_workers() -> (Worker, Worker, Store) {
     let one = Worker::start();
     let url = file_url(&one.store());
@@ -130,7 +130,7 @@ async fn lesson_30_a_worker_killed_at_any_moment_leaves_nothing_that_a_second_on
         let first = sending.end().await;
         let left = keys(&store).await;
         let reply = send(&other, &segment).await.expect("a receipt");
-        // What can be listed was whole, and is what the second worker found.
+        // What the store lists was whole, and is what the second worker found.
         check(&store, &reply, &segment.bytes).await;
         let found = keys_of(&reply).into_iter().zip(already_existed(&reply));
         let found: Vec<_> = found.filter_map(|(key, existed)| existed.then_some(key)).collect();
@@ -143,15 +143,15 @@ async fn lesson_30_a_worker_killed_at_any_moment_leaves_nothing_that_a_second_on
     }
 }
 
-/// What a proxy in front of a store does with what comes after it was told so.
+/// A mode of the proxy in front of a store: it passes everything.
 const PASS: u8 = 0;
-/// Passes this much on and then nothing more: the rest of a body stays on the way.
+/// It passes [`BODY_BYTES_MAX`] of the requests, then no more: the rest of a body is held back.
 const STOP_BODIES: u8 = 1;
 const BODY_BYTES_MAX: usize = 100_000;
-/// Passes requests on, and no answers.
+/// It passes requests, but no answers.
 const STOP_ANSWERS: u8 = 2;
 
-/// A proxy in front of a local port. Says `stopped` when it first holds something back.
+/// Starts a proxy in front of a local port. It signals `stopped` when it first holds something back.
 async fn proxy(server: u16, mode: Arc<AtomicU8>, stopped: Arc<Notify>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -189,16 +189,16 @@ async fn pass(client: TcpStream, server: TcpStream, mode: Arc<AtomicU8>, stopped
                 break;
             }
         }
-        // An end is not held back.
+        // The end of a connection is not held back.
     };
-    // Either side's end is the other's: a killed worker's connection ends here.
+    // If one side closes, the other side is closed too. So a killed worker's connection ends here.
     tokio::select! {
         () = up => {}
         () = down => {}
     }
 }
 
-/// Kills a worker whose upload to S3 stands still, and sends the segment to another.
+/// Kills a worker while the proxy holds up its upload to S3, and sends the segment to another worker.
 async fn killed_in_mid_upload(mode_of_proxy: u8) -> (IndexSegmentResponse, Vec<String>) {
     let server = Server::s3();
     let (mode, stopped) = (Arc::new(AtomicU8::new(PASS)), Arc::new(Notify::new()));
@@ -218,7 +218,7 @@ async fn killed_in_mid_upload(mode_of_proxy: u8) -> (IndexSegmentResponse, Vec<S
     until(&mut one.client().await, |stats| stats.jobs.iter().any(uploading)).await;
     one.signal("KILL");
     sending.end().await.expect_err("it was killed");
-    // What the store still works on ends with its connection.
+    // The store needs a moment to notice the broken connection.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let left = keys(&store).await;
 
@@ -266,7 +266,7 @@ async fn lesson_30_sigterm_lets_work_in_hand_finish_and_takes_no_more() {
     until(&mut idle_client, |stats| !stats.jobs.is_empty()).await;
 
     worker.signal("TERM");
-    // Whoever asks on a connection of before the signal, or on a new one, is told to go elsewhere.
+    // New calls, on an existing or a new connection, are refused, so that the caller tries another worker.
     let mut refused_since = None;
     let deadline = Instant::now() + SOON;
     while refused_since.is_none_or(|since: Instant| since.elapsed() < Duration::from_millis(300)) {
@@ -303,7 +303,8 @@ async fn lesson_30_work_that_outlasts_the_drain_is_dropped_with_an_error_and_the
     assert_eq!(ended.code(), Some(0));
     let reply = tokio::time::timeout(SOON, sending.reply).await.expect("an answer").expect("no panic");
     let status = reply.expect_err("no receipt");
-    // An answer, and not a connection that breaks: the caller knows that another worker will do.
+    // The caller gets an error with a reason, not a broken connection: it knows that another worker can do
+    // it.
     let refusal = Refusal::of(&status);
     assert_eq!((refusal.code, &*refusal.reason), (Code::Unavailable, "DRAINING"));
     assert!(status.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()), "{status:?}");
@@ -320,7 +321,7 @@ async fn connections_that_say_nothing_do_not_hold_up_the_end() {
     let began = Instant::now();
     worker.signal("TERM");
     assert_eq!(worker.ended().code(), Some(0));
-    // The drain may take 30 s by default; nothing here has to be waited for.
+    // The drain may take 30 s by default. Here it has nothing to wait for.
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     let mut rest = Vec::new();
     let _ = silent.read_to_end(&mut rest);
@@ -333,7 +334,7 @@ async fn a_caller_that_hangs_up_gives_its_memory_back_at_once() {
     let segment = Segment::opaque(&[1 << 20; 12], 0);
     let mut client = worker.client().await;
     let half = segment.bytes.len() / 2;
-    // One whose call is dropped, and one whose connection is: each with a connection of its own.
+    // One call is dropped, and one connection is dropped. Each has its own connection.
     for cut in [false, true] {
         let mut sending = Sending::begin(worker.client().await, &segment).await;
         sending.bytes(&segment.bytes[..half]).await;
@@ -342,7 +343,7 @@ async fn a_caller_that_hangs_up_gives_its_memory_back_at_once() {
         if cut {
             sending.reply.abort();
         } else {
-            // The stream ends too early: that, too, is a caller that has gone.
+            // A stream that ends too early also counts as a caller that hung up.
             sending.end().await.expect_err("bytes are missing");
         }
         let after = until(&mut client, |stats| stats.jobs.is_empty() && reserved(stats) == 0).await;
@@ -409,7 +410,7 @@ async fn a_segment_whose_work_stands_still_loses_its_place_and_its_memory() {
     assert_eq!(of_ingest(&ended.expect_err("none")).code(), Code::DeadlineExceeded);
     drop(release);
     stuck.await.expect("no panic").expect("no panic").expect_err("it was let go of");
-    // What was in the queue is gone with its caller.
+    // The queued work is dropped with its caller.
     while ingest.budget.usage().reserved_bytes > 0 {
         tokio::task::yield_now().await;
     }
@@ -442,7 +443,7 @@ async fn an_error_reaches_a_caller_that_is_still_sending_and_its_connection_goes
     damaged[300] ^= 1;
     let mut client = worker.client().await;
     let header = worker::inline(segment.bytes.len() as u64, segment.told);
-    // More than fits into the connection's window, had the bytes that nobody reads stayed in it.
+    // More than fits into the connection's window, if unread bytes stayed in it.
     for _ in 0..6 {
         let sent = worker::send_inline(&mut client, header.clone(), &damaged, 256 << 10).await;
         assert_eq!(sent.expect_err("damaged").code(), Code::DataLoss);

@@ -1,5 +1,5 @@
-//! Records that are larger than a worker may hold for searches and fetches: they fail nobody's, and keep nobody within reach of their values from
-//! anything else.
+//! Records larger than a worker's memory for searches and fetches. They make no search and no fetch fail, and
+//! a slow reader of them does not stop other callers.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -19,11 +19,13 @@ use crate::worker::{Worker, command, file_url, inline, send_inline};
 
 const MIB: usize = 1 << 20;
 
-/// What a reader may take beside its memory for searches: connections, code that is read for the first time, what the allocator has not given
-/// back yet. Each answer that kept the bytes of one large record would be seen beside it.
+/// Memory that a reader may take beside its memory for searches: connections, code that is read for the first
+/// time, and what the allocator has not returned yet. If an answer kept the bytes of one large record, it
+/// would exceed this.
 const BESIDE_BYTES: u64 = 64 << 20;
 
-/// A batch of values of these sizes, from an offset on. Each begins with its number; the rest takes next to nothing once it is compressed.
+/// Returns a batch of values of these sizes, from an offset on. Each value begins with its number. The rest
+/// compresses to almost nothing.
 pub fn batch_of(base_offset: i64, codec: Codec, sizes: &[usize]) -> Vec<u8> {
     let (mut bytes, mut records) = (Vec::new(), Vec::new());
     for (nth, size) in sizes.iter().enumerate() {
@@ -44,7 +46,7 @@ pub fn batch_of(base_offset: i64, codec: Codec, sizes: &[usize]) -> Vec<u8> {
     out
 }
 
-/// A store with these segments of the topic `large`, and a worker on it that has so much memory for searches.
+/// A store with these segments of the topic `large`, and a worker on it with limited memory for searches.
 struct Stored {
     writer: Worker,
     reader: Worker,
@@ -81,7 +83,7 @@ impl Stored {
         records
     }
 
-    /// All of the partition, answer after answer.
+    /// Fetches the whole partition, in several calls.
     async fn fetch(&self) -> Vec<Record> {
         let mut client =
             SearchServiceClient::new(self.reader.channel().await).max_decoding_message_size(1 << 30);
@@ -100,7 +102,7 @@ impl Stored {
         }
     }
 
-    /// All records are there, and all values but for those of more than `bytes_max` bytes.
+    /// Checks that all records were returned, and all values except those of more than `bytes_max` bytes.
     fn check(&self, records: &[Record], bytes_max: usize, what: &str) {
         let offsets: Vec<_> = records.iter().map(|record| record.offset).collect();
         assert_eq!(offsets, self.sizes.keys().copied().collect::<Vec<_>>(), "{what}");
@@ -130,7 +132,7 @@ async fn a_record_too_large_for_a_search_comes_without_its_value_and_all_others_
     for codec in [Codec::Zstd, Codec::None, Codec::Lz4, Codec::Snappy] {
         let stored =
             Stored::new(&[(codec, &sizes), (Codec::Zstd, &[50, 60])], &["--search-memory", "32MiB"]).await;
-        // Without a codec the batch is a block of its own, of 33 MiB, which no search can hold.
+        // Without a codec the batch is its own block of 33 MiB, which no search can hold.
         let bytes_max = if codec == Codec::None { 0 } else { 6 * MIB };
         if bytes_max > 0 {
             stored.check(&stored.search("record").await, bytes_max, &format!("search, {codec}"));
@@ -170,7 +172,7 @@ async fn searches_and_fetches_of_large_records_side_by_side_are_answered_whole()
 #[tokio::test]
 #[ignore = "minutes; make test-long runs it"]
 async fn long_records_of_30_and_200_mib_fail_no_search_and_no_fetch_at_the_default_memory() {
-    // A frame may open to 256 MiB, so each is one.
+    // A frame may decompress to at most 256 MiB, so each record is its own frame.
     let segments: Vec<_> =
         [30 * MIB; 12].into_iter().chain([200 * MIB]).map(|size| (Codec::Zstd, [size])).collect();
     let segments: Vec<_> = segments.iter().map(|(codec, sizes)| (*codec, &sizes[..])).collect();
@@ -186,7 +188,7 @@ async fn long_records_of_30_and_200_mib_fail_no_search_and_no_fetch_at_the_defau
     assert!(took < BESIDE_BYTES + (128 << 20), "{took} bytes");
 }
 
-/// Those who hold a large answer and read no further leave others enough for theirs.
+/// A caller that takes a large answer and stops reading leaves others enough memory.
 #[tokio::test]
 async fn slow_readers_of_large_records_keep_nobody_else_from_searching() {
     let stored = Stored::new(
@@ -201,7 +203,7 @@ async fn slow_readers_of_large_records_keep_nobody_else_from_searching() {
         let filter = Some(RecordFilter { topic: topic.to_owned(), ..Default::default() });
         SearchRequest { filter, limit: 100, ..Default::default() }
     }
-    // Each has its answer begun, or waits for it, as long as this lasts.
+    // For the whole test, each of these has begun its answer, or waits for it.
     let mut slow = JoinSet::new();
     for nth in 0..6 {
         let channel = stored.reader.channel().await;
@@ -272,7 +274,7 @@ async fn following_goes_on_behind_records_that_are_too_large_or_too_many_to_be_k
         let lines = BufReader::new(process.stdout.take().expect("a pipe")).lines();
         (process, lines.map(|line| line.expect("UTF-8")))
     });
-    // Those of 5 MiB are together more than what is kept of one answer.
+    // The records of 5 MiB together exceed the memory for one answer.
     let sizes: Vec<_> = [13 * MIB].into_iter().chain([5 * MIB; 14]).chain([20]).collect();
     for (base_offset, sizes) in (1..).step_by(8).zip(sizes.chunks(8)) {
         let bytes = batch_of(base_offset, Codec::Zstd, sizes);

@@ -1,5 +1,6 @@
-//! Callers that hang up, stall or trickle, and a store that hangs or says 503: whatever happens, a worker gives back all that it held
-//! for them, memory, descriptors and threads; what it said OK to is stored; and what it did not can be sent again.
+//! Callers that hang up, stall or send slowly, and a store that hangs or answers 503. In all cases the worker
+//! frees what it held for them: memory, descriptors and threads. What it acknowledged is stored, and what it
+//! did not can be sent again.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -24,17 +25,18 @@ use crate::receipts::{Segment, TOLD, check, generated, keys};
 use crate::servers::{Server, s3_settings};
 use crate::worker::{self, Client, Refusal, Worker, chunk, file_url, resident_bytes};
 
-/// How long anything here may take before it counts as stuck: what is given back late is what the connections' keep-alive frees
-/// (50 s), and idle threads (10 s).
+/// How long anything here may take before it counts as stuck. The slowest are connections that keep-alive
+/// ends (50 s), and idle threads (10 s).
 const SOON: Duration = Duration::from_secs(120);
 
-/// How much more a worker may have resident when all is over than when nothing had begun: pages of the program that were first
-/// needed meanwhile, and what the allocator keeps. Much less than what the callers of one test leave behind.
+/// The most that a worker may have resident at the end beyond the beginning: pages of the program that were
+/// first needed in between, and what the allocator keeps. It is much less than what the callers of one test
+/// use.
 const KEPT_BYTES_MAX: u64 = 32 << 20;
 
 const MIB: usize = 1 << 20;
 
-/// What a process holds.
+/// The resources that a process holds.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     descriptors: usize,
@@ -59,7 +61,7 @@ fn is_idle(stats: &GetStatsResponse) -> bool {
     stats.jobs.is_empty() && reserved(stats) == 0 && waiting == 0
 }
 
-/// A worker, somebody who asks it how it is, and what it held when nothing had happened yet but a segment and a fetch.
+/// A worker, a client for its statistics, and what it held after one segment and one fetch.
 struct Watched {
     worker: Worker,
     client: Client,
@@ -104,10 +106,10 @@ impl Watched {
     }
 }
 
-/// How somebody hangs up.
+/// How a caller hangs up.
 #[derive(Clone, Copy, Debug)]
 enum Way {
-    /// The call alone ends: RST_STREAM. The connection goes on.
+    /// Only the call ends, by RST_STREAM. The connection stays.
     Call,
     /// The connection is closed: FIN.
     Close,
@@ -117,7 +119,7 @@ enum Way {
 
 const WAYS: [Way; 3] = [Way::Call, Way::Close, Way::Reset];
 
-/// A connection to a worker through somebody who can cut it.
+/// A connection to a worker through a proxy that can cut it.
 struct Wire {
     channel: Channel,
     end: oneshot::Sender<End>,
@@ -128,7 +130,7 @@ struct Wire {
 enum End {
     Close,
     Reset,
-    /// Nothing passes any more, and nobody says so: as when a machine loses its power.
+    /// Nothing passes any more, and neither side is notified: as when a machine loses power.
     Vanish,
 }
 
@@ -158,7 +160,7 @@ impl Wire {
         Client::new(self.channel.clone())
     }
 
-    /// Hangs up, and sees that a connection whose call alone ended goes on.
+    /// Hangs up. If only the call ends, checks that its connection still works.
     async fn hang_up<T>(self, call: &JoinHandle<T>, way: Way) {
         match way {
             Way::Call => {
@@ -179,24 +181,24 @@ impl Wire {
 /// How far a call has come.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
-    /// Its header has not come.
+    /// Its header has not been sent.
     Begun,
-    /// There is no memory for it yet.
+    /// It waits for memory.
     Waiting,
-    /// Half of it has come.
+    /// Half of it has been received.
     Receiving,
-    /// All of it has come, and it is indexed.
+    /// All of it has been received, and it is being indexed.
     Building,
 }
 
-/// Takes a call so far, and hangs up.
+/// Brings a call to this stage, and hangs up.
 async fn hang_up_at(watched: &mut Watched, stage: Stage, way: Way, segment: &Segment) {
     let wire = Wire::to(&watched.worker).await;
     if let Stage::Begun = stage {
         let (_messages, never) = mpsc::channel::<IndexSegmentRequest>(0);
         let mut client = wire.client();
         let call = tokio::spawn(async move { client.index_segment(never).await });
-        // What is asked behind it on the same connection is answered behind it.
+        // Requests on one connection are handled in order: when this one is answered, the call has arrived.
         tokio::time::sleep(Duration::from_millis(20)).await;
         wire.client().get_stats(v1::GetStatsRequest {}).await.expect("statistics");
         return wire.hang_up(&call, way).await;
@@ -219,7 +221,7 @@ async fn hang_up_at(watched: &mut Watched, stage: Stage, way: Way, segment: &Seg
     wire.hang_up(&sending.reply, way).await;
 }
 
-/// A budget that few segments fill.
+/// A budget that a few segments fill.
 const FLAGS: [&str; 4] = ["--memory-budget", "96MiB", "--threads", "2"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -262,7 +264,7 @@ async fn a_caller_that_hangs_up_at_any_stage_leaves_nothing_behind() {
     watched.at_rest().await;
 }
 
-/// Somebody who has announced what takes nearly all of the budget.
+/// Starts a call that declares almost the whole budget.
 async fn hoard(watched: &Watched) -> Sending {
     let large = Segment::new(vec![0; 30 << 20], Some(("orders", 3)));
     let hoarder = Sending::begin(watched.worker.client().await, &large).await;
@@ -270,7 +272,7 @@ async fn hoard(watched: &Watched) -> Sending {
     hoarder
 }
 
-/// Sends some of a segment and hangs up, all by chance. A receipt, if one came first.
+/// Sends a random part of a segment and hangs up in a random way. Returns the receipt, if it came first.
 async fn come_and_go(worker: &Worker, segment: &Segment, mut dice: Dice) -> Option<IndexSegmentResponse> {
     let wire = Wire::to(worker).await;
     let sending = tokio::spawn({
@@ -309,7 +311,7 @@ async fn a_crowd_that_hangs_up_at_any_moment_leaves_nothing_behind() {
         let reply = send(&watched.worker, segment).await.expect("it can be sent again");
         check(&store, &reply, &segment.bytes).await;
     }
-    // The fixture is there, too.
+    // The fixture is in the store, too.
     assert_eq!(keys(&store).await.len(), segments.len() + 1, "one object each; {there} of them before");
     watched.at_rest().await;
 }
@@ -324,7 +326,7 @@ fn all_from(offset: i64) -> v1::FetchRequest {
     v1::FetchRequest { topic, partition: 3, offset, max_records, max_bytes, ..v1::FetchRequest::default() }
 }
 
-/// Reads to the end of the answer; returns how many records there were.
+/// Reads the answer to its end. Returns the number of records.
 async fn fetch_all(worker: &Worker, offset: i64) -> usize {
     let mut answer = reader(worker).await.fetch(all_from(offset)).await.expect("an answer").into_inner();
     let mut records = 0;
@@ -334,7 +336,7 @@ async fn fetch_all(worker: &Worker, offset: i64) -> usize {
     records
 }
 
-/// Asks, takes so many messages of the answer, says so, and takes no more.
+/// Sends both requests, takes this many messages of the answers, signals it, and takes no more.
 async fn read_some(channel: Channel, messages: usize, taken: oneshot::Sender<()>) {
     let mut reader = SearchServiceClient::new(channel);
     let filter = Some(v1::RecordFilter { topic: "orders".to_owned(), ..v1::RecordFilter::default() });
@@ -353,7 +355,7 @@ async fn read_some(channel: Channel, messages: usize, taken: oneshot::Sender<()>
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_that_hang_up_leave_nothing_behind() {
-    // What is kept of bundles is not left behind, but cannot be told from it.
+    // The cache is not a leak, but could not be distinguished from one. So it is small.
     let worker = Worker::start_with(&[&FLAGS[..], &["--search-cache", "1MiB"]].concat());
     let mut watched = Watched::begin(worker).await;
     for nth in 1..4 {
@@ -380,7 +382,7 @@ async fn readers_that_hang_up_leave_nothing_behind() {
     watched.at_rest().await;
 }
 
-/// A call that never gets on, and what it is told.
+/// A call that makes no progress, and the reason that it must get.
 struct Stalled {
     what: &'static str,
     reason: &'static str,
@@ -403,7 +405,7 @@ impl Stalled {
     }
 }
 
-/// Sends a byte now and then.
+/// Sends one byte now and then.
 async fn trickle(worker: &Worker) -> Status {
     let segment = Segment::opaque(&[MIB], 50_000);
     let header = worker::header(worker::inline(segment.bytes.len() as u64, segment.told));
@@ -446,14 +448,14 @@ async fn callers_that_stall_trickle_or_vanish_are_told_so_and_leave_nothing_behi
     }
     let no_header = Refusal::of(&no_header.await.expect("no panic"));
     assert_eq!((no_header.code, &*no_header.reason), (Code::DeadlineExceeded, "SENDER_SILENT"));
-    // The one that vanished holds its end of the connection still, and so does the silent one.
+    // The vanished caller still holds its end of the connection, and so does the silent one.
     watched.at_rest().await;
     drop((silent, vanishing));
     let reply = send(&watched.worker, &segment).await.expect("it can be sent again");
     check(&watched.store(), &reply, &segment.bytes).await;
 }
 
-/// A worker on S3, with a gate between.
+/// Starts a worker on S3, with a gate between them.
 async fn behind_a_gate(server: &Server) -> (Watched, Gate) {
     let gate = Gate::start(server.port()).await;
     let settings = s3_settings(gate.port());
@@ -462,7 +464,7 @@ async fn behind_a_gate(server: &Server) -> (Watched, Gate) {
     (Watched::begin(worker).await, gate)
 }
 
-/// Uploads that are under way.
+/// Returns the number of uploads in progress.
 fn uploading(stats: &GetStatsResponse) -> usize {
     stats.jobs.iter().filter(|job| job.phase() == v1::job::Phase::Uploading).count()
 }
@@ -508,8 +510,9 @@ async fn a_store_that_hangs_holds_no_more_than_those_who_still_wait() {
     watched.at_rest().await;
 }
 
-/// Sends segments at once while the store refuses all for a while, twice. Nothing is acknowledged that is not stored, what is refused
-/// can be sent again, and all that is under way slows down. Returns how many PUTs were refused, and how many callers.
+/// Sends segments at once while the store refuses everything for a while, twice. Checks that nothing is
+/// acknowledged that is not stored, and that refused segments can be sent again. Returns the numbers of
+/// refused PUTs and of refused callers.
 async fn refused_for(while_: Duration, callers: i64) -> (u64, usize) {
     let server = Server::s3();
     let (mut watched, gate) = behind_a_gate(&server).await;
@@ -557,7 +560,8 @@ async fn lesson_28_a_store_that_says_503_or_429_for_a_while_is_outlasted_and_ask
     let callers = 10;
     let (puts, refused) = refused_for(Duration::from_secs(4), callers).await;
     assert_eq!(refused, 0, "it passed well before they give up");
-    // At first all of them at once; then one or few after each of some six pauses, each longer than the one before.
+    // All of them at once first. Then one or a few after each of about six pauses, each longer than the one
+    // before.
     assert!(puts >= 2 && puts <= 2 * (callers as u64 + 12), "{puts}");
 }
 

@@ -1,5 +1,6 @@
-//! What went wrong in systems that did this job before, seen from outside: each test's number is that of the list in
-//! `docs/reliability.md`. Lessons about stores and about processes that die are in `storefaults`, `lost_answers` and `kill`.
+//! What went wrong in earlier systems of this kind, tested from outside. The number of a test is that of the
+//! list in `docs/reliability.md`. Lessons about stores and about killed processes are in `storefaults`,
+//! `lost_answers` and `kill`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -31,7 +32,8 @@ use crate::sidecar::{Sidecar, Wal, name, segment_of};
 use crate::truth::{self, Fixture};
 use crate::worker::{self, Worker};
 
-/// Sends a fixture through the write path and holds receipt and objects against what the fixture's maker says is in it.
+/// Sends a fixture through the write path, and compares receipt and objects with what the fixture's maker
+/// recorded.
 async fn check_fixture(fixture: &Fixture) -> (Ingest, IndexSegmentResponse) {
     let ingest = ingest(memory());
     let segment = Segment::new(fixture.bytes.clone(), fixture.told);
@@ -59,14 +61,14 @@ fn fixtures(folder: &str) -> Vec<Fixture> {
     fixtures
 }
 
-/// Opens the stored index of one of the reply's partitions, as a search does.
+/// Opens the stored index of one partition of the reply, as a search does.
 async fn stored_index(ingest: &Ingest, one: &v1::IndexedPartition) -> IndexReader {
     let key: BundleKey = one.bundle.as_ref().expect("a bundle").key.parse().expect("a key");
     let source = Source::of_key(&ingest.store, &key).await.expect("the object");
     open_index(&Archive::open(source).await.expect("a bundle")).await.expect("an index")
 }
 
-/// The offsets that a query finds, each as often as it is found.
+/// Returns the offsets that a query finds, once for each match.
 fn found(index: &IndexReader, query: &str) -> Vec<i64> {
     let query = Query::parse(query).unwrap_or_else(|error| panic!("{query}: {error}"));
     let found = index.search(&query, &Bounds::default(), Order::OldestFirst, 2_000_000).expect("a search");
@@ -76,7 +78,7 @@ fn found(index: &IndexReader, query: &str) -> Vec<i64> {
     offsets
 }
 
-/// Nothing was stored, and the caller was told so.
+/// Sends a segment that must be refused, checks that nothing is stored, and returns the error.
 async fn refused(segment: &Segment) -> IngestError {
     let ingest = ingest(memory());
     let error = send(&ingest, segment, 1_000).await.expect_err("the segment is damaged");
@@ -88,7 +90,7 @@ async fn refused(segment: &Segment) -> IngestError {
     error
 }
 
-/// Records without key and value: offsets and times only.
+/// Returns records without key and value, with offsets and times only.
 fn bare_records(offsets: std::ops::Range<i64>) -> RecordBatch {
     let record = |offset| RecordSpans {
         offset,
@@ -120,7 +122,7 @@ async fn lesson_02_bytes_that_cannot_be_parsed_fail_the_segment() {
         let first = frames[frames_hit[0]].position;
         assert!(status.message().contains(&format!("byte {first}")), "the first damage is named: {status:?}");
     }
-    // Nor are bytes between frames passed over, whatever may come after them.
+    // Bytes between frames are not skipped either, whatever follows them.
     let (before, after) = segment.bytes.split_at(frames[2].position as usize);
     for rubbish in [
         &[0][..],
@@ -186,7 +188,7 @@ async fn lesson_06_each_record_is_indexed_once() {
     assert_eq!(found(&index, "*"), Vec::from_iter(0..2_345));
 }
 
-/// Decodes a segment and builds its index, on this thread; returns the CPU time that this took.
+/// Decodes a segment and builds its index, on this thread. Returns the CPU time of both.
 fn cpu_time_to_index(bytes: &Bytes) -> Duration {
     let before = thread_cpu_time("thread-self");
     let mut builder = IndexBuilder::new(TopicSettings::default()).expect("a builder");
@@ -197,7 +199,7 @@ fn cpu_time_to_index(bytes: &Bytes) -> Duration {
     thread_cpu_time("thread-self") - before
 }
 
-/// The time that a thread was on a CPU: the first number of `schedstat`.
+/// Returns the CPU time of a thread: the first number of `schedstat`.
 fn thread_cpu_time(thread: &str) -> Duration {
     let text = fs::read_to_string(format!("/proc/{thread}/schedstat")).unwrap_or_default();
     let nanoseconds = text.split_whitespace().next().and_then(|number| number.parse().ok());
@@ -219,7 +221,7 @@ fn lesson_06_the_time_for_a_record_does_not_grow_with_its_batch() {
     let (small, large) = (in_batches_of(100), in_batches_of(RECORDS_TO_TIME));
     cpu_time_to_index(&small);
     let (small, large) = (cpu_time_to_index(&small), cpu_time_to_index(&large));
-    // A scan of the batch for each record of it would take a hundred times as long.
+    // A scan of the whole batch for each of its records would take a hundred times as long.
     assert!(large < small * 5, "batches of 100: {small:?}; one of {RECORDS_TO_TIME}: {large:?}");
 }
 
@@ -254,7 +256,7 @@ async fn lesson_07_what_is_in_the_values_is_found_in_the_stored_object() {
 
 #[tokio::test]
 async fn lesson_08_a_segment_of_many_partitions_needs_no_writer_for_each_at_once() {
-    // A writer's first record takes some nine MiB: one for each partition would be 2.7 GiB.
+    // A Tantivy writer takes some nine MiB with its first record. One for each partition would be 2.7 GiB.
     let partitions = 300;
     let spec = Spec {
         format: wal_indexer::generate::Format::ChronikV2,
@@ -273,7 +275,7 @@ async fn lesson_08_a_segment_of_many_partitions_needs_no_writer_for_each_at_once
     check(&ingest.store, &reply, &segment.bytes).await;
 }
 
-/// CPU time of a process, by the names of its threads: those that index, and all others.
+/// Returns the CPU time of a process, by the names of its threads: those that index, and all others.
 fn cpu_times(pid: u32) -> (Duration, Duration) {
     let (mut indexing, mut others) = (Duration::ZERO, Duration::ZERO);
     for thread in fs::read_dir(format!("/proc/{pid}/task")).expect("it runs") {
@@ -308,7 +310,7 @@ async fn lesson_09_indexing_keeps_no_thread_of_the_runtime_from_its_work() {
     assert!(answers > 2, "it answers while it indexes");
     let (indexing, others) = cpu_times(worker.pid());
     let others = others - others_before;
-    // What is left to the runtime's threads is to receive, to answer, and to write the file.
+    // The runtime's threads only receive, answer, and write the file.
     assert!(indexing > others * 2, "threads that index: {indexing:?}; all others: {others:?}");
 }
 
@@ -317,7 +319,7 @@ async fn lesson_14_lz4_is_read_as_frames_as_kafka_writes_it() {
     for fixture in fixtures("kafka/lz4").into_iter().chain(fixtures("kafka/apache-clients")) {
         check_fixture(&fixture).await;
     }
-    // A size in front and one raw block behind it is something else, and said to be.
+    // A size and one raw block behind it is another layout. It is refused.
     let fixture = fixtures("kafka/lz4").remove(0);
     let first = truth::split(&fixture.bytes).remove(0);
     let mut plain = Vec::new();
@@ -336,7 +338,7 @@ async fn lesson_14_lz4_is_read_as_frames_as_kafka_writes_it() {
 async fn lesson_17_key_headers_timestamp_and_offset_come_back_and_gaps_are_told() {
     let (mut with_key, mut with_header, mut with_gap) = (0, 0, 0);
     for fixture in truth::fixtures() {
-        // Each record of the objects is compared, whole.
+        // Compares each record of the objects completely.
         let (ingest, reply) = check_fixture(&fixture).await;
         for (one, held) in reply.partitions.iter().zip(&fixture.held) {
             with_gap += usize::from(!held.gaps().is_empty());
@@ -365,7 +367,7 @@ async fn lesson_17_key_headers_timestamp_and_offset_come_back_and_gaps_are_told(
     assert!(with_key > 100 && with_header > 100 && with_gap > 1, "{with_key} {with_header} {with_gap}");
 }
 
-/// Text that a query can hold without quotation.
+/// Returns text that a query may contain without quotation marks.
 fn plain(bytes: Option<&[u8]>) -> Option<&str> {
     let text = std::str::from_utf8(bytes?).ok()?;
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -396,11 +398,11 @@ async fn lesson_18_a_bundle_is_uploaded_from_where_it_was_built_and_nothing_else
     let log = plan.counts.put_log.lock().expect("no panic");
     let (_, parts) = &log[0];
     assert!(parts.len() > 24, "the blocks are sent as they are, not copied into one buffer: {}", parts.len());
-    // The object itself, and some slack in its buffers; neither the segment nor a copy.
+    // The object itself, and some slack in its buffers. Neither the segment nor a copy is in memory.
     assert!(reserved >= object_bytes / 2 && reserved < object_bytes * 5 / 4, "{reserved} for {object_bytes}");
 }
 
-/// A segment whose header has come and whose bytes come later, once there is word.
+/// Sends the header of a segment, and its bytes after `word` is notified.
 async fn announce(ingest: &Ingest, segment: &Segment, word: &Notify) -> IndexSegmentResponse {
     let request = Request::new(segment.parts()).expect("a request");
     let bytes = stream::once(async {
@@ -410,7 +412,7 @@ async fn announce(ingest: &Ingest, segment: &Segment, word: &Notify) -> IndexSeg
     convert::receipt(&ingest.run(request, Box::pin(bytes)).await.expect("a receipt"))
 }
 
-/// How many segments are let in at once, by what they announce; then all of them come.
+/// Returns how many segments are admitted at once, by their declared sizes. Then sends the bytes of all.
 async fn let_in(segments: &[Segment]) -> usize {
     let ingest = Ingest { budget: Budget::new(LESSON_19_BUDGET), ..ingest(memory()) };
     let word = Notify::new();
@@ -429,7 +431,7 @@ async fn let_in(segments: &[Segment]) -> usize {
         assert!(usage().reserved_bytes >= announced, "{announced} bytes announced, {:?}", usage());
         assert!(usage().reserved_bytes <= usage().total_bytes, "{:?}", usage());
         assert_eq!(outside.len() as u64, usage().waiting_requests);
-        // All that are in, and each that is let in later.
+        // Notifies all that are admitted, and each that is admitted later.
         while !ingest.stats.jobs().is_empty() {
             word.notify_waiters();
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -471,7 +473,7 @@ async fn lesson_19_a_segment_that_can_never_fit_is_set_aside_with_a_note_and_not
     agent.until("one set aside", |agent| agent.metric("agent_rejected_segments") == Some(1.0));
     let note = fs::read_to_string(large.with_extension("log.rejected.json")).expect("a note");
     assert!(note.contains("LARGER_THAN_BUDGET"), "{note}");
-    // Rounds go on, a tenth of a second each; none of them tries it again.
+    // Further rounds follow, a tenth of a second apart. None of them tries it again.
     wal.add("orders", 0, 5);
     agent.until("one more", |agent| agent.metric("agent_acknowledged_segments_total") == Some(3.0));
     assert_eq!(agent.metric("agent_rejections_total"), Some(1.0));
@@ -515,10 +517,10 @@ async fn lesson_21_a_partition_of_markers_only_is_kept_with_an_empty_index() {
 
 #[tokio::test]
 async fn lesson_21_the_first_record_behind_a_full_slice_is_not_lost_nor_the_torn_bytes_there() {
-    // A slice ends with the batch that takes it to 32 MiB of the segment.
+    // A slice ends with the batch that brings it to 32 MiB of the segment.
     let full = 32 << 20;
     let mut lengths = [1 << 20; 32];
-    // Twice: a shorter record has a shorter length field.
+    // Twice, because a shorter record has a shorter length field.
     for _ in 0..2 {
         lengths[31] = lengths[31] + full - Segment::opaque(&lengths, 0).bytes.len();
     }
@@ -560,7 +562,7 @@ async fn lesson_22_an_object_stays_as_it_is_whoever_sends_the_segment_again() {
         assert_eq!(lasting(&found), lasting(&made));
         assert_eq!(already_existed(&found), [true; 3]);
         assert_eq!(objects(&first, &found).await, before, "not a byte is written again");
-        // It would have been built into other bytes: that is what there was to overwrite.
+        // With these settings it is built into other bytes, which could have overwritten the object.
         let apart = Ingest { store: memory(), ..other };
         let alone = send(&apart, &segment, 1_000).await.expect("a receipt");
         assert_eq!(objects(&apart, &alone).await == before, text.is_empty());

@@ -1,5 +1,5 @@
-//! A broker that is told that its log starts later, before any of its segments goes. Chronik answers the same requests; here it is Kafka
-//! that is told, and the segments lie beside it.
+//! The agent moves the start of the broker's log before it deletes a segment. Chronik answers the same
+//! requests. Here the broker is Kafka, and the segments are in a separate directory.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::worker::Worker;
 const TOPIC: &str = "orders";
 const RECORDS: u64 = 20;
 
-/// Segments `ids` of 20 records each, one behind the other from offset 0 on; the last is in use.
+/// Writes segments `ids` of 20 records each, in sequence from offset 0 on. The last one is in use.
 fn segments(wal: &Wal, ids: std::ops::RangeInclusive<u64>) {
     for id in ids {
         let spec = Spec {
@@ -36,7 +36,7 @@ fn segments(wal: &Wal, ids: std::ops::RangeInclusive<u64>) {
     }
 }
 
-/// Where the log starts: what the broker says, and what a consumer sees that asks for the offset before it.
+/// Checks the start of the log: by the broker's answer, and by what a consumer gets at the offset before it.
 async fn check_start(log: &PartitionClient, start: i64) {
     assert_eq!(log.get_offset(OffsetAt::Earliest).await.expect("an answer"), start);
     if start > 0 {
@@ -61,7 +61,7 @@ async fn kafka_consumers_are_told_where_the_log_starts_before_a_segment_goes() {
         let output = once(wal.path(), &[worker.endpoint()], flags);
         (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
     };
-    // What stays on disk for longer stays readable.
+    // What stays on disk longer stays readable.
     let (code, said) = run(&wal, &[&flags[..], &["--keep-segments", "1"]].concat());
     assert_eq!((code, wal.ids(TOPIC, 0)), (Some(0), vec![2, 3]), "{said}");
     check_start(&log, 20).await;
@@ -69,14 +69,14 @@ async fn kafka_consumers_are_told_where_the_log_starts_before_a_segment_goes() {
     assert_eq!((code, wal.ids(TOPIC, 0)), (Some(0), vec![3]), "{said}");
     check_start(&log, 40).await;
 
-    // Where the broker cannot be told, nothing goes.
+    // If the broker cannot be reached, nothing is deleted.
     segments(&wal, 4..=4);
     kafka.stop();
     let (code, said) = run(&wal, &flags);
     assert_eq!((code, wal.ids(TOPIC, 0)), (Some(5), vec![3, 4]), "{said}");
     assert!(said.contains("stays: the broker is not ready"), "{said}");
 
-    // A broker that has forgotten where its log starts is told again, also by an agent that did not delete anything itself.
+    // A broker that has lost its log start gets it again, also from an agent that deleted nothing itself.
     kafka.start_anew();
     let log = kafka.topic(TOPIC, 100).await;
     check_start(&log, 0).await;

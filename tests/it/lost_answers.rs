@@ -1,5 +1,5 @@
-//! Puts to a store that misbehaves: what a receipt may rest on, and what it may not. The lessons' numbers are those of
-//! the list of what went wrong in systems that did this job before.
+//! PUTs to a faulty store: what a receipt may rely on, and what it may not. The numbers of lessons are those
+//! of the list in `docs/reliability.md`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -35,7 +35,7 @@ fn memory() -> (Store, Arc<Faults>) {
     Faults::around(store.with_patience(IMPATIENT))
 }
 
-/// Objects are kept in memory, and trusted and confirmed as those under this URL are.
+/// Returns a store that keeps objects in memory, and confirms them in the way of this URL's store.
 fn as_if(url: &Url) -> (Store, Arc<Faults>) {
     let credentials = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")];
     let store = Store::open_with(url, if url.scheme() == "s3" { &credentials } else { &[] }).unwrap();
@@ -56,7 +56,7 @@ fn object(text: &str) -> NewObject {
     }
 }
 
-/// Refuses whatever has other bytes.
+/// Refuses every object with other bytes.
 async fn strict(existing: Existing) -> Result<Bytes, Refused> {
     let bytes = existing.get_range(0..existing.size_bytes()).await?;
     Err(Refused::Foreign { reason: String::from_utf8_lossy(&bytes).into_owned() })
@@ -68,10 +68,11 @@ async fn put(store: &Store, object: &NewObject) -> Result<Put<Bytes>, PutError> 
 
 const TEXT: &str = "the bytes of a bundle, whole";
 
-/// Puts with these faults, and holds the receipt against what lies in the store. Returns how many PUTs it took.
+/// Puts an object with these faults, and compares the receipt with the stored object. Returns the number of
+/// PUTs.
 async fn check(faults: impl IntoIterator<Item = Fault> + Clone, already_existed: bool) -> u64 {
     let puts = check_on(memory(), faults.clone(), already_existed).await;
-    // S3 verifies what it takes, so that a HEAD confirms it.
+    // S3 verifies the body, so a HEAD confirms it.
     let s3 = as_if(&Url::parse("s3://bucket/bundles").unwrap());
     assert_eq!(check_on(s3, faults, already_existed).await, puts);
     puts
@@ -98,7 +99,7 @@ async fn check_on(
 async fn lesson_16_a_failed_upload_is_sent_again_from_the_same_bytes_under_the_same_name() {
     let (store, plan) = memory();
     plan.next_puts([Fault::Fail, Fault::SlowDown, Fault::Fail]);
-    // Parts so long that they are sent as they are: short ones are put together first.
+    // These parts are long enough to be sent as they are. Short ones are combined first.
     let object = object(&TEXT.repeat(10_000));
     let stored = put(&store, &object).await.unwrap().stored;
     assert_eq!(stored.attempts(), 4);
@@ -116,7 +117,7 @@ async fn lesson_22_a_name_is_never_written_twice_with_other_bytes() {
     let first = store.head(&key(1)).await.unwrap();
     let taken = put(&store, &object("other bytes")).await.unwrap_err();
     assert_eq!(taken, PutError::Taken { url: store.url_of(&key(1)), reason: TEXT.to_owned() });
-    // Nor when the first attempt's answer was lost, so that it is not known whose the object is.
+    // The same if the first attempt's answer was lost, so that it is unknown whose the object is.
     plan.next_puts([Fault::LandAndLose]);
     let taken = put(&store, &object("bytes of a third kind")).await.unwrap_err();
     assert!(matches!(taken, PutError::Taken { .. }), "{taken}");
@@ -146,15 +147,15 @@ async fn lesson_23_an_upload_that_always_hangs_ends_at_its_deadline() {
 
 #[tokio::test]
 async fn lesson_24_there_is_no_receipt_before_the_object_is_checked() {
-    // "Created", and nothing is there: sent again until something is.
+    // "Created", but nothing is there: it is sent again until something is there.
     assert_eq!(check([Fault::SayCreated, Fault::SayCreated], false).await, 3);
-    // "Created", and other bytes are there: an error, never a receipt.
+    // "Created", but other bytes are there: an error, never a receipt.
     let (store, plan) = memory();
     plan.next_puts([Fault::Corrupt]);
     let error = put(&store, &object(TEXT)).await.unwrap_err();
     let PutError::Corrupt(error) = error else { panic!("{error}") };
     assert!(matches!(error.cause(), Cause::Checksum { .. }), "{error}");
-    // A store that answers, and cannot be read: no receipt either, and the PUT is not what is tried again.
+    // The store answers, but cannot be read: no receipt either. The PUT is not what is retried.
     let (store, plan) = memory();
     plan.next_gets([Fault::Fail; 3]);
     let stored = put(&store, &object(TEXT)).await.unwrap().stored;
@@ -177,7 +178,8 @@ async fn lesson_24_what_s3_says_it_took_is_confirmed_by_a_head_and_not_read_agai
     put(&store, &object(TEXT)).await.unwrap();
     let asked = (plan.counts.heads.load(SeqCst), plan.counts.gets.load(SeqCst));
     assert_eq!(asked, (1, 0));
-    // "Created", and the HEAD shows another size, or another ETag of the same size: read, and found to be another.
+    // "Created", and the HEAD shows another size, or another ETag of the same size: the object is read, and
+    // found to differ.
     for there in ["short", "the bytes of a bundle, wholE"] {
         let (store, plan) = as_if(&Url::parse("s3://bucket").unwrap());
         let path = Path::parse(key(1).to_string()).unwrap();
@@ -195,7 +197,7 @@ async fn lesson_24_what_s3_says_it_took_is_confirmed_by_a_head_and_not_read_agai
 #[tokio::test]
 async fn on_a_file_system_there_is_no_receipt_for_what_cannot_be_made_durable() {
     let dir = tempfile::tempdir().unwrap();
-    // The objects are there, and can be read; their files are not, so that they cannot be synced.
+    // The objects can be read, but their files do not exist on disk, so they cannot be synced.
     let (store, plan) = as_if(&Url::from_directory_path(dir.path()).unwrap());
     for (fault, puts) in [(Fault::None, 1), (Fault::None, 2), (Fault::LandAndLose, 3)] {
         plan.next_puts([fault]);
@@ -220,7 +222,8 @@ async fn lesson_25_a_stalled_put_that_lands_late_changes_nothing() {
 
 #[tokio::test]
 async fn lesson_25_a_put_that_lands_between_two_attempts_is_found_to_be_ours() {
-    // Given up after 150 ms, landed at 170 ms; what is asked then sees nothing or the object, and either is right.
+    // The attempt is given up after 150 ms. The object appears around that time. The check after it sees
+    // nothing or the object; both are right.
     for late in [140, 150, 155, 160, 170] {
         for store in [memory(), as_if(&Url::parse("s3://bucket").unwrap())] {
             check_on(store, [Fault::LandLate(late * MS), Fault::Hang], false).await;
@@ -230,10 +233,10 @@ async fn lesson_25_a_put_that_lands_between_two_attempts_is_found_to_be_ours() {
 
 #[tokio::test]
 async fn lesson_26_a_write_that_landed_is_told_from_somebody_elses_by_reading_back() {
-    // Ours, answer lost: found by reading, not sent again.
+    // Our object, but the answer is lost: found by reading, not sent again.
     assert_eq!(check([Fault::LandAndLose], false).await, 1);
     assert_eq!(check([Fault::LandAndHang], false).await, 1);
-    // Somebody else's, in the same moment: refused, with what lies there.
+    // Somebody else's object at the same moment: refused, and the error has its bytes.
     for lost in [
         vec![Fault::ForeignFirst],
         vec![Fault::Fail, Fault::ForeignFirst],
@@ -257,7 +260,7 @@ async fn an_object_that_the_judge_lets_stand_makes_the_receipt() {
     let (store, plan) = memory();
     put(&store, &object("the same records, indexed by another build")).await.unwrap();
     let lenient = async |existing: Existing| Ok(existing.get_range(0..8).await?);
-    // The first look fails: that is no judgement.
+    // The first check cannot read the object. That decides nothing.
     plan.next_gets([Fault::None, Fault::Fail, Fault::Fail, Fault::Fail]);
     let deadline = Instant::now() + Duration::from_secs(10);
     let Put { stored, judged } = store.put(&key(1), &object(TEXT), deadline, lenient).await.unwrap();

@@ -1,4 +1,4 @@
-//! What a worker and an agent tell Prometheus: the right numbers, under names that others rely on.
+//! The metrics of workers and agents: right numbers, under names that others rely on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,7 +19,7 @@ use crate::authority::Authority;
 use crate::sidecar::{Sidecar, Wal, name, segment, segment_of};
 use crate::worker::{Client, Worker, chunk, header, inline, send_inline};
 
-/// All measurements of a process at one moment, in Prometheus' text format.
+/// All metrics of a process at one moment, in Prometheus' text format.
 pub struct Scrape(String);
 
 impl Scrape {
@@ -37,12 +37,12 @@ impl Scrape {
         Self(body.to_owned())
     }
 
-    /// Whether these words are in it.
+    /// Whether the text contains these words.
     pub fn contains(&self, words: &str) -> bool {
         self.0.contains(words)
     }
 
-    /// Each series: its name, its labels, its value.
+    /// Returns each series: name, labels, value.
     fn series(&self) -> impl Iterator<Item = (&str, &str, f64)> {
         self.0.lines().filter(|line| !line.starts_with('#')).map(|line| {
             let (series, value) = line.rsplit_once(' ').expect("a value");
@@ -51,7 +51,7 @@ impl Scrape {
         })
     }
 
-    /// The sum over all series of this name that have all of these labels; `None` where there is none.
+    /// Returns the sum over all series of this name that have all of these labels; `None` if there is none.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let wanted: Vec<_> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
         let of_name = self.series().filter(|(found, ..)| *found == name);
@@ -63,7 +63,7 @@ impl Scrape {
         self.sum(&format!("wal_indexer_worker_{name}"), &[])
     }
 
-    /// The sums of a name by one of its labels.
+    /// Returns the sums of a metric for each value of a label.
     fn by(&self, label: &str, name: &str, labels: &[(&str, &str)]) -> BTreeMap<String, f64> {
         let values = self.series().filter(|(found, ..)| *found == name).filter_map(|(_, labels, _)| {
             Some(labels.split_once(&format!("{label}=\""))?.1.split_once('"')?.0.to_owned())
@@ -77,7 +77,7 @@ impl Scrape {
         values.into_iter().filter_map(sum).collect()
     }
 
-    /// The names of all measurements, as they are declared: a histogram counts as one.
+    /// Returns the names of all metrics, as declared: a histogram counts as one.
     fn families(&self) -> BTreeSet<String> {
         let types = self.0.lines().filter_map(|line| line.strip_prefix("# TYPE "));
         types.map(|line| line.split(' ').next().expect("a name").to_owned()).collect()
@@ -109,7 +109,8 @@ fn until(worker: &Worker, what: &str, is_so: impl Fn(&Scrape) -> bool) -> Scrape
     }
 }
 
-/// Two segments, one of them twice, one that is damaged, one without a partition, and a question.
+/// Sends two segments, one of them twice, one that is damaged and one without a partition, and asks for
+/// statistics.
 async fn some_work(worker: &Worker) {
     let mut client = worker.client().await;
     let (one, other) = (segment("orders", 0, 1), segment("orders", 1, 2));
@@ -139,7 +140,7 @@ async fn prometheus_is_told_what_get_stats_says() {
     }
     some_work(&worker).await;
     let stats = stats(&mut worker.client().await).await;
-    // An answer's end is counted when its last bytes go.
+    // An answer is counted as ended when its last bytes are sent.
     let all = |scrape: &Scrape| scrape.by("method", "wal_indexer_worker_requests_total", &[]);
     let scrape = until(&worker, "all counted", |scrape| {
         let counted = all(scrape);
@@ -196,7 +197,7 @@ async fn prometheus_is_told_what_get_stats_says() {
     assert!(!scrape.contains("orders"), "topics are no labels\n{scrape}");
 }
 
-/// A segment whose sender says nothing more after the first bytes. Until the sender is dropped.
+/// Starts a segment whose sender stalls after the first bytes, until the sender is dropped.
 fn stalled(client: &Client, bytes: &[u8]) -> mpsc::UnboundedSender<IndexSegmentRequest> {
     let (sender, messages) = mpsc::unbounded_channel();
     for message in [header(inline(bytes.len() as u64, None)), chunk(Bytes::copy_from_slice(&bytes[..100]))] {
@@ -209,7 +210,7 @@ fn stalled(client: &Client, bytes: &[u8]) -> mpsc::UnboundedSender<IndexSegmentR
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn work_in_hand_and_work_that_waits_is_the_backlog() {
-    // Room for one of them.
+    // Memory for one of them.
     let flags = ["--memory-budget", "80MiB", "--threads", "1", MEASURED[0], MEASURED[1]];
     let worker = Worker::start_with(&flags);
     let client = worker.client().await;
@@ -224,13 +225,13 @@ async fn work_in_hand_and_work_that_waits_is_the_backlog() {
     let second = stalled(&client, &bytes);
     let full = until(&worker, "one that waits", |scrape| scrape.worker("waiting_requests") == Some(1.0));
     assert_eq!(full.worker("backlog_bytes"), Some(2.0 * size));
-    // What is handed out is rounded up to pages.
+    // Reserved memory is rounded up to pages.
     let (waits, holds) = (full.worker("memory_waiting_bytes"), busy.worker("memory_reserved_bytes"));
     assert!(waits > Some(size) && waits <= holds, "{full}");
 
     worker.signal("TERM");
     until(&worker, "draining", |scrape| scrape.worker("draining") == Some(1.0));
-    // What hangs up is cancelled, and leaves nothing behind.
+    // A caller that hangs up is cancelled, and leaves nothing behind.
     drop((first, second));
     drop(client);
 }
@@ -239,7 +240,7 @@ async fn work_in_hand_and_work_that_waits_is_the_backlog() {
 async fn callers_that_hang_up_are_counted_as_cancelled() {
     let worker = Worker::start_with(&MEASURED);
     let bytes = segment("orders", 0, 1);
-    // A process of its own, as far as the worker can tell: its connection breaks when this ends.
+    // For the worker this is another process: its connection breaks when this runtime ends.
     let caller = tokio::runtime::Runtime::new().expect("a runtime");
     let endpoint = worker.endpoint();
     caller.spawn(async move {
@@ -258,15 +259,15 @@ async fn callers_that_hang_up_are_counted_as_cancelled() {
     assert_eq!(stats(&mut worker.client().await).await.rejected.get("CANCELLED"), Some(&1));
 }
 
-/// What a worker says that has met all sorts of things.
+/// Returns the metrics of a worker that has handled requests of many kinds.
 async fn of_a_busy_worker() -> Scrape {
-    // A collector that nobody has to hear.
+    // The collector need not exist.
     let worker = Worker::start_with(&[&MEASURED[..], &["--otlp-endpoint", "http://127.0.0.1:1"]].concat());
     some_work(&worker).await;
     until(&worker, "all answered", |scrape| scrape.worker("fetched_bytes_total") > Some(0.0))
 }
 
-/// What a worker says that asks for certificates and tokens, beside that.
+/// Returns the metrics of a worker that requires certificates and tokens.
 fn of_a_guarded_worker() -> Scrape {
     let authority = Authority::new();
     let pair = authority.sign("worker");
@@ -275,7 +276,8 @@ fn of_a_guarded_worker() -> Scrape {
     Worker::start_with(flags.as_flattened()).scrape()
 }
 
-/// What agents say: one with a segment that is damaged, one whose worker only searches, one without a worker.
+/// Returns the metrics of three agents: one with a damaged segment, one whose worker only searches, one
+/// without a worker.
 async fn of_busy_agents() -> [Scrape; 3] {
     let (worker, wals) = (Worker::start(), [Wal::new(), Wal::new(), Wal::new()]);
     for wal in &wals {
@@ -331,7 +333,7 @@ fn text(path: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// What looks like the name of a measurement of ours in a text.
+/// Returns the words of a text that look like names of our metrics.
 fn names_in(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '_');
     let ours = |word: &&str| word.starts_with("wal_indexer_") || word.starts_with("process_");

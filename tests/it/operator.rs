@@ -17,7 +17,7 @@ fn damage(path: &Path) {
     bytes[200] ^= 1;
     let written_at = fs::metadata(path).and_then(|file| file.modified()).expect("a time");
     fs::write(path, bytes).expect("written");
-    // Damage comes from a disk, and not from the broker: it changes no times.
+    // The damage comes from the disk, not from the broker: it changes no times.
     fs::File::options().write(true).open(path).and_then(|file| file.set_modified(written_at)).expect("set");
 }
 
@@ -42,7 +42,7 @@ async fn a_rejected_segment_stays_until_somebody_decides_and_those_behind_it_are
     assert!(agent.metric("agent_oldest_unsent_age_seconds") > Some(0.0));
     assert_eq!(agent.metric("agent_rejections_total"), Some(1.0));
 
-    // Asked to, it tries again; and again it is refused.
+    // The operator asks for a retry. It is refused again.
     decide("retry", &bad);
     agent.until("rejected again", |agent| agent.metric("agent_rejections_total") == Some(2.0));
     let (code, log) = {
@@ -53,7 +53,7 @@ async fn a_rejected_segment_stays_until_somebody_decides_and_those_behind_it_are
     let sent = [(1, 1), (2, 2), (3, 1), (4, 1)].map(|(id, times)| (name("orders", 0, id), times));
     assert_eq!(scene.sent(), sent.into(), "rounds and restarts alone try nothing again");
 
-    // An operator accepts the hole.
+    // The operator accepts the hole.
     decide("skip", &bad);
     let agent = scene.start(&[]);
     scene.until_ids(&agent, &[2, 5]);
@@ -89,7 +89,7 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("UTF-8")
 }
 
-/// The exit code and the last line on standard error.
+/// Returns the exit code and the last line of standard error.
 fn ending(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), text(&output.stderr).lines().last().unwrap_or_default().to_owned())
 }
@@ -152,7 +152,7 @@ async fn a_fresh_segment_is_left_alone() {
     let endpoint = scene.crooked.endpoint();
     let flags = ["agent", "--once", "--wal-dir", wal, "--endpoint", &endpoint, "--min-segment-age", "1000"];
     let output = command(flags).output().expect("it starts");
-    // The old one is stored, and goes when the whole partition has come to rest.
+    // The old segment is stored. It is deleted when the whole partition has been idle long enough.
     assert_eq!(ending(&output), (Some(5), "error: segments that stay for later: 2".to_owned()));
     assert_eq!(scene.wal.ids("orders", 0), [1, 2, 3]);
     scene.check_stored([1]);
@@ -217,11 +217,11 @@ async fn a_line_tells_what_became_of_each_segment() {
     assert!(!logged.contains(" stored, and "), "not twice\n{logged}");
 }
 
-/// As when somebody holds the terminal.
+/// As when the terminal does not accept output.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_has_to_read_the_lines() {
     let scene = Scene::new().await;
-    // With these names the lines are more than a pipe takes.
+    // With these names the lines exceed the buffer of a pipe.
     let topic = "x".repeat(249);
     scene.wal.add_all(&topic, 0, 1..=301);
     let mut agent = scene.start(&["--progress", "always"]);
@@ -230,7 +230,7 @@ async fn nobody_has_to_read_the_lines() {
     assert!(agent.ended().success());
 }
 
-/// A worker answers there, but none that indexes: what it says comes without a reason.
+/// A worker answers at this address, but it does not index. Its answer has no reason.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_without_a_reason_is_counted_by_its_code() {
     let searches = Worker::start_with(&["--roles", "search"]);

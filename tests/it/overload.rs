@@ -1,5 +1,5 @@
-//! Far more work than there is memory for, in a cgroup that kills whoever takes more than it may: nobody is killed, every call ends well or
-//! is told when to come back, and in the end all segments are through.
+//! Far more work than there is memory for, in a cgroup that kills a process that exceeds its limit: nothing
+//! is killed, every call succeeds or gets a retry delay, and in the end all segments are stored.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,8 @@ use crate::worker::{Client, Worker, chunk, header, inline, resident_bytes, send_
 /// How many segments are sent at once.
 const SEGMENTS: usize = 64;
 
-/// Sends a segment until it is taken, and waits as long as it is told to. Returns how often that was, too.
+/// Sends a segment until it is accepted, with the pauses that the worker asks for. Returns also how often it
+/// was refused.
 async fn send(mut client: Client, first: SegmentHeader, bytes: Bytes) -> (IndexSegmentResponse, u32) {
     for refused in 0.. {
         let (bytes, len) = (bytes.clone(), bytes.len());
@@ -37,7 +38,7 @@ async fn send(mut client: Client, first: SegmentHeader, bytes: Bytes) -> (IndexS
     unreachable!("it counts for long")
 }
 
-/// What was resident every so often, in MiB, until `ends`.
+/// Returns the resident memory at intervals, in MiB, until `ends`.
 async fn watch(worker: &Worker, ends: impl Future<Output = ()>) -> Vec<(Duration, u64)> {
     let (began, mut seen) = (Instant::now(), Vec::new());
     tokio::pin!(ends);
@@ -50,7 +51,7 @@ async fn watch(worker: &Worker, ends: impl Future<Output = ()>) -> Vec<(Duration
     }
 }
 
-/// Rows of a table: about twenty moments, and how much was resident then.
+/// Prints a table of about twenty moments with the resident memory.
 fn print(seen: &[(Duration, u64)]) {
     println!("| after | resident |\n|---|---|");
     for moments in seen.chunks(seen.len().div_ceil(20)) {
@@ -59,7 +60,7 @@ fn print(seen: &[(Duration, u64)]) {
     }
 }
 
-/// Over so many connections; the calls are spread over them.
+/// Sends all segments over this many connections.
 async fn check(connections: usize, segment_bytes: u64, budget_mib: u64, limit_mib: u64) {
     let cgroup = Cgroup::new(limit_mib << 20);
     let worker = Worker::start_by(cgroup.launcher(), &["--memory-budget", &format!("{budget_mib}MiB")]);
@@ -67,7 +68,7 @@ async fn check(connections: usize, segment_bytes: u64, budget_mib: u64, limit_mi
     generate(&Spec { size: Size::Bytes(segment_bytes), ..Spec::default() }, &mut bytes).expect("in memory");
     let bytes = Bytes::from(bytes);
     let clients: Vec<_> = join_all((0..connections).map(|_| worker.client())).await;
-    // The log's incarnation is part of the key: each is a segment of its own.
+    // The log id is part of the key, so each is a different segment.
     let sends = (0..SEGMENTS).map(|nth| {
         let first = inline(bytes.len() as u64, Some(("logs", 0)));
         let (first, bytes) = (SegmentHeader { log_id: nth.to_string(), ..first }, bytes.clone());
@@ -107,8 +108,8 @@ async fn long_sixty_four_segments_of_50_mb_at_once_go_through_a_worker_with_512_
     }
 }
 
-/// What waits keeps what it has sent, and with it a part of the connection's window: all of that, once, so that nothing came for the calls
-/// that did not wait, and none of them ended.
+/// Calls that wait keep what they have sent, and with it a part of the connection's window. If they held the
+/// whole window, nothing would arrive for the calls that do not wait, and none of those would end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root and cgroups; make test runs it"]
 async fn calls_that_wait_leave_room_on_their_connection_for_those_that_do_not() {
@@ -117,7 +118,7 @@ async fn calls_that_wait_leave_room_on_their_connection_for_those_that_do_not() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fetches_wait_for_the_memory_that_slow_readers_hold() {
-    // Three eighths of it are for what lasts: room for one of them.
+    // Three eighths of it are for whole searches and fetches: enough for one fetch.
     let worker = Worker::start_with(&["--search-memory", "64MiB"]);
     let segment = Segment::opaque(&[1 << 20; 24], 0);
     let first = inline(segment.bytes.len() as u64, segment.told);

@@ -8,7 +8,7 @@ use wal_indexer::store::{KeyPrefix, Listed};
 
 use crate::written::Written;
 
-/// A store with one bundle, large enough for a hot part, and its object.
+/// Returns a store with one bundle, large enough for a hot part, and the bundle's object.
 async fn one_bundle() -> (Written, Listed, Vec<u8>) {
     let (written, mut source) = (Written::new(), Vec::new());
     generate(&Spec { size: Size::Records(400), ..Spec::default() }, &mut source).expect("in memory");
@@ -21,7 +21,7 @@ async fn one_bundle() -> (Written, Listed, Vec<u8>) {
 #[tokio::test]
 async fn a_changed_byte_of_an_index_is_an_error_that_names_bundle_and_file() {
     let (written, listed, object) = one_bundle().await;
-    // Without room nothing is kept, so that all of it is read from the object.
+    // A cache without memory: everything is read from the object.
     let bundle_cache = BundleCache::new(written.store().clone(), 0);
     let archive = bundle_cache.open(&listed, &TrafficCounter::default()).await.expect("a bundle");
     let parts = archive.index_parts();
@@ -70,7 +70,7 @@ async fn an_object_that_is_cut_or_gone_is_an_error_for_those_who_have_opened_it(
     assert_eq!(kind().await, ArchiveErrorKind::NotFound);
 }
 
-/// The index's files as `tar` unpacks them.
+/// Returns the index files as `tar` unpacks them.
 fn unpacked(object: &[u8]) -> Vec<Bytes> {
     let mut tar = tar::Archive::new(object);
     let mut files = Vec::new();

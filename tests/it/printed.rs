@@ -1,4 +1,5 @@
-//! What `search` and `fetch` print: JSON that a reader can use as it is, in blocks, and without escape sequences where nobody wants them.
+//! Output of `search` and `fetch`: JSON that a program can use directly, written in blocks, and without
+//! escape sequences when they are not wanted.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
@@ -19,7 +20,7 @@ const SEARCH: [&str; 6] = ["search", "--topic", "orders", "--oldest-first", "--l
 
 const FETCH: [&str; 7] = ["fetch", "--topic", "orders", "--partition", "3", "--max-records", "10000"];
 
-/// The records of `orders`/3 by each verb that prints them, as lines of JSON.
+/// Returns the records of `orders`/3 from each command that prints them, as lines of JSON.
 fn printed(written: &Written, flags: &[&str]) -> [Vec<Value>; 2] {
     let search = written.run(&[&SEARCH[..], &["--json"], flags].concat()).json();
     let mut fetch = written.run(&[&FETCH[..], &["--json"], flags].concat()).json();
@@ -28,7 +29,7 @@ fn printed(written: &Written, flags: &[&str]) -> [Vec<Value>; 2] {
     [search, fetch]
 }
 
-/// What of a record was stored, as its line says.
+/// Returns a field of a record, decoded from its line.
 fn stored(line: &Value, name: &str) -> Option<Vec<u8>> {
     match (&line[name], &line[format!("{name}Base64")]) {
         (Value::String(text), Value::Null) => Some(text.clone().into_bytes()),
@@ -65,7 +66,7 @@ async fn values_are_json_or_text_where_they_are_and_base64_where_they_are_not() 
     }
     for lines in printed(&written, &["--base64"]) {
         for (line, (value, _)) in lines.iter().zip(&values) {
-            // The mapping of protobuf to JSON leaves nothing out that is there, not even if it is empty.
+            // Protobuf's JSON mapping leaves out no field that is set, not even an empty one.
             assert_eq!(line["value"], BASE64_STANDARD.encode(value), "{line}");
         }
     }
@@ -122,7 +123,7 @@ async fn what_producers_write_reads_back_and_equals_what_base64_says() {
     }
 }
 
-/// Ten thousand records, and `rare` in one of them.
+/// Stores ten thousand records, one of them with `rare`.
 async fn many() -> Written {
     let written = Written::new();
     written.put("many", &lines(0, 10_000, "common")).await;
@@ -137,7 +138,7 @@ async fn output_is_written_in_blocks() {
         (&[&SEARCH[..], &["--json"]].concat(), 1_000_000),
         (&[&FETCH[..], &["--max-bytes", "100MiB"]].concat(), 400_000),
     ] {
-        // Each write is a message of its own.
+        // A datagram socket keeps each write as its own message.
         let (ours, theirs) = UnixDatagram::pair().expect("a pair");
         ours.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
         let mut running = command(arguments)
@@ -185,7 +186,7 @@ async fn a_reader_that_goes_ends_it_quietly() {
     }
 }
 
-/// What the program prints on a terminal.
+/// Returns what the program prints on a terminal.
 fn on_a_terminal(written: &Written, arguments: &[&str], variables: &[(&str, &str)]) -> String {
     let quoted = arguments.iter().map(|argument| format!("'{argument}'"));
     let line = format!("{} {}", program().display(), quoted.collect::<Vec<_>>().join(" "));
@@ -210,7 +211,8 @@ async fn a_terminal_gets_escape_sequences_only_where_it_knows_them_and_wants_the
     let search = ["search", "--topic", "orders", "\"common 31m\" OR line"];
     let coloured = on_a_terminal(&written, &search, &[]);
     assert!(coloured.contains("\u{1b}[1;31mline\u{1b}[0m"), "{coloured:?}");
-    // `CI` and `CLICOLOR_FORCE` ask for colours in libraries' rules; who says that there are none has the last word.
+    // In the rules of libraries, `CI` and `CLICOLOR_FORCE` ask for colours. `NO_COLOR` and `TERM=dumb` have
+    // priority.
     for variables in [
         &[("NO_COLOR", "1")][..],
         &[("TERM", "dumb")],
@@ -229,7 +231,7 @@ async fn a_terminal_gets_escape_sequences_only_where_it_knows_them_and_wants_the
             assert!(!plain.contains('\u{1b}') && plain.lines().count() >= 2, "{variables:?}: {plain:?}");
         }
     }
-    // An empty value is none, by https://no-color.org.
+    // An empty value counts as not set, by https://no-color.org.
     assert!(on_a_terminal(&written, &search, &[("NO_COLOR", "")]).contains('\u{1b}'));
     let verify = on_a_terminal(&written, &["verify", "--all"], &[("TERM", "dumb"), ("CI", "true")]);
     assert!(!verify.contains('\u{1b}'), "{verify:?}");
@@ -253,7 +255,7 @@ async fn a_histogram_has_one_absurd_time_as_an_outlier_and_not_as_its_scale() {
     assert!(drawn.contains("outlier: 1969-12-31T23:59:58.000Z 1\n100 records match; a bar is "), "{drawn}");
     assert!(!drawn.contains("day") && !drawn.contains("hour"), "{drawn}");
 
-    // Each in a bundle of its own, and the usual ones in several.
+    // Each outlier in its own bundle, and the usual times in several.
     let at = |offset: i64, times: &[i64]| -> Bytes {
         let bytes = times.iter().zip(offset..).flat_map(|(time, offset)| chronik(offset, *time));
         bytes.collect::<Vec<_>>().into()
@@ -275,14 +277,14 @@ async fn a_histogram_has_one_absurd_time_as_an_outlier_and_not_as_its_scale() {
     let summary = &written.run(&[&histogram[..], &["--json"]].concat()).json()[0];
     let buckets = summary["buckets"].as_array().expect("buckets");
     assert_eq!((buckets.len() + 1, &summary["matched"]), (lines.lines().count(), &json!("206")), "{summary}");
-    // Where half of them are far away, they are no outliers.
+    // If half of them are far away, they are not outliers.
     let written = Written::new();
     written.put("half", &at(0, &[0, 1_000, BASE_MS, BASE_MS + 1])).await;
     let drawn = on_a_terminal(&written, &histogram, &[]);
     assert!(!drawn.contains("outlier") && drawn.contains("4 records match"), "{drawn}");
 }
 
-/// A record as Chronik's V1.
+/// Returns a Chronik V1 record.
 fn chronik(offset: i64, time: i64) -> Vec<u8> {
     let mut bytes = segment(&["text"]);
     bytes[8..16].copy_from_slice(&offset.to_le_bytes());

@@ -1,4 +1,4 @@
-//! Processes that are killed and started again, on addresses that stay.
+//! Processes that are killed and started again, on fixed addresses.
 
 use std::fs::{self, File};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// How long a process may take until it listens, or ends.
 const SOON: Duration = Duration::from_secs(60);
 
-/// One that can come and go. Ends with the value.
+/// A process that can be stopped and started. It is killed when dropped.
 pub struct Process {
     pub name: String,
     command: Box<dyn Fn() -> Command + Send>,
@@ -20,7 +20,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Not started yet. What it says goes to a file in `logs`.
+    /// Creates it without starting it. Its output goes to a file in `logs`.
     pub fn new(name: impl Into<String>, logs: &Path, command: impl Fn() -> Command + Send + 'static) -> Self {
         let name = name.into();
         let log = logs.join(format!("{name}.log"));
@@ -35,7 +35,7 @@ impl Process {
         self.starts += 1;
     }
 
-    /// `SIGKILL`; false where it did not run.
+    /// Sends `SIGKILL`. Returns false if it was not running.
     pub fn kill(&mut self) -> bool {
         let Some(mut child) = self.child.take() else { return false };
         child.kill().expect("it is ours");
@@ -43,13 +43,13 @@ impl Process {
         true
     }
 
-    /// Tells it to stop: SIGTERM.
+    /// Sends SIGTERM.
     pub fn terminate(&self) {
         let told = Command::new("kill").args(["-s", "TERM", &self.pid().to_string()]).status();
         assert!(told.expect("kill runs").success());
     }
 
-    /// Waits for its end, which must come soon.
+    /// Waits until it ends, which must be soon.
     pub fn end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + SOON;
         loop {
@@ -61,14 +61,14 @@ impl Process {
         }
     }
 
-    /// Whether it has ended by itself.
+    /// Returns its exit status if it has ended by itself.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().expect("it is ours")?;
         self.child = None;
         Some(status)
     }
 
-    /// Waits until somebody listens there.
+    /// Waits until something listens at this address.
     pub fn listens(&mut self, address: &str) {
         let deadline = Instant::now() + SOON;
         while TcpStream::connect(address).is_err() {
@@ -84,24 +84,24 @@ impl Process {
         self.child.as_ref().expect("it runs").id()
     }
 
-    /// In how many lines it wrote this.
+    /// Returns the number of log lines that contain these words.
     pub fn said(&self, words: &str) -> usize {
         self.log().lines().filter(|line| line.contains(words)).count()
     }
 
-    /// The last lines that it wrote.
+    /// Returns the last lines of its log.
     pub fn last_words(&self, lines: usize) -> String {
         let log = self.log();
         let all: Vec<_> = log.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
-    /// All that it wrote.
+    /// Returns its whole log.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// What it has resident now, in bytes.
+    /// Returns its resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
         crate::worker::resident_bytes(self.pid())
     }

@@ -1,4 +1,4 @@
-//! A client in another language, generated from the protos, with none of our code: `tests/client`.
+//! A client in another language, generated from the protos, without any code of this project: `tests/client`.
 
 use std::fs;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::authority::Authority;
 use crate::worker::Worker;
 
-/// Runs a script of `tests/client` against a worker of its own; returns what it said.
+/// Runs a script of `tests/client` against a new worker. Returns its output.
 fn run(script: &str) -> String {
     let worker = Worker::start();
     run_with(&[script, worker.address()])
@@ -26,7 +26,7 @@ fn run_with(arguments: &[&str]) -> String {
     said
 }
 
-/// How many Kafka fixtures there are.
+/// Returns the number of Kafka fixtures.
 fn logs() -> usize {
     let fixtures = std::fs::read_dir("tests/fixtures/kafka").expect("the fixtures are there");
     let is_log = |path: std::path::PathBuf| path.extension() == Some("log".as_ref());
@@ -76,6 +76,6 @@ fn a_python_client_shows_a_certificate_and_a_token() {
 fn kafka_python_decodes_what_is_fetched_of_every_fixture_with_valid_checksums() {
     let said = run("tests/client/fetch_fixtures.py");
     let decoded = said.lines().filter(|line| line.ends_with("with valid checksums")).count();
-    // All Kafka fixtures but the empty one, and most of Chronik's.
+    // All Kafka fixtures except the empty one, and most of Chronik's.
     assert!(decoded > logs() + 5, "only {decoded} were decoded:\n{said}");
 }

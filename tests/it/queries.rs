@@ -1,4 +1,5 @@
-//! Queries: what a worker finds, held against what a plain scan of the records finds; and queries that nobody should send.
+//! Queries: the result of a worker is compared with that of a plain scan of the records. Also hostile
+//! queries.
 
 mod adversary;
 mod answers;
@@ -23,17 +24,17 @@ use crate::worker::{self, Worker};
 use compose::Chance;
 use oracle::{Doc, Query};
 
-/// How many are asked of each corpus.
+/// How many queries run on each corpus.
 const QUERIES: usize = 200;
 
-/// How many are asked at a time.
+/// How many run at a time.
 const AT_ONCE: usize = 4;
 
 const SEED: u64 = 20_261_123;
 
 type Client = SearchServiceClient<Channel>;
 
-/// Records of one partition of one log, and where they are.
+/// Records of one partition of one log.
 struct Corpus {
     name: String,
     topic: String,
@@ -42,7 +43,7 @@ struct Corpus {
     docs: Vec<Doc>,
 }
 
-/// A worker whose indexes know the places of words, or do not.
+/// Starts a worker whose indexes store the positions of words, or do not.
 fn worker(positions: bool) -> (Worker, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let settings = dir.path().join("settings.toml");
@@ -59,7 +60,7 @@ async fn send(worker: &Worker, log_id: &str, told: Option<(&str, i32)>, bytes: &
     worker::send_inline(&mut client, first, bytes, 256 << 10).await.expect(log_id);
 }
 
-/// An answer, put together again.
+/// An answer, assembled from its messages.
 struct Answer {
     records: Vec<v1::Record>,
     summary: v1::SearchSummary,
@@ -75,7 +76,7 @@ async fn ask(mut client: Client, request: v1::SearchRequest) -> Result<Answer, S
     Ok(Answer { records, summary: summary.expect("a summary at the end") })
 }
 
-/// Asks what `chance` makes up of a corpus's records, counted and in each order. Returns how many records match.
+/// Runs a random query on a corpus, counted and in each order. Returns how many records match.
 async fn check(client: &Client, corpus: &Corpus, positions: bool, nth: usize) -> usize {
     let mut chance = Chance(SEED.wrapping_add(nth as u64));
     let (text, query) = compose::query(&corpus.docs, &mut chance, 3);
@@ -109,7 +110,7 @@ fn check_answer(told: &str, answer: Answer, expected: &[&Record], order: Order, 
     assert_eq!(found.len(), expected.len().min(limit), "{told}: how many");
     let age = |record: &Record| (record.timestamp_ms, record.offset);
     let mut ages: Vec<_> = expected.iter().map(|record| age(record)).collect();
-    // Whichever way, those without a time come last.
+    // Records without a time come last in both orders.
     ages.sort_unstable_by_key(|(time, offset)| match order {
         Order::OldestFirst => (time.is_none(), *time, *offset),
         _ => (time.is_none(), time.map(|time| -time), -offset),
@@ -135,7 +136,7 @@ fn check_answer(told: &str, answer: Answer, expected: &[&Record], order: Order, 
     }
 }
 
-/// A filter for the corpus, one in three with bounds.
+/// Returns a filter for the corpus. One in three has bounds.
 fn filter(corpus: &Corpus, chance: &mut Chance) -> v1::RecordFilter {
     let mut filter = v1::RecordFilter {
         topic: corpus.topic.clone(),
@@ -178,7 +179,7 @@ fn expected<'a>(
         |record: &Record| is_between(record.offset, filter.min_offset, filter.max_offset) && in_time(record);
     let found = corpus.docs.iter().filter(|doc| in_question(&doc.record) && query.finds(doc, positions));
     let mut records: Vec<&Record> = found.map(|doc| &doc.record).collect();
-    // The same record twice is one.
+    // The same record twice counts once.
     records.sort_by(|a, b| (a.offset, &a.value, &a.key).cmp(&(b.offset, &b.value, &b.key)));
     records.dedup();
     records
@@ -196,7 +197,8 @@ fn of_wire(record: v1::Record) -> Record {
     }
 }
 
-/// Asks [`QUERIES`] of each corpus. A third of them at least must find something: else they would prove little.
+/// Runs [`QUERIES`] queries on each corpus. At least a third of them must find something; otherwise they
+/// would prove little.
 async fn check_all(worker: &Worker, corpora: &[Corpus], positions: bool) {
     let client = Client::new(worker.channel().await);
     let mut hits = BTreeMap::new();
@@ -238,7 +240,7 @@ async fn so_they_do_where_words_know_their_places() {
     check_fixtures(true).await;
 }
 
-/// A generated segment: its bytes, and what is in it.
+/// Returns a generated segment: its bytes and its records.
 fn generated(seed: u64, base_offset: i64, records: u64) -> (Vec<u8>, Vec<Record>) {
     let mut bytes = Vec::new();
     let spec = Spec { seed, base_offset, size: Size::Records(records), ..Spec::default() };
@@ -258,7 +260,7 @@ async fn queries_of_several_bundles_some_of_which_overlap_find_each_record_once(
             send(&worker, "a", Some(("logs", 0)), &bytes).await;
             docs.extend(held.into_iter().map(Doc::new));
         }
-        // As a replica that sealed its segment sooner.
+        // As from a replica that sealed its segment earlier.
         let (bytes, again) = generated(1, 0, 250);
         assert!(again.iter().zip(&docs).all(|(again, doc)| *again == doc.record));
         send(&worker, "a", Some(("logs", 0)), &bytes).await;

@@ -1,4 +1,4 @@
-//! What the write path stored comes back: restored, verified, found, opened by others.
+//! What the write path stored is read back: restored, verified, searched, and opened by other programs.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -56,7 +56,7 @@ async fn every_fixture_is_restored_verified_and_searched_as_it_was() {
     }
 }
 
-/// Asks a worker that serves this store.
+/// Runs a test against a worker that serves this store.
 pub async fn serve<T>(written: &Written, asks: impl AsyncFnOnce(String) -> T) -> T {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -146,7 +146,7 @@ async fn a_flipped_byte_in_a_stored_file_is_found_by_verify_search_and_restore_b
             assert!(ran.out.contains(&format!("{key}: ")), "byte {position}: {ran:?}");
         }
     }
-    // In the middle of the blocks: every way to read them sees it.
+    // In the middle of the blocks: every way to read them notices it.
     let mut flipped = sound.clone();
     flipped[blocks_at(&sound) + 60] ^= 1;
     std::fs::write(&file, flipped).expect("a file");

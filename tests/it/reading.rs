@@ -1,4 +1,5 @@
-//! What searches read, and what they take: requests and bytes are counted at the store, memory at the process.
+//! What searches read, and what memory they take. Requests and bytes are counted at the store, memory at the
+//! process.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -28,7 +29,8 @@ use crate::written::{Written, fixture};
 
 pub const BASE_MS: i64 = 1_760_000_000_000;
 
-/// A segment of one batch of `orders`/3: records from this offset on, a millisecond apart, with this text in each value.
+/// Returns a segment of one batch of `orders`/3: records from this offset on, a millisecond apart, with this
+/// text in each value.
 pub fn lines(base: i64, count: i64, text: &str) -> Bytes {
     let mut values = Vec::new();
     let records = (base..base + count).map(|offset| {
@@ -65,7 +67,8 @@ fn offsets(answer: &Answer) -> Vec<i64> {
     answer.records.iter().map(|found| found.record.offset).collect()
 }
 
-/// Five hundred bundles of 30 records each, one after the other; only the first has the word `rare`. Requests are counted.
+/// Stores five hundred bundles of 30 records each, in sequence. Only the first has the word `rare`. Requests
+/// are counted.
 async fn five_hundred_bundles() -> (Store, Arc<Faults>) {
     let (store, counted) = Faults::around(memory());
     let ingest = ingest(store.clone());
@@ -84,12 +87,12 @@ async fn of_500_bundles_no_more_are_opened_than_may_have_what_comes_first() {
     for (query, limit, order, opened, first) in [
         ("line", 20, Order::NewestFirst, 1, 14_999),
         ("line", 30, Order::NewestFirst, 1, 14_999),
-        // One more than a bundle has: the second is opened, by itself.
+        // One more than a bundle has: the second bundle is opened, and no other.
         ("line", 31, Order::NewestFirst, 2, 14_999),
         ("line", 20, Order::OldestFirst, 1, 0),
         ("*", 5, Order::OldestFirst, 1, 0),
         ("rare", 20, Order::OldestFirst, 1, 0),
-        // There are more than can be found in the newest: all have to be looked at.
+        // More than the newest bundles contain: all have to be searched.
         ("rare", 20, Order::NewestFirst, 500, 29),
         ("rare", 20, Order::ByScore, 500, 29),
     ] {
@@ -126,7 +129,7 @@ async fn of_500_bundles_no_more_are_opened_than_may_have_what_comes_first() {
 #[tokio::test]
 async fn lesson_10_what_three_replicas_hold_is_found_and_counted_once() {
     let ingest = ingest(memory());
-    // Each replica sealed its segments elsewhere.
+    // Each replica sealed its segments at other offsets.
     for borders in [&[0, 40, 100][..], &[0, 55, 100], &[0, 10, 70, 100]] {
         for part in borders.windows(2) {
             let bytes = lines(part[0], part[1] - part[0], "a word").to_vec();
@@ -167,7 +170,7 @@ async fn lesson_10_what_three_replicas_hold_is_found_and_counted_once() {
 
 #[tokio::test]
 async fn lesson_07_values_are_found_by_words_in_the_uploaded_bundles_alone() {
-    // Nothing of the worker that wrote them is left but its store.
+    // Only the store is left of the worker that wrote them.
     let written = Written::new();
     for (nth, word) in ["zebra", "okapi", "tapir"].into_iter().enumerate() {
         written.put("kafka/animals", &lines(nth as i64 * 50, 50, word)).await;
@@ -203,7 +206,7 @@ async fn a_record_is_found_by_the_first_search_after_its_receipt() {
 #[tokio::test]
 async fn a_bundle_that_is_damaged_cut_or_gone_fails_the_search_by_its_name_and_nothing_is_answered() {
     let written = Written::new();
-    // Large enough to be read by parts.
+    // Large enough to be read in parts.
     let segment = crate::receipts::Segment::logs(4_000, 5).bytes;
     let receipt = written.put("kafka/logs", &segment).await;
     written.put("kafka/other", &lines(1_000_000, 10, "timeout")).await;
@@ -211,7 +214,7 @@ async fn a_bundle_that_is_damaged_cut_or_gone_fails_the_search_by_its_name_and_n
     let (file, name) = (written.file(key), key.to_string());
     let sound = std::fs::read(&file).expect("a bundle");
     assert!(sound.len() > 128 << 10, "{}", sound.len());
-    // What a search of it all reads: some of these bytes it needs, some not. It must never answer less.
+    // This search needs some of these bytes, but not all. It must never return fewer records.
     let asked = v1::SearchRequest {
         filter: Some(v1::RecordFilter { topic: "orders".to_owned(), ..Default::default() }),
         query: "level:error OR timeout".to_owned(),
@@ -245,7 +248,7 @@ async fn a_bundle_that_is_damaged_cut_or_gone_fails_the_search_by_its_name_and_n
     assert!(ask(&written, &asked).await.expect("an answer") == whole);
 }
 
-/// All records of an answer, or why there is none.
+/// Returns all records of an answer, or the error.
 async fn ask(written: &Written, request: &v1::SearchRequest) -> Result<Vec<v1::Record>, tonic::Status> {
     serve(written, async |address| {
         let mut client = Connection::connect(&address).await.expect("a worker");
@@ -274,7 +277,7 @@ async fn a_bundle_that_goes_between_listing_and_reading_fails_the_search_by_its_
     let listed = written.store().list(&KeyPrefix::all()).await.expect("a listing");
     assert_eq!(listed.len(), 2);
     let (store, faults) = Faults::around(written.store().clone());
-    // The listing says that it is there; reading it does not.
+    // The bundle is listed, but reading it hangs.
     faults.next_gets([Fault::Hang]);
     let searcher = Searcher::new(BundleCache::new(store, 0), 64 << 20, Duration::from_secs(60));
     let asked = request("", 1_000, Order::OldestFirst);
@@ -297,7 +300,7 @@ async fn a_search_that_takes_too_long_ends_and_leaves_its_memory_to_others() {
         .await
         .expect("stored");
     let (store, faults) = Faults::around(ingest.store.clone());
-    // Room for one search at a time.
+    // Memory for one search at a time.
     let searcher = Searcher::new(BundleCache::new(store, 0), 4 << 20, Duration::from_millis(300));
     for callers in [None, Some(Duration::from_millis(10)), Some(Duration::from_secs(3_600))] {
         faults.next_gets([Fault::Hang]);
@@ -324,7 +327,8 @@ async fn what_needs_more_memory_than_there_is_for_all_is_refused_with_the_reason
 
 const MB: u64 = 1_000_000;
 
-/// A hundred searches at once, of all kinds, in a worker that has this much for them; returns what it took beyond what it had, in bytes.
+/// Runs a hundred searches of all kinds at once, in a worker with this much memory for them. Returns the
+/// additional memory that it took, in bytes.
 async fn check_memory(size: Size, search_memory: u64, search_cache: u64) -> u64 {
     let flags = [format!("{search_memory}"), format!("{search_cache}")];
     let worker = Worker::start_with(&["--search-memory", &flags[0], "--search-cache", &flags[1]]);
@@ -386,7 +390,7 @@ async fn a_hundred_searches_at_once_stay_within_their_memory() {
     let (memory, cache) = (48 << 20, 8 << 20);
     let took = check_memory(Size::Bytes(6 * MB), memory, cache).await;
     println!("100 searches with 48 MiB and 8 MiB of cache: {} MB", took / MB);
-    // A hundred connections and calls, and threads' stacks, are beside it.
+    // A hundred connections and calls, and the stacks of threads, come on top.
     assert!(took < memory + cache + 60 * MB, "{} MB", took / MB);
 }
 
@@ -423,7 +427,7 @@ async fn long_a_rare_word_reads_less_than_three_percent_of_a_bundle_of_100_mb() 
         }
         (records, summary.expect("a summary"))
     };
-    // A word of one record: its trace, or whatever in it nothing else has.
+    // A word that only one record has: its trace id, or another unique word in it.
     let (sample, _) = search("offset:77777", 1).await;
     let text = String::from_utf8_lossy(sample[0].value.as_deref().expect("a value")).into_owned();
     let mut words: Vec<&str> =

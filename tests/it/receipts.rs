@@ -1,4 +1,4 @@
-//! Segments to send, a write path in this process to send them through, and replies held against what lies in the store.
+//! Segments to send, a write path in this process, and checks that compare replies with the store.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use wal_indexer::store::{BundleKey, KeyPrefix, Store};
 
 use crate::truth;
 
-/// Topic and partition of segments that don't say theirs.
+/// Topic and partition of segments that do not name theirs.
 pub const TOLD: (&str, i32) = ("orders", 3);
 
-/// A segment and what its caller says of it.
+/// A segment and what its caller states about it.
 #[derive(Clone)]
 pub struct Segment {
     pub bytes: Bytes,
@@ -36,26 +36,27 @@ impl Segment {
         Self { bytes: bytes.into(), told, torn_tail: TornTail::Refuse }
     }
 
-    /// A file of `tests/fixtures`.
+    /// Returns a file of `tests/fixtures`.
     pub fn fixture(name: &str) -> Self {
         let all = truth::fixtures();
         let fixture = all.into_iter().find(|fixture| fixture.file == name).expect("a fixture");
         Self::new(fixture.bytes, fixture.told)
     }
 
-    /// Three partitions: three objects.
+    /// Returns a segment with three partitions, which makes three objects.
     pub fn of_three_partitions() -> Self {
         Self::fixture("chronik/v2-three-partitions.wal")
     }
 
-    /// Log records of one partition, in compressed Kafka batches.
+    /// Returns log records of one partition, in compressed Kafka batches.
     pub fn logs(records: u64, seed: u64) -> Self {
         let size = Size::Records(records);
         Self::new(generated(&Spec { size, seed, codec: Codec::Zstd, ..Spec::default() }), Some(TOLD))
     }
 
-    /// One Kafka batch for each length: a record at this offset and those after it, whose value is as long and nothing that
-    /// can be searched or compressed. Quick to index, whatever its size.
+    /// Returns one Kafka batch for each length: a record with a value of this length that can neither be
+    /// searched nor compressed. The offsets begin at `base_offset`. Such segments are indexed quickly,
+    /// whatever their size.
     pub fn opaque(lengths: &[usize], base_offset: i64) -> Self {
         let mut bytes = Vec::new();
         let longest = lengths.iter().max().copied().unwrap_or_default();
@@ -74,7 +75,8 @@ impl Segment {
         Self::new(bytes, Some(TOLD))
     }
 
-    /// More than 32 MiB of one partition, which is more than one slice: log records in front and at the end.
+    /// Returns more than 32 MiB of one partition, so more than one slice, with log records at the start and
+    /// at the end.
     pub fn of_two_slices() -> Self {
         let logs = |base_offset| {
             let spec = Spec { size: Size::Records(500), base_offset, codec: Codec::Lz4, ..Spec::default() };
@@ -106,7 +108,7 @@ pub fn generated(spec: &Spec) -> Vec<u8> {
     bytes
 }
 
-/// Bytes without any pattern, never UTF-8 for long.
+/// Returns bytes without any pattern, which are not UTF-8.
 pub fn noise(len: usize) -> Bytes {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let words = (0..len.div_ceil(8)).flat_map(|_| {
@@ -119,12 +121,12 @@ pub fn noise(len: usize) -> Bytes {
     words.take(len).collect()
 }
 
-/// A store in memory.
+/// Returns a store in memory.
 pub fn memory() -> Store {
     Store::open(&Url::parse("memory:///bundles").expect("a URL")).expect("a store")
 }
 
-/// The write path on this store, with two threads and room for anything here.
+/// Returns a write path on this store, with two threads and enough memory for every test here.
 pub fn ingest(store: Store) -> Ingest {
     ingest_with(store, 2)
 }
@@ -149,15 +151,15 @@ pub async fn send(
     let request = Request::new(segment.parts())?;
     let starts = (0..segment.bytes.len()).step_by(chunk_bytes);
     let chunks = starts.map(|at| {
-        // Copies, as the chunks of a network are.
+        // Copied, as chunks from a network are.
         let end = segment.bytes.len().min(at + chunk_bytes);
         Ok(Bytes::copy_from_slice(&segment.bytes[at..end]))
     });
     Ok(convert::receipt(&ingest.run(request, stream::iter(chunks)).await?))
 }
 
-/// Holds a reply against the store: every object that it names is there, is what it says, and is sound; together they are the
-/// segment that was sent.
+/// Compares a reply with the store: every object that it names exists, matches the reply, and is sound.
+/// Together they are the segment that was sent.
 pub async fn check(store: &Store, reply: &IndexSegmentResponse, bytes: &[u8]) {
     assert_eq!((reply.bytes_read, reply.crc32c), (bytes.len() as u64, crc32c::crc32c(bytes)));
     assert_eq!(reply.sha256[..], Sha256::digest(bytes)[..]);
@@ -186,23 +188,24 @@ pub async fn check(store: &Store, reply: &IndexSegmentResponse, bytes: &[u8]) {
     assert!(restored == bytes, "{} bytes restored of {}", restored.len(), bytes.len());
 }
 
-/// The keys of all bundles in the store.
+/// Returns the keys of all bundles in the store.
 pub async fn keys(store: &Store) -> Vec<String> {
     let listed = store.list(&KeyPrefix::all()).await.expect("a list");
     listed.into_iter().map(|listed| listed.key.to_string()).collect()
 }
 
-/// The keys that a reply names.
+/// Returns the keys in a reply.
 pub fn keys_of(reply: &IndexSegmentResponse) -> Vec<String> {
     reply.partitions.iter().map(|one| one.bundle.clone().expect("a bundle").key).collect()
 }
 
-/// For each partition, whether its object was there before.
+/// Returns for each partition whether its object existed before.
 pub fn already_existed(reply: &IndexSegmentResponse) -> Vec<bool> {
     reply.partitions.iter().map(|one| one.bundle.as_ref().expect("a bundle").already_existed).collect()
 }
 
-/// What must be the same in every receipt for a segment: all but how long it took, and who came first.
+/// Returns the parts that are equal in every receipt for a segment: everything except the timings and which
+/// caller was first.
 pub fn lasting(reply: &IndexSegmentResponse) -> IndexSegmentResponse {
     let mut reply = reply.clone();
     reply.timings = None;

@@ -1,5 +1,5 @@
-//! Requests that are wrong, over the wire: each is refused with the code that says what to do and a reason of its own, is
-//! counted, and costs the worker neither its life nor its memory.
+//! Invalid requests over gRPC. Each is refused with a code that says what to do, and with its own reason.
+//! Each is counted. The worker continues, and its memory is freed.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
@@ -36,10 +36,10 @@ fn chronik() -> Fixture {
     fixture("chronik/v2-gzip.wal")
 }
 
-/// A request and what must come of it.
+/// A name, a request, and the code and reason that it must get.
 type Case = (&'static str, Vec<IndexSegmentRequest>, Code, &'static str);
 
-/// Sends all of them to one worker, one after the other, and afterwards a good one.
+/// Sends all requests to one worker, one after the other, and then a valid one.
 async fn check(worker: &Worker, cases: Vec<Case>) {
     let mut client = worker.client().await;
     let before = rejected(&mut client).await;
@@ -63,7 +63,7 @@ async fn rejected(client: &mut Client) -> BTreeMap<String, u64> {
     stats.rejected.into_iter().collect()
 }
 
-/// A worker that was sent nonsense goes on.
+/// Checks that a worker still accepts a valid segment.
 pub async fn check_good(worker: &Worker, client: &mut Client) {
     let good = chronik();
     let reply = send_inline(client, inline(good.bytes.len() as u64, None), &good.bytes, 5_000).await;
@@ -71,7 +71,7 @@ pub async fn check_good(worker: &Worker, client: &mut Client) {
     check_reply("a good one", &reply, (&good.bytes, good.format, &good.held), "", |key| worker.object(key));
 }
 
-/// The header and all bytes in one chunk.
+/// Returns the header, and all bytes in one chunk.
 fn whole(first: SegmentHeader, bytes: &Bytes) -> Vec<IndexSegmentRequest> {
     vec![header(first), chunk(bytes.clone())]
 }
@@ -364,7 +364,7 @@ async fn object_sources_are_read_below_the_roots_and_nowhere_else() {
     }
     check(&worker, cases).await;
 
-    // A link that leads round in a circle is refused; how, is the file system's affair.
+    // A symbolic link in a cycle is refused. The reason depends on the file system.
     let status = send(&mut worker.client().await, at("round")).await.expect_err("no file");
     let refusal = Refusal::of(&status);
     assert!(!matches!(refusal.code, Code::Internal | Code::Unknown), "{refusal:?}");
@@ -381,7 +381,7 @@ async fn what_is_told_of_a_location_holds_no_password() {
 }
 
 impl Worker {
-    /// A client, and the worker that must outlive it.
+    /// Returns a client, and the worker that must outlive it.
     async fn client_and_worker(self) -> (Client, Self) {
         (self.client().await, self)
     }
@@ -451,7 +451,7 @@ async fn list_services(worker: &Worker) -> Vec<String> {
     service.into_iter().map(|service| service.name).collect()
 }
 
-/// Runs `index` and returns its exit code, what it printed, and the lines of its errors.
+/// Runs `index`. Returns its exit code, standard output, and the lines of its errors.
 fn index(store: &std::path::Path, arguments: &[&std::path::Path]) -> (Option<i32>, String, Vec<String>) {
     let output = crate::worker::command(["index", "--json", "--log", "off", "--store", &file_url(store)])
         .args(arguments)

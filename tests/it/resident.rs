@@ -1,5 +1,6 @@
-//! What a worker has resident: idle, at its peak over one segment, and with as many large ones as its budget lets in. Release figures
-//! are printed by the long forms; `--memory-budget` is what the process may have, not what it counts.
+//! The resident memory of a worker: idle, at its peak with one segment, and with as many large segments as
+//! its budget admits. The long tests print the figures of release builds. `--memory-budget` limits the
+//! process, not only what it counts.
 
 use std::time::{Duration, Instant};
 
@@ -12,22 +13,23 @@ use crate::worker::{Worker, peak_resident_bytes, resident_bytes, resident_file_b
 
 const MB: u64 = 1_000_000;
 
-/// What an idle worker may have.
+/// The limit for an idle worker.
 const IDLE_BYTES_MAX: u64 = 30 * MB;
 
-/// The same after work: what the allocator keeps, and what of the program was needed.
+/// The limit for a worker that is idle again after work: with what the allocator keeps, and the pages of the
+/// program that were needed.
 const IDLE_AGAIN_BYTES_MAX: u64 = 45 * MB;
 
-/// What a worker has resident, in bytes. Pages of the program's own file count in a release build only: a debug build has tens of
-/// megabytes of them, and more with each line of code.
+/// Returns a worker's resident memory in bytes. Pages of the program's own file count in release builds only:
+/// a debug build has tens of megabytes of them, and more with each line of code.
 fn counted_bytes(pid: u32) -> u64 {
     resident_bytes(pid) - if cfg!(debug_assertions) { resident_file_bytes(pid) } else { 0 }
 }
 
-/// How soon what was needed is given back.
+/// How soon the memory must be returned.
 const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(5);
 
-/// Waits until little is left; returns how much.
+/// Waits until little is left. Returns how much.
 async fn idle_again(pid: u32) -> u64 {
     let deadline = Instant::now() + GIVEN_BACK_WITHIN;
     loop {
@@ -40,7 +42,7 @@ async fn idle_again(pid: u32) -> u64 {
     }
 }
 
-/// One segment in a fresh worker with its defaults; returns the peak.
+/// Sends one segment to a new worker with default flags. Returns the peak.
 async fn check_one(format: Format, size: u64) -> u64 {
     let worker = Worker::start();
     let made = make(spec(format, Codec::None, Size::Bytes(size)));
@@ -74,7 +76,7 @@ async fn long_a_segment_of_64_mb_takes_no_more_than_250_mb() {
     }
 }
 
-/// Sends a segment until it is taken, as the agent does; returns how often there was no room.
+/// Sends a segment until it is accepted, as the agent does. Returns how often there was no room.
 async fn send(made: &Made, worker: &Worker) -> u32 {
     let mut refused = 0;
     loop {

@@ -1,4 +1,4 @@
-//! A worker with some of its roles: what it does not serve is not there, and what it does not do it needs nothing for.
+//! A worker with some of its roles: the services of other roles do not exist, and it needs nothing for them.
 
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
@@ -13,7 +13,7 @@ use crate::written::fixture;
 const INDEXER: &str = "walindexer.v1.IndexerService";
 const SEARCH: &str = "walindexer.v1.SearchService";
 
-/// What health says of a service, or why it says nothing.
+/// Returns the health of a service, or the error.
 async fn health(worker: &Worker, service: &str) -> Result<ServingStatus, Code> {
     let mut client = HealthClient::new(worker.channel().await);
     let asked = client.check(HealthCheckRequest { service: service.to_owned() }).await;

@@ -1,5 +1,6 @@
-//! A rollout: three workers are told to stop and replaced, one after the other, while two agents send all the time; then the agents
-//! are. No segment fails, none is stored twice, no agent meets an error that it does not get over by itself.
+//! A rollout: three workers are stopped and replaced, one after the other, while two agents send all the
+//! time. Then the agents are replaced. No segment fails, none is stored twice, and no agent gets an error
+//! that it does not recover from by itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,13 +22,13 @@ const SOON: Duration = Duration::from_secs(120);
 /// Where replacements listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Replaced {
-    /// Where the one before did, once it is gone: a process that its host starts again.
+    /// At the address of the old process, after that has ended: as when a host restarts a process.
     There,
-    /// At an address of its own, before the other one goes: a Deployment's pods, behind a name.
+    /// At a new address, before the old process ends: as the pods of a Deployment behind a name.
     Elsewhere,
 }
 
-/// All that runs.
+/// All processes.
 struct Scene {
     replaced: Replaced,
     store: Store,
@@ -38,7 +39,7 @@ struct Scene {
     brokers: Vec<Broker>,
     /// From SIGTERM to the end, and how many segments were acknowledged meanwhile.
     drains: Vec<(Duration, usize)>,
-    // Deleted last.
+    // Last, so that it is dropped last.
     _directory: TempDir,
 }
 
@@ -95,13 +96,14 @@ impl Scene {
         self.workers[nth].listens(&self.addresses[nth]);
     }
 
-    /// Which workers the name stands for. Written in place: the agents have this very file.
+    /// Sets the workers that the name resolves to. The file is overwritten in place, because it is mounted
+    /// for the agents.
     fn call_together(&self, workers: &[usize]) {
         let lines = workers.iter().map(|nth| format!("{} {NAME}\n", HOSTS[*nth])).collect::<String>();
         fs::write(&self.hosts, format!("127.0.0.1 localhost\n{lines}")).expect("a file");
     }
 
-    /// An agent, and the broker whose log it empties.
+    /// Starts an agent, and the broker whose log it empties.
     fn start_agent(&mut self, nth: usize, topic: &'static str) {
         let wal = self.store_sibling(&format!("wal-{nth}"));
         fs::create_dir(&wal).expect("a directory");
@@ -138,7 +140,7 @@ impl Scene {
         self.hosts.with_file_name(name)
     }
 
-    /// Waits until a worker has segments in hand.
+    /// Waits until a worker has segments in flight.
     async fn has_work(&self, nth: usize) {
         let endpoint = format!("http://{}", self.addresses[nth]);
         let mut connection = Connection::connect(&endpoint).await.expect("it listens");
@@ -149,8 +151,8 @@ impl Scene {
         }
     }
 
-    /// Tells a worker to stop, with work in hand, and waits for its end. Where workers share a name, it leaves that as it is told,
-    /// and these are left: callers hear of either first.
+    /// Stops a worker that has work in flight, and waits for its end. If workers share a name, it is removed
+    /// from the name first, and `left` are the others: a caller may notice either event first.
     async fn stop(&mut self, nth: usize, left: &[usize]) {
         self.has_work(nth).await;
         self.call_together(left);
@@ -173,7 +175,7 @@ impl Scene {
                 }
             }
             Replaced::Elsewhere => {
-                // The fourth comes first; each that comes later listens where one has gone.
+                // The fourth starts first. Each later one listens at an address that has become free.
                 let (mut running, mut free) = (vec![0, 1, 2], 3);
                 for old in 0..3 {
                     self.start_worker(free);
@@ -184,7 +186,7 @@ impl Scene {
                     self.stop(old, &running).await;
                     free = old;
                 }
-                // As it was: the fourth goes last, and the third is back.
+                // Back to the start: the third is there again, and the fourth stops last.
                 self.start_worker(free);
                 self.call_together(&[0, 1, 2, 3]);
                 self.stop(3, &[0, 1, 2]).await;
@@ -192,7 +194,7 @@ impl Scene {
         }
     }
 
-    /// Tells one agent after the other to stop, and starts it again.
+    /// Stops one agent after the other, and starts it again.
     fn roll_agents(&mut self) {
         for agent in &mut self.agents {
             agent.terminate();
@@ -202,7 +204,7 @@ impl Scene {
         }
     }
 
-    /// Ends the load, and waits until all that is sealed has gone up.
+    /// Ends the load, and waits until everything sealed is stored.
     fn drain(&mut self) {
         self.brokers.iter_mut().for_each(Broker::stop);
         let deadline = Instant::now() + SOON;
@@ -214,7 +216,7 @@ impl Scene {
         }
     }
 
-    /// Ends everybody, and holds what they said and what is stored against what was written.
+    /// Stops all processes, and compares their logs and the store with what was written.
     async fn check(mut self) {
         self.drain();
         for process in self.agents.iter_mut().chain(&mut self.workers[..3]) {
@@ -252,7 +254,7 @@ impl Scene {
     }
 }
 
-/// What an agent logged that somebody would have to look at: errors, and segments that it left for later.
+/// Returns the lines of an agent's log that need an operator: errors, and segments that it left for later.
 fn complaints(log: &str) -> Vec<String> {
     let words = [" ERROR ", "it stays", "stays for later"];
     log.lines().filter(|line| words.iter().any(|words| line.contains(words))).map(str::to_owned).collect()

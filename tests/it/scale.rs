@@ -1,5 +1,5 @@
-//! Many small segments of many partitions, and few workers: memory stays where it is, every worker has its share, and one
-//! that joins by DNS gets its own without anybody being started again.
+//! Many small segments of many partitions, and few workers: memory stays constant, every worker gets its
+//! share, and a worker that joins by DNS gets its share without any restart.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -17,23 +17,23 @@ use crate::processes::Process;
 use crate::servers::ports_to_come_back_to;
 use crate::worker::{command, file_url, program};
 
-/// What workers are called together, in the agent's own `/etc/hosts`.
+/// The name of the workers, in the agent's own `/etc/hosts`.
 pub const NAME: &str = "workers.test";
 
-/// Where the workers listen, on one port, as pods do behind a headless service.
+/// Where the workers listen, on one port, as pods behind a headless service do.
 pub const HOSTS: [&str; 4] = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"];
 
-/// How long a run may take without getting on.
+/// How long a run may take without progress.
 const STUCK: Duration = Duration::from_secs(60);
 
-/// The most that one worker may have of what another has, in a run of ten thousand segments.
+/// The most segments of one worker, relative to another, in a run of ten thousand segments.
 const FAIR: f64 = 1.2;
 
-/// The same for the short run: of fewer than two hundred segments each, chance alone makes a fifth now and then. One worker
-/// that is preferred has twice as much.
+/// The same for the short run. With fewer than two hundred segments for each, chance alone makes a difference
+/// of a fifth now and then. A worker that is preferred gets twice as many.
 const ROUGHLY_FAIR: f64 = 1.5;
 
-/// Parts of the way; after each the figures are printed.
+/// Parts of a run. The figures are printed after each.
 const PARTS: u64 = 10;
 
 struct Scale {
@@ -42,10 +42,10 @@ struct Scale {
     hosts: PathBuf,
     addresses: Vec<String>,
     workers: Vec<Process>,
-    /// To those that run.
+    /// To the running workers.
     connections: Vec<Connection>,
     agent: Process,
-    // Deleted last.
+    // Last, so that it is dropped last.
     _directory: TempDir,
 }
 
@@ -56,12 +56,12 @@ struct Done {
     bytes: u64,
 }
 
-/// A part of the way.
+/// A part of a run.
 #[derive(Clone, Debug, Default)]
 struct Part {
-    /// The most that was seen resident: the agent's, then the workers' that ran.
+    /// The highest resident memory that was seen: the agent's, then those of the running workers.
     resident_bytes: Vec<u64>,
-    /// What each worker had done in the end, since it was started.
+    /// What each worker had done at the end of the part, since its start.
     done: Vec<Done>,
 }
 
@@ -95,8 +95,8 @@ impl Scale {
         Self { wal, store, hosts, addresses, workers, connections, agent, _directory: directory }
     }
 
-    /// Starts the next worker and gives it the name that the agent looks up. The line is appended at once: whoever reads the
-    /// file meanwhile finds the others.
+    /// Starts the next worker and adds it to the name that the agent looks up. The line is appended in one
+    /// write, so a reader of the file always finds the others.
     async fn join(&mut self) {
         let nth = self.connections.len();
         let address = &self.addresses[nth];
@@ -107,7 +107,7 @@ impl Scale {
         hosts.write_all(format!("{} {NAME}\n", HOSTS[nth]).as_bytes()).expect("it is written");
     }
 
-    /// What each worker that runs has done.
+    /// Returns what each running worker has done.
     async fn done(&mut self) -> Vec<Done> {
         let mut all = Vec::new();
         for connection in &mut self.connections {
@@ -122,7 +122,7 @@ impl Scale {
         all.map(Process::resident_bytes).collect()
     }
 
-    /// Waits until the workers have done as much as is wanted, and samples on the way.
+    /// Waits until the workers have done as much as `wanted` asks, and samples memory meanwhile.
     async fn go_on_until(&mut self, wanted: impl Fn(&[Done]) -> bool) -> Part {
         let (mut part, mut got_on) = (Part::default(), (0, Instant::now()));
         loop {
@@ -145,7 +145,7 @@ impl Scale {
 }
 
 impl Scale {
-    /// Waits until only active segments are on disk, and holds the store against the log.
+    /// Waits until only active segments are on disk, and compares the store with the log.
     async fn stored(&mut self, log: &Log) {
         let began = Instant::now();
         while log.sealed().any(|(path, _)| path.exists()) {
@@ -157,7 +157,7 @@ impl Scale {
     }
 }
 
-/// An agent that sees another `/etc/hosts` than everybody else.
+/// Returns the command of an agent that has its own `/etc/hosts`.
 pub fn agent(hosts: &Path, wal: &Path, port: u16) -> impl Fn() -> Command + Send + use<> {
     let (hosts, wal) = (hosts.to_owned(), wal.to_owned());
     move || {
@@ -166,7 +166,7 @@ pub fn agent(hosts: &Path, wal: &Path, port: u16) -> impl Fn() -> Command + Send
         agent.arg(&hosts).arg(program()).arg("agent").arg("--wal-dir").arg(&wal);
         agent.args(["--endpoint", &format!("http://{NAME}:{port}"), "--resolve-every", "0.2"]);
         agent.args(["--interval", "1", "--min-segment-age", "0"]);
-        // Only what the program needs of the environment.
+        // Only the environment that the program needs.
         agent.env_clear().envs(std::env::var("PATH").map(|path| ("PATH", path)));
         agent
     }
@@ -176,7 +176,7 @@ fn sum(done: &[Done]) -> u64 {
     done.iter().map(|one| one.segments).sum()
 }
 
-/// Holds what each has done against what the others have.
+/// Compares what the workers have done with one another.
 #[track_caller]
 fn fair(when: &str, shares: &[Done], within: f64) {
     for (what, of) in [("segments", (|one| one.segments) as fn(&Done) -> u64), ("bytes", |one| one.bytes)] {
@@ -187,19 +187,20 @@ fn fair(when: &str, shares: &[Done], within: f64) {
     }
 }
 
-/// The most that each had in these parts; those that came later are left out.
+/// Returns the highest resident memory of each process in these parts. Processes that came later are left
+/// out.
 fn most(parts: &[Part]) -> Vec<u64> {
     let columns = parts.iter().map(|part| part.resident_bytes.len()).min().unwrap_or_default();
     let most = |column: usize| parts.iter().map(|part| part.resident_bytes[column]).max();
     (0..columns).filter_map(most).collect()
 }
 
-/// Sends so many segments of so many partitions; half-way, a worker joins.
+/// Sends this many segments of this many partitions. Half-way, a worker joins.
 async fn send_all(segments: u64, partitions: i32, records: RangeInclusive<u64>, within: f64) {
     let mut scale = Scale::new();
     let topics = ["cart", "checkout", "ledger", "search", "sessions"];
     let topics = topics.map(|topic| (topic, partitions / topics.len() as i32)).to_vec();
-    // Each batch is a segment of its own.
+    // Each batch is its own segment.
     let plan = Plan { seed: 6, topics, segment_bytes: 1, batches: segments, records, pause: Duration::ZERO };
     let log = Broker::write(&scale.wal, plan);
     println!("{log}, {} partitions", log.active().count());

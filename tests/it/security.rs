@@ -1,4 +1,4 @@
-//! Who gets into a worker, over the wire: with which certificate, with which token, and how far.
+//! Access to a worker over the network: with which certificate, with which token, and to which methods.
 
 mod age;
 mod callers;
@@ -16,7 +16,7 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use crate::authority::{Authority, Pair};
 use crate::worker::Worker;
 
-/// How long anything may take that must come about.
+/// How long anything here may take.
 const SOON: Duration = Duration::from_secs(60);
 
 /// A path as a flag's value.
@@ -24,7 +24,7 @@ fn text(path: &std::path::Path) -> String {
     path.to_str().expect("UTF-8").to_owned()
 }
 
-/// A worker that speaks TLS, and asks for certificates of `clients`.
+/// Starts a worker with TLS. If `clients` is given, callers need a certificate of that authority.
 fn secure(pair: &Pair, clients: Option<&Authority>, flags: &[&str]) -> Worker {
     let (certificate, key) = (text(&pair.certificate), text(&pair.key));
     let clients = clients.map(|authority| text(&authority.file()));
@@ -34,12 +34,13 @@ fn secure(pair: &Pair, clients: Option<&Authority>, flags: &[&str]) -> Worker {
     Worker::start_with(&all)
 }
 
-/// What a client trusts and shows.
+/// Returns the TLS settings of a client that trusts an authority.
 fn trust(authority: &Authority) -> ClientTlsConfig {
     ClientTlsConfig::new().ca_certificate(authority.certificate())
 }
 
-/// A connection by TLS, or why there is none. A certificate is refused only behind a handshake that has succeeded, by the first call.
+/// Connects by TLS, or returns the error. A client certificate is refused only after a successful handshake,
+/// at the first call.
 async fn connect(worker: &Worker, tls: ClientTlsConfig) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("https://{}", worker.address())).expect("an address");
     let channel = endpoint.tls_config(tls).expect("it reads").connect().await;
@@ -55,7 +56,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// Waits until it comes about.
+/// Waits until `look` returns a value.
 async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + SOON;
     loop {

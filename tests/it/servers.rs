@@ -1,6 +1,6 @@
-//! Real stores for tests: SeaweedFS (S3) and Azurite (Azure Blob Storage), each started as a child on free ports and ended
-//! by its handle. `tests/install-servers.sh` installs them; `WAL_INDEXER_TEST_WEED` and `WAL_INDEXER_TEST_AZURITE` name
-//! executables that lie elsewhere.
+//! Real stores for tests: SeaweedFS (S3) and Azurite (Azure Blob Storage). Each is a child process on free
+//! ports, and stops when its handle is dropped. `tests/install-servers.sh` installs them.
+//! `WAL_INDEXER_TEST_WEED` and `WAL_INDEXER_TEST_AZURITE` name executables in other places.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,15 +17,15 @@ use time::macros::format_description;
 use url::Url;
 use wal_indexer::store::Store;
 
-/// The bucket or container that each server comes with.
+/// The bucket or container that each server has at the start.
 pub const BUCKET: &str = "wal-test";
 
 const STARTED_WITHIN: Duration = Duration::from_secs(60);
 
-/// How long a server that is told to stop may take before it is killed.
+/// How long a server may take to stop before it is killed.
 const STOPPED_WITHIN: Duration = Duration::from_secs(10);
 
-/// A running server. It ends when this is dropped.
+/// A running server. It stops when dropped.
 pub struct Server {
     child: Child,
     program: PathBuf,
@@ -44,7 +44,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// SeaweedFS with its S3 interface and one identity.
+    /// Starts SeaweedFS with its S3 interface and one identity.
     pub fn s3() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let identities = directory.path().join("s3.json");
@@ -59,7 +59,7 @@ impl Server {
 
         let [s3, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc, admin, admin_grpc] =
             ports_to_come_back_to();
-        // All of them are needed: a port that is not given is the default one, or 10,000 more than its sibling.
+        // All are needed: without a value, a port is the default one, or 10,000 more than its sibling.
         let ports = [
             ("s3.port", s3),
             ("s3.port.grpc", s3_grpc),
@@ -85,13 +85,13 @@ impl Server {
         let arguments = flags.into_iter().chain(more).chain(places).chain(ports).collect();
         let program = executable("WAL_INDEXER_TEST_WEED", "weed");
         let mut server = Self::launch(program, arguments, directory, "s3", s3, s3_settings(s3));
-        // Without a signature: the identities are loaded when it is refused.
+        // A request without a signature: when it is refused, the identities are loaded.
         server.wait_until(|port| matches!(http(port, &format!("GET /{BUCKET}/"), "", ""), Some(403)));
         server.wait_until_usable();
         server
     }
 
-    /// Azurite's blob service, in memory.
+    /// Starts Azurite's blob service, in memory.
     pub fn azure() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let [port] = free_ports();
@@ -119,7 +119,7 @@ impl Server {
         Self { child, program, arguments, directory, scheme, port, settings }
     }
 
-    /// Tells it to stop, and waits until it has.
+    /// Stops it, and waits for its end.
     pub fn stop(&mut self) {
         let told = Command::new("kill").args(["-s", "TERM", &self.child.id().to_string()]).status();
         assert!(told.expect("kill runs").success());
@@ -132,27 +132,29 @@ impl Server {
         }
     }
 
-    /// Starts it again after [`Server::stop`], on the same ports and with what it held. Does not wait until it can be used.
+    /// Starts it again after [`Server::stop`], on the same ports and with the same contents. Does not wait
+    /// until it can be used.
     pub fn start_again(&mut self) {
         self.child = spawn(&self.program, &self.arguments, self.directory.path());
     }
 
-    /// The port that speaks the store's protocol.
+    /// Returns the port for the store's protocol.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The settings that lead a store here. As environment variables they do the same for another process.
+    /// Returns the settings that make a store use this server. As environment variables they do the same for
+    /// another process.
     pub fn settings(&self) -> Vec<(&str, &str)> {
         self.settings.iter().map(|(name, value)| (*name, value.as_str())).collect()
     }
 
-    /// A store with this prefix in the server's bucket.
+    /// Returns a store with this prefix in the server's bucket.
     pub fn store(&self, prefix: &str) -> Store {
         Store::open_with(&self.url(prefix), &self.settings()).unwrap()
     }
 
-    /// The URL of a prefix in the server's bucket.
+    /// Returns the URL of a prefix in the server's bucket.
     pub fn url(&self, prefix: &str) -> Url {
         Url::parse(&format!("{}://{BUCKET}/{prefix}", self.scheme)).unwrap()
     }
@@ -170,10 +172,10 @@ impl Server {
         }
     }
 
-    /// A server answers before it can store.
+    /// Waits until the server can store: it answers before that.
     fn wait_until_usable(&mut self) {
         let store = self.store("ready");
-        // A test may already run on a runtime of its own.
+        // In its own thread, because a test may already run on a runtime.
         let probing = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let deadline = Instant::now() + STARTED_WITHIN;
@@ -187,7 +189,7 @@ impl Server {
     }
 }
 
-/// The settings for an S3 endpoint on this machine.
+/// Returns the settings for an S3 endpoint on this machine.
 pub fn s3_settings(port: u16) -> Vec<(&'static str, String)> {
     vec![
         ("AWS_ENDPOINT", format!("http://127.0.0.1:{port}")),
@@ -198,12 +200,12 @@ pub fn s3_settings(port: u16) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The account that Azurite comes with; its key is in its documentation.
+/// Azurite's default account. Its key is in Azurite's documentation.
 const ACCOUNT: &str = "devstoreaccount1";
 const ACCOUNT_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-/// The settings for Azurite on this machine.
+/// Returns the settings for Azurite on this machine.
 pub fn azure_settings(port: u16) -> Vec<(&'static str, String)> {
     vec![
         ("AZURE_STORAGE_ENDPOINT", format!("http://127.0.0.1:{port}/{ACCOUNT}")),
@@ -229,14 +231,14 @@ fn spawn(program: &Path, arguments: &[String], directory: &Path) -> Child {
     command.spawn().unwrap()
 }
 
-/// Ports that nobody listens on. All are held until the last is found, so that they differ.
+/// Returns ports that are free. All are held until the last is found, so that they differ.
 fn free_ports<const N: usize>() -> [u16; N] {
     let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     held.map(|listener| listener.local_addr().unwrap().port())
 }
 
-/// Ports for processes that go and come back. They lie below those that systems give to outgoing connections, so that no
-/// connection takes one meanwhile, and no test of this process gets one twice.
+/// Returns ports for processes that are stopped and started again. They are below the range for outgoing
+/// connections, so no connection takes one meanwhile. No test of this process gets one twice.
 pub fn ports_to_come_back_to<const N: usize>() -> [u16; N] {
     const FIRST: u16 = 12_000;
     const COUNT: u16 = 20_000;
@@ -250,7 +252,7 @@ pub fn ports_to_come_back_to<const N: usize>() -> [u16; N] {
     [(); N].map(|()| std::iter::repeat_with(&mut next).find(is_free).expect("there is always a next"))
 }
 
-/// Sends a request without a body; the status, if there was an answer. `line` is method and path.
+/// Sends a request without a body. Returns the status, if there was an answer. `line` is method and path.
 fn http(port: u16, line: &str, query: &str, headers: &str) -> Option<u16> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
@@ -261,15 +263,15 @@ fn http(port: u16, line: &str, query: &str, headers: &str) -> Option<u16> {
     answer.split(' ').nth(1)?.parse().ok()
 }
 
-/// `object_store` creates no containers. Signed as
-/// <https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key> describes.
+/// Creates the container, because `object_store` creates none. The signature is described in
+/// <https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key>.
 fn create_container(port: u16) -> bool {
     let format = format_description!(
         "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
     );
     let date = OffsetDateTime::now_utc().format(format).unwrap();
     let version = "2021-08-06";
-    // Method, eleven standard headers that are empty, x-ms headers, resource.
+    // Method, eleven empty standard headers, x-ms headers, resource.
     let to_sign = format!(
         "PUT\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:{date}\nx-ms-version:{version}\n\
          /{ACCOUNT}/{ACCOUNT}/{BUCKET}\nrestype:container"
@@ -283,7 +285,7 @@ fn create_container(port: u16) -> bool {
     matches!(status, Some(201 | 409))
 }
 
-/// RFC 2104, for keys of at most 64 bytes.
+/// HMAC-SHA-256 by RFC 2104, for keys of at most 64 bytes.
 fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
     let pad = |byte: u8| {
         let mut block = [byte; 64];

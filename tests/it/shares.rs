@@ -1,4 +1,5 @@
-//! Two callers and one worker: what one of them asks for at once does not keep the other waiting until all of that is done.
+//! Two callers and one worker: one caller with much work does not make the other one wait until all of it is
+//! done.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -12,7 +13,8 @@ use wal_indexer::proto::v1::{self, SegmentHeader};
 use crate::sizes::{make, spec};
 use crate::worker::{Client, Worker, send_inline};
 
-/// Segments of the greedy one. The budget has room for six of them at a time, and places for the others to wait.
+/// The segments of the greedy caller. The budget has memory for six of them at a time, and the queue has
+/// places for the others.
 const GREEDY: u64 = 30;
 
 async fn memory(client: &mut Client) -> v1::Memory {

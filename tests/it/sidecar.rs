@@ -1,4 +1,4 @@
-//! The agent as a process of its own, and WAL directories for it.
+//! The agent as its own process, and WAL directories for it.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -19,23 +19,24 @@ use crate::worker::command;
 /// Longer than anything here takes, on any machine.
 const SOON: Duration = Duration::from_secs(60);
 
-/// A running agent that looks every tenth of a second and sends segments of any age. Ends with the value.
+/// A running agent that lists every tenth of a second and sends segments of any age. It is killed when
+/// dropped.
 pub struct Sidecar {
     process: Child,
     metrics: String,
-    /// Not read any further.
+    /// Kept open, and not read any further.
     _stdout: BufReader<ChildStdout>,
     root: TempDir,
 }
 
-/// A user with no rights but everybody's.
+/// The id of the user `nobody`, who has no special rights.
 const NOBODY: u32 = 65534;
 
 fn is_root() -> bool {
     fs::metadata("/proc/self").expect("it is there").uid() == 0
 }
 
-/// The agent's flags for this directory and these workers, in a hurry.
+/// Returns the agent's flags for this directory and these workers, with short intervals.
 fn flags(wal: &Path, endpoints: &[String]) -> Vec<String> {
     let endpoints = endpoints.join(",");
     let wal = wal.to_str().expect("UTF-8");
@@ -43,13 +44,13 @@ fn flags(wal: &Path, endpoints: &[String]) -> Vec<String> {
     flags.into_iter().map(str::to_owned).collect()
 }
 
-/// One run of the agent, to its end.
+/// Runs the agent once, to its end.
 pub fn once(wal: &Path, endpoints: &[String], more: &[&str]) -> Output {
     let age = unless_given(more, "--min-segment-age", "0");
     command(flags(wal, endpoints)).arg("--once").args(age).args(more).output().expect("the program starts")
 }
 
-/// A flag with its value, unless it is among others: flags that are given twice are refused.
+/// Returns a flag with its value, unless it is among the others: a flag that is given twice is refused.
 fn unless_given(flags: &[&str], flag: &'static str, value: &'static str) -> Vec<&'static str> {
     if flags.contains(&flag) { Vec::new() } else { vec![flag, value] }
 }
@@ -60,7 +61,8 @@ impl Sidecar {
         Self::spawn(root, command(flags(wal, endpoints)), more)
     }
 
-    /// The same, as a user who may not do everything: root's agent would read what it may not. The directory becomes that user's.
+    /// Starts the agent as an unprivileged user, because root's agent could read everything. The directory
+    /// becomes that user's.
     pub fn start_unprivileged(wal: &Path, endpoints: &[String], more: &[&str]) -> Self {
         let root = TempDir::with_prefix("wal-indexer-it-").expect("a directory");
         let mut command = command(flags(wal, endpoints));
@@ -68,10 +70,11 @@ impl Sidecar {
             let owner = NOBODY.to_string();
             let given = Command::new("chown").arg("-R").arg(format!("{owner}:{owner}")).arg(wal).status();
             assert!(given.expect("chown runs").success());
-            // The program may lie below a directory that is root's alone.
+            // The program may be below a directory that only root can read.
             let program = root.path().join("wal-indexer");
-            // By a process of its own: a file that this one has open for writing, for however short a time, may be so in a child that another
-            // test has just begun, and cannot be executed then.
+            // Copied by another process. If this process had the copy open for writing, even for a moment, a
+            // child that another test starts just then could inherit the handle, and the copy could not be
+            // executed.
             let copied = Command::new("cp").arg(command.get_program()).arg(&program).status();
             assert!(copied.expect("cp runs").success());
             fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).expect("ours");
@@ -106,22 +109,22 @@ impl Sidecar {
         self.process.id()
     }
 
-    /// What it logged.
+    /// Returns its log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.root.path().join("log")).unwrap_or_default()
     }
 
-    /// All measurements, as Prometheus would fetch them.
+    /// Returns all metrics, as Prometheus fetches them.
     pub fn metrics(&self) -> Scrape {
         Scrape::of(&self.metrics)
     }
 
-    /// The sum of all measurements of this name, without `wal_indexer_`; `None` where there is none.
+    /// Returns the sum of all series of this metric, named without `wal_indexer_`; `None` if there is none.
     pub fn metric(&self, name: &str) -> Option<f64> {
         self.metrics().sum(&format!("wal_indexer_{name}"), &[])
     }
 
-    /// Waits until something is so.
+    /// Waits until the condition is met.
     #[track_caller]
     pub fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + SOON;
@@ -137,13 +140,13 @@ impl Sidecar {
         assert!(sent.expect("kill runs").success());
     }
 
-    /// Kills it: nothing it has begun is finished.
+    /// Kills it, so that nothing it has begun is finished.
     pub fn kill(mut self) {
         self.process.kill().expect("it is ours");
         self.process.wait().expect("it ends");
     }
 
-    /// Waits for its end, which must come soon.
+    /// Waits for its end, which must be soon.
     pub fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + SOON;
         loop {
@@ -158,7 +161,7 @@ impl Sidecar {
 
 impl Drop for Sidecar {
     fn drop(&mut self) {
-        // Either fails only where the process has ended already.
+        // Both fail only if the process has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
         if std::thread::panicking() {
@@ -185,7 +188,7 @@ impl Wal {
         self.root.path()
     }
 
-    /// A segment of 20 records: those of offset `id * 1000` and on.
+    /// Writes a segment of 20 records, whose offsets begin at `id * 1000`.
     pub fn add(&self, topic: &str, partition: i32, id: u64) -> PathBuf {
         let path = self.path().join(name(topic, partition, id));
         fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
@@ -193,22 +196,22 @@ impl Wal {
         path
     }
 
-    /// Segments `ids` of a partition. The last is the one that its broker writes to.
+    /// Writes the segments `ids` of a partition. The last one is in use by the broker.
     pub fn add_all(&self, topic: &str, partition: i32, ids: impl IntoIterator<Item = u64>) {
         for id in ids {
             self.add(topic, partition, id);
         }
     }
 
-    /// Writes bytes to a segment that is sealed already, and then the segment that its broker writes to anew: the latter is
-    /// always the last one written to.
+    /// Writes bytes to a sealed segment, and then writes the newest segment again: the broker's segment is
+    /// always the one that was last written to.
     pub fn rewrite(&self, topic: &str, partition: i32, id: u64, bytes: &[u8]) {
         fs::write(self.path().join(name(topic, partition, id)), bytes).expect("written");
         let newest = *self.ids(topic, partition).last().expect("a segment");
         self.add(topic, partition, newest);
     }
 
-    /// Which segments of a partition are there.
+    /// Returns the ids of a partition's segments on disk.
     pub fn ids(&self, topic: &str, partition: i32) -> Vec<u64> {
         let directory = self.path().join(topic).join(partition.to_string());
         let prefix = format!("wal_{partition}_");
@@ -223,12 +226,12 @@ impl Wal {
     }
 }
 
-/// A segment's name, as the agent says it.
+/// Returns a segment's name, as the agent prints it.
 pub fn name(topic: &str, partition: i32, id: u64) -> String {
     format!("{topic}/{partition}/wal_{partition}_{id}.log")
 }
 
-/// A segment's bytes.
+/// Returns a segment's bytes.
 pub fn segment(topic: &str, partition: i32, id: u64) -> Vec<u8> {
     segment_of(topic, partition, id, 20)
 }

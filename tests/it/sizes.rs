@@ -1,5 +1,5 @@
-//! Segments of none, one, many and very many records: nothing stops counting somewhere, and no reply grows beyond what a
-//! client takes.
+//! Segments with no record, one, many and very many records: all are counted, and no reply exceeds what a
+//! client accepts.
 
 use std::io::{BufWriter, Read};
 use std::num::NonZero;
@@ -23,7 +23,7 @@ use crate::fixtures::search;
 use crate::truth::{Record, block_records, open, records_of};
 use crate::worker::{Refusal, Worker, chunk, header, inline, send_inline};
 
-/// A segment in a file, and what its maker says of it.
+/// A segment in a file, and its maker's summary.
 pub struct Made {
     spec: Spec,
     pub file: NamedTempFile,
@@ -66,7 +66,7 @@ impl Made {
     }
 }
 
-/// Holds counts, ranges and times of a reply and its manifests against what the maker says.
+/// Compares counts, ranges and times of a reply and its manifests with the maker's summary.
 #[track_caller]
 fn check_counts(made: &Made, reply: &IndexSegmentResponse, worker: &Worker) {
     let summary = &made.summary;
@@ -95,7 +95,8 @@ fn check_counts(made: &Made, reply: &IndexSegmentResponse, worker: &Worker) {
     }
 }
 
-/// Reads all records back, in order, and holds them and the restored bytes against those that were made. One partition.
+/// Reads all records back, in order, and compares them and the restored bytes with the generated ones. The
+/// segment has one partition.
 #[track_caller]
 fn check_contents(made: &Made, reply: &IndexSegmentResponse, worker: &Worker) {
     let [one] = &reply.partitions[..] else { panic!("one partition") };
@@ -117,7 +118,7 @@ fn check_contents(made: &Made, reply: &IndexSegmentResponse, worker: &Worker) {
     assert_eq!(<[u8; 32]>::from(hash.finalize()), made.sha256(), "restored byte for byte");
 }
 
-/// Finds records by their offsets and by what is in them.
+/// Searches records by their offsets and by their contents.
 async fn check_search(made: &Made, worker: &Worker, ordinals: &[u64]) {
     let (partition, base) = (&made.spec.partition, made.spec.base_offset);
     let all = RecordFilter { topic: partition.topic().to_owned(), ..RecordFilter::default() };
@@ -162,7 +163,7 @@ async fn none_one_and_two_records_are_segments_in_every_format() {
     }
 }
 
-/// A gap behind each record.
+/// Checks a segment with a gap behind each record.
 async fn check_gaps(records: u64) {
     let worker = Worker::start();
     let made = make(Spec {
@@ -171,7 +172,7 @@ async fn check_gaps(records: u64) {
         ..spec(Format::Kafka, Codec::Zstd, Size::Records(records))
     });
     assert_eq!(made.summary.partitions[0].gaps, records - 1);
-    // The stubs as they are generated take 4 MiB.
+    // The generated stubs accept replies of 4 MiB.
     let reply = send_inline(&mut worker.client().await, made.header(), &made.bytes(), 1 << 20).await;
     let reply = reply.expect("a reply that a client takes");
     check_counts(&made, &reply, &worker);
@@ -231,7 +232,8 @@ async fn a_hundred_and_twenty_thousand_records_are_all_there() {
     check_many(Format::Kafka, Codec::Lz4, 120_000).await;
 }
 
-/// More than a million: an index once stopped there in silence, and its metadata went on counting.
+/// More than a million: in an earlier system an index stopped there without an error, and its metadata
+/// continued to count.
 #[tokio::test]
 #[ignore = "minutes; make test-long runs it"]
 async fn long_one_million_two_hundred_thousand_records_are_all_there() {
@@ -239,10 +241,11 @@ async fn long_one_million_two_hundred_thousand_records_are_all_there() {
     check_many(Format::Kafka, Codec::Zstd, 1_200_000).await;
 }
 
-/// What a worker may have resident beside its budget: what batches open to before it is accounted for.
+/// What a worker may have resident beside its budget: what batches are decompressed to before it is accounted
+/// for.
 const BESIDE_BUDGET_BYTES: u64 = 64 << 20;
 
-/// A batch of one record whose value opens to `bytes` from next to nothing.
+/// Returns a batch of one record. Its value decompresses to `bytes` from almost nothing.
 pub fn dense_batch(codec: Codec, bytes: usize) -> Vec<u8> {
     let value = Span { start: 0, len: bytes as u32 };
     let record =
@@ -296,8 +299,8 @@ async fn long_a_kafka_segment_of_1_gib_fits_into_its_budget() {
     check_large(Format::Kafka, Codec::None, 1 << 30, 1_536).await;
 }
 
-/// The bundle of compressed logs is about twice as large as the segment, since the index is made of what they open to; all of
-/// it is in memory until it is stored.
+/// The bundle of compressed logs is about twice as large as the segment, because the index covers the
+/// decompressed data. All of it is in memory until it is stored.
 #[tokio::test]
 #[ignore = "minutes; make test-long runs it"]
 async fn long_a_compressed_kafka_segment_of_1_gib_fits_into_its_budget() {

@@ -1,4 +1,4 @@
-//! Agents, workers and files of different releases: docs/compatibility.md, held to.
+//! Agents, workers and files of different releases: the rules of docs/compatibility.md.
 
 mod contract;
 mod later;
@@ -22,14 +22,14 @@ use crate::written::Ran;
 
 use later::{Later, Raw, Skew};
 
-/// Runs a verb against an endpoint.
+/// Runs a command against an endpoint.
 fn ask(endpoint: &str, arguments: &[&str]) -> Ran {
     let mut asked = command(arguments);
     asked.args(["--endpoint", endpoint]);
     Ran::of(asked)
 }
 
-/// What a caller asks a worker that has `orders/0`, and what must be the same whoever answers.
+/// The requests of a caller to a worker that has `orders/0`. The answers must be the same for every peer.
 const READS: [&[&str]; 4] = [
     &["ls", "--json"],
     &["search", "--topic", "orders", "--json", "--oldest-first", ""],
@@ -37,7 +37,7 @@ const READS: [&[&str]; 4] = [
     &["fetch", "--topic", "orders", "--partition", "0", "--offset", "1000", "--json"],
 ];
 
-/// Without what differs from one call to the next.
+/// Removes the fields that differ from call to call.
 fn lasting(ran: &Ran) -> Vec<Value> {
     let mut lines = ran.json();
     for line in lines.iter_mut().filter_map(Value::as_object_mut) {
@@ -48,7 +48,7 @@ fn lasting(ran: &Ran) -> Vec<Value> {
     lines
 }
 
-/// An agent empties a directory through there, and callers read the same as from the worker itself.
+/// An agent empties a directory through the later peer, and callers read the same as from the worker itself.
 async fn works_through(later: &Later, worker: &Worker) {
     let wal = Wal::new();
     wal.add_all("orders", 0, 1..=4);
@@ -83,7 +83,7 @@ async fn agents_and_callers_take_what_workers_of_later_releases_say() {
         let ran = ask(&later.endpoint, arguments);
         assert!(ran.code == 0 && ran.out.contains('3'), "{ran:?}");
     }
-    // A state that nobody knows is not one in which it is known to serve.
+    // An unknown health status does not count as serving.
     for arguments in [&["health"][..], &["health", "--json"]] {
         let ran = ask(&later.endpoint, arguments);
         assert!(ran.code == 5 && ran.out.contains("object-store"), "{ran:?}");
@@ -99,7 +99,7 @@ async fn a_refusal_for_a_reason_that_nobody_knows_is_acted_on_by_its_code() {
     assert_eq!(ask(&later.endpoint, &["ls"]).code, 0);
 }
 
-/// A call with these bytes as its messages.
+/// Makes a call with these bytes as its messages.
 async fn call(worker: &Worker, path: &'static str, messages: Vec<Vec<u8>>) -> Status {
     let mut client = tonic::client::Grpc::new(worker.channel().await);
     client.ready().await.expect("it listens");
@@ -108,16 +108,16 @@ async fn call(worker: &Worker, path: &'static str, messages: Vec<Vec<u8>>) -> St
     client.client_streaming(Request::new(messages), path, Raw).await.expect_err("a refusal")
 }
 
-/// Field 1000 with the value 1: nobody knows it.
+/// Field 1000 with the value 1, which is unknown today.
 const LATER: [u8; 3] = [0xc0, 0x3e, 1];
 
-/// What may change what a request asks for is never passed over: a later release says it in one of these ways.
+/// What may change the meaning of a request is never ignored. A later release sends it in one of these ways.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_worker_cannot_know_and_must_not_pass_over_it_refuses_by_name() {
     let worker = Worker::start();
     let index = "/walindexer.v1.IndexerService/IndexSegment";
     let no_source = v1::SegmentHeader { source: None, ..inline(3, Some(("t", 0))) };
-    // In the header, where another source would stand.
+    // In the header, in the place of another source.
     let mut other_source = header(no_source).encode_to_vec();
     other_source.extend(LATER);
     other_source[1] += LATER.len() as u8;
@@ -155,7 +155,7 @@ async fn what_a_worker_cannot_know_and_must_not_pass_over_it_refuses_by_name() {
     assert_eq!(later.code(), Code::Unimplemented);
 }
 
-/// What the first release's agents need not say.
+/// A header with the fields that the first release's agents had to send, and no others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_takes_a_header_with_nothing_in_it_but_what_was_always_needed() {
     let worker = Worker::start();
@@ -169,10 +169,10 @@ async fn a_worker_takes_a_header_with_nothing_in_it_but_what_was_always_needed()
     assert_eq!((reply.record_count, &*reply.partitions[0].log_id), (20, "0"));
 }
 
-/// Something that an answer lacks.
+/// Removes something from an answer.
 type Lack = fn(&mut IndexSegmentResponse);
 
-/// What a receipt rests on must be said: what is absent matches nothing.
+/// What a receipt relies on must be in the answer: an absent field matches nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_lacks_what_a_receipt_rests_on_deletes_nothing() {
     let lacks: [(&str, Lack); 9] = [
@@ -194,7 +194,7 @@ async fn an_answer_that_lacks_what_a_receipt_rests_on_deletes_nothing() {
         assert_ne!(code, 0, "{name}: {log}");
         assert_eq!(scene.wal.ids("orders", 0), [1, 2], "{name}: {log}");
     }
-    // And the rest may come or not.
+    // All other fields may be absent.
     scene.crooked.always(Answer::Wrong(|answer| {
         answer.timings = None;
         answer.format = 0;
@@ -209,14 +209,15 @@ async fn an_answer_that_lacks_what_a_receipt_rests_on_deletes_nothing() {
     assert_eq!((code, scene.wal.ids("orders", 0)), (0, vec![2]), "{log}");
 }
 
-/// The line of a checkpoint or a note with what a later release may have added.
+/// Returns the line of a checkpoint or a note with a field of a later release.
 fn with_more(json: &str) -> String {
     let mut value: Value = serde_json::from_str(json).expect("JSON");
     value["later"] = serde_json::json!({ "what": ["nobody", "knows"] });
     value.to_string()
 }
 
-/// Checkpoints as the first release wrote them, and with what a later one may add: both are read, and nothing is sent again.
+/// Checkpoints as the first release wrote them, and with fields of a later release: both are read, and
+/// nothing is sent again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_agents_of_other_releases_remembered_counts() {
     let scene = Scene::new().await;
@@ -245,19 +246,20 @@ async fn what_agents_of_other_releases_remembered_counts() {
     }
     assert_eq!(scene.wal.ids("orders", 0), [3]);
 
-    // One of a kind that is not known is not guessed at.
+    // A checkpoint of an unknown kind is refused.
     fs::write(&path, "wal-indexer checkpoint 2\nwhatever\n").expect("written");
     let (code, log) = scene.once(&[]);
     assert!(code != 0 && log.contains("no checkpoint that this version can read"), "{code}: {log}");
 }
 
-/// What the first release wrote, by the names and kinds of what is in it.
+/// Returns what the first release wrote: its names, with values of the right types.
 fn first_release(file: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/skew/v0.1").join(file);
     serde_json::from_slice(&fs::read(path).expect("it is there")).expect("JSON")
 }
 
-/// What of `now` the first release would have written; all that it wrote must still be there, and of the same kind.
+/// Returns the part of `now` that the first release would have written. All of its names must exist, with the
+/// same types.
 fn as_first_release(now: &Value, then: &Value) -> Value {
     assert_eq!(std::mem::discriminant(now), std::mem::discriminant(then), "{now} was {then}");
     let Value::Object(then) = then else { return now.clone() };

@@ -1,5 +1,5 @@
-//! The start of a worker on a store that hiccups, is away, or does not keep its promise. The store is a small S3 server in this process
-//! whose next answers can be told.
+//! The start of a worker on a store that fails for a moment, is down, or does not honour create-only PUTs.
+//! The store is a small S3 server in this process with scripted answers.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,7 +13,7 @@ use crate::worker::{Worker, command};
 
 const STORE: &str = "s3://bucket/prefix";
 
-/// What becomes of a PUT.
+/// What happens to a PUT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     None,
@@ -37,7 +37,7 @@ struct Shared {
     overwrites: bool,
 }
 
-/// An S3 server of one bucket, for as long as the test runs.
+/// An S3 server with one bucket, for the duration of the test.
 struct FakeS3 {
     port: u16,
     shared: Arc<Mutex<Shared>>,
@@ -68,14 +68,14 @@ impl FakeS3 {
         self
     }
 
-    /// From now on no condition is looked at.
+    /// From now on conditions are ignored.
     fn overwriting(self) -> Self {
         self.shared.lock().expect("whole").overwrites = true;
         self
     }
 }
 
-/// Answers one request, and closes.
+/// Answers one request, and closes the connection.
 fn answer(stream: TcpStream, shared: &Mutex<Shared>) {
     let mut reader = BufReader::new(stream.try_clone().expect("a socket"));
     let (mut line, mut length) = (String::new(), 0);
@@ -138,7 +138,7 @@ fn outcome(method: &str, path: String, body: Vec<u8>, shared: &mut Shared) -> Op
     }
 }
 
-/// Exit code and standard error of a verb that is to end by itself.
+/// Runs a command that must end by itself. Returns its exit code and standard error.
 fn ended(arguments: &[&str], port: u16) -> (Option<i32>, String) {
     let settings = s3_settings(port);
     let output = command(arguments).envs(settings).output().expect("it starts");
@@ -160,7 +160,7 @@ fn a_start_survives_what_a_put_survives() {
     ];
     for puts in plans {
         let store = FakeS3::start().next_puts(puts.iter().copied());
-        // Says where it listens, or the test ends here.
+        // This waits until the worker prints where it listens. If it does not, the test ends here.
         let _worker = Worker::start_on(STORE, &variables(store.port), &[]);
         assert!(store.shared.lock().expect("whole").puts.is_empty(), "{puts:?}");
     }
@@ -208,6 +208,6 @@ fn a_store_that_is_away_is_exit_code_5_and_one_that_refuses_is_1() {
 }
 
 fn variables(port: u16) -> Vec<(&'static str, &'static str)> {
-    // For as long as the process: `Worker` takes borrowed ones.
+    // Kept for the whole process, because `Worker` takes borrowed values.
     s3_settings(port).into_iter().map(|(name, value)| (name, &*value.leak())).collect()
 }

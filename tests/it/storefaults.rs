@@ -1,5 +1,6 @@
-//! The whole write path on a store that fails: a receipt only ever rests on a checked object, a failure leaves the caller free to
-//! send again, and nothing is built twice for a store's sake. The lessons' numbers are those of `docs/reliability.md`.
+//! The whole write path on a store that fails: a receipt relies only on checked objects, after a failure the
+//! caller can send again, and no fault of the store causes a second build. The numbers of lessons are those
+//! of `docs/reliability.md`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,13 +28,13 @@ const IMPATIENT: Timeouts = Timeouts {
     read_attempts_max: 3,
 };
 
-/// A write path on a store in memory that misbehaves as told.
+/// Returns a write path on a store in memory with scripted faults.
 fn faulty() -> (Ingest, Arc<Faults>) {
     let (store, plan) = Faults::around(memory().with_patience(IMPATIENT));
     (ingest(store), plan)
 }
 
-/// Counts how much was read from it.
+/// Counts the bytes that were read from it.
 struct Counted<S>(S, Arc<AtomicU64>);
 
 impl<S: Stream<Item = Result<Bytes, ReadError>> + Unpin> Stream for Counted<S> {
@@ -48,7 +49,7 @@ impl<S: Stream<Item = Result<Bytes, ReadError>> + Unpin> Stream for Counted<S> {
     }
 }
 
-/// Sends a segment and says how many bytes of it were read.
+/// Sends a segment. Returns also how many of its bytes were read.
 async fn send_counted(
     ingest: &Ingest,
     segment: &Segment,
@@ -60,7 +61,7 @@ async fn send_counted(
     (sent.map(|receipt| convert::receipt(&receipt)), read.load(SeqCst))
 }
 
-/// All PUTs of one object sent the same memory: nothing was built anew, nothing copied.
+/// Checks that all PUTs of one object sent the same memory: nothing was built again, and nothing was copied.
 fn assert_built_once(plan: &Faults, objects: usize) {
     let log = plan.counts.put_log.lock().unwrap();
     let mut built: Vec<_> = log.iter().map(|(_, parts)| parts.clone()).collect();
@@ -148,7 +149,7 @@ async fn lesson_01_a_store_that_stays_away_gives_an_error_in_time_and_no_receipt
 async fn lesson_28_a_segment_outlasts_a_store_that_says_503_for_a_while() {
     let (ingest, plan) = faulty();
     let segment = Segment::logs(600, 5);
-    // By its number and not by the clock: a slow machine may not have built it before the while is over.
+    // A number of faults, not a duration: on a slow machine the duration could be over before the first PUT.
     plan.next_puts([Fault::SlowDown; 12]);
     let (sent, read) = send_counted(&ingest, &segment).await;
     check(&ingest.store, &sent.expect("it passed"), &segment.bytes).await;
@@ -160,7 +161,7 @@ async fn lesson_28_a_segment_outlasts_a_store_that_says_503_for_a_while() {
 #[tokio::test]
 async fn lesson_24_what_cannot_be_checked_is_not_acknowledged() {
     let segment = Segment::of_three_partitions();
-    // What was stored has a flipped bit. The key is taken for good, so there is never a receipt for it.
+    // The stored object has a flipped bit. Its key is taken for good, so there is never a receipt for it.
     for nth in 0..3 {
         let (ingest, plan) = faulty();
         plan.next_puts(vec![Fault::None; nth].into_iter().chain([Fault::Corrupt]));
@@ -169,7 +170,7 @@ async fn lesson_24_what_cannot_be_checked_is_not_acknowledged() {
         let error = send(&ingest, &segment, 64 << 10).await.expect_err("and stays so");
         assert!(matches!(error, IngestError::Put { source: PutError::Taken { .. }, .. }), "{error:?}");
     }
-    // It cannot be read back now: an error now, and a receipt later.
+    // The object cannot be read back for the moment: an error first, and a receipt later.
     for nth in 0..3 {
         let (ingest, plan) = faulty();
         plan.next_gets(vec![Fault::None; nth].into_iter().chain([Fault::Forbid]));
@@ -205,7 +206,7 @@ async fn lesson_25_a_put_that_was_given_up_and_lands_after_the_receipt_changes_n
     let reply = send(&ingest, &segment, 64 << 10).await.expect("a second attempt");
     check(&ingest.store, &reply, &segment.bytes).await;
     tokio::time::sleep(700 * MS).await;
-    // Its ETag, too, is the one in the receipt.
+    // The object still has the ETag of the receipt, too.
     check(&ingest.store, &reply, &segment.bytes).await;
     let again = send(&ingest, &segment, 64 << 10).await.expect("a receipt");
     assert_eq!(lasting(&again), lasting(&reply));

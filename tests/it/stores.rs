@@ -1,4 +1,4 @@
-//! One suite for every kind of store: what the rest of the project relies on holds on each of them.
+//! One suite for all kinds of stores: each of them must do what the project relies on.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -31,19 +31,19 @@ fn object(bytes: &[u8]) -> NewObject {
 
 async fn put(store: &Store, key: &BundleKey, object: &NewObject) -> Result<Put<()>, PutError> {
     let refuse = async |existing: Existing| {
-        // The judge reads what it judges.
+        // The check reads a part of the existing object.
         let bytes = existing.get_range(0..existing.size_bytes().min(5)).await?;
         Err(Refused::Foreign { reason: format!("it begins with {bytes:?}") })
     };
     store.put(key, object, Instant::now() + Duration::from_secs(60), refuse).await
 }
 
-/// Bytes that do not repeat with any power of two.
+/// Returns bytes whose pattern does not repeat at a power of two.
 fn bytes(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i % 251) as u8 ^ (i / 7919) as u8).collect()
 }
 
-/// The suite. The store must be empty.
+/// Runs the suite. The store must be empty.
 async fn check(store: Store) {
     store.probe().await.unwrap();
     store.probe().await.unwrap();
@@ -186,7 +186,7 @@ async fn what_is_deleted_is_gone_and_can_be_made_again(store: &Store) {
     }
     assert_eq!(store.delete(&keys[0]).await.unwrap(), Deleted::Now);
     assert_eq!(store.head(&keys[0]).await.unwrap_err().kind(), StoreErrorKind::NotFound);
-    // Some stores do not say that there was none.
+    // Some stores do not report that the object did not exist.
     store.delete(&keys[0]).await.unwrap();
     let left = store.list(&KeyPrefix::topic("a%2Fb c")).await.unwrap();
     assert_eq!(left.iter().map(|one| &one.key).collect::<Vec<_>>(), [&keys[1]]);
@@ -238,7 +238,7 @@ async fn wrong_credentials_are_an_error_at_once_and_stay_out_of_it() {
     }
 }
 
-/// Flips a bit of the first body that holds this, on its way to the server.
+/// A bit of the first body with these bytes is flipped on its way to the server.
 const MARK: &[u8] = b"flip a bit of this, once!";
 
 #[tokio::test]
@@ -277,7 +277,7 @@ async fn flip_once(proxy: TcpListener, server: u16) {
                 }
             }
         };
-        // One connection after the other is enough for one put.
+        // One connection after the other is enough for one PUT.
         tokio::select! {
             () = up => {}
             _ = tokio::io::copy(&mut from_server, &mut to_client) => {}

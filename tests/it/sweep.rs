@@ -1,4 +1,4 @@
-//! What a killed worker leaves on a local disk, and who takes it away.
+//! Files that a killed worker leaves on a local disk, and what removes them.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -20,7 +20,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// All files below, by their paths from there.
 fn files(root: &Path) -> BTreeSet<String> {
     fn walk(folder: &Path, root: &Path, found: &mut BTreeSet<String>) {
-        // A file may go while it is looked for.
+        // A file may be deleted during the walk.
         for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
             match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 true => walk(&entry.path(), root, found),
@@ -45,7 +45,7 @@ fn grow_old(path: &Path, age: Duration) {
     file.set_modified(SystemTime::now() - age).expect("it is ours");
 }
 
-/// A segment that takes a while to store, on its way.
+/// Starts to send a segment that takes a while to store.
 fn sending(worker: &Worker, id: u64) -> JoinHandle<Result<IndexSegmentResponse, Status>> {
     let endpoint = worker.endpoint();
     tokio::spawn(async move {
@@ -56,8 +56,8 @@ fn sending(worker: &Worker, id: u64) -> JoinHandle<Result<IndexSegmentResponse, 
     })
 }
 
-/// Sends segments until a worker is seen to write an object, and sends it this signal at that moment; returns what it was writing, if that
-/// is still there, and the answer under way.
+/// Sends segments until a worker is seen to write an object, and sends it this signal at that moment. Returns
+/// the name of the unfinished file, and the answer in progress. After `STOP` the file still exists.
 async fn caught(worker: &Worker, signal: &str) -> (String, JoinHandle<Result<IndexSegmentResponse, Status>>) {
     let deadline = Instant::now() + SOON;
     for id in 1.. {
@@ -92,7 +92,7 @@ fn sweep(store: &Path, flags: &[&str]) -> Ran {
     Ran::of(sweep)
 }
 
-/// Until the file is gone, which must be soon.
+/// Waits until the file is deleted, which must be soon.
 fn until_gone(path: &Path) {
     let deadline = Instant::now() + SOON;
     while fs::exists(path).expect("readable") {
@@ -118,7 +118,7 @@ async fn what_a_killed_worker_was_writing_is_left_and_goes_when_it_is_old() {
         }
     }
     let left = left.expect("one of twenty was killed in time");
-    // It may be half an object: nobody reads it.
+    // It may be half an object. No reader sees it.
     let listed = Ran::of(command(["ls", "--bundles", "--store", &file_url(root.path())]));
     assert!(listed.code == 0 && !listed.out.contains("orders"), "{listed:?}");
 
@@ -137,7 +137,7 @@ async fn lesson_25_a_writer_that_was_stopped_while_its_file_was_swept_stores_the
     let worker = Worker::start();
     let (name, answer) = caught(&worker, "STOP").await;
     let path = worker.store().join(&name);
-    // As a sweep would a day later.
+    // As a sweep would do a day later.
     fs::remove_file(&path).expect("it is there");
     worker.signal("CONT");
     let receipt = answer.await.expect("no panic").expect("a receipt");
@@ -148,7 +148,7 @@ async fn lesson_25_a_writer_that_was_stopped_while_its_file_was_swept_stores_the
     assert_eq!(staged(&worker.store()), None);
 }
 
-/// A store with a bundle, and its key.
+/// Returns a worker whose store has one bundle, and the bundle's key.
 async fn with_bundle() -> (Worker, String) {
     let worker = Worker::start();
     let bytes = segment_of("orders", 0, 1, 20);
@@ -171,7 +171,7 @@ fn put(store: &Path, name: &str, age: Duration) -> PathBuf {
 async fn a_worker_removes_at_its_start_what_lies_by_an_object_for_a_day_and_nothing_else() {
     let (first, key) = with_bundle().await;
     let store = first.store();
-    // An offset that no bundle begins at.
+    // An offset at which no bundle begins.
     let other = key.replace("/0000", "/0009");
     assert_ne!(other, key);
     let stay = [

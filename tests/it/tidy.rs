@@ -1,11 +1,10 @@
-//! The house's rules, held against the source.
+//! The rules for the source, checked by reading it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Who may import whom, from the top of the house to its cellar. A name that a module is not allowed here is a decision
-/// somebody made without saying so. What is built for tests only may import what
-/// it tests with.
+/// Which modules a module may import, from the top layer to the lowest. Every new import needs an entry here,
+/// so that it is a deliberate decision. Code that is built for tests only may import what it needs.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     (
@@ -113,7 +112,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("lib", &[]),
 ];
 
-/// Crates that only some may name.
+/// Crates, and the only places that may name them.
 const FOREIGN: &[(&str, &[&str])] = &[
     ("bincode", &["src/segment/canonical.rs"]),
     ("tantivy", &["src/index.rs", "src/index/"]),
@@ -163,13 +162,13 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("zstd", &["src/bundle/", "src/segment/", "src/generate/"]),
 ];
 
-/// The modules that wait for nothing.
+/// The modules that are synchronous.
 const SYNCHRONOUS: [&str; 6] = ["segment", "index", "bundle", "record", "ids", "generate"];
 
 const LINES_MAX: usize = 600;
 
 struct File {
-    /// From the project's root.
+    /// Relative to the project's root.
     path: String,
     text: String,
     /// Whether it is built for tests only.
@@ -177,7 +176,7 @@ struct File {
 }
 
 impl File {
-    /// The module of the first level that it belongs to.
+    /// Returns its top-level module.
     fn module(&self) -> &str {
         let below = self.path.strip_prefix("src/").expect("a source file");
         below.split(['/', '.']).next().expect("a name")
@@ -187,7 +186,7 @@ impl File {
         self.for_tests
     }
 
-    /// The modules that it declares for tests only: their paths without an extension.
+    /// Returns the modules that it declares for tests only, as paths without an extension.
     fn test_modules(&self) -> impl Iterator<Item = String> {
         let stem = self.path.strip_suffix(".rs").expect("a source file");
         let folder = stem.strip_suffix("/lib").or(stem.strip_suffix("/main")).unwrap_or(stem);
@@ -196,14 +195,14 @@ impl File {
         names.map(move |(_, name)| format!("{folder}/{name}"))
     }
 
-    /// The lines outside of comments and inline test modules, with their numbers.
+    /// Returns the lines outside of comments and inline test modules, with their numbers.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let end = self.text.find("\n#[cfg(test)]\nmod tests {").unwrap_or(self.text.len());
         let lines = self.text[..end].lines().enumerate().map(|(number, line)| (number + 1, line.trim()));
         lines.filter(|(_, line)| !line.starts_with("//"))
     }
 
-    /// The modules of the first level that its code names, and where.
+    /// Returns the top-level modules that its code names, with the line numbers.
     fn imports(&self) -> Vec<(usize, String)> {
         let mut imports = Vec::new();
         for (number, line) in self.code() {
@@ -257,7 +256,7 @@ fn rust_files(folder: &Path, paths: &mut Vec<PathBuf>) {
     paths.sort();
 }
 
-/// All offences, so that one run shows them all.
+/// Fails with all violations, so that one run shows them all.
 #[track_caller]
 fn expect_none(offences: Vec<String>) {
     assert!(offences.is_empty(), "{}", offences.join("\n"));
@@ -347,7 +346,7 @@ fn only_an_operators_verb_deletes_from_a_store() {
         MAY_IMPORT.iter().filter(|(_, may)| may.contains(&"expire")).map(|(name, _)| *name).collect();
     assert_eq!(importers, ["cli"]);
     let places = [("objects.delete", "src/store/delete.rs"), ("store.delete(", "src/expire.rs")];
-    // What is no object goes in one place, too.
+    // Files that are not objects are removed in one place, too.
     let removers: Vec<_> = files("src")
         .into_iter()
         .filter(|file| !file.is_test() && file.module() == "store")
@@ -372,7 +371,7 @@ fn main_only_starts_the_program() {
 
 #[test]
 fn nothing_is_left_for_later() {
-    // Put together here, so that this file does not hold them.
+    // In two parts, so that this file does not contain the words.
     let words = [
         ["to", "do!"],
         ["unimple", "mented!"],

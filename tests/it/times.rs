@@ -1,4 +1,4 @@
-//! Times that a bundle's key cannot say: `ls`, its RPC, `expire` and `fetch` look into the manifest.
+//! Times that a bundle's key cannot hold: `ls`, its RPC, `expire` and `fetch` read them from the manifest.
 
 use std::fs;
 use std::time::{Duration, SystemTime};
@@ -13,7 +13,7 @@ use wal_indexer::store::KeyPrefix;
 use crate::worker::{Worker, command};
 use crate::written::{Ran, Written, fixture};
 
-/// A Kafka batch of records with these times, from this offset on; `None` is Kafka's -1.
+/// Returns a Kafka batch of records with these times, from this offset on. `None` is Kafka's -1.
 fn batch(base: i64, times: &[Option<i64>]) -> Bytes {
     let records = times.iter().zip(base..).map(|(timestamp_ms, offset)| RecordSpans {
         offset,
@@ -29,7 +29,7 @@ fn batch(base: i64, times: &[Option<i64>]) -> Bytes {
     bytes.into()
 }
 
-/// The times of a bundle's records, and the least and the greatest of them.
+/// The times of a bundle's records, with the least and the greatest of them.
 type Times = (&'static [Option<i64>], Option<(i64, i64)>);
 
 /// Bundles of one log, ten offsets apart, in this order.
@@ -53,7 +53,7 @@ async fn written() -> Written {
     written
 }
 
-/// What `ls --json` says of each bundle's times, in the order of their offsets.
+/// Returns each bundle's times from `ls --json`, in the order of their offsets.
 fn times_of(ran: &Ran) -> Vec<Option<(i64, i64)>> {
     let number = |value: &Value| value.as_str().map(|text| text.parse::<i64>().expect("a number"));
     let times = |line: Value| {
@@ -63,7 +63,7 @@ fn times_of(ran: &Ran) -> Vec<Option<(i64, i64)>> {
     ran.json().into_iter().map(times).collect()
 }
 
-/// The bundles that a line at this time would expire, by their number.
+/// Returns the numbers of the bundles that `expire --before` with this time selects.
 fn expired(written: &Written, before: &str, flags: &[&str]) -> Vec<usize> {
     let arguments =
         [&["expire", "--topic", "orders", "--json", "--bundles", "--before", before][..], flags].concat();
@@ -80,7 +80,7 @@ async fn a_listing_says_the_times_of_bundles_whose_keys_say_zeros() {
     let wanted = BUNDLES.map(|(_, times)| times);
     assert_eq!(times_of(&written.run(&["ls", "--topic", "orders", "--json"])), wanted);
     let worker = Worker::start_on(written.store().url(), &[], &[]);
-    // The second time from what is kept.
+    // The second time from the cache.
     for _ in 0..2 {
         let ran = Ran::of(command(["ls", "--json", "--endpoint", &worker.endpoint()]));
         assert_eq!(times_of(&ran), wanted);
@@ -132,7 +132,7 @@ async fn a_bundle_whose_times_cannot_be_read_is_listed_and_never_expires_by_time
     let listed = written.store().list(&KeyPrefix::all()).await.expect("a listing");
     let file = written.file(&listed[3].key);
     let mut bytes = fs::read(&file).expect("a bundle");
-    // In the footer, which says where the manifest is.
+    // A byte of the footer, which has the place of the manifest.
     let at = bytes.len() - 1_050;
     bytes[at] ^= 1;
     fs::write(&file, bytes).expect("written");
@@ -162,7 +162,7 @@ async fn a_bundle_whose_times_cannot_be_read_is_listed_and_never_expires_by_time
     assert!(file.exists());
     let left: Vec<_> = written.keys().await;
     assert_eq!(left.len(), 3, "{left:?}");
-    // By its offset it goes: the key says that.
+    // It can be deleted by offset, because the key has the offsets.
     let ran = written.run(&["expire", "--topic", "orders", "--offset", "1000", "--delete"]);
     assert_eq!((ran.code, written.keys().await.len()), (0, 0), "{ran:?}");
 }
@@ -189,7 +189,7 @@ async fn of_logs_stored_at_one_time_the_one_with_the_latest_record_is_read() {
     for (older, newer) in [(-9, -2), (-9, 0), (0, 1)] {
         for names in [["a", "b"], ["b", "a"]] {
             let written = Written::new();
-            // The log that goes first by its name, and by its offsets, has the older record.
+            // The log that comes first by name and by offset has the older record.
             written.put_as("old", &batch(50, &[Some(older)]), names[0]).await;
             written.put_as("new", &batch(20, &[Some(newer)]), names[1]).await;
             let moment = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);

@@ -1,4 +1,5 @@
-//! Traces: a caller's goes on through all stages and arrives at a collector, with the measurements, and none of this is in anybody's way.
+//! Traces: a caller's trace continues through all stages and arrives at a collector, together with the
+//! metrics. A slow collector delays nothing.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -19,7 +20,7 @@ const CALLER: &str = "b7ad6b7169203331";
 
 const INDEX: &str = "walindexer.v1.IndexerService/IndexSegment";
 
-/// A request as a caller sends it that is part of a trace, which is collected.
+/// Returns a request with a trace context that is sampled.
 fn traced<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     let parent = format!("00-{TRACE}-{CALLER}-01");
@@ -38,21 +39,21 @@ async fn index(worker: &Worker, bytes: &[u8]) -> Result<IndexSegmentResponse, St
     Ok(client.index_segment(traced(stream::iter(messages(bytes)))).await?.into_inner())
 }
 
-/// A worker that collects of its own accord nothing, or all.
+/// Starts a worker that samples this ratio of its own traces: none or all.
 fn worker(collector: &Collector, ratio: &str, more: &[&str]) -> Worker {
     let endpoint = collector.endpoint();
     let flags = ["--otlp-endpoint", &endpoint, "--trace-ratio", ratio];
     Worker::start_with(&[&flags, more].concat())
 }
 
-/// The spans of this name, in the order in which they began.
+/// Returns the spans with this name, in the order in which they began.
 fn named<'a>(spans: &'a [Span], name: &str) -> Vec<&'a Span> {
     let mut found: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
     found.sort_by_key(|span| span.begun_ns);
     found
 }
 
-/// The one span of this name, which goes on from `parent`.
+/// Returns the only span with this name. Its parent must be `parent`.
 #[track_caller]
 fn below<'a>(spans: &'a [Span], name: &str, parent: &str) -> &'a Span {
     let found = named(spans, name);
@@ -69,13 +70,13 @@ fn end(worker: &mut Worker) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_callers_trace_goes_on_through_all_stages_with_bytes_and_records() {
     let collector = Collector::start().await;
-    // Two slices of 32 MiB: only the caller's own trace is collected.
+    // The segment has two slices of 32 MiB. Only the caller's own trace is collected.
     let mut worker = worker(&collector, "0", &[]);
     let bytes = segment_of("orders", 3, 1, 30_000);
     let receipt = index(&worker, &bytes).await.expect("a receipt");
     let again = worker.client().await.index_segment(stream::iter(messages(&bytes))).await;
     assert_eq!(again.expect("a receipt").into_inner().sha256, receipt.sha256);
-    // What is left is sent at the end.
+    // The remaining spans are sent when the worker ends.
     end(&mut worker);
 
     let spans = collector.spans();
@@ -178,7 +179,7 @@ async fn a_search_and_a_fetch_tell_their_stages() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agents_segment_and_a_workers_call_are_one_trace() {
     let collector = Collector::start().await;
-    // The agent decides.
+    // The agent decides what is sampled.
     let mut worker = worker(&collector, "0", &[]);
     let wal = Wal::new();
     wal.add_all("orders", 0, 1..=2);
@@ -225,7 +226,7 @@ async fn a_collector_is_told_what_prometheus_is() {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let (told, scrape) = (collector.measured("by another name"), worker.scrape());
-        // These go on by themselves.
+        // Other metrics change by themselves.
         let ours = told.iter().filter(|(name, _)| {
             name.starts_with("wal_indexer_worker_") || name.starts_with("wal_indexer_store_")
         });
@@ -245,7 +246,8 @@ async fn a_collector_is_told_what_prometheus_is() {
     }
 }
 
-/// More calls than there is room for spans, to a collector that is no help; each is answered, and the worker ends well.
+/// Makes more calls than there is room for spans, with a collector that takes none. Each call is answered,
+/// and the worker ends normally.
 async fn check_in_nobodys_way(endpoint: &str, outcome: &str) {
     let flags = ["--otlp-endpoint", endpoint, "--trace-ratio", "1", "--metrics-listen", "127.0.0.1:0"];
     let mut worker = Worker::start_with(&flags);
@@ -275,13 +277,13 @@ async fn a_collector_that_is_away_is_in_nobodys_way() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collector_that_hangs_is_in_nobodys_way() {
-    // Connections are made, and nothing is ever said.
+    // It accepts connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = silent.local_addr().expect("bound");
     check_in_nobodys_way(&format!("http://{address}"), "dropped").await;
 }
 
-/// The lines that a worker logs of a segment.
+/// Returns the lines that a worker logs about a segment.
 async fn lines(flags: &[&str], is_traced: bool) -> Vec<String> {
     let worker = Worker::start_with(flags);
     let bytes = segment("orders", 0, 1);
@@ -300,7 +302,7 @@ async fn log_lines_of_a_trace_say_which() {
     let collector = Collector::start().await;
     let endpoint = collector.endpoint();
     let collected = ["--otlp-endpoint", &endpoint];
-    // The caller's trace is one also where nobody collects it.
+    // The caller's trace id is logged also without a collector.
     for flags in [&[][..], &collected] {
         let text = lines(flags, true).await;
         assert!(text.len() == 1 && text[0].contains(&format!(" trace_id={TRACE} span_id=")), "{text:?}");

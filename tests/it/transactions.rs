@@ -1,4 +1,5 @@
-//! Transactions, from outside: what is marked, what is left out, and what bundles tell of one another.
+//! Transactions, from outside: which records are marked, which are left out, and how bundles depend on one
+//! another.
 
 mod broker;
 mod follow;
@@ -24,7 +25,7 @@ use script::{Script, State};
 
 const FORMATS: [Format; 2] = [Format::Kafka, Format::ChronikV2];
 
-/// What a search answers: the state of each record by its offset, and the summary.
+/// Returns the result of a search: the state of each record by its offset, and the summary.
 async fn search(
     client: &mut Connection,
     order: Order,
@@ -51,7 +52,8 @@ fn state(record: &v1::Record) -> State {
     }
 }
 
-/// What fetches answer, one after the other from an offset on, until none goes further; and the last of them.
+/// Fetches from an offset on, again and again, until a fetch makes no progress. Returns everything, and the
+/// last message.
 async fn fetch(
     client: &mut Connection,
     form: FetchForm,
@@ -79,7 +81,7 @@ async fn fetch(
     }
 }
 
-/// Everything that a reader may ask, held against what the script says.
+/// Compares every kind of read with what the script defines.
 async fn check(client: &mut Connection, expected: &BTreeMap<i64, State>, next_offset: i64, what: &str) {
     let committed: BTreeMap<i64, State> = expected
         .iter()
@@ -103,7 +105,7 @@ async fn check(client: &mut Connection, expected: &BTreeMap<i64, State>, next_of
         let has_open = expected.values().any(|state| *state == State::Open);
         assert_eq!(summary.matched, committed.len() as u64, "{what}");
         assert_eq!(summary.bundles_with_open_transactions > 0, has_open, "{what}");
-        // A word that is in every other record, a limit, bounds, a number, and buckets.
+        // A word of every other record, a limit, bounds, a number, and buckets.
         let (found, summary) = search(client, alone, |request| request.query = "even".to_owned()).await;
         let even = committed.keys().filter(|offset| *offset % 2 == 0).count();
         assert_eq!((found.len(), summary.matched), (even, even as u64), "{what}");
@@ -129,7 +131,7 @@ async fn check(client: &mut Connection, expected: &BTreeMap<i64, State>, next_of
             let wanted: BTreeMap<_, _> = expected.range(offset..).map(|(at, state)| (*at, *state)).collect();
             assert_eq!(found, wanted, "{what}: from {offset}");
             assert_eq!((last.next_offset(), last.open_transaction_offset), (next_offset, None), "{what}");
-            // What consumers see who read what is committed: nothing from the first record of an open transaction on.
+            // A consumer of committed records gets nothing from the first record of an open transaction on.
             let open = wanted.iter().find(|(_, state)| **state == State::Open).map(|(offset, _)| *offset);
             let (found, _, last) = fetch(client, FetchForm::RecordsCommitted, offset, max_records).await;
             let end = open.unwrap_or(next_offset).max(offset);
@@ -145,7 +147,7 @@ async fn check(client: &mut Connection, expected: &BTreeMap<i64, State>, next_of
     }
 }
 
-/// What a segment is called.
+/// Returns the name of a segment.
 fn name(format: Format) -> &'static str {
     match format {
         Format::Kafka => "kafka/script",
@@ -153,7 +155,7 @@ fn name(format: Format) -> &'static str {
     }
 }
 
-/// Stores the first so many segments of a script, the last one first, and asks a worker.
+/// Stores the first `stored` segments of a script, the last one first, and checks a worker's answers.
 async fn check_script(script: &Script, format: Format, stored: usize, what: &str) {
     let written = Written::new();
     for segment in script.segments(format)[..stored].iter().rev() {
@@ -169,8 +171,9 @@ async fn check_script(script: &Script, format: Format, stored: usize, what: &str
     assert_eq!(verified.code, 0, "{what}: {verified:?}");
 }
 
-/// Letters are producers: of data, `+` a commit, `-` an abort. `.` is a record of no transaction, `i` one of an idempotent producer without
-/// transactions, `k` a control batch of another kind, and `|` begins a new segment.
+/// A letter is a producer that writes data; `+` behind it is a commit, `-` an abort. `.` is a record outside
+/// of transactions, `i` one of an idempotent producer without transactions, `k` a control batch of another
+/// kind, and `|` begins a new segment.
 const SCRIPTS: &[(&str, &str)] = &[
     ("committed and aborted", "aa a+ . aa a- . a a+"),
     ("producers take turns", "a b a . b b- a b a+ b b+ a a- ."),
@@ -187,7 +190,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("nothing but a transaction", "a | a | a-"),
 ];
 
-/// What the bundles of `tests/fixtures/bundle/transactions` hold.
+/// The contents of the bundles of `tests/fixtures/bundle/transactions`.
 const EARLIER: &str = "c c+ a . | b a . c c- | a- b+ .";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -212,7 +215,8 @@ async fn any_mixture_of_producers_and_segments_is_told_apart() {
 
 #[tokio::test]
 async fn where_a_segment_is_missing_no_later_marker_is_believed() {
-    // The missing segment ends the first transaction; the marker in the third is that of another one.
+    // The end of the first transaction is in the missing segment. The marker in the third segment belongs to
+    // another transaction.
     let script = Script::parse("a a . | a a+ a | a a- .");
     let (written, segments) = (Written::new(), script.segments(Format::Kafka));
     written.put("first", &segments[0]).await;
@@ -263,7 +267,7 @@ async fn batches_of_aborted_transactions_are_left_out_and_those_of_open_ones_end
             let (_, batches, _) = fetch(&mut client, FetchForm::KafkaBatches, 0, u32::MAX).await;
             assert_eq!(batches, script.batches(|_| true), "{format:?}");
             let (_, batches, last) = fetch(&mut client, FetchForm::KafkaBatchesCommitted, 0, u32::MAX).await;
-            // Markers stay; the first record of the open transaction is at offset 8.
+            // Markers are returned, too. The first record of the open transaction is at offset 8.
             assert_eq!(batches, script.batches(|offset| (2..8).contains(&offset)), "{format:?}");
             assert_eq!((last.next_offset(), last.open_transaction_offset), (8, Some(8)), "{format:?}");
         });
@@ -271,7 +275,7 @@ async fn batches_of_aborted_transactions_are_left_out_and_those_of_open_ones_end
     }
 }
 
-/// The segment that Kafka's own classes wrote: a committed record, and an aborted one.
+/// The segment was written by Kafka's own classes. It has a committed record and an aborted one.
 #[tokio::test]
 async fn the_program_marks_an_aborted_record_and_leaves_it_out_where_it_should() {
     let written = Written::new();
@@ -330,7 +334,8 @@ async fn what_is_left_out_since_its_end_is_not_stored_is_said() {
     assert_eq!(written.run(&fetch).json().len(), 5);
 }
 
-/// A store with the bundles of `script` as an earlier release made them: their manifests say nothing of transactions.
+/// Returns a store with the bundles of `script` from an earlier release, whose manifests have no
+/// transactions.
 fn earlier() -> Written {
     let written = Written::new();
     let folder = written.path("store/orders/3/0");
@@ -347,7 +352,7 @@ async fn check_stored(written: &Written, script: &Script, what: &str) {
         let mut client = Connection::connect(&address).await.expect("a worker");
         check(&mut client, &script.states(0..script.len()), script.end_of(script.len()), what).await;
     });
-    // On the heap: tests have small stacks.
+    // On the heap, because tests have small stacks.
     Box::pin(asked).await;
     let verified = written.run(&["verify", "--all"]);
     assert_eq!(verified.code, 0, "{what}: {verified:?}");
@@ -358,7 +363,7 @@ async fn bundles_of_an_earlier_release_tell_the_same() {
     let script = Script::parse(EARLIER);
     let written = earlier();
     check_stored(&written, &script, "earlier").await;
-    // What is indexed again has a bundle, which stays as it was.
+    // If a segment is indexed again, its bundle exists already and stays unchanged.
     let listed = written.store().list(&KeyPrefix::all()).await.expect("a listing");
     assert_eq!(listed.len(), 3);
     for one in listed {
@@ -383,7 +388,7 @@ async fn a_later_release_ends_what_bundles_of_an_earlier_one_left_open() {
     check_stored(&written, &script, "the last one by this release").await;
 }
 
-/// Uncompressed values that are no text, so large that a few of them make a slice.
+/// The values are not text, are not compressed, and are so large that a few of them fill a slice.
 #[tokio::test]
 async fn a_transaction_that_spans_slices_of_a_segment_ends_where_its_marker_is() {
     let mut script = Script::parse("a . b a . a- b a b+ .");
@@ -406,7 +411,8 @@ async fn a_transaction_that_spans_slices_of_a_segment_ends_where_its_marker_is()
 
 #[tokio::test]
 async fn a_topic_without_transactions_and_one_whose_transactions_have_ended_take_no_more_requests() {
-    // The LIST, and one request for each bundle; what is kept is not read again. Where a transaction is open, another LIST.
+    // The LIST, and one request for each bundle. What is in the cache is not read again. If a transaction is
+    // open, there is another LIST.
     for (events, requests) in [(". i . | . i", [3, 1]), (". a a- . | b b+", [3, 1]), (". a . | . .", [4, 2])]
     {
         let (script, written) = (Script::parse(events), Written::new());

@@ -1,5 +1,5 @@
-//! What the fixtures hold, by what their makers say; and what bundles hold, read with no more of the crate than the
-//! bundle's own reader and the decoders, which are held against the same truth elsewhere.
+//! The contents of the fixtures, as their makers recorded them, and the contents of bundles. Bundles are read
+//! with the crate's own bundle reader and decoders only. Other tests compare these with the same records.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use wal_indexer::proto::v1::{self, IndexSegmentResponse};
 use wal_indexer::record::RecordBatch;
 use wal_indexer::segment::{Frame, FrameSplitter};
 
-/// A record, with nothing borrowed.
+/// A record that borrows nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub offset: i64,
@@ -24,20 +24,20 @@ pub struct Record {
     pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
-/// A segment's file and what is in it.
+/// A segment's file and its contents.
 pub struct Fixture {
     /// Its path below `tests/fixtures`.
     pub file: String,
     /// Its bytes.
     pub bytes: Bytes,
     pub format: v1::SegmentFormat,
-    /// Topic and partition where the caller must say them.
+    /// Topic and partition, if the caller must name them.
     pub told: Option<(&'static str, i32)>,
     /// Sorted by topic and partition.
     pub held: Vec<Held>,
 }
 
-/// What a segment holds of a partition.
+/// A segment's contents for one partition.
 #[derive(Clone, Debug, Default)]
 pub struct Held {
     pub topic: String,
@@ -50,24 +50,24 @@ pub struct Held {
     pub batches: u64,
 }
 
-/// How the records of a Kafka fixture came into a Chronik one.
+/// How the records of a Kafka fixture are stored in a Chronik one.
 #[derive(Clone, Copy)]
 enum As {
     /// Each batch is a frame.
     Batches,
-    /// The same, but the file starts with the batches from this record on.
+    /// The same, but the batches from this index on come first.
     From(usize),
-    /// Each record is a V1 record: a frame, without a way to say null.
+    /// Each record is a V1 record: a frame that cannot hold null.
     Records,
 }
 
-/// Topic and partition of most Chronik fixtures; told where the bytes don't say.
+/// Topic and partition of most Chronik fixtures. The caller names them if the bytes do not.
 const ORDERS: (&str, i32) = ("orders", 3);
 
 type Parts = &'static [((&'static str, i32), As, &'static str)];
 
-/// What `tests/fixtures/README.md` says of Chronik's fixtures: what they are made of, and whether the caller must say the
-/// partition.
+/// Chronik's fixtures, as in `tests/fixtures/README.md`: what each is made of, and whether the caller must
+/// name the partition.
 const CHRONIK: [(&str, bool, Parts); 16] = [
     ("empty", false, &[]),
     ("v1", true, &[(ORDERS, As::Records, "none")]),
@@ -117,7 +117,7 @@ fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// All fixtures.
+/// Returns all fixtures.
 pub fn fixtures() -> Vec<Fixture> {
     let kafka = KAFKA.into_iter().map(|name| {
         let held = if name == "empty" { vec![] } else { vec![expected(name, "Zürich/events~1", 2)] };
@@ -207,7 +207,7 @@ impl Held {
         times().min().zip(times().max())
     }
 
-    /// Offsets of the range without a data record.
+    /// Returns the offsets of the range without a data record.
     pub fn gaps(&self) -> Vec<(i64, i64)> {
         let with_data: BTreeSet<i64> = self.records.iter().map(|record| record.offset).collect();
         let before = [self.base_offset - 1].into_iter().chain(with_data.iter().copied());
@@ -215,7 +215,7 @@ impl Held {
         before.zip(after).map(|(before, after)| (before + 1, after - 1)).filter(|(a, b)| a <= b).collect()
     }
 
-    /// The key that the design gives the bundle.
+    /// Returns the bundle's key by the documented scheme.
     fn key(&self, source_sha256: &[u8], log_id: &str) -> String {
         let encoded = |name: &str| match name {
             "." => "%2E".to_owned(),
@@ -241,8 +241,8 @@ fn encoded_byte(byte: u8) -> String {
     }
 }
 
-/// Holds a reply, and the objects that it names, against the segment that was sent. `log_id` is the one that was sent, and
-/// `object` gives the bytes under a key.
+/// Compares a reply, and the objects that it names, with the segment that was sent. `log_id` is the one that
+/// was sent. `object` returns the bytes under a key.
 #[track_caller]
 pub fn check_reply(
     name: &str,
@@ -349,18 +349,18 @@ fn check_stored(
     assert_eq!(manifest.segment.partitions as usize, reply.partitions.len(), "{name}: manifest's partitions");
 }
 
-/// A bundle, read.
+/// A bundle, completely read.
 pub struct Stored {
     pub object: Bytes,
     pub manifest: Manifest,
-    /// The source's bytes and where they belong.
+    /// Pieces of the source, with their positions.
     pub pieces: Vec<(u64, Bytes)>,
     /// In the order of the file.
     pub records: Vec<Record>,
     pub torn_bytes: u64,
 }
 
-/// Reads a bundle whole: everything in it is checked, every frame decoded.
+/// Reads a whole bundle: everything in it is checked, and every frame is decoded.
 #[track_caller]
 pub fn open(object: &Bytes) -> Stored {
     let verified = bundle::verify(object).expect("a sound bundle");
@@ -381,14 +381,14 @@ pub fn open(object: &Bytes) -> Stored {
     Stored { object: object.clone(), manifest, pieces, records, torn_bytes }
 }
 
-/// The records of an opened block.
+/// Returns the records of an opened block.
 pub fn block_records(entry: &BlockEntry, plain: &Bytes) -> Vec<Record> {
     let frames = split(plain);
     assert_eq!(frames.len(), entry.frames as usize, "frames of a block");
     frames.iter().flat_map(frame_records).collect()
 }
 
-/// The frames of bytes that are sound.
+/// Returns the frames of valid bytes.
 pub fn split(bytes: &Bytes) -> Vec<Frame> {
     let (mut splitter, mut frames) = (FrameSplitter::new(bytes.len() as u64, None), Vec::new());
     splitter.push(bytes.clone(), &mut frames).expect("sound frames");

@@ -1,4 +1,4 @@
-//! Signals that are no request to stop, log lines that nobody reads, and a disk that is full under what is printed.
+//! Signals that do not mean stop, log lines that nobody reads, and a full disk behind the output.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader};
@@ -21,7 +21,7 @@ fn signal(process: &Child, name: &str) {
     assert!(sent.expect("kill runs").success());
 }
 
-/// Waits for a process' end, which must come soon; its exit code, where no signal ended it.
+/// Waits until a process ends, which must be soon. Returns its exit code, unless a signal ended it.
 fn ended(process: &mut Child) -> Option<i32> {
     let deadline = Instant::now() + SOON;
     loop {
@@ -60,7 +60,7 @@ fn an_agent_works_on_after_signals_that_do_not_stop_it_and_sigquit_stops_it() {
         .spawn()
         .expect("it starts");
     let mut lines = BufReader::new(agent.stderr.take().expect("it is piped")).lines();
-    // It listens to signals before it says this.
+    // Before it logs this, it has installed its signal handlers.
     assert!(lines.any(|line| line.expect("a line").contains("looking after")));
     for name in ["HUP", "USR1", "USR2", "ALRM"] {
         signal(&agent, name);
@@ -87,7 +87,7 @@ async fn sighup_has_tokens_looked_at_at_once() {
     };
     assert!(knows("first-token-0123456789").await);
     let mut fastest = SOON;
-    // Now and then it would have looked by itself just then.
+    // Three times, because the worker may look at the file by itself just then.
     for number in 0..3 {
         let token = format!("token-{number}-0123456789");
         std::fs::write(&tokens, format!("one stats {token}\n")).expect("a file");
@@ -177,7 +177,7 @@ fn a_full_disk_under_what_is_printed_is_exit_code_1() {
         .spawn()
         .expect("it starts");
     assert_eq!(ended(&mut agent), Some(1));
-    // What fails for another reason says so by its code, also where its words have no room.
+    // Other failures have their exit code, even if their message cannot be printed.
     for (verb, code) in [(&["ls", "--store", "file:///no/such/directory"][..], 4), (&["no-such-verb"], 2)] {
         let mut process = command(verb).stdout(full()).stderr(full()).spawn().expect("it starts");
         assert_eq!(ended(&mut process), Some(code), "{verb:?}");

@@ -1,4 +1,4 @@
-//! Bundles that earlier releases wrote are read for ever; those of later ones are refused by name.
+//! Bundles of earlier releases can always be read. Those of later releases are refused by their version.
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -7,7 +7,7 @@ use wal_indexer::formatting::hex;
 
 use crate::written::{Ran, Written, fixture};
 
-/// A bundle of `tests/fixtures/bundle`, and what is known of it from elsewhere.
+/// A bundle of `tests/fixtures/bundle`, and what is known about it from elsewhere.
 struct Old {
     file: &'static str,
     key: &'static str,
@@ -62,7 +62,7 @@ impl Old {
         fixture(&format!("bundle/{}", self.file))
     }
 
-    /// A store that holds this object under its key.
+    /// Returns a store that has this object under the bundle's key.
     fn stored(&self, object: &[u8]) -> Written {
         let written = Written::new();
         let path = written.path("store").join(self.key);
@@ -72,7 +72,7 @@ impl Old {
     }
 }
 
-/// What is done with a bundle: searched, and read whole in each way that there is.
+/// Runs everything that can be done with a bundle: a search, and every command that reads it whole.
 fn read(written: &Written, old: &Old) -> Vec<(&'static str, Ran)> {
     let (restored, exported) = (written.path("restored"), written.path("exported.tar.gz"));
     let (restored, exported) = (restored.to_str().expect("UTF-8"), exported.to_str().expect("UTF-8"));
@@ -108,7 +108,7 @@ fn bundles_of_every_version_are_searched_verified_restored_and_exported() {
     }
 }
 
-/// The bundle as a later release would mark it: sound but for its version.
+/// Returns the bundle with the version of a later release, and otherwise valid.
 fn of_version(object: &Bytes, version: u32) -> Vec<u8> {
     let mut newer = object.to_vec();
     let trailer = newer.len() - 1_024 - TRAILER_BYTES as usize;

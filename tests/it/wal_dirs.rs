@@ -1,5 +1,5 @@
-//! WAL directories of both layouts, a real agent and a real worker: what is stored, what goes and what stays, whatever happens to
-//! the files meanwhile.
+//! WAL directories of both layouts, with a real agent and a real worker: what is stored, deleted and kept,
+//! while files change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -19,7 +19,7 @@ use crate::worker::{self, Worker, file_url};
 const SOON: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// More than the agent reads ahead of a worker that takes nothing.
+/// More than the agent reads ahead for a worker that accepts nothing.
 const LONG_BYTES: u64 = 4 << 20;
 
 /// Exit codes of `agent --once`.
@@ -27,7 +27,7 @@ const DONE: Option<i32> = Some(0);
 const REJECTED: Option<i32> = Some(3);
 const LEFT: Option<i32> = Some(5);
 
-/// A broker's WAL directory, which its worker sees too.
+/// A broker's WAL directory. The worker can read it, too.
 struct Site {
     worker: Worker,
     wal: PathBuf,
@@ -52,7 +52,7 @@ impl Site {
         fs::write(path, bytes).expect("a file");
     }
 
-    /// Writes Chronik segments into one partition; returns their bytes.
+    /// Writes Chronik segments into one partition. Returns their bytes.
     fn chronik(&self, partition: i32, ids: impl IntoIterator<Item = u64>) -> Vec<Vec<u8>> {
         let write = |id| {
             let bytes = chronik("logs", partition, id, Size::Records(50));
@@ -62,7 +62,7 @@ impl Site {
         ids.into_iter().map(write).collect()
     }
 
-    /// When the file says that it was last written to.
+    /// Sets the modification time of a file.
     fn set_time(&self, name: &str, time: SystemTime) {
         File::options()
             .write(true)
@@ -71,7 +71,7 @@ impl Site {
             .expect("a file");
     }
 
-    /// The names of all files but those that the agent keeps for itself.
+    /// Returns the names of all files except the agent's own.
     fn files(&self) -> BTreeSet<String> {
         let mut files = BTreeSet::new();
         names_below(&self.wal, &self.wal, &mut files);
@@ -79,7 +79,7 @@ impl Site {
         files
     }
 
-    /// Not started yet. Sends what is there, however young.
+    /// Returns an agent that is not started yet. It sends segments of any age.
     fn agent(&self, flags: &[&str]) -> Process {
         let mut arguments = vec!["agent".to_owned(), "--min-segment-age=0".to_owned()];
         arguments.extend(["--wal-dir".to_owned(), self.wal.to_str().expect("UTF-8").to_owned()]);
@@ -88,7 +88,7 @@ impl Site {
         Process::new("agent", self.logs.path(), move || worker::command(&arguments))
     }
 
-    /// One run; returns the exit code.
+    /// Runs the agent once. Returns the exit code.
     fn once(&self, flags: &[&str]) -> Option<i32> {
         let mut agent = self.agent(&[flags, &["--once"]].concat());
         agent.start();
@@ -99,7 +99,7 @@ impl Site {
         self.worker.client().await.get_stats(v1::GetStatsRequest {}).await.expect("an answer").into_inner()
     }
 
-    /// What is stored, restored: all segments' bytes, sorted.
+    /// Restores everything that is stored. Returns the bytes of all segments, sorted.
     fn stored(&self) -> Vec<Vec<u8>> {
         let out = self.logs.path().join("restored");
         let restore = |key: String| {
@@ -113,7 +113,7 @@ impl Site {
     }
 }
 
-/// A Chronik segment whose offsets, and records, are its own.
+/// Returns a Chronik segment with unique offsets and records.
 fn chronik(topic: &str, partition: i32, id: u64, size: Size) -> Vec<u8> {
     let spec = Spec {
         format: Format::ChronikV2,
@@ -191,7 +191,7 @@ async fn the_newest_segment_is_never_deleted_whatever_the_clocks_say() {
         newest_ones.push((newest, bytes[1].clone()));
         match older <= newest {
             true => sealed.push(bytes[0].clone()),
-            // The broker may go on with the lower one, so that one is in use, too.
+            // The broker may continue with the lower segment, so that one is in use, too.
             false => {
                 in_use.insert(name(nth as i32, 7));
                 newest_ones.push((older, bytes[0].clone()));
@@ -210,7 +210,8 @@ async fn the_newest_segment_is_never_deleted_whatever_the_clocks_say() {
     assert_eq!(site.files(), newest);
     assert_eq!(site.stored(), sorted(&sealed));
 
-    // Asked to, the agent sends those that have long been idle. They stay all the same.
+    // With `--seal-idle-after` the agent also sends newest segments that have been idle for long. It does not
+    // delete them.
     let idle = newest_ones.iter().filter(|(time, _)| *time < now).map(|(_, bytes)| bytes);
     let expected = sorted(sealed.iter().chain(idle));
     for _ in 0..2 {
@@ -235,7 +236,7 @@ async fn an_idle_segment_that_grows_is_sent_again_and_goes_when_it_is_no_longer_
         assert_eq!(site.files(), names([(0, 7)]));
     }
     assert_eq!(site.stored(), sorted([&first, &grown]));
-    // Chronik makes the next file at once, and it stays empty until something is written.
+    // Chronik creates the next file at once. It stays empty until something is written.
     site.write(&name(0, 8), b"");
     assert_eq!(site.once(&flags), DONE);
     assert_eq!(site.files(), names([(0, 7), (0, 8)]), "the end of the log is in the first one");
@@ -245,14 +246,14 @@ async fn an_idle_segment_that_grows_is_sent_again_and_goes_when_it_is_no_longer_
     assert_eq!(site.stats().await.segments_processed, 2, "it went on the receipt that was remembered");
 }
 
-/// What the agent makes of a segment to which this happens while it is read, and which segments are stored in the end. The
-/// partition's newest segment, number 9, always stays.
+/// What happens to a segment while it is read, and which segments are stored in the end. The partition's
+/// newest segment, number 9, always stays.
 struct InMidStream {
     happens: fn(&Site, &Path),
-    /// How the run ends during which it happens, and what is left of the sealed segment then.
+    /// The exit code of that run, and whether the sealed segment still exists then.
     exits: Option<i32>,
     leaves: bool,
-    /// Whether the bytes of before are stored.
+    /// Whether the old bytes are stored.
     stores_old: bool,
     stores_new: Option<fn() -> Vec<u8>>,
 }
@@ -285,7 +286,7 @@ async fn check_in_mid_stream(case: InMidStream) {
     assert_eq!(path.exists(), case.leaves);
     let old = case.stores_old.then(long);
     assert!(site.stored() == sorted(&old), "what was acknowledged is stored, and nothing else");
-    // The next run finds it at rest, and the broker writing to the newest again.
+    // In the next run the segment does not change, and the newest segment is again the last one written to.
     site.chronik(0, [9]);
     assert_eq!(site.once(&[]), DONE);
     assert!(!path.exists());
@@ -354,7 +355,7 @@ async fn another_segment_of_the_same_name_is_not_deleted_on_the_receipt_of_the_f
     check_in_mid_stream(InMidStream {
         happens: |site, path| {
             site.write("new", &more());
-            // Not the last one written to, which would hold its partition.
+            // Its time is set back: if it were the last one written to, its partition would be held.
             site.set_time("new", SystemTime::now() - HOUR);
             fs::rename(site.path("new"), path).expect("a name");
         },
@@ -377,7 +378,7 @@ async fn workers_that_share_the_storage_are_pointed_to_the_segments() {
     assert_eq!(site.once(&["--point-to", &at]), DONE);
     assert_eq!(site.files(), [format!("{topic}/3/wal_3_2.log")].into());
     assert_eq!(site.stored(), [sealed]);
-    // Without a root that it lies under, a worker refuses, and that is nobody's segment's fault.
+    // Without a root that contains the URL, a worker refuses. That is no fault of the segment.
     site.chronik(0, [1, 2]);
     assert_eq!(site.once(&["--point-to", "file:///elsewhere"]), LEFT);
     assert!(site.files().is_superset(&names([(0, 1), (0, 2)])));
@@ -394,7 +395,7 @@ async fn a_segment_that_grows_while_a_worker_is_pointed_to_it_stays() {
     site.worker.signal("STOP");
     agent.start();
     let port = site.worker.address().rsplit_once(':').expect("a port").1.parse().expect("a number");
-    // It connects once it has read the segment and knows what a receipt must say.
+    // It connects after it has read the segment and knows what a receipt must contain.
     eventually("the agent has a connection", || is_connected(port));
     site.write(&name(0, 7), &grown);
     site.worker.signal("CONT");
@@ -406,7 +407,7 @@ async fn a_segment_that_grows_while_a_worker_is_pointed_to_it_stays() {
     assert!(site.stored() == [grown]);
 }
 
-/// Whether somebody on this machine has a connection to this port.
+/// Whether a process on this machine has a connection to this port.
 fn is_connected(port: u16) -> bool {
     let connections = fs::read_to_string("/proc/net/tcp").expect("Linux says it");
     let remote = format!(":{port:04X}");
@@ -440,7 +441,7 @@ async fn a_rejected_segment_holds_up_deletion_until_somebody_decides() {
     };
     let (skip, retry) = (std::ffi::OsStr::new("skip"), std::ffi::OsStr::new("retry"));
 
-    // What lies before it goes; what lies behind it is stored and stays.
+    // Segments before the rejected one are deleted. Segments behind it are stored and stay.
     assert_eq!(site.once(&[]), REJECTED);
     assert_eq!(site.files(), with_note(&[2, 3, 4, 5]));
     assert_eq!(site.stored(), sorted([&bytes[0], &bytes[2], &bytes[3]]));
@@ -450,14 +451,14 @@ async fn a_rejected_segment_holds_up_deletion_until_somebody_decides() {
     assert_eq!(site.once(&[]), REJECTED);
     assert_eq!(site.stats().await.rejected["DATA_LOSS"], 1, "nothing is sent again");
 
-    // Asked to, the agent tries again.
+    // The operator asks for a retry.
     assert_eq!(decide(retry, &bad), DONE);
     assert_eq!(site.files(), names([2, 3, 4, 5].map(|id| (0, id))));
     assert_eq!(site.once(&[]), REJECTED);
     assert_eq!(site.files(), with_note(&[2, 3, 4, 5]));
     assert_eq!(site.stats().await.rejected["DATA_LOSS"], 2);
 
-    // An operator accepts the hole: what lies behind it goes.
+    // The operator accepts the hole: segments behind it are deleted.
     assert_eq!(decide(skip, &bad), DONE);
     assert_eq!(site.once(&[]), DONE);
     assert_eq!(site.files(), with_note(&[2, 5]));
@@ -465,7 +466,8 @@ async fn a_rejected_segment_holds_up_deletion_until_somebody_decides() {
         assert_ne!(decide(decision, &name), DONE, "{name}");
     }
 
-    // The file is mended: it is another version, and goes like any other, once the broker has written to the newest again.
+    // The file is repaired. That is another version, which is deleted like any other after the newest segment
+    // has been written to again.
     site.write(&bad, &bytes[1]);
     site.chronik(0, [5]);
     assert_eq!(site.once(&[]), DONE);
@@ -473,7 +475,7 @@ async fn a_rejected_segment_holds_up_deletion_until_somebody_decides() {
     assert_eq!(site.stored(), sorted(&bytes[..4]));
 }
 
-/// All that can be seen of a file but when it was last read.
+/// Everything that can be seen of a file, except when it was last read.
 #[derive(Debug, PartialEq)]
 struct Seen {
     bytes: Vec<u8>,
@@ -501,7 +503,7 @@ fn seen(site: &Site) -> BTreeMap<String, Seen> {
 
 const TOPIC_ID: &str = "kQzZ0mYyT0iZb8fL-W_3vA";
 
-/// A log directory as Kafka keeps it, with a segment that its own classes wrote.
+/// Writes a log directory in Kafka's layout, with a segment that Kafka's own classes wrote.
 fn kafka_directory(site: &Site) -> Vec<u8> {
     let fixture = |name: &str| fs::read(Path::new("tests/fixtures/kafka").join(name)).expect("a fixture");
     let segment = fixture("apache-clients.log");
@@ -520,7 +522,8 @@ fn kafka_directory(site: &Site) -> Vec<u8> {
     ] {
         site.write(&format!("orders-3/{file}"), bytes);
     }
-    // What is not to be sent: a partition with an active segment only, a broker's own, one that goes, and the root's files.
+    // Directories and files that must not be sent: a partition with only an active segment, a broker's own
+    // topic, a directory being deleted, and files of the root.
     site.write("orders-4/00000000000000000000.log", &segment);
     for other in [
         "__consumer_offsets-0",
@@ -545,7 +548,8 @@ async fn a_kafka_directory_goes_up_once_and_its_files_are_untouched() {
         assert_eq!(site.once(&[]), DONE);
         assert_eq!(seen(&site), before);
     }
-    // A lasting agent, killed and started again. That a segment in the other layout goes shows that it looked at both.
+    // A permanent agent, killed and started again. A deletion in the other layout shows that it has listed
+    // both.
     let mut agent = site.agent(&["--interval=0.05"]);
     let mut others = site.chronik(0, [1]);
     for newest in 2..=4 {
@@ -562,7 +566,7 @@ async fn a_kafka_directory_goes_up_once_and_its_files_are_untouched() {
     let log = format!("orders/3/{TOPIC_ID}/");
     assert_eq!(keys.iter().filter(|key| key.starts_with(&log)).count(), 1, "{keys:?}");
 
-    // Kafka rolls: what was the newest is sealed. The one before goes by Kafka's own hand.
+    // Kafka rolls: the newest segment is sealed. Kafka itself deletes the one before.
     site.write("orders-3/00000000000000123900.log", b"");
     fs::remove_file(site.path("orders-3/00000000000000123456.log")).expect("it is there");
     let before = seen(&site);

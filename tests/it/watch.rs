@@ -1,4 +1,4 @@
-//! `stats --watch` in a real terminal: tmux's, whose screen a test can read.
+//! `stats --watch` in a real terminal: tmux, whose screen a test can read.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -13,13 +13,13 @@ use wal_indexer::proto::v1::{GetStatsRequest, GetStatsResponse};
 use crate::sidecar::{segment, segment_of};
 use crate::worker::{Client, Worker, chunk, command, header, inline, program, send_inline};
 
-/// tmux: the one that `tests/install-servers.sh` unpacked where there is none on the path.
+/// Returns the tmux that `tests/install-servers.sh` unpacked, or else the one on the path.
 fn tmux() -> Command {
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools-terminal/tmux");
     Command::new(if unpacked.exists() { unpacked.as_path() } else { Path::new("tmux") })
 }
 
-/// A terminal with a shell in it. It ends with the value.
+/// A terminal with a shell in it. It is closed when dropped.
 struct Terminal {
     root: TempDir,
 }
@@ -46,7 +46,7 @@ impl Terminal {
         String::from_utf8(stdout).expect("UTF-8")
     }
 
-    /// What it shows, once that is so.
+    /// Returns what the screen shows, once the condition is met.
     #[track_caller]
     fn until(&self, what: &str, is_so: impl Fn(&str) -> bool) -> String {
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -76,7 +76,7 @@ async fn stats(client: &mut Client) -> GetStatsResponse {
     client.get_stats(GetStatsRequest {}).await.expect("it answers").into_inner()
 }
 
-/// What a screen must say of an answer.
+/// Returns what a screen must show of an answer.
 fn told(stats: &GetStatsResponse) -> Vec<String> {
     let iec = |bytes: u64| bytesize::ByteSize::b(bytes).display().iec().to_string();
     let memory = stats.memory.expect("it is always there");
@@ -112,7 +112,7 @@ async fn a_terminal_shows_what_get_stats_says_and_is_left_as_it_was() {
     damaged[200] ^= 1;
     let refused = send_inline(&mut client, inline(damaged.len() as u64, None), &damaged, 1 << 20).await;
     refused.expect_err("it is damaged");
-    // One in hand, whose sender says nothing more.
+    // One segment in flight, whose sender stalls.
     let (sender, messages) = mpsc::unbounded_channel();
     let bytes = segment_of("orders", 0, 3, 6_000);
     for message in
@@ -139,13 +139,13 @@ async fn a_terminal_shows_what_get_stats_says_and_is_left_as_it_was() {
     };
     assert!(screen.contains("SERVING") && screen.contains("payments"), "{screen}");
 
-    // Another size, and back.
+    // Another size, and back again.
     terminal.tmux(["resize-window", "-x", "50", "-y", "12"]);
     terminal.until("narrow", |screen| screen.lines().count() <= 12 && screen.contains("a:segment:1"));
     terminal.tmux(["resize-window", "-x", "110", "-y", "30"]);
     terminal.until("wide again", |screen| screen.contains("payments"));
 
-    // The worker goes: it is told, and what was known last stays.
+    // The worker is killed: the screen reports it, and keeps the last values.
     drop(sender);
     worker.signal("KILL");
     worker.ended();
@@ -168,7 +168,7 @@ async fn a_signal_ends_it_as_well_as_keys_do() {
     let watch = format!("{} stats --watch --endpoint {}", program().display(), worker.endpoint());
     for ending in ["C-c", "TERM", "INT"] {
         terminal.until("a prompt", |screen| screen.trim_end().ends_with("ready>"));
-        // The shell tells its process before it becomes the program.
+        // The shell writes its process id before it executes the program.
         let begin = format!("sh -c 'echo $$ > {}/pid; exec {watch}'", terminal.root.path().display());
         terminal.type_in(&[&begin, "Enter"]);
         terminal.until("it watches", |screen| screen.contains("SERVING"));

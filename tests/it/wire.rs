@@ -1,6 +1,6 @@
-//! What a bundle costs in requests, counted on the wire between a worker and a real server: operators pay for each, and a LIST is the
-//! dearest. Google Cloud Storage goes the way of Azure (created, then read back), and cannot be counted here: no local server
-//! implements its preconditions.
+//! The requests for each bundle, counted between a worker and a real server. Operators pay for each request,
+//! and a LIST is the most expensive. Google Cloud Storage behaves like Azure here (create, then read back).
+//! It cannot be counted, because no local server implements its preconditions.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -12,12 +12,12 @@ use wal_indexer::generate::{Format, Size, Spec, generate};
 use crate::servers::{BUCKET, Server, azure_settings, s3_settings};
 use crate::worker::{Client, Worker, inline, send_inline};
 
-/// The requests that went through, in order: the method, and what it is about.
+/// The requests that were passed on, in order: the method, and the kind of object.
 #[derive(Default)]
 struct Requests(Mutex<Vec<String>>);
 
 impl Requests {
-    /// How many of each there were since this was last asked.
+    /// Returns how many of each there were since the last call.
     fn counted(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for request in self.0.lock().expect("no panic").drain(..) {
@@ -26,7 +26,7 @@ impl Requests {
         counts
     }
 
-    /// `line` is a request's first: `PUT /bucket/key?query HTTP/1.1`.
+    /// Notes a request. `line` is its first line: `PUT /bucket/key?query HTTP/1.1`.
     fn note(&self, line: &str) {
         let mut words = line.split(' ');
         let (method, target) = (words.next().expect("a method"), words.next().expect("a target"));
@@ -37,7 +37,7 @@ impl Requests {
     }
 }
 
-/// A proxy in front of a local port, which reads along.
+/// Starts a proxy in front of a local port that counts requests.
 async fn counting(server: u16, requests: Arc<Requests>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("it listens").port();
@@ -56,7 +56,7 @@ async fn counting(server: u16, requests: Arc<Requests>) -> u16 {
     port
 }
 
-/// Passes on requests of HTTP/1.1, one after the other, whose bodies have a length.
+/// Passes on HTTP/1.1 requests, one after the other. Their bodies have a stated length.
 async fn pass_on(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
@@ -92,7 +92,8 @@ async fn pass_on(
     }
 }
 
-/// Sends a generated segment of this many partitions; returns how many bundles it became, and of those were there before.
+/// Sends a generated segment with this many partitions. Returns how many bundles it has, and how many of them
+/// existed before.
 async fn send(client: &mut Client, partitions: u32, seed: u64) -> (usize, usize) {
     let spec = Spec {
         format: Format::ChronikV2,
@@ -110,12 +111,14 @@ async fn send(client: &mut Client, partitions: u32, seed: u64) -> (usize, usize)
     (reply.partitions.len(), bundles.filter(|bundle| bundle.already_existed).count())
 }
 
-/// `check` is the request that looks at what was created; what was there already is read.
+/// Compares the numbers of requests. `check` is the method that checks a new object. An existing object is
+/// read.
 async fn check(server: &Server, settings: fn(u16) -> Vec<(&'static str, String)>, check: &str) {
     let requests = Arc::new(Requests::default());
     let settings = settings(counting(server.port(), Arc::clone(&requests)).await);
     let url = server.url("some/prefix");
-    // It asks the store before it says where it listens, through the proxy of this runtime.
+    // In another thread: before the worker prints where it listens, it calls the store through the proxy,
+    // which runs on this runtime.
     let starting = tokio::task::spawn_blocking(move || {
         let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
         Worker::start_on(url.as_str(), &settings, &[])

@@ -1,5 +1,5 @@
-//! A worker as a process of its own, and what is needed to talk to it as any client would: the generated stubs and the
-//! limits that gRPC libraries come with.
+//! A worker as its own process, and what is needed to call it like any client: the generated stubs, with the
+//! default limits of gRPC libraries.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -21,10 +21,10 @@ use wal_indexer::proto::v1::{self, IndexSegmentRequest, IndexSegmentResponse, Se
 
 use crate::metrics::Scrape;
 
-/// The client as it is generated, with the limit of 4 MiB on replies that it comes with.
+/// The generated client, with its default limit of 4 MiB on replies.
 pub type Client = IndexerServiceClient<Channel>;
 
-/// A running worker, with a store and a source root of its own on the local disk. Ends with the value.
+/// A running worker, with its own store and source root on the local disk. It is killed when dropped.
 pub struct Worker {
     process: Child,
     address: String,
@@ -33,13 +33,13 @@ pub struct Worker {
     root: TempDir,
 }
 
-/// The program: this build's, or the one that `WAL_INDEXER_TEST_BINARY` names.
+/// Returns the program: this build's, or the one in `WAL_INDEXER_TEST_BINARY`.
 pub fn program() -> PathBuf {
     let named = std::env::var_os("WAL_INDEXER_TEST_BINARY");
     named.map_or_else(|| env!("CARGO_BIN_EXE_wal-indexer").into(), PathBuf::from)
 }
 
-/// The program with these arguments and none of the settings of whoever runs the tests.
+/// Returns the program with these arguments, without any `WAL_INDEXER_…` variables of the user.
 pub fn command<I: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = I>) -> Command {
     let mut command = Command::new(program());
     command.args(arguments).stdin(Stdio::null());
@@ -51,7 +51,7 @@ pub fn command<I: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = I>
     command
 }
 
-/// Runs a verb to its end, which must be a good one; returns what it printed.
+/// Runs a command to its end, which must be successful. Returns its standard output.
 #[track_caller]
 pub fn run<I: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = I>) -> Vec<u8> {
     let Output { status, stdout, stderr } = command(arguments).output().expect("the program starts");
@@ -59,7 +59,7 @@ pub fn run<I: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = I>) ->
     stdout
 }
 
-/// A directory as a URL.
+/// Returns a directory as a URL.
 pub fn file_url(path: &Path) -> String {
     url::Url::from_file_path(path).expect("an absolute path").into()
 }
@@ -69,7 +69,7 @@ impl Worker {
         Self::start_with(&[])
     }
 
-    /// With more flags.
+    /// Starts a worker with more flags.
     pub fn start_with(flags: &[&str]) -> Self {
         let root = TempDir::with_prefix("wal-indexer-it-").expect("a directory");
         for name in ["store", "sources"] {
@@ -79,7 +79,7 @@ impl Worker {
         Self::launch(root, command::<&str>([]), &store, &[], flags)
     }
 
-    /// As a program that is given this program's command line.
+    /// Starts it through a launcher, which gets the worker's command line as arguments.
     pub fn start_by(mut launcher: Command, flags: &[&str]) -> Self {
         let root = TempDir::with_prefix("wal-indexer-it-").expect("a directory");
         for name in ["store", "sources"] {
@@ -90,7 +90,7 @@ impl Worker {
         Self::launch(root, launcher, &store, &[], flags)
     }
 
-    /// On a store that it shares with others, and with these variables in its environment.
+    /// Starts it on a shared store, with these environment variables.
     pub fn start_on(store: &str, variables: &[(&str, &str)], flags: &[&str]) -> Self {
         let root = TempDir::with_prefix("wal-indexer-it-").expect("a directory");
         fs::create_dir(root.path().join("sources")).expect("a directory");
@@ -130,17 +130,17 @@ impl Worker {
         Self { process, address, health, metrics, root }
     }
 
-    /// What it measures; it must have been started with `--metrics-listen`.
+    /// Returns its metrics. It must have been started with `--metrics-listen`.
     pub fn scrape(&self) -> Scrape {
         Scrape::of(self.measured())
     }
 
-    /// Where it shows what it measures; it must have been started with `--metrics-listen`.
+    /// Returns the address of its metrics. It must have been started with `--metrics-listen`.
     pub fn measured(&self) -> &str {
         self.metrics.as_deref().expect("it was told to serve them")
     }
 
-    /// Where it answers probes; it must have been started with `--health-listen`.
+    /// Returns the address for probes. It must have been started with `--health-listen`.
     pub fn health(&self) -> &str {
         self.health.as_deref().expect("it was told to answer them")
     }
@@ -157,14 +157,14 @@ impl Worker {
         Endpoint::from_shared(self.endpoint()).expect("an address").connect().await.expect("it listens")
     }
 
-    /// From an address of this host's: for the worker, another host.
+    /// Connects from another address of this machine: for the worker, that is another host.
     pub fn channel_from(&self, host: &str) -> impl Future<Output = Channel> + use<> {
         let endpoint = Endpoint::from_shared(self.endpoint()).expect("an address");
         let endpoint = endpoint.local_address(Some(host.parse().expect("an address")));
         async move { endpoint.connect().await.expect("it listens") }
     }
 
-    /// As [`Worker::channel_from`].
+    /// Returns a client on a connection as of [`Worker::channel_from`].
     pub fn client_from(&self, host: &str) -> impl Future<Output = Client> + use<> {
         let channel = self.channel_from(host);
         async move { IndexerServiceClient::new(channel.await) }
@@ -184,7 +184,7 @@ impl Worker {
         assert!(sent.expect("kill runs").success());
     }
 
-    /// Waits for its end, which must come soon.
+    /// Waits for its end, which must be soon.
     pub fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
@@ -204,13 +204,13 @@ impl Worker {
         self.root.path().join("sources")
     }
 
-    /// The bytes of the object under a key.
+    /// Returns the bytes of the object under a key.
     pub fn object(&self, key: &str) -> Bytes {
         let path = self.store().join(key);
         fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).into()
     }
 
-    /// The keys of all objects but the one that workers leave when they start.
+    /// Returns the keys of all objects, except the one that workers create at their start.
     pub fn keys(&self) -> Vec<String> {
         let (store, mut files) = (self.store(), Vec::new());
         files_below(&store, &mut files);
@@ -221,25 +221,26 @@ impl Worker {
         keys
     }
 
-    /// The same without the files that are being written: they have a `#` behind their names, which no key has.
+    /// Returns the keys without files that are being written: those have a `#` behind their names, which no
+    /// key has.
     pub fn finished_keys(&self) -> Vec<String> {
         let mut keys = self.keys();
         keys.retain(|key| !key.contains('#'));
         keys
     }
 
-    /// What it has logged so far.
+    /// Returns its log so far.
     pub fn log(&self) -> String {
         let log = fs::read(self.root.path().join("log")).expect("a file");
         String::from_utf8_lossy(&log).into_owned()
     }
 
-    /// The resident bytes of files, see [`resident_file_bytes`].
+    /// Returns the resident bytes of files, see [`resident_file_bytes`].
     pub fn resident_file_bytes(&self) -> u64 {
         resident_file_bytes(self.pid())
     }
 
-    /// The most memory that the process ever had resident, in bytes.
+    /// Returns the peak of its resident memory, in bytes.
     pub fn peak_resident_bytes(&self) -> u64 {
         peak_resident_bytes(self.pid())
     }
@@ -267,17 +268,18 @@ fn files_below(directory: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// `VmHWM` of a process, in bytes: the most that it ever had resident.
+/// Returns `VmHWM` of a process, in bytes: the peak of its resident memory.
 pub fn peak_resident_bytes(pid: u32) -> u64 {
     status_bytes(pid, "VmHWM:")
 }
 
-/// `VmRSS` of a process, in bytes: what it has resident now.
+/// Returns `VmRSS` of a process, in bytes: its resident memory.
 pub fn resident_bytes(pid: u32) -> u64 {
     status_bytes(pid, "VmRSS:")
 }
 
-/// `RssFile` of a process, in bytes: what of files it has resident, above all the program's own. All who run it share that.
+/// Returns `RssFile` of a process, in bytes: resident pages of files, mostly the program's own file. All
+/// processes that run it share them.
 pub fn resident_file_bytes(pid: u32) -> u64 {
     status_bytes(pid, "RssFile:")
 }
@@ -289,7 +291,7 @@ fn status_bytes(pid: u32, name: &str) -> u64 {
     kib.parse::<u64>().expect("a number") * 1024
 }
 
-/// A header for an inline source; Kafka's and V1's need the partition.
+/// Returns a header for an inline source. Kafka segments and Chronik V1 segments need `told`, the partition.
 pub fn inline(size_bytes: u64, told: Option<(&str, i32)>) -> SegmentHeader {
     SegmentHeader {
         segment_id: "a:segment:1".to_owned(),
@@ -300,7 +302,7 @@ pub fn inline(size_bytes: u64, told: Option<(&str, i32)>) -> SegmentHeader {
     }
 }
 
-/// A header for an object source.
+/// Returns a header for an object source.
 pub fn object(url: &str, told: Option<(&str, i32)>) -> SegmentHeader {
     let source = v1::ObjectSource { url: url.to_owned(), size_bytes: None, crc32c: None };
     SegmentHeader { source: Some(Source::Object(source)), ..inline(0, told) }
@@ -314,7 +316,7 @@ pub fn chunk(bytes: impl Into<Bytes>) -> IndexSegmentRequest {
     IndexSegmentRequest { payload: Some(Payload::Chunk(bytes.into())) }
 }
 
-/// Sends these messages, whatever they are.
+/// Sends these messages without any checks.
 pub async fn send(
     client: &mut Client,
     messages: Vec<IndexSegmentRequest>,
@@ -333,7 +335,7 @@ pub async fn send_inline(
     send(client, [header(first)].into_iter().chain(chunks).collect()).await
 }
 
-/// What a caller that acts on codes and reasons learns from an error.
+/// What a caller that uses codes and reasons gets from an error.
 #[derive(Debug)]
 pub struct Refusal {
     pub code: Code,
@@ -342,7 +344,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Every error of a worker says its reason, and who says so.
+    /// Reads an error. Every error of a worker must have a reason and the domain.
     #[track_caller]
     pub fn of(status: &Status) -> Self {
         let info = status.get_details_error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
@@ -353,7 +355,7 @@ impl Refusal {
         Self { code: status.code(), reason: info.reason, facts: info.metadata }
     }
 
-    /// Where in the segment the fault lies.
+    /// Returns where in the segment the fault is.
     pub fn position(&self) -> Option<u64> {
         self.facts.get("position")?.parse().ok()
     }

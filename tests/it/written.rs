@@ -1,4 +1,4 @@
-//! Bundles to read: the fixtures, stored by the write path itself, in a directory.
+//! Bundles to read: the fixtures, stored in a directory by the write path.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -20,7 +20,7 @@ use wal_indexer::search::{self, Searcher};
 use wal_indexer::stats::Stats;
 use wal_indexer::store::{BundleKey, KeyPrefix, Store};
 
-/// A directory with a store in it, and room for files beside it.
+/// A directory with a store in it, and space for files beside it.
 pub struct Written {
     pub dir: tempfile::TempDir,
     pub ingest: Ingest,
@@ -41,12 +41,12 @@ impl Written {
         Self { dir, ingest }
     }
 
-    /// Indexes a segment; frames that do not say whose they are belong to `orders`/3.
+    /// Indexes a segment. Frames that do not name their partition belong to `orders`/3.
     pub async fn put(&self, name: &str, source: &Bytes) -> Receipt {
         self.put_as(name, source, "").await
     }
 
-    /// The same, as a part of the log with this id.
+    /// The same, as part of the log with this id.
     pub async fn put_as(&self, name: &str, source: &Bytes, log_id: &str) -> Receipt {
         let is_named = name.contains("chronik/v2");
         let parts = RequestParts {
@@ -67,19 +67,19 @@ impl Written {
         &self.ingest.store
     }
 
-    /// Searches of what is stored.
+    /// Returns a searcher of the store.
     pub fn searcher(&self) -> Searcher {
         let bundle_cache = BundleCache::new(self.store().clone(), 64 << 20);
         Searcher::new(bundle_cache, search::MEMORY_BYTES_DEFAULT, search::TIME_MAX_DEFAULT)
     }
 
-    /// The keys of all bundles, in order.
+    /// Returns the keys of all bundles, in order.
     pub async fn keys(&self) -> Vec<String> {
         let listed = self.store().list(&KeyPrefix::all()).await.expect("a listing");
         listed.iter().map(|one| one.key.to_string()).collect()
     }
 
-    /// Where a bundle's bytes are.
+    /// Returns the file of a bundle.
     pub fn file(&self, key: &BundleKey) -> PathBuf {
         self.dir.path().join("store").join(key.to_string())
     }
@@ -88,7 +88,7 @@ impl Written {
         self.dir.path().join(name)
     }
 
-    /// Runs the program against this store.
+    /// Runs the program with this store.
     pub fn run(&self, arguments: &[&str]) -> Ran {
         let output = Command::new(env!("CARGO_BIN_EXE_wal-indexer"))
             .args(arguments)
@@ -99,7 +99,7 @@ impl Written {
     }
 }
 
-/// What the program said and did.
+/// The exit code and the output of the program.
 #[derive(Debug)]
 pub struct Ran {
     pub code: i32,
@@ -108,7 +108,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Runs this to its end.
+    /// Runs a command to its end.
     pub fn of(mut command: Command) -> Self {
         Self::new(command.output().expect("the program runs"))
     }
@@ -119,14 +119,14 @@ impl Ran {
         Self { code, out: text(output.stdout), err: text(output.stderr) }
     }
 
-    /// Standard output as JSON, line by line.
+    /// Returns standard output as JSON, line by line.
     pub fn json(&self) -> Vec<Value> {
         assert_eq!(self.code, 0, "{self:?}");
         self.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 }
 
-/// Where the first block begins in a bundle's bytes: behind the tar header that names `records.zst`.
+/// Returns where the first block begins in a bundle's bytes: behind the tar header that names `records.zst`.
 pub fn blocks_at(object: &[u8]) -> usize {
     let header = object.windows(11).position(|bytes| bytes == b"records.zst").expect("a member");
     header + 512
@@ -140,10 +140,10 @@ pub fn fixture(name: &str) -> Bytes {
     std::fs::read(fixture_path(name)).unwrap_or_else(|error| panic!("{name}: {error}")).into()
 }
 
-/// A topic, a partition, and the file that says what is in it.
+/// A topic, a partition, and the file with their expected records.
 pub type Part<'a> = (&'a str, i32, String);
 
-/// Every fixture, and its parts.
+/// Returns every fixture, with its parts.
 pub fn fixtures() -> Vec<(String, Vec<Part<'static>>)> {
     let mut names = Vec::new();
     for (folder, extension) in [("chronik", ".wal"), ("kafka", ".log")] {
@@ -159,7 +159,7 @@ pub fn fixtures() -> Vec<(String, Vec<Part<'static>>)> {
     names
 }
 
-/// As the fixtures' README says.
+/// Returns the parts of a fixture, by the fixtures' README.
 fn partitions(stem: &str) -> Vec<Part<'static>> {
     let of = |topic, partition, name: &str| (topic, partition, format!("kafka/{name}.expected.json"));
     match stem {
@@ -175,14 +175,14 @@ fn partitions(stem: &str) -> Vec<Part<'static>> {
     }
 }
 
-/// What an independent reader found in a fixture: offset, time, key, value, headers, in Rust's terms.
+/// Returns what an independent reader found in a fixture: offset, time, key, value, headers.
 pub fn expected(name: &str) -> Vec<ExpectedRecord> {
     let expected: Value = serde_json::from_slice(&fixture(name)).expect("JSON");
     let records = expected["records"].as_array().expect("records");
     records.iter().map(ExpectedRecord::new).collect()
 }
 
-/// What a fixture holds, by topic and partition, in the order of its parts.
+/// Returns the expected contents of a fixture, by topic and partition, in the order of its parts.
 pub fn expected_of<'a>(name: &str, parts: &[Part<'a>]) -> BTreeMap<(&'a str, i32), Vec<ExpectedRecord>> {
     let mut wanted: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (nth, (topic, partition, file)) in parts.iter().enumerate() {
@@ -218,7 +218,7 @@ impl ExpectedRecord {
         }
     }
 
-    /// Chronik's V1 frames know no null value.
+    /// Converts a record to what a V1 frame can hold: V1 has no null value.
     pub fn through_v1(mut self) -> Self {
         self.value.get_or_insert_default();
         self.headers.iter_mut().for_each(|(_, value)| {

@@ -9,7 +9,7 @@ use tantivy::{DateTime, TantivyDocument};
 
 use crate::records::Record;
 
-/// A schema, and what of a record goes where.
+/// A schema, and the field for each part of a record.
 pub struct Fields {
     pub schema: Schema,
     offset: Field,
@@ -23,8 +23,8 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// What Tantivy's documentation leads to: `TEXT` and `STRING` as they come (`TEXT` with frequencies, positions and lengths),
-    /// everything `STORED`, offset and time `FAST`.
+    /// The fields that Tantivy's documentation suggests: `TEXT` and `STRING` unchanged (`TEXT` with
+    /// frequencies, positions and lengths), everything `STORED`, offset and time `FAST`.
     pub fn stock() -> Self {
         let mut schema = Schema::builder();
         Self {
@@ -39,7 +39,8 @@ impl Fields {
         }
     }
 
-    /// The worker's own fields (`src/index/schema.rs`), no more is indexed than there; key, headers and value are stored.
+    /// The worker's own fields (`src/index/schema.rs`). No more is indexed than there, but key, headers and
+    /// value are stored.
     pub fn lean() -> Self {
         let indexing = |tokenizer| {
             TextFieldIndexing::default()
@@ -97,7 +98,7 @@ impl Fields {
     }
 }
 
-/// What of a value belongs in columns: its numbers and dates, in their places.
+/// Returns the parts of a value that belong in columns: its numbers and dates, at their paths.
 fn numbers(value: &OwnedValue) -> Option<OwnedValue> {
     match value {
         OwnedValue::U64(_) | OwnedValue::I64(_) | OwnedValue::F64(_) | OwnedValue::Date(_) => {

@@ -1,10 +1,11 @@
-//! Indexes records with Tantivy as its default features and its flags make it: what a broker does that embeds it.
+//! Indexes records with Tantivy's default features and flags, as a broker does that embeds Tantivy.
 //!
 //!     tantivy-reference RECORDS lean|stock
 //!
-//! loads the records (`records.rs` has the format) and prints how many there are. Each line on standard input, the number of
-//! threads to use, makes it index them all, drop the index, and print how many documents it held. The bench that starts this
-//! takes time and CPU from outside, as it does for its other contenders.
+//! loads the records (`records.rs` has the format) and prints their number. Each line on standard input is a
+//! number of threads. For each line, the program indexes all records, drops the index, and prints the number
+//! of its documents. The bench that starts this program measures time and CPU from outside, as for its other
+//! contenders.
 
 mod fields;
 mod records;
@@ -23,7 +24,7 @@ use records::Record;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// The writer's arena wraps unchecked at 4 GiB: an index ends far below.
+/// The writer's arena overflows at 4 GiB without an error, so an index ends far below that.
 const ARENA_BYTES_MAX: usize = 1 << 30;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -47,7 +48,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Indexes all records into memory, an index of its share for each thread, and says how many documents they held.
+/// Indexes all records into memory. Each thread builds an index of its share. Returns the number of
+/// documents.
 fn index_all(fields: &Fields, records: &[Record<'_>], threads: usize) -> Result<u64, TantivyError> {
     let share = records.len().div_ceil(threads).max(1);
     thread::scope(|scope| {

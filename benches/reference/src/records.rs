@@ -1,7 +1,8 @@
-//! The file that the bench hands over: records one behind the other, all numbers little-endian.
+//! The file that the bench passes to this program: records one after the other, all numbers little-endian.
 //!
-//! A record: offset `i64`, milliseconds since the epoch `i64` (the least `i64`: none), key, value, number of headers `u32`, and
-//! name and value of each. Key, name or value: length `u32` (the greatest `u32`: null) and its bytes.
+//! A record has: offset `i64`, milliseconds since the epoch `i64` (`i64::MIN`: none), key, value, number of
+//! headers `u32`, and name and value of each header. A key, name or value has: length `u32` (`u32::MAX`:
+//! null), then its bytes.
 
 /// One record, borrowed from the file's bytes.
 pub struct Record<'a> {
@@ -12,7 +13,7 @@ pub struct Record<'a> {
     pub headers: Vec<(&'a [u8], Option<&'a [u8]>)>,
 }
 
-/// All records of the file; `None` where it ends inside one.
+/// Parses all records of the file; `None` if it ends inside a record.
 pub fn parse(mut bytes: &[u8]) -> Option<Vec<Record<'_>>> {
     let mut records = Vec::new();
     while !bytes.is_empty() {
@@ -30,7 +31,7 @@ fn record<'a>(bytes: &mut &'a [u8]) -> Option<Record<'a>> {
     Some(Record { offset, timestamp_ms, key, value, headers })
 }
 
-/// A part that may be null, unless the bytes end inside it.
+/// Parses a part, which may be null; `None` if the bytes end inside it.
 fn part<'a>(bytes: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     match u32::from_le_bytes(take(bytes)?) {
         u32::MAX => Some(None),

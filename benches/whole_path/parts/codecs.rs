@@ -1,4 +1,4 @@
-//! Figures: the formats and codecs that no other part has, beside the bare loop.
+//! Numbers for the formats and codecs that no other part has, compared with the bare loop.
 
 use std::error::Error;
 

@@ -1,8 +1,8 @@
 //! Goal 2: one large segment uses both cores.
 //!
-//! The worker reads the segment's file itself, so that no client takes part of the cores. "One core" is the same worker
-//! confined to one CPU by `taskset`: its one CPU thread, its runtime and the kernel's work for it all share that core.
-//! `--threads 1` leaves the second core to all but the CPU thread, and is shown beside it.
+//! The worker reads the segment file itself, so that no client uses the cores. "One core" is the same worker
+//! limited to one CPU by `taskset`: its one CPU thread, its runtime and the kernel's work for it all share
+//! that core. `--threads 1` leaves the second core to everything but the CPU thread, and is shown too.
 
 use std::error::Error;
 
@@ -67,7 +67,7 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The worker on one core, on one thread, on all cores, and on all cores over gRPC.
+/// Measures the worker on one core, on one thread, on all cores, and on all cores over gRPC.
 fn workers(setup: &Setup, segment: &Segment) -> Result<[Vec<Took>; 4], Box<dyn Error>> {
     let file = Scratch::write(&setup.directory, "segment", &segment.bytes)?;
     let mut workers = [
@@ -96,7 +96,7 @@ fn workers(setup: &Setup, segment: &Segment) -> Result<[Vec<Took>; 4], Box<dyn E
     Ok(times)
 }
 
-/// The bare loop on one thread and on one for each core: what the machine has to give.
+/// Measures the bare loop on one thread, and on one thread for each core: the limit of the machine.
 fn loops(setup: &Setup, segments: &[Segment]) -> Result<(Vec<Took>, Vec<Took>), Box<dyn Error>> {
     let (mut on_one, mut on_all) = (Vec::new(), Vec::new());
     for _ in 0..setup.rounds {

@@ -1,4 +1,4 @@
-//! Figures: real text instead of generated logs. `benches/corpora.py` fetches it.
+//! Numbers for real text instead of generated logs. `benches/corpora.py` fetches the text.
 
 use std::error::Error;
 

@@ -1,4 +1,4 @@
-//! Goal 3: a megabyte costs the same in a small segment and in a large one.
+//! Goal 3: a megabyte costs the same CPU time in a small segment and in a large one.
 
 use std::error::Error;
 
@@ -13,7 +13,8 @@ use crate::worker::Worker;
 
 const MIB: usize = 1 << 20;
 
-/// Segment sizes, and how many of each go in a round: enough for a clock of hundredths of a second.
+/// The segment sizes, and the number of segments in a round. There are enough for a clock with a resolution
+/// of hundredths of a second.
 const SIZES: [(&str, usize, u64); 5] = [
     ("1 MB", 1_000_000, 200),
     ("4 MB", 4_000_000, 50),
@@ -22,10 +23,10 @@ const SIZES: [(&str, usize, u64); 5] = [
     ("1 GiB", 1_024 * MIB, 1),
 ];
 
-/// The size that the others are compared with.
+/// The size with which the others are compared.
 const MIDDLE: &str = "64 MB";
 
-/// A round is two gigabytes: that many are enough.
+/// A few rounds are enough, because each round sends two gigabytes.
 const ROUNDS_MAX: usize = 3;
 
 pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {

@@ -1,4 +1,4 @@
-//! Goal 4: how long an idle worker takes for one small segment.
+//! Goal 4: the latency of an idle worker for one small segment.
 
 use std::error::Error;
 use std::thread;
@@ -17,10 +17,11 @@ use crate::worker::Worker;
 
 const BYTES: usize = 4_000_000;
 
-/// Rounds, for each that the other parts have.
+/// The factor for the number of rounds, compared with the other parts.
 const TIMES: usize = 8;
 
-/// Idle means idle: what the last round left to do is done.
+/// The pause before each round. In this time the worker completes the work of the previous round and becomes
+/// idle.
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {

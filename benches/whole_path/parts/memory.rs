@@ -1,4 +1,4 @@
-//! Goal 6: resident memory. A fresh worker for each figure.
+//! Goal 6: resident memory. Each number is from a new worker.
 
 use std::error::Error;
 use std::thread;
@@ -12,10 +12,10 @@ use crate::sample::Sample;
 use crate::segments::{Case, Segment};
 use crate::worker::{Options, Worker};
 
-/// Budgets for four large segments at once, as flags and in bytes.
+/// The budgets for four large segments at once, as flags and in bytes.
 const BUDGETS: [(&str, u64); 2] = [("1GiB", 1 << 30), ("2GiB", 2 << 30)];
 
-/// After this long without work a worker should have given back what it can.
+/// After this time without work, a worker should have returned its free memory.
 const QUIET: Duration = Duration::from_secs(12);
 
 pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {

@@ -1,4 +1,5 @@
-//! Reading back: what searches and fetches take from an S3 server, cold and warm, and what they take from indexing beside them.
+//! Reads: the cost of searches and fetches from an S3 server, cold and warm, and their effect on indexing at
+//! the same time.
 
 use std::error::Error;
 use std::path::Path;
@@ -22,23 +23,23 @@ use crate::worker::{Options, Worker};
 
 const CASE: Case = Case::kafka(Codec::None);
 
-/// The log that is searched: so many segments, each a quarter of a middling one.
+/// The number of segments in the searched log. Each is a quarter of a medium segment.
 const SEGMENTS: usize = 24;
 
-/// Reads after the first, for each of those.
+/// The number of warm reads after each cold one.
 const WARM: usize = 5;
 
-/// Readers beside the writer.
+/// The number of readers during indexing.
 const READERS: usize = 4;
 
-/// What is asked.
+/// A search or a fetch.
 #[derive(Clone, Debug)]
 enum Question {
     Search(SearchRequest),
     Fetch(FetchRequest),
 }
 
-/// What came.
+/// The result of a question.
 #[derive(Clone, Debug, Default)]
 struct Answered {
     records: usize,
@@ -112,7 +113,7 @@ fn from_s3(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A log, cut into segments.
+/// Makes a log, cut into segments.
 fn log(segment_bytes: usize) -> Result<Vec<Segment>, Box<dyn Error>> {
     let mut batches = logs(1, BATCH_RECORDS);
     (0..SEGMENTS).map(|_| Segment::fill(CASE, segment_bytes, batches.by_ref())).collect()
@@ -148,7 +149,7 @@ fn questions(log: &[Segment]) -> Result<Vec<(String, Question)>, Box<dyn Error>>
     ])
 }
 
-/// A caller with a connection of its own.
+/// A caller with its own connection.
 struct Client {
     runtime: Runtime,
     service: SearchServiceClient<Channel>,
@@ -229,7 +230,7 @@ fn beside_indexing(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Err
     Ok(())
 }
 
-/// Does the work while readers ask; also says how many answers they got in a second.
+/// Does the work while readers ask questions. Also returns the number of answers per second.
 fn with_readers<T>(
     address: String,
     questions: &[(String, Question)],

@@ -1,4 +1,5 @@
-//! What a greedy caller costs another one on the same worker: its calls beside sixty of the greedy one's, and alone.
+//! Measures the effect of one greedy caller on another caller of the same worker: the other's calls alone,
+//! and during sixty calls of the greedy one.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -18,10 +19,10 @@ use crate::worker::{Caller, Options, Worker};
 const BYTES: usize = 16_000_000;
 const BUDGET: &str = "512MiB";
 
-/// Calls that the greedy one has in flight, always.
+/// The number of calls that the greedy caller always has in flight.
 const GREEDY: usize = 60;
 
-/// The other one's calls in a round, one after the other.
+/// The number of calls of the other caller in a round, one after the other.
 const CALLS: usize = 5;
 
 pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
@@ -43,7 +44,7 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
             &Options { flags: &["--memory-budget", BUDGET], ..Options::default() },
         )?;
         let mut other = Caller::new(worker.address(), "127.0.0.2")?;
-        // One to warm up.
+        // One call to warm up.
         other.send("warm", &segment)?;
         let calls = (0..CALLS).map(|nth| wait(&mut other, &format!("alone-{nth}"), &segment));
         alone.extend(calls.collect::<Result<Vec<_>, _>>()?);
@@ -72,7 +73,7 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// How long a call took, and how much of that it waited for memory.
+/// Sends one segment. Returns the time of the call, and the part of it spent waiting for memory.
 fn wait(caller: &mut Caller, log_id: &str, segment: &Bytes) -> Result<(Took, Duration), Box<dyn Error>> {
     let began = Instant::now();
     let reply = caller.send(log_id, segment)?;
@@ -80,7 +81,7 @@ fn wait(caller: &mut Caller, log_id: &str, segment: &Bytes) -> Result<(Took, Dur
     Ok((Took { wall: began.elapsed(), cpu: Duration::ZERO }, admit))
 }
 
-/// A caller that always has as many calls in flight.
+/// A caller that always has the same number of calls in flight.
 struct Greedy {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
@@ -105,7 +106,7 @@ impl Greedy {
         }
     }
 
-    /// How many receipts it had.
+    /// Stops the caller and returns the number of its receipts.
     fn stop(self) -> Result<u64, Box<dyn Error>> {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.join().map_err(|_| "the greedy caller panicked")??;

@@ -1,4 +1,4 @@
-//! Goal 5: what a bundle takes, index and records apart.
+//! Goal 5: the size of a bundle, with index and records shown separately.
 
 use std::error::Error;
 
@@ -10,7 +10,7 @@ use crate::sample::Sample;
 use crate::segments::{Case, Segment};
 use crate::worker::Worker;
 
-/// What is measured: Kafka in each codec, and Chronik.
+/// The measured cases: Kafka with each codec, and Chronik.
 pub fn cases() -> Vec<Case> {
     let kafka = Codec::ALL.map(Case::kafka);
     let v1 = Case { format: Format::ChronikV1, codec: Codec::None, producer_bytes: false };
@@ -60,7 +60,8 @@ pub const HEADS: [&str; 7] = [
     "bundle bytes / value byte",
 ];
 
-/// Has a segment indexed and adds what its bundle takes to the table; says how much that is for each byte of the segment.
+/// Indexes a segment, adds the sizes of its bundle to the table, and returns the bundle bytes for each byte
+/// of the segment.
 pub fn row(
     worker: &mut Worker,
     name: &str,

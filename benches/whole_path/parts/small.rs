@@ -1,4 +1,4 @@
-//! Goal 8: many small segments beside few large ones.
+//! Goal 8: many small segments, compared with few large ones.
 
 use std::error::Error;
 use std::num::NonZeroUsize;
@@ -17,7 +17,8 @@ const SMALL_BYTES: usize = 100_000;
 const AT_ONCE: usize = 16;
 const LARGE: u64 = 2;
 
-/// In both sizes: 200 of them are larger than a whole small segment.
+/// The batch size for both kinds of segments. 200 records, the default, are larger than a whole small
+/// segment.
 const BATCH_RECORDS: NonZeroUsize = NonZeroUsize::new(20).unwrap();
 
 pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {

@@ -1,4 +1,4 @@
-//! Goal 1: the whole path beside the bare loop, Tantivy's defaults, and the machine's own commands.
+//! Goal 1: the whole path, compared with the bare loop, Tantivy's defaults, and the machine's own commands.
 
 use std::error::Error;
 

@@ -1,4 +1,4 @@
-//! What is deleted, and what a deletion comes to.
+//! Deletes segments, and handles the outcomes.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use crate::metrics;
 use crate::spans::Origin;
 use crate::wal::{Hold, SealedSegments, Segment};
 
-/// Partitions that are settled at a time.
+/// The maximum number of partitions in which segments are deleted at the same time.
 const SETTLING_MAX: usize = 4;
 
-/// Segments of a partition that are deleted before the agent hears of it.
+/// The maximum number of segments of a partition that one task deletes before it reports to the agent.
 const DELETIONS_MAX: usize = 16;
 
 impl<W: SealedSegments> Run<W> {
-    /// Begins to delete what may go, in as many partitions at a time as there should be.
+    /// Starts to delete segments that may be deleted, in a limited number of partitions at the same time.
     pub(super) fn deletable_prefix(&mut self) {
         let settling = self.works.values().filter_map(|work| match work {
             Work::Settle(partition) => Some(partition.clone()),
@@ -86,7 +86,7 @@ impl<W: SealedSegments> Run<W> {
         }
     }
 
-    /// The next listing tries again what can be tried again.
+    /// Handles a deletion that failed. The next listing tries again if that can help.
     async fn take_stop(&mut self, deletion: &Deletion, stop: Stop) {
         let Deletion { segment, receipt, is_to_be_read, .. } = deletion;
         let (wal_dir, name) = (Arc::clone(&self.agent.name), &segment.name);
@@ -105,12 +105,12 @@ impl<W: SealedSegments> Run<W> {
             }
             Stop::Held(hold) => self.take_hold(deletion, hold),
             Stop::Touched => {
-                info!(%wal_dir, segment = name, "it was touched since it was listed: it is read again before it goes");
+                info!(%wal_dir, segment = name, "it was touched since it was listed: it is read again before it is deleted");
             }
             Stop::Failed(error) => {
                 metrics::agent::deletion_failed(&wal_dir);
                 if !is_to_be_read {
-                    // Once is enough: each look at the directory tries again.
+                    // Reading the bytes once is enough, although each listing tries the deletion again.
                     self.agent.checkpoint.confirm(segment);
                 }
                 let why = chain(&error);
@@ -121,7 +121,8 @@ impl<W: SealedSegments> Run<W> {
         }
     }
 
-    /// It stays at present, and so do those behind it. The next listing asks again.
+    /// Records that a segment must stay at present. The segments behind it stay, too. The next listing checks
+    /// again.
     fn take_hold(&mut self, deletion: &Deletion, hold: Hold) {
         let Deletion { segment, receipt, .. } = deletion;
         let (wal_dir, name) = (Arc::clone(&self.agent.name), &segment.name);

@@ -1,4 +1,4 @@
-//! What a listing changes.
+//! Handles a listing that has ended.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -13,7 +13,8 @@ use crate::metrics;
 use crate::wal::{Listing, SealedSegments, Segment, WalError};
 
 impl<W: SealedSegments> Run<W> {
-    /// A listing that fails changes nothing: it never means that there is nothing.
+    /// Takes over a listing. A listing that failed changes nothing: it does not mean that there are no
+    /// segments.
     pub(super) async fn take_listing(
         &mut self,
         begun: Instant,
@@ -31,7 +32,7 @@ impl<W: SealedSegments> Run<W> {
         };
         let is_news = self.agent.checkpoint.take_logs(&mut listing, first_offsets);
         if is_news && let Err(error) = self.agent.checkpoint.save_logs().await {
-            // Nothing but time depends on it, unless a log becomes another one before it can be written.
+            // This costs only time, unless a log is replaced by another one before the next successful write.
             warn!(wal_dir = &*self.agent.name, %error, "what is known of the logs cannot be written");
         }
         self.summary.is_listed = true;
@@ -51,7 +52,7 @@ impl<W: SealedSegments> Run<W> {
         self.report_from = tokio::time::Instant::now();
     }
 
-    /// Warns of partitions in which nothing may be deleted, each once as long as that lasts.
+    /// Warns of partitions in which nothing may be deleted, once while the reason stays the same.
     fn tell_held(&self, listing: &Listing) {
         for (partition, hold) in &listing.held {
             if self.states.held_partitions().get(partition) != Some(hold) {
@@ -60,7 +61,8 @@ impl<W: SealedSegments> Run<W> {
         }
     }
 
-    /// Tells with which partitions nothing is done, each once as long as that lasts, and which go on.
+    /// Logs which partitions are halted, once while the reason stays the same, and which are no longer
+    /// halted.
     fn tell_halted(&self, listing: &Listing) {
         let (wal_dir, before) = (&*self.agent.name, self.states.halted());
         for halted in listing.halted.iter().filter(|halted| !before.contains(halted)) {
@@ -73,7 +75,7 @@ impl<W: SealedSegments> Run<W> {
         }
     }
 
-    /// Tells what a run leaves because it is too young.
+    /// Logs the segments that are left because they are too young.
     pub(super) fn tell_young(&self) {
         let (now, age_min) = (Now::read(), self.agent.settings.min_segment_age);
         let segments = self.states.partitions().flat_map(|(_, segments)| segments);
@@ -99,7 +101,7 @@ impl<W: SealedSegments> Run<W> {
         }
     }
 
-    /// Tells of a directory without any partition, once as long as that lasts: it may be the wrong one.
+    /// Logs that a directory has no partitions, once while this lasts: it may be the wrong directory.
     fn tell_empty(&self, listing: &Listing) {
         let was_empty = self.states.partition_count() == Some(0);
         if listing.partitions == Some(0) && listing.halted.is_empty() && !was_empty {
@@ -108,8 +110,8 @@ impl<W: SealedSegments> Run<W> {
         }
     }
 
-    /// Tells which segments have gone before they were stored. What is on its way may be stored all the same: a file can be
-    /// read to its end when its name is gone.
+    /// Logs which segments are gone before they were stored. Segments in flight are left out, because they
+    /// may still be stored: an open file can be read to its end after its name is gone.
     fn miss(&self, listing: &Listing) {
         let on_their_way: HashSet<_> = self.sending().map(|segment| &*segment.name).collect();
         for mut lost in self.states.vanished(listing, &self.agent.checkpoint) {
@@ -118,7 +120,7 @@ impl<W: SealedSegments> Run<W> {
         }
     }
 
-    /// Somebody else has deleted segments of a partition that are in no store.
+    /// Counts and logs segments of a partition that somebody else deleted before they were stored.
     pub(super) fn tell_vanished(&self, lost: &[Segment]) {
         let (Some(first), Some(last)) = (lost.first(), lost.last()) else { return };
         let (wal_dir, segments) = (&*self.agent.name, lost.len() as u64);

@@ -6,11 +6,11 @@ use crate::generate::chronik::seal;
 use crate::segment::{Frame, FrameSplitter};
 use crate::store::PutError;
 
-/// What becomes of a put where `object` has the key of `packed`.
+/// The outcome of a put if `object` exists under the key of `packed`.
 async fn settle(packed: &Packed, object: &Bytes, built: &Manifest) -> Result<Option<u64>, PutError> {
     let store = store();
     put_new(&store, &packed.key, object).await;
-    // Other bytes than those that lie there, so that the judge is asked.
+    // These bytes differ from those that are there, so that the check is called.
     let sent = Bytes::from_static(b"what another version of this program would have made of the segment");
     put(&store, &packed.key, &sent, |existing| check_existing(existing, built, &packed.built.blocks)).await
 }
@@ -84,7 +84,7 @@ fn frames_of(source: &Bytes) -> Vec<Frame> {
     frames
 }
 
-/// The segment with a bit of the first record's value flipped, and checksums that hold.
+/// The segment with one bit of the first record's value flipped, and the right checksums.
 fn with_another_value(source: &Bytes) -> Vec<u8> {
     let frame = &frames_of(source)[0];
     let value = frame.decode(1 << 20).expect("records").records.records[0].value.expect("a value");
@@ -94,7 +94,7 @@ fn with_another_value(source: &Bytes) -> Vec<u8> {
     changed
 }
 
-/// The segment with its first frame moved behind the first one of another partition.
+/// The segment with its first frame moved after the first one of another partition.
 fn with_frames_elsewhere(source: &Bytes) -> Vec<u8> {
     let mut frames = frames_of(source);
     let other = frames.iter().position(|frame| frame.partition != frames[0].partition).expect("another");
@@ -109,7 +109,7 @@ async fn a_bundle_of_a_segment_of_several_does_not_stand_for_other_bytes_nor_for
     let of = packed.iter().find(|one| Some(one.key.partition()) == frames_of(&source)[0].partition.as_ref());
     let packed = of.expect("the first frame's bundle");
     for changed in [with_another_value(&source), with_frames_elsewhere(&source)] {
-        // All that the manifests say is the same, as it would be if a writer had mistaken one frame for another.
+        // The manifests are equal, as they would be if a writer had taken one frame for another.
         let mut built = packed.manifest.clone();
         built.segment.crc32c = crc32c::crc32c(&changed);
         let forged = pack_claiming(&changed.into(), built.segment.sha256);

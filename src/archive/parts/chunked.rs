@@ -1,4 +1,4 @@
-//! Files that have a checksum for each chunk: what is read of them is whole chunks, in as few requests as is sensible.
+//! Index files with a checksum for each chunk. Reads take whole chunks, in few requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,25 +17,26 @@ use super::{Files, io_error, slice};
 use crate::bundle::CHUNK_BYTES;
 use crate::index::IndexParts;
 
-/// What lies apart by no more than this comes in one request, in bytes: to read past it takes less time than to ask again.
+/// The largest gap between two chunks that are read with one request, in bytes. To read such a gap takes less
+/// time than another request.
 const GAP_BYTES_MAX: u64 = 64 * 1024;
 
-/// One request asks for no more than this, in bytes: two side by side are faster.
+/// The largest read of one request, in bytes. Above this, two requests at the same time are faster.
 const RUN_BYTES_MAX: u64 = 4 << 20;
 
-/// How many requests are under way for one read.
+/// How many requests of one read are in flight at most.
 const RUNS_AT_ONCE: usize = 8;
 
-/// A chunk of a file, by their numbers: in this order they lie in the object.
+/// A chunk: number of the file, number of the chunk in it. Chunks are in the object in this order.
 type Chunk = (usize, u64);
 
-/// Chunks that are read with one request, the first and the last among them; and where they lie in the object.
+/// The chunks that one request reads, and the range of that request in the object.
 struct Run<'a> {
     range: Range<u64>,
     chunks: Vec<(Chunk, Range<u64>, Option<FillGuard<'a>>)>,
 }
 
-/// Files in chunks.
+/// The index files of a bundle with a hot cache.
 #[derive(Debug)]
 pub(super) struct Chunked {
     files: Files,
@@ -46,7 +47,7 @@ impl Chunked {
         Self { files }
     }
 
-    /// Ranges, in the order given.
+    /// Returns the bytes of the ranges, in the order given.
     async fn parts(&self, wanted: &[(usize, Range<u64>)]) -> Result<Vec<Bytes>, ArchiveError> {
         let mut chunks = BTreeSet::new();
         for (file, range) in wanted {
@@ -61,11 +62,11 @@ impl Chunked {
             None => join(range, |chunk| chunks.get(&(*file, chunk)).cloned()),
         };
         let parts: Option<Vec<Bytes>> = wanted.iter().map(part).collect();
-        // All that were asked for are there.
+        // All chunks of the ranges were read, so this does not fail.
         parts.ok_or_else(|| self.files.archive.error(Fault::Panicked))
     }
 
-    /// What the hot part has, and what is nothing.
+    /// Returns the range if it is in the hot cache, or if it is empty.
     fn hot(&self, file: usize, range: &Range<u64>) -> Option<Bytes> {
         if range.is_empty() {
             return Some(Bytes::new());
@@ -73,7 +74,8 @@ impl Chunked {
         self.files.archive.opened().hot.as_ref()?.at_hand(file, range)
     }
 
-    /// Chunks, checked: those that are kept, those that nobody reads, and those that others read meanwhile, in this order.
+    /// Returns chunks, checked. Takes those in the cache first, then reads those that no other caller reads,
+    /// and at last waits for those that others read.
     async fn chunks(&self, mut missing: BTreeSet<Chunk>) -> Result<BTreeMap<Chunk, Bytes>, ArchiveError> {
         let mut found = BTreeMap::new();
         let Some(cached) = self.files.archive.cached() else {
@@ -94,9 +96,10 @@ impl Chunked {
             while let Some(chunk) = others.next() {
                 match cached.wait(part(chunk)).await {
                     CacheLookup::CachedParts(bytes) => drop(found.insert(chunk, bytes)),
-                    // They failed: it is looked for once more, with all others that are missing.
+                    // The other caller failed. This chunk is looked up again, with all others that are
+                    // missing.
                     CacheLookup::Ours(_) => drop(missing.insert(chunk)),
-                    // Neither it nor the rest of them is waited for any longer.
+                    // The wait took too long: this chunk and the rest are read here.
                     CacheLookup::Others => {
                         let rest = iter::once(chunk).chain(others.by_ref()).map(|chunk| (chunk, None));
                         self.read(rest, &mut found).await?;
@@ -107,7 +110,7 @@ impl Chunked {
         Ok(found)
     }
 
-    /// Reads chunks, which ascend, with as few requests as is sensible.
+    /// Reads chunks in few requests. The chunks must ascend.
     async fn read<'a>(
         &self,
         chunks: impl Iterator<Item = (Chunk, Option<FillGuard<'a>>)>,
@@ -132,7 +135,7 @@ impl Chunked {
         Ok(())
     }
 
-    /// Where a chunk lies in the object.
+    /// Returns the range of a chunk in the object.
     fn place(&self, (file, chunk): Chunk) -> Result<Range<u64>, ArchiveError> {
         let start = chunk * CHUNK_BYTES;
         let member = self.files.member(file, &(start..start))?;
@@ -144,7 +147,7 @@ impl Chunked {
         let bytes = archive.read(run.range.clone()).await?;
         let cut =
             |range: &Range<u64>| slice(&bytes, &(range.start - run.range.start..range.end - run.range.start));
-        // A copy of each, since what is kept of many must not hold what was read for one.
+        // Each chunk is copied: a cached chunk must not keep the whole read in memory.
         let copies = run.chunks.iter().map(|(chunk, range, _)| (*chunk, cut(range))).collect::<Vec<_>>();
         let opened = Arc::clone(archive.opened());
         let check = move || {
@@ -175,12 +178,12 @@ fn part((file, chunk): Chunk) -> Part {
     Part::Chunk { file, chunk }
 }
 
-/// The chunks that have bytes of `range`, which has some.
+/// Returns the numbers of the chunks that overlap `range`, which must not be empty.
 fn chunks_of(range: &Range<u64>) -> Range<u64> {
     range.start / CHUNK_BYTES..range.end.div_ceil(CHUNK_BYTES)
 }
 
-/// Puts a range together from its chunks; a range within one is no copy.
+/// Joins a range from its chunks. A range within one chunk is not copied.
 fn join(range: &Range<u64>, chunk: impl Fn(u64) -> Option<Bytes>) -> Option<Bytes> {
     let chunks = chunks_of(range);
     let first = chunks.start * CHUNK_BYTES;

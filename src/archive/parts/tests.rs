@@ -27,13 +27,13 @@ async fn open(packed: &Packed, object: &Bytes) -> Archive {
     Archive::open(source).await.expect("a bundle")
 }
 
-/// The files of the index, cut out of the object.
+/// The index files, cut out of the object.
 fn files_of(archive: &Archive, object: &Bytes) -> Vec<Bytes> {
     let files = archive.footer().index_files();
     files.map(|(_, member)| member.within(0, object).expect("within")).collect()
 }
 
-/// The longest file of the index, and its length.
+/// The longest index file: its number and its length.
 fn longest(archive: &Archive) -> (usize, u64) {
     let lens = archive.footer().index_files().map(|(_, member)| member.len).enumerate();
     lens.max_by_key(|(_, len)| *len).expect("a file")
@@ -157,7 +157,7 @@ async fn a_changed_byte_anywhere_in_the_index_is_an_error_that_names_the_bundle_
     }
 }
 
-/// A bundle in a directory, whose reads take a moment, and a cache over it.
+/// Stores a bundle in a directory and makes a cache over it. Reads from a directory take a moment.
 async fn shelved(packed: &Packed, bytes_max: u64) -> (tempfile::TempDir, BundleCache, Listed) {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Store::open(&Url::from_directory_path(directory.path()).expect("a url")).expect("a store");
@@ -183,7 +183,7 @@ async fn what_was_read_once_takes_no_request_until_it_is_let_go() {
     assert_eq!(first.total().requests, 3);
     assert_eq!(read_all(&second).await, read);
     assert_eq!(second.total(), Traffic::default(), "all of it was kept");
-    // An object that is another by what a LIST says of it is read, whatever its key.
+    // An object with another size or ETag in the LIST is read again, though its key is the same.
     let other = Listed { size_bytes: listed.size_bytes + 512, ..listed.clone() };
     assert!(bundle_cache.open(&other, &second).await.is_err());
     let other = Listed { e_tag: Some("another".into()), ..listed.clone() };
@@ -202,7 +202,7 @@ async fn many_who_ask_at_once_take_one_request_together() {
     assert_eq!(counter.total().requests, 1);
     let (file, len) = longest(&archives[0]);
     let parts: Vec<_> = archives.iter().map(Archive::index_parts).collect();
-    // Each begins in another chunk, and all overlap.
+    // Each read starts in another chunk, and all overlap.
     let reads = (0..20).map(|nth| parts[nth as usize].read(file, nth * CHUNK_BYTES..len));
     let read = try_join_all(reads).await.expect("checked");
     let sound = packed.object();
@@ -233,8 +233,8 @@ async fn who_waits_for_a_read_that_fails_or_is_given_up_reads_for_himself() {
     let mut another = parts.read(file, 0..len);
     assert!(futures::poll!(&mut another).is_pending());
     drop(fill_guard);
-    assert_eq!(waiting.await.expect("read at last"), another.await.expect("the same"));
-    // The object is gone: all who ask hear it.
+    assert_eq!(waiting.await.expect("read"), another.await.expect("the same"));
+    // The object is gone: all callers get the error.
     let (_, bundle_cache, listed) = shelved(&packed, 64 << 20).await;
     let counter = TrafficCounter::default();
     let failed = join_all((0..5).map(|_| bundle_cache.open(&listed, &counter))).await;

@@ -67,7 +67,7 @@ fn parts_that_do_not_fit_together_are_refused() {
 
 #[test]
 fn members_that_readers_refuse_are_not_written() {
-    // Zeros that nobody looks at cost no memory.
+    // Zeroed memory that is never touched is not really allocated.
     let check = |name: &str, len: usize, fits: bool| {
         let added = TarWriter::default().member(name.to_owned(), [(0, Bytes::from(vec![0; len]))]);
         assert_eq!(added.is_ok(), fits, "{name}, {len} bytes");
@@ -81,7 +81,7 @@ fn members_that_readers_refuse_are_not_written() {
     check("index/a", 1 << 33, false);
 }
 
-/// A bundle in a directory of its own, and what the members must unpack to.
+/// Writes a bundle to a directory. Returns the names and contents that `tar` must unpack.
 fn bundle_file(directory: &std::path::Path) -> Vec<(String, Vec<u8>)> {
     let (built, object) = bundle_of(vec![blocks_of(&frames(&[900_000, 400_000], 2))]);
     let mut file = File::create(directory.join("bundle.tar")).expect("a file");

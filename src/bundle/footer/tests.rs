@@ -1,7 +1,7 @@
 use super::super::sample::{blocks_of, bundle_of, footer_of, frames};
 use super::*;
 
-/// A footer of three members of one byte each, and of the object around it.
+/// A footer of three members of one byte each.
 fn small() -> Footer {
     let member = |name: &str, position, crc32c| Member { name: name.into(), position, len: 1, crc32c };
     let footer = Footer::new(
@@ -21,7 +21,7 @@ fn tail_of(footer: &Footer) -> Vec<u8> {
     [&footer.encode()[..], &[0; 1_024]].concat()
 }
 
-/// The tail with its trailer changed, and the trailer's checksum made to fit.
+/// The tail with a changed trailer and the right checksum of that trailer.
 fn with_trailer(change: impl Fn(&mut [u8])) -> Vec<u8> {
     let mut tail = tail_of(&small());
     let trailer = tail.len() - 1_024 - 32;
@@ -31,7 +31,7 @@ fn with_trailer(change: impl Fn(&mut [u8])) -> Vec<u8> {
     tail
 }
 
-/// The tail with its members changed, and all checksums made to fit.
+/// The tail with changed members and all checksums right.
 fn with_body(change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
     let mut body = tail_of(&small());
     let trailer = body.split_off(body.len() - 1_024 - 32);
@@ -149,7 +149,7 @@ fn absent_is_not_corrupt_and_corrupt_is_not_newer() {
     let size = small().object_size();
     check(&[], 0, Kind::Absent, "no bundle: the object has 0 bytes, fewer than any bundle");
     check(&[0; 1_567], 1_567, Kind::Absent, "no bundle: the object has 1567 bytes, fewer than any bundle");
-    let absent = "no bundle: WIBUNDLE does not stand at byte 4064";
+    let absent = "no bundle: WIBUNDLE is not at byte 4064";
     check(&[0; 5_120], size, Kind::Absent, absent);
     check(&[0; 1_568], 512, Kind::Corrupt, "1568 bytes were given as the end of an object of 512");
     let tail = tail_of(&small());
@@ -159,13 +159,12 @@ fn absent_is_not_corrupt_and_corrupt_is_not_newer() {
     let zero = with_trailer(|trailer| trailer[8] = 0);
     check(&zero, size, Kind::Corrupt, "footer: there is no format version 0 at byte 4064");
     let huge = with_trailer(|trailer| trailer[12..16].fill(0xff));
-    check(&huge, size, Kind::Corrupt, "footer: the footer's length cannot be at byte 4064");
+    check(&huge, size, Kind::Corrupt, "footer: the footer's length is impossible at byte 4064");
     let beyond = with_trailer(|trailer| trailer[12..14].copy_from_slice(&3_553u16.to_le_bytes()));
-    check(&beyond, size, Kind::Corrupt, "footer: the footer's length cannot be at byte 4064");
+    check(&beyond, size, Kind::Corrupt, "footer: the footer's length is impossible at byte 4064");
     let mut version_flipped = tail.clone();
     version_flipped[105 + 8] = 7;
-    let error =
-        open_small(&version_flipped).expect_err("the checksum says that the version is not to be believed");
+    let error = open_small(&version_flipped).expect_err("the checksum shows that the version has changed");
     assert!(matches!(error, OpenError::Checksum { part: "trailer", position: 4_064, .. }), "{error}");
     let mut body_flipped = tail.clone();
     body_flipped[0] ^= 1;
@@ -185,7 +184,7 @@ fn a_footer_that_describes_no_bundle_is_refused_though_its_checksums_fit() {
     };
     assert_eq!(open_small(&with_body(|_| {})), Ok(Opened::Footer(small())), "unchanged");
     check("a field runs past the end", &|body| body.truncate(3));
-    check("more members are stated than there are bytes for", &|body| body[..4].fill(0xff));
+    check("the number of members is too large for the bytes", &|body| body[..4].fill(0xff));
     check("a field runs past the end", &|body| body[0] = 4);
     check("bytes follow the last member", &|body| body[0] = 2);
     check("bytes follow the last member", &|body| body.push(0));
@@ -196,8 +195,8 @@ fn a_footer_that_describes_no_bundle_is_refused_though_its_checksums_fit() {
     check("a member ends beyond 63 bits", &|body| body[27..35].fill(0xff));
     check("a member does not follow the one before it", &|body| body[20] = 0x04);
     check("a member does not follow the one before it", &|body| body[28] = 0x02);
-    check("a member is longer than any is", &|body| body[27 + 4] = 2);
-    check("a member is longer than any is", &|body| body[27 + 3] = 0x80);
+    check("a member is too long", &|body| body[27 + 4] = 2);
+    check("a member is too long", &|body| body[27 + 3] = 0x80);
     check("a member is missing", &|body| {
         body.truncate(4 + 35 + 33);
         body[0] = 2;
@@ -230,6 +229,6 @@ fn index_files_have_plain_names_in_ascending_order() {
     assert_eq!(with(&["index/b", "index/a"]), "the index's files are not in ascending order");
     assert_eq!(with(&["index/a", "index/a"]), "the index's files are not in ascending order");
     for name in ["index/../a", "/etc/passwd", "index/", "footer", "index/.."] {
-        assert_eq!(with(&[name]), "a member has a name that none has", "{name}");
+        assert_eq!(with(&[name]), "a member has an invalid name", "{name}");
     }
 }

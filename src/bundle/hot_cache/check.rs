@@ -1,9 +1,9 @@
-//! Holds the hot part against the members that it repeats, as they come by.
+//! Compares the hot cache with the members that it copies, while these are read.
 
 use super::{CHUNK_BYTES, HotCache, HotCacheError, place};
 use crate::bundle::footer::Footer;
 
-/// How far a file of the index was compared.
+/// How far an index file was compared.
 #[derive(Clone, Debug, Default)]
 pub(in crate::bundle) struct HotCacheCheck {
     file: usize,
@@ -13,12 +13,12 @@ pub(in crate::bundle) struct HotCacheCheck {
 }
 
 impl HotCacheCheck {
-    /// Nothing of the `file`th file was compared yet.
+    /// Starts with index file number `file`; nothing is compared yet.
     pub fn of_file(file: usize) -> Self {
         Self { file, ..Self::default() }
     }
 
-    /// Goes on with the file's next bytes.
+    /// Compares the file's next bytes.
     pub fn advance(
         &mut self,
         hot: &HotCache,

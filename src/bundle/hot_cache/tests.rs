@@ -2,13 +2,13 @@ use super::super::sample::{blocks_of, bundle_with, footer_of, frames, hot_ranges
 use super::super::{BlockIndex, Manifest, Member, VerifyError, verify};
 use super::*;
 
-/// Files of all the lengths that matter, none of them with a pattern of eight KiB.
+/// Index files of all lengths that matter. None has a pattern that repeats every 8 KiB.
 fn files() -> Vec<(String, Bytes)> {
     let lens = [0, 1, 8_191, 8_192, 8_193, 16_384, 100_000];
     lens.iter().map(|len| (format!("f{len:06}"), log_lines(*len as u64, *len))).collect()
 }
 
-/// A bundle with a hot part; sound.
+/// A sound bundle with a hot cache.
 fn large() -> (Bytes, Footer) {
     let (built, object) = bundle_with(files(), vec![blocks_of(&frames(&[300, 200], 3))]);
     let footer = footer_of(&object);
@@ -17,7 +17,7 @@ fn large() -> (Bytes, Footer) {
 }
 
 fn member(object: &Bytes, footer: &Footer) -> Bytes {
-    footer.hot().and_then(|hot| hot.within(0, object)).expect("a hot part")
+    footer.hot().and_then(|hot| hot.within(0, object)).expect("a hot cache")
 }
 
 fn opened(member: &[u8]) -> Vec<u8> {
@@ -95,14 +95,14 @@ fn objects_of_64_kib_have_none_and_larger_ones_do() {
 fn every_byte_of_it_counts() {
     let (object, footer) = large();
     let sound = member(&object, &footer);
-    let place = footer.hot().expect("a hot part").position as usize;
+    let place = footer.hot().expect("a hot cache").position as usize;
     for at in 0..sound.len() {
         let mut flipped = object.to_vec();
         flipped[place + at] ^= 0x10;
         let error = verify(&flipped.into()).expect_err("changed");
         assert!(matches!(error, VerifyError::Member(MemberError::Checksum { .. })), "byte {at}: {error}");
     }
-    // The same where all checksums are made to fit: what it says is held against the members.
+    // The same with all checksums right: the contents are compared with the members.
     for at in 0..opened(&sound).len() {
         let mut flipped = opened(&sound);
         flipped[at] ^= 0x10;
@@ -112,7 +112,7 @@ fn every_byte_of_it_counts() {
     }
 }
 
-/// The bundle with another hot part, right by all checksums.
+/// The bundle with another hot cache and all checksums right.
 fn with_hot(object: &Bytes, footer: &Footer, opened: &[u8]) -> (Bytes, Footer) {
     let hot = zstd::bulk::compress(opened, LEVEL).expect("a frame");
     with_hot_member(object, footer, &hot)
@@ -144,7 +144,8 @@ fn a_hot_part_that_cannot_be_is_refused_though_all_checksums_fit() {
         error
     };
     let manifest = footer.manifest().len as usize;
-    // Behind the head, the manifest and the number of files: of an empty file, of one of one byte, of one of 8,191.
+    // After the head, the manifest and the number of files come an empty file, one of 1 byte and one of 8,191
+    // bytes.
     let (empty, one) = (16 + manifest + 4, 16 + manifest + 4 + 12);
     let long = one + 12 + 2 + 4 + 1;
     let check = |what: &str, change: &dyn Fn(&mut Vec<u8>)| match refused(change) {
@@ -155,18 +156,18 @@ fn a_hot_part_that_cannot_be_is_refused_though_all_checksums_fit() {
     assert!(matches!(refused(&|hot| hot.clear()), HotCacheError::Absent));
     let newer = refused(&|hot| hot[8] = 2);
     assert_eq!(newer.kind(), Kind::Unsupported);
-    assert_eq!(newer.to_string(), "hot part version 2 is newer than this build reads (1)");
+    assert_eq!(newer.to_string(), "hot.zst version 2 is newer than this build reads (1)");
     check("there is no version 0", &|hot| hot[8] = 0);
     assert!(matches!(refused(&|hot| hot[20] ^= 1), HotCacheError::Manifest(MemberError::Checksum { .. })));
     assert!(matches!(refused(&|hot| hot[12] ^= 1), HotCacheError::Manifest(MemberError::Length { .. })));
     check("a field runs past the end", &|hot| hot[12..16].fill(0xff));
-    check("it knows of other files than the footer", &|hot| hot[16 + manifest] -= 1);
+    check("it does not have the footer's number of files", &|hot| hot[16 + manifest] -= 1);
     check("a file's length is not the footer's", &|hot| hot[empty] = 1);
     check("a range runs past its file's end", &|hot| {
         hot[empty + 8] = 1;
         hot.splice(empty + 12..empty + 12, [0, 1]);
     });
-    check("more ranges are stated than there are bytes for", &|hot| hot[one + 8..one + 12].fill(0xff));
+    check("the number of ranges is too large for the bytes", &|hot| hot[one + 8..one + 12].fill(0xff));
     check("a range is empty or touches the one before it", &|hot| hot[long + 13] = 0);
     check("a range is empty or touches the one before it", &|hot| hot[long + 14] = 0);
     check("a range runs past its file's end", &|hot| hot[long + 13] = 0xff);
@@ -186,15 +187,15 @@ fn what_is_no_frame_or_claims_too_much_does_not_open() {
         let (object, _) = with_hot_member(&object, &footer, member);
         assert_eq!(verify(&object).expect_err(reason).kind(), Kind::Corrupt);
     };
-    refused(b"", "no zstd frame");
-    refused(b"WIBUNHOT", "no zstd frame");
+    refused(b"", "not a zstd frame");
+    refused(b"WIBUNHOT", "not a zstd frame");
     let sound = member(&object, &footer);
     refused(&sound[..sound.len() - 1], "");
     // Four bytes of content size: 28 b5 2f fd, a0, then the size.
     let claim = |size: u32| [&[0x28, 0xb5, 0x2f, 0xfd, 0xa0][..], &size.to_le_bytes(), &[1, 0, 0]].concat();
-    refused(&claim(12 * 32_768 + 1), "more than can be");
+    refused(&claim(12 * 32_768 + 1), "an impossible size");
     refused(&claim(12 * 32_768), "");
-    refused(&claim(u32::MAX), "more than can be");
+    refused(&claim(u32::MAX), "an impossible size");
 }
 
 #[test]
@@ -207,7 +208,7 @@ fn a_bundle_that_should_have_one_and_has_none_is_refused_and_the_reverse() {
     };
     let mut without = parts(&footer, &object);
     let hot = without.remove(without.len() - 2);
-    let what = "the hot part is missing, or is there and must not be";
+    let what = "hot.zst is missing, or is there and must not be";
     let refused = |version: u32, parts: &[(String, Vec<u8>)]| {
         let object = super::super::sample::forge(version, parts);
         let error = Footer::open(&object, object.len() as u64).expect_err(what).to_string();

@@ -118,7 +118,7 @@ fn hexadecimal_and_names_are_read_only_as_they_are_written() {
     check("\"partition\":3", "\"partition\":3000000000");
 }
 
-/// The manifest and the index of 600 bytes in two blocks, one of them torn.
+/// The manifest and the block index of 600 bytes in two blocks. The second block is the torn tail.
 fn torn() -> (Manifest, BlockIndex) {
     let mut writer = BlockWriter::new().expect("a context");
     for frame in frames(&[100, 200, 250], 10) {
@@ -167,7 +167,10 @@ fn a_segment_of_several_partitions_is_larger_than_its_bundles_and_its_tail_is_in
     let without_tail = blocks_of(&frames(&[100, 200], 10));
     let mut other = manifest_of(std::slice::from_ref(&without_tail));
     other.segment.torn_tail_bytes = 50;
-    assert_eq!(other.agrees_with(&without_tail.index).expect_err("nobody else has it").what, "torn bytes");
+    assert_eq!(
+        other.agrees_with(&without_tail.index).expect_err("no other bundle has it").what,
+        "torn bytes"
+    );
     (other.segment.partitions, other.segment.size_bytes) = (2, 10_000);
     assert_eq!(other.agrees_with(&without_tail.index), Ok(()));
 }

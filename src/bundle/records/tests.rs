@@ -6,7 +6,7 @@ fn index_of(blocks: &super::super::Blocks) -> BlockIndex {
     BlockIndex::parse(&blocks.index.encode().into()).expect("a sound index")
 }
 
-/// Two blocks: 300 bytes of three frames with a gap before the last, and a torn tail of 7.
+/// Two blocks: 300 bytes of three frames with a gap before the last, and a torn tail of 7 bytes.
 fn two_blocks() -> BlockIndex {
     let mut runs = RunsBuilder::new(1_000);
     runs.push(1_000, 100);
@@ -89,7 +89,7 @@ fn records_idx_has_these_bytes() {
     assert_eq!(BlockIndex::parse(&Bytes::copy_from_slice(&bytes)), Ok(two_blocks()));
 }
 
-/// The bytes of [`two_blocks`] with a change, and a checksum that fits.
+/// Parses the bytes of [`two_blocks`] with a change and the right checksum.
 fn changed(change: impl FnOnce(&mut Vec<u8>)) -> Result<BlockIndex, BlockIndexError> {
     let mut bytes = two_blocks().encode();
     bytes.truncate(bytes.len() - 4);
@@ -104,7 +104,7 @@ fn absent_is_not_corrupt_and_corrupt_is_not_newer() {
         let error = parsed.expect_err(message);
         assert_eq!((error.kind(), error.to_string()), (kind, message.to_owned()));
     };
-    let absent = "no block index: WIBLOCKS does not stand at its start";
+    let absent = "no block index: records.idx does not start with WIBLOCKS";
     check(BlockIndex::parse(&Bytes::new()), Kind::Absent, absent);
     check(changed(|bytes| bytes[0] = b'w'), Kind::Absent, absent);
     let newer = "block index format version 258 is newer than this build reads (1)";
@@ -135,15 +135,15 @@ fn an_index_that_contradicts_itself_is_refused_though_its_checksum_fits() {
         assert_eq!(malformed.what, what);
     };
     assert_eq!(changed(|_| {}), Ok(two_blocks()), "unchanged");
-    check("more blocks are stated than there are bytes for", &|bytes| bytes[12..16].fill(0xff));
+    check("the number of blocks is too large for the bytes", &|bytes| bytes[12..16].fill(0xff));
     check("a field runs past the end", &|bytes| bytes.truncate(TORN + 70));
     check("bytes follow the last block", &|bytes| bytes.push(0));
     check("bytes follow the last block", &|bytes| bytes[12] = 1);
     let lengths = "a block's plain length is zero or above 2 GiB";
     check(lengths, &|bytes| bytes[FIRST + 8..FIRST + 12].fill(0));
     check(lengths, &|bytes| bytes[FIRST + 8..FIRST + 12].fill(0xff));
-    check("no zstd frame opens to so much", &|bytes| bytes[FIRST..FIRST + 4].fill(0));
-    check("no zstd frame opens to so much", &|bytes| bytes[FIRST + 11] = 0x7f);
+    check("no zstd frame can decompress to that length", &|bytes| bytes[FIRST..FIRST + 4].fill(0));
+    check("no zstd frame can decompress to that length", &|bytes| bytes[FIRST + 11] = 0x7f);
     check("a block has unknown flags", &|bytes| bytes[FIRST + 64] = 11);
     check("a block's offsets are no range", &|bytes| bytes[FIRST + 24] = 52);
     check("a block's offsets are no range", &|bytes| bytes[TORN + 32] = 1);
@@ -170,14 +170,14 @@ fn an_index_that_contradicts_itself_is_refused_though_its_checksum_fits() {
     check("a run ends beyond 64 bits", &|bytes| bytes[FIRST + 56..FIRST + 64].fill(0xff));
     let order = "a block does not follow the one before it in the source";
     check(order, &|bytes| bytes[TORN + 56] = 0x0d);
-    // The last block again, behind the torn tail.
+    // The last block again, after the torn tail.
     check(order, &|bytes| {
         bytes[12] = 3;
         let mut torn = bytes[TORN..].to_vec();
         torn[57] = 0x07;
         bytes.extend(torn);
     });
-    // Ordinals beyond 64 bits: a first block with all of them, and a second one with one more.
+    // Ordinals beyond 64 bits: the first block has all of them, and a second one has more.
     check(order, &|bytes| {
         bytes[FIRST + 16..FIRST + 24].fill(0xff);
         let mut next = bytes[FIRST..TORN].to_vec();
@@ -250,11 +250,7 @@ fn a_block_opens_to_the_pieces_of_the_source() {
     let position = |plain_position| entry.source_position_of(plain_position);
     assert_eq!([position(0), position(299), position(300), position(999)], [0, 299, 350, 1_049].map(Some));
     assert_eq!(position(1_000), None);
-    assert_eq!(
-        entry.pieces(&plain.slice(..500)).count(),
-        1,
-        "a piece that is not there whole is not handed out"
-    );
+    assert_eq!(entry.pieces(&plain.slice(..500)).count(), 1, "an incomplete piece is not returned");
 }
 
 #[test]
@@ -289,8 +285,8 @@ fn a_block_that_is_no_frame_of_the_stated_size_does_not_open() {
     let compressed = zstd::bulk::compress(&text, 1).expect("compressed");
     check(&compressed, 2_001, "its frame states 2000 bytes");
     check(&compressed, 1_999, "its frame states 2000 bytes");
-    check(&text, 2_000, "no zstd frame");
-    check(&[], 2_000, "no zstd frame");
+    check(&text, 2_000, "not a zstd frame");
+    check(&[], 2_000, "not a zstd frame");
     let mut unsized_frame = zstd::bulk::Compressor::new(1).expect("a context");
     unsized_frame.include_contentsize(false).expect("a setting");
     let streamed = unsized_frame.compress(&text).expect("compressed");
@@ -316,7 +312,10 @@ fn a_block_for_which_no_memory_could_be_set_aside_is_refused_by_its_claim() {
         other => panic!("{other:?}"),
     });
     let runs = "the runs are shorter than their block";
-    assert_eq!(whats, ["no zstd frame opens to so much", "no zstd frame opens to so much", runs]);
+    assert_eq!(
+        whats,
+        ["no zstd frame can decompress to that length", "no zstd frame can decompress to that length", runs]
+    );
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn chunks_of_any_size_are_verified_alike() {
         assert_eq!(verifier.position(), object.len() as u64);
         let verified = verifier.finish().expect("sound");
         assert_eq!((verified.crc32c, verified.blocks.records()), (built.crc32c, 12));
-        assert_eq!(plain.len(), 2_513_700, "the whole segment came by");
+        assert_eq!(plain.len(), 2_513_700, "the whole segment was read");
     }
 }
 
@@ -121,8 +121,7 @@ fn bytes_behind_the_end_and_bytes_that_never_came_are_noticed() {
     );
 }
 
-/// A bundle whose members are right by their checksums, made of parts that `assemble` would refuse to put
-/// together.
+/// A bundle with the right checksums, made of parts that `assemble` would refuse.
 fn forged(change: impl FnOnce(&mut Vec<(String, Vec<u8>)>)) -> Bytes {
     let object = small();
     let footer = footer_of(&object);
@@ -207,7 +206,7 @@ fn bundles_of_every_shape_are_sound() {
     assert_eq!(Footer::open(tail, object.len() as u64), Ok(Opened::NeedFrom(many.footer_offset)));
 }
 
-/// What earlier builds wrote, and what they wrote it of.
+/// Bundles that earlier builds wrote: name, bytes, format version, last offset.
 static OLD: [(&str, &[u8], u32, i64); 4] = [
     ("version-1.tar", include_bytes!("../../../tests/fixtures/bundle/version-1.tar"), 1, 7),
     ("version-2.tar", include_bytes!("../../../tests/fixtures/bundle/version-2.tar"), 2, 7),
@@ -236,14 +235,15 @@ fn bundles_of_all_versions_are_read_for_ever() {
     }
 }
 
-/// The bytes that a command of the page prints some of: a bundle, or what its hot part opens to.
+/// The bytes that a command in the page prints: those of a bundle, or the decompressed bytes of its hot
+/// cache.
 fn printed_by(command: &str) -> Bytes {
     let (_, object, ..) = OLD.iter().find(|(name, ..)| command.contains(name)).expect(command);
     let object = Bytes::from_static(object);
     if !command.contains("hot.zst") {
         return object;
     }
-    let hot = footer_of(&object).hot().and_then(|hot| hot.within(0, &object)).expect("a hot part");
+    let hot = footer_of(&object).hot().and_then(|hot| hot.within(0, &object)).expect("a hot cache");
     zstd::stream::decode_all(&hot[..]).expect("a zstd frame").into()
 }
 
@@ -253,8 +253,8 @@ fn the_format_s_page_shows_bytes_of_the_fixtures() {
     let (mut shown, mut command) = (0, "");
     for line in page.lines().filter_map(|line| line.strip_prefix("    ")) {
         command = line.strip_prefix("$ ").unwrap_or(command);
-        // As xxd prints: position, colon, up to eight groups of hexadecimal digits, two spaces, the bytes as
-        // text.
+        // The format of xxd: position, colon, up to eight groups of hexadecimal digits, two spaces, the bytes
+        // as text.
         let Some((position, rest)) = line.split_once(": ") else { continue };
         let Ok(position) = usize::from_str_radix(position, 16) else { continue };
         let digits: String = rest.split("  ").next().unwrap_or_default().split(' ').collect();

@@ -1,4 +1,4 @@
-//! `agent --check`: what an agent would do, without doing it.
+//! `agent --check`: prints what an agent would do, without doing it.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -11,7 +11,8 @@ use super::site::StatePlace;
 use crate::agent::{Check, Prospect, check};
 use crate::wal::dir::WalDir;
 
-/// Prints, of each directory, what would be sent and what is left alone, and why. There must be a partition in each of them.
+/// Prints, for each directory, what would be sent, what is left alone, and why. It is an error if a directory
+/// has no partition.
 pub(super) async fn print(args: &Args) -> Result<(), CliError> {
     let mut empty = Vec::new();
     for dir in &args.wal.wal_dirs {
@@ -39,7 +40,8 @@ pub(super) async fn print(args: &Args) -> Result<(), CliError> {
     if empty.is_empty() { Ok(()) } else { Err(CliError::because(Exit::Usage, empty.join("; "))) }
 }
 
-/// A line for each segment and directory: what becomes of it, its name, and why or how large it is, parted by tabs.
+/// One line for each segment and directory: what would happen, the name, and the reason or the size,
+/// separated by tabs.
 fn lines(wal: &WalDir, found: &Check, left: &BTreeMap<String, String>) -> String {
     let mut lines = format!("{}\n", wal.root().display());
     let mut line =
@@ -53,12 +55,12 @@ fn lines(wal: &WalDir, found: &Check, left: &BTreeMap<String, String>) -> String
                 line("send", &segment.name, &size);
             }
             Prospect::Stored => line("stored", &segment.name, &size),
-            Prospect::Young => line("wait", &segment.name, "it has changed too lately (--min-segment-age)"),
+            Prospect::Young => line("wait", &segment.name, "it changed too recently (--min-segment-age)"),
             Prospect::Rejected => {
                 line("rejected", &segment.name, "workers refused it: see the note beside it")
             }
             Prospect::Skipped => line("skipped", &segment.name, "an operator decided so"),
-            Prospect::Halted => line("halted", &segment.name, "nothing is done with its partition"),
+            Prospect::Halted => line("halted", &segment.name, "its partition is halted"),
         }
     }
     for halted in &found.listing.halted {

@@ -1,4 +1,4 @@
-//! A WAL directory that is looked after, be it there yet or not.
+//! A WAL directory with its agent. The directory may not exist yet.
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -19,16 +19,16 @@ use crate::metrics;
 use crate::wal::SealedSegments;
 use crate::wal::rejection_note::RejectionNotes;
 
-/// What the files that an agent keeps in the WAL directory are called, up to their extension.
+/// The name of the files that an agent keeps in the WAL directory, without the extension.
 const STATE_NAME: &str = ".wal-indexer";
 
-/// An agent at work.
+/// An agent that runs.
 pub(super) type Running = Pin<Box<dyn Future<Output = Summary> + Send>>;
 
-/// Tells what becomes of segments.
+/// Receives the events of segments.
 pub(super) type Observer = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 
-/// A WAL directory, and what is needed to look after it.
+/// A WAL directory, and all that its agent needs.
 pub(super) struct Site {
     pub args: Arc<Args>,
     pub dir: PathBuf,
@@ -39,14 +39,14 @@ pub(super) struct Site {
     pub signals: Arc<Signals>,
 }
 
-/// Where the state of a WAL directory's agent is: in which directory, and under which name.
+/// Where an agent keeps the state of a WAL directory: the directory, and the name of the files.
 pub(super) struct StatePlace {
     pub dir: PathBuf,
     pub name: String,
 }
 
 impl StatePlace {
-    /// Of the agent of `wal_dir`, which must be there.
+    /// The place for the agent of `wal_dir`, which must exist.
     pub(super) fn of(wal_dir: &Path, state_dir: Option<&Path>) -> Result<Self, CliError> {
         let whole = wal_dir.canonicalize().map_err(|error| failed("--wal-dir", wal_dir, &error))?;
         Ok(match state_dir {
@@ -72,7 +72,7 @@ fn failed(flag: &str, path: &Path, error: &std::io::Error) -> CliError {
 }
 
 impl Site {
-    /// The agent, ready to begin.
+    /// Makes the agent. It does not run yet.
     pub(super) async fn begin(&self) -> Result<Running, CliError> {
         let wal = self.args.wal.open(&self.dir, self.point_to.clone());
         let wal = wal
@@ -86,12 +86,13 @@ impl Site {
         })
     }
 
-    /// Whether the directory is there.
+    /// Returns whether the directory exists.
     pub(super) fn is_there(&self) -> bool {
         self.dir.is_dir()
     }
 
-    /// Tries again at each interval, until the agent can begin. `why` it cannot is told once as long as it is the same.
+    /// Retries at each interval until the agent can begin. The reason `why` is logged again only when it
+    /// changes.
     pub(super) fn begin_later(self, mut why: CliError) -> Running {
         let shutdown = self.signals.nth(1);
         Box::pin(async move {
@@ -147,7 +148,8 @@ impl Site {
         let opened = Checkpoint::open(&place.dir, &place.name).await;
         let opened = opened.and_then(|checkpoint| match state_dir {
             None => Ok(checkpoint),
-            // Another agent may keep its state elsewhere: what they share is the WAL directory.
+            // Another agent may have a different state directory. Both would use the same WAL directory, so
+            // that is locked too.
             Some(_) => checkpoint.locked_by(&self.dir.join(format!("{STATE_NAME}.lock"))),
         });
         opened.map_err(|error| match error {

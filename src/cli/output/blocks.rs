@@ -1,25 +1,27 @@
-//! Standard output: at once, or in blocks where a verb prints many lines that nobody watches.
+//! Standard output. Text is written at once, or in blocks if a verb prints many lines and standard output is
+//! not a terminal.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::cli::{CliError, Exit, stderr};
 
-/// How much is written at once, in bytes.
+/// The size of a block in bytes.
 const BLOCK_BYTES: usize = 64 << 10;
 
-/// What waits to be written; `None`: nothing waits, each text is written at once.
+/// The text that waits to be written. `None`: each text is written at once.
 static WAITING: Mutex<Option<Vec<u8>>> = Mutex::new(None);
 
-/// From now on, what is printed is written in blocks, and the last one by [`end`]. On a terminal somebody watches: there all is written
-/// at once.
+/// Switches to writing in blocks; [`end`] writes the last one. On a terminal nothing changes, because a user
+/// watches it.
 pub fn in_blocks() {
     if !io::stdout().is_terminal() {
         waiting().get_or_insert_default();
     }
 }
 
-/// Text on standard output. A reader that has gone (`| head`) ends the program quietly, as it would end `cat`.
+/// Prints text on standard output. If the reader has closed the pipe (`| head`), the program ends without an
+/// error, as `cat` does.
 pub fn print(text: &[u8]) -> Result<(), CliError> {
     let mut waiting = waiting();
     match &mut *waiting {
@@ -36,7 +38,7 @@ pub fn print(text: &[u8]) -> Result<(), CliError> {
     }
 }
 
-/// Writes what waits.
+/// Writes the waiting text.
 pub fn write_waiting() -> Result<(), CliError> {
     match &mut *waiting() {
         None => Ok(()),
@@ -44,13 +46,14 @@ pub fn write_waiting() -> Result<(), CliError> {
     }
 }
 
-/// Writes what waits, before the program ends as `result` says. Its own failure counts where nothing else has failed.
+/// Writes the waiting text before the program ends. A failure to write it is returned only if `result` is no
+/// error.
 pub fn end(result: Result<(), CliError>) -> Result<(), CliError> {
     let block = waiting().take().unwrap_or_default();
     match result {
         Ok(()) => write(&block),
         Err(error) => {
-            // Why it ends is told anyway.
+            // The first error is reported. A second one would add nothing.
             let _ = write_all(&block);
             Err(error)
         }

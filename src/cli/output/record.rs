@@ -1,4 +1,5 @@
-//! A record as JSON that a reader can use as it is: keys, values and headers as JSON or text where they are, in base64 where they are not.
+//! A record as JSON for direct use: keys, values and headers are JSON or text where possible, and base64
+//! otherwise.
 
 mod embed;
 
@@ -8,23 +9,25 @@ use serde_json::{Map, Value};
 use crate::cli::{CliError, Exit, unknown_values};
 use crate::proto::v1;
 
-/// How keys, values and headers are printed.
+/// The form of keys, values and headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contents {
-    /// An object or an array of JSON as that, other text as a string, all else in base64 under a name of its own.
+    /// A JSON object or array is embedded as such, other text is a string, and other bytes are base64 in a
+    /// member of another name.
     Readable,
-    /// Always in base64, as the mapping of protobuf to JSON has them.
+    /// Always base64, as in the JSON mapping of protobuf.
     Base64,
 }
 
 impl Contents {
-    /// As a flag says.
+    /// From the value of `--base64`.
     pub fn of(is_base64: bool) -> Self {
         if is_base64 { Self::Base64 } else { Self::Readable }
     }
 }
 
-/// A record as one JSON object on a line of its own, with offset and partition also where they are 0.
+/// Prints a record as one JSON object on a line of its own. Offset and partition are printed even if they are
+/// 0.
 pub fn record(record: v1::Record, contents: Contents) -> Result<(), CliError> {
     let line = line(record, contents);
     let line = line.map_err(|error| CliError::new(Exit::Failed, "cannot write JSON", &error))?;
@@ -43,14 +46,14 @@ fn line(mut record: v1::Record, contents: Contents) -> Result<Vec<u8>, serde_jso
         Value::Object(members) => members,
         _ => Map::new(),
     };
-    // The mapping of protobuf to JSON leaves out what is 0, and has numbers of 64 bits as strings.
+    // The JSON mapping of protobuf omits values of 0, and writes 64-bit numbers as strings.
     members.entry("partition").or_insert_with(|| 0.into());
     members.entry("offset").or_insert_with(|| "0".into());
     let mut line = serde_json::to_vec(&members)?;
     if let Some((key, value, headers)) = readable {
-        // The object goes on. It is not empty.
+        // Removes the `}`, so that more members can follow. The object has members already.
         line.pop();
-        // What is left out is not null: `omittedBytes` says that it is there.
+        // An omitted key or value is not null: `omittedBytes` says that it exists.
         if is_whole || key.is_some() {
             member(&mut line, "key", key.as_ref())?;
         }
@@ -73,7 +76,7 @@ fn line(mut record: v1::Record, contents: Contents) -> Result<Vec<u8>, serde_jso
     Ok(line)
 }
 
-/// A member behind others: `null` where there are no bytes.
+/// Appends a member after other members: `null` if there are no bytes.
 fn member(line: &mut Vec<u8>, name: &str, bytes: Option<&Bytes>) -> Result<(), serde_json::Error> {
     let Some(bytes) = bytes else {
         line.extend_from_slice(format!(r#","{name}":null"#).as_bytes());
@@ -97,7 +100,7 @@ fn member(line: &mut Vec<u8>, name: &str, bytes: Option<&Bytes>) -> Result<(), s
     }
 }
 
-/// As the mapping of protobuf to JSON has bytes.
+/// Encodes bytes as the JSON mapping of protobuf does.
 fn base64(bytes: &Bytes) -> Result<Value, serde_json::Error> {
     let header = serde_json::to_value(v1::Header { name: String::new(), value: Some(bytes.clone()) })?;
     Ok(header["value"].clone())

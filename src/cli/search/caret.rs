@@ -1,14 +1,14 @@
-//! Shows where in a query something is wrong.
+//! Shows the place of an error in a query.
 
 use unicode_width::UnicodeWidthStr;
 
 use crate::cli::terminal_escaping::one_line;
 use crate::index::QueryError;
 
-/// How much of a query is shown on either side of the place, in characters.
+/// How many characters of a query are shown on each side of the error.
 const SHOWN: usize = 50;
 
-/// The error, and below it the query with a caret under the character.
+/// Returns the error, and below it the query with a caret under the character.
 pub fn point_at(query: &str, error: &QueryError) -> String {
     let chars: Vec<char> = query.chars().collect();
     let at = error.position.min(chars.len());

@@ -1,4 +1,4 @@
-//! Records as they arrive: with each look at the store's LIST, those of the bundles that are new.
+//! Shows records as they arrive: lists the bundles again and again, and searches the new ones.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -13,45 +13,47 @@ use crate::cli::{CliError, Exit};
 use crate::proto::v1;
 use crate::proto::v1::search_request::Order;
 
-/// How long it waits before it looks again.
+/// The pause between two listings.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How many records are asked for at once.
+/// The maximum number of records in one request.
 const RECORDS_MAX: u32 = 5_000;
 
-/// How many bytes of records are kept until their answer is whole; where there are more, fewer offsets are asked for at once.
+/// The maximum number of bytes of records that are held until their answer is complete. If there are more,
+/// the range of offsets is split.
 const KEPT_BYTES_MAX: usize = 64 << 20;
 
 /// A log: topic, partition, incarnation.
 type Log = (String, i32, String);
 
-/// What has been looked at and shown.
+/// The state of `search --follow`: what was searched and shown.
 pub struct Follow {
     filter: v1::RecordFilter,
     query: String,
     isolation: Isolation,
     bundles: HashSet<String>,
-    /// Bundles that were looked at, of which records were left out whose transactions had no end: a later bundle may have it.
+    /// Searched bundles with records that were left out because their transactions had no end. A later bundle
+    /// may have it.
     open: Vec<v1::ListBundlesResponse>,
-    /// The offsets of the records that were shown: bundles may overlap.
+    /// The offsets of the records that were shown. They are kept because bundles may overlap.
     shown: BTreeMap<Log, RoaringTreemap>,
 }
 
 impl Follow {
-    /// Follows what `filter` and `query` say.
+    /// Follows the records that match `filter` and `query`.
     pub fn new(filter: v1::RecordFilter, query: String, isolation: Isolation) -> Self {
         let (bundles, open, shown) = (HashSet::new(), Vec::new(), BTreeMap::new());
         Self { filter, query, isolation, bundles, open, shown }
     }
 
-    /// Passes over what is there already.
+    /// Skips the bundles that are already there.
     pub async fn skip(&mut self, source: &mut Source) -> Result<(), CliError> {
         let listed = source.bundles(&self.filter).await?;
         self.bundles.extend(listed.into_iter().map(key));
         Ok(())
     }
 
-    /// Shows what arrives, until it fails for good.
+    /// Shows records as they arrive, until a failure that a retry cannot solve.
     pub async fn run(
         &mut self,
         source: &mut Source,
@@ -59,7 +61,7 @@ impl Follow {
     ) -> Result<(), CliError> {
         loop {
             match self.look(source, each).await {
-                // Bundles that were not shown to their end are looked at again.
+                // A bundle that was not shown completely is searched again.
                 Err(error) if error.exit() == Exit::Again => warn!(error = error.line(), "looking again"),
                 looked => looked?,
             }
@@ -67,7 +69,7 @@ impl Follow {
         }
     }
 
-    /// Shows the records of bundles that are new, the oldest bundle first.
+    /// Shows the records of new bundles, the oldest bundle first.
     async fn look(
         &mut self,
         source: &mut Source,
@@ -93,8 +95,9 @@ impl Follow {
         Ok(())
     }
 
-    /// Shows a bundle's records that were not shown yet, and returns whether some were left out that may be committed later. Where they are too
-    /// many for one answer, or too large to be kept, each half of its offsets is asked for apart.
+    /// Shows a bundle's records that were not shown yet. Returns whether records were left out that may be
+    /// committed later. If there are too many records for one answer, or too many bytes to hold, it asks for
+    /// each half of the offsets.
     async fn show(
         &mut self,
         source: &mut Source,
@@ -130,7 +133,7 @@ impl Follow {
             super::warn_of_conflicts(&summary);
             has_open |= summary.bundles_with_open_transactions > 0;
             let shown = self.shown.entry(log.clone()).or_default();
-            // Different records for one offset come in one answer.
+            // If bundles hold different records for one offset, they come in one answer.
             let is_new = |record: &v1::Record| !shown.contains(record.offset.cast_unsigned());
             let new: Vec<_> = records.into_iter().filter(is_new).collect();
             for record in new {

@@ -1,12 +1,12 @@
-//! Shows where a record matches: what the query looks for, in bold, on a terminal.
+//! Highlights the matches of a query in a record's value: in bold, on a terminal.
 
 use crate::cli::terminal_escaping;
 use crate::index::Query;
 
-/// Marks in values what a query looks for.
+/// Marks the matches of a query in values.
 #[derive(Debug)]
 pub struct Highlighter {
-    /// None where nothing is to be marked.
+    /// `None` if nothing is to be marked.
     query: Option<Query>,
 }
 
@@ -14,12 +14,12 @@ const BOLD: &str = "\x1b[1;31m";
 const PLAIN: &str = "\x1b[0m";
 
 impl Highlighter {
-    /// For `query`, if `colors` may be used.
+    /// Marks the matches of `query`, if `colors` may be used.
     pub fn new(query: Query, colors: bool) -> Self {
         Self { query: colors.then_some(query) }
     }
 
-    /// A value on one line, as [`terminal_escaping::value`] writes it, with what is looked for marked.
+    /// Returns a value on one line, as [`terminal_escaping::value`] does, with the matches marked.
     pub fn value(&self, value: Option<&[u8]>) -> String {
         let readable = value.and_then(|value| str::from_utf8(value).ok());
         let (Some(query), Some(readable)) = (&self.query, readable) else {

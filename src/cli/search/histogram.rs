@@ -1,4 +1,4 @@
-//! Matches over time, drawn.
+//! Draws the number of matches over time.
 
 mod scale;
 
@@ -7,19 +7,20 @@ use time::macros::format_description;
 
 use crate::cli::output;
 
-/// What a terminal has where it does not say.
+/// The width of a terminal that does not report its width.
 pub const COLUMNS_DEFAULT: usize = 80;
 
-/// In how many buckets outliers are looked for among bars that are too wide to see them; fewer than are answered at most.
+/// The number of buckets that are used to look for outliers, if the bars are too wide to show them. It is
+/// below the maximum of buckets in one answer.
 const FINE_BUCKETS: usize = 5_000;
 
-/// How many outliers are named, a bucket each; the others are summed up.
+/// How many outliers are printed, one bucket each. The others are printed as one sum.
 const OUTLIERS_SHOWN_MAX: usize = 20;
 
-/// How high the bars are, in lines.
+/// The height of the bars, in lines.
 const ROWS: usize = 8;
 
-/// Parts of a character's height.
+/// The blocks for eighths of a character's height.
 const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 const SECOND: u64 = 1_000;
@@ -27,7 +28,7 @@ const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// Widths of buckets that people count in, in milliseconds.
+/// The bucket widths that people use, in milliseconds.
 const STEPS: [u64; 32] = [
     1,
     2,
@@ -63,7 +64,7 @@ const STEPS: [u64; 32] = [
     90 * DAY,
 ];
 
-/// Times in milliseconds since the Unix epoch, ends included.
+/// A range of times in milliseconds since the Unix epoch, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
     pub from: i64,
@@ -71,33 +72,34 @@ pub struct Times {
 }
 
 impl Times {
-    /// The narrowest step by which these times are no more than `buckets_max` buckets.
+    /// Returns the narrowest step that splits these times into at most `buckets_max` buckets.
     pub fn step(self, buckets_max: usize) -> u64 {
         let fits = |step: &u64| self.buckets(*step) <= buckets_max.max(1) as u64;
         let years = std::iter::successors(Some(360 * DAY), |step| step.checked_mul(2));
         STEPS.into_iter().chain(years).find(fits).unwrap_or(u64::MAX)
     }
 
-    /// The step by which outliers among these times are seen.
+    /// Returns the step that is used to look for outliers.
     pub fn fine_step(self) -> u64 {
         self.step(FINE_BUCKETS)
     }
 
-    /// The times without outliers, where there are any: times of few records, far away from all others. `counts` are ascending. `is_rest`:
-    /// outliers were left out already, and times without records can be, too.
+    /// Returns the times without outliers, if there are any: times of few records, far away from all others.
+    /// `counts` are ascending. With `is_rest`, outliers were left out before; then times without records may
+    /// be left out too.
     pub fn without_outliers(self, step: u64, counts: &[(i64, u64)], is_rest: bool) -> Option<Self> {
-        // The first bucket of all may begin before these times.
+        // The first bucket may begin before these times.
         let within = counts.iter().filter(|(from, _)| (self.floor(step)..=self.to).contains(from));
         scale::narrower(self, step, &within.copied().collect::<Vec<_>>(), u64::from(!is_rest))
     }
 
-    /// Where the first bucket begins.
+    /// Returns the time at which the first bucket begins.
     fn floor(self, step: u64) -> i64 {
         let from = i128::from(self.from).div_euclid(i128::from(step)) * i128::from(step);
         i64::try_from(from).unwrap_or(i64::MIN)
     }
 
-    /// In how many buckets these times lie.
+    /// Returns the number of buckets for these times.
     fn buckets(self, step: u64) -> u64 {
         let bucket = |ms: i64| i128::from(ms).div_euclid(i128::from(step));
         u64::try_from(bucket(self.to) - bucket(self.from) + 1).unwrap_or(u64::MAX)
@@ -107,19 +109,20 @@ impl Times {
 /// Counts by time.
 #[derive(Debug)]
 pub struct Histogram {
-    /// Each bucket's count, empty ones too.
+    /// The count of each bucket, also of empty ones.
     counts: Vec<u64>,
-    /// When the first bucket starts.
+    /// The time at which the first bucket begins.
     from: i64,
     step: u64,
-    /// What lies outside, ascending: when a bucket starts, and its count.
+    /// Buckets outside of the bars, ascending: the time at which each begins, and its count.
     outliers: Vec<(i64, u64)>,
-    /// Records without a time.
+    /// The number of records without a time.
     untimed: u64,
 }
 
 impl Histogram {
-    /// `counts` says where buckets begin and what they hold; those that it does not name are empty. `matched` records in all.
+    /// `counts` has the time at which each bucket begins, and its count. Buckets that it does not name are
+    /// empty. `matched` is the number of all records.
     pub fn new(times: Times, step: u64, counts: impl IntoIterator<Item = (i64, u64)>, matched: u64) -> Self {
         let from = times.floor(step);
         let (mut outliers, mut timed) = (Vec::new(), 0);
@@ -135,7 +138,7 @@ impl Histogram {
         Self { counts: all, from, step, outliers, untimed: matched.saturating_sub(timed) }
     }
 
-    /// A bucket a line: its time and its count, without empty ones.
+    /// Returns one line for each bucket that is not empty: its time and its count.
     pub fn lines(&self) -> Vec<String> {
         let buckets = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
         let mut all: Vec<_> = buckets.map(|(nth, count)| (self.start(nth), *count)).collect();
@@ -146,7 +149,8 @@ impl Histogram {
         all.map(|(from, count)| format!("{} {count}", output::time_ms(from))).collect()
     }
 
-    /// What the bars do not show: outliers, a line each, and how many records have no time.
+    /// Returns what the bars do not show: one line for each outlier, and the number of records without a
+    /// time.
     pub fn beside(&self) -> Vec<String> {
         let shown = self.outliers.iter().take(OUTLIERS_SHOWN_MAX);
         let mut lines: Vec<_> =
@@ -163,12 +167,13 @@ impl Histogram {
         lines
     }
 
-    /// Bars side by side, within so many columns.
+    /// Draws bars side by side, at most `columns` wide.
     pub fn draw(&self, columns: usize) -> Vec<String> {
         let most = self.counts.iter().copied().max().unwrap_or(0);
         let margin = label_columns(most);
         let room = columns.saturating_sub(margin).max(1);
-        // Each bar as wide as fits, so that few buckets fill the terminal too; wide ones with a gap.
+        // Each bar is as wide as possible, so that few buckets fill the terminal too. Wide bars have a gap
+        // between them.
         let bar = (room / self.counts.len().max(1)).clamp(1, 12);
         let gap = usize::from(bar > 2);
         let mut lines = Vec::new();
@@ -189,7 +194,8 @@ impl Histogram {
         lines
     }
 
-    /// The times under the bars, as many as there is room for: the first with its day, the others too where it is another.
+    /// Returns the times under the bars, as many as fit. The first has its day, and each other one has it if
+    /// the day is a new one.
     fn axis(&self, bar: usize, room: usize) -> String {
         let (mut line, mut day) = (String::new(), String::new());
         for nth in 0..self.counts.len() {
@@ -206,7 +212,7 @@ impl Histogram {
         line
     }
 
-    /// Day and time of a bucket, no finer than buckets are.
+    /// Returns the day and the time of a bucket, no finer than the step.
     fn labels(&self, nth: usize) -> (String, String) {
         let start = i128::from(self.start(nth)) * 1_000_000;
         let Ok(start) = OffsetDateTime::from_unix_timestamp_nanos(start) else {
@@ -226,7 +232,7 @@ impl Histogram {
         self.from.saturating_add(i64::try_from(nth as u64 * self.step).unwrap_or(i64::MAX))
     }
 
-    /// How wide a bucket is, in words.
+    /// Returns the width of a bucket in words.
     pub fn step_in_words(&self) -> String {
         let units =
             [("day", DAY), ("hour", HOUR), ("minute", MINUTE), ("second", SECOND), ("millisecond", 1)];
@@ -239,12 +245,12 @@ impl Histogram {
     }
 }
 
-/// What the counts beside the bars take.
+/// Returns the width of the counts to the left of the bars.
 pub fn label_columns(most: u64) -> usize {
     most.to_string().len() + 1
 }
 
-/// How full a character in this row is; what is not zero is seen.
+/// Returns how many eighths of a character are filled in this row. A count above zero fills at least one.
 fn eighths(count: u64, most: u64, row: usize) -> usize {
     let full = (EIGHTHS.len() - 1) * ROWS;
     let height = (u128::from(count) * full as u128).div_ceil(u128::from(most.max(1))) as usize;

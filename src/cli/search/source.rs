@@ -1,4 +1,4 @@
-//! Who is asked: a worker, or the store, through what a worker would do.
+//! Where a search runs: on a worker, or in this process with the same code that a worker runs.
 
 use std::time::Duration;
 
@@ -17,17 +17,17 @@ use crate::proto::v1::search_service_server::SearchService;
 use crate::rpc::search::Reader;
 use crate::search::{MEMORY_BYTES_DEFAULT, Searcher};
 
-/// What is kept in memory of the bundles that are read.
+/// The maximum memory for cached parts of bundles.
 const CACHE_BYTES_MAX: u64 = 64 << 20;
 
-/// Whoever waits at a terminal stops waiting by himself.
+/// The limit is long because a user at a terminal can stop the search.
 const TIME_MAX: Duration = Duration::from_secs(86_400);
 
 /// Answers searches.
 pub enum Source {
-    /// A worker: how it was called, and the connection to it.
+    /// A worker: its name in messages, and the connection to it.
     Worker(String, Box<Connection>),
-    /// The store, in this process.
+    /// The store, read in this process.
     Here(Reader),
 }
 
@@ -47,7 +47,7 @@ impl Source {
         }
     }
 
-    /// Searches, shows `each` record as it comes, and returns the summary.
+    /// Searches, passes each record to `each` as it arrives, and returns the summary.
     pub async fn search(
         &mut self,
         request: v1::SearchRequest,
@@ -65,7 +65,7 @@ impl Source {
                 drain(endpoint, answers, &mut take).await?;
             }
             Self::Here(reader) => {
-                // It would log what is printed here anyway.
+                // No log lines: this program prints the same facts.
                 let answers = reader.search(Request::new(request)).with_subscriber(NoSubscriber::default());
                 let answers = answers.await.map_err(|status| CliError::question("cannot search", &status))?;
                 drain("cannot search", answers.into_inner(), &mut take).await?;
@@ -74,7 +74,7 @@ impl Source {
         summary.ok_or_else(|| CliError::because(Exit::Again, "the answer was cut off"))
     }
 
-    /// The bundles that come into question.
+    /// Returns the bundles that may hold matching records.
     pub async fn bundles(
         &mut self,
         filter: &v1::RecordFilter,

@@ -1,4 +1,4 @@
-//! What `stats --watch` shows: a worker's answers as a screen. Knows nothing of workers and terminals.
+//! The screen of `stats --watch`: draws a worker's answers. It does not know connections or terminals.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,20 +14,20 @@ use crate::proto::v1;
 use crate::proto::v1::health_response::Status;
 use crate::proto::v1::job::Phase;
 
-/// How far back throughput is shown.
+/// The period for which throughput is shown.
 const PAST: Duration = Duration::from_secs(60);
 
-/// Topics that are shown, the largest first.
+/// The maximum number of topics shown. The largest come first.
 const TOPICS_MAX: usize = 5;
 
-/// How wide a bar is that shows how far a job is.
+/// The width of a job's progress bar, in characters.
 const BAR_CELLS: u64 = 12;
 
-/// Below these sizes the less important parts are left out.
+/// On a smaller screen, the less important parts are left out.
 const WIDE: u16 = 70;
 const TALL: u16 = 22;
 
-/// What is known of a worker.
+/// The last known state of a worker.
 #[derive(Debug)]
 pub struct View {
     endpoint: String,
@@ -35,20 +35,20 @@ pub struct View {
     stats: Option<v1::GetStatsResponse>,
     health: Option<Status>,
     last: Option<Instant>,
-    /// Why there was no answer the last time.
+    /// Why the last request got no answer.
     gone: Option<String>,
-    /// Throughput between each two answers: when, bytes and records a second.
+    /// Throughput between every two answers: time, bytes per second, records per second.
     past: VecDeque<(Instant, u64, u64)>,
 }
 
 impl View {
-    /// Nothing is known yet of the worker there, which is asked so often.
+    /// The view of a worker that has not answered yet. `every` is the polling interval.
     pub fn new(endpoint: &str, every: Duration) -> Self {
         let (stats, health, last, gone) = (None, None, None, None);
         Self { endpoint: endpoint.to_owned(), every, stats, health, last, gone, past: VecDeque::new() }
     }
 
-    /// It has answered.
+    /// Stores an answer of the worker.
     pub fn take(&mut self, stats: v1::GetStatsResponse, health: Option<Status>, now: Instant) {
         if let (Some(before), Some(last)) = (&self.stats, self.last)
             && before.worker_id == stats.worker_id
@@ -59,7 +59,7 @@ impl View {
             let ((bytes, records), (bytes_now, records_now)) = (indexed(before), indexed(&stats));
             self.past.push_back((now, rate(bytes, bytes_now), rate(records, records_now)));
         } else {
-            // Another process: what it did has nothing to do with what the one before did.
+            // This is another process. Its counts cannot be compared with those of the previous process.
             self.past.clear();
         }
         while self.past.front().is_some_and(|(at, ..)| now.saturating_duration_since(*at) > PAST) {
@@ -69,19 +69,19 @@ impl View {
         (self.stats, self.last, self.gone) = (Some(stats), Some(now), None);
     }
 
-    /// It has not answered.
+    /// Stores why the worker did not answer.
     pub fn gone(&mut self, why: String) {
         self.gone = Some(why);
     }
 }
 
-/// Bytes and records that were acknowledged, and those of segments in hand that are indexed by now.
+/// Bytes and records that were acknowledged, plus those of segments in flight that are indexed already.
 fn indexed(stats: &v1::GetStatsResponse) -> (u64, u64) {
     let jobs = |count: fn(&v1::Job) -> u64| stats.jobs.iter().map(count).sum::<u64>();
     (stats.bytes_read + jobs(|job| job.bytes_done), stats.records_indexed + jobs(|job| job.records_done))
 }
 
-/// Draws what is known.
+/// Draws the view.
 pub fn draw(frame: &mut Frame<'_>, view: &View) {
     let area = frame.area();
     let Some(stats) = &view.stats else {
@@ -151,7 +151,7 @@ fn draw_rates(frame: &mut Frame<'_>, view: &View, area: Rect) {
     for ((half, past), told) in halves.into_iter().zip([bytes, records]).zip(told) {
         let [title, line] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(half);
         frame.render_widget(Paragraph::new(told), title);
-        // The latest at the right.
+        // The latest value is at the right.
         let shown = &past[past.len().saturating_sub(line.width.into())..];
         let place = Rect { width: shown.len() as u16, ..line };
         frame.render_widget(Sparkline::default().data(shown).style(Color::Cyan), place);
@@ -241,7 +241,7 @@ fn draw_topics(frame: &mut Frame<'_>, stats: &v1::GetStatsResponse, area: Rect) 
     topics.sort_by(|a, b| b.bytes_read.cmp(&a.bytes_read).then_with(|| a.topic.cmp(&b.topic)));
     let rows = topics.into_iter().take(TOPICS_MAX).map(|topic| {
         Row::new([
-            // Those of which there are too many to tell.
+            // An empty name stands for all topics above the limit of topics that are counted apart.
             if topic.topic.is_empty() { "(others)".to_owned() } else { topic.topic.clone() },
             topic.segments.to_string(),
             topic.records.to_string(),

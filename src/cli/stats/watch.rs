@@ -1,4 +1,4 @@
-//! `stats --watch`: asks again and again, and shows the answers on a terminal until somebody has seen enough.
+//! `stats --watch`: polls a worker and shows the answers on a terminal until the user ends it.
 
 use std::convert::Infallible;
 use std::io::{IsTerminal, stdin, stdout};
@@ -18,22 +18,23 @@ use crate::client::{Connection, ConnectionError};
 use crate::proto::v1;
 use crate::proto::v1::health_response::Status;
 
-/// How long the screen may be late with what came, or a key with what it does.
+/// The maximum delay before a new answer is drawn or a key has its effect.
 const LATE_MAX: Duration = Duration::from_millis(100);
 
-/// How often a worker is asked for its health: that asks its store.
+/// How often a worker is asked for its health. It is less often than for statistics, because the health check
+/// sends a request to the store.
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 
-/// What the screen hears of.
+/// What the screen thread receives.
 enum News {
     Answer(Box<v1::GetStatsResponse>, Option<Status>),
-    /// No answer, and why.
+    /// There was no answer. The text says why.
     Gone(String),
     /// A signal to end.
     End,
 }
 
-/// Watches a worker every so often, until `q`, Ctrl-C or a signal. The terminal is then what it was before.
+/// Watches a worker until `q`, Ctrl-C or a signal. The terminal is then restored.
 pub fn run(worker: Worker, every: Duration) -> Result<(), CliError> {
     if !stdin().is_terminal() || !stdout().is_terminal() || output::is_dumb() {
         let line = "--watch needs a terminal (for programs: --json, or /metrics of serve --metrics-listen)";
@@ -46,7 +47,7 @@ pub fn run(worker: Worker, every: Duration) -> Result<(), CliError> {
         let screen = spawn_blocking(move || show(view, &news));
         tokio::spawn(async move {
             if wait_for_signal().await.is_ok() {
-                // Nobody listens any more: it has ended already.
+                // The screen has already ended if nobody receives this.
                 let _ = signalled.send(News::End);
             }
         });
@@ -59,7 +60,7 @@ pub fn run(worker: Worker, every: Duration) -> Result<(), CliError> {
     })
 }
 
-/// Shows what comes until it is enough.
+/// Shows what is received until the user or a signal ends it.
 fn show(view: View, news: &Receiver<News>) -> std::io::Result<()> {
     let mut terminal = ratatui::try_init()?;
     let watched = watch(&mut terminal, view, news);
@@ -76,7 +77,7 @@ async fn wait_for_signal() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Asks over one connection for as long as it holds, and over the next one then.
+/// Polls the worker without end. It uses one connection until that fails, and then opens the next one.
 async fn ask_for_ever(worker: Worker, every: Duration, tell: Sender<News>) -> Infallible {
     loop {
         let asked = match worker.connect().await {
@@ -86,7 +87,7 @@ async fn ask_for_ever(worker: Worker, every: Duration, tell: Sender<News>) -> In
             Err(error) => Err(error),
         };
         if let Err(error) = asked {
-            // Whoever does not listen any more is about to end this.
+            // If the receiver is gone, the program is about to end.
             let _ = tell.send(News::Gone(error.line().to_owned()));
         }
         sleep(every).await;

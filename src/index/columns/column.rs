@@ -4,7 +4,7 @@ use tantivy::columnar::{ColumnType, NumericalValue};
 
 use super::super::chunked::Chunked;
 
-/// What a column's values are.
+/// The type of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     I64,
@@ -13,16 +13,17 @@ pub(super) enum Kind {
     Date,
 }
 
-/// Values as Tantivy orders them, in the order of their documents.
+/// Values in Tantivy's order-preserving form, in the order of their documents.
 #[derive(Debug)]
 pub(super) struct Column {
     pub name: Box<str>,
     kind: Kind,
     has_negative: bool,
     values: Chunked<u64, 12>,
-    /// The document of each value; none as long as the nth value is the nth document's.
+    /// The document of each value. It is empty as long as the nth value belongs to the nth document.
     docs: Chunked<u32, 13>,
-    /// Whole numbers that a column of this type cannot hold: those that fit an `i64`, and larger ones.
+    /// The columns for whole numbers that this column's type cannot hold: first those that fit an `i64`, then
+    /// larger ones.
     apart: Option<Box<[Self; 2]>>,
 }
 
@@ -38,7 +39,7 @@ impl Column {
         }
     }
 
-    /// The next value, which belongs to the same document as the last one or to a later one.
+    /// Adds the next value. It belongs to the same document as the last one, or to a later one.
     #[inline]
     pub fn push(&mut self, doc: u32, value: u64) {
         if self.docs.len() > 0 {
@@ -49,8 +50,9 @@ impl Column {
         self.values.push(value);
     }
 
-    /// The same. Whole numbers become `f64` beside fractions as long as each is a floating-point number of its own; larger ones, and those that
-    /// fit no type together with negative ones, are set apart in a column of the same name.
+    /// Adds the next number. If the path also has fractions, whole numbers become `f64`, as long as each has
+    /// an `f64` of its own. Larger ones are set apart in a column of the same name, and so are those that fit
+    /// no type together with negative numbers.
     #[inline]
     pub fn push_number(&mut self, doc: u32, number: NumericalValue) {
         match (self.kind, number) {
@@ -68,7 +70,7 @@ impl Column {
         self.push(doc, of_kind(self.kind, number));
     }
 
-    /// Keeps the values as those of another type, and sets apart what it cannot hold.
+    /// Converts the values to another type, and sets apart those that it cannot hold.
     #[cold]
     fn turn_into(&mut self, kind: Kind) {
         let was = self.kind;
@@ -100,7 +102,7 @@ impl Column {
         });
         match number {
             NumericalValue::I64(value) => i64s.push(doc, tantivy::i64_to_u64(value)),
-            // A column of large numbers held small ones, too.
+            // A column of large numbers may also hold small ones.
             NumericalValue::U64(value) => match i64::try_from(value) {
                 Ok(value) => i64s.push(doc, tantivy::i64_to_u64(value)),
                 Err(_) => u64s.push(doc, value),
@@ -109,11 +111,11 @@ impl Column {
         }
     }
 
-    /// This column and those of the numbers that were set apart.
+    /// Returns this column and those with the numbers that were set apart.
     pub fn into_columns(mut self) -> impl Iterator<Item = Self> {
         let apart = self.apart.take().map(|apart| *apart);
         let apart = apart.into_iter().flatten().filter(|column| column.len() > 0);
-        // What all values were set apart from is there all the same: it says where the next ones belong.
+        // This column is returned even if it is empty.
         Some(self).into_iter().chain(apart)
     }
 
@@ -131,7 +133,8 @@ impl Column {
         self.values.len()
     }
 
-    /// The values, and the document of each, if not simply one each from the first on.
+    /// Returns the values and the document of each. The documents are `None` if the nth value belongs to the
+    /// nth document.
     pub fn into_parts(self) -> (Vec<u64>, Option<Vec<u32>>) {
         let mut values = Vec::with_capacity(self.values.len());
         self.values.into_chunks().for_each(|chunk| values.extend_from_slice(&chunk));
@@ -149,16 +152,16 @@ impl Column {
         self.apart.iter().flat_map(|apart| apart.iter())
     }
 
-    /// Bytes of the values alone.
+    /// Returns the size of the values and their documents in bytes, without spare capacity.
     pub fn bytes(&self) -> usize {
         let apart: usize = self.apart().map(Self::bytes).sum();
         self.values.len() * size_of::<u64>() + self.docs.len() * size_of::<u32>() + apart
     }
 }
 
-/// Whether a column of this type can hold a number as it is.
+/// Returns whether a column of this type can hold a number without rounding.
 fn fits(kind: Kind, number: NumericalValue) -> bool {
-    /// Up to here, every whole number is a floating-point number of its own.
+    /// Up to this number, every whole number has an `f64` of its own.
     const WHOLE_MAX: u64 = 1 << 53;
     match (kind, number) {
         (Kind::F64, NumericalValue::I64(number)) => number.unsigned_abs() <= WHOLE_MAX,

@@ -1,4 +1,5 @@
-//! Columns → their file. Values and the documents that have some are written by Tantivy; what is around them is a list of names.
+//! Writes columns to their file. Tantivy writes the values and which documents have them. This module adds
+//! the list of names.
 
 use std::io::{self, Write};
 
@@ -11,11 +12,11 @@ use tantivy_sstable::{RangeSSTable, SSTable};
 use super::Columns;
 use super::column::Column;
 
-/// Ends the file: the second version of the format, and what it is recognised by.
+/// The end of the file: the number of the format version, 2, and the format's magic number.
 const FOOTER: [u8; 8] = [2, 0, 0, 0, 2, 113, 119, 66];
 
 impl Columns {
-    /// Writes all columns of this many documents.
+    /// Writes all columns. `documents` is the number of documents of the segment.
     pub fn write(self, documents: u32, to: &mut impl Write) -> io::Result<()> {
         let mut columns: Vec<Column> = self.columns.into_iter().flat_map(Column::into_columns).collect();
         columns.sort_by(|a, b| (&a.name, a.column_type()).cmp(&(&b.name, b.column_type())));
@@ -53,13 +54,13 @@ fn write_column(column: Column, documents: u32, to: &mut Vec<u8>) -> io::Result<
     to.write_all(&index_bytes.to_le_bytes())
 }
 
-/// Which documents have a value.
+/// Writes which documents have a value.
 fn write_docs(docs: &[u32], documents: u32, to: &mut Vec<u8>) -> io::Result<u32> {
     let index = SerializableOptionalIndex { non_null_row_ids: Box::new(docs), num_rows: documents };
     serialize_column_index(SerializableColumnIndex::Optional(index), to)
 }
 
-/// Which documents have values, and where those of each start.
+/// Writes which documents have values, and where the values of each document start.
 fn write_repeated_docs(docs: &[u32], documents: u32, to: &mut Vec<u8>) -> io::Result<u32> {
     const MULTIVALUED: u8 = 2;
     let (mut distinct, mut starts) = (Vec::new(), Vec::new());
@@ -71,7 +72,7 @@ fn write_repeated_docs(docs: &[u32], documents: u32, to: &mut Vec<u8>) -> io::Re
     }
     starts.push(docs.len() as u32);
     let start = to.len();
-    let distinct_bytes = write_docs(&distinct, documents, to)? - 1; // without the first byte, which says what follows
+    let distinct_bytes = write_docs(&distinct, documents, to)? - 1; // without the byte of its type
     to[start] = MULTIVALUED;
     serialize_u64_based_column_values::<u32>(&&starts[..], &[CodecType::Bitpacked, CodecType::Linear], to)?;
     to.write_all(&distinct_bytes.to_le_bytes())?;

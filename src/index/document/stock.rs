@@ -1,4 +1,4 @@
-//! The same record as Tantivy's own writer takes it, which makes the files that ours are held against.
+//! The same record as a document for Tantivy's own writer. Its files are compared with ours.
 
 use std::slice;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::super::json::{Leaf, Number};
 use super::super::schema::names;
 use super::*;
 
-/// The document handed to Tantivy.
+/// The document for Tantivy.
 #[derive(Clone, Debug)]
 pub(in super::super) struct RecordDocument(pub Arc<Draft>, pub StockFields);
 
@@ -51,7 +51,7 @@ impl Document for RecordDocument {
     }
 }
 
-/// The fields of a record in the order of the schema: Tantivy sorts them, and finds them sorted.
+/// The fields of a record in the order of the schema. Tantivy sorts them, and they are sorted already.
 pub(in super::super) struct Parts<'a> {
     draft: &'a Draft,
     fields: &'a StockFields,
@@ -128,7 +128,7 @@ pub(in super::super) enum Part<'a> {
     Text(&'a str),
     /// Header names and values.
     Headers(&'a Draft),
-    /// All leaves, dates as text.
+    /// All leaves. Dates are text.
     Leaves(&'a Draft),
     /// Numbers and dates only.
     Ranges(&'a Draft),
@@ -176,7 +176,7 @@ impl<'a> Value<'a> for Part<'a> {
 pub(in super::super) struct Entries<'a> {
     draft: &'a Draft,
     of: Of<'a>,
-    /// A string that is a number comes as both.
+    /// The number of a string that is also a number. It follows the text.
     number: Option<(&'a str, Part<'a>)>,
 }
 

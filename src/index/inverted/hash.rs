@@ -1,23 +1,23 @@
-//! Hashes of terms: two words and a multiplication for nearly all of them.
+//! Hashes of terms. Nearly all of them take two machine words and one multiplication.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// The hash function of one table. Its seeds are random, so that nobody can write records whose terms all fall together; what is
-/// written does not depend on them, since terms are sorted.
+/// The hash function of one table. Its seeds are random, so that nobody can write records whose terms all
+/// collide. The files do not depend on the seeds, because terms are sorted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hasher {
     seeds: [u64; 2],
 }
 
-/// A term's hash, and the first eight bytes of it, big end first and filled up with zeros: they order terms, and short ones are
-/// nothing else.
+/// A term's hash, and its first eight bytes as a big-endian number, filled up with zeros. This number orders
+/// terms. A short term has no other bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hashed {
     pub hash: u32,
     pub head: u64,
 }
 
-/// How many bytes must be readable behind a term's start, whatever its length.
+/// How many bytes must be readable from a term's start on, whatever its length.
 pub(super) const SLACK: usize = 8;
 
 impl Hasher {
@@ -26,7 +26,8 @@ impl Hasher {
         Self { seeds: [random.hash_one(0_u8), random.hash_one(1_u8)] }
     }
 
-    /// The hash of the `len` bytes at `start`; at least [`SLACK`] more can be read behind them.
+    /// Returns the hash of the `len` bytes at `start`. At least [`SLACK`] bytes must be readable from `start`
+    /// on.
     #[inline]
     pub fn hash(&self, bytes: &[u8], start: usize, len: usize, mark: u32) -> Hashed {
         let first = word(bytes, start);
@@ -38,7 +39,7 @@ impl Hasher {
                 folded = fold(folded ^ word(bytes, start + at), self.seeds[1] ^ word(bytes, start + at + 8));
                 at += 16;
             }
-            // Where a single word is left before the last one, it is read with the last one overlapping it.
+            // If a single word is left before the last one, it is read so that it overlaps the last one.
             let before = word(bytes, start + at.min(len - 8));
             let last = word(bytes, start + len - 8);
             (first, fold(folded ^ before, self.seeds[1] ^ last ^ mark))

@@ -1,4 +1,4 @@
-//! The terms in the order of the dictionary: by place, then by their bytes.
+//! The terms in the order of the dictionary: by term key, then by their bytes.
 
 use super::term_keys::TermKeyId;
 use super::terms::{Entry, TermId, Terms};
@@ -6,12 +6,12 @@ use super::terms::{Entry, TermId, Terms};
 /// All terms in the order of the dictionary.
 pub(super) struct Sorted {
     terms: Vec<TermId>,
-    /// Each place, and where its terms end.
+    /// Each term key, and where its terms end.
     ends: Vec<(TermKeyId, u32)>,
 }
 
 impl Sorted {
-    /// Sorts the terms of each place in `places`, in whose order they come.
+    /// Sorts the terms of each term key. `places` gives the order of the term keys.
     pub fn new(terms: &Terms, places: &[TermKeyId]) -> Self {
         let mut ends = vec![0_u32; places.len()];
         for entry in terms.entries() {
@@ -49,7 +49,7 @@ impl Sorted {
         &self.terms
     }
 
-    /// The places that have terms, with those.
+    /// Returns the term keys that have terms, with these terms.
     pub fn places(&self) -> impl Iterator<Item = (TermKeyId, &[TermId])> {
         let mut start = 0;
         let places = self.ends.iter().map(move |(place, end)| {
@@ -61,7 +61,7 @@ impl Sorted {
     }
 }
 
-/// A term beside the first of its bytes: comparing those mostly decides.
+/// The first eight bytes of a term, and its number. A comparison of the bytes mostly decides.
 pub(super) type Key = (u64, TermId);
 
 fn sort_place(terms: &Terms, of_place: &mut [TermId], keys: &mut Vec<Key>) {
@@ -79,7 +79,7 @@ fn sort_place(terms: &Terms, of_place: &mut [TermId], keys: &mut Vec<Key>) {
     }
 }
 
-/// Orders terms whose first eight bytes, filled up with zeros, are the same.
+/// Compares terms with equal first eight bytes, filled up with zeros.
 fn compare(terms: &Terms, a: &Entry, b: &Entry) -> std::cmp::Ordering {
     if a.len() <= 8 || b.len() <= 8 {
         return a.len().cmp(&b.len());

@@ -6,7 +6,7 @@ use super::super::chunked::Chunked;
 #[derive(Debug, Default)]
 pub(super) struct Positions {
     near: Chunked<u16, 15>,
-    /// Those too large for two bytes.
+    /// Positions that are too large for two bytes.
     far: Chunked<u32, 14>,
 }
 
@@ -35,7 +35,7 @@ impl Positions {
         self.near.mem_usage() + self.far.mem_usage()
     }
 
-    /// Bytes of the positions alone: depends on nothing but them.
+    /// Returns the size of the positions in bytes, without spare capacity. It depends only on the positions.
     pub fn bytes(&self) -> usize {
         self.near.len() * size_of::<u16>() + self.far.len() * size_of::<u32>()
     }

@@ -1,9 +1,11 @@
-//! Which term was in which document, written down as it happens and put in order at the end.
+//! A buffer of which term was in which document. It is filled in the order of the records, and sorted at the
+//! end.
 
 use super::super::chunked::Chunked;
 use super::terms::TermId;
 
-/// The terms of each document, one document after the other: four bytes each, and nothing is looked for while records come.
+/// The terms of each document, one document after the other. A term takes four bytes, and nothing is looked
+/// up while records arrive.
 #[derive(Debug, Default)]
 pub(super) struct PostingBuffer {
     terms: Chunked<TermId, 14>,
@@ -17,7 +19,7 @@ impl PostingBuffer {
         self.terms.push(term);
     }
 
-    /// All terms of a document have been pushed.
+    /// Ends a document: all of its terms have been pushed.
     #[inline]
     pub fn end_document(&mut self) {
         self.ends.push(self.terms.len() as u32);
@@ -31,7 +33,7 @@ impl PostingBuffer {
         self.terms.mem_usage() + self.ends.mem_usage()
     }
 
-    /// Bytes of the log alone: depends on nothing but what was pushed.
+    /// Returns the size of the buffer in bytes, without spare capacity. It depends only on what was pushed.
     pub fn bytes(&self) -> usize {
         (self.terms.len() + self.ends.len()) * size_of::<u32>()
     }
@@ -49,7 +51,7 @@ impl PostingBuffer {
         }
     }
 
-    /// The same; the log is let go on the way.
+    /// Does the same as [`PostingBuffer::visit`], and frees the buffer on the way.
     pub fn drain(self, mut each: impl FnMut(TermId, u32)) {
         let mut ends = self.ends.into_chunks().flatten();
         let (mut doc, mut end, mut at) = (0, ends.next().unwrap_or(0), 0);

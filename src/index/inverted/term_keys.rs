@@ -1,4 +1,5 @@
-//! Where a term can stand: a field, a path in it and a type. Terms are sorted by their place first.
+//! Term keys: where a term can be, which is a field, a path in it and a type. Terms are sorted by their term
+//! key first.
 
 use std::collections::HashMap;
 
@@ -6,44 +7,45 @@ use tantivy::schema::{Field, Type};
 
 use super::super::paths::{PathId, Paths};
 
-/// A place's number.
+/// The number of a term key.
 pub(super) type TermKeyId = u16;
 
 /// A field, a path in it and a type.
 #[derive(Clone, Debug)]
 pub(super) struct TermKey {
     pub field: Field,
-    /// As Tantivy writes it; `None` in fields without paths.
+    /// The path as Tantivy writes it; `None` in fields without paths.
     pub path: Option<Box<str>>,
     pub kind: Type,
-    /// Whether its terms know their positions.
+    /// Whether its terms have positions.
     pub has_positions: bool,
-    /// How many terms stood here, each counted as often as it did.
+    /// How many terms it has. Each occurrence is counted.
     pub tokens: u64,
-    /// The document that has put terms here last, and where its next ones start.
+    /// The last document that added terms, and the position of its next word.
     doc: u32,
     position: u32,
 }
 
 impl TermKey {
-    /// The position of the next word of this document.
+    /// Returns the position of the next word of this document.
     pub fn position(&self, doc: u32) -> u32 {
         if self.doc == doc { self.position } else { 0 }
     }
 
-    /// A value of this document ends before this position. Values are set apart, so that no phrase runs over from one to the next.
+    /// Ends a value of this document before this position. One position is skipped between values, so that no
+    /// phrase spans two of them.
     pub fn end_value(&mut self, doc: u32, position: u32) {
         (self.doc, self.position) = (doc, position.wrapping_add(1));
     }
 
-    /// What stands before the terms of this place in the dictionary.
+    /// Returns the bytes before the terms of this key in the dictionary.
     pub fn prefix(&self) -> Vec<u8> {
         let path = self.path.iter().flat_map(|path| path.bytes().chain([0, self.kind.to_code()]));
         path.collect()
     }
 }
 
-/// All places.
+/// All term keys.
 #[derive(Debug, Default)]
 pub(super) struct TermKeys {
     places: Vec<TermKey>,
@@ -51,13 +53,13 @@ pub(super) struct TermKeys {
 }
 
 impl TermKeys {
-    /// The place of this name; it may have been named before.
+    /// Returns the term key of this name. It is created if it is new.
     pub fn name(&mut self, field: Field, kind: Type, path: Option<&str>, has_positions: bool) -> TermKeyId {
         let places = &mut self.places;
         *self.by_name.entry((field, kind, path.map(Box::from))).or_insert_with_key(|(_, _, path)| {
             let path = path.clone();
             places.push(TermKey { field, path, kind, has_positions, tokens: 0, doc: u32::MAX, position: 0 });
-            // A part has a thousand paths and a thousand headers, and five types at each.
+            // The number fits: a part has a thousand paths and a thousand headers, with five types each.
             (places.len() - 1) as TermKeyId
         })
     }
@@ -71,7 +73,7 @@ impl TermKeys {
         &self.places[usize::from(place)]
     }
 
-    /// All of them in the order of the dictionary.
+    /// Returns all term keys in the order of the dictionary.
     pub fn sorted(&self) -> Vec<TermKeyId> {
         let mut sorted: Vec<TermKeyId> = (0..self.places.len() as TermKeyId).collect();
         sorted.sort_by_key(|place| {
@@ -81,20 +83,20 @@ impl TermKeys {
         sorted
     }
 
-    /// The terms, each counted as often as it stood there, of a field.
+    /// Returns how many terms a field has. Each occurrence is counted.
     pub fn tokens(&self, field: Field) -> u64 {
         self.places.iter().filter(|place| place.field == field).map(|place| place.tokens).sum()
     }
 
-    /// Bytes in memory, roughly.
+    /// Returns the memory in use, in bytes, approximately.
     pub fn mem_usage(&self) -> usize {
         let paths: usize = self.places.iter().filter_map(|place| place.path.as_deref()).map(str::len).sum();
         self.places.capacity() * size_of::<TermKey>() + self.by_name.capacity() * 48 + 2 * paths
     }
 }
 
-/// The places of one type in a field of paths, by the number that a path has while records are read. Different numbers may mean the
-/// same path, and then the same place.
+/// The term keys of one type in a field with paths, by path id. Different path ids may mean the same path:
+/// then they have the same term key.
 #[derive(Debug)]
 pub(in super::super) struct Lane {
     field: Field,

@@ -1,4 +1,4 @@
-//! The different terms, numbered in the order of their appearance.
+//! The distinct terms, numbered in the order of their first appearance.
 
 use super::super::chunked::Chunked;
 use super::hash::{Hashed, Hasher};
@@ -6,19 +6,19 @@ use super::hash::{Hashed, Hasher};
 /// A term's number.
 pub(super) type TermId = u32;
 
-/// A term and what is known of it, in 28 bytes.
+/// A term and what is known about it, in 28 bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     head: [u8; 8],
-    /// Where the bytes behind the first eight lie.
+    /// The address of the bytes after the first eight.
     rest: u32,
-    /// Its length, and above it its place.
+    /// Its length in the low 16 bits, its term key in the high 16 bits.
     mark: u32,
     /// The first document that has it.
     pub first_doc: u32,
-    /// The last one so far.
+    /// The last document so far that has it.
     pub last_doc: u32,
-    /// How often it is in the log.
+    /// How often it is in the posting buffer.
     pub logged: u32,
 }
 
@@ -36,7 +36,7 @@ impl Entry {
     }
 }
 
-/// Length and place in one word. No term is longer than a `u16` says.
+/// Puts length and term key into one number. The length of every term fits a `u16`.
 pub(super) fn mark(place: u16, len: usize) -> u32 {
     u32::from(place) << 16 | len as u32 & 0xffff
 }
@@ -44,11 +44,11 @@ pub(super) fn mark(place: u16, len: usize) -> u32 {
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
     hash: u32,
-    /// The term's number and one; zero in a slot that is free.
+    /// The term's number plus one; zero in a free slot.
     term: u32,
 }
 
-/// A table of terms with open addressing.
+/// A hash table of terms with open addressing.
 #[derive(Debug)]
 pub(super) struct Terms {
     slots: Vec<Slot>,
@@ -77,16 +77,18 @@ impl Terms {
         self.entries.len()
     }
 
-    /// The term that likely has this hash, and a number that no term has where the first slot does not know. Looking for several terms
-    /// before the first of them is compared lets the processor fetch the slots, and then the entries, side by side.
+    /// Returns the term that likely has this hash, or a number that no term has if the first slot has another
+    /// hash. Several terms are guessed before the first of them is compared: so the processor can fetch the
+    /// slots, and then the entries, at once.
     #[inline]
     pub fn guess(&self, hash: u32) -> TermId {
         let slot = self.slots[hash as usize & (self.slots.len() - 1)];
-        let wrong = u32::from(slot.hash != hash).wrapping_neg(); // all bits, or none: a branch would be guessed wrong often
+        // All bits, or none. A branch here would often be mispredicted.
+        let wrong = u32::from(slot.hash != hash).wrapping_neg();
         slot.term.wrapping_sub(1) | wrong
     }
 
-    /// The term of this number if it is the one that is looked for.
+    /// Returns the term with this number if it is the one that is looked for.
     #[inline]
     pub fn confirm(&mut self, guess: TermId, head: u64, mark: u32, bytes: &[u8]) -> Option<&mut Entry> {
         let Self { entries, rests, .. } = self;
@@ -97,7 +99,8 @@ impl Terms {
         same.then_some(entry)
     }
 
-    /// Finds the term, or enters it as first seen in `doc`. `bytes` are all of it.
+    /// Finds the term, or inserts it with `doc` as its first document. `bytes` are all of the term. The last
+    /// value says whether it is new.
     pub fn find(&mut self, hashed: Hashed, mark: u32, bytes: &[u8], doc: u32) -> (TermId, &mut Entry, bool) {
         let head = hashed.head.to_be_bytes();
         let mask = self.slots.len() - 1;
@@ -148,7 +151,7 @@ impl Terms {
         self.slots = slots;
     }
 
-    /// No more terms come: forgets how to find them.
+    /// Frees the table. No more terms may be looked up.
     pub fn close(&mut self) {
         self.slots = Vec::new();
     }
@@ -161,12 +164,12 @@ impl Terms {
         self.entries.iter()
     }
 
-    /// The bytes behind the first eight.
+    /// Returns the bytes after the first eight.
     pub fn rest(&self, entry: &Entry) -> &[u8] {
         self.rests.get(entry.rest, entry.len().saturating_sub(8))
     }
 
-    /// Puts the term's bytes behind those of `bytes`.
+    /// Appends the term's bytes to `bytes`.
     pub fn append_to(&self, entry: &Entry, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&entry.head[..entry.len().min(8)]);
         if entry.len() > 8 {
@@ -179,30 +182,30 @@ impl Terms {
         self.slots_usage() + self.entries.mem_usage() + self.rests.mem_usage()
     }
 
-    /// Bytes in memory that [`Terms::close`] lets go.
+    /// Returns the memory in bytes that [`Terms::close`] frees.
     pub fn slots_usage(&self) -> usize {
         self.slots.capacity() * size_of::<Slot>()
     }
 
-    /// How long all terms are together, at most.
+    /// Returns the maximum length of all terms together, in bytes.
     pub fn bytes_of_terms(&self) -> usize {
         self.entries.len() * 8 + self.rests.len
     }
 
-    /// Bytes of the terms alone: depends on nothing but them.
+    /// Returns the size of the terms in bytes, without spare capacity. It depends only on the terms.
     pub fn bytes(&self) -> usize {
         self.entries.len() * (size_of::<Entry>() + 2 * size_of::<Slot>()) + self.rests.len
     }
 }
 
-/// Bytes of terms, in blocks that are never moved.
+/// Bytes of terms, in blocks that never move.
 #[derive(Debug, Default)]
 struct Rests {
     blocks: Vec<Vec<u8>>,
     len: usize,
 }
 
-/// No term is longer than a block, and all addresses fit a `u32`: a segment ends long before 4 GiB.
+/// No term is longer than a block. All addresses fit a `u32`, since a segment ends long before 4 GiB.
 const BLOCK_LOG2: u32 = 17;
 
 impl Rests {

@@ -1,15 +1,17 @@
-//! What an inverted index takes in memory, and what writing it takes beside.
+//! The memory that an inverted index takes, and the memory that writing it takes in addition.
 
 use super::order::Key;
 use super::terms::{Entry, TermId};
 use super::words::Words;
 use super::{Found, Inverted};
 
-/// What a term takes in the dictionary beside its bytes: how long it is, and where its postings lie.
+/// Bytes that a term takes in the dictionary in addition to its own: its length, and the address of its
+/// postings.
 const IN_DICTIONARY: usize = 12;
-/// What a word takes among the positions: its own, and how many there are in the document.
+/// Bytes that a word takes in the file of positions: its position, and the number of positions in the
+/// document.
 const IN_POSITIONS: usize = 3;
-/// Buffers, and what is in every file.
+/// Bytes of buffers, and of what is in every file.
 const BUFFERS: usize = 512 << 10;
 
 impl Inverted {
@@ -24,13 +26,14 @@ impl Inverted {
             + self.batch.bytes.capacity()
     }
 
-    /// Bytes of what is kept of the documents, without room to grow: depends on nothing but them.
+    /// Returns the size in bytes of what is kept of the documents, without spare capacity. It depends only on
+    /// the documents.
     pub fn bytes(&self) -> usize {
         self.terms.bytes() + self.log.bytes() + self.words.bytes() + self.positions.bytes()
     }
 
-    /// What [`Inverted::write`] takes beside what is held, at most, in bytes; the files in it. One of them at a time is there twice, when
-    /// it grows or ends.
+    /// Returns the memory in bytes that [`Inverted::write`] takes at most, in addition to what is in use now.
+    /// It includes the files. One file at a time is in memory twice, when it grows or ends.
     pub fn write_usage(&self) -> usize {
         let terms = self.terms.len();
         let sorting = terms * (size_of::<TermId>() + size_of::<Key>());
@@ -46,7 +49,8 @@ impl Inverted {
     }
 }
 
-/// What the documents of a term take at most: the more there are, the less lies between them.
+/// Returns the maximum size of a term's postings, in bytes. The more documents have the term, the closer they
+/// are.
 fn postings_bytes(entry: &Entry, documents: u32) -> usize {
     let (of_term, documents) = (entry.logged as usize + 1, documents as usize);
     if of_term < 128 {

@@ -1,15 +1,15 @@
-//! Words with their positions, put in order a window at a time: all at once they would take twice the memory of the log, when
-//! memory is scarcest.
+//! Words with their positions, sorted one window at a time. To sort all at once would take twice the memory
+//! of the posting buffer, when memory is scarcest.
 
 use super::positions::Positions;
 use super::posting_buffer::PostingBuffer;
 use super::terms::TermId;
 
-/// The words of all documents, and those of the terms that are about to be written.
+/// The words of all documents, and a window with those of the terms that are written next.
 pub(super) struct Words {
     log: PostingBuffer,
     positions: Positions,
-    /// For each term where its next word belongs, counted over all words in the order of the dictionary.
+    /// The place of each term's next word, counted over all words in the order of the dictionary.
     next: Vec<u32>,
     /// Documents and positions of the words from `start` on.
     window: Vec<(u32, u32)>,
@@ -18,9 +18,9 @@ pub(super) struct Words {
     at: usize,
 }
 
-/// Windows that all words are read for; each is one pass over the log.
+/// The number of windows for all words. Each window is one pass over the posting buffer.
 const WINDOWS: usize = 4;
-/// A window that is not worth making smaller.
+/// The smallest size of a window, in words.
 const WINDOW_MIN: usize = 64 << 10;
 
 impl Words {
@@ -28,12 +28,13 @@ impl Words {
         Self { log, positions, next, window: Vec::new(), start: 0, at: 0 }
     }
 
-    /// How many words a window has, where no term has more.
+    /// Returns how many words a window has, if no term has more.
     pub fn window(words: usize) -> usize {
         words.div_ceil(WINDOWS).max(WINDOW_MIN).min(words)
     }
 
-    /// Documents and positions of the next term, which is the first of `rest`. `count` says how many words a term has.
+    /// Returns documents and positions of the next term, which is the first of `rest`. `count` returns how
+    /// many words a term has.
     pub fn take(&mut self, rest: &[TermId], count: impl Fn(TermId) -> usize) -> &[(u32, u32)] {
         let at = self.at;
         self.at += rest.first().map_or(0, |term| count(*term));
@@ -65,7 +66,7 @@ impl Words {
                 *next += 1;
             }
         });
-        // They now say where the terms behind them belong.
+        // Each of these places now belongs to the term after it, so it must not be used again.
         for term in &rest[..terms] {
             self.next[*term as usize] = u32::MAX;
         }

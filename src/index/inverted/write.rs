@@ -1,4 +1,4 @@
-//! Terms and documents → the files of the inverted index, through Tantivy's serializers.
+//! Writes terms and documents to the files of the inverted index, with Tantivy's serializers.
 
 use std::io;
 
@@ -10,12 +10,12 @@ use super::order::Sorted;
 use super::terms::TermId;
 use super::words::Words;
 
-/// Terms lie where they came, not where they are sorted: those of so many are fetched before the first of them is written, so that the
-/// processor waits for several at once.
+/// How many terms are fetched before the first of them is written. In memory, terms have the order of their
+/// appearance, not the sorted order. So the processor can wait for several of them at once.
 const AT_ONCE: usize = 64;
 
 impl Inverted {
-    /// Writes the dictionary, the postings and the positions. Whatever is no longer needed is let go on the way.
+    /// Writes the dictionary, the postings and the positions. What is no longer needed is freed on the way.
     pub fn write(self, segment: &Segment) -> tantivy::Result<()> {
         let in_order = self.places.sorted();
         let Self { places, mut terms, log, words, positions, batch, .. } = self;
@@ -94,7 +94,8 @@ fn write_docs(to: &mut FieldSerializer<'_>, key: &[u8], first: u32, others: &[u3
     to.close_term()
 }
 
-/// How many documents have a term is for scores, and those need lengths, which are not kept.
+/// Writes a term and its words. The number of documents with the term is written as 0: it is used for scores
+/// only, and scores need lengths, which are not kept.
 fn write_words(
     to: &mut FieldSerializer<'_>,
     key: &[u8],

@@ -1,24 +1,25 @@
-//! Reads JSON text onto a tape, in one pass and without asking a library for each value.
+//! Reads JSON text onto a tape, in one pass and without a call of a library for each value.
 //!
-//! Where `serde_json` reads an object, the leaves are those that it finds, to the bit of a number: the tests hold the two against each
-//! other. Producers also write what JSON does not allow, and that costs no more than the leaf it stands in: a number beyond `f64`, `NaN` or a lone
-//! surrogate, for example. Several values in a row are read like the elements of an array.
+//! If `serde_json` accepts an object, the scanner finds the same leaves, to the last bit of a number: tests
+//! compare the two. Producers also write what JSON does not allow, for example a number beyond `f64`, `NaN`
+//! or a lone surrogate. This affects only the leaf that contains it. Several values in a row are read like
+//! the elements of an array.
 
 use super::{DEPTH_MAX, Kind, LEAVES_MAX, Leaf, Number, Slice, Tape};
 use crate::index::paths::{PathId, Paths, ROOT};
 use crate::index::rfc3339::{self, Date};
 use crate::index::words;
 
-/// Why reading ends early. What was read until then stays on the tape.
+/// Why reading ends early. What was read before stays on the tape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// It is no JSON, or breaks off.
+    /// It is not JSON, or breaks off.
     Syntax,
     /// It has too many leaves.
     TooLarge,
 }
 
-/// Reads the objects and arrays that `json` is, whose copy is all that stands in the tape's text so far.
+/// Reads the objects and arrays in `json`. The text of the tape must be a copy of `json`, and nothing else.
 pub(super) fn read(json: &str, tape: &mut Tape, paths: &mut Paths) -> Result<(), Stop> {
     let mut scanner = Scanner { json, at: 0, depth: 0, objects: 0, key: String::new(), tape, paths };
     let mut is_first = true;
@@ -47,14 +48,14 @@ struct Scanner<'a> {
     depth: usize,
     /// How many objects are open.
     objects: usize,
-    /// A key that is written with escapes.
+    /// A buffer for a key that is written with escapes.
     key: String,
     tape: &'a mut Tape,
     paths: &'a mut Paths,
 }
 
 impl Scanner<'_> {
-    /// The byte that the next token starts with; an error at the end.
+    /// Returns the first byte of the next token; an error at the end of the text.
     #[inline]
     fn next(&mut self) -> Result<u8, Stop> {
         let bytes = self.json.as_bytes();
@@ -122,19 +123,19 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// Behind a bracket that opens.
+    /// Goes past an opening bracket.
     fn open(&mut self) {
         self.at += 1;
         self.depth += 1;
     }
 
-    /// Behind one that closes.
+    /// Goes past a closing bracket.
     fn close(&mut self) {
         self.at += 1;
         self.depth -= 1;
     }
 
-    /// An object or an array that lies too deep becomes text as it is written.
+    /// Turns an object or an array that is nested too deep into text, as it is written.
     #[cold]
     fn too_deep(&mut self) -> Result<(), Stop> {
         let (start, bytes) = (self.at, self.json.as_bytes());
@@ -156,7 +157,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// Goes from the quote that opens a string to the one that closes it.
+    /// Goes from the opening quote of a string to the closing one.
     fn skip_string(&mut self) -> Result<(), Stop> {
         let bytes = self.json.as_bytes();
         self.at += 1;
@@ -166,7 +167,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// Takes a word that a value is, and nothing else.
+    /// Takes this word if it is the whole value, and returns whether it is.
     fn word(&mut self, word: &str) -> bool {
         let rest = &self.json.as_bytes()[self.at..];
         let is_word = rest.starts_with(word.as_bytes()) && ends_token(rest.get(word.len()));
@@ -174,7 +175,7 @@ impl Scanner<'_> {
         is_word
     }
 
-    /// A value that JSON does not know becomes text: `NaN`, `01`, `1e400`.
+    /// Turns a value that JSON does not allow into text: `NaN`, `01`, `1e400`.
     #[cold]
     fn token(&mut self, path: PathId) -> Result<(), Stop> {
         let rest = &self.json.as_bytes()[self.at..];
@@ -212,7 +213,7 @@ impl Scanner<'_> {
         Ok(path)
     }
 
-    /// Reads a string. One without escapes is a part of the text already.
+    /// Reads a string. A string without escapes is in the tape's text already.
     #[inline]
     fn string(&mut self, path: PathId) -> Result<(), Stop> {
         self.at += 1;
@@ -235,7 +236,7 @@ impl Scanner<'_> {
         self.push_text(path, kind, slice)
     }
 
-    /// Appends to `out` what stands from here to the closing quote, and goes behind that.
+    /// Appends everything up to the closing quote to `out`, and goes past that quote.
     fn unescape(&mut self, out: &mut String) -> Result<(), Stop> {
         loop {
             let start = self.at;
@@ -250,7 +251,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Reads what follows a backslash. One that escapes nothing is left out.
+    /// Reads what follows a backslash. A backslash that escapes nothing is left out.
     fn escape(&mut self, out: &mut String) -> Result<(), Stop> {
         let escaped = *self.json.as_bytes().get(self.at).ok_or(Stop::Syntax)?;
         if !escaped.is_ascii() {
@@ -269,8 +270,8 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// Reads what follows `\u`: four hexadecimal digits, or two times four that are a pair of surrogates. A lone surrogate, and what has
-    /// other digits, is the replacement character.
+    /// Reads what follows `\u`: four hexadecimal digits, or twice four that are a pair of surrogates. A lone
+    /// surrogate, or other characters, become the replacement character.
     fn code_point(&mut self) -> char {
         let Some(unit) = self.hex() else { return char::REPLACEMENT_CHARACTER };
         let behind = self.at;
@@ -294,7 +295,8 @@ impl Scanner<'_> {
         value
     }
 
-    /// Goes to the next quote, backslash or control character, and returns it. There must be one.
+    /// Goes to the next quote, backslash or control character, and returns it. If there is none, it is an
+    /// error.
     #[inline]
     fn run(&mut self) -> Result<u8, Stop> {
         let bytes = self.json.as_bytes();
@@ -331,7 +333,7 @@ impl Scanner<'_> {
         let slice = Slice { start: self.at as u32, len: len as u32 };
         self.at += len;
         match number {
-            // Text as it is written, like all that has no object around it.
+            // A number outside of objects is text as it is written, like everything outside of objects.
             _ if self.objects == 0 => self.push_text(path, Kind::Text, slice),
             Number::I64(value) => self.push(path, Kind::I64, value.cast_unsigned()),
             Number::U64(value) => self.push(path, Kind::U64, value),
@@ -366,8 +368,8 @@ impl Scanner<'_> {
     }
 }
 
-/// Has the highest bit set of each byte that is a quote, a backslash or a control character; above the lowest of these, bits may be set
-/// for no reason. (Mycroft's zero byte test, for all three.)
+/// Sets the highest bit of each byte that is a quote, a backslash or a control character. Above the lowest of
+/// these bytes, other bits may be set, too. (Mycroft's zero byte test, for all three.)
 #[inline]
 fn specials(bytes: u64) -> u64 {
     const ONES: u64 = u64::MAX / 255;
@@ -376,13 +378,14 @@ fn specials(bytes: u64) -> u64 {
     (below(bytes, 0x20) | is(b'"') | is(b'\\')) & (ONES << 7)
 }
 
-/// So many digits fit a `u64`, and an `i64`, whatever they are.
+/// Any number of so many digits fits a `u64` and an `i64`.
 const DIGITS_MAX: usize = 18;
 
 const POWERS_OF_TEN: [f64; DIGITS_MAX + 1] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18];
 
-/// Reads the number that `bytes` start with where it has no more than [`DIGITS_MAX`] digits and no exponent, and says how long it is.
+/// Reads the number that `bytes` start with, if it has at most [`DIGITS_MAX`] digits and no exponent. Also
+/// returns its length.
 #[inline]
 fn plain_number(bytes: &[u8]) -> Option<(Number, usize)> {
     let is_negative = bytes.first() == Some(&b'-');
@@ -403,12 +406,13 @@ fn plain_number(bytes: &[u8]) -> Option<(Number, usize)> {
     if decimals == 0 || end - start - 1 > DIGITS_MAX || matches!(bytes.get(end), Some(b'e' | b'E')) {
         return None;
     }
-    // What `serde_json` does. It may be off by a bit from the nearest number, but all there is in indexes is read like this.
+    // `serde_json` does the same. The result may differ by a bit from the nearest number, but all numbers in
+    // indexes are read like this.
     let value = all as f64 / POWERS_OF_TEN[decimals];
     Some((Number::of_f64(if is_negative { -value } else { value }), end))
 }
 
-/// Appends the digits from `at` on to `value`, which wraps where they are too many, and says where they end.
+/// Appends the digits from `at` on to `value`, which wraps if they are too many. Also returns where they end.
 #[inline]
 fn digits(bytes: &[u8], mut at: usize, mut value: u64) -> (u64, usize) {
     while let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
@@ -418,8 +422,8 @@ fn digits(bytes: &[u8], mut at: usize, mut value: u64) -> (u64, usize) {
     (value, at)
 }
 
-/// Reads any number that `json` starts with. All that can belong to one must: bytes of this kind that are left over could not be
-/// followed by anything that makes sense of them.
+/// Reads any number that `json` starts with. All bytes that can belong to a number must belong to it: if some
+/// of them were left over, nothing after them could make the text valid.
 #[cold]
 fn any_number(json: &str) -> Option<(Number, usize)> {
     let len = json.bytes().position(|byte| !belongs_to_number(byte)).unwrap_or(json.len());
@@ -436,16 +440,16 @@ fn belongs_to_number(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')
 }
 
-/// Whether a value that is neither string nor object nor array ends in front of this byte. The end of the text is none: what breaks off
-/// there may have gone on.
+/// Returns whether a value that is not a string, an object or an array ends before this byte. At the end of
+/// the text it does not: the value may be cut off there.
 fn ends_token(byte: Option<&u8>) -> bool {
     matches!(byte, Some(b',' | b'}' | b']' | 0..=b' '))
 }
 
-/// Longer strings of digits are no numbers to anybody.
+/// The longest string that is read as a number, in bytes. Nobody uses longer strings of digits as numbers.
 const NUMBER_TEXT_BYTES_MAX: usize = 64;
 
-/// The number that a string is, all of it, as JSON writes numbers.
+/// Returns the number if all of the string is a number, as JSON writes numbers.
 #[inline]
 pub(super) fn number_text(text: &str) -> Option<Number> {
     match text.as_bytes().first()? {

@@ -250,7 +250,7 @@ fn paths_past_the_thousandth_are_text_whatever_their_order() {
     assert_eq!(read.leaves, ["k5=I64(5)", "k999=F64(0.5)"]);
     assert_eq!(read.texts, ["-7", "18446744073709551615"]);
     assert_eq!((read.tape.rest.len(), read.tape.leaves_without_path), (2, 0));
-    // Nor may keys that are always new fill the memory.
+    // Keys that are always new must not fill the memory either.
     for n in 0..100_000 {
         read_with(&mut paths, &format!(r#"{{"new{n}": {{"x": {{}}}}}}"#));
     }

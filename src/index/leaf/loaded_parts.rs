@@ -1,7 +1,8 @@
-//! What is held of an index's files.
+//! The loaded parts of an index's files.
 //!
-//! A read of what is not held fails, and is noted: whoever searches then has it fetched, and searches again. So Tantivy, which reads
-//! synchronously, never waits, and what it takes in memory is known before it is read.
+//! A read of bytes that are not loaded fails, and is noted. The searcher then has them fetched, and searches
+//! again. So Tantivy, which reads synchronously, never waits, and the memory that it takes is known before
+//! anything is read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -25,7 +26,7 @@ pub(super) type Part = (usize, Range<u64>);
 /// The numbers and lengths of an index's files, by name.
 pub(super) type Names = HashMap<PathBuf, (usize, u64)>;
 
-/// What is held. Clones share it.
+/// The loaded parts. Clones share them.
 #[derive(Clone)]
 pub(super) struct LoadedParts {
     shared: Arc<Shared>,
@@ -42,7 +43,7 @@ struct State {
     /// By the file's number and the range's start.
     ranges: BTreeMap<(usize, u64), OwnedBytes>,
     held_bytes: u64,
-    /// What may be held without asking.
+    /// How many bytes may be loaded without asking.
     bytes_max: u64,
     missing: Vec<Part>,
 }
@@ -53,13 +54,14 @@ pub(super) fn names(parts: &dyn IndexParts) -> Names {
 }
 
 impl LoadedParts {
-    /// Holds nothing yet, and up to `bytes_max` of what is at hand without asking.
+    /// Creates an object that has loaded nothing. It loads up to `bytes_max` bytes of what is at hand without
+    /// asking.
     pub fn new(parts: Arc<dyn IndexParts>, names: Arc<Names>, bytes_max: u64) -> Self {
         let state = Mutex::new(State { bytes_max, ..State::default() });
         Self { shared: Arc::new(Shared { parts, names, state }) }
     }
 
-    /// What was looked for in vain, each range once.
+    /// Takes the list of ranges that were needed but not loaded, each once.
     pub fn missing(&self) -> Vec<Part> {
         let mut missing = std::mem::take(&mut self.shared.state().missing);
         missing.sort_by_key(|(file, range)| (*file, range.start, range.end));
@@ -67,22 +69,22 @@ impl LoadedParts {
         missing
     }
 
-    /// Whether something was looked for in vain.
+    /// Returns whether a range was needed but not loaded.
     pub fn has_missing(&self) -> bool {
         !self.shared.state().missing.is_empty()
     }
 
-    /// What is held, in bytes.
+    /// Returns how many bytes are loaded.
     pub fn bytes(&self) -> u64 {
         self.shared.state().held_bytes
     }
 
-    /// From now on so much may be held.
+    /// Sets how many bytes may be loaded without asking.
     pub fn set_bytes_max(&self, bytes_max: u64) {
         self.shared.state().bytes_max = bytes_max;
     }
 
-    /// Fetches what was missing, and holds it.
+    /// Fetches what was missing, and keeps it.
     pub fn fetch(&self, missing: Vec<Part>) -> BoxFuture<'_, io::Result<()>> {
         let fetched = self.shared.parts.read_many(missing.clone());
         let hold = |fetched: Vec<Bytes>| {
@@ -114,7 +116,7 @@ impl Shared {
             return Ok(state.hold(file, range.start, &bytes));
         }
         state.missing.push((file, range));
-        Err(io::Error::new(io::ErrorKind::WouldBlock, "not held yet"))
+        Err(io::Error::new(io::ErrorKind::WouldBlock, "not loaded yet"))
     }
 }
 
@@ -126,7 +128,8 @@ impl State {
         (to <= loaded.len()).then(|| loaded.slice(from..to))
     }
 
-    /// Tantivy wants owners of a stable address, and that `Bytes` is one it cannot know: so the bytes are copied.
+    /// Keeps a copy of the bytes. Tantivy requires an owner with a stable address, and does not know that
+    /// `Bytes` is one.
     fn hold(&mut self, file: usize, start: u64, bytes: &Bytes) -> OwnedBytes {
         let loaded = OwnedBytes::new(bytes.to_vec());
         self.held_bytes += loaded.len() as u64;

@@ -15,11 +15,11 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("ready")
 }
 
-/// An index's files, from which each range that is asked for is written down.
+/// The files of an index. They note each range that is read.
 #[derive(Debug)]
 struct Asked {
     files: Vec<(String, Bytes)>,
-    /// Ranges together, as they were asked for.
+    /// The ranges of each round, in the order of the reads.
     rounds: Mutex<Vec<Vec<(String, u64)>>>,
     /// Files of this kind cannot be read.
     broken: Mutex<Option<&'static str>>,
@@ -81,7 +81,7 @@ impl ByParts {
         Self { asked, outline, catalog: index.fields.clone() }
     }
 
-    /// What a query finds, asked for in every way.
+    /// Returns what a query finds. All ways to ask for it must agree.
     pub fn ordinals(&self, query: &str) -> Vec<u64> {
         let query = Query::parse(query).unwrap();
         let mut ordinals = Vec::new();
@@ -128,7 +128,8 @@ impl ByParts {
         }
     }
 
-    /// The rounds that a question takes of a leaf whose dictionaries are open: for each, which kinds of files are read.
+    /// Returns which kinds of files are read in each round of a search, in a leaf whose dictionaries are
+    /// open.
     fn rounds(&self, query: &str, count: bool) -> Vec<Vec<String>> {
         let plan = |query| self.outline.plan(&Query::parse(query).unwrap(), &self.catalog, false).unwrap();
         let mut leaf = self.outline.leaf(0, &plan("w:zzz OR q:>1"), 0);

@@ -1,4 +1,5 @@
-//! Touching all that a query will read of a leaf, so that what is not held is noted at once, and fetched together.
+//! Reads all that a query needs of a leaf, so that everything that is not loaded is noted at once and fetched
+//! together.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,28 +12,32 @@ use super::super::query::PREFIX_TERMS_MAX;
 use super::super::query::prefix::{behind, too_broad};
 use super::super::query::required_terms::RequiredTerms;
 
-/// What became of a look at a leaf.
+/// The outcome of a warm-up.
 pub(super) enum WarmedUp {
-    /// No record can match, and nothing else is to be read.
+    /// No record can match, and nothing else has to be read.
     Impossible,
-    /// All that is known of is held, unless something was noted as missing. So many terms and prefixes are there.
+    /// Everything needed is loaded, unless something was noted as missing. The value is the number of terms
+    /// and prefixes that the leaf has.
     Terms(usize),
 }
 
-/// A field, the first of its terms, and what ends them, if they do not all start so.
+/// A range of terms: the field, the first bytes, and the excluded end. `None`: all terms with these first
+/// bytes.
 type Range<'a> = (Field, &'a [u8], Option<&'a [u8]>);
 
-/// What a leaf has of the terms and prefixes of a query; of a prefix all terms as one, since their postings lie side by side.
+/// What a leaf has of the terms and prefixes of a query. All terms of a prefix are kept as one, since their
+/// postings are adjacent.
 #[derive(Default)]
 struct Known<'a> {
     terms: HashMap<&'a Term, Option<TermInfo>>,
     prefixes: HashMap<Range<'a>, (TermInfo, usize)>,
-    /// How many terms all prefixes stand for.
+    /// Number of terms that all prefixes match.
     prefix_terms: usize,
 }
 
-/// Looks up all terms, then touches the postings and columns of those parts of the query that can match. With `count`, a query that
-/// is one term is answered by its dictionary. Where something is `noted` as missing, an error says no more than that.
+/// Looks up all terms, then reads the postings and columns of those parts of the query that can match. With
+/// `count`, the dictionary alone answers a query that is one term. If `noted` says that something is missing,
+/// errors are ignored: they are a result of that.
 pub(super) fn warm_up(
     reader: &SegmentReader,
     needs: &RequiredTerms,
@@ -99,11 +104,11 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// Reads what a part of the query reads.
+    /// Reads what one part of the query needs.
     fn warm_up(&self, reader: &SegmentReader, need: &RequiredTerms, scored: bool) -> tantivy::Result<()> {
         match need {
             RequiredTerms::Term { term, positions } => match self.terms.get(term) {
-                // All records have the term: then its postings are only read for scores.
+                // Every record has the term, so its postings are only read for scores and positions.
                 Some(Some(info)) if info.doc_freq == reader.max_doc() && !scored && !positions => Ok(()),
                 Some(Some(info)) => postings(reader, term.field(), info, *positions),
                 _ => Ok(()),
@@ -120,7 +125,8 @@ impl<'a> Known<'a> {
     }
 }
 
-/// The terms that start so, or lie in front of the end, as one, and how many they are.
+/// Returns the terms that start with `bytes`, or that come before the end, as one term, and how many they
+/// are.
 fn starting_with(
     reader: &SegmentReader,
     field: Field,
@@ -155,7 +161,7 @@ fn postings(reader: &SegmentReader, field: Field, info: &TermInfo, positions: bo
     Ok(())
 }
 
-/// Reads the columns of this name, all of them even where the first cannot be read.
+/// Reads all columns with this name, even if the first one cannot be read.
 pub(super) fn columns(reader: &SegmentReader, name: &str) -> tantivy::Result<()> {
     let handles = reader.fast_fields().dynamic_column_handles(name)?;
     let read = handles.iter().map(|handle| handle.file_slice().read_bytes().map(|_| ()));

@@ -1,4 +1,5 @@
-//! The query's tree → Tantivy's queries, for one index: its paths and whether its words know their place.
+//! Compiles the query's tree to Tantivy's queries, for one index: for its paths, and with or without
+//! positions.
 
 use std::ops::Bound;
 
@@ -20,23 +21,23 @@ use super::range::{Limits, RangeQuery, Span};
 use super::required_terms::RequiredTerms;
 use super::{Exact, Node, Query, Sought};
 
-/// How many terms a query may become when its words are looked for at every path.
+/// How many terms a query may have after its words were multiplied by the paths.
 const TERMS_MAX: usize = 1 << 18;
 
 /// A query made for one index.
 pub(in crate::index) struct Compiled {
     pub query: Box<dyn TantivyQuery>,
-    /// What it reads.
+    /// What the query reads.
     pub needs: RequiredTerms,
-    /// Counts what its prefixes stand for.
+    /// Counts the terms that its prefixes match.
     pub looked: Looked,
-    /// Whether a phrase was taken as its words in any order.
+    /// Whether a phrase is searched as its words in any order.
     pub phrases_as_words: bool,
-    /// Whether the index cannot tell for sure what matches: see [`Gaps`](super::super::catalog::Gaps).
+    /// Whether the index has no certain answer: see [`Gaps`](super::super::catalog::Gaps).
     pub unsure: bool,
 }
 
-/// Why a query cannot be asked of this index.
+/// The query has too many terms for this index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::index) struct TooBroad;
 
@@ -72,11 +73,11 @@ struct Part {
     needs: RequiredTerms,
 }
 
-/// What a text may be found by at one place or at several.
+/// What a text may match, at one path or at several.
 #[derive(Default)]
 struct Found {
     parts: Vec<Part>,
-    /// Together, since each query of prefixes keeps a bit for each document.
+    /// Prefixes. They are kept together, since each query of prefixes has a bit for each document.
     ends: Vec<OpenEnd>,
 }
 
@@ -136,7 +137,7 @@ impl Compiler<'_> {
         Ok(both(clauses))
     }
 
-    /// In text without a path, and at every path that ever held something of the kind.
+    /// Searches text without a path, and every path that has values of the type.
     fn anywhere(&mut self, sought: &Sought) -> Built {
         let mut found = Found::default();
         self.text(sought, &mut found)?;
@@ -188,12 +189,12 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// Whether there are leaves at paths that the catalog does not name.
+    /// Returns whether there are leaves at paths that the catalog does not list.
     fn has_rest(&self) -> bool {
         self.catalog.rest_leaves() > 0
     }
 
-    /// Among the paths that the catalog does not name.
+    /// Searches the paths that the catalog does not list.
     fn at_rest(&mut self, path: &str, sought: &Sought, found: &mut Found) -> Result<(), TooBroad> {
         let (header, path) = (self.rest(), path.replace('.', &SEPARATOR.to_string()));
         let term = |kind: rest::Kind, what: &str| with_word(&header, &(rest::start(&path, kind) + what));
@@ -216,7 +217,7 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// The values at a path that lie in a range.
+    /// Matches the values at a path that are in a range.
     fn range(&mut self, path: &str, limits: &Limits) -> Built {
         let (types, gaps) = (self.catalog.value(path), self.catalog.gaps());
         let is_mixed = types.contains(FieldTypes::F64) || types.contains(FieldTypes::I64 | FieldTypes::U64);
@@ -247,12 +248,12 @@ impl Compiler<'_> {
         Ok(self.any(found))
     }
 
-    /// What the terms of paths that the catalog does not name start with.
+    /// Returns the start of the terms of paths that the catalog does not list.
     fn rest(&self) -> Term {
         Term::from_field_json_path(self.fields.header, &escaped(rest::NAME, true), false)
     }
 
-    /// Whatever there is at a path, or below it. Dates are words too.
+    /// Matches everything at a path, or below it. Dates are words, too.
     fn present(&mut self, path: &str) -> Built {
         let mut found = Found::default();
         self.unsure |= self.catalog.gaps().paths;
@@ -296,7 +297,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// All the words at one place, adjacent where the index knows.
+    /// Matches all the words at one path; next to each other, if the index has positions.
     fn words(
         &mut self,
         sought: &Sought,
@@ -307,7 +308,8 @@ impl Compiler<'_> {
         self.count(terms.len())?;
         let last = if sought.is_open { terms.pop() } else { None };
         let in_order = self.positions || sought.words.len() == 1;
-        // A number or a date is one thing, although its text has several words: `5.0`, `2024-05-01T12:00:00Z`.
+        // A number or a date is one value, although its text has several words: `5.0`,
+        // `2024-05-01T12:00:00Z`.
         let is_phrase = sought.number.is_none() && sought.date.is_none();
         self.phrases_as_words |= !in_order && is_phrase;
         match (last, terms.len()) {
@@ -334,7 +336,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// What is found by any of these.
+    /// Matches what any of these parts matches.
     fn any(&self, Found { mut parts, ends }: Found) -> Part {
         if !ends.is_empty() {
             parts.push(self.prefixes(ends));
@@ -370,7 +372,7 @@ fn part(term: Term) -> Part {
     Part { query: Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs)), needs }
 }
 
-/// A term that is looked for at certain places.
+/// Requires a term and its positions.
 fn placed(term: &Term) -> RequiredTerms {
     RequiredTerms::Term { term: term.clone(), positions: true }
 }
@@ -388,7 +390,7 @@ fn all() -> Part {
     Part { query: Box::new(AllQuery), needs: RequiredTerms::Nothing }
 }
 
-/// Clauses of which all hold: none of them is optional.
+/// Combines clauses that must all hold. None of them is optional.
 fn both(clauses: Vec<(Occur, Part)>) -> Part {
     type Clause = ((Occur, Box<dyn TantivyQuery>), RequiredTerms);
     let clauses = clauses.into_iter().map(|(occur, Part { query, needs })| -> Clause {
@@ -401,26 +403,27 @@ fn both(clauses: Vec<(Occur, Part)>) -> Part {
     Part { query: Box::new(BooleanQuery::new(clauses)), needs: RequiredTerms::All(needs) }
 }
 
-/// A term of a path: with a word, or the start of one.
+/// Returns a term of a path: with a word, or with the start of one.
 fn with_word(path: &Term, word: &str) -> Term {
     let mut term = path.clone();
     term.append_type_and_str(word);
     term
 }
 
-/// A dotted path as Tantivy reads it: `\` escaped, and the dots too where they do not separate.
+/// Returns a dotted path as Tantivy reads it: `\` is escaped, and with `dots` the dots, too.
 fn escaped(path: &str, dots: bool) -> String {
     let path = path.replace('\\', "\\\\");
     if dots { path.replace('.', "\\.") } else { path }
 }
 
-/// All terms that start so.
+/// Matches all terms that start with `prefix`.
 fn open(prefix: Term) -> OpenEnd {
     OpenEnd { before: Vec::new(), prefix, end: None }
 }
 
 fn range(path: &str, limits: Limits, rounded: bool) -> Part {
-    // Without a path Tantivy takes the name for that of the field alone: a `\` that escapes nothing is an empty path.
+    // Tantivy takes an empty path for the field alone. A `\` that escapes nothing is an empty path for
+    // Tantivy.
     let path = if path.is_empty() { "\\".to_owned() } else { escaped(path, false) };
     in_column(format!("{}.{path}", names::NUM), limits, rounded)
 }

@@ -1,12 +1,13 @@
-//! What must not match.
+//! Queries that exclude documents.
 //!
-//! Tantivy asks what it excludes about documents in front of the one that stands next there. Its phrases, and all that is made of them,
-//! call that a bug of their caller's, and panic where such bugs are looked for. Here only sound questions are passed on.
+//! Tantivy asks an excluded query about documents before the query's current document. Tantivy's phrases, and
+//! all queries that contain phrases, treat this as a bug of the caller, and panic if debug assertions are on.
+//! Here only valid calls are passed on.
 
 use tantivy::query::{EnableScoring, Explanation, Query, QueryClone, Scorer, Weight};
 use tantivy::{DocId, DocSet, Score, SegmentReader};
 
-/// The same documents, in a form that can be excluded.
+/// The same query, in a form that can be excluded.
 #[derive(Debug)]
 pub(in crate::index) struct Excluded(pub Box<dyn Query>);
 
@@ -36,7 +37,8 @@ impl Weight for ExcludedWeight {
     }
 }
 
-/// Without `seek_danger`: the one that all have looks where this stands before it goes on.
+/// It does not implement `seek_danger`: the default implementation checks the current document before it
+/// seeks.
 impl DocSet for ExcludedScorer {
     fn advance(&mut self) -> DocId {
         self.0.advance()

@@ -1,4 +1,5 @@
-//! Where a value shows what a query looks for: for people's eyes. What matches, the index alone says.
+//! Finds the parts of a value that show what a query matches, for display only. The index alone decides what
+//! matches.
 
 use std::ops::{Bound, Range};
 
@@ -7,22 +8,22 @@ use super::{Node, Query, Sought, number};
 use crate::index::json::Number;
 use crate::index::{rfc3339, words};
 
-/// Values beyond this many bytes are marked as if they were plain text.
+/// Values longer than this, in bytes, are marked as if they were plain text.
 const JSON_BYTES_MAX: usize = 1 << 20;
 
 /// A scalar of a JSON value.
 #[derive(Debug, PartialEq)]
 struct Leaf {
-    /// Dotted.
+    /// The dotted path.
     path: String,
-    /// Of a string what stands between the quotes.
+    /// The place of the scalar. For a string it is the part between the quotes.
     place: Range<usize>,
     is_string: bool,
 }
 
 impl Query {
-    /// The parts of a value that show why a record matches, ascending, none of them overlapping another. What is excluded, and what stands
-    /// for anything, is not shown.
+    /// Returns the parts of a value that show why a record matches. They ascend and do not overlap. Excluded
+    /// terms are not shown, and neither are terms that match anything.
     pub fn highlights(&self, value: &str) -> Vec<Range<usize>> {
         let leaves = leaves(value);
         let mut highlights = Vec::new();
@@ -85,7 +86,7 @@ impl Sought {
         }
     }
 
-    /// Marks the words where they follow each other; where they never do, wherever they are.
+    /// Marks the words where they follow each other. If they never do, all of them are marked.
     fn highlight_words(&self, found: &[Found], highlights: &mut Vec<Range<usize>>) {
         let last = self.words.len() - 1;
         let is = |nth: usize, word: &str| match &self.words[nth] {
@@ -136,10 +137,10 @@ impl Limits {
     }
 }
 
-/// A word, and where it is.
+/// A word, and its place.
 type Found = (Range<usize>, String);
 
-/// The words of a text that starts at byte `start` of a value.
+/// Returns the words of a text that starts at byte `start` of a value.
 fn words_of(text: &str, start: usize) -> Vec<Found> {
     let text = &*words::blank(text);
     let (mut found, mut at) = (Vec::new(), 0);
@@ -151,7 +152,7 @@ fn words_of(text: &str, start: usize) -> Vec<Found> {
     }
 }
 
-/// The words of a JSON string. An escape separates, as nearly all that are written so do.
+/// Returns the words of a JSON string. An escape separates words, as nearly all escaped characters do.
 fn words_in_json(value: &str, place: Range<usize>) -> Vec<Found> {
     let (mut found, mut at) = (Vec::new(), place.start);
     let text = words::blank(&value[place.clone()]);
@@ -165,7 +166,7 @@ fn words_in_json(value: &str, place: Range<usize>) -> Vec<Found> {
     found
 }
 
-/// The scalars of a JSON object; `None`: it is none.
+/// Returns the scalars of a JSON object; `None` if it is not one.
 fn leaves(value: &str) -> Option<Vec<Leaf>> {
     if value.len() > JSON_BYTES_MAX || !value.trim_ascii_start().starts_with('{') {
         return None;
@@ -176,7 +177,7 @@ fn leaves(value: &str) -> Option<Vec<Leaf>> {
     Some(walk.leaves)
 }
 
-/// A walk over JSON that is known to be valid, and not to nest deeper than `serde_json` allows.
+/// A walk over JSON that is known to be valid, and that is not nested deeper than `serde_json` allows.
 struct Walk<'a> {
     json: &'a str,
     at: usize,
@@ -184,7 +185,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Goes to the next byte that is no white space, and says which it is.
+    /// Goes to the next byte that is not white space, and returns it.
     fn next(&mut self) -> u8 {
         let bytes = self.json.as_bytes();
         while bytes.get(self.at).is_some_and(u8::is_ascii_whitespace) {
@@ -219,7 +220,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Goes behind an object or an array, member by member.
+    /// Goes past an object or an array, member by member.
     fn members(&mut self, end: u8, mut member: impl FnMut(&mut Self)) {
         self.at += 1;
         while self.next() != end && self.at < self.json.len() {
@@ -231,7 +232,7 @@ impl Walk<'_> {
         self.at += 1;
     }
 
-    /// Goes behind a string; returns what stands between its quotes.
+    /// Goes past a string, and returns the range between its quotes.
     fn string(&mut self) -> Range<usize> {
         let (start, bytes) = (self.at + 1, self.json.as_bytes());
         let mut end = start;

@@ -1,10 +1,11 @@
-//! Operators of other query languages, which mean nothing here. A word that holds one is refused with the right spelling: taken as a
-//! separator, it would silently answer another question. Behind `\` and in quotation marks each of them is a character.
+//! Operators of other query languages, which have no meaning here. A word that contains one is refused with
+//! the right spelling. If it separated words instead, the query would silently have another meaning. After
+//! `\` and in quotation marks each of them is a normal character.
 
 use super::scan::{Bare, Piece};
 use super::{QueryError, QueryProblem, shown};
 
-/// Refuses a word that stands alone and holds such an operator.
+/// Refuses a word without a field that contains such an operator.
 pub(super) fn refuse_in_word(piece: &Piece) -> Result<(), QueryError> {
     refuse_in_value(piece)?;
     for (before, bare) in piece.bare() {
@@ -27,7 +28,8 @@ pub(super) fn refuse_in_word(piece: &Piece) -> Result<(), QueryError> {
     Ok(())
 }
 
-/// Refuses what follows a name and its colon, where it begins with such an operator or holds one that stands for other characters.
+/// Refuses what follows a name and its colon if it starts with such an operator, or contains one that is a
+/// wildcard.
 pub(super) fn refuse_in_value(piece: &Piece) -> Result<(), QueryError> {
     let text = &piece.text;
     for (before, bare) in piece.bare() {
@@ -54,7 +56,7 @@ pub(super) fn refuse_in_value(piece: &Piece) -> Result<(), QueryError> {
     Ok(())
 }
 
-/// Refuses a name that is none: `!level:error`, `_exists_:user`.
+/// Refuses a name that contains an operator: `!level:error`, `_exists_:user`.
 pub(super) fn refuse_in_name(name: &Piece, value: &str) -> Result<(), QueryError> {
     let (operator, hint) = match name.text.as_str() {
         "_exists_" => ("_exists_", format!("{}:*", or(value, "name"))),
@@ -75,7 +77,7 @@ fn refuse(bare: Bare, written: String, hint: &str) -> Result<(), QueryError> {
     Err(QueryError { position: bare.at, problem })
 }
 
-/// The operator's characters, as they stand together at this byte or around it.
+/// Returns the operator at this byte: all characters of operators that are next to each other there.
 fn operator_at(piece: &Piece, byte: usize) -> String {
     let is_part = |c: char| matches!(c, '!' | '=' | '~' | '<' | '>' | '&' | '|' | '?');
     let before = piece.text[..byte].chars().rev().take_while(|c| is_part(*c)).collect::<Vec<_>>();

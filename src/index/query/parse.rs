@@ -1,4 +1,5 @@
-//! Text → the query's tree, by recursive descent. Depth and size are bounded before anything is built.
+//! Parses text to the query's tree, by recursive descent. Depth and size are limited before anything is
+//! built.
 
 use std::ops::Bound;
 use std::rc::Rc;
@@ -30,11 +31,11 @@ struct Parser {
     scanner: Scanner,
     depth: usize,
     clauses: usize,
-    /// The field in whose brackets this is, as in `level:(error OR fatal)`.
+    /// The field whose brackets are open here, as in `level:(error OR fatal)`.
     within: Option<Rc<Field>>,
 }
 
-/// What is looked in, and how it was written.
+/// The field to search, and its name as it was written.
 struct Field {
     place: Place,
     name: String,
@@ -50,7 +51,7 @@ enum Place {
 }
 
 impl Field {
-    /// `None`: it is no name.
+    /// Returns `None` if it is not a name.
     fn named(name: String) -> Option<Self> {
         let place = match name.as_str() {
             "" | "header." => return None,
@@ -69,7 +70,7 @@ impl Field {
         Some(Self { place, name })
     }
 
-    /// It is there, with whatever it holds.
+    /// Matches records that have the field, with any content.
     fn present(&self) -> Node {
         match &self.place {
             Place::Offset => Node::All,
@@ -153,7 +154,7 @@ impl Parser {
         Ok(Node::Not(Box::new(node)))
     }
 
-    /// Takes a `-` right in front of what it excludes.
+    /// Takes a `-` directly before what it excludes.
     fn minus(&mut self) -> bool {
         let is_minus = self.scanner.peek() == Some('-')
             && self.scanner.peek_behind().is_some_and(|c| !c.is_whitespace() && c != ')');
@@ -220,7 +221,7 @@ impl Parser {
         }
     }
 
-    /// What follows a name and its colon.
+    /// Parses what follows a name and its colon.
     fn field(&mut self, position: usize, name: String) -> Result<Node, QueryError> {
         let Some(field) = Field::named(name.clone()) else {
             return Err(QueryError { position, problem: QueryProblem::NoField(name) });
@@ -244,7 +245,7 @@ impl Parser {
         }
     }
 
-    /// Refuses a name that holds an operator. The error shows what follows the colon, too.
+    /// Refuses a name that contains an operator. The error also shows what follows the colon.
     fn refuse_name(&mut self, name: &Piece) -> Result<(), QueryError> {
         let behind = self.scanner.at;
         let value = self.scanner.piece(ends_word).text;

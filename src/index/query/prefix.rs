@@ -1,7 +1,8 @@
-//! Prefixes: the documents with any of the terms that start alike.
+//! Prefixes: they match the documents with any of the terms that start with the prefix.
 //!
-//! Tantivy's own query for phrases with an open end keeps the postings of all their ends in memory, or stops at the fiftieth without a
-//! word. Here the terms are gone through one by one, and where they are too many the query fails.
+//! Tantivy's own query for phrases with an open end keeps the postings of all terms of the prefix in memory,
+//! or silently stops at the fiftieth. Here the terms are read one by one, and the query fails if they are too
+//! many.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,7 +19,7 @@ use tantivy::{BitSet, DocId, DocSet, InvertedIndexReader, Score, SegmentReader, 
 
 use super::PREFIX_TERMS_MAX;
 
-/// The documents that have what at least one of these ends stands for.
+/// Matches the documents that match at least one of these prefixes.
 #[derive(Clone, Debug)]
 pub(in crate::index) struct PrefixQuery {
     pub ends: Vec<OpenEnd>,
@@ -28,30 +29,33 @@ pub(in crate::index) struct PrefixQuery {
 /// Words, the last of which is a prefix.
 #[derive(Clone, Debug)]
 pub(in crate::index) struct OpenEnd {
-    /// The words right in front of it, in one field with it: none unless words know their place.
+    /// The words directly before the prefix, in the same field. Only an index with positions can have such
+    /// words.
     pub before: Vec<Term>,
-    /// The start of terms. It need not end where a word could.
+    /// The start of terms. It may be any part of a word.
     pub prefix: Term,
-    /// Where the terms end, as [`Term::serialized_value_bytes`] has them; `None`: they all start so.
+    /// The term before which the terms end, as in [`Term::serialized_value_bytes`]. `None`: all terms with
+    /// the prefix.
     pub end: Option<Vec<u8>>,
 }
 
-/// Prefixes stand for more than [`PREFIX_TERMS_MAX`] terms.
+/// The prefixes match more than [`PREFIX_TERMS_MAX`] terms.
 #[derive(Debug, thiserror::Error)]
-#[error("prefixes stand for more than {PREFIX_TERMS_MAX} words")]
+#[error("the prefixes match more than {PREFIX_TERMS_MAX} words")]
 struct TooManyTerms;
 
-/// What a search fails with whose prefixes stand for too many terms.
+/// Returns the error of a search whose prefixes match too many terms.
 pub(in crate::index) fn too_broad() -> TantivyError {
     TantivyError::IoError(Arc::new(io::Error::other(TooManyTerms)))
 }
 
-/// Whether a search failed because its prefixes stand for too many terms.
+/// Returns whether a search failed because its prefixes match too many terms.
 pub(in crate::index) fn is_too_broad(error: &TantivyError) -> bool {
     matches!(error, TantivyError::IoError(error) if error.get_ref().is_some_and(|cause| cause.is::<TooManyTerms>()))
 }
 
-/// How many terms the prefixes of one query have been looked up in each Tantivy segment, and whether anybody still wants to know.
+/// Counts the terms that the prefixes of one query match in each Tantivy segment, and knows whether the
+/// result is still needed.
 #[derive(Clone, Debug, Default)]
 pub(in crate::index) struct Looked {
     terms: Arc<Mutex<HashMap<SegmentId, usize>>>,
@@ -60,19 +64,20 @@ pub(in crate::index) struct Looked {
 
 impl Looked {
     fn count(&self, segment: SegmentId, terms: usize) -> tantivy::Result<()> {
-        // A number is whole whatever became of the thread that held it.
+        // The number is valid even if a thread panicked while it held the lock.
         let mut looked = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
         let all = looked.entry(segment).or_default();
         *all += terms;
         if *all > PREFIX_TERMS_MAX { Err(too_broad()) } else { Ok(()) }
     }
 
-    /// A segment is searched anew.
+    /// Resets the count of a segment that is searched again.
     pub fn forget(&self, segment: SegmentId) {
         self.terms.lock().unwrap_or_else(PoisonError::into_inner).remove(&segment);
     }
 
-    /// Once `over` is set nobody waits for what is found, and no more is looked up. The first to say so is heard.
+    /// Sets the flag that ends the search. Once `over` is true, nobody needs the result, and no more terms
+    /// are looked up. Only the first flag is kept.
     pub fn ends_with(&self, over: Arc<AtomicBool>) {
         self.over.get_or_init(|| over);
     }
@@ -102,14 +107,14 @@ impl Weight for PrefixQuery {
 
     fn explain(&self, reader: &SegmentReader, doc: DocId) -> tantivy::Result<Explanation> {
         if self.scorer(reader, 1.0)?.seek(doc) == doc {
-            Ok(Explanation::new("has a word that starts so", 1.0))
+            Ok(Explanation::new("has a word with the prefix", 1.0))
         } else {
-            Err(TantivyError::InvalidArgument(format!("document {doc} has no word that starts so")))
+            Err(TantivyError::InvalidArgument(format!("document {doc} has no word with the prefix")))
         }
     }
 }
 
-/// How many terms are looked up before they are counted.
+/// How many terms are read before they are added to the count.
 const STRIDE: usize = 1_024;
 
 impl OpenEnd {
@@ -157,7 +162,7 @@ impl OpenEnd {
     }
 }
 
-/// What comes right behind all that start with `prefix`; `None`: nothing does.
+/// Returns the first bytes after all that start with `prefix`; `None` if there are none.
 pub(in crate::index) fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
     let mut behind = prefix[..=last].to_vec();
@@ -165,7 +170,8 @@ pub(in crate::index) fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(behind)
 }
 
-/// The documents with these words in a row, and the positions behind the last; ascending.
+/// Returns the documents with these words in a row, and the positions after the last word, in ascending
+/// order.
 fn places_behind(index: &InvertedIndexReader, words: &[Term]) -> tantivy::Result<Vec<(DocId, u32)>> {
     let mut places: Option<Vec<(DocId, u32)>> = None;
     for word in words {
@@ -197,7 +203,7 @@ fn places_behind(index: &InvertedIndexReader, words: &[Term]) -> tantivy::Result
     Ok(places.unwrap_or_default())
 }
 
-/// Marks the documents in which a word stands at one of the places.
+/// Marks the documents that have a word at one of the places.
 fn mark_at(places: &[(DocId, u32)], mut postings: impl Postings, found: &mut BitSet) {
     let (mut left, mut positions) = (places, Vec::new());
     while postings.doc() != TERMINATED {

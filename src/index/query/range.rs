@@ -1,7 +1,8 @@
 //! Ranges over columns.
 //!
-//! Tantivy's own range query over JSON converts the ends to the type that a column happens to have, and gets some ends wrong (below all
-//! whole numbers: everything matches). Here each column, of each Tantivy segment, is asked in its own type.
+//! Tantivy's own range query over JSON converts the ends to the type that a column happens to have, and gets
+//! some ends wrong: if an end is below all whole numbers, everything matches. Here each column of each
+//! Tantivy segment is read in its own type.
 
 use std::cmp::Ordering;
 use std::ops::{Bound, RangeInclusive};
@@ -14,7 +15,7 @@ use tantivy::{BitSet, DocId, Score, SegmentReader, TantivyError, f64_to_u64, i64
 
 use super::super::json::Number;
 
-/// Whole numbers, ends included.
+/// A range of whole numbers. The ends are included.
 pub(in crate::index) type Span = RangeInclusive<i64>;
 
 /// A range at a path.
@@ -26,10 +27,11 @@ pub(in crate::index) enum Limits {
 }
 
 impl Limits {
-    /// The values of a column that are in the range, in the order-preserving `u64` form that columns are kept in. `None`: none of them.
+    /// Returns the values of a column that are in the range, in the order-preserving `u64` form of columns.
+    /// `None` means that no value is in the range.
     ///
-    /// `rounded`: whole numbers beyond 2^53 may have been rounded to the column's floating-point numbers. Then those are in the range, too, that an
-    /// end would be rounded to.
+    /// With `rounded`, whole numbers beyond 2^53 may have been rounded to the column's floating-point
+    /// numbers. Then the numbers to which an end would be rounded are also in the range.
     pub(super) fn in_column(&self, column: ColumnType, rounded: bool) -> Option<RangeInclusive<u64>> {
         match (self, column) {
             (Self::Numbers(from, to), ColumnType::I64) => {
@@ -54,7 +56,7 @@ impl Limits {
 
 const TWO_63: f64 = 9_223_372_036_854_775_808.0;
 const TWO_64: f64 = TWO_63 * 2.0;
-/// Below, every whole number is a floating-point number of its own.
+/// Below this number, every whole number has an `f64` of its own.
 const TWO_53: f64 = 9_007_199_254_740_992.0;
 
 fn lowest_i64(from: &Bound<Number>) -> Option<i64> {
@@ -63,7 +65,7 @@ fn lowest_i64(from: &Bound<Number>) -> Option<i64> {
         Bound::Included(Number::I64(value)) => Some(value),
         Bound::Excluded(Number::I64(value)) => value.checked_add(1),
         Bound::Included(Number::U64(_)) | Bound::Excluded(Number::U64(_)) => None,
-        // A fraction is no whole number: included or not, the next one counts.
+        // A fraction is not a whole number: included or not, the range begins at the next whole number.
         Bound::Included(Number::F64(value)) | Bound::Excluded(Number::F64(value)) => {
             (value < TWO_63).then_some(value.ceil() as i64)
         }
@@ -109,7 +111,7 @@ fn highest_u64(to: &Bound<Number>) -> Option<u64> {
     }
 }
 
-/// The floating-point number next to a number, and on which side of it that is.
+/// Returns the nearest floating-point number, and how it compares to the number.
 fn nearest(number: Number) -> (f64, Ordering) {
     let exact = |whole: i128, value: f64| (value, (value as i128).cmp(&whole));
     match number {
@@ -148,7 +150,7 @@ fn highest_f64(to: &Bound<Number>, rounded: bool) -> f64 {
 }
 
 impl Limits {
-    /// Whether an end is a whole number that not every floating-point number beside it is apart from.
+    /// Returns whether an end is a whole number that may have the same `f64` as its neighbours.
     pub(super) fn has_large_end(&self) -> bool {
         let is_large = |bound: &Bound<Number>| match bound {
             Bound::Unbounded => false,
@@ -158,10 +160,10 @@ impl Limits {
     }
 }
 
-/// The documents with a value in the range, in any column of that name.
+/// Matches the documents with a value in the range, in any column with this name.
 #[derive(Clone, Debug)]
 pub(super) struct RangeQuery {
-    /// As Tantivy's fast fields are named: dotted, `\` escaped.
+    /// The name as in Tantivy's fast fields: dotted, `\` escaped.
     pub column: String,
     pub limits: Limits,
     /// Whether columns of floating-point numbers may hold whole numbers that were rounded.
@@ -198,7 +200,7 @@ impl Weight for RangeQuery {
     }
 }
 
-/// How many documents are asked for at once.
+/// How many documents are read at once.
 const STRIDE: u32 = 1 << 16;
 
 fn collect(

@@ -1,4 +1,4 @@
-//! What is written where a number or a time is needed → limits of ranges.
+//! Converts what was written as a number or a time to the limits of ranges.
 
 use std::ops::Bound;
 
@@ -6,7 +6,7 @@ use super::range::{Limits, Span};
 use super::{QueryError, QueryProblem, number, shown};
 use crate::index::rfc3339;
 
-/// A range's end as it was written, and where.
+/// An end of a range as it was written, and its position.
 pub(super) struct RangeBound {
     pub text: String,
     pub at: usize,
@@ -16,7 +16,7 @@ pub(super) struct RangeBound {
 #[expect(clippy::reversed_empty_ranges, reason = "no offset and no time is in it")]
 const NOTHING: Span = 1..=0;
 
-/// The whole numbers between two ends, from them included.
+/// Returns the whole numbers between two ends. The ends of the result are included.
 fn span(from: Bound<i64>, to: Bound<i64>) -> Span {
     let from = match from {
         Bound::Unbounded => Some(i64::MIN),
@@ -52,13 +52,14 @@ pub(super) fn offsets(from: &Bound<RangeBound>, to: &Bound<RangeBound>) -> Resul
     Ok(span(map(from, whole)?, map(to, whole)?))
 }
 
-/// A single time; none where it lies between two milliseconds.
+/// Reads a single time. The range is empty if the time is between two milliseconds.
 pub(super) fn timestamp(end: &RangeBound) -> Result<Span, QueryError> {
     Ok(milliseconds(end, Round::Up)?..=milliseconds(end, Round::Down)?)
 }
 
 pub(super) fn timestamps(from: &Bound<RangeBound>, to: &Bound<RangeBound>) -> Result<Span, QueryError> {
-    // A time between two milliseconds: from it on means from the next one on, beyond it too; the other end likewise.
+    // A time between two milliseconds is rounded. An included end is rounded into the range, an excluded end
+    // out of it.
     let round = |bound: &Bound<RangeBound>, inward, outward| {
         if matches!(bound, Bound::Included(_)) { inward } else { outward }
     };
@@ -67,7 +68,7 @@ pub(super) fn timestamps(from: &Bound<RangeBound>, to: &Bound<RangeBound>) -> Re
     Ok(span(from, to))
 }
 
-/// A range at a path: of dates where one end is a date, else of numbers.
+/// Reads a range at a path. It is a range of dates if one end is a date, else of numbers.
 pub(super) fn limits(from: &Bound<RangeBound>, to: &Bound<RangeBound>) -> Result<Limits, QueryError> {
     let is_date = |bound: &Bound<RangeBound>| match bound {
         Bound::Unbounded => false,
@@ -102,7 +103,7 @@ fn milliseconds(end: &RangeBound, round: Round) -> Result<i64, QueryError> {
     Ok(nanos.div_euclid(NANOS) + i64::from(up))
 }
 
-/// Nanoseconds since the epoch of a date, or of a day's first moment.
+/// Returns the nanoseconds since the epoch of a date, or of the start of a day.
 fn date(text: &str) -> Option<i64> {
     let date = rfc3339::parse(text).or_else(|| rfc3339::parse(&format!("{text}T00:00:00Z")))?;
     match date {

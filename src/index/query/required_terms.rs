@@ -1,38 +1,38 @@
-//! What a query reads of an index, told before anything is read.
+//! What a query reads of an index, known before anything is read.
 //!
-//! Whoever searches an index that lies elsewhere looks up all terms first, in one go; which of them are there says whether anything can match
-//! at all, and which postings and columns are worth reading.
+//! A search of an index that is stored elsewhere looks up all terms first, together. The terms that are there
+//! decide whether anything can match, and which postings and columns must be read.
 
 use tantivy::Term;
 use tantivy::schema::Field;
 
 use super::{Node, Query, Sought};
 
-/// What is read, and how it decides whether a record matches. It may only err towards reading more.
+/// What is read, and how it decides whether a record matches. It may cause too many reads, but never too few.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::index) enum RequiredTerms {
     /// Nothing is read: all records match.
     Nothing,
     /// Nothing is read: no record matches.
     Never,
-    /// A term's place in its dictionary, its postings, and the places of its words where a phrase asks for them.
+    /// A term: its place in the dictionary, its postings, and its positions if a phrase needs them.
     Term { term: Term, positions: bool },
-    /// The terms of a field that begin so (as [`Term::serialized_value_bytes`] has them), and their postings, with the places of their
-    /// words where a phrase asks for them.
-    /// With an `end`: those from `bytes` on that come before it.
+    /// The terms of a field that start with `bytes` (as in [`Term::serialized_value_bytes`]): their postings,
+    /// and their positions if a phrase needs them. With an `end`: the terms from `bytes` on that come before
+    /// it.
     Prefix { field: Field, bytes: Vec<u8>, end: Option<Vec<u8>>, positions: bool },
-    /// The columns of this name, as Tantivy's fast fields are named: dotted, `\` escaped.
+    /// The columns with this name, as in Tantivy's fast fields: dotted, `\` escaped.
     Column(String),
-    /// A record matches where it matches all of them.
+    /// A record matches if it matches all of them.
     All(Vec<RequiredTerms>),
-    /// A record matches where it matches one of them.
+    /// A record matches if it matches one of them.
     Any(Vec<RequiredTerms>),
-    /// A record matches where it does not match this.
+    /// A record matches if it does not match this.
     Not(Box<RequiredTerms>),
 }
 
 impl Query {
-    /// How many terms, prefixes and columns it becomes at most, for an index with so many paths.
+    /// Returns how many terms, prefixes and columns the query has at most, for an index with this many paths.
     pub(in crate::index) fn terms_max(&self, paths: usize) -> usize {
         self.root.terms_max(paths)
     }
@@ -40,9 +40,9 @@ impl Query {
 
 impl Node {
     fn terms_max(&self, paths: usize) -> usize {
-        // Beside its words, a text may stand for a number, a boolean or a date.
+        // In addition to its words, a text may mean a number, a boolean or a date.
         let at_one_place = |sought: &Sought| sought.words.len() + 3;
-        // And once more among the paths beyond those that are known.
+        // The same again for the paths that the catalog does not list.
         let at_path = |sought: &Sought| 2 * at_one_place(sought);
         match self {
             Self::Anywhere(sought) => at_one_place(sought).saturating_mul(paths + 1),
@@ -60,7 +60,7 @@ impl Node {
 }
 
 impl RequiredTerms {
-    /// Whether any record can match, where `found` says of a term or a prefix whether the index has it.
+    /// Returns whether any record can match. `found` says whether the index has a term or a prefix.
     pub fn possible(&self, found: &impl Fn(&Self) -> bool) -> bool {
         match self {
             Self::Never => false,
@@ -71,14 +71,15 @@ impl RequiredTerms {
         }
     }
 
-    /// All terms, prefixes and columns.
+    /// Returns all terms, prefixes and columns.
     pub fn all(&self) -> Vec<&Self> {
         let mut all = Vec::new();
         self.visit(&|_| true, &mut |need| all.push(need));
         all
     }
 
-    /// Shows `each` all terms, prefixes and columns, but for those that cannot matter, since what they belong to cannot match.
+    /// Calls `each` with all terms, prefixes and columns, except for those whose part of the query cannot
+    /// match.
     pub fn visit<'a>(&'a self, found: &impl Fn(&Self) -> bool, each: &mut impl FnMut(&'a Self)) {
         match self {
             Self::Nothing | Self::Never => {}

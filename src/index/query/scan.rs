@@ -1,36 +1,36 @@
-//! A query's characters: words, quotations, operators. Knows nothing of what they mean.
+//! Splits a query into words, quotations and operators. Does not know what they mean.
 
 use super::{QueryError, QueryProblem};
 
-/// A place in a query.
+/// A position in a query.
 pub(super) struct Scanner {
     chars: Vec<char>,
-    /// How many characters come before.
+    /// How many characters come before it.
     pub at: usize,
 }
 
-/// What was written in one piece, without its escapes.
+/// Text that was written in one piece, without its escapes.
 pub(super) struct Piece {
     pub text: String,
     /// Where it starts in the query.
     pub at: usize,
-    /// The first `*` without a `\` in front: where it is in the query, and in the text.
+    /// The first `*` without a `\` before it: its place in the query, and in the text.
     star: Option<(usize, usize)>,
-    /// The characters without a `\` in front that other query languages have as operators.
+    /// The characters without a `\` before them that are operators in other query languages.
     bare: Vec<Bare>,
 }
 
-/// A character that is written as it is, without a `\` in front.
+/// A character that is written without a `\` before it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bare {
     pub c: char,
-    /// Where it is in the query.
+    /// Its place in the query.
     pub at: usize,
-    /// Where it is in the piece's text.
+    /// Its place in the piece's text.
     pub byte: usize,
 }
 
-/// A piece, and whether it stands for all that starts like it.
+/// A piece, and whether it is a prefix.
 pub(super) struct Word {
     pub text: String,
     pub at: usize,
@@ -38,7 +38,8 @@ pub(super) struct Word {
 }
 
 impl Piece {
-    /// The characters that other query languages have as operators, each with the one right in front of it, if that is one too.
+    /// Returns the characters that are operators in other query languages, each with the character directly
+    /// before it, if that is one, too.
     pub fn bare(&self) -> impl Iterator<Item = (Option<char>, Bare)> {
         self.bare.iter().enumerate().map(|(nth, bare)| {
             let before = nth.checked_sub(1).map(|nth| self.bare[nth]);
@@ -46,12 +47,12 @@ impl Piece {
         })
     }
 
-    /// Whether it is a lone `*`.
+    /// Returns whether it is a single `*`.
     pub fn is_star(&self) -> bool {
         self.text == "*" && self.star.is_some()
     }
 
-    /// The text of a piece that must not have a star.
+    /// Returns the text of a piece that must not contain a star.
     pub fn plain(self) -> Result<String, QueryError> {
         match self.star {
             None => Ok(self.text),
@@ -59,7 +60,7 @@ impl Piece {
         }
     }
 
-    /// A piece that may end in a star.
+    /// Returns the word of a piece that may end with a star.
     pub fn word(mut self) -> Result<Word, QueryError> {
         let is_open = matches!(self.star, Some((_, byte)) if byte + 1 == self.text.len());
         if is_open {
@@ -80,7 +81,7 @@ impl Scanner {
         self.chars.get(self.at).copied()
     }
 
-    /// The character behind the next one.
+    /// Returns the character after the next one.
     pub fn peek_behind(&self) -> Option<char> {
         self.chars.get(self.at + 1).copied()
     }
@@ -91,7 +92,8 @@ impl Scanner {
         }
     }
 
-    /// What comes before a character at which `ends` says so. `\` takes the next character as it is.
+    /// Reads everything before the first character for which `ends` is true. `\` takes the next character as
+    /// it is.
     pub fn piece(&mut self, ends: impl Fn(char) -> bool) -> Piece {
         let (at, mut text, mut star, mut bare) = (self.at, String::new(), None, Vec::new());
         while let Some(c) = self.peek() {
@@ -117,7 +119,8 @@ impl Scanner {
         Piece { text, at, star, bare }
     }
 
-    /// A quotation, in which a star is a star. One behind it leaves its last word open.
+    /// Reads a quotation, in which a star is a normal character. A star after it makes its last word a
+    /// prefix.
     pub fn quoted(&mut self) -> Result<Word, QueryError> {
         let at = self.at;
         self.at += 1;
@@ -131,7 +134,7 @@ impl Scanner {
         Ok(Word { text, at, is_open })
     }
 
-    /// Takes an operator and the space behind it.
+    /// Takes an operator and the space after it.
     pub fn operator(&mut self, operator: &str) -> bool {
         let is_next = self.is_operator(operator);
         if is_next {
@@ -147,7 +150,7 @@ impl Scanner {
             && rest.get(operator.len()).is_none_or(|c| c.is_whitespace() || matches!(c, '(' | ')' | '"'))
     }
 
-    /// Something is wrong here.
+    /// Returns an error at this position.
     pub fn problem(&self, problem: QueryProblem) -> QueryError {
         QueryError { position: self.at, problem }
     }

@@ -165,7 +165,7 @@ fn every_query_of_the_users_page_reads() {
     let column = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
     let queries: Vec<&str> = column.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
     assert!(queries.len() > 30, "{queries:?}");
-    // What stands for any number.
+    // Ranges that are written without a field and a number.
     let ends = [">=", "<", "<=", "[10 TO 20}", "[10 TO *]"];
     for query in queries {
         let query = if ends.contains(&query) { format!("n:{query}5") } else { query.to_owned() };

@@ -17,8 +17,8 @@ pub(super) struct InMemory {
 }
 
 impl InMemory {
-    /// Takes the bytes over. They become a `Vec`, which copies only where others share them: Tantivy wants owners of a stable
-    /// address, and that `Bytes` is one it cannot know.
+    /// Takes the bytes. Each file becomes a `Vec`, which copies only bytes that are shared: Tantivy requires
+    /// an owner with a stable address, and does not know that `Bytes` is one.
     pub fn new(files: Vec<(String, Bytes)>) -> Self {
         let files =
             files.into_iter().map(|(name, bytes)| (PathBuf::from(name), FileSlice::from(Vec::from(bytes))));

@@ -7,7 +7,7 @@ use crate::record::RecordBatch;
 
 mod prefixes;
 
-/// An index read whole, and the same by parts: both must find the same.
+/// An index that is read whole, and the same index read by parts. Both must find the same.
 struct Both {
     whole: IndexReader,
     parts: ByParts,
@@ -53,7 +53,7 @@ fn ordinals(reader: &Both, text: &str) -> Vec<u64> {
     ordinals
 }
 
-/// Holds each query's hits against the ordinals of the records it should find.
+/// Compares each query's hits with the expected ordinals.
 fn check(values: &[&str], expected: &[(&str, &[u64])]) {
     for settings in [words(), positions()] {
         let reader = opened(&[valued(values)], settings);
@@ -210,7 +210,7 @@ fn ranges_over_whole_numbers_do_not_overflow_at_their_ends() {
 
 #[test]
 fn a_range_over_rounded_numbers_misses_none() {
-    // 2^53 + 1 is kept as 2^53 in a column that also has fractions.
+    // 2^53 + 1 has no `f64` of its own, so it is not in the column of the fraction.
     check(
         &[r#"{"n": 9007199254740993}"#, r#"{"n": 0.5}"#],
         &[("n:>9007199254740992", &[0]), ("n:>=9007199254740993", &[0]), ("n:<1", &[1])],
@@ -451,7 +451,8 @@ fn rare_words_score_higher_than_common_ones() {
 
 #[test]
 fn many_equal_numbers_and_words_are_all_found() {
-    // Terms in more than one block of postings; those of numbers have no frequencies even where words have.
+    // Terms fill more than one block of postings. The terms of numbers have no frequencies, even if those of
+    // words have.
     let values: Vec<String> =
         (0..1_000).map(|n| format!(r#"{{"n": {}, "w": "w w same", "b": {}}}"#, n % 2, n % 3 == 0)).collect();
     for settings in [words(), positions()] {

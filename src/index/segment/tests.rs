@@ -1,4 +1,4 @@
-//! Our files against those of Tantivy's own writer, byte for byte.
+//! Our files are equal to those of Tantivy's own writer, byte for byte.
 
 use std::path::PathBuf;
 
@@ -46,10 +46,10 @@ fn check_with(settings: TopicSettings, batches: &[RecordBatch], what: &str) {
     }
 }
 
-/// The names of columns with their documents and values, numbers of all types as Tantivy would round them beside each other: where whole
-/// numbers are set apart from fractions, Tantivy's own writer rounds them.
+/// Returns the names of columns with their documents and values. All numbers are rounded as Tantivy rounds
+/// whole numbers beside fractions: we set such whole numbers apart, where Tantivy's own writer rounds them.
 fn columns(file: &Bytes) -> Vec<(String, bool, DocId, u64)> {
-    // Behind the columns Tantivy's footer says how long it is, and then which kind of footer.
+    // After the columns come Tantivy's footer, its length, and its kind.
     let (rest, _) = file.split_at(file.len() - 4);
     let (rest, footer_bytes) = rest.split_last_chunk::<4>().unwrap();
     let columns = &rest[..rest.len() - u32::from_le_bytes(*footer_bytes) as usize];
@@ -121,7 +121,7 @@ fn fixtures_are_written_as_tantivy_writes_them() {
     assert!(count > 15, "{count}");
 }
 
-/// All batches that can be read; fixtures are also of damaged segments.
+/// Returns all batches that can be read. Some fixtures are damaged segments.
 fn batches(segment: Vec<u8>) -> Vec<RecordBatch> {
     let (mut splitter, mut frames) = (FrameSplitter::new(segment.len() as u64, None), Vec::new());
     let _ = splitter.push(segment.into(), &mut frames).map(|_| splitter.finish());

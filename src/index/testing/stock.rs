@@ -1,4 +1,4 @@
-//! Tantivy's own writer over the same records: what it writes is what we have to write.
+//! Tantivy's own writer for the same records. Our writer must write the same files.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use super::super::segment::{PartSegment, files};
 use super::super::words::{RAW, WORDS, next_word};
 use crate::record::RecordBatch;
 
-/// The segment that Tantivy makes of all records, and how many words were too long for it.
+/// Returns the segment that Tantivy makes of all records, and how many words were too long for it.
 pub(in super::super) fn segment(settings: TopicSettings, batches: &[RecordBatch]) -> (PartSegment, u64) {
     let (schema, _) = schema::build(settings.positions);
     let fields = StockFields::of(&schema);
@@ -36,7 +36,7 @@ pub(in super::super) fn segment(settings: TopicSettings, batches: &[RecordBatch]
     (PartSegment { documents: metas[0].max_doc(), files }, dropped.load(Ordering::Relaxed))
 }
 
-/// The tokenizers of the schema, and the count of words that were too long.
+/// Returns the tokenizers of the schema. They count the words that are too long.
 pub(in super::super) fn manager(dropped: &Arc<AtomicU64>) -> TokenizerManager {
     let manager = TokenizerManager::new();
     manager.register(WORDS, TextAnalyzer::from(Words { dropped: Arc::clone(dropped) }));

@@ -31,7 +31,7 @@ fn words_are_runs_of_letters_and_digits_in_small_letters() {
     check("Ü", &["ü"]);
 }
 
-/// The words of Tantivy's own tokenizer, without its limit to 40 bytes.
+/// The words of Tantivy's own tokenizer, without its limit of 40 bytes.
 fn tantivy_words(text: &str) -> Vec<(String, usize, usize, usize)> {
     let mut analyzer = TextAnalyzer::builder(SimpleTokenizer::default()).filter(LowerCaser).build();
     tokens(&mut analyzer, text)
@@ -50,7 +50,7 @@ fn tokens(analyzer: &mut TextAnalyzer, text: &str) -> Vec<(String, usize, usize,
 fn tantivys_default_tokenizer_has_the_same_words_at_the_same_places() {
     let manager = manager(&Arc::default());
     let mut analyzer = manager.get(WORDS).unwrap();
-    // Every character there is, between letters, in texts of a few hundred.
+    // Every character of Unicode, each between letters, in texts of a few hundred.
     let mut text = String::new();
     for (index, c) in ('\0'..=char::MAX).enumerate() {
         text.extend(['a', c, 'B']);

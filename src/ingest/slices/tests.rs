@@ -12,7 +12,7 @@ use crate::record::{RecordBatch, RecordSpans, Span};
 use crate::segment::FrameSplitter;
 use crate::stats::Stats;
 
-/// A chunk's memory, which says when it is given back.
+/// The memory of a chunk, which shows when it is freed.
 struct Chunk {
     bytes: Vec<u8>,
     _alive: Arc<()>,
@@ -59,7 +59,7 @@ async fn a_frame_that_waits_for_others_keeps_no_more_of_its_chunk_than_itself() 
         (slices(&budget).await, TopicPartition::new("cold", 0).expect("a partition"));
     let frame = one_frame();
     for nth in 0..40 {
-        // What else is in the chunk is another partition's, and long since built.
+        // The rest of the chunk belongs to another partition, and was built long ago.
         let mut bytes = frame.clone();
         bytes.resize(1 << 20, 0);
         let chunk = Bytes::from_owner(Chunk { bytes, _alive: Arc::clone(&alive) });
@@ -74,7 +74,7 @@ async fn a_frame_that_waits_for_others_keeps_no_more_of_its_chunk_than_itself() 
     assert_eq!(built[&partition].iter().map(|slice| slice.counts.batches).sum::<u64>(), 40);
 }
 
-/// A zstd batch of one record of a mebibyte, which cannot be told from one that opens to four.
+/// A zstd batch of one record of 1 MiB that does not compress. Its decompressed size is estimated as 4 MiB.
 fn compressed_batch(offset: i64) -> Piece {
     let mut state = offset as u64;
     let noise = std::iter::repeat_with(|| {

@@ -1,4 +1,4 @@
-//! `Fetch` on the wire: an answer becomes messages that any client takes.
+//! The `Fetch` call: converts the result to messages that every client accepts.
 
 use std::collections::VecDeque;
 
@@ -21,13 +21,14 @@ use crate::rpc::body::Held;
 use crate::rpc::status;
 use crate::transactions::Isolation;
 
-/// How many records are answered where the request does not say.
+/// How many records a response has if the request does not say.
 pub const MAX_RECORDS_DEFAULT: u64 = 1_000;
 
-/// How many bytes are answered where the request does not say.
+/// How many bytes a response has if the request does not say.
 pub const MAX_BYTES_DEFAULT: u64 = 1 << 20;
 
-/// Reads a request. Unknown values are errors: a newer caller must not be misunderstood in silence.
+/// Converts a request. Unknown values are errors: the request of a newer caller must not be misunderstood
+/// silently.
 pub fn request(request: v1::FetchRequest) -> Result<Request, Status> {
     let (form, isolation) = match FetchForm::try_from(request.form) {
         Ok(FetchForm::Unspecified | FetchForm::Records) => (Form::Records, Isolation::Uncommitted),
@@ -54,11 +55,11 @@ pub fn request(request: v1::FetchRequest) -> Result<Request, Status> {
     })
 }
 
-/// A part of the answer, and what memory it takes beside what a fetch takes as long as it lasts.
+/// A message of a response, and the memory that it takes in addition to what the fetch reserved.
 type Message = Held<v1::FetchResponse, Delivery>;
 
-/// The answer's messages, as they come: of about 512 KiB each, or of one record or batch. The last one has no items: it
-/// says where to go on.
+/// Starts a fetch, and returns its messages while they are read. Each has about 512 KiB, or one record or
+/// batch. The last message has no items: it says where to continue.
 pub async fn messages(
     bundle_cache: &BundleCache,
     request: Request,
@@ -77,7 +78,7 @@ pub async fn messages(
     }))
 }
 
-/// What an operator should know of a message that is sent.
+/// Logs what an operator should know about a message.
 pub fn log(message: &Result<Message, Status>) {
     match message {
         Ok(held) => log_conflicts(&held.message.conflicts),
@@ -85,12 +86,12 @@ pub fn log(message: &Result<Message, Status>) {
     }
 }
 
-/// Why a fetch has no answer.
+/// Logs why a fetch failed.
 pub fn log_refusal(status: &Status) {
     warn!(code = formatting::code_name(status.code()), error = status.message(), "fetch failed");
 }
 
-/// One line, and not one for each offset: all of them are in the answer.
+/// Writes one line for all conflicts, since the response lists all of them.
 fn log_conflicts(conflicts: &[v1::Conflict]) {
     let Some(first) = conflicts.first() else { return };
     let v1::Conflict { topic, partition, log_id, offset, bundle_keys } = first;
@@ -106,17 +107,17 @@ fn log_conflicts(conflicts: &[v1::Conflict]) {
     );
 }
 
-/// An answer under way.
+/// A response that is being sent.
 struct Answer {
     fetch: Fetch,
     partition: TopicPartition,
     waiting: VecDeque<Answered>,
-    /// What of it is held beside the fetch.
+    /// The memory of `waiting`, in addition to what the fetch reserved.
     memory: Option<Delivery>,
 }
 
 impl Drop for Answer {
-    /// Also where it is not wanted any more.
+    /// Counts the store requests, also if the caller did not read to the end.
     fn drop(&mut self) {
         let traffic = self.fetch.traffic();
         metrics::worker::fetched("Fetch", traffic.requests, traffic.bytes);
@@ -124,7 +125,7 @@ impl Drop for Answer {
 }
 
 impl Answer {
-    /// The next message that has items.
+    /// Returns the next message that has items.
     async fn message(&mut self) -> Result<Option<Message>, FetchError> {
         if self.waiting.is_empty() {
             let Part { items, memory } = self.fetch.next().await?.unwrap_or_default();
@@ -146,7 +147,7 @@ impl Answer {
                 Item::Batch(batch) => batches.push(batch.bytes),
             }
         }
-        // One batch goes as it is; it may be large.
+        // A single batch may be large: it is sent without a copy.
         message.kafka_batches = match batches.len() {
             1 => batches.remove(0),
             _ => batches.concat().into(),

@@ -1,4 +1,4 @@
-//! `Search` on the wire: an answer becomes messages as it is read.
+//! The `Search` call: converts the result to messages while it is read.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -16,11 +16,11 @@ use crate::rpc::body::Held;
 use crate::rpc::status;
 use crate::search::{self, Answers, Page, SearchError, Searcher};
 
-/// A part of the answer, and the memory that its records take.
+/// A message of a response, and the memory that its records take.
 type Message = Held<v1::SearchResponse, Page>;
 
-/// The answer's messages: of about 512 KiB each, or of one record. The last one has the summary. What can be known to fail
-/// before the first of them fails the call.
+/// Starts a search, and returns its messages. Each has about 512 KiB, or one record. The last message has the
+/// summary. An error that occurs before the first message fails the call.
 pub async fn messages(
     searcher: &Searcher,
     request: search::Request,
@@ -48,17 +48,17 @@ fn refused(error: &SearchError) -> Status {
     status::of_search(error)
 }
 
-/// An answer under way.
+/// A response that is being sent.
 struct Answer {
     answers: Answers,
     began: Instant,
-    /// What the records below take; given back when they are on their way.
+    /// The memory of `records`. The message with the last of them takes it over.
     page: Option<Page>,
     records: VecDeque<v1::Record>,
 }
 
 impl Drop for Answer {
-    /// Also where it is not wanted any more.
+    /// Counts the store requests, also if the caller did not read to the end.
     fn drop(&mut self) {
         let traffic = self.answers.summary().traffic;
         metrics::worker::fetched("Search", traffic.requests, traffic.bytes);
@@ -66,7 +66,7 @@ impl Drop for Answer {
 }
 
 impl Answer {
-    /// The next message that has records.
+    /// Returns the next message that has records.
     async fn message(&mut self) -> Result<Option<Message>, SearchError> {
         if self.records.is_empty() {
             let Some(mut page) = self.answers.next().await? else { return Ok(None) };
@@ -81,7 +81,7 @@ impl Answer {
             message.records.push(record);
         }
         let mut memory = if self.records.is_empty() { self.page.take() } else { None };
-        // What a search takes as long as it lasts has room for one message.
+        // A small message needs no memory of its own: what the search reserved has room for one message.
         memory.take_if(|_| bytes <= 3 * MESSAGE_BYTES);
         Ok(Some(Held { message, memory }))
     }
@@ -89,7 +89,7 @@ impl Answer {
     fn last_message(&self) -> Message {
         let found = self.answers.summary();
         if let Some(search::Conflict { partition, log_id, offset, bundles }) = found.conflicts.first() {
-            // One line, and not one for each offset: all of them are in the answer.
+            // One line for all conflicts, since the response lists all of them.
             let (offsets, first) = (found.conflicts.len(), offset);
             warn!(%partition, %log_id, offsets, first, ?bundles, "bundles hold different records for one offset");
         }
@@ -98,7 +98,8 @@ impl Answer {
     }
 }
 
-/// How long a caller waits, as it says in `grpc-timeout` (gRPC over HTTP2, "Requests"): up to eight digits and a unit.
+/// Returns how long the caller waits, from `grpc-timeout` (gRPC over HTTP2, "Requests"): up to eight digits
+/// and a unit.
 pub fn time_max(metadata: &MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

@@ -1,5 +1,5 @@
-//! Answers whose reader may not take them. What waits for its reader holds memory that others wait for: it is not held for ever, and
-//! what is left to send holds little.
+//! Limits how long a response waits for its reader. A response that waits holds memory that other requests
+//! wait for. So it does not wait for ever, and it holds little memory once all its messages have been made.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,14 +17,16 @@ use super::MESSAGE_BYTES;
 use crate::budget::Reservation;
 use crate::rpc::status;
 
-/// How long a reader may take none of its messages.
+/// How long a reader may take no message before it loses the rest.
 pub const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// What waits for a slow reader when all has been read: a message here, and one on its way.
+/// The memory that a response keeps for a slow reader when all of it has been made, in bytes: one message
+/// here, and one that is being sent.
 const LEFT_BYTES: u64 = 2 * MESSAGE_BYTES as u64;
 
-/// `messages` as they are taken. They are made one ahead, by a task of their own, so that they end also where nobody asks for the next. `held`
-/// is given back but for a little when the last has been made, and wholly with the answer.
+/// Returns `messages` as the reader takes them. A task makes them one ahead, so that a response also ends if
+/// nobody asks for the next message. When the last message has been made, `held` is released except for
+/// `LEFT_BYTES`. The rest is released with the response.
 pub fn in_time<T: Send + 'static>(
     messages: impl Stream<Item = Result<T, Status>> + Send + 'static,
     held: Option<Reservation>,

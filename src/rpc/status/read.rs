@@ -1,4 +1,4 @@
-//! Status of the read stories' errors.
+//! The statuses of errors of reads.
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -11,7 +11,7 @@ use crate::index::QueryError;
 use crate::search::SearchError;
 use crate::store::{KeyError, StoreError, StoreErrorKind};
 
-/// What a caller of `Search` is told.
+/// Returns the status for an error of `Search`.
 pub fn of_search(error: &SearchError) -> Status {
     let verdict = match error {
         SearchError::NoTopic => Verdict::new(Code::InvalidArgument, "NO_TOPIC"),
@@ -31,7 +31,7 @@ pub fn of_search(error: &SearchError) -> Status {
     verdict.into_status(error)
 }
 
-/// What a caller of `Fetch` is told.
+/// Returns the status for an error of `Fetch`.
 pub fn of_fetch(error: &FetchError) -> Status {
     let verdict = match error {
         FetchError::NegativeOffset { .. } => Verdict::new(Code::InvalidArgument, "NEGATIVE_OFFSET"),
@@ -51,45 +51,46 @@ pub fn of_fetch(error: &FetchError) -> Status {
     verdict.into_status(error)
 }
 
-/// What a caller is told that does not take its answer.
+/// Returns the status for a caller that does not read its response.
 pub fn reader_silent() -> Status {
     let details = ErrorDetails::with_error_info("READER_SILENT", DOMAIN, []);
-    let line = "the answer was not taken in time";
+    let line = "the client did not read the response in time";
     Status::with_error_details(Code::DeadlineExceeded, line, details)
 }
 
-/// What a caller is told whose topic and partition name nothing.
+/// Returns the status for a topic and a partition that are not valid.
 pub fn of_partition(error: &TopicPartitionError) -> Status {
     Verdict::new(Code::InvalidArgument, "NO_PARTITION").into_status(error)
 }
 
-/// What a caller is told whose names are in no key.
+/// Returns the status for a name that cannot be in a key.
 pub fn of_name(error: &KeyError) -> Status {
     Verdict::new(Code::InvalidArgument, "NAME_DOES_NOT_FIT").into_status(error)
 }
 
-/// What a caller is told whose query does not read.
+/// Returns the status for a query that is not valid.
 pub fn of_query(error: &QueryError) -> Status {
     Verdict::new(Code::InvalidArgument, "QUERY").at("position", error.position).into_status(error)
 }
 
-/// What a caller is told where the store cannot be listed.
+/// Returns the status for a store that cannot be listed.
 pub fn of_store(error: &StoreError) -> Status {
     store_verdict(error).into_status(error)
 }
 
-/// What a caller is told where a bundle cannot be read.
+/// Returns the status for a bundle that cannot be read.
 pub fn of_archive(error: &ArchiveError) -> Status {
     archive_verdict(error).into_status(error)
 }
 
-/// What a caller is told whose request does not read, for a reason that is no error of the library's.
+/// Returns the status for a request that is not valid, where the library has no error type for the reason.
 pub fn invalid(reason: &'static str, message: String) -> Status {
     let details = ErrorDetails::with_error_info(reason, DOMAIN, []);
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
-/// A bundle that was listed and is gone, or damaged, is the data's loss, not the caller's fault.
+/// Returns the verdict on a bundle. A listed bundle that is missing or damaged means a loss of data, not a
+/// mistake of the caller.
 fn archive_verdict(error: &ArchiveError) -> Verdict {
     let verdict = match error.kind() {
         ArchiveErrorKind::NotFound => Verdict::new(Code::DataLoss, "BUNDLE_MISSING"),

@@ -1,4 +1,4 @@
-//! A record in the making: its parts, as long as there is room for all of them.
+//! A record that is being read. Its parts are held as long as all of them fit within the limit.
 
 use bytes::Bytes;
 
@@ -14,9 +14,9 @@ pub struct Draft(Option<Wanted>);
 struct Wanted {
     record: StoredRecord,
     fingerprint: Fingerprint,
-    /// What its parts are, taken or not.
+    /// The size of its parts, held or not.
     bytes: u64,
-    /// What all of it would take in memory.
+    /// The memory that the whole record would take.
     needed: u64,
     limit: u64,
     is_too_large: bool,
@@ -35,7 +35,7 @@ impl Draft {
         }))
     }
 
-    /// `len` is `None` for null here and below.
+    /// `len` is `None` for null, here and in the methods below.
     pub fn key(&mut self, source: &mut Source<'_>, len: Option<u64>) -> Result<(), Fault> {
         let key = self.part(source, len, 0)?;
         if let Self(Some(wanted)) = self {
@@ -72,7 +72,7 @@ impl Draft {
         Ok(())
     }
 
-    /// Reads a part, which takes `beside` more bytes than it has. `None` where it is null or not held.
+    /// Reads a part, which takes `beside` bytes in addition to its own. `None` if it is null or not held.
     fn part(
         &mut self,
         source: &mut Source<'_>,
@@ -109,7 +109,7 @@ impl Draft {
 }
 
 impl Wanted {
-    /// The record is too large: of what is held only a short key stays.
+    /// Marks the record as too large. Of the parts that are held, only a short key stays.
     fn let_go(&mut self) {
         self.is_too_large = true;
         self.record.value = None;

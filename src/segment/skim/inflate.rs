@@ -1,4 +1,4 @@
-//! Compressed sections as streams, opened as they are read.
+//! Compressed sections as streams, decompressed as they are read.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -6,10 +6,11 @@ use super::super::Fault;
 use super::super::codec::{Codec, CompressionFlaw, work_bytes};
 use super::snappy;
 
-/// How much of a section tells what a codec needs at hand.
+/// The first bytes of a section, enough to know how much memory a codec needs.
 const PREFIX_BYTES: usize = 32;
 
-/// `section` opened. What a codec needs at hand beside a few hundred KiB is at most `work_bytes_max` bytes.
+/// Returns `section` as a decompressed stream. The codec needs at most `work_bytes_max` bytes, in addition to
+/// a few hundred KiB.
 pub fn reader<'a>(
     codec: Codec,
     section: &'a mut dyn BufRead,
@@ -19,7 +20,9 @@ pub fn reader<'a>(
     let mut prefix = Vec::with_capacity(PREFIX_BYTES);
     section.take(PREFIX_BYTES as u64).read_to_end(&mut prefix).map_err(broken)?;
     let work_bytes = match codec {
-        // A frame of one segment has all of it at hand (RFC 8878, section 3.1.1.1.2), which counts for whoever opens it at once as what it opens to.
+        // A frame of a single segment needs a window of all its content (RFC 8878, section 3.1.1.1.2).
+        // `work_bytes` returns 0 for it, because a caller that decompresses it at once already counts its
+        // content.
         Codec::Zstd if work_bytes(codec, &prefix) == 0 => single_segment(&prefix),
         _ => work_bytes(codec, &prefix),
     };
@@ -35,21 +38,22 @@ pub fn reader<'a>(
         Codec::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(section).map_err(broken)?;
             decoder.window_log_max(super::super::codec::ZSTD_WINDOW_LOG_MAX).map_err(broken)?;
-            // Of a window that is larger than all that is opened, only so much is ever touched.
+            // A window is only used up to the size of the decompressed data. So with a larger window, the
+            // data is read up to this limit.
             let most = if work_bytes > work_bytes_max { work_bytes_max as u64 } else { u64::MAX };
             Box::new(BufReader::new(UpTo { inner: decoder, left: most }))
         }
     })
 }
 
-/// The size of a zstd frame that is one segment; 0 for others.
+/// The size of a zstd frame with a single segment; 0 for others.
 fn single_segment(prefix: &[u8]) -> usize {
     let is_single = prefix.get(4).is_some_and(|flags| flags & 0x20 != 0);
     let size = zstd::zstd_safe::get_frame_content_size(prefix).ok().flatten();
     size.filter(|_| is_single).map_or(0, |size| usize::try_from(size).unwrap_or(usize::MAX))
 }
 
-/// A stream that is not read beyond a bound.
+/// A stream that fails when it is read beyond a limit.
 struct UpTo<R> {
     inner: R,
     left: u64,
@@ -67,19 +71,20 @@ impl<R: Read> Read for UpTo<R> {
     }
 }
 
-/// gzip's members, one after another.
+/// The members of a gzip stream, one after another.
 struct Gzip<R> {
     member: Option<flate2::bufread::GzDecoder<Headed<R>>>,
 }
 
-/// A member behind its first bytes, of which Java's reader passes over the flags that RFC 1952 reserves.
+/// A gzip member. The flags that RFC 1952 reserves are removed from its first bytes, because Java's reader
+/// ignores them.
 struct Headed<R> {
     head: io::Cursor<[u8; 4]>,
     rest: R,
 }
 
 impl<R: BufRead> Headed<R> {
-    /// `None` where no member follows.
+    /// `None` if no member follows.
     fn begin(mut rest: R) -> io::Result<Option<Self>> {
         if rest.fill_buf()?.is_empty() {
             return Ok(None);

@@ -6,7 +6,7 @@ use super::draft::Draft;
 use super::source::Source;
 use super::{Visitor, inflate};
 
-/// What stands in front of a message's key, from its attributes on.
+/// The fields before a message's key, from its attributes on.
 struct Head {
     attributes: u8,
     timestamp: i64,
@@ -18,7 +18,7 @@ fn head(source: &mut Source<'_>, magic: u8) -> Result<Head, Fault> {
     Ok(Head { attributes, timestamp })
 }
 
-/// A message behind its magic, whose `source` ends with it.
+/// Reads a message after its magic. `source` ends with the message.
 pub fn message(
     source: &mut Source<'_>,
     magic: u8,
@@ -37,7 +37,8 @@ pub fn message(
     let key = i32::from_be_bytes(source.array()?);
     source.skip(u64::try_from(key).unwrap_or(0))?;
     let len = usize::try_from(i32::from_be_bytes(source.array()?)).unwrap_or(0);
-    // It is read twice: the last message in it says from which offset the others count.
+    // The section is read twice, because only the last message in it shows the offset from which the others
+    // count. So it is held as a whole.
     if len > work_bytes_max {
         return Err(Fault::TooLarge { limit: work_bytes_max });
     }
@@ -73,7 +74,8 @@ pub fn message(
     Ok(())
 }
 
-/// How many messages there are in a compressed one, and the offset that the last of them says. One that is cut off at the end is none.
+/// Returns the number of messages in a compressed message, and the offset that the last of them states. A
+/// message that is cut off at the end is not counted.
 fn survey(codec: Codec, mut section: &[u8], work_bytes_max: usize) -> Result<(u32, i64), Fault> {
     let mut opened = inflate::reader(codec, &mut section, work_bytes_max)?;
     let mut source = Source::new(&mut *opened);
@@ -87,7 +89,7 @@ fn survey(codec: Codec, mut section: &[u8], work_bytes_max: usize) -> Result<(u3
     }
 }
 
-/// The offset that the next message says, and what follows its length.
+/// Returns the offset that the next message states, and the bytes after its length.
 fn next<'a>(source: &'a mut Source<'_>) -> Result<(i64, Source<'a>), Fault> {
     let offset = i64::from_be_bytes(source.array()?);
     let length = u32::from_be_bytes(source.array()?);

@@ -1,5 +1,6 @@
-//! Snappy as a stream. Its library opens a block into one buffer of its whole size; here only as much is kept as copies may refer back to. The
-//! known writers compress 64 KiB at a time, so that theirs reach no further.
+//! Snappy as a stream. Snappy's library decompresses a block into one buffer of the block's whole size. This
+//! reader keeps only the bytes that copies may refer back to. The known writers compress 64 KiB at a time, so
+//! their copies reach back no further.
 //!
 //! The format is that of Snappy's "compressed format description" (2011-10-05), in Xerial's framing or raw.
 
@@ -9,20 +10,20 @@ use super::super::codec::{XERIAL_HEAD, XERIAL_MAGIC};
 
 /// How far back a copy may reach, in bytes.
 pub const REACH_BYTES: usize = 256 << 10;
-/// What is opened before it is read, at least.
+/// The least number of bytes that are decompressed ahead of reading.
 const AHEAD_BYTES: usize = 16 << 10;
-/// How much of a literal is read at a time.
+/// The most bytes of a literal that are read at a time.
 const LITERAL_BYTES: u64 = 16 << 10;
 
-/// The blocks of a section, opened.
+/// The decompressed blocks of a section.
 pub struct Reader<R> {
     from: R,
     is_framed: bool,
-    /// Bytes that the block under way is still to open to; `None` between blocks.
+    /// The bytes that are left to decompress in the current block; `None` between blocks.
     block_left: Option<u64>,
-    /// Bytes that are still to come of the literal under way.
+    /// The bytes that are left to read of the current literal.
     literal_left: u64,
-    /// What was opened last: up to `at` it is read, and may be referred to.
+    /// The last decompressed bytes. Those up to `at` were read, and copies may refer to them.
     opened: Vec<u8>,
     at: usize,
 }
@@ -43,14 +44,14 @@ impl<R: BufRead> Reader<R> {
         Ok(byte[0])
     }
 
-    /// Of `N` bytes, little-endian.
+    /// Reads a little-endian number of `N` bytes.
     fn number<const N: usize>(&mut self) -> io::Result<usize> {
         let mut field = [0; 8];
         self.from.read_exact(&mut field[..N])?;
         Ok(u64::from_le_bytes(field) as usize)
     }
 
-    /// Begins the next block; false where none follows.
+    /// Begins the next block; false if none follows.
     fn begin(&mut self) -> io::Result<bool> {
         if self.from.fill_buf()?.is_empty() {
             return Ok(false);
@@ -64,7 +65,7 @@ impl<R: BufRead> Reader<R> {
                 self.from.read_exact(&mut len)?;
             }
         }
-        // A block's own length, a varint, stands in front of it.
+        // A block starts with its decompressed length, a varint.
         let mut opens_to = 0_u64;
         for shift in (0..35).step_by(7) {
             let byte = self.byte()?;
@@ -79,7 +80,7 @@ impl<R: BufRead> Reader<R> {
         Err(broken("a block's length"))
     }
 
-    /// Opens the next part of the block under way.
+    /// Decompresses the next part of the current block.
     fn part(&mut self, left: u64) -> io::Result<()> {
         let before = self.opened.len();
         if self.literal_left == 0 {
@@ -129,11 +130,11 @@ impl<R: BufRead> Reader<R> {
         if reach == 0 || len as u64 > left {
             return Err(broken("a copy"));
         }
-        // What is further back may be there, and is kept no more.
+        // Bytes from further back are not kept.
         let from = self.opened.len().checked_sub(reach);
         let from =
-            from.ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "a copy of what is far back"))?;
-        // It may reach into what it writes.
+            from.ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "a copy refers back too far"))?;
+        // A copy may overlap the bytes that it writes.
         for nth in 0..len {
             let byte = self.opened[from + nth];
             self.opened.push(byte);
@@ -141,7 +142,7 @@ impl<R: BufRead> Reader<R> {
         Ok(())
     }
 
-    /// Opens more, until enough is at hand or all of the section is opened.
+    /// Decompresses more, until enough bytes are ready or the section ends.
     fn fill(&mut self) -> io::Result<()> {
         if self.at > 4 * REACH_BYTES {
             let forget = self.at - REACH_BYTES;

@@ -1,4 +1,4 @@
-//! Fields of a stream, and how many of its bytes belong to what is being read.
+//! Reads fields of a stream, and counts how many bytes belong to the current part.
 
 use std::io::{self, BufRead, Read};
 
@@ -11,8 +11,8 @@ pub struct Source<'a> {
     left: u64,
 }
 
-/// Of the stream's own errors only one says more than that it ends, or cannot be opened, before what it holds does: a reader that would need more
-/// at hand than it keeps.
+/// Maps an error of the stream. `Unsupported` means that a reader needs more bytes than it keeps. Every other
+/// error means that the stream ends, or cannot be decompressed, before the end of its contents.
 fn fault(error: &io::Error) -> Fault {
     match error.kind() {
         io::ErrorKind::Unsupported => Fault::TooLarge { limit: snappy::REACH_BYTES },
@@ -21,12 +21,12 @@ fn fault(error: &io::Error) -> Fault {
 }
 
 impl<'a> Source<'a> {
-    /// All of a stream.
+    /// A source for all of a stream.
     pub fn new(from: &'a mut dyn BufRead) -> Self {
         Self { from, left: u64::MAX }
     }
 
-    /// The next `len` bytes.
+    /// A source for the next `len` bytes.
     pub fn take(&mut self, len: u64) -> Source<'_> {
         let left = len.min(self.left);
         self.left -= left;
@@ -39,13 +39,13 @@ impl<'a> Source<'a> {
         Ok(field)
     }
 
-    /// A zigzag varint of at most five bytes; what goes beyond 32 bits is lost, as in Kafka's reader.
+    /// Reads a zigzag varint of at most five bytes. Bits beyond 32 are lost, as in Kafka's reader.
     pub fn varint(&mut self) -> Result<i32, Fault> {
         let value = self.unsigned::<5>()? as u32;
         Ok((value >> 1) as i32 ^ -((value & 1) as i32))
     }
 
-    /// A zigzag varint of at most ten bytes.
+    /// Reads a zigzag varint of at most ten bytes.
     pub fn varlong(&mut self) -> Result<i64, Fault> {
         let value = self.unsigned::<10>()?;
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
@@ -63,14 +63,14 @@ impl<'a> Source<'a> {
         Err(Fault::BadFrame { part: "a number in its records" })
     }
 
-    /// The next `len` bytes, in a buffer of that size.
+    /// Reads the next `len` bytes into a buffer of that size.
     pub fn bytes(&mut self, len: usize) -> Result<Vec<u8>, Fault> {
         let mut bytes = vec![0; len];
         self.read_exact(&mut bytes).map_err(|error| fault(&error))?;
         Ok(bytes)
     }
 
-    /// Hands the next `len` bytes to `each`, piece by piece.
+    /// Passes the next `len` bytes to `each`, piece by piece.
     pub fn pass(&mut self, mut len: u64, mut each: impl FnMut(&[u8])) -> Result<(), Fault> {
         while len > 0 {
             let there = self.fill_buf().map_err(|error| fault(&error))?;
@@ -89,7 +89,7 @@ impl<'a> Source<'a> {
         self.pass(len, |_| {})
     }
 
-    /// Passes over what was not read.
+    /// Skips the bytes that were not read.
     pub fn skip_rest(&mut self) -> Result<(), Fault> {
         self.skip(self.left)
     }

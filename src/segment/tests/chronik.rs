@@ -1,4 +1,4 @@
-//! Chronik frames, byte by byte, and what is wrong with wrong ones.
+//! Chronik frames, byte by byte, and the errors of wrong ones.
 
 use super::encode::*;
 use super::*;
@@ -109,7 +109,7 @@ fn heads_that_cannot_be_are_refused_by_name() {
         check_reason("BAD_LENGTH", &changed(frame, 4, &[0, 0, 0, 0]));
         check_reason("BAD_LENGTH", &changed(frame, 4, &[9, 0, 0, 0]));
         check_reason("CRC_MISMATCH", &changed(frame, 3, &[1]));
-        // Behind a whole frame, a wrong magic is known to be one.
+        // After a whole frame, the format is known, so a wrong magic is reported as one.
         let error = read(&Bytes::from([frame, &changed(frame, 0, &[0xca])].concat())).expect_err("bad magic");
         assert_eq!((error.reason(), error.position()), ("BAD_MAGIC", frame.len() as u64));
     }
@@ -132,7 +132,7 @@ fn a_v2_frame_of_the_oldest_releases_has_a_reason_of_its_own() {
     let bytes = v2(&data, &[]);
     check_reason("CHRONIK_V2_WITHOUT_OFFSETS", &bytes);
     assert_eq!(decode(&bytes).expect_err("unsupported").kind(), ErrorKind::Unsupported);
-    // But not where it is damaged besides.
+    // A damaged frame has another reason.
     let mut damaged = bytes.clone();
     damaged[40] ^= 1;
     check_reason("CRC_MISMATCH", &damaged);
@@ -154,7 +154,8 @@ fn a_head_that_disagrees_with_its_contents_is_corrupt() {
     check_reason("BAD_OFFSETS", &v2(&data, &v2_trailer(100, 98, 0)));
 }
 
-/// A frame of `orders`/3 with records at these offsets, as the broker writes it: the last offset is the base offset and their number, less one.
+/// A frame of `orders`/3 with records at these offsets, as the broker writes it: the last offset is base
+/// offset + number of records - 1.
 fn at_offsets(offsets: &[i64]) -> Vec<u8> {
     let records: Vec<u8> = offsets.iter().flat_map(|offset| entry(*offset, 0, None, Some(b"v"))).collect();
     let count = offsets.len();
@@ -242,7 +243,7 @@ fn lengths_inside_a_v2_frame_are_held_against_what_is_there() {
     let mut record = good.clone();
     record[16] = 2;
     check_reason("BAD_RECORD", &v2(&canonical(CanonicalHead::default(), &record, &[]), &trailer));
-    // A topic or data that reach past the frame.
+    // A topic or data that reach beyond the frame.
     let body = v2_body(b"orders", 3, &data, &trailer);
     for (at, field) in [(0, &[0xff, 0xff][..]), (12, &[0xff, 0xff, 0xff, 0xff]), (12, &[0, 1, 0, 0])] {
         let mut body = body.clone();
@@ -284,10 +285,10 @@ fn the_producers_own_batch_is_checked() {
         let options = [option(None), option(None), option(Some(original))].concat();
         v2(&canonical(CanonicalHead::default(), &entry(100, 0, None, None), &options), &trailer)
     };
-    // Its offset and leader epoch are the broker's to set: no checksum covers them, and they may be any.
+    // The broker sets its offset and leader epoch. No checksum covers them, so they may have any value.
     let head = BatchHead { base_offset: 0, leader_epoch: -1, ..BatchHead::default() };
     let whole = batch(head, &record(0, 0, None, None));
-    // Damaged, it is kept and marked, and never handed out; the broker's own record is sound.
+    // A damaged batch is kept and marked, but never returned. The broker's own record is sound.
     let check_damaged = |original: &[u8]| {
         let (frame, decoded) = decode(&with(original)).expect("sound");
         assert_eq!(decoded.anomalies, Anomalies::of(Anomaly::OriginalBatchDamaged));

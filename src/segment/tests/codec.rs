@@ -1,4 +1,4 @@
-//! Compressed sections: what opens, what does not, and how far.
+//! Compressed sections: which ones can be decompressed, which ones cannot, and up to which limit.
 
 use std::io::Write;
 
@@ -88,7 +88,8 @@ fn a_bomb_is_too_large_and_is_not_opened_any_further() {
     let zeros = vec![0; 64 << 20];
     for codec in CODECS {
         let bomb = compress(codec, &zeros);
-        // Who opened all of it would find that its end is missing. (Of LZ4 the block lengths are walked over first.)
+        // A decoder that reads the whole input would find that its end is missing. (For LZ4 all block lengths
+        // are read first.)
         let reached = if codec == Codec::Lz4 { bomb.len() } else { bomb.len() * 3 / 4 };
         assert_eq!(
             open(codec, &bomb[..reached], 1 << 20),
@@ -106,7 +107,8 @@ fn a_cut_stream_never_passes_for_a_whole_one() {
         let step = packed.len() / 300;
         let near_the_end = packed.len() - 40..packed.len();
         for len in (0..packed.len()).step_by(step.max(1)).chain(near_the_end).chain(0..40) {
-            // Chunks of Xerial's framing carry no end mark: cut between two, the count of records tells.
+            // Chunks of Xerial's framing have no end mark. If the cut is between two chunks, only the record
+            // count shows it.
             match open(codec, &packed[..len], 1 << 20) {
                 Ok(opened) => {
                     assert!(codec == Codec::Snappy && opened.len() < plain.len(), "{codec} to {len}")
@@ -140,7 +142,7 @@ fn bytes_behind_a_streams_end_are_passed_over_where_kafka_passes_over_them() {
             &with(snap::raw::Encoder::new().compress_vec(&plain).expect("small")),
         );
     }
-    // Flags that are reserved mean nothing to Java's reader.
+    // Java's reader ignores reserved flags.
     for flag in [0x20, 0x40, 0x80] {
         let mut packed = compress(Codec::Gzip, &plain);
         packed[3] |= flag;
@@ -153,7 +155,7 @@ fn bytes_behind_a_streams_end_are_passed_over_where_kafka_passes_over_them() {
     }
     check_flaw(Codec::Snappy, &[Broken, CutOff], &[&snappy[..], b"garbage"].concat());
     check_flaw(Codec::Snappy, &[Broken, CutOff], &[&snappy[..], &[0; 4]].concat());
-    // Kafka's reader ends with the first LZ4 frame.
+    // Kafka's reader stops after the first LZ4 frame.
     left_over(Codec::Lz4, &compress(Codec::Lz4, &plain).repeat(2));
 }
 
@@ -166,7 +168,7 @@ fn an_lz4_frame_whose_content_has_another_checksum_opens_as_it_does_for_kafka() 
     let opened = codec::open(Codec::Lz4, &checksum, 1 << 20).expect("it opens");
     assert!(opened.bytes == plain);
     assert_eq!(opened.anomalies, Anomalies::of(Anomaly::ContentChecksum));
-    // A block's own checksum counts.
+    // The checksum of a block is verified.
     let mut block = lz4(&plain, info().block_checksums(true));
     let at = block.len() - 10;
     block[at] ^= 1;
@@ -199,7 +201,7 @@ fn streams_that_follow_one_another_are_read_where_kafka_reads_them() {
 
 #[test]
 fn many_short_gzip_members_take_no_longer_than_their_bytes_do() {
-    // A member is to cost what it is, not what was opened before it.
+    // The cost of a member must not depend on the bytes decompressed before it.
     let first = log_lines(16 << 20);
     let short = compress(Codec::Gzip, b"x").repeat(20_000);
     let packed = [&compress(Codec::Gzip, &first)[..], &short].concat();
@@ -248,12 +250,12 @@ fn every_kind_of_lz4_frame_opens() {
 #[test]
 fn a_claim_of_a_large_size_is_checked_before_it_is_believed() {
     use CompressionFlaw::{Broken, CutOff};
-    // A raw Snappy block of 10 bytes that claims 4 GiB, and a chunk of Xerial's framing that does.
+    // A raw Snappy block of 10 bytes that claims 4 GiB, and the same block as a chunk of Xerial's framing.
     let claim = [0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 0, 0];
     check_flaw(Codec::Snappy, &[Broken], &claim);
     check_flaw(Codec::Snappy, &[Broken], &[&xerial(&[])[..], &[0, 0, 0, 10], &claim].concat());
     check_flaw(Codec::Snappy, &[CutOff], &[&xerial(&[])[..], &[0xff, 0xff, 0xff, 0xff], &claim].concat());
-    // An LZ4 block of 2 GiB.
+    // An LZ4 block that claims 2 GiB.
     let mut packed = compress(Codec::Lz4, &log_lines(1_000));
     packed[7..11].copy_from_slice(&[0xff; 4]);
     check_flaw(Codec::Lz4, &[CutOff], &packed);
@@ -290,7 +292,7 @@ fn zstd_windows_are_as_large_as_the_bound_at_most() {
     ] {
         match open(Codec::Zstd, &compress(window_log), bound) {
             Ok(_) => assert!(opens, "{window_log} {bound}"),
-            // Not broken: there may be room for it another time.
+            // It is not broken: a larger limit may allow it.
             Err(fault) => {
                 assert_eq!((fault, opens), (Fault::TooLarge { limit: bound }, false), "{window_log} {bound}");
             }

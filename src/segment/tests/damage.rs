@@ -1,4 +1,5 @@
-//! Every kind of damage to segments that were whole: flipped bytes, cuts, lies about lengths; and chunks of any size.
+//! Damages segments in every way: flipped bytes, cuts and wrong lengths. Also splits segments into chunks of
+//! any size.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -30,8 +31,8 @@ fn split_announced(
 
 const FLIPS: [u8; 4] = [0x01, 0x02, 0x80, 0xff];
 
-/// Flips bytes of a fixture, and counts those that are read all the same: they must lie where `is_free` says, of a place within
-/// a frame, that no checksum covers it.
+/// Flips bytes of a fixture, and counts the flips that are accepted. An accepted flip must be at a position
+/// within its frame that no checksum covers, which `is_free` decides.
 #[track_caller]
 fn accepted_flips(name: &str, step: usize, is_free: fn(usize) -> bool) -> usize {
     let whole = fixture(name);
@@ -71,7 +72,8 @@ fn a_flipped_byte_of_a_chronik_segment_is_always_found() {
 #[test]
 fn a_flipped_byte_of_a_kafka_segment_is_found_but_for_base_offset_and_leader_epoch() {
     let is_free = |within| matches!(within, 0..8 | 12..16);
-    // Of the only batch, all four flips of four bytes of the epoch, and of the offset all but the sign's.
+    // In the only batch: all four flips of the four bytes of the epoch, and all flips of the offset but the
+    // two that change its sign.
     assert_eq!(accepted_flips("kafka/one-record.log", 1, is_free), 4 * 4 + 4 * 8 - 2);
     accepted_flips("kafka/transactional.log", 1, is_free);
     for name in ["apache-clients", "compacted", "gzip", "lz4", "snappy", "snappy-raw", "zstd", "none"] {
@@ -160,11 +162,11 @@ fn a_length_that_reaches_past_the_end_is_torn_only_where_nothing_whole_follows()
                 if big_endian { 0x7f00_0000_i32.to_be_bytes() } else { 0x7f00_0000_i32.to_le_bytes() };
             bytes[at..at + 4].copy_from_slice(&claim);
             let error = read(&Bytes::from(bytes.clone())).expect_err("the length is wrong");
-            // Chronik's checksum covers the length, but what it would be is known; Kafka's does not. Either way even the
-            // last frame is found out.
+            // Chronik's checksum covers the length, but the right length is known here. Kafka's checksum does
+            // not cover it. In both cases the wrong length is found, even in the last frame.
             assert_eq!(error.reason(), "WRONG_LENGTH", "{name} {nth}: {error}");
             assert_eq!((error.position(), error.ordinal()), (frame.position, nth as u64), "{name}");
-            // With the last byte gone, the last frame is torn indeed.
+            // Without its last byte, the last frame is really torn.
             if nth == frames.len() - 1 {
                 bytes.pop();
                 assert_eq!(read(&Bytes::from(bytes)).expect_err("torn").reason(), "TORN", "{name}");
@@ -179,7 +181,7 @@ fn a_wrong_length_early_in_a_large_segment_is_reported_long_before_its_end() {
         let head = BatchHead { base_offset, ..BatchHead::default() };
         batch(head, &record(0, 0, None, Some(&vec![b'x'; bytes])))
     };
-    // Where the damaged frame is larger than what is looked at first, it takes another look.
+    // If the damaged frame is larger than the first search, a second search finds it.
     for (first_bytes, sent_max) in [(1_000, 1 << 20), (3 << 20, 6 << 20)] {
         let mut bytes = frame(0, first_bytes);
         (1..16_000).for_each(|offset| bytes.extend(frame(offset, 1_000)));
@@ -263,7 +265,8 @@ fn the_announced_format_and_size_are_held_against_the_bytes() {
 
 #[test]
 fn a_chronik_segment_is_one_also_where_its_bytes_could_be_a_kafka_batchs_head() {
-    // Byte 16, where Kafka has its magic, 2: the lowest byte of a V1 record's time, the partition behind a topic of two letters.
+    // Byte 16, where Kafka has its magic, is 2 in each of these: it is the lowest byte of a V1 record's time,
+    // or a byte of the partition after a topic of two letters.
     let data = canonical(CanonicalHead::default(), &entry(100, 1_000, None, Some(b"v")), &[]);
     let body = |at| v2_body(b"ab", 2 | at << 8, &data, &v2_trailer(100, 100, 1));
     let v1_record = [&(-1_i32).to_le_bytes()[..], &1_i32.to_le_bytes(), b"v", &[0; 4]].concat();
@@ -347,7 +350,8 @@ fn what_a_frame_claims_is_set_aside_only_as_its_bytes_come() {
 
 #[test]
 fn looking_for_frames_in_a_tail_takes_time_in_proportion_to_it() {
-    // Heads that each claim all the rest: 700,000 of them in 6 MiB. To checksum what each claims would take hours.
+    // 800,000 heads that each claim all the rest, in 6 MiB. It would take hours to compute a checksum over
+    // each claim.
     let chronik = |left: u32| [&[0x7e, 0xca, 1, 0][..], &left.to_le_bytes()].concat();
     let count = 800_000_u32;
     let mut bytes: Vec<u8> = (0..count).flat_map(|nth| chronik((count - nth) * 8)).collect();
@@ -355,7 +359,7 @@ fn looking_for_frames_in_a_tail_takes_time_in_proportion_to_it() {
     let start = std::time::Instant::now();
     let error = read(&Bytes::from(bytes)).expect_err("undecided is no receipt");
     assert_eq!((error.reason(), error.kind()), ("TAIL_UNDECIDED", ErrorKind::Corrupt));
-    // The same of Kafka: a plausible head at each 61st byte.
+    // The same for Kafka: a plausible head at each 61st byte.
     let size = 6_000_000;
     let mut bytes = Vec::new();
     while bytes.len() < size {
@@ -430,7 +434,7 @@ fn a_frame_that_zeros_cut_off_is_torn_with_them() {
         }
         let (first, second) = (ends[0], ends[1]);
         for cut in (first + 1..second).step_by(13) {
-            // What would be there anyway is not cut off.
+            // If only zeros are cut off, nothing is lost.
             if whole[cut..second].iter().take_while(|byte| **byte == 0).count() == second - cut {
                 continue;
             }
@@ -442,7 +446,7 @@ fn a_frame_that_zeros_cut_off_is_torn_with_them() {
                 }
             }
         }
-        // To the frame's end and no further, where sectors are missing.
+        // Zeros up to the frame's end and no further, as a missing sector leaves them.
         if second - first > 1_100 {
             check_zeros([&whole[..second - 600], &[0; 600]].concat(), 1, first, name);
         }
@@ -462,7 +466,8 @@ fn zeros_that_something_follows_are_corrupt_as_ever() {
                 assert_eq!(found.len(), ends.len(), "{name}");
             }
         }
-        // A damaged frame in front of zeros is damaged: no more zeros end it than frames end in.
+        // A damaged frame before zeros is damaged, and not torn: it ends in no more zeros than frames usually
+        // do.
         let mut damaged = whole.to_vec();
         damaged[whole.len() - 30] ^= 1;
         let error = read(&Bytes::from([&damaged[..], &[0; 4_096]].concat())).expect_err("damaged");

@@ -1,6 +1,6 @@
 //! Writes frames field by field, so that a test can write wrong ones.
 
-/// The fields of a Kafka batch's head that are not made up from its bytes.
+/// The fields of a Kafka batch's head that are not computed from its bytes.
 #[derive(Clone, Copy)]
 pub(super) struct BatchHead {
     pub base_offset: i64,
@@ -26,7 +26,7 @@ impl Default for BatchHead {
     }
 }
 
-/// A batch with a length and a CRC that hold.
+/// A batch with a correct length and CRC.
 pub(super) fn batch(head: BatchHead, body: &[u8]) -> Vec<u8> {
     let mut covered = Vec::new();
     covered.extend(head.attributes.to_be_bytes());
@@ -60,12 +60,12 @@ pub(super) fn varint(value: i64) -> Vec<u8> {
     bytes
 }
 
-/// A length and as many bytes; -1 for null.
+/// A length and as many bytes; the length -1 for null.
 pub(super) fn nullable(bytes: Option<&[u8]>) -> Vec<u8> {
     [varint(bytes.map_or(-1, |bytes| bytes.len() as i64)), bytes.unwrap_or_default().to_vec()].concat()
 }
 
-/// A record of a Kafka batch, made of what comes behind its length.
+/// A record of a Kafka batch, from the bytes after its length.
 pub(super) fn record_of(parts: &[u8]) -> Vec<u8> {
     [varint(parts.len() as i64), parts.to_vec()].concat()
 }
@@ -82,7 +82,7 @@ pub(super) fn record(
     record_of(&parts.concat())
 }
 
-/// What stands in front of the records in a canonical record.
+/// The fields before the records in a canonical record.
 #[derive(Clone, Copy)]
 pub(super) struct CanonicalHead {
     pub base_offset: i64,
@@ -140,7 +140,7 @@ pub(super) fn entry(offset: i64, timestamp: i64, key: Option<&[u8]>, value: Opti
     [numbers, option(key), option(value), 0_u64.to_le_bytes().to_vec(), vec![0]].concat()
 }
 
-/// A V2 frame's body: topic, partition, data, and what stands behind.
+/// A V2 frame's body: topic, partition, data and trailer.
 pub(super) fn v2_body(topic: &[u8], partition: i32, data: &[u8], trailer: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     body.extend((topic.len() as u16).to_le_bytes());
@@ -157,7 +157,7 @@ pub(super) fn v2_trailer(base: i64, last: i64, count: i32) -> Vec<u8> {
     [&base.to_le_bytes()[..], &last.to_le_bytes(), &count.to_le_bytes()].concat()
 }
 
-/// A V2 frame whose CRC holds; `length_hashed` is what the CRC is told that the length is.
+/// A V2 frame with a correct CRC. With `length_hashed`, the CRC is computed over this length instead.
 pub(super) fn v2_hashing(body: &[u8], length_hashed: Option<u32>) -> Vec<u8> {
     let length = body.len() as u32;
     let mut crc = crc32fast::Hasher::new();
@@ -167,12 +167,12 @@ pub(super) fn v2_hashing(body: &[u8], length_hashed: Option<u32>) -> Vec<u8> {
     [&[0x7e, 0xca, 2, 0][..], &length.to_le_bytes(), &crc.finalize().to_le_bytes(), body].concat()
 }
 
-/// A V2 frame of `orders`/3 whose CRC holds.
+/// A V2 frame of `orders`/3 with a correct CRC.
 pub(super) fn v2(data: &[u8], trailer: &[u8]) -> Vec<u8> {
     v2_hashing(&v2_body(b"orders", 3, data, trailer), None)
 }
 
-/// A V1 frame whose length and CRC hold, made of what comes behind its CRC.
+/// A V1 frame with a correct length and CRC, from the bytes after its CRC.
 pub(super) fn v1(offset: i64, timestamp: i64, parts: &[u8]) -> Vec<u8> {
     let mut covered = vec![0x7e, 0xca, 1, 0];
     covered.extend((28 + parts.len() as u32).to_le_bytes());

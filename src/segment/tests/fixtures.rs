@@ -1,4 +1,4 @@
-//! Real segments, written by other programs, against what those say is in them.
+//! Compares real segments, written by other programs, with the contents that these programs state.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ fn expected(name: &str) -> Value {
         .expect("the expectations are JSON")
 }
 
-/// A record as the expectations write it.
+/// A record in the form of the expectations.
 fn record_json(record: crate::record::Record<'_>) -> Value {
     let headers = record.headers().map(|(name, value)| {
         json!([std::str::from_utf8(name).expect("header names are UTF-8"), encode(value)])
@@ -23,7 +23,7 @@ fn record_json(record: crate::record::Record<'_>) -> Value {
     })
 }
 
-/// What a reader gets, in the form of the expectations.
+/// The decoded contents, in the form of the expectations.
 fn summary(frames: &[(Frame, DecodedFrame)]) -> Value {
     let range = frames.iter().filter_map(|(_, decoded)| decoded.range).reduce(|a, b| a.cover(&b));
     let records: Vec<_> =
@@ -87,7 +87,7 @@ fn every_kafka_fixture_reads_as_expected() {
     }
 }
 
-/// Checks those frames of a Chronik segment that belong to `partition` against a Kafka fixture's expectations.
+/// Checks the frames of a Chronik segment that belong to `partition` against a Kafka fixture's expectations.
 #[track_caller]
 fn check_chronik(segment: &str, partition: Option<(&str, i32)>, name: &str, null_is_empty: bool) {
     let bytes = fixture(&format!("chronik/{segment}.wal"));

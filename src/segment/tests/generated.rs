@@ -1,4 +1,5 @@
-//! Segments of the generator, whose encoders know nothing of the decoders here: what one writes the other must read.
+//! Reads segments of the generator. Its encoders share no code with the decoders here, and each must
+//! understand the other.
 
 use std::num::NonZero;
 
@@ -38,7 +39,7 @@ fn all_formats_and_codecs_carry_the_same_records_and_as_many_as_were_made() {
                 let (summary, frames) = make(&spec);
                 let mut found = owned(&frames);
                 if is_v1(format) {
-                    // V1 cannot tell null from empty, neither in values nor in headers' values.
+                    // V1 cannot distinguish null from empty, neither in values nor in headers' values.
                     let equal = found.iter().zip(&expected).all(|(a, b)| {
                         let value = |record: &Owned| record.3.clone().unwrap_or_default();
                         (a.0, a.1, &a.2, value(a)) == (b.0, b.1, &b.2, value(b)) && a.4.len() == b.4.len()

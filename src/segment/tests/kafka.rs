@@ -1,4 +1,4 @@
-//! Kafka batches, byte by byte, and what is wrong with wrong ones.
+//! Kafka batches, byte by byte, and the errors of wrong ones.
 
 use super::encode::*;
 use super::*;
@@ -36,7 +36,7 @@ const TWO_RECORDS: &[u8] = &[
     0,    // no headers
 ];
 
-/// Decodes what is one frame.
+/// Decodes exactly one frame.
 #[track_caller]
 fn decode(bytes: &[u8]) -> Result<DecodedFrame, SegmentError> {
     let frames = read(&Bytes::copy_from_slice(bytes))?;
@@ -127,7 +127,7 @@ fn heads_that_cannot_be_are_refused_by_name() {
     check_reason("BAD_LENGTH", &changed(8, &48_i32.to_be_bytes()));
     check_reason("BAD_LENGTH", &changed(8, &(-1_i32).to_be_bytes()));
     check_reason("BAD_LENGTH", &changed(8, &i32::MIN.to_be_bytes()));
-    // A message from before batches has a checksum of its own.
+    // A message of magic 0 or 1 has another checksum.
     check_reason("CRC_MISMATCH", &changed(16, &[0]));
     check_reason("CRC_MISMATCH", &changed(16, &[1]));
     check_reason("UNKNOWN_FORMAT", &changed(16, &[3]));
@@ -160,7 +160,7 @@ fn records_that_do_not_fit_are_refused_by_name() {
     let record_with = |parts: &[Vec<u8>]| one(&record_of(&[&[0, 0, 0][..], &parts.concat()].concat()));
     let (null, none) = (varint(-1), varint(0));
     assert!(decode(&record_with(&[null.clone(), null.clone(), none.clone()])).is_ok());
-    // A negative length is null to Kafka's reader, -1 or not.
+    // Kafka's reader takes every negative length as null, not only -1.
     for length in [-2, i32::MIN] {
         let length = varint(length.into());
         let header = [varint(1), none.clone(), length.clone()].concat();
@@ -183,7 +183,7 @@ fn records_that_do_not_fit_are_refused_by_name() {
         check_reason("BAD_RECORD", &record_with(&[null.clone(), null.clone(), header(&wrong, &null)]));
         check_reason("BAD_RECORD", &record_with(&[null.clone(), null.clone(), header(&none, &wrong)]));
     }
-    // A header's name cannot be null, and a record has no bytes behind its headers.
+    // A header's name cannot be null, and a record has no bytes after its headers.
     check_reason(
         "BAD_RECORD",
         &record_with(&[null.clone(), null.clone(), varint(1), null.clone(), null.clone()]),
@@ -211,7 +211,7 @@ fn offsets_that_do_not_rise_or_leave_the_batchs_range_are_read_and_marked() {
         (-1, 0, (99, 105)),
         (0, 6, (100, 106)),
         (0, i32::MAX.into(), (100, 100 + i64::from(i32::MAX))),
-        // A negative offset is no consumer's to ask for.
+        // No consumer can ask for a negative offset.
         (-101, 0, (100, 105)),
     ] {
         let decoded = check_anomaly(Anomaly::RecordOffset, &pair(first, second));
@@ -219,7 +219,7 @@ fn offsets_that_do_not_rise_or_leave_the_batchs_range_are_read_and_marked() {
         assert_eq!(offsets, [first, second]);
         assert_eq!(decoded.range, OffsetRange::new(covered.0, covered.1), "{first} {second}");
     }
-    // A last delta of 0, as a client once wrote it, or below.
+    // A last delta of 0, as a client once wrote it, or a negative one.
     for last_delta in [0, -1, -7] {
         let body = [record(0, 0, None, None), record(0, 1, None, None)].concat();
         let bytes = batch(BatchHead { count: 2, last_delta, ..BatchHead::default() }, &body);
@@ -290,14 +290,16 @@ fn a_time_of_minus_one_is_none_and_no_other_is() {
     assert_eq!(times(5, -6), None);
     assert_eq!(times(-1, -1), Some(-2));
     assert_eq!(times(-1, 1), Some(0));
-    // A writer that took this difference got one that only fits by wrapping around, and so it must be added.
+    // A writer that subtracts these times gets a difference that wraps around, so the sum must wrap around
+    // too.
     assert_eq!(times(i64::MIN, i64::MIN), Some(0));
     assert_eq!(times(i64::MAX, 1), Some(i64::MIN));
 }
 
 #[test]
 fn times_are_relative_to_a_delete_horizon_where_there_is_one() {
-    // KIP-534: attribute bit 6 makes the base timestamp a horizon, and the cleaner writes the deltas against it.
+    // KIP-534: attribute bit 6 makes the base timestamp a delete horizon, and the cleaner writes the deltas
+    // relative to it.
     let head = BatchHead { attributes: 1 << 6, base_timestamp: 9_000, ..BatchHead::default() };
     let decoded = decode(&batch(head, &record(-7_990, 0, Some(b"k"), None))).expect("whole");
     assert_eq!(decoded.min_timestamp_ms, Some(1_010));
@@ -344,7 +346,7 @@ fn what_spans_need_counts_towards_the_bound() {
     assert!(frames[0].decode(need).is_ok());
     let error = frames[0].decode(need - 1).expect_err("too large");
     assert_eq!((error.kind(), error.reason()), (ErrorKind::TooLarge, "OPENS_TOO_LARGE"));
-    // So do headers.
+    // Headers count too.
     let headers: Vec<u8> = (0..1_000).flat_map(|_| [0, 1]).collect();
     let bytes =
         batch(BatchHead::default(), &record_of(&[&[0, 0, 0, 1, 1][..], &varint(1_000), &headers].concat()));
@@ -353,7 +355,7 @@ fn what_spans_need_counts_towards_the_bound() {
         frames[0].decode(1_000 * size_of::<HeaderSpans>()).expect_err("too large").reason(),
         "OPENS_TOO_LARGE"
     );
-    // What they take is room for twice as many, at most.
+    // The allocation has space for at most twice as many headers.
     let bound = 2_500 * size_of::<HeaderSpans>();
     let decoded = frames[0].decode(bound).expect("enough");
     assert_eq!(decoded.records.headers.len(), 1_000);
@@ -369,7 +371,7 @@ fn numbers_of_more_bits_than_their_type_lose_them_and_of_more_bytes_are_refused(
     assert_eq!(decoded.min_timestamp_ms, Some(1_000_i64.wrapping_add(i64::MIN)));
     assert_eq!(time_of(&[&longest[..9], &[3]].concat()), time_of(&longest));
     check_reason("BAD_RECORD", &with_time(&[&longest[..9], &[0x81, 0]].concat()));
-    // An offset's fifth byte has room for four bits.
+    // Only four bits of an offset's fifth byte fit.
     let with_offset = |delta: &[u8]| one_record(&[&[0, 0], delta, &[1, 1, 0]].concat());
     for last in [0, 0x10, 0x70] {
         let decoded = decode(&with_offset(&[0x80, 0x80, 0x80, 0x80, last])).expect("sound");
@@ -378,7 +380,7 @@ fn numbers_of_more_bits_than_their_type_lose_them_and_of_more_bytes_are_refused(
     check_reason("BAD_RECORD", &with_offset(&[0x80, 0x80, 0x80, 0x80, 0x80, 0]));
 }
 
-/// A batch of one record, made of what comes behind its length.
+/// A batch of one record, from the bytes after its length.
 fn one_record(parts: &[u8]) -> Vec<u8> {
     batch(BatchHead::default(), &record_of(parts))
 }

@@ -1,4 +1,4 @@
-//! What is read from a stream against what is decoded at once.
+//! Compares records that are read from a stream with records that are decoded at once.
 
 use std::num::NonZero;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::generate::{Codec as Packing, Format, Size, Spec, generate};
 use crate::record::StoredRecord;
 
-/// Takes what has one of these limits.
+/// Takes records with this limit.
 struct Taken {
     limit: Option<usize>,
     records: Vec<StoredRecord>,
@@ -22,7 +22,7 @@ impl Visitor for Taken {
     }
 }
 
-/// All frames of a segment, read as a stream that gives a few bytes at a time.
+/// Reads all frames of a segment from a stream that returns a few bytes at a time.
 fn skim(bytes: &Bytes, frames: &[Frame], limit: Option<usize>) -> Result<Vec<StoredRecord>, Fault> {
     let mut stream = std::io::BufReader::with_capacity(13, &bytes[..]);
     let mut taken = Taken { limit, records: Vec::new() };
@@ -111,10 +111,10 @@ fn every_fixture_is_read_from_a_stream_as_it_is_at_once() {
     assert!(found > 20, "{found} fixtures are whole");
 }
 
-/// A batch of magic 2 of values of these sizes. `raw`: in one Snappy block, as librdkafka writes it.
+/// A batch of magic 2 with values of these sizes. `raw` means one Snappy block, as librdkafka writes it.
 fn batch_of(codec: Codec, raw: bool, sizes: &[usize]) -> Bytes {
     let value = |nth: usize, len: usize| -> Vec<u8> {
-        // With literals and copies of all lengths.
+        // The bytes compress to literals and copies of all lengths.
         (0..len)
             .map(|at| if at % 9_000 < 7_000 { b'a' + (at % 7) as u8 } else { (at * at / 31 + nth) as u8 })
             .collect()

@@ -74,7 +74,7 @@ async fn nothing_that_a_server_repeats_of_credentials_is_in_a_message() {
     let error = put(&answer("403 Forbidden", &body)).await.unwrap_err();
     let (shown, debug) = (error.to_string(), format!("{error:?}"));
     assert_eq!(shown, "put s3://bucket/prefix/key: the store answered 403 (SignatureDoesNotMatch)");
-    // A code that is no code is not repeated either.
+    // A code with other characters than letters and digits is not repeated either.
     let body = format!("<Code>{SECRET} and more</Code>");
     let other = put(&answer("403 Forbidden", &body)).await.unwrap_err();
     let store = format!("{:?}", s3(1));

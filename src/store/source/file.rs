@@ -1,4 +1,4 @@
-//! Files as sources: opened once, checked to be what they seem, and read through that one handle.
+//! Files as sources. A file is opened once, checked, and read through that handle.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,14 +13,14 @@ use bytes::Bytes;
 use super::{SourceError, SourceUrlError};
 use crate::store::error::{Cause, Operation, StoreError};
 
-/// An open file and what it was like.
+/// An open file and its state when it was opened.
 #[derive(Debug)]
 pub(super) struct Opened {
     file: File,
     state: State,
 }
 
-/// What shows that a file was written to, as far as it can be seen from outside.
+/// The visible signs that a file was written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct State {
     size_bytes: u64,
@@ -39,14 +39,14 @@ impl Opened {
     }
 }
 
-/// Opens a file whose real path lies under one of `roots` (themselves without links). Blocks.
+/// Opens a file whose real path is under one of `roots`, which must be without links. Blocks.
 pub(super) fn open(path: &Path, roots: &[PathBuf], url: &str) -> Result<Opened, SourceError> {
     let io_error = |error| io_error(Operation::Head, url, error);
     let real = fs::canonicalize(path).map_err(io_error)?;
     if !under(&real, roots) {
         return Err(SourceError::OutsideRoots);
     }
-    // Opening a pipe would wait for somebody to write to it.
+    // Opening a pipe would wait for a writer.
     if !fs::symlink_metadata(&real).map_err(io_error)?.is_file() {
         return Err(SourceUrlError::NotAFile.into());
     }
@@ -55,8 +55,8 @@ pub(super) fn open(path: &Path, roots: &[PathBuf], url: &str) -> Result<Opened, 
     if !metadata.is_file() {
         return Err(SourceUrlError::NotAFile.into());
     }
-    // A directory on the way may have been replaced by a link since the path was looked at. What counts is where the open
-    // handle leads.
+    // A directory in the path may have been replaced by a link since the path was checked. So check where the
+    // open handle leads.
     if !leads_to(&file, &metadata, &real, roots) {
         return Err(SourceError::OutsideRoots);
     }
@@ -67,7 +67,8 @@ fn under(real: &Path, roots: &[PathBuf]) -> bool {
     roots.iter().any(|root| real.starts_with(root) && real != root)
 }
 
-/// Whether the open file is the one that `real` names now, and, where the system tells (Linux), lies under a root itself.
+/// Returns whether the open file is the one that has the name `real` now. On Linux, the file itself must also
+/// be under a root.
 pub(super) fn leads_to(file: &File, metadata: &fs::Metadata, real: &Path, roots: &[PathBuf]) -> bool {
     let same = fs::canonicalize(real).is_ok_and(|again| again == real)
         && fs::symlink_metadata(real)
@@ -78,7 +79,7 @@ pub(super) fn leads_to(file: &File, metadata: &fs::Metadata, real: &Path, roots:
     }
 }
 
-/// Reads a range, on a thread for blocking work.
+/// Reads a range on a thread for blocking work.
 pub(super) async fn read(opened: Arc<Opened>, range: Range<u64>, url: &str) -> Result<Bytes, SourceError> {
     let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
     blocking(opened, url, move |opened| {
@@ -89,7 +90,7 @@ pub(super) async fn read(opened: Arc<Opened>, range: Range<u64>, url: &str) -> R
     .await
 }
 
-/// Whether the file is still what it was when it was opened.
+/// Checks that the file is still as it was when it was opened.
 pub(super) async fn check_unchanged(opened: Arc<Opened>, url: &str) -> Result<(), SourceError> {
     let before = opened.state;
     let now = blocking(opened, url, |opened| Ok(State::of(&opened.file.metadata()?))).await?;
@@ -106,7 +107,7 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, SourceError> {
     match tokio::task::spawn_blocking(move || work(&opened)).await {
         Ok(Ok(done)) => Ok(done),
-        // It was longer when it was opened.
+        // The file was longer when it was opened.
         Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
             Err(SourceError::Changed { url: url.to_owned() })
         }

@@ -45,7 +45,7 @@ async fn a_file_under_a_root_is_read_also_over_a_link_that_stays_inside() {
         let source = roots.open(&url(&base, path), Some(10)).await.unwrap();
         assert_eq!(contents(&source).await.unwrap(), b"0123456789", "{path}");
     }
-    // A root may be given by a path over a link; both ways to write it are good.
+    // A root may be given by a path with a link. Both spellings of the root are accepted.
     let roots = SourceRoots::new(&[Url::from_directory_path(base.join("alias")).unwrap()]).unwrap();
     for path in ["alias/stays", "root/stays"] {
         assert!(roots.open(&url(&base, path), None).await.is_ok(), "{path}");
@@ -78,12 +78,12 @@ async fn what_is_outside_is_outside_whether_it_exists_or_not() {
 async fn a_link_swapped_in_after_the_check_does_not_open_the_door() {
     let (_dir, _, base) = tree();
     let roots = [base.join("root")];
-    // What a race leaves: the handle is that of the secret, while the name under the root is checked.
+    // The result of a race: the open file is the secret, and the checked name is under the root.
     let file = fs::File::open(base.join("outside/secret")).unwrap();
     let metadata = file.metadata().unwrap();
     let real = base.join("root/a b/segment");
     assert!(!file::leads_to(&file, &metadata, &real, &roots));
-    // The name leads there now, too.
+    // Now the name also leads to the secret.
     fs::hard_link(base.join("outside/secret"), base.join("root/hard")).unwrap();
     assert!(!file::leads_to(&file, &metadata, &base.join("root/hard"), &roots));
     let file = fs::File::open(&real).unwrap();
@@ -109,7 +109,7 @@ async fn tricks_in_the_spelling_are_refused_before_anything_is_looked_at() {
         let error = roots.open(&url(&base, path), None).await.unwrap_err();
         assert_eq!(error, SourceError::Location(SourceUrlError::Tricks), "{path}");
     }
-    // Once decoded it is a name like any other, and no such file.
+    // Decoded once, this is an ordinary name, and no such file exists.
     let twice = roots.open(&url(&base, "root/%252e%252e/outside/secret"), None).await.unwrap_err();
     assert!(matches!(twice, SourceError::NotFound { .. }), "{twice}");
 }
@@ -159,7 +159,7 @@ async fn a_file_that_changes_while_it_is_read_is_an_error() {
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(3).unwrap();
     assert_eq!(contents(&source).await, changed, "shorter");
 
-    // A rename does not touch the file that was opened.
+    // A rename does not change the file that was opened.
     let source = roots.open(&at, None).await.unwrap();
     fs::write(base.join("root/new"), b"new").unwrap();
     fs::rename(base.join("root/new"), &path).unwrap();

@@ -46,7 +46,7 @@ fn what_is_no_plain_location_is_refused() {
 
 const CREATED: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nETag: \"x\"\r\nContent-Length: 0\r\n\r\n";
 
-/// Creates one object; the request's lines.
+/// Creates one object and returns the lines of the request.
 async fn created(store: Store, server: &FakeServer) -> Vec<String> {
     let answer = store.create("a%2Fb", BODY.into(), "").await.unwrap();
     assert!(matches!(answer, Answer::Created { .. }));
@@ -59,7 +59,7 @@ async fn created(store: Store, server: &FakeServer) -> Vec<String> {
 async fn s3_gets_what_it_needs_to_verify_the_body_and_to_create_only() {
     let server = FakeServer::start(CREATED);
     let lines = created(s3(server.port), &server).await;
-    // SHA-256 of "bytes", which the signature covers, whatever the environment says of unsigned payloads.
+    // The SHA-256 of "bytes". The signature covers it, even if the environment asks for unsigned payloads.
     let sha256 = "277089d91c0bdf4f2e6862ba7e4a07605119431f5d13f726dd352b06f1b206a9";
     let base64 = "J3CJ2RwL308uaGK6fkoHYFEZQx9dE/cm3TUrBvGyBqk=";
     for line in [
@@ -91,7 +91,7 @@ async fn azure_and_gcs_are_asked_to_create_only() {
 
     let server = FakeServer::start(CREATED);
     let endpoint = format!("http://127.0.0.1:{}", server.port);
-    // An account that asks nobody for a token.
+    // An account for which no token is requested.
     let account = format!(
         r#"{{"private_key": "", "private_key_id": "", "client_email": "", "disable_oauth": true,
         "gcs_base_url": "{endpoint}"}}"#

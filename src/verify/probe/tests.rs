@@ -9,7 +9,7 @@ use crate::record::{HeaderSpans, RecordBatch, RecordSpans, Span};
 
 type Header<'a> = (&'a [u8], &'a [u8]);
 
-/// Records at offsets from 0, with these keys and values, and the same headers.
+/// Records at offsets from 0, with these keys and values, and all with the same headers.
 fn batch(records: &[(&[u8], &[u8])], headers: &[Header<'_>]) -> RecordBatch {
     let mut bytes = Vec::new();
     let mut keep = |part: &[u8]| {
@@ -34,7 +34,7 @@ fn batch(records: &[(&[u8], &[u8])], headers: &[Header<'_>]) -> RecordBatch {
     batch
 }
 
-/// What is missed of these records, indexed so; and how many terms were found.
+/// Returns which records are not found in an index with these settings, and how many terms were found.
 fn look_up(batch: &RecordBatch, settings: TopicSettings) -> (Vec<String>, u64) {
     let mut builder = IndexBuilder::new(settings).expect("an index");
     builder.add(batch).expect("documents");
@@ -139,7 +139,7 @@ fn odd_records_in_a_sound_index_are_found_whatever_the_settings() {
 
 #[test]
 fn what_the_index_counts_as_not_searchable_is_excused() {
-    // More paths than an index has room for, and a word that is longer than any term.
+    // More paths than an index can have, and a word that is longer than any term.
     let many: Vec<String> = (0..1_500).map(|n| format!("{{\"path{n}\": \"w{n}\"}}")).collect();
     let mut records: Vec<(&[u8], &[u8])> =
         many.iter().map(|value| (b"k" as &[u8], value.as_bytes())).collect();

@@ -8,7 +8,7 @@ use crate::wal::{Rejection, SealedSegments, Segment};
 const NAME: &str = "orders/0/wal_0_1.log";
 const NEWEST: &str = "orders/0/wal_0_2.log";
 
-/// What becomes of deleting a segment to which this happened after it was listed and read.
+/// Checks the result of deleting a segment after something happened to it since it was listed and read.
 async fn check(expected: Result<(), &str>, what_happens: impl Fn(&Wal, &mut Segment)) {
     let wal = Wal::of(&[NAME, NEWEST]);
     let mut segment = wal.segment(NAME).await;
@@ -25,7 +25,7 @@ async fn check(expected: Result<(), &str>, what_happens: impl Fn(&Wal, &mut Segm
 #[tokio::test]
 async fn a_segment_that_is_still_what_was_listed_is_deleted() {
     check(Ok(()), |_, _| ()).await;
-    // Read by others: the bytes are the same.
+    // Other processes read it: the bytes are the same.
     check(Ok(()), |wal, _| drop(fs::read(wal.path(NAME)).expect("bytes"))).await;
     // A broker in this process does not know the time of the last change.
     check(Ok(()), |_, segment| segment.change_time = None).await;
@@ -56,7 +56,7 @@ async fn a_segment_that_has_changed_is_not_deleted() {
 
 #[tokio::test]
 async fn a_segment_that_was_touched_is_not_deleted_before_it_is_read_again() {
-    // Replaced in place, with the same size and the times set back; or only named once more.
+    // Replaced in place, with the same size and the times set back; or given one more name.
     check(Err("touched"), |wal, segment| {
         let file = fs::File::options().write(true).open(wal.path(NAME)).expect("a file");
         file.write_all_at(b"other bytes", 20).expect("written");

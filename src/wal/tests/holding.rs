@@ -7,8 +7,8 @@ use crate::wal::{Hold, SealedSegments};
 
 const NAME: &str = "orders/0/wal_0_3.log";
 
-/// Why segment 3 stays, whose only record has the offset 3, beside these others; `None`: it goes. What is told before a deletion is what
-/// the deletion comes to.
+/// Checks why segment 3, whose only record has the offset 3, stays beside these other segments; `None`: it is
+/// deleted. `hold` and `delete` must give the same answer.
 async fn check(others: &[(u64, Vec<u8>)], expected: Option<Hold>) {
     let wal = Wal::of(&[NAME]);
     for (id, bytes) in others {
@@ -40,17 +40,17 @@ async fn the_last_segment_with_a_whole_frame_stays_whatever_lies_behind_it() {
     for behind in [vec![], torn.clone(), b"headless".to_vec(), vec![0; 4_096], damaged()] {
         check(&[(4, behind.clone())], end.clone()).await;
         check(&[(4, behind.clone()), (5, vec![])], end.clone()).await;
-        // Whole frames behind it, wherever they are, let it go.
+        // Whole frames after it allow its deletion, wherever they are.
         check(&[(4, behind.clone()), (5, frame(4))], None).await;
         check(&[(4, [frame(4), behind].concat()), (5, vec![])], None).await;
     }
-    // What lies in front of it is not behind it.
+    // Earlier segments do not count.
     check(&[(2, frame(9)), (4, vec![])], end).await;
 }
 
 #[tokio::test]
 async fn a_later_segment_must_reach_beyond_it() {
-    // Where several files were begun at once a later one can hold earlier offsets.
+    // If several files were created at once, a later one can hold earlier offsets.
     for offset in [0, 2, 3] {
         check(&[(4, frame(offset))], Some(Hold::EndOfLog)).await;
         check(&[(4, [frame(offset), frame(4)].concat())], None).await;
@@ -71,7 +71,7 @@ async fn a_segment_without_offsets_is_not_the_end_of_the_log() {
 #[tokio::test]
 async fn nothing_goes_while_the_broker_may_go_on_with_a_lower_one() {
     let now = SystemTime::now();
-    // The first segment of all was last written to.
+    // The very first segment was last written to.
     for (first, newest, expected) in [
         (now - HOUR, now - 2 * HOUR, Some(Hold::NotLastWritten)),
         (now - HOUR, now - HOUR, None),
@@ -101,7 +101,8 @@ async fn a_partition_must_have_settled_before_anything_of_it_goes() {
     check_in(&two(old, now), Some(Hold::Unsettled), "the newest has just appeared").await;
     check_in(&two(now, now), Some(Hold::Unsettled), "both have changed").await;
 
-    // Whoever has watched it for so long knows it too, however often the newest is written to.
+    // A process that has watched the partition for this time knows it too, however often the newest is
+    // written to.
     let mut wal = two(old, now);
     wal.dir = wal.dir.clone().min_segment_age(Duration::from_millis(50));
     drop(wal.list().await);
@@ -119,7 +120,7 @@ async fn what_is_open_for_writing_stays() {
     drop(writer);
     check_in(&wal, None, "closed").await;
     drop(reader);
-    // Where nobody is to look, it goes.
+    // Without the check, it is deleted.
     let mut wal = Wal::of(&[NAME, "orders/0/wal_0_4.log"]);
     wal.dir = wal.dir.clone().writer_check(WriterCheck::Off);
     let _writer = fs::OpenOptions::new().append(true).open(wal.path(NAME)).expect("a file");

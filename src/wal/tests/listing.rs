@@ -82,7 +82,7 @@ async fn a_kafka_segment_is_described_and_kept() {
 
 #[tokio::test]
 async fn a_partition_whose_log_id_cannot_be_read_is_halted_and_the_others_go_on() {
-    // Whoever runs the tests may be allowed to read everything, so these are failures of another kind.
+    // The user who runs the tests may be allowed to read everything, so these are other kinds of failures.
     for text in ["", "version: 0\n", "topic_id: \n", "topic_id: ../../../../../../../x\n"] {
         let wal = Wal::of(&["orders-3/00000000000000000017.log", "orders-3/00000000000000000099.log"]);
         wal.write("audit/0/wal_0_1.log", b"1");
@@ -126,7 +126,7 @@ async fn a_partition_that_cannot_be_read_is_not_empty() {
         let allow =
             |mode| fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).expect("it is ours");
         allow(0o000);
-        // The superuser reads it all the same.
+        // The superuser can read it anyway.
         let readable = fs::read_dir(&folder).is_ok();
         let listing = wal.dir.list().await.expect("a listing");
         allow(0o755);
@@ -182,7 +182,7 @@ async fn links_are_not_followed_and_names_that_are_no_text_are_left_out() {
     let wal = Wal::of(&["audit/0/wal_0_1.log", "audit/0/wal_0_2.log", "broken/0/wal_0_1.log"]);
     symlink(elsewhere.path("orders"), wal.path("orders")).expect("a link");
     symlink(elsewhere.path("orders/0"), wal.path("audit/1")).expect("a link");
-    // Were it followed, the second segment would no longer be the newest.
+    // If it were followed, the second segment would no longer be the newest.
     symlink(elsewhere.path("orders/0/wal_0_2.log"), wal.path("audit/0/wal_0_3.log")).expect("a link");
     fs::create_dir(wal.path("audit/0/wal_0_4.log")).expect("a directory");
     let name = std::ffi::OsStr::from_bytes(b"or\xffders");
@@ -196,7 +196,7 @@ async fn links_are_not_followed_and_names_that_are_no_text_are_left_out() {
     assert_eq!(linked.segments.len(), 1, "the directory itself may be a link");
 }
 
-/// A newest segment of this age is listed, where it may be after an hour.
+/// Checks whether a newest segment of this age is listed, if it is listed after an idle hour.
 async fn check_idle(bytes: &[u8], changed_at: SystemTime, listed: bool) {
     let mut wal = Wal::of(&[]);
     wal.write("orders/0/wal_0_5.log", bytes);
@@ -229,7 +229,8 @@ async fn a_newest_segment_grows_no_more_once_there_is_a_newer_one() {
     assert_eq!(before.version, after.version);
 }
 
-/// The newest is always the highest. Where it is not the one last written to, the broker may go on with another one.
+/// The newest segment is the one with the highest number. If it is not the last written one, the broker may
+/// continue with another.
 #[tokio::test]
 async fn a_partition_whose_highest_segment_is_not_the_last_written_is_held() {
     let now = SystemTime::now();

@@ -11,7 +11,7 @@ use crate::wal::{Reading, SealedSegments, Segment, WalError};
 
 const NAME: &str = "orders/0/wal_0_1.log";
 
-/// More than is read ahead at once.
+/// More than is read ahead.
 const BYTES: usize = 5 << 20;
 
 async fn sealed() -> (Wal, Segment) {
@@ -23,7 +23,8 @@ async fn sealed() -> (Wal, Segment) {
     (wal, segment)
 }
 
-/// Until what is done to a file has another time than what was done before: the clock of files goes in steps.
+/// Waits until a new change to a file gets a later time than the earlier ones: the clock of files advances in
+/// steps.
 fn wait_for_the_clock_of_files(wal: &Wal) {
     let time = |name: &str| {
         let metadata = fs::metadata(wal.path(name)).expect("a file");
@@ -60,7 +61,7 @@ async fn a_segment_is_read_to_its_end() {
     }
 }
 
-/// What becomes of a reading during which this happens to the file.
+/// Checks the result of a reading while something happens to the file.
 async fn check(expected: Result<usize, &'static str>, what_happens: impl Fn(&Wal, &mut File)) {
     let (wal, segment) = sealed().await;
     let mut reading = wal.dir.open(&segment).await.expect("it is there");
@@ -114,7 +115,7 @@ async fn a_file_that_vanishes_while_it_is_read_is_read_to_its_end() {
     .await;
 }
 
-/// What becomes of opening a segment to which this happened after it was listed.
+/// Checks the result of opening a segment after something happened to it since it was listed.
 async fn check_open(expected: &str, what_happens: impl Fn(&Wal)) {
     let (wal, segment) = sealed().await;
     what_happens(&wal);
@@ -134,7 +135,7 @@ async fn only_what_was_listed_is_opened() {
         wal.set_time(NAME, before - HOUR);
     })
     .await;
-    // The same size and time, another file.
+    // Another file with the same size and time.
     check_open("changed", |wal| {
         let before = fs::metadata(wal.path(NAME)).expect("times").modified().expect("a time");
         wal.write("copy", &[7; BYTES]);

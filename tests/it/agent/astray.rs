@@ -1,4 +1,4 @@
-//! Segments that go before they should, and those that stay although they should go.
+//! Segments that disappear before they are deleted, and segments that cannot be deleted.
 
 use std::io;
 use std::sync::Mutex;
@@ -27,7 +27,8 @@ async fn segments_that_vanish_before_they_are_stored_are_warned_of_and_counted()
     for part in ["WARN", "segments=2", &name("orders", 0, 2), &name("orders", 0, 3)] {
         assert!(warning.contains(part), "{part}: {warning}");
     }
-    // The first one was read before its name went, so it is stored; the fourth one is deleted when it is.
+    // The first segment was read before its name was removed, so it is stored. The fourth is deleted after it
+    // is stored.
     held.add_permits(1);
     scene.until_ids(&agent, &[5]);
     agent.until("no backlog", |agent| backlog(agent) == expected([]));
@@ -93,7 +94,7 @@ impl io::Write for Log {
     }
 }
 
-/// What the agent logs: it runs on the test's own thread.
+/// Reads the agent's log, so the agent runs on the test's own thread.
 #[tokio::test]
 async fn what_cannot_be_deleted_is_read_and_said_once_and_tried_again() {
     let scene = Scene::new().await;

@@ -1,8 +1,8 @@
-//! What holds a deletion up at the last moment.
+//! What stops a deletion at the last moment.
 
 use super::*;
 
-/// The listing that the agent goes by is older than the newest segment's end.
+/// The newest segment disappears after the agent has listed the directory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_segment_that_has_become_the_newest_since_it_was_listed_stays() {
     let scene = Scene::new().await;
@@ -20,7 +20,7 @@ async fn a_segment_that_has_become_the_newest_since_it_was_listed_stays() {
     scene.check_stored([1]);
 }
 
-/// Whatever else such a line says, it is not believed that its segment is stored.
+/// The line is not used at all: its segment counts as not stored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_line_of_the_checkpoint_is_no_receipt() {
     let scene = Scene::new().await;

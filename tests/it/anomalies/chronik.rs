@@ -1,4 +1,4 @@
-//! What a live Chronik writes when a producer sends what it should not.
+//! What a live Chronik writes when a producer sends invalid data.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::sidecar::{name, segment};
 
 const POISON: (&str, i32) = ("poison", 2);
 
-/// Frames of `poison`/2 with records from this offset on, as Chronik writes them.
+/// Returns frames of `poison`/2 with records from this offset on, as Chronik writes them.
 fn records(base_offset: i64, count: u64) -> Vec<u8> {
     let spec = Spec {
         format: Format::ChronikV2,
@@ -25,7 +25,7 @@ fn records(base_offset: i64, count: u64) -> Vec<u8> {
     bytes
 }
 
-/// The frame of no records, at this offset.
+/// Returns the frame without records, at this offset.
 fn empty(base_offset: i64) -> Vec<u8> {
     let mut frame = fixture("chronik-empty-batch.wal").to_vec();
     let (data, trailer) = (22 + POISON.0.len(), frame.len() - 20);
@@ -48,7 +48,7 @@ fn a_producers_damaged_batch_is_kept_and_marked_and_never_handed_out() {
     assert_eq!(shop.search("poison", "\"bad crc\""), [0]);
     let refused = shop.batches(partition, 0).expect_err("no batch");
     assert!(refused.contains("the producer's batch is damaged: its checksum does not hold"), "{refused}");
-    // A frame of which a byte has changed is damaged, whatever its record says.
+    // A frame with a changed byte is damaged, whatever its record is.
     let mut damaged = segment.to_vec();
     damaged[115] ^= 1;
     let refused = shop.try_index(&damaged, &["--undecodable", "keep"]);
@@ -72,7 +72,8 @@ fn frames_of_no_records_take_no_offsets_wherever_they_stand() {
     }
 }
 
-/// Such a bundle says where it stands, and takes that offset from nobody: a consumer that was there goes on from there.
+/// The bundle records its position in the log, but covers no offset: a consumer at that offset gets the
+/// records that are stored there later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_partition_of_frames_without_records_covers_nothing() {
     use crate::worker::{Worker, inline, send_inline};
@@ -118,7 +119,8 @@ async fn a_partition_of_frames_without_records_covers_nothing() {
 
 #[test]
 fn a_producers_deltas_with_gaps_are_gaps() {
-    // The broker adds the producer's deltas to the base offset, and takes the number of records for the last offset.
+    // The broker adds the producer's deltas to the base offset, but computes the last offset from the number
+    // of records.
     let spec = Spec {
         format: Format::ChronikV2,
         size: Size::Records(20),
@@ -142,7 +144,7 @@ fn a_producers_deltas_with_gaps_are_gaps() {
     assert!(shop.batches(POISON, last).expect("the producer's batch says the same").len() > 61);
 }
 
-/// The client of agents counts by heads, and takes the answer for a receipt.
+/// The agent's client counts records by frame heads. It must accept the worker's answer as a receipt.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agents_get_receipts_for_what_one_client_sent() {
     let scene = Scene::new().await;

@@ -1,4 +1,4 @@
-//! Kafka batches and messages that are not as the documentation says, and that Kafka's own reader reads.
+//! Kafka batches and messages that differ from the documentation, and that Kafka's own reader reads.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ fn records_behind_the_last_offset_that_their_batch_claims_are_read_and_found() {
     for offset in [0, 9, 10, 18, 19, 25, 48] {
         assert_eq!(shop.offsets(ORDERS, offset), (offset.max(9)..49).collect::<Vec<_>>(), "from {offset}");
     }
-    // The second one: its head says 19 to 19.
+    // The second batch: its head covers 19 to 19.
     assert_eq!(shop.batches(ORDERS, 20).expect("batches"), segment[401..]);
     assert_eq!(shop.search("orders", "offset:[12 TO 14]"), [12, 13, 14]);
 }
@@ -47,7 +47,8 @@ fn bytes_behind_a_compressed_streams_end_are_kept_and_passed_over() {
     assert_eq!(shop.batches(ORDERS, 0).expect("batches"), segment);
 }
 
-/// Messages of magic 0 and 1, of every codec that these had, and a batch behind them: what Kafka's own classes made and read.
+/// Messages of magic 0 and 1 with every codec of these versions, and a batch behind them, written and read by
+/// Kafka's own classes.
 #[test]
 fn messages_from_before_batches_are_read() {
     let expected: Value = serde_json::from_slice(&fixture("kafka-old-messages.expected.json")).expect("JSON");
@@ -74,7 +75,7 @@ fn messages_from_before_batches_are_read() {
     let errors = records.iter().filter(|one| value(one).is_some_and(|value| value.contains("error")));
     let errors: Vec<_> = errors.map(|one| one["offset"].as_i64().expect("an offset")).collect();
     assert_eq!(shop.search("orders", "level:error"), errors);
-    // Consumers read them as they are.
+    // Consumers get them unchanged.
     assert_eq!(shop.batches(ORDERS, 0).expect("all"), segment);
     let last = records.last().expect("some")["offset"].as_i64().expect("an offset");
     assert_eq!(shop.offsets(ORDERS, last), [last]);
@@ -94,7 +95,7 @@ fn value(record: &Value) -> Option<String> {
     Some(String::from_utf8(value).expect("UTF-8"))
 }
 
-/// Old releases and new ones make the same bundle of what is as it should be.
+/// Earlier releases and this one make the same bundle of a segment without anomalies.
 #[test]
 fn a_bundle_of_a_segment_without_anomalies_is_of_the_version_that_earlier_releases_read() {
     let shop = Shop::new();

@@ -1,4 +1,4 @@
-//! Frames that nobody can decode, though their bytes are as they were written.
+//! Frames that cannot be decoded, although their bytes are as they were written.
 
 use std::fs;
 
@@ -22,7 +22,7 @@ fn batch(base_offset: i64) -> Vec<u8> {
     bytes
 }
 
-/// A batch of the offsets 10 to 19, changed, and sealed again.
+/// Returns a batch of the offsets 10 to 19, changed, with a new valid checksum.
 fn changed(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut bytes = batch(10);
     change(&mut bytes);
@@ -30,10 +30,10 @@ fn changed(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     bytes
 }
 
-/// A reason, what is said of it, a frame, and the first and the last offset that its head says.
+/// A reason, a part of the error message, a frame, and the first and the last offset that its head claims.
 type Case = (&'static str, &'static str, Vec<u8>, (i64, i64));
 
-/// Frames that cannot be decoded.
+/// Returns frames that cannot be decoded.
 fn undecodable() -> Vec<Case> {
     vec![
         ("UNKNOWN_CODEC", "codec 6 is unknown", changed(|batch| batch[22] |= 6), (10, 19)),
@@ -112,13 +112,13 @@ fn a_frame_whose_checksum_does_not_hold_is_damaged_and_never_kept() {
     assert!(refused.code == 3 && refused.err.contains("the checksum is"), "{refused:?}");
 }
 
-/// A frame of `orders`/3 whose checksum holds and whose data make no sense.
+/// Returns a frame of `orders`/3 with a valid checksum and senseless data.
 fn chronik_frame() -> Vec<u8> {
     let partition = TopicPartition::new("orders", 3).expect("a partition");
     let spec = Spec { format: Format::ChronikV2, size: Size::Records(10), partition, ..Spec::default() };
     let mut frame = Vec::new();
     generate(&spec, &mut frame).expect("in memory");
-    // How the producer compressed: no such codec.
+    // The producer's codec: there is no codec 9.
     frame[22 + "orders".len() + 28] = 9;
     sealed_v2(frame)
 }
@@ -136,7 +136,7 @@ async fn agents_keep_undecodable_frames_where_that_is_asked_for() {
     let scene = Scene::new().await;
     scene.wal.add_all("orders", 3, 1..=2);
     fs::write(scene.wal.path().join(name("orders", 3, 1)), &bytes).expect("written");
-    // Kept, then remembered over a restart, then deleted.
+    // Kept first, then remembered across a restart, then deleted.
     let (code, log) = scene.once(&[&KEEP[..], &["--delete-after-index", "false"]].concat());
     assert_eq!((code, scene.wal.ids("orders", 3)), (0, vec![1, 2]), "{log}");
     let (code, log) = scene.once(&KEEP);
@@ -144,7 +144,7 @@ async fn agents_keep_undecodable_frames_where_that_is_asked_for() {
     assert!(scene.sent().values().all(|times| *times == 1), "{:?}", scene.sent());
 }
 
-/// A worker that keeps what nobody asked it to keep has not done what was asked for.
+/// A worker that keeps frames without being asked to has not done what was requested.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receipt_for_frames_that_were_to_be_decoded_is_none() {
     let scene = Scene::new().await;

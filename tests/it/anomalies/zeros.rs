@@ -1,4 +1,4 @@
-//! Segments that end in zeros, as after a power cut, or where a broker sets space aside.
+//! Segments that end in zeros, as after a power cut, or as with a broker that preallocates space.
 
 use std::fs;
 
@@ -6,7 +6,8 @@ use super::*;
 use crate::agent::Scene;
 use crate::sidecar::{name, segment};
 
-/// Segments, and where their zeros begin, those in place of a frame's end among them.
+/// Returns segments, each with the position where its torn tail of zeros begins. In some, zeros replace the
+/// end of a frame.
 fn torn() -> Vec<(&'static str, Bytes, usize)> {
     let kafka = fixture("zero-tail-4096.log");
     let chronik = fixture("chronik-zero-tail.wal");
@@ -38,7 +39,7 @@ fn zeros_to_the_end_are_a_torn_tail_like_any_other() {
 
 #[test]
 fn zeros_that_something_follows_and_zeros_alone_are_refused() {
-    // Fewer zeros than a head has bytes may be the start of one, whatever follows.
+    // Fewer zeros than the length of a head may be the start of a frame, whatever follows.
     for (what, segment, _) in torn().into_iter().filter(|(what, ..)| !what.contains("few")) {
         let shop = Shop::new();
         for flags in [&[][..], &["--torn-tail", "keep", "--undecodable", "keep"]] {

@@ -1,4 +1,4 @@
-//! All of it at once, beside honest callers, in a cgroup that kills whoever takes more than it may.
+//! All attacks at once, beside honest callers, in a cgroup that kills a process that exceeds its limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -18,10 +18,10 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 const PING: &[u8] = &[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1];
 
-/// The topic of records that searches and fetches can hardly hold.
+/// The topic of records that are almost too large for searches and fetches.
 const LARGE: &str = "large";
 
-/// What an attack came to so far.
+/// How many requests of an attack were accepted and refused so far.
 #[derive(Clone, Default)]
 struct Tally {
     taken: Arc<AtomicU64>,
@@ -46,7 +46,7 @@ async fn send_for_ever(mut client: Client, told: Option<(&'static str, i32)>, by
     }
 }
 
-/// Opens connections that say these words, and what is written after them again and again; nothing where that is empty.
+/// Opens connections that send `words`, and then `more` again and again; nothing more if `more` is empty.
 async fn connect_for_ever(address: String, host: String, words: Vec<u8>, more: Vec<u8>, tally: Tally) {
     loop {
         let said = async {
@@ -68,7 +68,7 @@ async fn connect_for_ever(address: String, host: String, words: Vec<u8>, more: V
     }
 }
 
-/// Searches the large records and fetches them, again and again; every other answer is left after its first message for a while.
+/// Searches and fetches the large records again and again. Pauses every other time after the first message.
 async fn read_for_ever(worker: Channel, tally: Tally) {
     let mut client = SearchServiceClient::new(worker).max_decoding_message_size(1 << 30);
     for nth in 0.. {
@@ -102,7 +102,7 @@ async fn read_for_ever(worker: Channel, tally: Tally) {
     }
 }
 
-/// Twelve records of 30 MiB, and one of 200 MiB; each in a bundle of its own, some kilobytes large.
+/// Stores twelve records of 30 MiB and one of 200 MiB, each in its own bundle of some kilobytes.
 async fn store_large(store: &str) {
     let writer = Worker::start_on(store, &[], &["--memory-budget", "2GiB"]);
     for (offset, size) in (0..).zip([30 << 20; 12].into_iter().chain([200 << 20])) {
@@ -112,7 +112,7 @@ async fn store_large(store: &str) {
     }
 }
 
-/// One search, to the end of its answer.
+/// Runs one search to the end of its answer.
 async fn search_once(
     client: &mut SearchServiceClient<Channel>,
     asked: SearchRequest,
@@ -122,7 +122,8 @@ async fn search_once(
     Ok(())
 }
 
-/// Indexes a little and searches it, again and again until `ends`; how long each took, whatever it took to be served.
+/// Indexes a small segment and searches it, again and again until `ends`. Returns how long each took, retries
+/// included.
 async fn work(
     worker: &Worker,
     host: &str,
@@ -156,7 +157,8 @@ async fn work(
         let filter = Some(RecordFilter { topic: "honest".to_owned(), ..Default::default() });
         let asked =
             SearchRequest { filter, query: "level:error".to_owned(), limit: 10, ..Default::default() };
-        // It may run out of time behind large ones; nothing else is an answer to it. What it took in all is what counts.
+        // A search may run out of time behind large ones. No other error is allowed. Its total time is what
+        // counts.
         while let Err(status) = search_once(&mut search, asked.clone()).await {
             assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
             assert!(began.elapsed() < Duration::from_secs(300), "an honest search is never answered");
@@ -247,7 +249,7 @@ async fn a_worker_with_256_mib_survives_all_of_them_at_once() {
     check(256, 3_000, Duration::from_secs(10)).await;
 }
 
-/// `WAL_INDEXER_TEST_SECONDS` says how long each lasts.
+/// `WAL_INDEXER_TEST_SECONDS` sets the duration of each siege.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root and cgroups, and takes half an hour; make test-long runs it"]
 async fn long_workers_survive_all_of_them_at_once_for_ten_minutes() {

@@ -1,4 +1,4 @@
-//! Workers behind a name, whose addresses come and go.
+//! Workers behind a DNS name, whose addresses change.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use wal_indexer::client::Resolve;
 
 use super::*;
 
-/// A resolver that says what it is told to.
+/// A resolver with scripted answers.
 #[derive(Debug)]
 pub struct Scripted {
     answer: Mutex<Result<Vec<SocketAddr>, &'static str>>,
@@ -30,7 +30,8 @@ impl Scripted {
         *self.answer.lock().expect("nobody panicked") = Err("no such host is known here");
     }
 
-    /// Waits until what was set has been looked up and taken in: the lookup after the next one begins when that is so.
+    /// Waits until the current answer has been looked up and used: that is so when the lookup after the next
+    /// one begins.
     async fn seen(&self) {
         let mut lookups = self.lookups.subscribe();
         let now = *lookups.borrow();
@@ -54,7 +55,7 @@ pub async fn client(resolver: &Arc<Scripted>, timeouts: Timeouts) -> Client {
     started.expect("settings that work")
 }
 
-/// Workers on one port of several addresses, as a headless service has them.
+/// Workers on one port of several addresses, as behind a headless service.
 async fn workers(count: u8, truth: &Worker) -> Vec<Crooked> {
     let mut workers = vec![Crooked::start(&truth.endpoint()).await];
     let port = workers[0].address().port();
@@ -69,7 +70,7 @@ fn addresses(workers: &[Crooked]) -> Vec<SocketAddr> {
     workers.iter().map(Crooked::address).collect()
 }
 
-/// Sends so many segments, one after the other, and counts what each worker had.
+/// Sends this many segments, one after the other. Returns how many each worker got.
 async fn send(client: &Client, workers: &[Crooked], count: usize) -> Vec<usize> {
     let counts = || workers.iter().map(|worker| worker.calls().len()).collect::<Vec<_>>();
     let before = counts();
@@ -129,7 +130,7 @@ async fn what_a_worker_has_in_hand_goes_on_when_its_address_is_gone() {
     resolver.set([workers[1].address()]);
     resolver.seen().await;
     assert_eq!(send(&client, &workers, 2).await, [0, 2]);
-    // It comes back, with nothing of what it had counted against it.
+    // The worker comes back, and its earlier load no longer counts.
     resolver.set(addresses(&workers));
     resolver.seen().await;
     held.add_permits(1);

@@ -1,4 +1,5 @@
-//! Segments that are not what was said of them: no worker may take them for whole, and no receipt comes of them.
+//! Segments that differ from what their payload claims: no worker may accept them as whole, and there is no
+//! receipt for them.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ fn check_read_error(what: &str, sent: Result<Receipt, IndexError>) -> String {
     }
 }
 
-/// Ways to be something else than was said.
+/// Returns payloads that differ from their claimed size, or fail.
 fn broken(bytes: &Bytes) -> [(&'static str, Given); 5] {
     let said = bytes.len() as u64;
     let given = |bytes: Bytes, fails| Given { size_bytes: said, fails, ..Given::new(bytes) };
@@ -91,8 +92,8 @@ async fn a_digest_of_what_is_no_segment_is_an_error() {
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
 }
 
-/// A worker that ends in the middle of a segment and one that takes its place know nothing of one another; nothing is lost, and
-/// nothing is stored twice.
+/// A worker dies in the middle of a segment, and another one takes its place. They share no state. Nothing is
+/// lost, and nothing is stored twice.
 #[tokio::test]
 async fn lesson_20_a_segment_whose_worker_was_restarted_is_sent_again() {
     let truth = Worker::start();
@@ -113,7 +114,7 @@ async fn lesson_20_a_segment_whose_worker_was_restarted_is_sent_again() {
     assert!(receipt.attempts() > 1);
     assert_eq!(truth.keys(), receipt.keys());
 
-    // The answer is lost, not the work.
+    // The answer is lost, but the work is done.
     let crooked = Crooked::start(&second.endpoint()).await;
     crooked.script([Answer::Break]);
     let again = index(crooked.endpoint(), &bytes).await.expect("a receipt");

@@ -1,4 +1,4 @@
-//! What stands between clients and workers, and answers by itself.
+//! Proxies between clients and workers that answer by themselves.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -19,16 +19,16 @@ use wal_indexer::client::Connection;
 use super::*;
 use crate::sidecar::once;
 
-/// A status, what is said of the content, and the content.
+/// The proxy's own answer: status, content type, content.
 pub type Own = (u16, &'static str, &'static str);
 
 pub const HTML: &str = "text/html; charset=utf-8";
 
-/// A page as nginx makes them.
+/// An error page as nginx writes it.
 const BAD_GATEWAY: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad \
     Gateway</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n";
 
-/// A proxy in front of a worker. Ends with the value.
+/// A proxy in front of a worker. It stops when dropped.
 pub struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -37,9 +37,9 @@ pub struct Proxy {
 
 #[derive(Default)]
 struct Shared {
-    /// What it answers by itself, before it hands calls on.
+    /// Its own answers, before it passes calls on.
     own: Mutex<VecDeque<Own>>,
-    /// What it answers by itself for ever.
+    /// Its own answer to every call.
     always: Mutex<Option<Own>>,
     calls: AtomicUsize,
     worker: String,
@@ -60,7 +60,7 @@ impl Proxy {
                 connections.spawn(async move {
                     let service = service_fn(move |request| answer(Arc::clone(&shared), request));
                     let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                    // A client that leaves is no matter.
+                    // A client that disconnects is fine.
                     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
                 });
             }
@@ -72,7 +72,7 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
-    /// Answers so by itself, one call after the other.
+    /// Sets its own answers to the next calls.
     pub fn says(&self, own: impl IntoIterator<Item = Own>) {
         self.shared.own.lock().expect("nobody panicked").extend(own);
     }
@@ -172,7 +172,7 @@ async fn a_proxys_limit_is_no_verdict_about_a_segment() {
     assert!(refusal.message.contains("takes no request body so large: HTTP status 413"), "{refusal}");
     assert_eq!(proxy.calls(), 1, "it will not grow");
 
-    // The agent rejects nothing for it.
+    // The agent rejects no segment because of it.
     let wal = tempfile::tempdir().expect("a directory");
     let directory = wal.path().join("logs-0");
     std::fs::create_dir(&directory).expect("a directory");
@@ -205,7 +205,7 @@ async fn one_who_does_not_speak_http_2_is_named_as_such() {
                 let (mut stream, _) = listener.accept().await.expect("a connection");
                 stream.write_all(says).await.expect("it is sent");
                 let mut sink = Vec::new();
-                // Until the client leaves, in whatever way.
+                // Until the client disconnects.
                 let _ = stream.read_to_end(&mut sink).await;
             }
         });

@@ -1,4 +1,4 @@
-//! Fetches and searches by the client library: from whichever worker answers, and whole or an error.
+//! Fetches and searches by the client library: from any worker that answers, and whole or an error.
 
 use wal_indexer::client::ReadError;
 use wal_indexer::proto::v1::{FetchRequest, RecordFilter, SearchRequest};
@@ -23,7 +23,7 @@ fn from(offset: i64) -> FetchRequest {
     }
 }
 
-/// The offsets of all that is fetched, and where to go on.
+/// Returns the offsets of all fetched records, and the next offset.
 async fn fetched(client: &Client, from: FetchRequest) -> Result<(Vec<i64>, Option<i64>), ReadError> {
     let (mut offsets, mut next) = (Vec::new(), None);
     let mut answer = client.fetch(from, SOON).await?;
@@ -66,14 +66,14 @@ async fn a_question_goes_to_a_worker_that_answers() {
     proxy.says([(503, HTML, "busy"), (429, "", "slow down"), (502, "text/plain", "nobody")]);
     assert_eq!(fetched(&first, from(0)).await.expect("an answer"), ((0..50).collect(), Some(50)));
 
-    // One of two workers is away.
+    // One of two workers is down.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
     let both = client(&[format!("http://{nobody}"), worker.endpoint()], WAIT_MAX).await;
     for _ in 0..4 {
         assert_eq!(fetched(&both, from(0)).await.expect("an answer").1, Some(50));
     }
 
-    // All are.
+    // All workers are down.
     let none = client(&[format!("http://{nobody}")], WAIT_MAX).await;
     let error = none.fetch(from(0), Duration::from_millis(400)).await.expect_err("nobody");
     let ReadError::OutOfTime { attempts, last: Some(last), .. } = &error else { panic!("{error:?}") };

@@ -1,4 +1,4 @@
-//! Certificates and tokens.
+//! Certificates and tokens of the client.
 
 use std::error::Error;
 use std::io::Write;
@@ -13,10 +13,10 @@ use wal_indexer::client::EndpointError;
 
 use super::*;
 
-/// Not to be seen anywhere.
+/// Must not appear anywhere.
 const TOKEN: &str = "eyJhbGciOiJub25lIn0.not-to-be-seen";
 
-/// An authority, and a certificate from it for `workers.test` and 127.0.0.1.
+/// Creates an authority, and a certificate from it for `workers.test` and 127.0.0.1.
 fn certificates(directory: &Path) -> (PathBuf, Identity) {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -39,7 +39,7 @@ async fn secure(directory: &Path, worker: &Worker) -> (Crooked, Security) {
     (crooked, Security { ca_file: Some(ca_file), token_file: Some(token_file), ..Security::default() })
 }
 
-/// All names are this address.
+/// Resolves every name to this address.
 struct Always(SocketAddr);
 
 impl wal_indexer::client::Resolve for Always {
@@ -169,7 +169,7 @@ impl Write for Log {
     }
 }
 
-/// With all that any library says: this test's tasks run on its own thread.
+/// The log includes the lines of all libraries. The test's tasks run on its own thread.
 #[tokio::test]
 async fn lesson_20_no_credentials_are_in_logs() {
     let (directory, worker) = (TempDir::new().expect("a directory"), Worker::start());

@@ -1,4 +1,5 @@
-//! Who gets what: the least loaded, and nobody for ever.
+//! How the client distributes segments: by the bytes in flight at each worker. A worker that hangs costs one
+//! deadline.
 
 use futures::future::join_all;
 
@@ -14,7 +15,7 @@ fn endpoints(workers: &[Crooked]) -> Vec<String> {
     workers.iter().map(Crooked::endpoint).collect()
 }
 
-/// Sends a segment and does not wait for what becomes of it.
+/// Sends a segment without waiting for the outcome.
 fn send(client: &Client, bytes: &Bytes) -> tokio::task::JoinHandle<Result<Receipt, IndexError>> {
     let (client, payload) = (client.clone(), Given::new(bytes.clone()));
     tokio::spawn(async move { client.index(&request(), &payload).await })
@@ -46,7 +47,7 @@ async fn lesson_29_a_segment_weighs_its_bytes() {
     let client = client(&endpoints(&workers), WAIT_MAX).await;
     drop(send(&client, &segment(10)));
     until_any(&workers, 1).await;
-    // The large one weighs as much as four small ones.
+    // The large segment counts as much as four small ones.
     drop(send(&client, &large_segment()));
     until_any(&workers, 2).await;
     for sent in 3..=7 {
@@ -61,7 +62,7 @@ async fn lesson_29_a_segment_weighs_its_bytes() {
     assert!(large.calls()[0].bytes > 2 << 20);
 }
 
-/// Waits until all workers together have had so many calls.
+/// Waits until all workers together have had this many calls.
 async fn until_any(workers: &[Crooked], count: usize) {
     let all = || begun(workers).into_iter().sum::<usize>() >= count;
     let waits = workers.iter().map(|worker| Box::pin(worker.until(|_| all())));
@@ -96,7 +97,8 @@ async fn lesson_23_a_worker_that_hangs_costs_one_deadline() {
         let receipt = client.index(&request(), &Given::new(segment(10))).await.expect("a receipt");
         assert_eq!(receipt.worker(), good.address().to_string());
     }
-    // It is told how long it has, and then that nobody waits for it any more; and it gets nothing new for a while.
+    // The hanging worker gets the deadline of its call, and then the cancellation. It gets no new call for a
+    // while.
     hanging.until(|counts| counts.over == 1).await;
     let calls = hanging.calls();
     assert!(calls.len() == 1 && calls[0].timeout.is_some(), "{calls:?}");

@@ -1,4 +1,4 @@
-//! Random queries over records as nobody should write them, held against a scan of their raw bytes.
+//! Random queries over unusual records, compared with a scan of their raw bytes.
 
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,10 +11,10 @@ use super::{Client, ask, send, worker};
 
 const TOPIC: &str = "odd";
 
-/// Records of a corpus.
+/// Number of records in a corpus.
 const RECORDS: usize = 150;
 
-/// Queries of a corpus.
+/// Number of queries on a corpus.
 const QUERIES: usize = 250;
 
 const WORDS: [&str; 16] = [
@@ -22,7 +22,7 @@ const WORDS: [&str; 16] = [
     "False", "null", "v2", "ÉTÉ",
 ];
 
-/// What stands between words of a string in JSON.
+/// What separates words in a JSON string.
 const BETWEEN: [&[u8]; 16] = [
     b" ",
     b"-",
@@ -42,10 +42,10 @@ const BETWEEN: [&[u8]; 16] = [
     b"\\u0000",
 ];
 
-/// The same, and no UTF-8.
+/// Separators that are not UTF-8.
 const BROKEN: [&[u8]; 4] = [b"\xff", b"\xe9", b"\xed\xa0\xbd", b"\xf0\x9f\xa6"];
 
-/// In the order of their values, but for those that are equal.
+/// In the order of their values, except for equal ones.
 const NUMBERS: [&str; 30] = [
     "-1e300",
     "-9223372036854775808",
@@ -79,7 +79,7 @@ const NUMBERS: [&str; 30] = [
     "1e300",
 ];
 
-/// What JSON does not allow, and what is no number though it looks like one.
+/// Text that JSON does not allow as a number, or that only looks like a number.
 const NO_NUMBERS: [&str; 11] =
     ["1e400", "-1e999", "NaN", "-Infinity", "01", "-007", "+5", ".5", "1.", "0x1F", "True"];
 
@@ -107,7 +107,7 @@ const TIMES: [i64; 10] =
 /// Makes records.
 struct Maker<'a> {
     chance: &'a mut Chance,
-    /// Whether strings may hold what is no UTF-8.
+    /// Whether strings may contain bytes that are not UTF-8.
     breaks: bool,
 }
 
@@ -166,7 +166,7 @@ impl Maker<'_> {
         out.push(b']');
     }
 
-    /// Names come twice now and then.
+    /// Writes an object. A name may occur twice.
     fn object(&mut self, depth: usize, out: &mut Vec<u8>) {
         out.push(b'{');
         for nth in 0..self.chance.below(6) {
@@ -184,7 +184,7 @@ impl Maker<'_> {
         out.push(b'}');
     }
 
-    /// Text that is no JSON.
+    /// Writes text that is not JSON.
     fn text(&mut self, out: &mut Vec<u8>) {
         for nth in 0..=self.chance.below(5) {
             if nth > 0 {
@@ -209,7 +209,7 @@ impl Maker<'_> {
     fn value(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         let kind = self.chance.below(20);
-        // What breaks off is text as a whole, and so must be UTF-8.
+        // A value that breaks off is text as a whole, so it must be UTF-8.
         self.breaks = kind != 15 && kind != 16 && self.chance.one_in(4);
         match kind {
             0..9 => self.object(3, &mut out),
@@ -254,7 +254,7 @@ impl Maker<'_> {
     }
 }
 
-/// A record of Chronik's V1.
+/// Returns a Chronik V1 record.
 fn frame(record: &Record) -> Vec<u8> {
     let mut bytes = super::hostile::segment(&[&record.bytes]);
     bytes[8..16].copy_from_slice(&record.offset.to_le_bytes());
@@ -264,7 +264,8 @@ fn frame(record: &Record) -> Vec<u8> {
     bytes
 }
 
-/// Records; `crowded`: the first one has so many paths that those of the others are beyond the thousandth.
+/// Returns records. With `crowded`, the first one has so many paths that the paths of the others are beyond
+/// the thousandth.
 fn records(chance: &mut Chance, crowded: bool) -> Vec<Record> {
     let mut maker = Maker { chance, breaks: false };
     let values = (0..RECORDS).map(|nth| match nth {
@@ -286,7 +287,7 @@ fn records(chance: &mut Chance, crowded: bool) -> Vec<Record> {
 
 type Both = (String, Query);
 
-/// A path as queries write it.
+/// Returns a path in the syntax of queries.
 fn written(path: &str) -> String {
     let is_taken = ["offset", "timestamp", "key", "text"].contains(&path) || path.starts_with("header.");
     let escaped: String =
@@ -297,7 +298,8 @@ fn written(path: &str) -> String {
 /// Makes queries that most likely find something.
 struct Asker<'a> {
     records: &'a [Record],
-    /// Whether most paths are not listed. What stands there is text, too, without a path: there only single words are looked for.
+    /// Whether most paths are not listed in the index. Values at such paths are also text without a path. In
+    /// that text only single words are searched.
     crowded: bool,
     chance: &'a mut Chance,
 }
@@ -340,7 +342,7 @@ impl Asker<'_> {
         Some(((*path).clone(), leaves[self.chance.below(leaves.len())].clone()))
     }
 
-    /// A word, its start, or a phrase: at a path, in text, or wherever it is.
+    /// Returns a word, the start of a word, or a phrase: at a path, in text, or anywhere.
     fn words(&mut self, at_path: bool) -> Option<Both> {
         let (place, text) = match at_path {
             true => {
@@ -391,7 +393,7 @@ impl Asker<'_> {
         }
         let text = if self.chance.one_in(3) { some.join(" ").to_uppercase() } else { some.join(" ") };
         let quoted = match (some.len(), self.chance.below(2)) {
-            // Capitals that are an operator's.
+            // Not the names of operators.
             (1, _) if !["AND", "OR", "NOT", "TO"].contains(&text.as_str()) => text.clone(),
             (_, 0) if text.is_ascii() => text.replace(' ', "-"),
             _ => format!("\"{text}\""),
@@ -446,7 +448,7 @@ impl Asker<'_> {
         let at = path
             .split_once('.')
             .map_or(path.as_str(), |(parent, _)| if self.chance.one_in(2) { parent } else { &path });
-        // A part of a name that means something else.
+        // A part of a path that has another meaning in a query.
         let at = if at == "header" { path.as_str() } else { at };
         Some((format!("{}:*", written(at)), Query::Present(at.to_owned())))
     }
@@ -466,7 +468,7 @@ impl Asker<'_> {
     }
 }
 
-/// Asks a corpus of this seed, and returns how many queries found something, and what was answered wrongly.
+/// Runs queries on the corpus of this seed. Returns how many found something, and the wrong answers.
 async fn check(
     client: &Client,
     seed: u64,
@@ -522,7 +524,8 @@ async fn check_seeds(positions: bool, seeds: impl IntoIterator<Item = u64>) {
     for seed in seeds {
         println!("seed {seed}, positions {positions}");
         let mut chance = Chance(seed);
-        // Phrases at paths that are not listed are words: where these count, none is.
+        // A phrase at an unlisted path is searched as single words. So positions and unlisted paths are not
+        // combined.
         let crowded = !positions && seed.is_multiple_of(2);
         let records = records(&mut chance, crowded);
         let log_id = format!("seed-{seed}");

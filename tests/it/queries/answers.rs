@@ -1,4 +1,5 @@
-//! Right answers about values as producers write them: what a worker finds in whole segments, by the RPC and on the command line.
+//! Right answers about values as producers write them, from whole segments, by the RPC and on the command
+//! line.
 
 use std::fmt::Write as _;
 
@@ -13,7 +14,7 @@ fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(path).expect("a fixture")
 }
 
-/// A worker that has indexed a segment as partition 0 of `t`.
+/// Starts a worker that has indexed a segment as partition 0 of `t`.
 async fn indexed(bytes: &[u8]) -> (Worker, Client) {
     let worker = Worker::start();
     send(&worker, "", Some(("t", 0)), bytes).await;
@@ -68,7 +69,7 @@ async fn ranges_of_whole_numbers_are_exact_beside_negative_ones_and_beyond_a_sig
 
 #[tokio::test]
 async fn ranges_are_exact_at_every_place_between_all_whole_numbers_and_fractions() {
-    // Ascending, each in both notations where it has two.
+    // Ascending. A number with two notations has both.
     let numbers: [&[&str]; 17] = [
         &["-1e300"],
         &["-9223372036854775808"],
@@ -90,7 +91,7 @@ async fn ranges_are_exact_at_every_place_between_all_whole_numbers_and_fractions
     ];
     let values = numbers.iter().enumerate().map(|(nth, forms)| {
         let form = forms[nth % forms.len()];
-        // Also where the index keeps no path of its own for it.
+        // Also at a path that the index does not keep by itself.
         if nth % 2 == 0 { format!(r#"{{"n": {form}}}"#) } else { format!(r#"{{"n": "{form}"}}"#) }
     });
     let (_worker, client) = indexed(&segment(&values.collect::<Vec<_>>())).await;
@@ -313,7 +314,7 @@ async fn operators_that_mean_nothing_are_refused_by_name() {
     }
 }
 
-/// What a search of the command line prints, or its exit code and errors.
+/// Returns what `search` prints on the command line, or its exit code and errors.
 fn searched(worker: &Worker, arguments: &[&str]) -> Result<String, (i32, String)> {
     let url = file_url(&worker.store());
     let ran = command([&["search", "--topic", "t", "--store", &url], arguments].concat())

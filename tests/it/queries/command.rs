@@ -76,7 +76,7 @@ async fn a_histogram_counts_all_that_match_by_time() {
             assert_eq!(code, 0, "{err}");
             out
         };
-        // Four seconds of records, in a terminal's eighty columns.
+        // Four seconds of records, in a terminal of eighty columns.
         let drawn = search(&["*", "--histogram"]);
         let counts = drawn.lines().map(|line| line.split_once(' ').expect("two columns").1);
         assert_eq!(counts.map(|count| count.parse::<usize>().expect("a count")).sum::<usize>(), held.len());
@@ -92,7 +92,7 @@ async fn a_histogram_counts_all_that_match_by_time() {
     }
 }
 
-/// A `search --follow` that runs; ends with the value.
+/// A running `search --follow`. It is killed when dropped.
 struct Following {
     process: Child,
     lines: BufReader<std::process::ChildStdout>,
@@ -108,7 +108,7 @@ impl Following {
         Self { process, lines }
     }
 
-    /// The offsets of the next records.
+    /// Returns the offsets of the next records.
     fn offsets(&mut self, count: usize) -> Vec<i64> {
         let mut next = || {
             let mut line = String::new();
@@ -122,7 +122,7 @@ impl Following {
 
 impl Drop for Following {
     fn drop(&mut self) {
-        // Either fails only where it has ended already.
+        // Both fail only if the process has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -135,13 +135,14 @@ async fn what_is_followed_comes_once_and_in_order_and_the_end_is_a_good_one() {
     let (first, _) = generated(1, 0, 300);
     send(&worker, "", Some(("logs", 0)), &first).await;
     let endpoint = worker.endpoint();
-    // All from the beginning, by way of the worker and of the store.
+    // Everything from the beginning, through the worker and from the store.
     let mut following = [["--endpoint", &endpoint], ["--store", &store]]
         .map(|place| Following::start(&[&place[..], &["--since", "0", ""]].concat()));
     for one in &mut following {
         assert_eq!(one.offsets(300), (0..300).collect::<Vec<_>>());
     }
-    // What another replica sealed sooner holds nothing new; the next segment does; and so does a record among them.
+    // The segment of another replica that sealed earlier has nothing new. The next segment does. So does a
+    // record among known offsets.
     let (again, _) = generated(1, 0, 120);
     send(&worker, "", Some(("logs", 0)), &again).await;
     let (second, held) = generated(2, 300, 40);
@@ -150,7 +151,7 @@ async fn what_is_followed_comes_once_and_in_order_and_the_end_is_a_good_one() {
         assert_eq!(one.offsets(40), (300..340).collect::<Vec<_>>());
     }
     assert_eq!(held.len(), 40);
-    // Nor does it come later, in front of what is new.
+    // Nor is it printed later, before the new records.
     let (third, _) = generated(4, 340, 5);
     send(&worker, "", Some(("logs", 0)), &third).await;
     for one in &mut following {
@@ -171,7 +172,8 @@ async fn without_a_time_only_what_arrives_from_now_on_is_followed() {
     let (first, _) = generated(1, 0, 100);
     send(&worker, "", Some(("logs", 0)), &first).await;
     let mut following = Following::start(&["--store", &store, "--json", "level:*"]);
-    // It has looked for the first time when nothing of a later partition is passed over: until then they are sent one by one.
+    // The first look is over when a record of a later partition is not skipped. Until then, records are sent
+    // one by one.
     let mut line = String::new();
     let reading = std::thread::spawn(move || {
         following.lines.read_line(&mut line).expect("a line");

@@ -1,4 +1,4 @@
-//! Makes queries up, of what the records hold: as text for the one side, and as a tree for the other.
+//! Makes random queries from the records: as text for the worker, and as a tree for the scan.
 
 use std::ops::Bound;
 
@@ -8,10 +8,10 @@ use time::format_description::well_known::Rfc3339;
 
 use super::oracle::{Doc, Place, Query, date, words};
 
-/// A query both ways.
+/// A query in both forms.
 pub type Both = (String, Query);
 
-/// Chooses, always alike: SplitMix64.
+/// A pseudo-random generator with a fixed sequence: SplitMix64.
 pub struct Chance(pub u64);
 
 impl Chance {
@@ -32,7 +32,7 @@ impl Chance {
     }
 }
 
-/// A query of clauses, at most `depth` deep.
+/// Returns a query of clauses, at most `depth` deep.
 pub fn query(docs: &[Doc], chance: &mut Chance, depth: usize) -> Both {
     if depth == 0 || chance.below(20) < 9 {
         return clause(docs, chance);
@@ -52,7 +52,7 @@ pub fn query(docs: &[Doc], chance: &mut Chance, depth: usize) -> Both {
         }
         _ => {
             let parts: Vec<Both> = (0..count).map(|_| query(docs, chance, depth - 1)).collect();
-            // Of the three, OR binds least: what it joins needs no brackets.
+            // OR has the lowest precedence, so its parts need no brackets.
             let bare = chance.one_in(2);
             let text: Vec<_> =
                 parts.iter().map(|part| if bare { part.0.clone() } else { bracketed(part) }).collect();
@@ -65,7 +65,7 @@ fn bracketed((text, query): &Both) -> String {
     if matches!(query, Query::And(_) | Query::Or(_)) { format!("({text})") } else { text.clone() }
 }
 
-/// A single clause that most likely finds something.
+/// Returns a single clause that most likely finds something.
 fn clause(docs: &[Doc], chance: &mut Chance) -> Both {
     loop {
         let doc = &docs[chance.below(docs.len())];
@@ -90,7 +90,7 @@ fn clause(docs: &[Doc], chance: &mut Chance) -> Both {
     }
 }
 
-/// As somebody in a hurry writes it.
+/// Changes the case of a word at random.
 fn in_some_case(word: &str, chance: &mut Chance) -> String {
     match chance.below(3) {
         0 if !["and", "or", "not", "to"].contains(&word) => word.to_uppercase(),
@@ -99,14 +99,14 @@ fn in_some_case(word: &str, chance: &mut Chance) -> String {
 }
 
 fn some_word(text: &str, chance: &mut Chance) -> Option<String> {
-    // Where capital letters are more than small ones ("ß", "SS"), they are not the same word.
+    // If upper case has more letters than lower case ("ß", "SS"), it is not the same word.
     let words = words(text);
     let word = chance.pick(&words)?;
     let shouted = in_some_case(word, chance);
     Some(if super::oracle::words(&shouted) == [word.clone()] { shouted } else { word.clone() })
 }
 
-/// Its first letters, one at least.
+/// Returns the first letters of a word, at least one.
 fn start_of(word: &str, chance: &mut Chance) -> String {
     let count = 1 + chance.below(word.chars().count());
     word.chars().take(count).collect()
@@ -124,7 +124,7 @@ fn star(open: bool) -> &'static str {
     if open { "*" } else { "" }
 }
 
-/// Two or three words that follow each other, now and then the wrong way round.
+/// Returns two or three consecutive words, sometimes in the wrong order.
 fn phrase(doc: &Doc, chance: &mut Chance) -> Option<Both> {
     let strings = doc.strings();
     let all = words(chance.pick(&strings)?);
@@ -147,7 +147,7 @@ fn phrase(doc: &Doc, chance: &mut Chance) -> Option<Both> {
     Some((format!("{written}{}", star(open)), Query::Words { place: Place::Anywhere, text, open }))
 }
 
-/// A path as it is written: the names that mean something else need `value.` in front.
+/// Writes a path: names with another meaning need `value.` in front.
 fn path(path: &str, chance: &mut Chance) -> String {
     let is_taken = ["offset", "timestamp", "key", "text"].contains(&path) || path.starts_with("header.");
     if is_taken || chance.one_in(3) { format!("value.{path}") } else { path.to_owned() }
@@ -179,7 +179,7 @@ fn at_path(doc: &Doc, chance: &mut Chance) -> Option<Both> {
     Some((format!("{}:{written}{}", path(at, chance), star(open)), Query::Words { place, text, open }))
 }
 
-/// A range that most likely holds the value: its text behind the colon, and its ends.
+/// Returns a range that most likely contains the value: its text after the colon, and its bounds.
 fn range<T: Clone>(
     chance: &mut Chance,
     (low, high): (T, T),
@@ -201,7 +201,7 @@ fn range<T: Clone>(
 fn numbers(doc: &Doc, chance: &mut Chance) -> Option<Both> {
     let (at, value) = leaf(doc, chance, Value::is_number)?;
     let value = value.as_f64()?;
-    // The value itself is often an end, and ends are often fractions.
+    // The value itself is often a bound, and bounds are often fractions.
     let step = |chance: &mut Chance| chance.below(40) as f64 * if chance.one_in(2) { 2.0 } else { 0.25 };
     let (low, high) = (value - step(chance), value + step(chance));
     let (text, from, to) = range(chance, (low, high), f64::to_string);
@@ -216,7 +216,7 @@ fn dates(doc: &Doc, chance: &mut Chance) -> Option<Both> {
     let (at, value) = leaf(doc, chance, |value| value.as_str().and_then(date).is_some())?;
     let value = date(value.as_str()?)?;
     if chance.one_in(4) {
-        // The same moment elsewhere.
+        // The same moment in another time zone.
         let text = rfc3339(&value.to_offset(time::macros::offset!(+2)));
         let query = Query::Words { place: Place::Path(at.to_owned()), text: text.clone(), open: false };
         return Some((format!("{}:{text}", path(at, chance)), query));
@@ -288,7 +288,7 @@ fn header(doc: &Doc, chance: &mut Chance) -> Option<Both> {
     Some((format!("header.{name}:{written}"), Query::Header { name, text, open }))
 }
 
-/// `path:(a OR -b)`.
+/// Returns a group such as `path:(a OR -b)`.
 fn group(doc: &Doc, chance: &mut Chance) -> Option<Both> {
     let (at, value) = leaf(doc, chance, Value::is_string)?;
     let mut word = || -> Option<Both> {
@@ -311,7 +311,7 @@ fn present(doc: &Doc, chance: &mut Chance) -> Option<Both> {
     Some((format!("{}:*", path(at, chance)), Query::Present(at.to_owned())))
 }
 
-/// What hardly any record has, and what all have.
+/// Returns a clause that almost no record matches, or that all match.
 fn seldom(chance: &mut Chance) -> Both {
     let word = |text: &str| Query::Words { place: Place::Anywhere, text: text.to_owned(), open: false };
     match chance.below(5) {

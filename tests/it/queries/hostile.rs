@@ -1,4 +1,5 @@
-//! Queries that are made to hurt: each ends, with an answer or with an error that says whose fault it is, and the worker goes on.
+//! Queries that are made to do harm. Each one ends with an answer, or with an error that names the cause, and
+//! the worker continues.
 
 use std::time::Duration;
 
@@ -13,10 +14,10 @@ use crate::worker::{Refusal, Worker};
 const RECORDS: usize = 20_000;
 const PATHS: usize = 900;
 
-/// Far more than any of them needs, and far less than for ever.
+/// Far more than any of them needs.
 const ENDS_WITHIN: Duration = Duration::from_secs(300);
 
-/// Values as Chronik's V1 records: the simplest frame there is.
+/// Returns values as Chronik V1 records, which have the simplest frame.
 pub fn segment<T: AsRef<[u8]>>(values: &[T]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (offset, value) in values.iter().map(AsRef::as_ref).enumerate() {
@@ -32,7 +33,7 @@ pub fn segment<T: AsRef<[u8]>>(values: &[T]) -> Vec<u8> {
     bytes
 }
 
-/// Many different words, most of them once; and many paths.
+/// Returns many different words, most of which occur once, and many paths.
 fn values() -> Vec<String> {
     let words = |n: usize| {
         (0..5).map(|m| format!("w{:x}", (n * 5 + m) * 2_654_435_761 % 0xffff_ffff)).collect::<Vec<_>>()
@@ -132,7 +133,7 @@ async fn whatever_is_asked_ends_and_the_worker_goes_on() {
         }
     }
     assert!(answered >= 20 && refused >= 20, "{answered} answered, {refused} refused");
-    // One prefix over all these words is fine, and misses none.
+    // One prefix over all these words is allowed, and misses none.
     let all = ask(client, v1::SearchRequest { count_only: true, ..request("w*") }).await.expect("an answer");
     assert_eq!(all.summary.matched, RECORDS as u64);
 }

@@ -1,4 +1,5 @@
-//! What a query finds by the documented rules, read record by record: no index, and no code shared with it.
+//! What a query finds by the documented rules, checked record by record: without an index, and without code
+//! of the search.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
@@ -12,9 +13,9 @@ use crate::truth::Record;
 /// A record, and what can be searched in its value.
 pub struct Doc {
     pub record: Record,
-    /// The leaves of a JSON object by their dotted paths.
+    /// The leaves of JSON objects by their dotted paths.
     pub places: BTreeMap<String, Vec<Value>>,
-    /// A value that is text, but no JSON object.
+    /// A value that is text, but not a JSON object.
     pub text: Option<String>,
 }
 
@@ -77,14 +78,14 @@ impl Doc {
         Self { record, places, text: (!strings.is_empty()).then(|| strings.join("\n")) }
     }
 
-    /// All strings that words are looked for in.
+    /// Returns all strings in which words are searched.
     pub fn strings(&self) -> Vec<&str> {
         let leaves = self.places.values().flatten().filter_map(Value::as_str);
         self.text.as_deref().into_iter().chain(leaves).collect()
     }
 }
 
-/// The values of a text that is nothing but JSON objects and arrays, one at least.
+/// Returns the values of a text that consists only of JSON objects and arrays, at least one.
 fn objects_and_arrays(text: &str) -> Option<Vec<Value>> {
     let values = serde_json::Deserializer::from_str(text.trim_start_matches('\u{feff}')).into_iter::<Value>();
     let values = values.collect::<Result<Vec<_>, _>>().ok()?;
@@ -100,7 +101,7 @@ fn elements(value: &Value, bare: &mut Vec<Value>) {
     }
 }
 
-/// The number that a value is, or is as a string.
+/// Returns the number that a value is, or that its string is.
 fn number(value: &Value) -> Option<f64> {
     match value {
         Value::String(text) if !text.contains(char::is_whitespace) => {
@@ -124,14 +125,14 @@ fn leaves(value: &Value, path: &str, places: &mut BTreeMap<String, Vec<Value>>) 
     }
 }
 
-/// The words of a text: runs of letters and digits, each letter made small by itself.
+/// Returns the words of a text: runs of letters and digits, each letter in lower case.
 pub fn words(text: &str) -> Vec<String> {
     let text = without_escapes(text);
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     words.map(|word| word.chars().flat_map(char::to_lowercase).collect()).collect()
 }
 
-/// The text with a space for each escape sequence of a terminal: ESC, a bracket, what is no letter, and a letter.
+/// Replaces each terminal escape sequence by a space: ESC, a bracket, other characters, and a letter.
 fn without_escapes(text: &str) -> String {
     let mut pieces = text.split("\u{1b}[");
     let first = pieces.next().unwrap_or_default().to_owned();
@@ -146,7 +147,7 @@ pub fn date(text: &str) -> Option<OffsetDateTime> {
 }
 
 impl Query {
-    /// Whether a record is found; `positions`: in an index that knows the places of words.
+    /// Whether a record matches. `positions`: in an index that stores positions of words.
     pub fn finds(&self, doc: &Doc, positions: bool) -> bool {
         let values = |path: &String| doc.places.get(path).into_iter().flatten();
         match self {
@@ -193,7 +194,7 @@ fn is_or_starts(bytes: &[u8], text: &str, open: bool) -> bool {
     if open { bytes.starts_with(text.as_bytes()) } else { bytes == text.as_bytes() }
 }
 
-/// What is looked for in values.
+/// What is searched in values.
 struct Sought {
     text: String,
     words: Vec<String>,
@@ -207,13 +208,13 @@ impl Sought {
         Self { text: text.to_owned(), words: words(text), open: open && ends_in_word, positions }
     }
 
-    /// Among the leaves of one path.
+    /// Whether it matches the leaves of one path.
     fn is_at(&self, leaves: &[Value]) -> bool {
         let strings: Vec<&str> = leaves.iter().filter_map(Value::as_str).collect();
         self.is_in(&strings) || leaves.iter().any(|leaf| self.is(leaf))
     }
 
-    /// The leaf as a whole.
+    /// Whether it matches the whole leaf.
     fn is(&self, leaf: &Value) -> bool {
         match leaf {
             Value::Bool(value) if self.open => value.to_string().starts_with(&self.text.to_lowercase()),
@@ -229,7 +230,7 @@ impl Sought {
         }
     }
 
-    /// Among the strings of one place.
+    /// Whether it matches the strings of one place.
     fn is_in(&self, strings: &[&str]) -> bool {
         let (last, before) = self.words.split_last().expect("a word at least");
         let ends = |word: &String| if self.open { word.starts_with(last) } else { word == last };

@@ -1,10 +1,10 @@
-//! A second oracle for queries, written from docs/search.md alone: it reads a record's raw bytes, whatever they are, and knows neither
-//! the program's reading of JSON nor that of any crate.
+//! A second reference for queries, written only from docs/search.md. It reads the raw bytes of a record, and
+//! uses neither this program's JSON parser nor that of any crate.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-/// What stands at a path.
+/// A value at a path.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Leaf {
     Text(String),
@@ -12,7 +12,7 @@ pub enum Leaf {
     Bool(bool),
 }
 
-/// A number: whole ones from -2^63 to 2^64 - 1 as they are, all others as floats.
+/// A number. Whole numbers from -2^63 to 2^64 - 1 are exact, all others are floats.
 #[derive(Clone, Copy, Debug)]
 pub enum Number {
     Whole(i128),
@@ -24,7 +24,7 @@ pub enum Number {
 pub struct Value {
     /// The leaves of JSON objects, by their dotted paths.
     pub paths: BTreeMap<String, Vec<Leaf>>,
-    /// What is text and has no path.
+    /// Text that has no path.
     pub texts: Vec<String>,
 }
 
@@ -35,7 +35,7 @@ impl PartialEq for Number {
 }
 
 impl Number {
-    /// A whole text as JSON writes numbers; those that are too large for a float are none.
+    /// Parses a whole text as a JSON number. A number that is too large for a float is not one.
     pub fn parse(text: &str) -> Option<Self> {
         let unsigned = text.strip_prefix('-').unwrap_or(text);
         let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
@@ -75,7 +75,7 @@ impl Number {
 }
 
 fn whole_and_float(whole: i128, float: f64) -> Ordering {
-    // Beyond this no whole number is in question, and within it the whole part of a float is exact.
+    // Beyond this, no whole number is as large. Below it, the whole part of a float is exact.
     if float.abs() >= 1e30 {
         return if float > 0.0 { Ordering::Less } else { Ordering::Greater };
     }
@@ -91,14 +91,15 @@ fn whole_and_float(whole: i128, float: f64) -> Ordering {
     })
 }
 
-/// The words of a text: runs of letters and digits, each made small by itself. Escape sequences of terminals separate.
+/// Returns the words of a text: runs of letters and digits, in lower case. Terminal escape sequences separate
+/// words.
 pub fn words(text: &str) -> Vec<String> {
     let text = without_escapes(text);
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     words.map(|word| word.chars().flat_map(char::to_lowercase).collect()).collect()
 }
 
-/// The text with a space for each sequence that begins with ESC and a bracket, also where ESC is written out.
+/// Replaces each sequence of ESC and a bracket by a space, also if ESC is written as text.
 fn without_escapes(text: &str) -> String {
     let (mut left, mut result) = (text, String::new());
     'text: while let Some(c) = left.chars().next() {
@@ -121,14 +122,14 @@ impl Value {
     pub fn read(bytes: &[u8]) -> Self {
         let mut reader = Reader { bytes, at: 0, value: Self::default() };
         if reader.all().is_none() {
-            // No JSON, or no JSON from somewhere on: all of it is text, if it is text.
+            // It is not JSON, or stops being JSON somewhere: then all of it is text, if it is UTF-8.
             reader.value.texts.extend(str::from_utf8(bytes).ok().map(str::to_owned));
         }
         reader.value
     }
 }
 
-/// Reads JSON as it comes. `None`: it breaks off, or something else is there.
+/// Reads JSON. A method returns `None` if the JSON breaks off, or if something else is there.
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -136,7 +137,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Objects and arrays one after the other, one at least.
+    /// Reads objects and arrays in sequence, at least one.
     fn all(&mut self) -> Option<()> {
         self.between();
         loop {
@@ -161,7 +162,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Space and byte-order marks.
+    /// Skips space and byte-order marks.
     fn between(&mut self) {
         self.space();
         while self.bytes[self.at..].starts_with("\u{feff}".as_bytes()) {
@@ -241,7 +242,8 @@ impl Reader<'_> {
         }
     }
 
-    /// What ends with a comma, a bracket or space: a number, a word of JSON's, or what JSON does not allow, which is text.
+    /// Reads what ends with a comma, a bracket or space: a number, a JSON keyword, or something that JSON
+    /// does not allow, which is text.
     fn bare(&mut self, path: &str, in_object: bool) -> Option<()> {
         let rest = &self.bytes[self.at..];
         let end = rest.iter().position(|byte| b",]} \t\n\r".contains(byte))?;
@@ -259,7 +261,7 @@ impl Reader<'_> {
         Some(())
     }
 
-    /// A string; what is no character is one that separates words.
+    /// Reads a string. Bytes that are not a character become one that separates words.
     fn string(&mut self) -> Option<String> {
         self.at += 1;
         let mut units = Vec::new();
@@ -311,7 +313,7 @@ pub enum Place {
     Text,
 }
 
-/// An end of a range.
+/// A bound of a range.
 #[derive(Clone, Copy, Debug)]
 pub enum End<T> {
     Open,
@@ -319,11 +321,11 @@ pub enum End<T> {
     Without(T),
 }
 
-/// What a query says.
+/// A parsed query.
 #[derive(Clone, Debug)]
 pub enum Query {
     All,
-    /// One word, or several as a phrase; `open`: the last may go on.
+    /// One word, or several as a phrase. `open`: the last word is a prefix.
     Words {
         place: Place,
         text: String,
@@ -362,7 +364,7 @@ fn is_within<T: Copy>(value: T, from: End<T>, to: End<T>, compare: impl Fn(T, T)
 }
 
 impl Leaf {
-    /// The number that it is, or is as a string.
+    /// Returns the number that a leaf is, or that its text is.
     pub fn number(&self) -> Option<Number> {
         match self {
             Self::Number(number) => Some(*number),
@@ -384,7 +386,7 @@ impl Leaf {
 }
 
 impl Query {
-    /// Whether it finds the record; `positions`: in an index that knows the places of words.
+    /// Whether it finds the record. `positions`: in an index that stores positions of words.
     pub fn finds(&self, record: &Record, positions: bool) -> bool {
         let value = &record.value;
         match self {
@@ -418,7 +420,7 @@ impl Query {
     }
 }
 
-/// Words that are looked for.
+/// The words of a search.
 struct Sought<'a> {
     text: &'a str,
     words: Vec<String>,
@@ -427,7 +429,7 @@ struct Sought<'a> {
 }
 
 impl Sought<'_> {
-    /// Among the leaves of one path: as words of their texts, or as what one of them is.
+    /// Whether it matches the leaves of one path: as words of their texts, or as the value of one leaf.
     fn is_at(&self, leaves: &[Leaf]) -> bool {
         let texts: Vec<&str> = leaves.iter().filter_map(Leaf::text).collect();
         self.is_in(&texts) || leaves.iter().any(|leaf| self.is(leaf))
@@ -445,7 +447,8 @@ impl Sought<'_> {
         }
     }
 
-    /// Among the texts of one place: all words in any one of them, or one after the other where places are known.
+    /// Whether it matches the texts of one place: all words in any one text, or in sequence if positions are
+    /// stored.
     fn is_in(&self, texts: &[&str]) -> bool {
         let Some((last, before)) = self.words.split_last() else { return false };
         let ends = |word: &String| word == last || self.open && word.starts_with(last.as_str());

@@ -1,4 +1,4 @@
-//! Connections are retired.
+//! Connections are closed after a maximum age.
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -14,7 +14,7 @@ async fn connections_are_retired_and_no_segment_fails() {
     let flags = ["--max-connection-age", "0.2", "--metrics-listen", "127.0.0.1:0"];
     let worker = Worker::start_with(&flags);
     let opened = || worker.scrape().sum("wal_indexer_worker_connections_total", &[]).unwrap_or_default();
-    // A call that goes on for longer than its connection is used.
+    // A call that takes longer than its connection accepts new calls.
     let source = fixture("kafka/none.log");
     let (messages, sent) = mpsc::unbounded_channel();
     let mut slow = worker.client().await;

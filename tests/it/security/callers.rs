@@ -1,4 +1,4 @@
-//! This project's own callers: each verb that asks a worker, the agent and the library.
+//! This project's own callers: each command that calls a worker, the agent, and the library.
 
 use std::fs;
 
@@ -13,7 +13,8 @@ use crate::written::fixture;
 
 const TOKEN: &str = "not-to-be-seen-0123456789";
 
-/// A worker that asks for all that can be asked for, and the flags that give it.
+/// Starts a worker that requires a client certificate and a token. Returns it with the flags that provide
+/// both.
 fn scene(authority: &Authority, flags: &[&str]) -> (Worker, Vec<String>) {
     let file = |name: &str, contents: String| {
         let path = authority.directory().join(name);
@@ -56,7 +57,7 @@ async fn every_verb_that_asks_a_worker_can_show_what_it_asks_for() {
         assert_eq!(output.status.code(), Some(*code), "{verb}: {said}");
         assert!(!said.contains(TOKEN), "{verb}: {said}");
     }
-    // Without the token: each is told so, and none hangs.
+    // Without the token, each command reports that, and none hangs.
     let flags = &flags[..flags.len() - 2];
     for (verb, arguments, _) in verbs.iter().skip(1) {
         let output = command([verb]).args(arguments).args(flags).output().expect("it starts");
@@ -64,7 +65,7 @@ async fn every_verb_that_asks_a_worker_can_show_what_it_asks_for() {
         assert_eq!(output.status.code(), Some(1), "{verb}: {said}");
         assert!(said.contains("UNAUTHENTICATED"), "{verb}: {said}");
     }
-    // Without the certificate: there is no way in.
+    // Without the certificate, no command can connect.
     for (verb, arguments, _) in verbs.iter().skip(1) {
         let output = command([verb]).args(arguments).args(&flags[..4]).output().expect("it starts");
         assert!(matches!(output.status.code(), Some(1 | 5)), "{verb}: {:?}", output.status);
@@ -125,7 +126,8 @@ async fn a_client_shows_its_renewed_certificate_on_the_next_connection() {
     let send = async || client.index(&request(), &Given::new(segment(10))).await;
     send().await.expect("a receipt");
 
-    // From now on workers know another authority's callers only, and this client becomes one of those.
+    // From now on, workers accept callers of another authority only, and this client gets a certificate of
+    // that one.
     let ca = authority.file();
     let old_ca = fs::read(&ca).expect("it is there");
     caller.become_like(&renewed.sign("caller"));
@@ -150,7 +152,7 @@ async fn a_token_over_a_line_that_is_not_encrypted_is_warned_of() {
     fs::write(&tokens, format!("all index,search,stats {TOKEN}\n")).expect("a file");
     let warned = async |listen: &str| {
         let worker = Worker::start_with(&["--tokens", &text(&tokens), "--listen", listen]);
-        // Once it answers, it has said what there is to say.
+        // When it answers, it has logged everything.
         let source = fixture("kafka/none.log");
         let first = inline(source.len() as u64, Some(("orders", 3)));
         let refused = send_inline(&mut worker.client().await, first, &source, 9_000).await;

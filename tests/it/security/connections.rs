@@ -1,4 +1,5 @@
-//! Connections that stop anywhere, that never end, that are many, and that send what carries nothing: spoken by hand.
+//! Connections at a low level: those that stop anywhere, that never end, that are many, and that send frames
+//! without content.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ async fn say(worker: &Worker, words: &[u8]) -> TcpStream {
     stream
 }
 
-/// Reads on until the worker closes; how long that took.
+/// Reads until the worker closes the connection. Returns how long that took.
 async fn closed(stream: &mut (impl AsyncReadExt + Unpin), limit: Duration) -> Duration {
     let began = Instant::now();
     let reading = async {
@@ -136,7 +137,7 @@ async fn a_thousand_silent_connections_of_six_hosts_leave_room_for_honest_caller
         let host = SocketAddr::from(([127, 0, 0, 2 + (number % 6) as u8], 0));
         socket.bind(host).expect("an address of this host");
         let mut stream = socket.connect(address).await.expect("it listens");
-        // One that was closed again takes no more.
+        // A connection that is already closed accepts no more.
         let words = if number % 2 == 0 { [PREFACE, SETTINGS].concat() } else { Vec::new() };
         let _ = stream.write_all(&words).await;
         crowd.push(stream);

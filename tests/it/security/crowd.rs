@@ -1,4 +1,4 @@
-//! A host that takes all it can get.
+//! A host that opens as many connections as it can.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -8,13 +8,13 @@ use wal_indexer::proto::v1::GetStatsRequest;
 
 use super::*;
 
-/// More than a first word, and less than a call: HTTP/2's preface and empty settings.
+/// HTTP/2's preface and empty settings: more than the first bytes, and less than a call.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 fn crowd(address: &str, count: usize, word: &[u8]) -> Vec<TcpStream> {
     let one = |_| {
         let mut stream = TcpStream::connect(address).expect("it listens");
-        // One that was turned away takes no more.
+        // A connection that was refused accepts no more.
         let _ = stream.write_all(word);
         stream
     };

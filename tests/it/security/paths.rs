@@ -1,4 +1,4 @@
-//! Names that lead elsewhere, in what readers ask for. What is indexed, and from where, has the same in `requests`.
+//! Names in read requests that point to other paths. `requests` tests the same for indexing and its sources.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use super::*;
 use crate::worker::{Refusal, file_url, inline, send_inline};
 use crate::written::fixture;
 
-/// How many messages an answer has that hold something.
+/// Returns how many messages of an answer contain something.
 async fn holds<T>(
     answer: Result<tonic::Response<Streaming<T>>, Status>,
     is_something: impl Fn(&T) -> bool,
@@ -28,7 +28,7 @@ async fn readers_are_told_of_nothing_outside_of_the_store() {
     let (store, beside) = (root.path().join("store"), root.path().join("beside"));
     fs::create_dir(&store).expect("a directory");
     fs::create_dir(&beside).expect("a directory");
-    // Beside the store lies another one, which has records.
+    // Another store beside this one, which has records.
     let source = fixture("kafka/none.log");
     let first = || inline(source.len() as u64, Some(("orders", 3)));
     let other = Worker::start_on(&file_url(&beside), &[], &[]);
@@ -85,7 +85,7 @@ async fn readers_are_told_of_nothing_outside_of_the_store() {
             }
         }
     }
-    // An error that repeats what was asked arrives all the same.
+    // An error that repeats part of the request still arrives.
     let filter = v1::RecordFilter { topic: "orders".to_owned(), ..v1::RecordFilter::default() };
     for query in [format!("({long}"), format!("{long}:[1 TO"), format!("\"{long}")] {
         let search =

@@ -1,4 +1,4 @@
-//! Probes, which speak no TLS and have no token.
+//! Probes, which use no TLS and have no token.
 
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;

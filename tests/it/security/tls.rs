@@ -118,7 +118,7 @@ async fn a_pair_that_does_not_fit_leaves_the_one_before_in_use() {
     let what = [("what", "certificate")];
     let failing = || worker.scrape().sum("wal_indexer_worker_reload_failing", &what);
     assert_eq!(failing(), Some(0.0));
-    // Half of a renewal.
+    // Half of a renewal: only the certificate.
     replace(&pair.certificate, &fs::read(&renewed.certificate).expect("it is there"));
     until("it says so", async || (failing() == Some(1.0)).then_some(())).await;
     connect(&worker, trust(&authority)).await.expect("with the old one");
@@ -159,7 +159,7 @@ async fn something_else_than_tls_is_let_go_at_once() {
         let mut stream = TcpStream::connect(worker.address()).expect("it listens");
         stream.set_read_timeout(Some(SOON)).expect("a time");
         stream.write_all(noise).expect("it takes them");
-        // An alert, or nothing: and then the end.
+        // The worker sends an alert or nothing, and closes.
         let _ = std::io::Read::read_to_end(&mut stream, &mut Vec::new());
     }
     let counted = || worker.scrape().sum("wal_indexer_worker_connections_refused_total", &[("why", "tls")]);

@@ -22,7 +22,7 @@ use crate::authority::replace;
 use crate::worker::{Refusal, chunk, command, file_url, header, inline};
 use crate::written::fixture;
 
-/// Not to be seen anywhere.
+/// Must not appear anywhere.
 const SECRET: &str = "not-to-be-seen";
 
 /// Adds metadata to each call.
@@ -60,7 +60,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// A worker that knows a token for each role, and one for all.
+    /// Starts a worker with one token for each role, and one for all roles.
     fn start(flags: &[&str]) -> Self {
         let directory = TempDir::new().expect("a directory");
         let file = directory.path().join("tokens");
@@ -91,7 +91,7 @@ impl Scene {
 const METHODS: [&str; 8] =
     ["IndexSegment", "GetStats", "Health", "Search", "Fetch", "ListBundles", "reflection", "another"];
 
-/// Which roles reach.
+/// Whether a role allows a method.
 fn reaches(method: &str, role: &str) -> bool {
     match method {
         "IndexSegment" => role == "index",
@@ -101,7 +101,7 @@ fn reaches(method: &str, role: &str) -> bool {
     }
 }
 
-/// Calls it, with what is right but for the token. OK where there is an answer.
+/// Calls a method, with a valid request except for the token. Returns OK if there is an answer.
 async fn call(line: Line, method: &str) -> Result<(), Status> {
     match method {
         "IndexSegment" => {
@@ -173,7 +173,7 @@ async fn each_role_reaches_what_is_its_own_and_nothing_else() {
         let answer = call(scene.line(bearer(&token("all"))).await, method).await;
         answer.unwrap_or_else(|status| panic!("{method} with all: {status:?}"));
     }
-    // Probes have none.
+    // Probes have no token.
     let mut health = HealthClient::new(scene.worker.channel().await);
     health.check(HealthCheckRequest::default()).await.expect("health is open to all");
 }
@@ -182,10 +182,10 @@ async fn each_role_reaches_what_is_its_own_and_nothing_else() {
 async fn a_stranger_is_answered_before_anything_that_it_sends_is_read() {
     let scene = Scene::start(&[]);
     let mut client = IndexerServiceClient::new(scene.line(bearer(&token("another"))).await);
-    // Nothing ever comes, and the end does not, either.
+    // The stream has no message and does not end.
     let refused = client.index_segment(stream::pending()).await.expect_err("a stranger");
     assert_eq!(refused.code(), Code::Unauthenticated);
-    // A gigabyte that is announced, and bytes that follow.
+    // A declared gigabyte, with bytes that follow.
     let endless = stream::iter([header(inline(1 << 30, Some(("orders", 3))))])
         .chain(stream::repeat_with(|| chunk(Bytes::from_static(&[0; 64 << 10]))));
     let refused = client.index_segment(endless).await.expect_err("a stranger");
@@ -212,7 +212,7 @@ async fn tokens_can_be_replaced_while_a_worker_runs() {
     until("the old one is not", async || stats("stats").await.err()).await;
     assert_eq!(stats("next").await, Ok(()));
 
-    // What does not read changes nothing.
+    // A file that cannot be parsed changes nothing.
     let what = [("what", "tokens")];
     let failing = || scene.worker.scrape().sum("wal_indexer_worker_reload_failing", &what);
     assert_eq!(failing(), Some(0.0));
@@ -241,7 +241,7 @@ async fn metadata_has_limits() {
         let refusal = Refusal::of(&refused);
         assert_eq!((refusal.code, &*refusal.reason), (Code::InvalidArgument, "METADATA_TOO_LARGE"));
     }
-    // More than HTTP/2 takes in is refused without a word.
+    // More than HTTP/2 accepts is refused without a reason.
     call(scene.line(with(1, 20_000)).await, "GetStats").await.expect_err("far too much");
     call(scene.line(bearer(&token("stats"))).await, "GetStats").await.expect("it lives on");
 }
@@ -252,7 +252,7 @@ async fn lesson_20_no_token_is_in_a_workers_log() {
     for method in METHODS {
         call(scene.line(bearer(&token("all"))).await, method).await.expect("it may");
         for holder in ["another", "index", "stats"] {
-            // Whatever comes of it. Not marked as sensitive: a caller need not be so kind.
+            // The result does not matter. The value is not marked as sensitive: a caller need not do that.
             let With(mut metadata) = nothing();
             let value = format!("Bearer {}", token(holder)).parse().expect("ASCII");
             metadata.insert("authorization", value);

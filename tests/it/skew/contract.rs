@@ -1,5 +1,6 @@
-//! What was released stays: each message, field, value and method of a released contract is in today's, and means the same. `tests/skew`
-//! holds a copy of the protos for each release; nothing there is edited once it is out.
+//! What was released stays: each message, field, value and method of a released contract is in today's
+//! contract, with the same meaning. `tests/skew` has a copy of the protos of each release. A copy is never
+//! edited after its release.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,12 +26,12 @@ fn compiled(folder: &Path) -> DescriptorPool {
     DescriptorPool::from_file_descriptor_set(files).expect("sound")
 }
 
-/// Today's contract.
+/// Returns today's contract.
 pub fn today() -> DescriptorPool {
     DescriptorPool::decode(DESCRIPTORS).expect("sound")
 }
 
-/// What of the contract `old` is gone from `new`, or another thing there.
+/// Returns what of the contract `old` is missing in `new`, or has changed.
 fn broken(old: &DescriptorPool, new: &DescriptorPool) -> Vec<String> {
     let mut broken = Vec::new();
     for message in old.all_messages() {
@@ -108,7 +109,7 @@ fn nothing_that_was_released_is_gone_or_means_something_else() {
     }
 }
 
-/// What the comparison must see, and what it must let pass.
+/// Changes that the comparison must notice, and changes that it must allow.
 #[test]
 fn every_way_to_break_a_contract_is_noticed() {
     let release = releases().pop().expect("one");

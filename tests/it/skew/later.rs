@@ -1,5 +1,5 @@
-//! A peer of a later release: what passes through here gets, in every message and in those within it, fields that nobody here knows; and,
-//! where that is asked for, values that nobody knows in every enum.
+//! A peer of a later release: a proxy that adds unknown fields to every message and to all messages within
+//! it, and, if asked, sets unknown values in every enum.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -26,18 +26,18 @@ use wal_indexer::proto::DESCRIPTORS;
 /// A value that no enum has.
 pub const UNKNOWN: i32 = 99;
 
-/// Which way gets what.
+/// What is changed, in which direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Skew {
     pub requests: bool,
     pub answers: bool,
     /// Unknown values in the enums of answers.
     pub enums: bool,
-    /// So many calls are refused for a reason that nobody knows, before any is passed on.
+    /// This many calls are refused with an unknown reason, before any is passed on.
     pub refusals: u32,
 }
 
-/// Stands in front of a worker. Ends with the value.
+/// The proxy in front of a worker. It stops when dropped.
 pub struct Later {
     pub endpoint: String,
     serving: JoinHandle<()>,
@@ -121,7 +121,7 @@ impl Front {
     }
 }
 
-/// A refusal with a reason and with details of kinds that nobody knows.
+/// Returns a refusal with an unknown reason and with unknown kinds of details.
 fn later_refusal() -> Status {
     use tonic_types::StatusExt;
     let details = tonic_types::ErrorDetails::with_error_info(
@@ -138,7 +138,7 @@ fn later_refusal() -> Status {
     Status::with_details(Code::Unavailable, status.message(), encoded.into())
 }
 
-/// A message with what a later release may have added to it, and to all within it.
+/// Returns a message with fields that a later release may add, to it and to all messages within it.
 fn later(kind: &MessageDescriptor, message: Bytes, enums: bool) -> Bytes {
     let (bytes, mut message) =
         (message.len(), DynamicMessage::decode(kind.clone(), message).expect("a message"));
@@ -170,7 +170,7 @@ fn add(message: &mut DynamicMessage, enums: bool) {
     message.set_field_by_name("later_text", Value::List(vec![Value::String("a later release's".to_owned())]));
 }
 
-/// Today's contract and, in each message, fields that a later release might add.
+/// Returns today's contract with an additional field in each message.
 fn pool() -> DescriptorPool {
     let mut files = FileDescriptorSet::decode(DESCRIPTORS).expect("sound");
     for file in &mut files.file {

@@ -1,4 +1,5 @@
-//! Words that callers and scripts go by: reasons of refusals, verbs and flags. What a release had, later ones of its major version have.
+//! Words that callers and scripts rely on: reasons of refusals, commands and flags. What one release has,
+//! later releases of its major version have.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,11 +33,11 @@ fn every_reason_that_was_released_is_still_given() {
     assert!(gone.is_empty(), "{gone:?}");
 }
 
-/// The flags that a verb's help shows.
+/// Returns the flags in a command's help.
 fn flags(verb: &str) -> BTreeSet<String> {
     let help = run(verb.split(' ').chain(["--help"]));
     let lines = String::from_utf8(help).expect("UTF-8");
-    // Further to the right stands what is said of them.
+    // Lines that are indented further are descriptions.
     let shown =
         lines.lines().filter(|line| line.trim_start().starts_with('-') && !line.starts_with("       "));
     let words =

@@ -1,4 +1,4 @@
-//! What Kafka's own consumers read, held against what is answered from the same segments.
+//! What Kafka's own consumers read, compared with the answers about the same segments.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::written::Written;
 
 const TOPIC: &str = "transactions";
 
-/// Records by their offsets, and where a consumer of this level comes to an end.
+/// Returns the records by their offsets, and the offset at which a consumer of this isolation level ends.
 fn read(printed: &str, level: &str) -> (BTreeMap<i64, u32>, i64) {
     let lines =
         printed.lines().filter_map(|line| line.strip_prefix(level)?.strip_prefix(' ')?.split_once(' '));

@@ -1,4 +1,4 @@
-//! `--follow` of those who see what is committed.
+//! `--follow` for callers that read committed records.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -12,11 +12,11 @@ use super::script::{Script, State};
 use crate::worker::command;
 use crate::written::Written;
 
-/// How long a record that must not come is waited for: several looks at the store.
+/// How long to wait for a record that must not come: several looks at the store.
 const SILENCE: Duration = Duration::from_millis(2_500);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// The program, which goes on until it is dropped; and the offsets that it prints.
+/// The running program, and the offsets that it prints. It is killed when dropped.
 struct Following {
     process: Child,
     offsets: Receiver<i64>,
@@ -51,7 +51,7 @@ impl Following {
         Self { process, offsets }
     }
 
-    /// The next offsets, and no others for a while.
+    /// Returns the next offsets, and also one that follows too soon.
     fn next(&self, count: usize) -> Vec<i64> {
         let next = (0..count).map(|_| self.offsets.recv_timeout(WAIT_MAX).expect("a line"));
         let mut next: Vec<_> = next.collect();
@@ -71,7 +71,7 @@ async fn whoever_follows_what_is_committed_sees_a_transaction_when_its_end_is_st
     written.put("first", &segments[0]).await;
     let search = Following::start(&written, &["search", "--since", "2000-01-01"]);
     let fetch = Following::start(&written, &["fetch"]);
-    // A consumer waits at the open transaction. A search goes on, and comes back.
+    // A consumer waits at the open transaction. A search continues, and returns to it later.
     assert_eq!(fetch.next(1), [0]);
     assert_eq!(search.next(2), [0, 2]);
     written.put("second", &segments[1]).await;
@@ -81,6 +81,6 @@ async fn whoever_follows_what_is_committed_sees_a_transaction_when_its_end_is_st
     let all = committed(script.states(0..3));
     assert_eq!(fetch.next(4), all[3..]);
     assert_eq!(search.next(2), all[5..]);
-    // Once more, all at once.
+    // Once more from the start, everything at once.
     assert_eq!(Following::start(&written, &["fetch"]).next(all.len()), all);
 }

@@ -1,4 +1,4 @@
-//! A log with transactions, written down in letters; and what each of its records must be.
+//! A log with transactions, written in letters, and the state that each of its records must have.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use wal_indexer::record::{RecordBatch, RecordSpans, Span};
 
 use crate::reading::BASE_MS;
 
-/// Whether a record counts.
+/// The state of a record. One that counts is committed, or outside of transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Counts,
@@ -23,7 +23,7 @@ pub enum State {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// So many records, in a transaction or not.
+    /// This many records, in a transaction or not.
     Data(i64, bool),
     /// A control record of this type.
     Control(i16),
@@ -39,7 +39,7 @@ struct Event {
     kind: Kind,
 }
 
-/// Batches one after the other, from offset 0 on.
+/// Batches in sequence, from offset 0 on.
 #[derive(Debug, Default)]
 pub struct Script {
     events: Vec<Event>,
@@ -48,7 +48,7 @@ pub struct Script {
 }
 
 impl Script {
-    /// Reads letters: see `SCRIPTS`. A capital letter is the same producer with a later epoch.
+    /// Parses letters: see `SCRIPTS`. A capital letter is the same producer with a later epoch.
     pub fn parse(text: &str) -> Self {
         let mut script = Self::default();
         for word in text.split_whitespace() {
@@ -73,7 +73,7 @@ impl Script {
         script
     }
 
-    /// So many batches of any kind, in so many segments.
+    /// Returns a random script with this many batches, in this many segments.
     pub fn random(seed: u64, batches: usize, segments: usize) -> Self {
         let (mut rng, mut script) = (StdRng::seed_from_u64(seed), Self::default());
         for nth in 0..batches {
@@ -102,22 +102,23 @@ impl Script {
         self.events.last().map_or(0, |event| event.offset + event.kind.offsets())
     }
 
-    /// Gives each value so many bytes more, which are no text, and leaves it uncompressed.
+    /// Makes each value larger by this many bytes, which are not text, and leaves it uncompressed.
     pub fn pad(&mut self, bytes: usize) {
         self.padding = bytes;
     }
 
-    /// How many segments there are.
+    /// Returns how many segments there are.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// The offset behind the first so many segments.
+    /// Returns the offset behind the first `segments` segments.
     pub fn end_of(&self, segments: usize) -> i64 {
         self.ends[segments - 1]
     }
 
-    /// What each record in these segments is, where no others are stored: by the next marker of its producer.
+    /// Returns the state of each record in the segments `stored`, if no others are stored. The next marker of
+    /// the record's producer decides.
     pub fn states(&self, stored: Range<usize>) -> BTreeMap<i64, State> {
         let stored: Vec<_> = self.events.iter().filter(|event| stored.contains(&event.segment)).collect();
         let mut states = BTreeMap::new();
@@ -137,7 +138,7 @@ impl Script {
         states
     }
 
-    /// The segments' bytes.
+    /// Returns the bytes of the segments.
     pub fn segments(&self, format: Format) -> Vec<Bytes> {
         let mut segments = vec![Vec::new(); self.len()];
         for event in &self.events {
@@ -146,7 +147,7 @@ impl Script {
         segments.into_iter().map(Bytes::from).collect()
     }
 
-    /// The Kafka batches whose first offsets are taken.
+    /// Returns the Kafka batches whose first offsets meet `takes`.
     pub fn batches(&self, takes: impl Fn(i64) -> bool) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.events
@@ -189,7 +190,7 @@ impl Event {
                     let line = format!("line {offset} {parity}").into_bytes();
                     (None, span(&[line, vec![0xff; padding]].concat()))
                 }
-                // A version and a type; a version and the coordinator's epoch.
+                // The key is a version and a type, the value a version and the coordinator's epoch.
                 Kind::Control(kind) => {
                     (span(&[[0, 0], kind.to_be_bytes()].concat()), span(&[0, 0, 0, 0, 0, 7]))
                 }

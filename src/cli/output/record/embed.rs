@@ -1,20 +1,23 @@
-//! JSON within JSON: which texts may stand as they are in a line that others read, and how they fit on one line.
+//! JSON within JSON: decides which texts can be embedded in a line as JSON, and writes them on one line.
 
 use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// Whether a text is one JSON object or array that common readers understand in the same way and in full. It is not, if it is broken or
-/// deeply nested, if a member is there twice, if a number is too large for a float, or a string has half of a surrogate pair.
+/// Returns whether a text is one JSON object or array that common parsers read completely and in the same
+/// way. It is not if it is malformed or deeply nested, if a member occurs twice, if a number is too large for
+/// a float, or if a string has half of a surrogate pair.
 ///
-/// Numbers, strings, booleans and `null` by themselves are text: so a string in a line is always the bytes that were stored.
+/// A number, string, boolean or `null` alone counts as text. So a string in the output always stands for the
+/// stored bytes.
 pub fn is_whole_in_json(text: &str) -> bool {
     text.trim_ascii_start().starts_with(['{', '[']) && serde_json::from_str::<Whole>(text).is_ok()
 }
 
-/// JSON without the space between its parts. Names, strings and numbers stay as they were written, but for the characters that mean
-/// something to a terminal or to a reader of lines: these are escaped, which reads as the same.
+/// Writes JSON without whitespace between its parts. Names, strings and numbers stay as they were written,
+/// except characters that a terminal or a line reader acts on: these are escaped, and the parsed value is the
+/// same.
 pub fn on_one_line(line: &mut Vec<u8>, json: &str) {
     let (mut in_string, mut escaped) = (false, false);
     for c in json.chars() {
@@ -30,24 +33,25 @@ pub fn on_one_line(line: &mut Vec<u8>, json: &str) {
     }
 }
 
-/// A text as a JSON string.
+/// Writes a text as a JSON string.
 pub fn string(line: &mut Vec<u8>, text: &str) -> Result<(), serde_json::Error> {
     let quoted = serde_json::to_string(text)?;
     quoted.chars().for_each(|c| push(line, c));
     Ok(())
 }
 
-/// A character of JSON. Those that move a terminal's cursor, or what stands beside them, are in strings only, and can be escaped there.
+/// Writes one character of JSON. A character that [`is_plain`](crate::cli::terminal_escaping::is_plain)
+/// excludes can occur only in strings, so it can be escaped.
 fn push(line: &mut Vec<u8>, c: char) {
     if crate::cli::terminal_escaping::is_plain(c) {
         line.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
     } else {
-        // All of them are below 2^16.
+        // All these characters are below 2^16.
         line.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes());
     }
 }
 
-/// Any JSON that reads, with each member once.
+/// Any JSON value that can be read, in which no member occurs twice.
 struct Whole;
 
 impl<'de> Deserialize<'de> for Whole {

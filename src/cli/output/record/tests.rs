@@ -30,12 +30,12 @@ fn json_text_and_other_bytes_are_told_apart_and_nothing_is_lost() {
             r#""value":{"n":123456789012345678901234567890,"m":-0.10e-7}"#,
         ),
         (br#"{"s":"\u0041\\","t":"\\\" , "}"#, r#""value":{"s":"\u0041\\","t":"\\\" , "}"#),
-        // By themselves these are text, whatever they would be as JSON.
+        // These are text, although they are valid JSON.
         (b"42", r#""value":"42""#),
         (b"true", r#""value":"true""#),
         (b"null", r#""value":"null""#),
         (br#""quoted""#, r#""value":"\"quoted\"""#),
-        // What readers would refuse, or would not see in full.
+        // Parsers would refuse these, or would lose a part of them.
         (br#"{"big":1e400}"#, r#""value":"{\"big\":1e400}""#),
         (br#"{"a":1,"a":2}"#, r#""value":"{\"a\":1,\"a\":2}""#),
         (br#"{"x":{"a":1,"\u0061":2}}"#, r#""value":"{\"x\":{\"a\":1,\"\\u0061\":2}}""#),

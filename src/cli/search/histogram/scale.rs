@@ -1,27 +1,27 @@
-//! Which times a histogram is drawn over: those of most records. A few far away from all others, such as of a broken clock, are
-//! outliers. They would make one bar of all the rest.
+//! Chooses the times that a histogram shows: those of most records. A few records far away from all others,
+//! for example from a broken clock, are outliers. With them, all the other records would be in one bar.
 
 use super::Times;
 
-/// So many records may be outliers, however few there are in all,
+/// The number of records that may be outliers: at least this many, however few records there are,
 const OUTLIERS_MIN: u64 = 3;
 
-/// or one in so many of them;
+/// or one out of this many records, if that is more,
 const OUTLIERS_SHARE: u64 = 50;
 
-/// but no more than one in so many.
+/// but never more than one out of this many records.
 const OUTLIERS_SHARE_MAX: u64 = 4;
 
-/// An outlier is further away from the core than so many times what that takes. Without outliers, the rest must take no more than one
-/// part in so many of all.
+/// An outlier is further away from the core than this many times the width of the core. Also, the remaining
+/// times must be at most 1/`FAR` of all times.
 const FAR: i128 = 10;
 
-/// The times of most records, where the others are few and far away, and `others_min` at least. `buckets` are those within `all`, ascending, none of them empty; each
-/// is `step` milliseconds wide. `None`: it is not so.
+/// Returns the times of most records, if the others are few, far away, and at least `others_min`; otherwise
+/// `None`. `buckets` are those within `all`, ascending, none of them empty. Each is `step` milliseconds wide.
 pub fn narrower(all: Times, step: u64, buckets: &[(i64, u64)], others_min: u64) -> Option<Times> {
     let (total, step) = (count(buckets), i128::from(step));
     let few = OUTLIERS_MIN.max(total / OUTLIERS_SHARE).min(total / OUTLIERS_SHARE_MAX);
-    // The core is what is left without so many records at either end.
+    // The core is what remains without `few` records at each end.
     let (first, last) = (nth_record(buckets, few)?, nth_record(buckets, (total - few).checked_sub(1)?)?);
     let reach = FAR * (last + step - first);
     let is_near = |&&(from, _): &&(i64, u64)| (first - reach..=last + reach).contains(&i128::from(from));
@@ -38,7 +38,7 @@ fn count(buckets: &[(i64, u64)]) -> u64 {
     buckets.iter().map(|(_, count)| count).sum()
 }
 
-/// When the bucket begins that holds this record, counted from 0.
+/// Returns the time at which the bucket begins that holds this record, counted from 0.
 fn nth_record(buckets: &[(i64, u64)], nth: u64) -> Option<i128> {
     let mut before = 0;
     let mut buckets = buckets.iter();
@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(of(&with(&[(-2, 1)], 1, &[])), rest);
         assert_eq!(of(&with(&[], 1, &[(i64::MAX, 1)])), rest);
         assert_eq!(of(&with(&[(i64::MIN, 1), (0, 1)], 1, &[(NOW + 365 * DAY, 1)])), rest);
-        // Too many to be taken for mistakes.
+        // Too many to be mistakes.
         assert_eq!(of(&with(&[(-2, 4)], 1, &[])), None);
         assert_eq!(of(&with(&[(-2, 150)], 100, &[])), rest);
         assert_eq!(of(&with(&[(-2, 250)], 100, &[])), None);

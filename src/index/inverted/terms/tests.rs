@@ -1,6 +1,7 @@
 use super::*;
 
-/// Enters the terms, and returns the longest way from where one belongs to where it is.
+/// Inserts the terms, and returns the longest distance from the slot where a term belongs to the slot where
+/// it is.
 fn longest_way<T: AsRef<[u8]>>(words: impl Iterator<Item = T>) -> usize {
     let mut terms = Terms::new();
     let hasher = terms.hasher();

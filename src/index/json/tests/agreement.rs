@@ -1,4 +1,4 @@
-//! The scanner and `serde_json` agree on every text: what is an object, and what is in it.
+//! The scanner and `serde_json` agree on every text: whether it is an object, and which leaves it has.
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -9,7 +9,7 @@ use super::super::*;
 use super::oracle;
 use crate::generate::logs::Logs;
 
-/// Both readers, each with the paths of all that it has read.
+/// Both readers, each with the paths of all texts that it has read.
 struct Both {
     ours: Paths,
     theirs: Paths,
@@ -28,7 +28,7 @@ impl Both {
         let [ours, theirs] = &mut self.tapes;
         let parsed = oracle::parse(theirs, json, &mut self.theirs);
         if parsed != Parsed::Object {
-            // Ours reads more than that. It may not lose what it does not read.
+            // Our scanner reads more than `serde_json`. What it cannot read, it must not lose.
             self.others += 1;
             let parsed = ours.parse(json, &mut Paths::new(Dots::Separate));
             let is_empty = ours.leaves.is_empty() && ours.rest.is_empty() && ours.texts.is_empty();
@@ -54,7 +54,8 @@ impl Both {
                     let their = their.slice().of(&theirs.text);
                     assert_eq!(our.slice().of(&ours.text), their, "{json:?}");
                 }
-                // By bits: two zeros, or two numbers that print alike, are not the same to an index.
+                // Compared by bits: two zeros, or two numbers that look the same in print, are different in
+                // an index.
                 _ => assert_eq!(our.bits, their.bits, "{json:?}"),
             }
         }
@@ -65,14 +66,15 @@ impl Both {
         self.objects += 1;
     }
 
-    /// What was found in all of them is the same, and both kinds were among them.
+    /// Checks that both found the same paths, and that at least `least` texts were objects and at least
+    /// `least` were not.
     fn finish(self, least: usize) {
         assert!(self.ours.admitted().eq(self.theirs.admitted()));
         assert!(self.objects >= least && self.others >= least, "{} and {}", self.objects, self.others);
     }
 }
 
-/// What makes a difference somewhere in JSON.
+/// Pieces of text that JSON readers treat differently.
 const PIECES: [&str; 94] = [
     "{",
     "}",
@@ -190,7 +192,7 @@ fn they_agree_on_generated_logs_and_on_what_becomes_of_them() {
     both.finish(2_000);
 }
 
-/// Changes a byte, leaves out a range, says one twice, or puts in a piece.
+/// Changes a byte, removes a range, repeats a range, cuts off the end, or inserts a piece.
 fn damage(json: &mut Vec<u8>, random: &mut StdRng) {
     let at = random.random_range(0..=json.len());
     let end = (at + random.random_range(0..12)).min(json.len());
@@ -229,7 +231,7 @@ fn they_agree_on_values_of_every_kind_wherever_they_stand() {
             format!("{{\"a\":[1,{piece}]}}"),
         ] {
             both.check(&json);
-            // A second time its keys are foreseen.
+            // The second time, its keys are foreseen.
             both.check(&json);
         }
     }

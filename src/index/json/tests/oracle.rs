@@ -1,4 +1,4 @@
-//! How objects were read before there was a scanner: by `serde_json`, a visitor's call for each value. It says what is right.
+//! The reference for the scanner: reads objects with `serde_json`, by a call of a visitor for each value.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use super::super::super::paths::{PathId, Paths, ROOT};
 use super::super::super::rfc3339::{self, Date};
 use super::super::*;
 
-/// [`Tape::parse`] as it should be.
+/// Reads objects as [`Tape::parse`] should.
 pub(super) fn parse(tape: &mut Tape, json: &str, paths: &mut Paths) -> Parsed {
     tape.clear();
     paths.forget_passing();

@@ -41,7 +41,7 @@ fn phrases_are_marked_where_the_words_follow_each_other() {
     check("\"conn reset\"", "reset conn reset; conn", &["conn", "reset"]);
     check("\"conn re\"*", LOG, &["Conn", "reset"]);
     check("user-30", "user 31, USER_30", &["USER", "30"]);
-    // As an index without positions finds it.
+    // An index without positions matches this.
     check("\"reset conn\"", LOG, &["Conn", "reset"]);
 }
 

@@ -30,7 +30,7 @@ fn bounds() -> impl Iterator<Item = (Bound<usize>, Bound<usize>)> {
     ends().into_iter().flat_map(move |from| ends().into_iter().map(move |to| (from, to)))
 }
 
-/// [`NUMBERS`] ascend, so whether one is between two others is a question of their places.
+/// [`NUMBERS`] ascend, so a number is between two others if its index is.
 fn is_between(index: usize, from: Bound<usize>, to: Bound<usize>) -> bool {
     use std::ops::RangeBounds;
     (from, to).contains(&index)

@@ -1,4 +1,4 @@
-//! Prefixes, and what is there at all.
+//! Prefixes, and queries for any content.
 
 use super::*;
 
@@ -114,7 +114,7 @@ fn a_prefix_over_many_words_finds_all_of_them() {
 
 #[test]
 fn prefixes_that_stand_for_too_many_words_are_refused_and_leave_nothing_out() {
-    // Each prefix counts what it looks at: one is fine, a hundred of the same are not.
+    // Each prefix counts the words that it looks at: one is within the limit, a hundred equal ones are not.
     let values: Vec<String> = (0..12_000).map(|n| format!("w{n}")).collect();
     let reader = opened(&[valued(&values)], words());
     let search =

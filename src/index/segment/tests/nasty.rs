@@ -1,4 +1,4 @@
-//! Records that nobody would write, made by a seed.
+//! Records that no producer would write, made from a seed.
 
 use std::fmt::Write;
 
