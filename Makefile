@@ -6,13 +6,13 @@ TESTS := WAL_INDEXER_TEST_PYTHON=$(CURDIR)/$(VENV)/bin/python
 # The tests with a Kafka broker need its jars: tests/install-servers.sh.
 KAFKA  = $(if $(wildcard target/tools-kafka/pom.xml),,--skip ::kafka_)
 
-.PHONY: help demo test test-long bench bench-quick bench-references bench-instructions mutations fuzz tools
+.PHONY: help demo features test test-long bench bench-quick bench-references bench-instructions mutations fuzz tools
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: ## Stores, searches and restores a broker's WAL on this machine
-	@$(CARGO) build --quiet --locked
+	@$(CARGO) build --quiet --locked --no-default-features --features cli
 	@./target/debug/wal-indexer demo
 
 test: tools ## Everything that CI checks
@@ -22,9 +22,15 @@ test: tools ## Everything that CI checks
 	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
 	$(TESTS) $(CARGO) test --locked --quiet -- --include-ignored --skip ::long_ $(KAFKA)
+	@$(MAKE) --no-print-directory features
 	$(VENV)/bin/python tests/manifests.py
 	tests/image.sh
 	./target/debug/wal-indexer demo
+
+features: ## Builds each set of features without the others, and runs its unit tests: docs/library.md
+	for set in client agent search worker; do \
+		$(CARGO) test --locked --quiet --profile dev --lib --no-default-features --features $$set || exit 1; \
+	done
 
 test-long: tools ## Tests that take minutes: large segments, every byte and every cut
 	$(CARGO) build --locked --release

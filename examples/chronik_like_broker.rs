@@ -22,11 +22,11 @@ use rand::{RngExt, SeedableRng};
 use sha2::{Digest, Sha256};
 use wal_indexer::agent::{Agent, Checkpoint, InFlightLimit, Settings};
 use wal_indexer::client::{Client, Receipt, Security, Timeouts};
-use wal_indexer::formatting::hex;
-use wal_indexer::generate::kafka::BatchHead;
-use wal_indexer::generate::logs::Logs;
-use wal_indexer::generate::{Codec, chronik};
 use wal_indexer::ids::{LogId, SegmentFormat, TopicPartition};
+use wal_indexer::internals::formatting::hex;
+use wal_indexer::internals::generate::kafka::BatchHead;
+use wal_indexer::internals::generate::logs::Logs;
+use wal_indexer::internals::generate::{Codec, chronik};
 use wal_indexer::segment::{Frame, FrameSplitter};
 use wal_indexer::wal::{self, Hold, Listing, Reading, Rejection, SealedSegments, Segment, Verdict, WalError};
 

@@ -72,6 +72,23 @@ pub struct Request {
     pub url: Option<Url>,
 }
 
+impl Request {
+    /// A request with the partition of a segment's records. `segment_id` is any name, for the workers' logs. All else is as its field says
+    /// for `None` or `false`.
+    pub fn new(segment_id: impl Into<String>, partition: TopicPartition, log_id: LogId) -> Self {
+        Self {
+            segment_id: segment_id.into(),
+            format: None,
+            partition,
+            log_id,
+            keep_torn_tail: false,
+            keep_undecodable: false,
+            allowed_offsets: None,
+            url: None,
+        }
+    }
+}
+
 /// The bytes of a segment. They are read from the start for each attempt, and are never held in memory as a
 /// whole.
 pub trait Payload: Send + Sync {

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 
+#[cfg(feature = "api")]
 use tonic::Code;
 
 /// Returns the error and its causes in one line.
@@ -26,6 +27,7 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// Returns the upper-case name of a code, as in gRPC's documentation.
+#[cfg(feature = "api")]
 pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

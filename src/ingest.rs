@@ -9,6 +9,7 @@
 
 mod build;
 mod error;
+mod file;
 mod memory_account;
 mod pack;
 mod pledge;
@@ -19,6 +20,7 @@ mod slice;
 mod slices;
 mod upload;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,17 +28,20 @@ use bytes::Bytes;
 use futures::Stream;
 use tokio::time::timeout;
 
-use crate::budget::{Budget, Limits};
-use crate::cpu::Cpu;
+use crate::budget::Limits;
 use crate::ids::{CallerId, LogId, OffsetRange, SegmentFormat, SegmentId, TopicPartition};
-use crate::index::Settings;
 use crate::metrics;
 use crate::spans;
-use crate::stats::{Phase, Stats};
+use crate::stats::Phase;
 use crate::store::{BundleKey, KeyHash, Store};
 
+pub use crate::budget::Budget;
 pub use crate::bundle::UndecodedFacts;
+pub use crate::cpu::{Cpu, StartError};
+pub use crate::index::Settings;
+pub use crate::stats::Stats;
 pub use error::{IngestError, ReadError, RequestError};
+pub use file::file_chunks;
 pub use receipt::{IndexedPartition, RECEIPT_GAPS_MAX, Receipt, ReceiptMemory, Timings};
 
 use memory_account::MemoryAccount;
@@ -207,6 +212,23 @@ pub struct Ingest {
 }
 
 impl Ingest {
+    /// A write path to `store` with as many threads as there are cores. Its memory, with that of the process, stays within
+    /// `process_bytes`, at least [`BUDGET_BYTES_MIN`]. The rest are the defaults, which its fields change.
+    ///
+    /// # Errors
+    /// The threads cannot be started.
+    pub fn start(store: Store, process_bytes: u64) -> Result<Self, StartError> {
+        let cpu = Cpu::start(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))?;
+        Ok(Self {
+            store,
+            budget: budget(process_bytes.max(BUDGET_BYTES_MIN), cpu.threads()),
+            cpu,
+            settings: Arc::default(),
+            stats: Stats::default(),
+            timeouts: Timeouts::default(),
+        })
+    }
+
     /// Stores the segment that `bytes` yields as bundles. `Ok` is a receipt.
     pub async fn run<S>(&self, request: Request, bytes: S) -> Result<Receipt, IngestError>
     where

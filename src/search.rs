@@ -29,15 +29,19 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::archive::{Archive, ArchiveError, BundleCache, Fault, StoredRecord, Traffic};
+use crate::archive::{Archive, ArchiveError, Fault, Traffic};
 use crate::budget::Budget;
 use crate::bundle::{BlockEntry, TAIL_BYTES};
 use crate::ids::{CallerId, LogId, TopicPartition};
-use crate::index::{Order, PREFIX_TERMS_MAX, Plan, Query, ReadError};
-use crate::registry::{self, Filter, Selected};
+use crate::index::{PREFIX_TERMS_MAX, Plan, ReadError};
+use crate::registry::{self, Selected};
 use crate::spans;
 use crate::store::{Listed, StoreError};
-use crate::transactions::{Isolation, TransactionState};
+
+pub use crate::archive::{BundleCache, StoredRecord};
+pub use crate::index::{Order, Query, QueryError};
+pub use crate::registry::Filter;
+pub use crate::transactions::{Isolation, TransactionState};
 
 use bundle::{Bundle, search_bundle};
 use context::{EndsIt, SearchContext};
@@ -51,6 +55,9 @@ use schedule::{RecordRanges, schedule};
 
 /// The most records that one search answers.
 pub const LIMIT_MAX: usize = 100_000;
+
+/// How many records a search answers by default.
+pub const LIMIT_DEFAULT: usize = 100;
 
 /// The most buckets of time that matches are counted in.
 pub const BUCKETS_MAX: usize = 10_000;
@@ -105,6 +112,24 @@ pub struct Request {
     pub bucket_ms: Option<NonZeroU64>,
     /// Whether records of aborted and of open transactions are answered and counted.
     pub isolation: Isolation,
+}
+
+impl Request {
+    /// A search of a topic for the newest [`LIMIT_DEFAULT`] records that match `query`, in the query language of
+    /// `docs/search.md`.
+    ///
+    /// # Errors
+    /// The query is not one.
+    pub fn new(topic: &str, query: &str) -> Result<Self, QueryError> {
+        Ok(Self {
+            filter: Filter { topic: Some(topic.to_owned()), ..Filter::default() },
+            query: Query::parse(query)?,
+            limit: LIMIT_DEFAULT,
+            order: Order::default(),
+            bucket_ms: None,
+            isolation: Isolation::default(),
+        })
+    }
 }
 
 /// What was found.

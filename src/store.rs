@@ -21,6 +21,8 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore};
 
+#[cfg(feature = "clouds")]
+mod clouds;
 mod delete;
 mod disk;
 mod error;

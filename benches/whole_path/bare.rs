@@ -15,7 +15,7 @@ use tantivy::schema::{
 };
 use tantivy::store::Compressor;
 use tantivy::{Index, IndexSettings, TantivyDocument, TantivyError};
-use wal_indexer::record::{Record, RecordBatch};
+use wal_indexer::internals::record::{Record, RecordBatch};
 
 use crate::segments::Segment;
 

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use wal_indexer::record::{Record, RecordBatch};
+use wal_indexer::internals::record::{Record, RecordBatch};
 
 use crate::process::Process;
 use crate::segments::{Scratch, Segment};

@@ -16,7 +16,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 use tonic_types::StatusExt;
 use url::Url;
-use wal_indexer::bundle::{INDEX_PREFIX, RECORDS_NAME};
+use wal_indexer::internals::bundle::{INDEX_PREFIX, RECORDS_NAME};
 use wal_indexer::proto::v1::index_segment_request::Payload;
 use wal_indexer::proto::v1::indexer_service_client::IndexerServiceClient;
 use wal_indexer::proto::v1::segment_header::Source;

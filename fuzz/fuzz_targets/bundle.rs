@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use wal_indexer::bundle::{
+use wal_indexer::internals::bundle::{
     AssembleError, BlockIndex, BlockWriter, FORMAT_VERSION, Footer, FrameFacts, IndexFacts,
     IndexSegmentFacts, Manifest, OpenError, Opened, RecordsFacts, SegmentFacts, TAIL_BYTES, TantivyFacts,
     Verified, Verifier, VerifyError, assemble, verify,

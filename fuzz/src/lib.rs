@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use wal_indexer::ids::SegmentFormat;
-use wal_indexer::record::RecordBatch;
+use wal_indexer::internals::record::RecordBatch;
 use wal_indexer::segment::{DecodedFrame, Frame, SegmentError, FrameSplitter, Tail};
 
 /// The limit for a decompressed frame. It is small, so that it is cheap to reach.

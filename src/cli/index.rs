@@ -3,21 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use futures::{Stream, StreamExt, stream};
+use futures::StreamExt;
 use tokio::fs::File;
-use tokio::io::AsyncReadExt;
-
-use bytes::{Bytes, BytesMut};
-use indicatif::ProgressBar;
 
 use super::{CliError, Exit, output, pipeline, runtime};
 use crate::ids::SegmentFormat;
-use crate::ingest::{Ingest, ReadError, Request, RequestParts, TornTail, Undecodable};
+use crate::ingest::{Ingest, Request, RequestParts, TornTail, Undecodable, file_chunks};
 use crate::proto::v1;
 use crate::rpc::{convert, status};
-
-/// The size of the chunks in which files are read.
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// Index segment files in this process, without a server.
 #[derive(Debug, clap::Args)]
@@ -157,18 +150,9 @@ async fn index_file(ingest: &Ingest, args: &Args, path: &Path) -> Result<v1::Ind
     let request =
         Request::new(parts).map_err(|error| CliError::status(&name, &status::of_request(&error)))?;
     let bar = output::progress(meta.len(), &name);
-    let receipt = ingest.run(request, Box::pin(chunks(file, bar.clone()))).await;
+    let chunks =
+        file_chunks(file).inspect(|chunk| bar.inc(chunk.as_ref().map_or(0, |bytes| bytes.len() as u64)));
+    let receipt = ingest.run(request, Box::pin(chunks)).await;
     bar.finish_and_clear();
     receipt.map(|receipt| convert::receipt(&receipt)).map_err(|error| CliError::ingest(&name, &error))
-}
-
-fn chunks(file: File, bar: ProgressBar) -> impl Stream<Item = Result<Bytes, ReadError>> {
-    let read = stream::try_unfold(file, |mut file| async move {
-        let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
-        while buffer.len() < CHUNK_BYTES && file.read_buf(&mut buffer).await? > 0 {}
-        Ok((!buffer.is_empty()).then(|| (buffer.freeze(), file)))
-    });
-    read.inspect(move |chunk: &Result<Bytes, ReadError>| {
-        bar.inc(chunk.as_ref().map_or(0, |bytes| bytes.len() as u64));
-    })
 }

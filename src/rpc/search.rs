@@ -27,9 +27,6 @@ use crate::search::{self, FetchMemory, Found, Searcher, Summary};
 use crate::store::{self, Store};
 use crate::transactions::{Isolation, TransactionState};
 
-/// How many records a response has if the request does not say.
-pub const LIMIT_DEFAULT: usize = 100;
-
 /// Responses are split into messages of about this size in bytes, well below what clients accept as one
 /// message.
 const MESSAGE_BYTES: usize = 512 << 10;
@@ -119,7 +116,7 @@ pub fn search_request(request: v1::SearchRequest) -> Result<search::Request, Sta
     let query = Query::parse(&request.query).map_err(|error| status::of_query(&error))?;
     let limit = match request.limit {
         _ if request.count_only => 0,
-        0 => LIMIT_DEFAULT,
+        0 => search::LIMIT_DEFAULT,
         limit => limit as usize,
     };
     let bucket_ms = request.bucket_ms.map(|width| {

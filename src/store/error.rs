@@ -7,6 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use object_store::Error as ObjectError;
+#[cfg(feature = "clouds")]
 use object_store::client::{HttpError, HttpErrorKind};
 
 /// An operation at a store failed.
@@ -304,6 +305,7 @@ impl Cause {
         }
         let mut link: Option<&(dyn StdError + 'static)> = Some(error);
         while let Some(current) = link {
+            #[cfg(feature = "clouds")]
             if let Some(http) = current.downcast_ref::<HttpError>() {
                 return Self::Transport(transport(http.kind()));
             }
@@ -350,6 +352,7 @@ fn code(body: &str) -> Option<String> {
     plain.then(|| code.to_owned())
 }
 
+#[cfg(feature = "clouds")]
 fn transport(kind: HttpErrorKind) -> &'static str {
     match kind {
         HttpErrorKind::Connect => NOT_CONNECTED,

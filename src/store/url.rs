@@ -1,17 +1,12 @@
-//! Makes a client of an object store from a URL. Credentials, endpoints and regions come from the environment
-//! variables of `object_store`'s builders (`AWS_…`, `AZURE_…`, `GOOGLE_…`). The builders read them
-//! themselves. This is the one exception to the rule that only the command line reads the environment.
+//! Makes a client of an object store from a URL.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
-use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
 use url::Url;
 
 use super::disk;
@@ -58,6 +53,12 @@ pub enum LocationError {
     Scheme {
         /// The scheme given.
         scheme: String,
+    },
+    /// The program was built without the feature `clouds`.
+    #[error("this build has no client for {scheme}: it was built without the feature `clouds`")]
+    NotBuilt {
+        /// The scheme given.
+        scheme: &'static str,
     },
     /// The URL has user, password, port, query or fragment. Credentials come from the environment, so that
     /// they do not appear in logs and process lists.
@@ -131,6 +132,9 @@ impl Location {
             "az" => Scheme::Azure,
             other => return Err(LocationError::Scheme { scheme: other.to_owned() }),
         };
+        if cfg!(not(feature = "clouds")) {
+            return Err(LocationError::NotBuilt { scheme: scheme.name() });
+        }
         let bucket = url.host_str().filter(|host| !host.is_empty()).ok_or(LocationError::NoBucket)?;
         Ok(Self::Bucket { scheme, bucket: bucket.to_owned(), prefix: prefix(url)? })
     }
@@ -179,16 +183,18 @@ pub(super) type Settings<'a> = &'a [(&'a str, &'a str)];
 /// Makes the client for a store's location.
 pub(super) fn client(
     location: &Location,
-    settings: Settings<'_>,
+    #[cfg_attr(not(feature = "clouds"), allow(unused_variables))] settings: Settings<'_>,
 ) -> Result<Arc<dyn ObjectStore>, ClientError> {
     match location {
         Location::File(root) => Ok(Arc::new(
             LocalFileSystem::new_with_prefix(root)?.with_fsync(true).with_automatic_cleanup(true),
         )),
         Location::Memory { .. } => Ok(Arc::new(InMemory::new())),
-        Location::Bucket { scheme: Scheme::S3, bucket, .. } => s3(bucket, settings),
-        Location::Bucket { scheme: Scheme::Gcs, bucket, .. } => gcs(bucket, settings),
-        Location::Bucket { scheme: Scheme::Azure, bucket, .. } => azure(bucket, settings),
+        #[cfg(feature = "clouds")]
+        Location::Bucket { scheme, bucket, .. } => super::clouds::client(*scheme, bucket, settings),
+        // `Location::parse` makes none of these.
+        #[cfg(not(feature = "clouds"))]
+        Location::Bucket { .. } => Err(std::io::Error::from(std::io::ErrorKind::Unsupported).into()),
     }
 }
 
@@ -207,62 +213,6 @@ pub(super) fn prepare(location: Location) -> Result<Location, ClientError> {
         Location::File(root) => Ok(Location::File(disk::create_root(&root)?)),
         bucket => Ok(bucket),
     }
-}
-
-/// The time limit of the client for a whole request, with its body. The default of 30 s is too short for a
-/// large object on a slow connection. This program's own limits grow with the size and limit each attempt
-/// from outside. The limit is set as a configuration key, because `with_client_options` would drop the
-/// client's settings from the environment (`AWS_ALLOW_HTTP`).
-const REQUEST_LIMIT: &str = "7 days";
-
-fn no_retries() -> RetryConfig {
-    RetryConfig { max_retries: 0, ..RetryConfig::default() }
-}
-
-/// S3 verifies the body twice. The signature covers its SHA-256; unsigned payloads are switched off here,
-/// even if the environment asks for them. And `x-amz-checksum-sha256` is stored with the object.
-fn s3(bucket: &str, settings: Settings<'_>) -> Result<Arc<dyn ObjectStore>, ClientError> {
-    let mut builder = AmazonS3Builder::from_env();
-    for (name, value) in settings {
-        builder = builder.with_config(name.to_ascii_lowercase().parse()?, *value);
-    }
-    let store = builder
-        .with_bucket_name(bucket)
-        .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), REQUEST_LIMIT)
-        .with_retry(no_retries())
-        .with_unsigned_payload(false)
-        .with_checksum_algorithm(Checksum::SHA256)
-        .with_conditional_put(S3ConditionalPut::ETagMatch)
-        // Deletes one object per request: the response is for that object, and every server supports it.
-        .with_disable_bulk_delete(true)
-        .build()?;
-    Ok(Arc::new(store))
-}
-
-fn gcs(bucket: &str, settings: Settings<'_>) -> Result<Arc<dyn ObjectStore>, ClientError> {
-    let mut builder = GoogleCloudStorageBuilder::from_env();
-    for (name, value) in settings {
-        builder = builder.with_config(name.to_ascii_lowercase().parse()?, *value);
-    }
-    let store = builder
-        .with_bucket_name(bucket)
-        .with_config(GoogleConfigKey::Client(ClientConfigKey::Timeout), REQUEST_LIMIT)
-        .with_retry(no_retries())
-        .build()?;
-    Ok(Arc::new(store))
-}
-
-fn azure(container: &str, settings: Settings<'_>) -> Result<Arc<dyn ObjectStore>, ClientError> {
-    let mut builder = MicrosoftAzureBuilder::from_env();
-    for (name, value) in settings {
-        builder = builder.with_config(name.to_ascii_lowercase().parse()?, *value);
-    }
-    let store = builder
-        .with_container_name(container)
-        .with_config(AzureConfigKey::Client(ClientConfigKey::Timeout), REQUEST_LIMIT)
-        .with_retry(no_retries())
-        .build()?;
-    Ok(Arc::new(store))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use url::Url;
 use wal_indexer::ids::TopicPartition;
-use wal_indexer::registry::{self, Filter};
+use wal_indexer::internals::registry::{self, Filter};
 use wal_indexer::restore::{RestoreError, restore};
 use wal_indexer::store::{Store, Timeouts};
 

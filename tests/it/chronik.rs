@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use wal_indexer::generate::kafka::BatchHead;
-use wal_indexer::generate::logs::Logs;
-use wal_indexer::generate::{Codec, chronik};
 use wal_indexer::ids::TopicPartition;
+use wal_indexer::internals::generate::kafka::BatchHead;
+use wal_indexer::internals::generate::logs::Logs;
+use wal_indexer::internals::generate::{Codec, chronik};
 use wal_indexer::segment::{Frame, FrameSplitter};
 
 use crate::broker::Dice;
@@ -74,7 +74,7 @@ fn last_offset(path: &Path) -> Option<i64> {
 }
 
 fn fingerprint(record: &Record) -> String {
-    wal_indexer::formatting::hex(&Sha256::digest(format!("{record:?}")))
+    wal_indexer::internals::formatting::hex(&Sha256::digest(format!("{record:?}")))
 }
 
 /// The broker, in its own process.

@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
-use wal_indexer::formatting::hex;
+use wal_indexer::internals::formatting::hex;
 
 /// A span and its service.
 #[derive(Clone, Debug)]

@@ -13,13 +13,13 @@ use bytes::Bytes;
 use futures::stream;
 use tonic::Code;
 use url::Url;
-use wal_indexer::budget::Budget;
-use wal_indexer::cpu::Cpu;
-use wal_indexer::index::Settings;
 use wal_indexer::ingest::{Ingest, ReadError, Request, RequestParts, Timeouts, TornTail};
+use wal_indexer::internals::budget::Budget;
+use wal_indexer::internals::cpu::Cpu;
+use wal_indexer::internals::index::Settings;
+use wal_indexer::internals::rpc::{convert, status};
+use wal_indexer::internals::stats::Stats;
 use wal_indexer::proto::v1;
-use wal_indexer::rpc::{convert, status};
-use wal_indexer::stats::Stats;
 use wal_indexer::store::{BundleKey, KeyPrefix, Store};
 
 use crate::truth::{Fixture, Held, check_reply, fixtures, frame_records, split};

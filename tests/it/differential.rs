@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use sha2::{Digest, Sha256};
-use wal_indexer::formatting::hex;
+use wal_indexer::internals::formatting::hex;
 use wal_indexer::segment::{Frame, FrameSplitter};
 
 use crate::written::{fixture, fixture_path};

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use wal_indexer::formatting::hex;
+use wal_indexer::internals::formatting::hex;
 
 use crate::truth::{self, Record};
 use crate::worker::Worker;

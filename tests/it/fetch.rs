@@ -10,13 +10,13 @@ use prost::Message;
 use serde_json::Value;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
-use wal_indexer::archive::BundleCache;
 use wal_indexer::fetch;
-use wal_indexer::generate::{Format, Size, Spec, generate};
+use wal_indexer::internals::archive::BundleCache;
+use wal_indexer::internals::generate::{Format, Size, Spec, generate};
+use wal_indexer::internals::transactions::Isolation;
 use wal_indexer::proto::v1;
 use wal_indexer::proto::v1::fetch_request::FetchForm;
 use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
-use wal_indexer::transactions::Isolation;
 
 use crate::read_back::{from_wire, serve};
 use crate::worker::{Refusal, Worker, command};

@@ -3,9 +3,9 @@
 use std::num::NonZero;
 
 use bytes::Bytes;
-use wal_indexer::generate::{Codec, Format, Size, Spec, Summary, generate, logs::Logs};
 use wal_indexer::ids::TopicPartition;
-use wal_indexer::record::{Record, RecordBatch};
+use wal_indexer::internals::generate::{Codec, Format, Size, Spec, Summary, generate, logs::Logs};
+use wal_indexer::internals::record::{Record, RecordBatch};
 use wal_indexer::segment::{Frame, FrameSplitter};
 
 const RECORDS: u64 = 1_030;

@@ -15,8 +15,8 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use url::Url;
 use wal_indexer::ingest::{Ingest, IngestError, Request, Timeouts};
+use wal_indexer::internals::rpc::status::of_ingest;
 use wal_indexer::proto::v1::{self, IndexSegmentRequest, IndexSegmentResponse};
-use wal_indexer::rpc::status::of_ingest;
 use wal_indexer::server::{self, Config, ConnectionPolicy, IndexRole};
 use wal_indexer::store::{SourceRoots, Store};
 

@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tonic::Code;
-use wal_indexer::archive::BundleCache;
 use wal_indexer::client::Connection;
-use wal_indexer::generate::kafka::{self, BatchHead};
-use wal_indexer::generate::{Codec, Format, Size};
-use wal_indexer::index::{Order, Query};
+use wal_indexer::internals::archive::BundleCache;
+use wal_indexer::internals::generate::kafka::{self, BatchHead};
+use wal_indexer::internals::generate::{Codec, Format, Size};
+use wal_indexer::internals::index::{Order, Query};
+use wal_indexer::internals::record::{RecordBatch, RecordSpans, Span};
+use wal_indexer::internals::registry::Filter;
+use wal_indexer::internals::transactions::Isolation;
 use wal_indexer::proto::v1;
 use wal_indexer::proto::v1::search_request;
-use wal_indexer::record::{RecordBatch, RecordSpans, Span};
-use wal_indexer::registry::Filter;
 use wal_indexer::search::{Answer, Request, SearchError, Searcher, search};
 use wal_indexer::store::{KeyPrefix, Store};
-use wal_indexer::transactions::Isolation;
 
 use crate::faults::{Fault, Faults};
 use crate::read_back::serve;

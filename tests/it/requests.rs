@@ -14,8 +14,8 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ListServiceResponse, ServerReflectionRequest};
-use wal_indexer::generate::{Format, Size, Spec, generate};
 use wal_indexer::ids::TopicPartition;
+use wal_indexer::internals::generate::{Format, Size, Spec, generate};
 use wal_indexer::proto::v1::segment_header::Source;
 use wal_indexer::proto::v1::{
     self, GetStatsRequest, HealthRequest, IndexSegmentRequest, SegmentFormat, SegmentHeader,
@@ -48,7 +48,7 @@ async fn check(worker: &Worker, cases: Vec<Case>) {
         let status = send(&mut client, messages).await.err().unwrap_or_else(|| panic!("{name}: a receipt"));
         let refusal = Refusal::of(&status);
         assert_eq!((refusal.code, &*refusal.reason), (code, reason), "{name}: {refusal:?}");
-        *counts.entry(wal_indexer::formatting::code_name(code).to_owned()).or_default() += 1;
+        *counts.entry(wal_indexer::internals::formatting::code_name(code).to_owned()).or_default() += 1;
     }
     assert_eq!(rejected(&mut client).await, counts, "GetStats counts them");
     assert_eq!(worker.keys(), Vec::<String>::new(), "nothing is stored");

@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, stream};
 use wal_indexer::ingest::{Ingest, IngestError, ReadError, Request};
+use wal_indexer::internals::rpc::{convert, status};
 use wal_indexer::proto::v1::IndexSegmentResponse;
-use wal_indexer::rpc::{convert, status};
 use wal_indexer::store::{PutError, Timeouts};
 
 use crate::faults::{FOREIGN, Fault, Faults};

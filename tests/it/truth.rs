@@ -9,9 +9,9 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use wal_indexer::bundle::{self, BlockEntry, Manifest};
+use wal_indexer::internals::bundle::{self, BlockEntry, Manifest};
+use wal_indexer::internals::record::RecordBatch;
 use wal_indexer::proto::v1::{self, IndexSegmentResponse};
-use wal_indexer::record::RecordBatch;
 use wal_indexer::segment::{Frame, FrameSplitter};
 
 /// A record that borrows nothing.

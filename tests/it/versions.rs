@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use wal_indexer::bundle::{Footer, Opened, TRAILER_BYTES};
-use wal_indexer::formatting::hex;
+use wal_indexer::internals::bundle::{Footer, Opened, TRAILER_BYTES};
+use wal_indexer::internals::formatting::hex;
 
 use crate::written::{Ran, Written, fixture};
 

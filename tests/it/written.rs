@@ -11,13 +11,13 @@ use bytes::Bytes;
 use futures::stream;
 use serde_json::Value;
 use url::Url;
-use wal_indexer::archive::BundleCache;
-use wal_indexer::budget::Budget;
-use wal_indexer::cpu::Cpu;
-use wal_indexer::index::Settings;
 use wal_indexer::ingest::{Ingest, Receipt, Request, RequestParts, Timeouts, TornTail};
+use wal_indexer::internals::archive::BundleCache;
+use wal_indexer::internals::budget::Budget;
+use wal_indexer::internals::cpu::Cpu;
+use wal_indexer::internals::index::Settings;
+use wal_indexer::internals::stats::Stats;
 use wal_indexer::search::{self, Searcher};
-use wal_indexer::stats::Stats;
 use wal_indexer::store::{BundleKey, KeyPrefix, Store};
 
 /// A directory with a store in it, and space for files beside it.

@@ -211,11 +211,11 @@ async fn one_who_does_not_speak_http_2_is_named_as_such() {
         });
         let endpoint = format!("http://{address}");
         let error = impatient(endpoint.clone()).await.index(&request(), &Given::new(segment(10))).await;
-        let error = wal_indexer::formatting::chain(&error.expect_err("nobody"));
+        let error = wal_indexer::internals::formatting::chain(&error.expect_err("nobody"));
         assert!(error.contains(words), "{error}");
 
         let stats = async { Connection::connect(&endpoint).await?.stats().await };
-        let error = wal_indexer::formatting::chain(&stats.await.expect_err("nobody"));
+        let error = wal_indexer::internals::formatting::chain(&stats.await.expect_err("nobody"));
         let words = words.split(':').next().expect("some words");
         assert!(error.contains(words), "{error}");
         serving.abort();

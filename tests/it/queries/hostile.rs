@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tonic::Code;
-use wal_indexer::index::query::{QUERY_BYTES_MAX, QUERY_CLAUSES_MAX, QUERY_DEPTH_MAX};
+use wal_indexer::internals::index::query::{QUERY_BYTES_MAX, QUERY_CLAUSES_MAX, QUERY_DEPTH_MAX};
 use wal_indexer::proto::v1;
 
 use super::{Client, ask, send};
