@@ -1,15 +1,17 @@
-//! The read story: a query becomes records.
+//! Searches bundles: a query in, records out.
 //!
-//! A LIST names the bundles, and their keys say which of them come into question and in which order. Those that promise most are opened
-//! first, a few at a time; of each index only what the query needs is read ([`Leaf`](crate::index::Leaf)); and when as many records are
-//! found as are asked for, and no other bundle can hold one that comes before them, that is enough. The records are then read from their
-//! blocks, piece by piece. Where bundles overlap, as those of two replicas do, each offset of a log counts and is answered once, unless the
-//! bundles hold different records for it: then all of them are answered, and the conflict is reported.
+//! A LIST names the bundles. Their keys show which of them may have matches, and in which order to open them.
+//! The bundles that are likely to have the first hits are opened first, a few at a time. Of each index, only
+//! what the query needs is read ([`Leaf`](crate::index::Leaf)). The search stops when it has as many hits as
+//! requested, and no other bundle can have a record that sorts before the last of them. Then the records are
+//! read from their blocks, page by page. If bundles overlap, as those of two replicas do, each offset of a
+//! log is counted and returned once. But if the bundles hold different records for an offset, all of them are
+//! returned, and the conflict is reported.
 //!
-//! An answer is whole or an error: a bundle that cannot be read fails the search, by its name. All searches of a process share a bounded
-//! memory ([`Searcher`]), and each of them has an end.
+//! An answer is complete, or it is an error. If a bundle cannot be read, the search fails with an error that
+//! names it. All searches of a process share a limited memory ([`Searcher`]), and each has a deadline.
 //!
-//! Knows nothing of gRPC or the command line, nor of the write path.
+//! This module does not know gRPC, the command line or the write path.
 
 mod bundle;
 mod context;
@@ -53,64 +55,70 @@ pub use record_reader::Page;
 use record_reader::RecordReader;
 use schedule::{RecordRanges, schedule};
 
-/// The most records that one search answers.
+/// The most records that one search returns.
 pub const LIMIT_MAX: usize = 100_000;
 
 /// How many records a search answers by default.
 pub const LIMIT_DEFAULT: usize = 100;
 
-/// The most buckets of time that matches are counted in.
+/// The most time buckets that matches are counted in.
 pub const BUCKETS_MAX: usize = 10_000;
 
-/// The most offsets that are reported for having different records. Beyond that the records are answered all the same.
+/// The most offsets that are reported as conflicts. The records of further ones are returned, but not
+/// reported.
 pub const CONFLICTS_MAX: usize = 1_000;
 
-/// The most bundles that are named for not being able to tell what matches.
+/// The most bundles that are named because their matches may be inexact.
 pub const UNSURE_MAX: usize = 100;
 
-/// What the searches of a process may take in memory, in bytes, where nothing else is said.
+/// The default limit for the memory of all searches of a process, in bytes.
 pub const MEMORY_BYTES_DEFAULT: u64 = 128 << 20;
 
-/// How long a search may take, where nothing else is said.
+/// The default limit for the time of a search.
 pub const TIME_MAX_DEFAULT: Duration = Duration::from_secs(30);
 
-/// How many bundles are searched at a time.
+/// How many bundles a search works on at a time.
 const BUNDLES_AT_ONCE: usize = 8;
 
-/// How many blocks of records are read at a time.
+/// How many blocks of records a search reads at a time.
 const BLOCKS_AT_ONCE: usize = 8;
 
-/// Of how many of them the frames are read at a time.
+/// From how many of these blocks it decodes frames at a time.
 const FRAMES_AT_ONCE: usize = 2;
 
-/// What a search takes while it lasts, in bytes: itself, and messages on their way to a caller who is slow to take them;
+/// The memory that a search reserves until it ends, in bytes, for itself and for messages that a slow caller
+/// has not read yet.
 const SEARCH_BYTES: u64 = 1 << 20;
-/// for each record that it may answer: its place among the hits, and what is remembered of it when it has been answered;
+/// In addition, for each record that it may return: the entry among the hits, and what is remembered of the
+/// record after it is returned. A time bucket counts as a record.
 const HIT_BYTES: u64 = 256;
-/// for each bundle that comes into question;
+/// In addition, for each listed bundle that may have matches.
 const LISTED_BYTES: u64 = 512;
-/// for each bundle that is open: its table of blocks, its manifest, and the hot part of its index, which grow with it;
+/// In addition, for each open bundle: its block table, its manifest and the hot part of its index. These grow
+/// with the bundle: they take this many bytes, plus the bundle's size divided by [`OPENED_SHARE`].
 const OPENED_BYTES: u64 = 64 << 10;
 const OPENED_SHARE: u64 = 64;
-/// and the query, made for this bundle, as long as its values have no more paths than this. Larger plans are paid for by themselves.
+/// In addition, for each open bundle, a plan of the query for values with this many paths. A larger plan
+/// reserves its own memory.
 const PATHS_USUAL: usize = 16;
-/// What is not foreseen is taken in steps.
+/// Memory that is not known at the start is reserved in steps of at least this many bytes.
 const EXTRA_STEP_BYTES: u64 = 64 << 10;
 
-/// What is looked for.
+/// A search request.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Which records come into question. A topic is required.
+    /// Which records are searched. A topic is required.
     pub filter: Filter,
-    /// Which of those match.
+    /// The query that they must match.
     pub query: Query,
-    /// How many are answered, at most [`LIMIT_MAX`]; none where they are only to be counted.
+    /// The most records that are returned, at most [`LIMIT_MAX`]; 0 if matches are only counted.
     pub limit: usize,
-    /// Which come first.
+    /// The order of the returned records.
     pub order: Order,
-    /// How wide the buckets are that the matches are counted in by time, in milliseconds; `None`: they are not.
+    /// The width of the time buckets that matches are counted in, in milliseconds; `None` if they are not
+    /// counted by time.
     pub bucket_ms: Option<NonZeroU64>,
-    /// Whether records of aborted and of open transactions are answered and counted.
+    /// Whether records of aborted and of open transactions are returned and counted.
     pub isolation: Isolation,
 }
 
@@ -133,15 +141,16 @@ impl Request {
 }
 
 /// What was found.
+/// The answer to a search.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
     /// The first records that match, in order.
     pub records: Vec<Found>,
-    /// What it took.
+    /// The counts and costs of the search.
     pub summary: Summary,
 }
 
-/// A record, and whose it is.
+/// A record and the log that it belongs to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     /// Topic and partition.
@@ -150,39 +159,44 @@ pub struct Found {
     pub log_id: LogId,
     /// The record.
     pub record: StoredRecord,
-    /// How well it matches, where that decides the order.
+    /// Its score, if scores decide the order.
     pub score: Option<f32>,
-    /// What it is, if its transaction was not committed.
+    /// The state of its transaction, if that was not committed.
     pub transaction: Option<TransactionState>,
 }
 
-/// What a search found and took.
+/// The counts and costs of a search.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// How many records match, answered or not, as far as bundles were searched: an offset of a log counts once.
+    /// How many records match in the bundles that were searched, whether they are returned or not. An offset
+    /// of a log counts once.
     pub matched: u64,
     /// How many bundles were opened.
     pub bundles_searched: u64,
-    /// How many were not searched, or not to their end, since there was enough without them that comes first. Then more records may match.
+    /// How many bundles were not searched, or not completely, because enough records that come first were
+    /// found without them. If there are any, more records may match.
     pub bundles_left: u64,
-    /// How many bundles of the topic could not hold what was looked for.
+    /// How many of the listed bundles cannot have matches, as their keys show.
     pub bundles_pruned: u64,
-    /// What was read from the store; the LIST counts as one request.
+    /// What was read from the store. The LIST counts as one request.
     pub traffic: Traffic,
-    /// Offsets for which different records were answered, at most [`CONFLICTS_MAX`].
+    /// Offsets for which different records were returned, at most [`CONFLICTS_MAX`].
     pub conflicts: Vec<Conflict>,
-    /// Whether a phrase was looked for as its words in any order, since an index does not know their places.
+    /// Whether a phrase was searched as its words in any order, because an index has no word positions.
     pub phrases_as_words: bool,
-    /// Bundles whose indexes cannot tell for sure what matches, since an earlier release wrote them, at most [`UNSURE_MAX`]: of numbers that are written as
-    /// strings, of paths beyond the thousandth, and of the ends of ranges beyond 2^53.
+    /// Bundles with indexes for which matches may be inexact, because an earlier release wrote them: for
+    /// numbers that are written as strings, for paths after the thousandth, and for range ends beyond 2^53.
+    /// At most [`UNSURE_MAX`] are named.
     pub unsure: Vec<String>,
-    /// Where each bucket begins, in milliseconds since the Unix epoch, and how many records of it match; ascending, none of them empty.
+    /// The start of each bucket, in milliseconds since the Unix epoch, and its number of matches; ascending,
+    /// without empty buckets.
     pub buckets: Vec<(i64, u64)>,
-    /// Of how many bundles records were left out because the end of their transactions is not known. It may be known later.
+    /// How many bundles have records that were left out because the end of their transactions is not known.
+    /// It may become known later.
     pub bundles_with_open: u64,
 }
 
-/// Bundles hold different records for one offset.
+/// An offset for which bundles hold different records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     /// Topic and partition.
@@ -191,70 +205,71 @@ pub struct Conflict {
     pub log_id: LogId,
     /// The offset.
     pub offset: i64,
-    /// The bundles.
+    /// The keys of the bundles.
     pub bundles: Vec<String>,
 }
 
-/// Why a search has no answer.
+/// Why a search fails.
 #[derive(Debug, thiserror::Error)]
 pub enum SearchError {
     /// The request names no topic.
     #[error("a topic is needed")]
     NoTopic,
-    /// More records are asked for than one search answers.
+    /// The limit is higher than the most records that one search returns.
     #[error("the limit is {limit}, more than {LIMIT_MAX}")]
     LimitTooLarge {
-        /// What was asked for.
+        /// The requested limit.
         limit: usize,
     },
-    /// The query has too many words for a bundle with so many paths.
-    #[error("{bundle}: the query is too broad for its {paths} paths: name a field")]
+    /// The query has too many words for a bundle with this many paths.
+    #[error("{bundle}: the query is too broad for an index with {paths} paths: name a field")]
     TooBroad {
         /// The bundle.
         bundle: String,
         /// How many paths its records have.
         paths: usize,
     },
-    /// The query's prefixes stand for too many words of a bundle.
-    #[error("{bundle}: a prefix stands for more than {PREFIX_TERMS_MAX} words: write more of it")]
+    /// The query's prefixes match too many words of a bundle.
+    #[error("{bundle}: the prefixes match more than {PREFIX_TERMS_MAX} words: write longer prefixes")]
     PrefixTooBroad {
         /// The bundle.
         bundle: String,
     },
-    /// More buckets than are answered.
-    #[error("the matches are in more than {BUCKETS_MAX} buckets of time: ask for wider ones")]
+    /// The matches are in more time buckets than are returned.
+    #[error("the matches are in more than {BUCKETS_MAX} time buckets: request wider buckets")]
     TooManyBuckets,
-    /// The search would take more memory than there is for all of them.
+    /// The search needs more memory than it can ever get.
     #[error(
-        "the search needs {needed_bytes} bytes at once, and there are {there_are_bytes} for all searches: ask for fewer words or records"
+        "the search needs {needed_bytes} bytes of memory at once, more than the limit of {there_are_bytes}: \
+         search for fewer words, or request fewer records"
     )]
     TooLarge {
-        /// What it needs.
+        /// The memory that it needs, in bytes.
         needed_bytes: u64,
-        /// What there is.
+        /// The most memory that it can get, in bytes.
         there_are_bytes: u64,
     },
-    /// Other searches hold the memory.
-    #[error("others hold the memory that it needs now")]
+    /// Other readers hold the memory that the search, or a fetch, needs now.
+    #[error("other readers hold the memory that the request needs now")]
     NoRoom {
-        /// When there may be some.
+        /// After this time a retry makes sense.
         retry_after: Duration,
     },
-    /// It took longer than it may.
-    #[error("the search has taken the {} ms that it may", time_max.as_millis())]
+    /// It did not end within its time limit.
+    #[error("the search did not end within {} ms", time_max.as_millis())]
     OutOfTime {
-        /// What it may take.
+        /// The time limit.
         time_max: Duration,
     },
     /// The store cannot be listed.
     #[error(transparent)]
     List(#[from] StoreError),
-    /// A bundle cannot be read. What it holds is not answered, so nothing is.
+    /// A bundle cannot be read. Then nothing is returned, because its records would be missing.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
 }
 
-/// Answers searches; clones share the memory that these may take.
+/// Runs searches. Clones share the memory for all searches.
 #[derive(Clone, Debug)]
 pub struct Searcher {
     bundle_cache: BundleCache,
@@ -262,7 +277,7 @@ pub struct Searcher {
     time_max: Duration,
 }
 
-/// An answer as it is read.
+/// The answer to a search, which is read page by page. Dropping it ends the search.
 #[derive(Debug)]
 pub struct Answers {
     record_reader: RecordReader,
@@ -272,7 +287,7 @@ pub struct Answers {
     _ends_it: EndsIt,
 }
 
-/// When a search has to be over.
+/// The deadline of a search.
 #[derive(Clone, Copy, Debug)]
 struct Due {
     at: Instant,
@@ -287,39 +302,41 @@ impl Due {
 }
 
 impl Searcher {
-    /// Searches the bundles of `bundle_cache`. All searches together take up to `memory_bytes`, beside what the cache keeps, and each of them up to
-    /// `time_max` until its last record has been taken.
+    /// Creates a searcher for the bundles of `bundle_cache`. All searches together take at most
+    /// `memory_bytes`, in addition to the memory of the cache. Each search takes at most `time_max`, until
+    /// the caller has read the last record.
     pub fn new(bundle_cache: BundleCache, memory_bytes: u64, time_max: Duration) -> Self {
         Self { bundle_cache, memory: SearchMemory::new(memory_bytes), time_max }
     }
 
-    /// The bundles.
+    /// The cache of the bundles.
     pub fn bundle_cache(&self) -> &BundleCache {
         &self.bundle_cache
     }
 
-    /// The same for somebody who shares the memory with others.
+    /// Returns a searcher for the requests of one caller. All callers share the memory.
     pub fn for_caller(&self, caller_id: CallerId) -> Self {
         Self { memory: self.memory.clone().for_caller(caller_id), ..self.clone() }
     }
 
-    /// Reserves a part of what searches may take for a fetch: all that there is for fetches, where that is less. Waits no longer than a search may
-    /// take.
+    /// Reserves a part of the searches' memory for a fetch: `bytes`, or the whole part for fetches if that is
+    /// less. It waits twice, for the fetches' part and for the searches' memory, each time at most as long as
+    /// a search may take.
     pub async fn reserve_for_fetch(&self, bytes: u64) -> Result<FetchMemory, SearchError> {
         self.memory.reserve_for_fetch(bytes, self.time_max).await
     }
 
-    /// What all fetches may hold together, in bytes.
+    /// The most memory that all fetches hold together, in bytes.
     pub fn fetches_bytes(&self) -> u64 {
         self.memory.fetches_bytes()
     }
 
-    /// What searches share, for another way to read.
+    /// The budget that searches share, for fetches.
     pub fn budget(&self) -> &Budget {
         self.memory.budget()
     }
 
-    /// Searches a topic. `time_max` is what the caller has.
+    /// Searches a topic. `time_max` is the caller's time limit. It can only shorten the searcher's limit.
     pub async fn search(&self, request: Request, time_max: Option<Duration>) -> Result<Answers, SearchError> {
         let time_max = time_max.map_or(self.time_max, |callers| callers.min(self.time_max));
         let due = Due { at: Instant::now() + time_max, time_max };
@@ -333,7 +350,7 @@ impl Searcher {
         if request.limit > LIMIT_MAX {
             return Err(SearchError::LimitTooLarge { limit: request.limit });
         }
-        // A listing in its turn, too; what it found is paid for with the rest.
+        // A listing waits for memory, too. The memory for the listed bundles is in the next reservation.
         let listing = self.memory.reserve(SEARCH_BYTES).await?;
         let selected = spans::stage(spans::list(), async {
             registry::find(self.bundle_cache.store(), &request.filter)
@@ -357,8 +374,9 @@ impl Searcher {
                 unforeseen_bytes,
             ));
             match hunt_through(&context, bundles.clone(), at_once, pruned, due).await {
-                // Others hold what it lacks. It gives back what it holds, and waits for its turn with all that it will need, as far as
-                // it can tell: each time twice as much, if there is.
+                // Other searches hold the memory that this one lacks. It gives back what it holds, and waits
+                // for all that it is likely to need: each time twice what it needed so far, if there is that
+                // much.
                 Err(SearchError::NoRoom { .. }) => {
                     let there_are = self.memory.reservable_bytes().saturating_sub(reservable_bytes);
                     let needed_bytes = context.needed_bytes();
@@ -369,7 +387,8 @@ impl Searcher {
         }
     }
 
-    /// What a search takes while it lasts, in bytes, and how many bundles it then has open at a time.
+    /// Returns the memory that a search reserves until it ends, in bytes, and how many bundles it has open at
+    /// a time.
     fn reservable_bytes(&self, request: &Request, bundles: &[Listed]) -> (u64, usize) {
         let largest = bundles.iter().map(|listed| listed.size_bytes).max().unwrap_or(0);
         let plan_bytes = Plan::mem_usage_max(&request.query, PATHS_USUAL);
@@ -377,14 +396,14 @@ impl Searcher {
         let buckets = if request.bucket_ms.is_some() { BUCKETS_MAX as u64 } else { 0 };
         let places = request.limit as u64 + buckets;
         let at_least = SEARCH_BYTES + places * HIT_BYTES + bundles.len() as u64 * LISTED_BYTES;
-        // One search is not to take more than a quarter for bundles that it has open.
+        // The open bundles of one search take at most a quarter of the memory, unless one bundle takes more.
         let at_once = (self.memory.reservable_bytes() / 4 / opened_bytes).clamp(1, BUNDLES_AT_ONCE as u64);
         let at_once = at_once.min(bundles.len().max(1) as u64);
         (at_least + at_once * opened_bytes, at_once as usize)
     }
 }
 
-/// Goes through the bundles for one search.
+/// Searches the bundles for one search.
 async fn hunt_through(
     context: &Arc<SearchContext>,
     bundles: Vec<Bundle>,
@@ -434,12 +453,12 @@ async fn hunt_through(
 }
 
 impl Answers {
-    /// The next records; `None` when there are no more.
+    /// Returns the next records; `None` if there are no more.
     pub async fn next(&mut self) -> Result<Option<Page>, SearchError> {
         self.due.bound(self.record_reader.next()).await
     }
 
-    /// What was found, and what it took so far: all of it when [`Answers::next`] has returned `None`.
+    /// Returns the counts and costs so far. They are complete when [`Answers::next`] has returned `None`.
     pub fn summary(&self) -> Summary {
         let mut traffic = Traffic { requests: 1, bytes: 0 };
         traffic += self.context.traffic.total();
@@ -447,7 +466,8 @@ impl Answers {
     }
 }
 
-/// Searches a topic by itself, and keeps all of the answer.
+/// Searches a topic and returns the whole answer. The search has its own memory of [`MEMORY_BYTES_DEFAULT`],
+/// and one hour.
 pub async fn search(bundle_cache: &BundleCache, request: &Request) -> Result<Answer, SearchError> {
     let searcher = Searcher::new(bundle_cache.clone(), MEMORY_BYTES_DEFAULT, Duration::from_secs(3_600));
     let mut answers = searcher.search(request.clone(), None).await?;
@@ -458,7 +478,7 @@ pub async fn search(bundle_cache: &BundleCache, request: &Request) -> Result<Ans
     Ok(Answer { records, summary: answers.summary() })
 }
 
-/// The bundles by number, in the order of their keys.
+/// Numbers the bundles, in the order of their keys.
 fn in_question(listed: Vec<Listed>, order: Order) -> Vec<Bundle> {
     let (logs, overlaps) = overlaps::of_logs(&listed);
     let bundles = listed.into_iter().zip(logs).enumerate().map(|(number, (listed, log))| Bundle {
@@ -474,18 +494,18 @@ fn in_question(listed: Vec<Listed>, order: Order) -> Vec<Bundle> {
     bundles.collect()
 }
 
-/// The block of a record that the index found.
+/// Returns the block of a record that the index found.
 fn block_of(archive: &Archive, ordinal: u64) -> Result<&BlockEntry, SearchError> {
     let entry = archive.blocks().by_ordinal(ordinal);
     Ok(entry.ok_or_else(|| archive.error(Fault::IndexDisagrees { ordinal }))?)
 }
 
-/// An error of a bundle's index by the bundle's name.
+/// Converts an error of a bundle's index to one that names the bundle.
 fn read_error(archive: &Archive, error: ReadError) -> SearchError {
     match error {
         ReadError::TooBroad { paths } => SearchError::TooBroad { bundle: archive.name(), paths },
         ReadError::PrefixTooBroad => SearchError::PrefixTooBroad { bundle: archive.name() },
-        // The parts' reader has named the bundle and the place.
+        // The error names the bundle and the place already.
         ReadError::Parts(error) => match error.downcast::<ArchiveError>() {
             Ok(error) => error.into(),
             Err(error) => archive.error(error).into(),

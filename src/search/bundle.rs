@@ -1,4 +1,4 @@
-//! One bundle, searched: opened, and the leaves of its index looked at that may hold what is asked for.
+//! Searches one bundle: opens it, and searches the leaves of its index that may have matches.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,16 +18,17 @@ use crate::store::Listed;
 /// How many leaves of a bundle are searched at a time.
 const LEAVES_AT_ONCE: usize = 4;
 
-/// A bundle that comes into question.
+/// A bundle that may have matches.
 #[derive(Clone, Debug)]
 pub(super) struct Bundle {
     pub listed: Arc<Listed>,
     pub owner: Owner,
-    /// No record of it stands before this place.
+    /// No record of the bundle sorts before this place.
     pub first_place: SortKey,
 }
 
-/// Searches a bundle; returns whether some of its leaves were left, since there was enough without them.
+/// Searches a bundle. Returns whether some of its leaves were not searched, because enough records were found
+/// without them.
 pub(super) async fn search_bundle(context: &SearchContext, bundle: Bundle) -> Result<bool, SearchError> {
     let opening = context.bundle_cache.open(&bundle.listed, &context.traffic);
     let archive = spans::stage(spans::open(&bundle.listed.key), opening).await?;
@@ -35,7 +36,8 @@ pub(super) async fn search_bundle(context: &SearchContext, bundle: Bundle) -> Re
     if manifest.record_count == 0 {
         return Ok(false);
     }
-    // Without checksums of their parts, as in bundles of the first version, an index's files are read whole: one bundle at a time.
+    // Bundles of version 1 have no checksums for parts of index files, so the files are read whole: one such
+    // bundle at a time.
     let is_whole = archive.footer().hot().is_none() && bundle.listed.size_bytes > TAIL_BYTES;
     let _alone = if is_whole { Some(context.memory.alone().await) } else { None };
     let outline = outline(&archive).await.map_err(|error| read_error(&archive, error))?;
@@ -44,7 +46,7 @@ pub(super) async fn search_bundle(context: &SearchContext, bundle: Bundle) -> Re
         return Err(archive.error(Fault::Documents { stated, found }).into());
     }
     let catalog = catalog(manifest);
-    // Memory for usual ones was set aside.
+    // Memory for the plans of smaller catalogs is reserved at the start of the search.
     let paths = catalog.values().count();
     let _large_plan = if paths > PATHS_USUAL {
         let plan_bytes = Plan::mem_usage_max(&context.request.query, paths);
@@ -132,7 +134,8 @@ async fn search_leaves(
     .await
 }
 
-/// Frames of one segment can overlap: then it holds more records than it has offsets with records.
+/// Whether the bundle holds an offset more than once. That is possible if frames of its segment overlap: then
+/// it has more records than offsets with records.
 fn repeats_offsets(archive: &Archive) -> bool {
     let manifest = archive.manifest();
     let offsets = i128::from(manifest.last_offset) - i128::from(manifest.base_offset) + 1;

@@ -1,4 +1,4 @@
-//! One search while it goes on: what all its parts share.
+//! The state of one search, which all its parts share.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
@@ -14,7 +14,7 @@ use crate::archive::{BundleCache, TrafficCounter};
 use crate::budget::Reservation;
 use crate::index::{Bounds, Order};
 
-/// A search.
+/// A search that is in progress.
 #[derive(Debug)]
 pub(super) struct SearchContext {
     pub bundle_cache: BundleCache,
@@ -29,21 +29,23 @@ pub(super) struct SearchContext {
     reserved: Mutex<ReservedMemory>,
 }
 
-/// What a search takes as long as it lasts.
+/// The memory that a search reserves until it ends.
 #[derive(Debug)]
 struct ReservedMemory {
     reservation: Reservation,
-    /// What of that is for what could not be foreseen, in bytes,
+    /// The part of the reservation for memory that is not known at the start, in bytes.
     unforeseen_bytes: u64,
-    /// and is taken: by hits at one place and offsets that repeat, beside the room of the limit;
+    /// The bytes of that part that are used by further copies of hits and by offsets that may occur more than
+    /// once.
     overlaps_bytes: u64,
-    /// and by the query, made for bundles with many paths.
+    /// The bytes of that part that are used by plans for bundles with many paths, and by what is kept for
+    /// transactions.
     plans_bytes: u64,
-    /// The most that was taken or asked for at once.
+    /// The most bytes of that part that were needed at once, whether they were free or not.
     needed_bytes: u64,
 }
 
-/// Memory for a plan, given back with this.
+/// Memory for a plan, or for the records that are left out. It is given back when this is dropped.
 #[derive(Debug)]
 pub(super) struct PlanMemory<'a> {
     context: &'a SearchContext,
@@ -57,12 +59,13 @@ impl Drop for PlanMemory<'_> {
 }
 
 impl ReservedMemory {
-    /// Sees to it that there is room for all that is taken. Nothing is waited for: see [`SearchContext::needed_bytes`].
+    /// Reserves more if the used memory exceeds its part of the reservation. It does not wait: see
+    /// [`SearchContext::needed_bytes`].
     fn suffice(&mut self) -> Result<(), SearchError> {
         let taken = self.overlaps_bytes + self.plans_bytes;
         self.needed_bytes = self.needed_bytes.max(taken);
         if let Some(more) = taken.checked_sub(self.unforeseen_bytes).filter(|more| *more > 0) {
-            // In steps, so that not each leaf asks.
+            // In steps, so that not every leaf needs to reserve memory.
             let more = more.max(super::EXTRA_STEP_BYTES);
             self.reservation.grow(more)?;
             self.unforeseen_bytes += more;
@@ -71,7 +74,7 @@ impl ReservedMemory {
     }
 }
 
-/// Whether nobody waits for a search any more: then work for it ends by itself.
+/// Whether nobody waits for the search any more. Then its work ends early.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ended(Arc<AtomicBool>);
 
@@ -80,13 +83,13 @@ impl Ended {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// For those who know of no search.
+    /// Returns the flag, for code that does not know searches.
     pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0)
     }
 }
 
-/// Ends a search with itself.
+/// Ends a search when it is dropped.
 #[derive(Debug)]
 pub(super) struct EndsIt(pub Ended);
 
@@ -96,7 +99,7 @@ impl Drop for EndsIt {
     }
 }
 
-/// What a tally is for.
+/// Creates empty hit collectors for one search.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EmptyCollector {
     order: Order,
@@ -115,7 +118,8 @@ impl EmptyCollector {
 }
 
 impl SearchContext {
-    /// `reserved` is reserved for it, `unforeseen_bytes` of that for what nobody can know before.
+    /// Creates the state of a search. `reserved` is its reservation, of which `unforeseen_bytes` are for
+    /// memory that is not known at the start.
     pub fn new(
         bundle_cache: BundleCache,
         memory: SearchMemory,
@@ -157,17 +161,17 @@ impl SearchContext {
         self.request.limit == 0 && self.request.bucket_ms.is_none()
     }
 
-    /// Whether every bundle has to be searched, whatever was found.
+    /// Whether all bundles must be searched, whatever is found.
     pub fn needs_all(&self) -> bool {
         self.request.limit == 0 || self.request.bucket_ms.is_some() || self.request.order == Order::ByScore
     }
 
-    /// Whether how well a record matches decides the order.
+    /// Whether scores decide the order of the returned records.
     pub fn is_scored(&self) -> bool {
         self.request.order == Order::ByScore && self.request.limit > 0
     }
 
-    /// Whether no offset and no time is left out.
+    /// Whether the request has no bounds for offsets and times.
     pub fn asks_for_all(&self) -> bool {
         self.bounds() == Bounds::default()
     }
@@ -182,19 +186,19 @@ impl SearchContext {
         }
     }
 
-    /// Whether records from this place on may be among those that are answered.
+    /// Whether records at this place in the order, or after it, may be among the returned ones.
     pub fn may_keep(&self, place: &SortKey) -> bool {
         self.needs_all() || self.found().may_keep(place)
     }
 
-    /// How many more bundles may be needed, if they hold as much as those that were searched.
+    /// Estimates how many more bundles are needed, if they have as many hits as those that were searched.
     pub fn to_go(&self, searched: usize) -> usize {
         let found = self.found().top_hits.places();
         let wanted = self.request.limit.saturating_sub(found);
         wanted.saturating_mul(searched).checked_div(found).map_or(usize::MAX, |more| more + 1)
     }
 
-    /// Adds what a leaf found.
+    /// Adds the hits of a leaf.
     pub fn take_in(&self, leaf: HitCollector) -> Result<(), SearchError> {
         let mut found = self.found();
         found.merge(leaf);
@@ -206,7 +210,7 @@ impl SearchContext {
         reserved.suffice()
     }
 
-    /// A bundle's index cannot tell for sure what matches.
+    /// Notes that matches in a bundle may be inexact.
     pub fn note_unsure(&self, key: &str) {
         let mut unsure = self.unsure.lock().unwrap_or_else(PoisonError::into_inner);
         if unsure.len() < UNSURE_MAX {
@@ -214,12 +218,12 @@ impl SearchContext {
         }
     }
 
-    /// The bundles of which that is so, at most [`UNSURE_MAX`], sorted.
+    /// Returns the keys of the bundles whose matches may be inexact, at most [`UNSURE_MAX`], sorted.
     pub fn unsure(&self) -> Vec<String> {
         self.unsure.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    /// Takes room for a plan.
+    /// Reserves memory that is given back when the result is dropped.
     pub fn hold_plan(&self, bytes: u64) -> Result<PlanMemory<'_>, SearchError> {
         self.reserved().plans_bytes += bytes;
         let held = PlanMemory { context: self, bytes };
@@ -227,15 +231,16 @@ impl SearchContext {
         Ok(held)
     }
 
-    /// Takes room for something that stays as long as the search does.
+    /// Reserves memory for something that stays until the search ends.
     pub fn keep(&self, bytes: u64) -> Result<(), SearchError> {
         let mut reserved = self.reserved();
         reserved.plans_bytes += bytes;
         reserved.suffice()
     }
 
-    /// The most that was needed at once and could not be foreseen. A search that lacks room for it ends, and begins again with so much reserved:
-    /// whoever holds room waits for none.
+    /// Returns the most memory, in bytes, that was needed at once and was not known at the start. If a search
+    /// cannot get this memory, it ends, and begins again with this much reserved: a search that holds memory
+    /// does not wait for more.
     pub fn needed_bytes(&self) -> u64 {
         self.reserved().needed_bytes
     }
@@ -244,7 +249,7 @@ impl SearchContext {
         self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was found; nothing is, afterwards.
+    /// Takes the collected hits, and leaves an empty collector.
     pub fn take_found(&self) -> HitCollector {
         std::mem::replace(&mut *self.found(), self.empty_tally())
     }

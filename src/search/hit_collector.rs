@@ -1,4 +1,4 @@
-//! What was found so far: how many records, in which buckets of time, and the best of them.
+//! Collects what was found so far: the number of matches, in all and by time bucket, and the first hits.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -12,33 +12,33 @@ use super::{BUCKETS_MAX, SearchError};
 use crate::index::{Hit, Order};
 use crate::transactions::NotCommitted;
 
-/// Counts matches, and keeps the best.
+/// Counts matches, and keeps the first hits.
 #[derive(Debug)]
 pub(super) struct HitCollector {
     pub top_hits: TopHits,
     bucket_ms: Option<NonZeroU64>,
-    /// Of offsets that only one bundle holds.
+    /// Matches at offsets that occur only once.
     matched: u64,
     buckets: BTreeMap<i64, u64>,
-    /// The offsets that several may hold, by log and bucket.
+    /// Matching offsets that may occur more than once, by log and bucket.
     repeated: BTreeMap<u32, BTreeMap<Option<i64>, RoaringTreemap>>,
 }
 
-/// Whose a hit is.
+/// The log and the bundle of a hit.
 #[derive(Clone, Debug)]
 pub(super) struct Owner {
     pub log: u32,
     pub bundle: u32,
     pub overlaps: Overlaps,
-    /// What is neither counted nor answered, since its transaction was not committed.
+    /// Records that are neither counted nor returned, because their transactions are not committed.
     pub left_out: Arc<NotCommitted>,
 }
 
-/// Numbers of matches.
+/// The numbers of matches.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Counts {
     pub matched: u64,
-    /// Where each bucket begins, and its matches; ascending, none of them empty.
+    /// The start of each bucket, and its number of matches; ascending, without empty buckets.
     pub buckets: Vec<(i64, u64)>,
 }
 
@@ -53,7 +53,7 @@ impl HitCollector {
         }
     }
 
-    /// Counts matches of which no more is known, since nobody else holds them.
+    /// Counts matches without their offsets and times. Each offset must occur only once.
     pub fn count(&mut self, matched: u64) {
         self.matched += matched;
     }
@@ -66,7 +66,7 @@ impl HitCollector {
         let overlaps = owner.overlaps.contain(hit.offset);
         if overlaps {
             let log = self.repeated.entry(owner.log).or_default();
-            // Offsets are not negative, but those of a hostile segment: as bits they are numbers like others.
+            // Only a hostile segment has negative offsets. As unsigned numbers they are counted like others.
             log.entry(bucket).or_default().insert(hit.offset as u64);
         } else {
             self.matched += 1;
@@ -77,7 +77,7 @@ impl HitCollector {
         self.top_hits.offer(owner.log, owner.bundle, overlaps, hit);
     }
 
-    /// Takes in what others found. An offset that both found counts once.
+    /// Adds what another collector found. An offset that both found counts once.
     pub fn merge(&mut self, other: Self) {
         self.matched += other.matched;
         for (bucket, matched) in other.buckets {
@@ -92,12 +92,12 @@ impl HitCollector {
         self.top_hits.merge(other.top_hits);
     }
 
-    /// Whether a place could be among those that are answered.
+    /// Whether a hit at this place could be among the returned ones.
     pub fn may_keep(&self, place: &SortKey) -> bool {
         self.top_hits.keeps(place)
     }
 
-    /// There is an end to buckets.
+    /// Returns an error if there are more than [`BUCKETS_MAX`] buckets.
     pub fn check(&self) -> Result<(), SearchError> {
         let repeated = self.repeated.values().map(BTreeMap::len).max().unwrap_or(0);
         match self.buckets.len().max(repeated.saturating_sub(1)) > BUCKETS_MAX {
@@ -106,14 +106,16 @@ impl HitCollector {
         }
     }
 
-    /// What it takes in memory beside one hit for each place, about, in bytes: offsets that repeat, and further copies.
+    /// Returns about how much memory it takes in addition to one hit for each place, in bytes: for offsets
+    /// that may occur more than once, and for further copies.
     pub fn extra_bytes(&self) -> u64 {
         let offsets = self.repeated.values().flatten();
         let offsets: u64 = offsets.map(|(_, offsets)| offsets.serialized_size() as u64 + 128).sum();
         offsets + self.top_hits.extra_copies() as u64 * size_of::<Copy>() as u64
     }
 
-    /// The numbers, and the best. Where bundles hold different records for an offset, at different times, it counts in the earliest bucket.
+    /// Returns the numbers and the first hits. If bundles hold records with different times for an offset,
+    /// the offset counts in the earliest bucket.
     pub fn finish(mut self) -> Result<(Counts, Vec<Found>), SearchError> {
         for buckets in self.repeated.values() {
             let mut counted = RoaringTreemap::new();
@@ -141,11 +143,11 @@ impl HitCollector {
     }
 }
 
-/// Where the bucket begins that a time is in.
+/// Returns the start of the bucket that a time is in.
 fn bucket(width: NonZeroU64, time_ms: i64) -> i64 {
     let width = i128::from(width.get());
     let from = i128::from(time_ms).div_euclid(width) * width;
-    // The first bucket of all may begin before there are numbers for it.
+    // The very first bucket may start before the lowest `i64`.
     i64::try_from(from).unwrap_or(i64::MIN)
 }
 

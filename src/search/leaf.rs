@@ -1,4 +1,4 @@
-//! One leaf of a bundle's index, searched within a share of the memory.
+//! Searches one leaf of a bundle's index, with a permit for its memory.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -14,29 +14,32 @@ use crate::archive::{Archive, Fault, WorkBounds, block_usage};
 use crate::bundle::BlockEntry;
 use crate::index::{Hit, Leaf, Outline, Plan, ReadError, Scored, Step};
 
-/// What an opened leaf has beside what it is asked for: the ends of its files and the indexes of its dictionaries, mostly.
+/// The memory that an opened leaf takes in addition to what is read from it, in bytes: mostly the ends of its
+/// files and the indexes of its dictionaries.
 const OPENED_BYTES: u64 = 64 << 10;
 
-/// Up to so many hits it is considered to read their records for their times, instead of the column of all times.
+/// If there are at most this many hits, their times may be read from their records, instead of from the
+/// columns of all records.
 const FEW_HITS: usize = 256;
 
-/// After so many hits it is looked at what they have come to.
+/// How many hits are added between two checks of the number of buckets.
 const HITS_BETWEEN_CHECKS: u32 = 4_096;
 
-/// A leaf to be searched.
+/// One leaf to search.
 #[derive(Clone, Debug)]
 pub(super) struct Task {
     pub archive: Archive,
     pub outline: Arc<Outline>,
     pub plan: Plan,
     pub owner: Owner,
-    /// Which of the outline's leaves.
+    /// The number of the leaf in the outline.
     pub number: usize,
-    /// Whether none of its offsets is held elsewhere, and all of them are asked for: then matches can be counted without looking at them.
+    /// Whether none of its offsets may occur more than once, all offsets and times are requested, and no
+    /// record is left out. Then matches can be counted without reading their offsets and times.
     pub counts_alone: bool,
 }
 
-/// Searches a leaf, and adds what it finds to the tally.
+/// Searches a leaf, and adds its hits to those of the search.
 pub(super) async fn search_leaf(context: &SearchContext, task: Task) -> Result<(), SearchError> {
     let documents = task.outline.leaves()[task.number].documents as usize;
     let kept_bytes = context.request.limit.min(documents) as u64 * HIT_BYTES;
@@ -58,9 +61,9 @@ struct Search<'a> {
     task: Task,
     leaf: Option<Leaf>,
     permit: SearchPermit,
-    /// What is found takes.
+    /// The memory for the hits, in bytes.
     kept_bytes: u64,
-    /// The most that the leaf was known to need.
+    /// The most memory that the leaf was known to need, in bytes.
     most_bytes: u64,
 }
 
@@ -94,7 +97,7 @@ impl Search<'_> {
         self.read_columns().await
     }
 
-    /// Asks the leaf, and gets for it what it lacks, until it has answered.
+    /// Asks the leaf, and fetches what it lacks, until it answers.
     async fn ask<T: Send + 'static>(
         &mut self,
         ask: impl Fn(&mut Leaf) -> Result<Step<T>, ReadError> + Clone + Send + 'static,
@@ -128,7 +131,7 @@ impl Search<'_> {
         super::read_error(&self.task.archive, error)
     }
 
-    /// Offsets and times of all matches from the index's columns.
+    /// Reads offsets and times of all matches from the columns of the index.
     async fn read_columns(&mut self) -> Result<HitCollector, SearchError> {
         let bounds = self.context.bounds();
         let (empty, owner) = (self.context.empty_collector(), self.task.owner.clone());
@@ -151,8 +154,9 @@ impl Search<'_> {
         found.await
     }
 
-    /// Offsets and times of a few matches from their records, which take less to read than the columns of all of them; and who wants the
-    /// records finds their blocks read. `None` where a frame takes too much memory to be read.
+    /// Reads offsets and times of a few matches from their records. That is less to read than the columns of
+    /// all records, and if the records are wanted later, their blocks are read already. Returns `None` if a
+    /// frame needs too much memory.
     async fn read_blocks(
         &mut self,
         few: &[Scored],
@@ -196,7 +200,7 @@ impl Search<'_> {
     }
 }
 
-/// Blocks by their positions, and the ordinals that are wanted of each.
+/// Blocks by position, with the ordinals of the wanted records.
 type Blocks = BTreeMap<u64, (BlockEntry, Vec<u64>)>;
 
 fn blocks_of(archive: &Archive, hits: &[Scored]) -> Result<Blocks, SearchError> {

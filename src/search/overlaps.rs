@@ -1,16 +1,17 @@
-//! Which offsets of a log several bundles may hold, as those of two replicas do: told from their keys.
+//! Finds the offsets of a log that several bundles may hold, as the bundles of two replicas do. It reads only
+//! their keys.
 
 use std::sync::Arc;
 
 use crate::ids::OffsetRange;
 use crate::store::Listed;
 
-/// The offsets of a bundle that others may hold too.
+/// The offsets of a bundle that may occur more than once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Overlaps {
-    /// Any of them: the bundle itself has some more than once.
+    /// All offsets: the bundle itself holds some of them more than once.
     All,
-    /// Those in these ranges, which ascend.
+    /// The offsets in these ranges, which ascend: other bundles may hold them too.
     Within(Arc<[OffsetRange]>),
 }
 
@@ -25,7 +26,7 @@ impl Overlaps {
         }
     }
 
-    /// Whether any offset of a range is among them.
+    /// Whether any offset of `range` may occur more than once.
     pub fn any_in(&self, range: OffsetRange) -> bool {
         match self {
             Self::All => true,
@@ -37,8 +38,8 @@ impl Overlaps {
     }
 }
 
-/// Numbers the logs of `bundles`, which come in the order of their keys; and for each log the ranges that more than one of its bundles
-/// cover.
+/// Returns the number of the log of each bundle, and, for each log, the ranges that more than one of its
+/// bundles cover. `bundles` must be in the order of their keys.
 pub(super) fn of_logs(bundles: &[Listed]) -> (Vec<u32>, Vec<Arc<[OffsetRange]>>) {
     let mut logs = Vec::with_capacity(bundles.len());
     let mut overlaps = Vec::new();

@@ -1,4 +1,4 @@
-//! From hits to records: read from their blocks a page at a time, and each offset of a log answered once.
+//! Reads the records of the hits from their blocks, a page at a time, and returns each offset of a log once.
 
 mod large;
 
@@ -19,20 +19,21 @@ use crate::bundle::BlockEntry;
 use crate::spans;
 use crate::store::BundleKey;
 
-/// A page needs no more blocks than open to so much, in bytes, unless one alone does.
+/// The most bytes that the blocks of a page decompress to, unless the blocks of its first record alone have
+/// more.
 const PAGE_BLOCKS_BYTES: u64 = 4 << 20;
 
-/// What the records of a page take in memory at most, in bytes.
+/// The most memory that the records of a page take, in bytes.
 const PAGE_RECORDS_BYTES: u64 = 4 << 20;
 
-/// A record that takes more in memory is a page of its own, in bytes: a message of smaller ones waits for its reader in what its search takes as long
-/// as it lasts.
+/// A record that takes more memory than this, in bytes, is a page of its own. Messages with smaller records
+/// wait for their reader in the memory that the search reserves until it ends.
 const PAGE_RECORD_BYTES_MAX: u64 = 1 << 20;
 
-/// How many places make up a page at most.
+/// The most hits in a page.
 const PAGE_PLACES: usize = 1_024;
 
-/// A part of an answer, and the memory that it takes for as long as it is there.
+/// A part of an answer. It holds the memory for its records until it is dropped.
 #[derive(Debug)]
 pub struct Page {
     /// The next records, in order.
@@ -47,23 +48,24 @@ impl Page {
     }
 }
 
-/// The candidates that are left, and what has been answered.
+/// The candidates that are left, and what is known of the returned records.
 #[derive(Debug)]
 pub(super) struct RecordReader {
     context: Arc<SearchContext>,
     bundles: Vec<Bundle>,
     left: VecDeque<Candidate>,
-    /// Those that are too large for a page that has others too, and what they need, in bytes, where that is known.
+    /// Records, by bundle and ordinal, that are too large for a page with other records, and the memory that
+    /// each needs, in bytes, if it is known.
     large: HashMap<(u32, u64), Option<u64>>,
     answered: usize,
-    /// The records answered for each offset that may come again: what they are, and whose.
+    /// The records returned for each offset that may occur again: their fingerprints and their bundles.
     repeated: HashMap<(u32, i64), Vec<(Fingerprint, u32)>>,
 }
 
-/// What a record is told from others by.
+/// A hash that distinguishes a record from others.
 type Fingerprint = [u8; 16];
 
-/// The blocks that a piece is read from, by bundle and position; the ordinals wanted of each.
+/// The blocks that a page is read from, by bundle and position, with the ordinals of the wanted records.
 type Blocks = BTreeMap<(u32, u64), (BlockEntry, Vec<u64>)>;
 
 impl RecordReader {
@@ -78,7 +80,7 @@ impl RecordReader {
         }
     }
 
-    /// The next records; `None` when there are as many as were asked for, or no more.
+    /// Returns the next records; `None` if as many as requested are returned, or none are left.
     pub async fn next(&mut self) -> Result<Option<Page>, SearchError> {
         match self.wanted() {
             Some(_) => spans::stage(spans::take(), self.next_page()).await,
@@ -86,7 +88,7 @@ impl RecordReader {
         }
     }
 
-    /// How many more may be answered; `None` where none are wanted, or left.
+    /// Returns how many more records may be returned; `None` if none are wanted or none are left.
     fn wanted(&self) -> Option<usize> {
         let wanted = self.context.request.limit - self.answered;
         (wanted > 0 && !self.left.is_empty()).then_some(wanted)
@@ -106,7 +108,7 @@ impl RecordReader {
         Ok(None)
     }
 
-    /// As many records as go together.
+    /// Reads as many of the next records as fit into one page.
     async fn page_of(&mut self, wanted: usize) -> Result<Page, SearchError> {
         let (mut candidates, archives, blocks) = self.next_blocks(wanted.min(PAGE_PLACES)).await?;
         let marks = self.context.transactions.marks(&self.context, &archives).await?;
@@ -134,7 +136,8 @@ impl RecordReader {
             candidate.copies.iter().all(|copy| !self.large.contains_key(&(copy.bundle, copy.ordinal)))
         };
         let whole = candidates.iter().take_while(|candidate| is_whole(candidate)).count();
-        // What comes behind it waits: the order is kept. Of those only the large ones are known to be.
+        // The candidates from the first large one on wait, so that the order is kept. Those that did not fit
+        // only because of the records before them are tried again in a page.
         let rest = candidates.split_off(whole);
         self.forget_small(&rest[usize::from(whole == 0).min(rest.len())..], record_bytes);
         self.put_back(rest);
@@ -144,7 +147,7 @@ impl RecordReader {
         Ok(Page { records, _permit: permit, _delivery: None })
     }
 
-    /// What was too large only since others came first is not.
+    /// Removes records from `large` that did not fit only because of the records before them.
     fn forget_small(&mut self, rest: &[Candidate], record_bytes: u64) {
         for copy in rest.iter().flat_map(|candidate| &candidate.copies) {
             let place = (copy.bundle, copy.ordinal);
@@ -162,12 +165,13 @@ impl RecordReader {
         candidates.into_iter().rev().for_each(|candidate| self.left.push_front(candidate));
     }
 
-    /// What the records of a page may take in memory, in bytes.
+    /// Returns the memory that the records of a page may take, in bytes.
     fn records_bytes(&self) -> u64 {
         PAGE_RECORDS_BYTES.min(self.context.memory.permits_bytes() / 8)
     }
 
-    /// The next candidates, the bundles that hold them, opened, and the blocks in which they are.
+    /// Takes the next candidates. Returns them with their bundles, opened, and the blocks that hold their
+    /// records.
     async fn next_blocks(
         &mut self,
         places: usize,
@@ -203,7 +207,8 @@ impl RecordReader {
         Ok((candidates, archives, blocks))
     }
 
-    /// Opened bundles are kept by the bundle cache, not here: a search may find its hits in thousands.
+    /// Opens the bundle of a copy. Opened bundles stay in the bundle cache, and here only for one page: a
+    /// search may have hits in thousands of bundles.
     async fn open<'a>(
         &self,
         copy: &Copy,
@@ -218,7 +223,7 @@ impl RecordReader {
         }
     }
 
-    /// The records of the candidates, in their order, but for those that were answered before.
+    /// Returns the records of the candidates, in their order, without records that were returned before.
     fn answer(
         &mut self,
         candidates: &[Candidate],
@@ -251,7 +256,7 @@ impl RecordReader {
         Ok(answered)
     }
 
-    /// Whether a record has not been answered yet.
+    /// Notes a record as returned. Returns whether it is new.
     fn note(&mut self, candidate: &Candidate, bundle: u32, record: &StoredRecord) -> bool {
         let known = self.repeated.entry((candidate.log, candidate.offset)).or_default();
         let fingerprint = record.fingerprint();
@@ -262,7 +267,7 @@ impl RecordReader {
         is_new
     }
 
-    /// Offsets for which different records were answered, the first [`CONFLICTS_MAX`] of them.
+    /// Returns the offsets for which different records were returned, the first [`CONFLICTS_MAX`] of them.
     pub fn conflicts(&self) -> Vec<Conflict> {
         let several = self.repeated.iter().filter(|(_, answered)| answered.len() > 1);
         let conflict = |(&(_, offset), answered): (&(u32, i64), &Vec<(Fingerprint, u32)>)| {
@@ -284,7 +289,7 @@ impl RecordReader {
     }
 }
 
-/// A record without its value is too large here.
+/// Turns a record without its value into [`Picked::TooLarge`]. It is read again, alone.
 fn whole(picked: Picked) -> Picked {
     match &picked {
         Picked::Record(StoredRecord { omitted: Some(omitted), .. }) => Picked::TooLarge(omitted.needed_bytes),
@@ -292,7 +297,8 @@ fn whole(picked: Picked) -> Picked {
     }
 }
 
-/// Reads the records that are wanted of each block. Together they take no more than `records_bytes` bytes, and none more than `record_bytes`.
+/// Reads the wanted records of each block. Together they take at most `records_bytes` bytes of memory, and
+/// each at most `record_bytes`.
 async fn read(
     archives: &HashMap<u32, Archive>,
     blocks: Blocks,

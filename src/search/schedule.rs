@@ -1,4 +1,4 @@
-//! In which order bundles, and leaves of their indexes, are looked at, and when that is enough.
+//! The order in which bundles, and the leaves of their indexes, are searched, and when the search stops.
 
 use std::future::Future;
 
@@ -15,11 +15,11 @@ use crate::registry::Filter;
 use crate::store::BundleKey;
 use crate::transactions::NotCommitted;
 
-/// What is known of some records before they are looked at.
+/// What is known of the offsets and times of some records before they are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RecordRanges {
     offsets: Option<OffsetRange>,
-    /// The least and the greatest time; `None`: nothing is known of them.
+    /// The earliest and the latest time; `None` if they are not known.
     times_ms: Option<(i64, i64)>,
 }
 
@@ -28,7 +28,7 @@ impl RecordRanges {
         Self { offsets: Some(key.range()), times_ms: key.times_ms() }
     }
 
-    /// Of the blocks that hold a leaf's records.
+    /// Returns the ranges of the blocks that hold a leaf's records.
     pub fn of_leaf(leaf: &LeafFacts, blocks: &[BlockEntry]) -> Self {
         let (first, behind) = (leaf.first_ordinal, leaf.first_ordinal + u64::from(leaf.documents));
         let from = blocks.partition_point(|block| block.ordinals().end <= first);
@@ -39,7 +39,7 @@ impl RecordRanges {
         Self { offsets, times_ms: times.map(|times| (times.min_ms, times.max_ms)) }
     }
 
-    /// Whether one of the records may be asked for. A record without a time is in no range of times.
+    /// Whether one of the records may match the filter. A record without a time is in no range of times.
     pub fn may_hold(&self, filter: &Filter) -> bool {
         let offsets =
             OffsetRange::new(filter.min_offset.unwrap_or(i64::MIN), filter.max_offset.unwrap_or(i64::MAX));
@@ -51,17 +51,17 @@ impl RecordRanges {
         offsets.is_some_and(in_offsets) && in_time
     }
 
-    /// Whether any of the records may be found elsewhere too.
+    /// Whether any of the records' offsets may occur more than once.
     pub fn overlaps(&self, overlaps: &Overlaps) -> bool {
         self.offsets.is_none_or(|offsets| overlaps.any_in(offsets))
     }
 
-    /// Whether some of the records may be left out.
+    /// Whether some of the records may be left out, because they are not committed.
     pub fn meets(&self, left_out: &NotCommitted) -> bool {
         left_out.may_be_in(self.offsets)
     }
 
-    /// No record of these can stand before this place: for an order by time.
+    /// Returns a place that none of these records can sort before, in an order by time.
     pub fn first_place(&self, order: Order, log: u32) -> SortKey {
         let hit = |time: Option<i64>, offset: Option<i64>, unknown: i64| Hit {
             ordinal: 0,
@@ -81,9 +81,10 @@ impl RecordRanges {
     }
 }
 
-/// Works through items, which come in the order of what they promise, as long as the next one is `worth` it; returns how many were left.
-/// Several are worked on at a time: one at first, unless `all` of them have to be, and up to twice as many each time that one has been
-/// done and was not enough, but no more than are likely `to_go` after so many.
+/// Works on items while the next one is `worth` it. Returns how many items are left. The items must be
+/// sorted, those with the likely first hits first. If `all` are needed, it works on up to `at_once_max` at a
+/// time. If not, it begins with one. After each item it works on up to twice as many, but on no more than are
+/// likely `to_go` after that many items.
 pub(super) async fn schedule<T, F: Future<Output = Result<(), SearchError>>>(
     items: Vec<T>,
     at_once_max: usize,

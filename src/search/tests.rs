@@ -27,7 +27,7 @@ async fn find(store: &Store, request: &Request) -> Answer {
     search(&bundle_cache(store), request).await.expect("an answer")
 }
 
-/// The segment's data records as its decoder gives them, by partition.
+/// The segment's data records as its decoder returns them, with their partitions.
 fn records_of(source: &Bytes) -> Vec<(Option<TopicPartition>, StoredRecord)> {
     let (mut frames, mut splitter) = (Vec::new(), FrameSplitter::new(source.len() as u64, None));
     splitter.push(source.clone(), &mut frames).expect("frames");
@@ -127,7 +127,7 @@ async fn where_replicas_overlap_each_offset_is_answered_once() {
     }
 }
 
-/// The batches of a Kafka segment at other offsets: those are under no checksum.
+/// Moves the batches of a Kafka segment to other offsets. No checksum covers these.
 fn moved(source: &Bytes, by: i64) -> Bytes {
     let (mut moved, mut at) = (source.to_vec(), 0);
     while at < moved.len() {
@@ -215,7 +215,7 @@ async fn searches_that_need_more_than_was_foreseen_wait_for_their_turn() {
     let (store, source) = (store(), fixture("kafka/none.log"));
     // The first batch has 3,960 bytes.
     put_replicas(&store, &source, &source.slice(3_960..)).await;
-    // Memory for one search, and not for what the offsets that repeat take beside it in each.
+    // This memory is enough for one search, but not for what the repeated offsets take in addition in each.
     let searcher = Searcher::new(bundle_cache(&store), 6 << 20, Duration::from_secs(60));
     let searches = (0..40).map(|_| {
         let searcher = searcher.clone();

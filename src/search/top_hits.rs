@@ -1,49 +1,51 @@
-//! The first hits in the order asked for, and no more of them than are to be answered.
+//! Keeps the first hits in the requested order, and no more than are returned.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::index::{Hit, Order};
 
-/// Where a hit stands in the order: the least comes first. Hits of one log, offset and time stand at one place.
+/// The place of a hit in the order. The lowest place comes first. Hits of one log with the same offset and
+/// time have the same place, except in an order by score: see [`TopHits::common_place`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SortKey {
     score: Reverse<u32>,
     no_time: bool,
-    /// Time and offset, ascending or descending.
+    /// Time and offset as unsigned numbers: inverted if the order is descending.
     time: u64,
     offset: u64,
     log: u32,
 }
 
-/// Where a hit was found.
+/// One copy of a hit: where it was found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Copy {
     /// The bundle's number.
     pub bundle: u32,
-    /// The record's, in the bundle.
+    /// The record's ordinal in the bundle.
     pub ordinal: u64,
     pub score: Option<f32>,
 }
 
-/// What was found at a place. Replicas hold copies of one record; they may also hold different ones.
+/// The hits at one place. Replicas hold copies of one record, but they may also hold different records.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Found {
     pub log: u32,
     pub offset: i64,
     pub timestamp_ms: Option<i64>,
-    /// Whether the offset may be found at other places too.
+    /// Whether the offset may occur at other places too.
     pub overlaps: bool,
     pub copies: Vec<Copy>,
 }
 
-/// The best places.
+/// The first places in the order, with their hits.
 #[derive(Debug)]
 pub(super) struct TopHits {
     order: Order,
     limit: usize,
     places: BTreeMap<SortKey, Found>,
-    /// By score, where offsets repeat: where a hit stands already, since its copy may score differently.
+    /// Only in an order by score, and for offsets that may occur more than once: the place of the hit that
+    /// was found before, because its copies may have other scores.
     scored: HashMap<(u32, i64, Option<i64>), SortKey>,
     copies: usize,
 }
@@ -63,7 +65,7 @@ impl SortKey {
     }
 }
 
-/// The bits of a number, so that greater ones are greater.
+/// Maps a number to an unsigned one with the same order.
 fn ascending(number: i64) -> u64 {
     (number as u64) ^ (1 << 63)
 }
@@ -73,28 +75,28 @@ impl TopHits {
         Self { order, limit, places: BTreeMap::new(), scored: HashMap::new(), copies: 0 }
     }
 
-    /// The last place that is kept, where no worse one would be.
+    /// Returns the last place that is kept, if no later place would be kept.
     pub fn last(&self) -> Option<&SortKey> {
         let full = self.places.len() >= self.limit;
         self.places.last_key_value().filter(|_| full).map(|(place, _)| place)
     }
 
-    /// Whether a place would be kept.
+    /// Whether a hit at this place would be kept.
     pub fn keeps(&self, place: &SortKey) -> bool {
         self.limit > 0 && self.last().is_none_or(|last| place <= last)
     }
 
-    /// How many places are kept.
+    /// Returns how many places are kept.
     pub fn places(&self) -> usize {
         self.places.len()
     }
 
-    /// How many hits are kept beside the first of each place.
+    /// Returns how many hits are kept in addition to the first of each place.
     pub fn extra_copies(&self) -> usize {
         self.copies - self.places.len()
     }
 
-    /// Keeps a hit, if it is among the best.
+    /// Keeps a hit, if it is among the first.
     pub fn offer(&mut self, log: u32, bundle: u32, overlaps: bool, hit: &Hit) {
         let place = SortKey::new(self.order, log, hit);
         if !self.keeps(&place) {
@@ -105,7 +107,7 @@ impl TopHits {
         self.put(place, Found { log, offset, timestamp_ms, overlaps, copies: vec![copy] });
     }
 
-    /// Takes in what others found.
+    /// Adds the hits of `other`.
     pub fn merge(&mut self, other: Self) {
         for (place, found) in other.places {
             if !self.keeps(&place) {
@@ -132,7 +134,8 @@ impl TopHits {
         }
     }
 
-    /// By score, copies of a record stand where the best of them does.
+    /// Returns the place of a hit. In an order by score, all copies of a record are at the place of the copy
+    /// with the best score.
     fn common_place(&mut self, place: SortKey, found: &mut Found) -> SortKey {
         if self.order != Order::ByScore || !found.overlaps {
             return place;
@@ -148,7 +151,7 @@ impl TopHits {
         top_hits
     }
 
-    /// All that is kept, the first first.
+    /// Returns all that is kept, in order.
     pub fn into_found(self) -> impl Iterator<Item = Found> {
         self.places.into_values()
     }

@@ -1,4 +1,4 @@
-//! What a search does about records that are not committed: it marks them, or it leaves them out.
+//! Marks records that are not committed, or leaves them out of a search.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,10 +12,10 @@ use crate::archive::Archive;
 use crate::ids::{LogId, TopicPartition};
 use crate::transactions::{Held, Isolation, LogTransactions, NotCommitted};
 
-/// The records to be marked, by the bundle's number; bundles without any are not there.
+/// The records to mark, by the number of their bundle. Bundles without transactions have no entry.
 pub(super) type Marks = HashMap<u32, NotCommitted>;
 
-/// The transactions of the logs that are searched, of those that have some.
+/// The transactions of the searched logs. Logs without transactions have no entry.
 #[derive(Debug, Default)]
 pub(super) struct Transactions {
     logs: Mutex<HashMap<(TopicPartition, LogId), Arc<LogTransactions>>>,
@@ -23,12 +23,13 @@ pub(super) struct Transactions {
 }
 
 impl Transactions {
-    /// Of how many bundles records were left out because the end of their transactions is not known.
+    /// Returns how many bundles have records that were left out because the end of their transactions is not
+    /// known.
     pub fn bundles_with_open(&self) -> u64 {
         self.bundles_with_open.load(Ordering::Relaxed)
     }
 
-    /// The records of a bundle that are not searched.
+    /// Returns the records of a bundle that are left out of the search.
     pub async fn left_out(
         &self,
         context: &SearchContext,
@@ -44,7 +45,7 @@ impl Transactions {
         Ok(Arc::new(left_out))
     }
 
-    /// What is to be marked of the records of these bundles.
+    /// Returns the records of these bundles that must be marked.
     pub async fn marks(
         &self,
         context: &SearchContext,
@@ -56,7 +57,7 @@ impl Transactions {
         }
         for (bundle, archive) in archives {
             if archive.may_have_transactions() {
-                // On the heap, so that searches without transactions take no more of their stack.
+                // On the heap, so that searches without transactions need less stack.
                 marks.insert(*bundle, Box::pin(self.not_committed(context, archive)).await?);
             }
         }

@@ -1,4 +1,5 @@
-//! Records that are too large to be read beside others: one at a time, and without its value where the memory does not hold it.
+//! Reads records that are too large for a page with other records: one at a time, and without its value if
+//! the memory is too small for it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,22 +12,22 @@ use crate::search::memory::SearchPermit;
 use crate::search::top_hits::{Copy, Found as Candidate};
 use crate::search::{SearchError, block_of};
 
-/// A record is there twice while it is read: in its frame, and by itself.
+/// How often a record is in memory while it is read: in its frame, and on its own.
 const COPIES: u64 = 2;
 
-/// What part of the memory a codec's window may take where a frame is read as a stream.
+/// If a frame is read as a stream, the window of its codec may take one part in this many of the memory.
 const WINDOW_PART: u64 = 8;
 
-/// What codecs hold beside.
+/// The memory that codecs use in addition, in bytes.
 const SLACK_BYTES: u64 = 512 << 10;
 
 impl RecordReader {
-    /// The first of the candidates that are left, by itself.
+    /// Reads the first of the candidates that are left, as a page of its own.
     pub(super) async fn large_page(&mut self) -> Result<Page, SearchError> {
         let permit = self.context.memory.permit();
         let Some(mut candidate) = self.left.pop_front() else { return Ok(Page::empty(permit)) };
         if candidate.copies.len() > 1 {
-            // Copies are read one after another, and then told from one another by their fingerprints.
+            // Copies are read one after another. Their fingerprints show whether they are different records.
             let others = candidate.copies.split_off(1);
             candidate.overlaps = true;
             self.large.extend(others.iter().map(|copy| ((copy.bundle, copy.ordinal), None)));
@@ -47,7 +48,8 @@ impl RecordReader {
         Ok(Page { records, _permit: permit, _delivery: delivery })
     }
 
-    /// Reads one record. Takes the largest permit there is, unless the record is known to need less than half of that.
+    /// Reads one record. It takes the largest possible permit, unless it is known that half of that is
+    /// enough.
     async fn large(
         &self,
         archive: &Archive,
@@ -62,12 +64,13 @@ impl RecordReader {
         };
         let beside = needed_bytes.map(|bytes| COPIES * bytes / (WINDOW_PART - 1) * WINDOW_PART + SLACK_BYTES);
         let beside = beside.filter(|beside| block_bytes + beside <= there_are / 2);
-        // Before the memory: the holder of a permit must not wait for the readers of other answers.
+        // Taken before the permit: the holder of a permit must not wait for the readers of other answers.
         let mut delivery = memory.delivery(beside.unwrap_or(there_are)).await;
         let beside = beside.unwrap_or(most);
         permit.grow_to(block_bytes + beside, || {}).await?;
         let plain = archive.block(entry).await?;
-        // A frame that opens to half of it is decoded at once, and kept for the record that is most of it. Of a larger one the record is copied.
+        // A frame that decompresses to at most half of the memory is decoded in one piece. If the record is
+        // most of it, the record keeps the frame's memory. From a larger frame, the record is copied.
         let window = beside / WINDOW_PART;
         let bounds = WorkBounds { opened_bytes: bytes(beside / COPIES), window_bytes: bytes(window) };
         let record_max = (beside - window) / COPIES;
@@ -88,7 +91,8 @@ fn bytes(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// What is known of a record whose block, or whose frame, cannot be read: what the index says, and how large its block is.
+/// Returns what is known of a record if its block or frame cannot be read: what the index has, and the size
+/// of the block.
 fn outline_of(candidate: &Candidate, entry: &BlockEntry) -> StoredRecord {
     let bytes = u64::from(entry.plain_len);
     let omitted = Omitted { bytes, needed_bytes: bytes, fingerprint: Omitted::UNREAD };
