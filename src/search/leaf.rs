@@ -167,14 +167,16 @@ impl Search<'_> {
             let plain = archive.block(&entry).await?;
             Ok::<_, SearchError>((entry, plain, ordinals))
         });
-        let places = stream::iter(opened).buffer_unordered(BLOCKS_AT_ONCE).map(async |opened| {
+        let found = stream::iter(opened).buffer_unordered(BLOCKS_AT_ONCE).map(async |opened| {
             let (entry, plain, ordinals) = opened?;
-            Ok::<_, SearchError>(archive.places(&entry, plain, ordinals, WorkBounds::new(work)).await?)
+            Ok::<_, SearchError>(
+                archive.offsets_and_times(&entry, plain, ordinals, WorkBounds::new(work)).await?,
+            )
         });
-        let mut places = places.buffer_unordered(FRAMES_AT_ONCE);
+        let mut found = found.buffer_unordered(FRAMES_AT_ONCE);
         let mut known = BTreeMap::new();
         loop {
-            let some = match places.try_next().await {
+            let some = match found.try_next().await {
                 Err(SearchError::Archive(error)) if error.fault().is_too_large() => return Ok(None),
                 some => some?,
             };
