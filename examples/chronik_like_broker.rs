@@ -383,7 +383,7 @@ impl SealedSegments for Offered {
                         position: id,
                         version,
                         may_grow: false,
-                        kept: false,
+                        broker_deletes: false,
                         verdict: partition.rejected.get(&id).map(|_| Verdict::Rejected),
                         change_time: Some(change_time),
                         bounds: None,

@@ -109,7 +109,7 @@ impl SealedSegments for Offered {
             position: *id,
             version: Version { size_bytes: sealed.size_bytes, changed_at: sealed.sealed_at, identity: *id },
             may_grow: false,
-            kept: false,
+            broker_deletes: false,
             verdict: sealed.rejected.as_ref().map(|_| Verdict::Rejected),
             change_time: None,
             bounds: None,

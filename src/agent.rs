@@ -31,9 +31,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use check::{Check, CheckError, Prospect, check};
+pub use check::{Check, CheckError, PlannedAction, check};
 pub use checkpoint::{Checkpoint, CheckpointError};
-pub use event::{Event, Fate, log};
+pub use event::{Event, SegmentOutcome, log};
 pub use in_flight::InFlightLimit;
 pub use retention::Retention;
 

@@ -24,7 +24,7 @@ mod transactions;
 pub use error::{ArchiveError, ArchiveErrorKind, Fault};
 pub use existing_object::check_existing;
 pub use index::{catalog, open_index};
-pub use pick::{Picked, Purse, WorkBounds, block_usage};
+pub use pick::{MemoryAllowance, Picked, WorkBounds, block_usage};
 pub use read::Archive;
 pub use records::{FRAME_BYTES_MAX, decode_block, fault_in_block, split_block};
 

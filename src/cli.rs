@@ -123,10 +123,10 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return say(&error),
+        Err(error) => return print_clap_error(&error),
     };
     telemetry::propagate();
-    let otlp = match cli.start_watching() {
+    let otlp = match cli.start_telemetry() {
         Ok(otlp) => otlp,
         Err(error) => return error.report(),
     };
@@ -160,7 +160,7 @@ pub fn main() -> ExitCode {
 
 /// Prints help, the version, or what is wrong with the command line. If help cannot be written, the program
 /// fails.
-fn say(error: &clap::Error) -> ExitCode {
+fn print_clap_error(error: &clap::Error) -> ExitCode {
     let (printed, code) = (error.print(), error.exit_code());
     match printed {
         Err(cause) if !error.use_stderr() && cause.kind() != io::ErrorKind::BrokenPipe => {
@@ -172,7 +172,7 @@ fn say(error: &clap::Error) -> ExitCode {
 
 impl Cli {
     /// Starts logging, and starts to collect traces if a collector is configured.
-    fn start_watching(&self) -> Result<Option<Otlp>, CliError> {
+    fn start_telemetry(&self) -> Result<Option<Otlp>, CliError> {
         let otlp = match &self.command {
             Command::Serve(args) => args.otlp()?,
             Command::Agent(args) => args.otlp()?,

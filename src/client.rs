@@ -9,7 +9,7 @@ mod connect;
 mod connection;
 mod endpoint;
 mod error;
-mod greeting;
+mod http2_check;
 mod pool;
 mod proxy;
 mod read;

@@ -70,7 +70,7 @@ impl Cpu {
         for n in 0..threads {
             let queue = Arc::clone(&pool.queue);
             let thread = thread::Builder::new().name(format!("cpu-{n}"));
-            thread.spawn(move || queue.work_off()).map_err(|source| StartError { threads, source })?;
+            thread.spawn(move || queue.run_worker()).map_err(|source| StartError { threads, source })?;
         }
         Ok(Self { pool: Arc::new(pool), caller_id: CallerId::default() })
     }
@@ -116,7 +116,7 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    fn work_off(&self) {
+    fn run_worker(&self) {
         let mut done = None;
         while let Some((caller_id, work)) = self.next(done.take()) {
             let began = Instant::now();

@@ -19,7 +19,7 @@ use crate::registry::{self, Filter, Timed, Times};
 use crate::store::{Deleted, Listed, Store, StoreError};
 
 /// The size of the cache for looked-up times, in bytes.
-const SHELF_BYTES_MAX: u64 = 1 << 20;
+const CACHE_BYTES_MAX: u64 = 1 << 20;
 
 /// The number of logs from which bundles are deleted concurrently.
 const LOGS_AT_ONCE: usize = 16;
@@ -149,7 +149,7 @@ impl Plan {
         let listed = registry::find(store, &filter).await?.bundles.into_iter().filter(is_wanted).collect();
         let bundles: Vec<Timed> = match limit {
             Limit::BeforeMs(_) => {
-                let bundle_cache = BundleCache::new(store.clone(), SHELF_BYTES_MAX);
+                let bundle_cache = BundleCache::new(store.clone(), CACHE_BYTES_MAX);
                 registry::timed(&bundle_cache, listed).try_collect().await?
             }
             Limit::BelowOffset(_) => listed.into_iter().map(Timed::by_key).collect(),
@@ -186,18 +186,23 @@ impl Plan {
         per_second_max: Option<NonZeroU64>,
         progress: impl Fn(Progress<'_>),
     ) -> Outcome {
-        let (pace, progress) = (RateLimit::new(per_second_max), &progress);
-        let logs = stream::iter(&self.logs).map(|log| log.apply(store, &pace, progress));
+        let (rate_limit, progress) = (RateLimit::new(per_second_max), &progress);
+        let logs = stream::iter(&self.logs).map(|log| log.apply(store, &rate_limit, progress));
         let outcomes = logs.buffer_unordered(LOGS_AT_ONCE).collect::<Vec<_>>().await;
         outcomes.into_iter().fold(Outcome::default(), Outcome::and)
     }
 }
 
 impl LogPlan {
-    async fn apply(&self, store: &Store, pace: &RateLimit, progress: &impl Fn(Progress<'_>)) -> Outcome {
+    async fn apply(
+        &self,
+        store: &Store,
+        rate_limit: &RateLimit,
+        progress: &impl Fn(Progress<'_>),
+    ) -> Outcome {
         let mut outcome = Outcome::default();
         for (nth, Timed { listed: one, .. }) in self.expired.iter().enumerate() {
-            pace.wait(1).await;
+            rate_limit.wait(1).await;
             match store.delete(&one.key).await {
                 Ok(deleted) => {
                     match deleted {

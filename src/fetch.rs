@@ -67,7 +67,7 @@ pub struct Request {
 const MESSAGES_BYTES: u64 = 1 << 20;
 
 /// The minimum size of the reorder buffer. Smaller records are not worth a separate read.
-const WINDOW_BYTES_MIN: u64 = 64 << 10;
+const BUFFER_BYTES_MIN: u64 = 64 << 10;
 
 impl Request {
     /// Returns the memory that a fetch holds as long as it runs, in bytes: for the reorder buffer, the
@@ -79,14 +79,14 @@ impl Request {
     /// Returns the same request with a smaller buffer, so that the fetch holds at most `bytes` as long as it
     /// runs.
     pub fn within(self, bytes: u64) -> Self {
-        let buffer_bytes = (bytes.saturating_sub(MESSAGES_BYTES) / 3).max(WINDOW_BYTES_MIN);
+        let buffer_bytes = (bytes.saturating_sub(MESSAGES_BYTES) / 3).max(BUFFER_BYTES_MIN);
         Self { buffer_bytes_max: self.buffer_bytes_max.min(buffer_bytes), ..self }
     }
 
     /// The size limit of one item in the reorder buffer. A larger record or batch is read and returned
     /// separately.
     fn item_bytes_max(&self) -> u64 {
-        self.max_bytes.clamp(WINDOW_BYTES_MIN, self.buffer_bytes_max)
+        self.max_bytes.clamp(BUFFER_BYTES_MIN, self.buffer_bytes_max)
     }
 }
 

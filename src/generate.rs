@@ -264,11 +264,11 @@ pub enum GenerateError {
 /// Writes the segment that `spec` describes to `out`, with one `write_all` for each batch, and returns the
 /// facts about it. Does not flush.
 pub fn generate(spec: &Spec, out: &mut impl Write) -> Result<Summary, GenerateError> {
-    let mut lanes = lanes(spec)?;
+    let mut partition_states = partition_states(spec)?;
     let batch_records = u64::from(spec.batch_records.get());
     let mut logs = Logs::new(spec.seed);
     let mut summary = Summary::default();
-    let (mut bytes, mut wire) = (Vec::new(), Vec::new());
+    let (mut bytes, mut producer_batch) = (Vec::new(), Vec::new());
     for turn in 0.. {
         let records = match spec.size {
             Size::Bytes(_) => batch_records,
@@ -277,9 +277,9 @@ pub fn generate(spec: &Spec, out: &mut impl Write) -> Result<Summary, GenerateEr
         if records == 0 {
             break;
         }
-        let lane_count = lanes.len();
-        let lane = &mut lanes[turn % lane_count];
-        let mut next = lane.clone();
+        let state_count = partition_states.len();
+        let state = &mut partition_states[turn % state_count];
+        let mut next = state.clone();
         for _ in 0..records {
             let offset =
                 next.take_offset(spec).ok_or(GenerateError::Offsets { base_offset: spec.base_offset })?;
@@ -289,7 +289,7 @@ pub fn generate(spec: &Spec, out: &mut impl Write) -> Result<Summary, GenerateEr
         next.count(&batch);
 
         bytes.clear();
-        let frames = encode(spec, turn, &lane.partition, &batch, &mut wire, &mut bytes)?;
+        let frames = encode(spec, turn, &state.partition, &batch, &mut producer_batch, &mut bytes)?;
         logs.recycle(batch);
         if matches!(spec.size, Size::Bytes(max) if turn > 0 && summary.bytes + bytes.len() as u64 > max) {
             break;
@@ -298,9 +298,9 @@ pub fn generate(spec: &Spec, out: &mut impl Write) -> Result<Summary, GenerateEr
         summary.bytes += bytes.len() as u64;
         summary.frames += frames;
         summary.records += records;
-        *lane = next;
+        *state = next;
     }
-    summary.partitions = lanes.into_iter().filter_map(|lane| lane.summary).collect();
+    summary.partitions = partition_states.into_iter().filter_map(|state| state.summary).collect();
     Ok(summary)
 }
 
@@ -310,7 +310,7 @@ fn encode(
     turn: usize,
     partition: &TopicPartition,
     batch: &RecordBatch,
-    wire: &mut Vec<u8>,
+    producer_batch: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) -> Result<u64, GenerateError> {
     let head = kafka::BatchHead::default();
@@ -327,20 +327,20 @@ fn encode(
         batch.iter().for_each(|record| chronik::encode_v1(&record, out));
         return Ok(batch.records.len() as u64);
     }
-    let (codec, wire) = if spec.producer_bytes {
-        wire.clear();
-        kafka::encode(&head, batch, spec.codec, wire)?;
-        (spec.codec, Some(wire.as_slice()))
+    let (codec, producer_batch) = if spec.producer_bytes {
+        producer_batch.clear();
+        kafka::encode(&head, batch, spec.codec, producer_batch)?;
+        (spec.codec, Some(producer_batch.as_slice()))
     } else {
         (Codec::None, None)
     };
-    chronik::encode_v2(partition, &head, codec, batch, wire, out);
+    chronik::encode_v2(partition, &head, codec, batch, producer_batch, out);
     Ok(1)
 }
 
 /// The state of one partition while the segment is made.
 #[derive(Clone)]
-struct Lane {
+struct PartitionState {
     partition: TopicPartition,
     next_offset: Option<i64>,
     /// Records since the last gap.
@@ -349,7 +349,7 @@ struct Lane {
     summary: Option<PartitionSummary>,
 }
 
-fn lanes(spec: &Spec) -> Result<Vec<Lane>, GenerateError> {
+fn partition_states(spec: &Spec) -> Result<Vec<PartitionState>, GenerateError> {
     let partitions = spec.partitions.get();
     if partitions > 1 && spec.format != Format::ChronikV2 {
         return Err(GenerateError::OnePartitionOnly { format: spec.format, partitions });
@@ -367,12 +367,12 @@ fn lanes(spec: &Spec) -> Result<Vec<Lane>, GenerateError> {
             let partition = TopicPartition::new(spec.partition.topic(), number)
                 .map_err(|source| GenerateError::Partition { index, source })?;
             let next_offset = Some(spec.base_offset);
-            Ok(Lane { partition, next_offset, since_gap: 0, gaps: 0, summary: None })
+            Ok(PartitionState { partition, next_offset, since_gap: 0, gaps: 0, summary: None })
         })
         .collect()
 }
 
-impl Lane {
+impl PartitionState {
     /// Returns the next record's offset; `None` if there is none left.
     fn take_offset(&mut self, spec: &Spec) -> Option<i64> {
         let mut offset = self.next_offset?;

@@ -21,13 +21,13 @@ mod parts;
 mod paths;
 pub mod query;
 mod reader;
-mod rest;
 mod rfc3339;
 mod schema;
 mod segment;
 mod settings;
 #[cfg(test)]
 mod testing;
+mod unlisted_paths;
 mod words;
 
 pub use assemble::{Index, IndexSegment, META_FILE, assemble};

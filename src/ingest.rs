@@ -12,10 +12,10 @@ mod error;
 mod file;
 mod memory_account;
 mod pack;
-mod pledge;
 mod receipt;
 mod receive;
 mod record_counts;
+mod sender_check;
 mod slice;
 mod slices;
 mod upload;
@@ -265,7 +265,7 @@ impl Ingest {
             timeout(build_max, build).await.unwrap_or(Err(IngestError::BuildTooSlow { after: build_max }));
         let (ended, packing, first) = built?;
         let (source, bundles) = (packing.source.clone(), packing.bundles);
-        account.settle(pack::usage(bundles - first.len()));
+        account.shrink_to_held(pack::usage(bundles - first.len()));
         let built = Instant::now();
 
         job.enter(Phase::Uploading);
@@ -277,10 +277,10 @@ impl Ingest {
         if (partitions.len(), stored) != (bundles, source.bytes_read) {
             return Err(IngestError::BytesDiffer { packed: stored, read: source.bytes_read });
         }
-        account.settle(0);
+        account.shrink_to_held(0);
         let receipt_span = spans::receipt().entered();
         let mut receipt = Receipt::new(request.segment_id, source, partitions, receipts);
-        spans::took(receipt.bytes_read, receipt.records());
+        spans::record_size(receipt.bytes_read, receipt.records());
         drop(receipt_span);
         receipt.timings = Timings {
             admit: admitted - began,

@@ -310,10 +310,10 @@ mod tests {
         let mut segments = wal.list().await.expect("a listing").segments;
         segments.sort_by_key(|segment| segment.position);
         let partition = segments[0].partition.clone();
-        let told = LogStart::new(wal.clone(), vec!["127.0.0.1:1".to_owned()], BTreeMap::new());
+        let log_start = LogStart::new(wal.clone(), vec!["127.0.0.1:1".to_owned()], BTreeMap::new());
         let first = receipt(&segments[0], Some((7, 7)));
-        told.note_stored(&partition, &segments[..1]);
-        let error = told.delete(&segments[0], &first).await.expect_err("it stays");
+        log_start.note_stored(&partition, &segments[..1]);
+        let error = log_start.delete(&segments[0], &first).await.expect_err("it stays");
         let is_held = matches!(&error, WalError::Held { hold: Hold::BrokerNotReady(why), .. } if why.contains("wal_0_2.log"));
         assert!(is_held && wal.path_of(&segments[0]).exists(), "{error}");
         // If both are stored, or the start is not beyond the unstored one, the deletion is allowed.
@@ -339,8 +339,8 @@ mod tests {
         let wal = wal_of(root.path(), &[1, 2]);
         let segment = wal.list().await.expect("a listing").segments.remove(0);
         let receipt = receipt(&segment, None);
-        let told = LogStart::new(wal.clone(), vec!["127.0.0.1:1".to_owned()], BTreeMap::new());
-        let error = told.delete(&segment, &receipt).await.expect_err("it stays");
+        let log_start = LogStart::new(wal.clone(), vec!["127.0.0.1:1".to_owned()], BTreeMap::new());
+        let error = log_start.delete(&segment, &receipt).await.expect_err("it stays");
         let is_held =
             matches!(&error, WalError::Held { hold: Hold::BrokerNotReady(why), .. } if why == NO_OFFSETS);
         assert!(is_held && wal.path_of(&segment).exists(), "{error}");

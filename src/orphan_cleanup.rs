@@ -36,7 +36,7 @@ async fn remove_beside_objects(store: &Store, age: Duration) -> Result<(u64, u64
     let found = find(store, age).await?.unwrap_or_default();
     let (mut files, mut bytes) = (0, 0);
     for one in found.iter().filter(|one| one.object_is_there) {
-        if store.remove_leftover(one).await? {
+        if store.remove_orphan(one).await? {
             files += 1;
             bytes += one.size_bytes;
         }

@@ -43,12 +43,12 @@ mod tests {
 
     #[test]
     fn bytes_take_their_time_and_lost_time_is_not_made_up_for() {
-        let pace = RateLimit::new(NonZeroU64::new(100));
+        let rate_limit = RateLimit::new(NonZeroU64::new(100));
         let began = Instant::now();
         let after = |seconds| began + Duration::from_secs(seconds);
-        assert_eq!(pace.due_after(50, began), Some(began + Duration::from_millis(500)));
-        assert_eq!(pace.due_after(150, began), Some(after(2)));
-        assert_eq!(pace.due_after(100, after(60)), Some(after(61)));
+        assert_eq!(rate_limit.due_after(50, began), Some(began + Duration::from_millis(500)));
+        assert_eq!(rate_limit.due_after(150, began), Some(after(2)));
+        assert_eq!(rate_limit.due_after(100, after(60)), Some(after(61)));
         assert_eq!(RateLimit::new(None).due_after(u64::MAX, began), None);
     }
 }

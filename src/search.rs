@@ -46,7 +46,7 @@ pub use crate::registry::Filter;
 pub use crate::transactions::{Isolation, TransactionState};
 
 use bundle::{Bundle, search_bundle};
-use context::{EndsIt, SearchContext};
+use context::{EndGuard, SearchContext};
 use hit_collector::{Counts, Owner};
 pub use memory::FetchMemory;
 use memory::SearchMemory;
@@ -140,7 +140,6 @@ impl Request {
     }
 }
 
-/// What was found.
 /// The answer to a search.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
@@ -284,7 +283,7 @@ pub struct Answers {
     summary: Summary,
     context: Arc<SearchContext>,
     due: Due,
-    _ends_it: EndsIt,
+    _ends_it: EndGuard,
 }
 
 /// The deadline of a search.
@@ -361,7 +360,7 @@ impl Searcher {
         drop(listing);
         let Selected { bundles, pruned } = selected;
         let (reservable_bytes, at_once) = self.reservable_bytes(&request, &bundles);
-        let bundles = in_question(bundles, request.order);
+        let bundles = number_bundles(bundles, request.order);
         let mut unforeseen_bytes = 0;
         loop {
             let reserved = self.memory.reserve(reservable_bytes + unforeseen_bytes).await?;
@@ -373,7 +372,7 @@ impl Searcher {
                 reserved,
                 unforeseen_bytes,
             ));
-            match hunt_through(&context, bundles.clone(), at_once, pruned, due).await {
+            match search_bundles(&context, bundles.clone(), at_once, pruned, due).await {
                 // Other searches hold the memory that this one lacks. It gives back what it holds, and waits
                 // for all that it is likely to need: each time twice what it needed so far, if there is that
                 // much.
@@ -404,23 +403,23 @@ impl Searcher {
 }
 
 /// Searches the bundles for one search.
-async fn hunt_through(
+async fn search_bundles(
     context: &Arc<SearchContext>,
     bundles: Vec<Bundle>,
     at_once: usize,
     pruned: u64,
     due: Due,
 ) -> Result<Answers, SearchError> {
-    let ends_it = EndsIt(context.ended.clone());
+    let ends_it = EndGuard(context.ended.clone());
     let (opened, unfinished) = (AtomicU64::new(0), AtomicU64::new(0));
-    let mut by_promise = bundles.clone();
-    by_promise.sort_by_key(|bundle| bundle.first_place);
+    let mut by_first_place = bundles.clone();
+    by_first_place.sort_by_key(|bundle| bundle.first_place);
     let left = schedule(
-        by_promise,
+        by_first_place,
         at_once,
         context.needs_all(),
         |bundle| context.may_keep(&bundle.first_place),
-        |done| context.to_go(done),
+        |done| context.estimate_remaining(done),
         async |bundle| {
             opened.fetch_add(1, Ordering::Relaxed);
             let span = spans::bundle(&bundle.listed.key, bundle.listed.size_bytes);
@@ -431,7 +430,7 @@ async fn hunt_through(
         },
     );
     let left = left.await? as u64;
-    let (Counts { matched, buckets }, found) = context.take_found().finish()?;
+    let (Counts { matched, buckets }, found) = context.take_hits().finish()?;
     let summary = Summary {
         matched,
         bundles_searched: opened.into_inner(),
@@ -479,7 +478,7 @@ pub async fn search(bundle_cache: &BundleCache, request: &Request) -> Result<Ans
 }
 
 /// Numbers the bundles, in the order of their keys.
-fn in_question(listed: Vec<Listed>, order: Order) -> Vec<Bundle> {
+fn number_bundles(listed: Vec<Listed>, order: Order) -> Vec<Bundle> {
     let (logs, overlaps) = overlaps::of_logs(&listed);
     let bundles = listed.into_iter().zip(logs).enumerate().map(|(number, (listed, log))| Bundle {
         first_place: RecordRanges::of_key(&listed.key).first_place(order, log),

@@ -40,7 +40,7 @@ pub use transactions::{Outcome, TransactionPart, Transactions};
 
 use crate::ids::{OffsetRange, SegmentFormat, TopicPartition};
 use crate::record::{HeaderSpans, RecordBatch, RecordSpans, StoredRecord};
-use codec::Room;
+use codec::DecompressLimit;
 
 /// One frame of a segment: a Chronik WAL record, a Kafka record batch or an older Kafka message, whole
 /// according to its head. Nothing in it is verified yet.
@@ -197,9 +197,9 @@ impl Frame {
 
     /// The number of bytes that its compressed records decompress to, at most `bytes_max`; `None` if there
     /// are more, and 0 if they are not compressed. Takes no more memory than a codec does.
-    pub fn opened_len(&self, bytes_max: usize) -> Option<usize> {
+    pub fn decompressed_len(&self, bytes_max: usize) -> Option<usize> {
         match self.compressed() {
-            Some((codec, section)) => codec::opened_len(codec, section, bytes_max),
+            Some((codec, section)) => codec::decompressed_len(codec, section, bytes_max),
             None => Some(0),
         }
     }
@@ -264,12 +264,12 @@ impl Frame {
     }
 
     /// Does the same as [`Frame::decode`], for compressed records whose decompressed size is known
-    /// ([`Frame::opened_len`]). Then it allocates no more than this size.
+    /// ([`Frame::decompressed_len`]). Then it allocates no more than this size.
     ///
     /// # Errors
     /// As [`Frame::decode`].
     pub fn decode_known(&self, decoded_bytes_max: usize, known: usize) -> Result<DecodedFrame, SegmentError> {
-        let room = Room { bytes_max: decoded_bytes_max, known };
+        let limit = DecompressLimit { bytes_max: decoded_bytes_max, known };
         if u32::try_from(self.bytes.len()).is_err() {
             // Spans hold 32-bit positions.
             let fault = Fault::TooLarge { limit: u32::MAX as usize };
@@ -278,8 +278,8 @@ impl Frame {
         let decoded = match self.encoding {
             Encoding::ChronikV1 => chronik::decode_v1(&self.bytes, decoded_bytes_max),
             Encoding::ChronikV2 => chronik::decode_v2(&self.bytes, decoded_bytes_max),
-            Encoding::KafkaBatch => kafka::decode(&self.bytes, room),
-            Encoding::KafkaMessage => message::decode(&self.bytes, room),
+            Encoding::KafkaBatch => kafka::decode(&self.bytes, limit),
+            Encoding::KafkaMessage => message::decode(&self.bytes, limit),
             Encoding::Unknown => Err(Fault::BadMagic { found: self.bytes[kafka::MAGIC_AT].into() }),
         };
         let mut decoded = decoded.map_err(|fault| SegmentError::new(self.position, self.ordinal, fault))?;

@@ -33,7 +33,7 @@ pub use connection_policy::ConnectionPolicy;
 pub use tls::{TlsError, TlsFile, TlsFiles, TlsProblem};
 pub use tokens::{LineError, TokensError};
 
-use activity::InHand;
+use activity::ActivityLayer;
 use authorization::AuthorizationLayer;
 use connection::{Opening, serve_all};
 use limit::ConnectionLimit;
@@ -193,7 +193,7 @@ pub async fn run(
             // Before any of a body is read.
             .layer(AuthorizationLayer(tokens.clone()))
             // Inside of that, because a refused call is no activity.
-            .layer(InHand(connection.activity()));
+            .layer(ActivityLayer(connection.activity()));
         server.serve_with_incoming_shutdown(routes.clone(), connection.alone(), retire).map(drop)
     });
     tokio::select! {

@@ -36,7 +36,7 @@ pub fn work<T, E: Error>(span: &Span, work: impl FnOnce() -> Result<T, E>) -> Re
 }
 
 /// Records in the current span how many bytes and records the work was about.
-pub fn took(bytes: u64, records: u64) {
+pub fn record_size(bytes: u64, records: u64) {
     Span::current().record("bytes", number(bytes)).record("records", number(records));
 }
 

@@ -70,7 +70,7 @@ pub struct Store {
     /// The root as a URL, without a slash at its end and without credentials.
     url: Arc<str>,
     timeouts: Timeouts,
-    pace: Arc<RateLimit>,
+    rate_limit: Arc<RateLimit>,
     /// On the local file system: the directories that are already synced.
     synced: Arc<disk::Synced>,
 }
@@ -148,7 +148,7 @@ impl Store {
             location: Arc::new(prepared),
             prefix,
             timeouts: Timeouts::default(),
-            pace: Arc::default(),
+            rate_limit: Arc::default(),
             synced: Arc::default(),
         })
     }
@@ -160,7 +160,7 @@ impl Store {
     }
 
     /// The same store with other timeouts.
-    pub fn with_patience(mut self, timeouts: Timeouts) -> Self {
+    pub fn with_timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
         self
     }
@@ -315,7 +315,7 @@ impl Store {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        retry::read(&self.pace, &self.timeouts, limit, operation, url, request).await
+        retry::read(&self.rate_limit, &self.timeouts, limit, operation, url, request).await
     }
 }
 

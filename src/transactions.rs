@@ -83,10 +83,10 @@ impl NotCommitted {
 }
 
 /// Reserved memory, which is given back when this is dropped.
-pub type Held = Box<dyn Send>;
+pub type Reservation = Box<dyn Send>;
 
 /// Reserves this many bytes of memory for reading frames.
-pub type Room<'a, E> = &'a (dyn Fn(u64) -> BoxFuture<'a, Result<Held, E>> + Send + Sync);
+pub type Reserve<'a, E> = &'a (dyn Fn(u64) -> BoxFuture<'a, Result<Reservation, E>> + Send + Sync);
 
 /// Finds the ends of transactions in the bundles of a log.
 #[derive(Debug)]
@@ -124,9 +124,9 @@ impl LogTransactions {
     pub async fn not_committed<E: From<StoreError> + From<ArchiveError>>(
         &self,
         archive: &Archive,
-        room: Room<'_, E>,
+        reserve: Reserve<'_, E>,
     ) -> Result<NotCommitted, E> {
-        let Some(facts) = facts_of(archive, room).await? else { return Ok(NotCommitted::default()) };
+        let Some(facts) = facts_of(archive, reserve).await? else { return Ok(NotCommitted::default()) };
         let (mut aborted_later, mut open) = (Vec::new(), Vec::new());
         let mut undecided: Vec<&OpenTransaction> = facts.open.iter().collect();
         let mut known_to = archive.manifest().last_offset;
@@ -141,7 +141,7 @@ impl LogTransactions {
             }
             known_to = range.last();
             let later = self.bundle_cache.open(listed, &self.traffic).await?;
-            let Some(later_facts) = facts_of(&later, room).await? else { continue };
+            let Some(later_facts) = facts_of(&later, reserve).await? else { continue };
             undecided.retain(|transaction| match is_aborted(transaction, &later_facts, range) {
                 Some(true) => {
                     aborted_later.extend(&transaction.offsets);
@@ -170,11 +170,11 @@ impl LogTransactions {
 
 async fn facts_of<E: From<ArchiveError>>(
     archive: &Archive,
-    room: Room<'_, E>,
+    reserve: Reserve<'_, E>,
 ) -> Result<Option<Arc<TransactionFacts>>, E> {
-    let _held = match archive.transactions_usage() {
+    let _reservation = match archive.transactions_usage() {
         0 => None,
-        bytes => Some(room(bytes).await?),
+        bytes => Some(reserve(bytes).await?),
     };
     Ok(archive.transactions().await?)
 }

@@ -95,7 +95,7 @@ pub enum VerifyError {
 
 /// The options of a verification.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Scrub {
+pub struct VerifyOptions {
     /// Whether the bundles are all bundles of the store. Then a missing bundle of a segment is a finding.
     pub all: bool,
     /// The limit for reading, in bytes per second; `None` for no limit. Segments of several partitions are
@@ -118,22 +118,22 @@ pub enum Progress<'a> {
 pub async fn verify(
     store: &Store,
     bundles: &[Listed],
-    scrub: Scrub,
+    options: VerifyOptions,
     progress: impl Fn(Progress<'_>),
 ) -> Result<Outcome, VerifyError> {
-    let (mut outcome, pace) = (Outcome::default(), RateLimit::new(scrub.bytes_per_second));
+    let (mut outcome, rate_limit) = (Outcome::default(), RateLimit::new(options.bytes_per_second));
     let mut segments: BTreeMap<([u8; 32], LogId), Vec<Arc<Archive>>> = BTreeMap::new();
     let read = async |bytes| {
         progress(Progress::Bytes(bytes));
-        pace.wait(bytes).await;
+        rate_limit.wait(bytes).await;
     };
     for listed in bundles {
         let bundle = listed.key.to_string();
-        let (checked, wrong) = match verify_bundle(store, listed, &pace, &read).await {
+        let (checked, wrong) = match verify_bundle(store, listed, &rate_limit, &read).await {
             Ok((archive, checked, wrong)) => {
                 if archive.manifest().segment.partitions == 1 {
                     // The bundle is the whole segment.
-                    let segment = verify_segment(vec![Arc::new(archive)], scrub.all, &pace).await?;
+                    let segment = verify_segment(vec![Arc::new(archive)], options.all, &rate_limit).await?;
                     outcome.add(segment, &progress);
                 } else {
                     let segment = (archive.manifest().segment.sha256, archive.log_id().clone());
@@ -155,7 +155,7 @@ pub async fn verify(
         outcome.findings.extend(findings);
     }
     for archives in segments.into_values().flat_map(sets) {
-        let segment = verify_segment(archives, scrub.all, &pace).await?;
+        let segment = verify_segment(archives, options.all, &rate_limit).await?;
         outcome.add(segment, &progress);
     }
     Ok(outcome)
@@ -173,13 +173,13 @@ fn is_finding(error: &ArchiveError) -> bool {
 async fn verify_bundle(
     store: &Store,
     listed: &Listed,
-    pace: &RateLimit,
+    rate_limit: &RateLimit,
     read: &impl AsyncFn(u64),
 ) -> Result<(Archive, Checked, Vec<String>), ArchiveError> {
     let archive = Archive::open(Source::listed(store, listed)).await?;
     let check = Check::new(&archive, open_index(&archive).await?);
     // The index was read separately, before the scan.
-    pace.wait(archive.traffic().bytes).await;
+    rate_limit.wait(archive.traffic().bytes).await;
     let (_, check) = full_scan(archive.source(), check, read).await?;
     let concluded = archive.blocking(move || check.conclude()).await?;
     let concluded = concluded.map_err(|fault| archive.error(fault))?;
@@ -215,13 +215,13 @@ fn sets(archives: Vec<Arc<Archive>>) -> Vec<Vec<Arc<Archive>>> {
 async fn verify_segment(
     archives: Vec<Arc<Archive>>,
     all: bool,
-    pace: &RateLimit,
+    rate_limit: &RateLimit,
 ) -> Result<Segment, VerifyError> {
     let bundle = archives[0].name();
     let written = match Plan::new(archives) {
         Ok(plan) if plan.segment().partitions == 1 => Ok(()),
         Ok(plan) => {
-            pace.wait(plan.compressed_bytes()).await;
+            rate_limit.wait(plan.compressed_bytes()).await;
             restore::rehearse(&plan).await
         }
         Err(error) => Err(error),

@@ -9,14 +9,14 @@
 pub mod dir;
 mod frames;
 mod hold;
+mod ignored;
 mod layout;
 mod lease;
-mod level;
 mod listing;
 mod reader;
 pub mod rejection_note;
+mod root_hint;
 mod scan;
-mod survey;
 #[cfg(test)]
 mod tests;
 mod timestamp;
@@ -55,7 +55,7 @@ pub struct Segment {
     /// Whether its broker may still append to it. Such a segment may be sent, but is never deleted.
     pub may_grow: bool,
     /// Whether its broker deletes it itself. Then nobody else does.
-    pub kept: bool,
+    pub broker_deletes: bool,
     /// An earlier decision about it.
     pub verdict: Option<Verdict>,
     /// The time of the last change of any kind. `None`: it is not known.
@@ -147,7 +147,7 @@ impl Halt {
 
 impl Halt {
     /// Whether the segments there are unknown. If not, they were listed, but are neither sent nor deleted.
-    pub fn is_unseen(&self) -> bool {
+    pub fn is_unlisted(&self) -> bool {
         matches!(self, Self::Unreadable(_) | Self::LogIdUnreadable(_))
     }
 }
@@ -175,14 +175,14 @@ impl fmt::Display for Halt {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogSigns {
     /// Whether the log itself has an id, as Kafka's does. If not, [`Segment::log_id`] is the configured one.
-    pub says_its_id: bool,
+    pub has_own_id: bool,
     /// Distinguishes the log's directory from another one of the same name.
-    pub birth: Option<Birth>,
+    pub birth: Option<DirectoryIdentity>,
 }
 
 /// The identity of a partition's directory: its inode and its creation time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Birth {
+pub struct DirectoryIdentity {
     /// The directory's inode.
     pub inode: u64,
     /// The creation time, in nanoseconds since the Unix epoch; `None` if the file system does not record it.
@@ -232,7 +232,7 @@ impl Hold {
     }
 
     /// Whether it is a normal state that needs no waiting and no attention.
-    pub fn is_rest(&self) -> bool {
+    pub fn is_steady(&self) -> bool {
         matches!(self, Self::EndOfLog | Self::Retention)
     }
 }
@@ -421,7 +421,7 @@ pub enum WalError {
     },
     /// Its broker deletes it itself.
     #[error("{name} may only be deleted by its broker")]
-    Kept {
+    BrokerDeletes {
         /// The segment.
         name: String,
     },
@@ -454,7 +454,7 @@ pub enum WalError {
 
 impl WalError {
     /// Returns the error of a [`Reading`], if the segment caused it and not the disk.
-    pub fn behind(error: &io::Error) -> Option<&Self> {
+    pub fn from_io(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
 }

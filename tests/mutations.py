@@ -80,16 +80,16 @@ MUTATIONS = {
         ("src/ingest/record_counts.rs", "Some((a.0.min(b.0), a.1.max(b.1)))", 'Some((a.0.min(b.0), if crate::mutant("05") { a.1.min(b.1) } else { a.1.max(b.1) }))'),
     ]),
     "06-twice": ("Each record is added a second time.", "lessons::lesson_06_each_record", [
-        ("src/index/builder.rs", "            segment.add(&self.draft);", """            if crate::mutant("06-twice") {
-                segment.add(&self.draft);
+        ("src/index/builder.rs", "            segment.add(&self.indexed);", """            if crate::mutant("06-twice") {
+                segment.add(&self.indexed);
             }
-            segment.add(&self.draft);"""),
+            segment.add(&self.indexed);"""),
     ]),
     "06-scan": ("Each record looks for its place in the batch.", "lessons::lesson_06_the_time", [
-        ("src/index/builder.rs", "            self.draft.fill(&record);", """            if crate::mutant("06-scan") {
+        ("src/index/builder.rs", "            self.indexed.fill(&record);", """            if crate::mutant("06-scan") {
                 std::hint::black_box(batch.iter().position(|other| other.offset() == record.offset()));
             }
-            self.draft.fill(&record);"""),
+            self.indexed.fill(&record);"""),
     ]),
     "07": ("Values are stored only.", "lessons::lesson_07", [
         ("src/index/settings.rs", "        let found = self.topics.iter()", """        if crate::mutant("07") {
@@ -124,8 +124,8 @@ MUTATIONS = {
     let len = lz4_frame_len(input)?;"""),
     ]),
     "16": ("A failed attempt fails the request, and whoever sends it again has it all built again.", "storefaults::lesson_16", [
-        ("src/store/put.rs", "                Err(error) if error.is_passing() => {\n                    let landed", '                Err(error) if error.is_passing() && !crate::mutant("16") => {\n                    let landed'),
-        ("src/store/put.rs", "Err(PutError::Store { source, .. }) if source.is_passing() =>", 'Err(PutError::Store { source, .. }) if source.is_passing() && !crate::mutant("16") =>'),
+        ("src/store/put.rs", "                Err(error) if error.is_temporary() => {\n                    let landed", '                Err(error) if error.is_temporary() && !crate::mutant("16") => {\n                    let landed'),
+        ("src/store/put.rs", "Err(PutError::Store { source, .. }) if source.is_temporary() =>", 'Err(PutError::Store { source, .. }) if source.is_temporary() && !crate::mutant("16") =>'),
     ]),
     "17-headers": ("Headers are not indexed.", "lessons::lesson_17", [
         ("src/index/document.rs", "        for (name, value) in record.headers() {", """        for (name, value) in record.headers() {
@@ -143,8 +143,8 @@ MUTATIONS = {
         ("src/bundle/assemble.rs", "            parts: self.parts,\n", '            parts: if crate::mutant("18-copy") { vec![self.parts.concat().into()] } else { self.parts },\n'),
     ]),
     "18-held": ("What the request held while it was built stays reserved while it is uploaded.", "lessons::lesson_18", [
-        ("src/ingest.rs", "        account.settle(pack::usage(bundles - first.len()));", """        if !crate::mutant("18-held") {
-            account.settle(pack::usage(bundles - first.len()));
+        ("src/ingest.rs", "        account.shrink_to_held(pack::usage(bundles - first.len()));", """        if !crate::mutant("18-held") {
+            account.shrink_to_held(pack::usage(bundles - first.len()));
         }"""),
     ]),
     "21": ("A slice of a single piece is none.", "lessons::lesson_21_empty lessons::lesson_21_the_first", [
@@ -161,17 +161,17 @@ MUTATIONS = {
         ("src/store/put.rs", READ, BELIEVE + READ),
     ]),
     "26": ("What lies there is ours.", "storefaults::lesson_26 lost_answers::lesson_26_a_write", [
-        ("src/store/put.rs", "        let judged = if found.is(object) {", '        let judged = if found.is(object) || crate::mutant("26") {'),
+        ("src/store/put.rs", "        let check_result = if found.is(object) {", '        let check_result = if found.is(object) || crate::mutant("26") {'),
     ]),
     "26-exists": ('"Already exists" is an error like any other.', "lost_answers::lesson_26_already", [
-        ("src/store/put.rs", "                Ok(Answer::Exists | Answer::Conflict(_)) => self.settle", """                Ok(Answer::Exists) if crate::mutant("26-exists") => {
+        ("src/store/put.rs", "                Ok(Answer::Exists | Answer::Conflict(_)) => {", """                Ok(Answer::Exists) if crate::mutant("26-exists") => {
                     let source = StoreError::new(Operation::Put, url, Cause::NotFound);
                     Err(PutError::Store { source, attempts: progress.attempts })
                 }
-                Ok(Answer::Exists | Answer::Conflict(_)) => self.settle"""),
+                Ok(Answer::Exists | Answer::Conflict(_)) => {"""),
     ]),
     "28": ("Only the one that was refused slows down.", "lost_answers::lesson_28", [
-        ("src/store/retry.rs", "Err(error) if error.is_slow_down() => pace.refused(timeouts),", 'Err(error) if error.is_slow_down() && !crate::mutant("28") => pace.refused(timeouts),'),
+        ("src/store/retry.rs", "Err(error) if error.is_slow_down() => rate_limit.refused(timeouts),", 'Err(error) if error.is_slow_down() && !crate::mutant("28") => rate_limit.refused(timeouts),'),
     ]),
     "30": ("Work in hand is dropped at once.", "kill::lesson_30_sigterm rollout::lesson_30_workers_are_restarted", [
         ("src/server.rs", "        sleep(drain_max).await;", '        sleep(if crate::mutant("30") { Duration::ZERO } else { drain_max }).await;'),
@@ -189,7 +189,7 @@ MUTATIONS = {
         ("src/ingest/pack.rs", "            if packing.left.len() == 0 {", '            if packing.left.len() == 0 || crate::mutant("packed-part") {'),
     ]),
     "10-fetch": ("What was read before is answered again.", "fetch::lesson_10", [
-        ("src/fetch/reorder_buffer.rs", "if versions.iter().any(|other| (&other.item, &other.large) == (&version.item, &version.large)) {", 'if !crate::mutant("10-fetch") && versions.iter().any(|other| (&other.item, &other.large) == (&version.item, &version.large)) {'),
+        ("src/fetch/reorder_buffer.rs", "if versions.iter().any(|other| (&other.item, &other.location) == (&version.item, &version.location)) {", 'if !crate::mutant("10-fetch") && versions.iter().any(|other| (&other.item, &other.location) == (&version.item, &version.location)) {'),
     ]),
     "times-of-key": ("Bundles whose keys have zeros are taken for timeless.", "times::a_listing_says times::what_is_older times::of_logs_stored", [
         ("src/archive/times.rs", "        let cached = CachedParts::new(self.memory(), listed);", '''        if crate::mutant("times-of-key") {
@@ -261,13 +261,13 @@ MUTATIONS = {
         ("src/ingest/slices.rs", "(waits as u64 + to_come)", '(waits as u64 + if crate::mutant("partitions-metered") { 0 } else { to_come })'),
     ]),
     "hoarding": ("Whoever declares much keeps it until it has been silent for too long.", "bounds::whoever_declares", [
-        ("src/ingest/pledge.rs", "if is_behind && ", 'if is_behind && !crate::mutant("hoarding") && '),
+        ("src/ingest/sender_check.rs", "if is_behind && ", 'if is_behind && !crate::mutant("hoarding") && '),
     ]),
     "message-held": ("What a message holds is given back when it has been encoded.", "rpc::body::tests::what_a_message_holds", [
         ("src/rpc/body.rs", "let Some(memory) = memory.map(Arc::new)", 'let Some(memory) = memory.filter(|_| !crate::mutant("message-held")).map(Arc::new)'),
     ]),
     "opened-metered": ("A batch is opened into whatever it takes, and that is reserved afterwards.", "bounds::what_a_batch", [
-        ("src/segment.rs", "codec::opened_len(codec, section, bytes_max),", 'if crate::mutant("opened-metered") { Some(0) } else { codec::opened_len(codec, section, bytes_max) },'),
+        ("src/segment.rs", "codec::decompressed_len(codec, section, bytes_max),", 'if crate::mutant("opened-metered") { Some(0) } else { codec::decompressed_len(codec, section, bytes_max) },'),
     ]),
     "torn": ("Torn bytes are counted and not kept.", "concurrency::a_segment_with_its_torn_tail", [
         ("src/ingest/slice.rs", "            self.blocks.add(position, &bytes, *facts)?;", """            if facts.range.is_some() || !crate::mutant("torn") {
@@ -323,7 +323,7 @@ MUTATIONS = {
         REQUEST_BASE_BYTES + self"""),
     ]),
     "19-again": ("A segment that can never fit is one for which there is no room now.", "lessons::lesson_19_a_segment", [
-        ("src/rpc/status.rs", "Verdict::new(Code::InvalidArgument, \"LARGER_THAN_BUDGET\")", 'Verdict::new(if crate::mutant("19-again") { Code::ResourceExhausted } else { Code::InvalidArgument }, "LARGER_THAN_BUDGET")'),
+        ("src/rpc/status.rs", "StatusParts::new(Code::InvalidArgument, \"LARGER_THAN_BUDGET\")", 'StatusParts::new(if crate::mutant("19-again") { Code::ResourceExhausted } else { Code::InvalidArgument }, "LARGER_THAN_BUDGET")'),
     ]),
     "descriptor": ("Each call leaves a descriptor open.", "leaks::a_caller_that_hangs_up leaks::readers_that_hang_up", [
         ("src/rpc.rs", "        let mut outcome = Outcome {", """        if crate::mutant("descriptor") {
@@ -395,7 +395,7 @@ MUTATIONS = {
         let unchanged_for = SystemTime::now()"""),
     ]),
     "20-again": ("A worker that breaks off has said no.", "client::payloads::lesson_20", [
-        ("src/client/retry_policy.rs", "            return Self::Again(Cooling::Growing);", '            return if crate::mutant("20-again") { Self::Refuse(None) } else { Self::Again(Cooling::Growing) };'),
+        ("src/client/retry_policy.rs", "            return Self::Again(Backoff::Growing);", '            return if crate::mutant("20-again") { Self::Refuse(None) } else { Self::Again(Backoff::Growing) };'),
     ]),
     "20-token": ("The token may be shown.", "client::secure::lesson_20", [
         ("src/client/connect.rs", "value.set_sensitive(true);", 'value.set_sensitive(!crate::mutant("20-token"));'),
@@ -503,7 +503,7 @@ MUTATIONS = {
     ]),
     "last-written": ("The highest segment is taken for the one in use, and no lease is asked for.", "chronik::beside_a_live_broker held::a_lower_segment", [
         ("src/wal/hold.rs", "    last_written(contents) == contents.newest()", '    crate::mutant("last-written") || last_written(contents) == contents.newest()'),
-        ("src/wal/listing.rs", "let last_written = if folder.layout.keeps() {", 'let last_written = if folder.layout.keeps() || crate::mutant("last-written") {'),
+        ("src/wal/listing.rs", "let last_written = if folder.layout.broker_deletes() {", 'let last_written = if folder.layout.broker_deletes() || crate::mutant("last-written") {'),
         ("src/wal/dir.rs", "        if self.writer_check == WriterCheck::Off {", '        if self.writer_check == WriterCheck::Off || crate::mutant("last-written") {'),
     ]),
     "open": ("A file goes although a process has it open for writing.", "held::what_is_open", [
@@ -526,7 +526,7 @@ MUTATIONS = {
 """),
     ]),
     "unseen": ("What cannot be seen is gone.", "halted::a_partition_that_cannot_be_seen", [
-        ("src/agent/segment_states.rs", "        self.unseen.cover(name, partition)", '        !crate::mutant("unseen") && self.unseen.cover(name, partition)'),
+        ("src/agent/segment_states.rs", "        self.unlisted.cover(name, partition)", '        !crate::mutant("unseen") && self.unlisted.cover(name, partition)'),
     ]),
     "names": ("A segment may hold other offsets than its name and the next one's allow.", "halted::ten_broken", [
         ("src/agent/send.rs", "allowed_offsets: segment.bounds,", 'allowed_offsets: segment.bounds.filter(|_| !crate::mutant("names")),'),
@@ -593,7 +593,7 @@ MUTATIONS = {
         ("src/index/json/scan.rs", "        if len == 0 || is_odd {", '        if len == 0 || is_odd || crate::mutant("json-token") {'),
     ]),
     "rest": ("Paths beyond the thousandth have no terms.", "queries::answers::a_path_beyond_the_thousandth queries::answers::a_map_whose_keys_are_data", [
-        ("src/index/document.rs", "        if self.tape.rest.is_empty() {", '        if self.tape.rest.is_empty() || crate::mutant("rest") {'),
+        ("src/index/document.rs", "        if self.tape.unlisted.is_empty() {", '        if self.tape.unlisted.is_empty() || crate::mutant("rest") {'),
     ]),
     "escapes": ("The letters of escape sequences belong to words.", "queries::answers::escape_sequences_of_terminals", [
         ("src/index/words.rs", "        let len = escape_bytes(&text.as_bytes()[at..]);", '        let len = if crate::mutant("escapes") { 0 } else { escape_bytes(&text.as_bytes()[at..]) };'),
@@ -622,7 +622,7 @@ MUTATIONS = {
         }"""),
     ]),
     "heads-lie": ("A frame is passed over by what its head says, whatever its records do.", "anomalies::kafka::records_behind", [
-        ("src/fetch/block.rs", ".filter(|_| !place.heads_lie)", '.filter(|_| !place.heads_lie || crate::mutant("heads-lie"))'),
+        ("src/fetch/block.rs", ".filter(|_| !context.has_offsets_outside_header)", '.filter(|_| !context.has_offsets_outside_header || crate::mutant("heads-lie"))'),
     ]),
     "undecodable": ("A frame that cannot be decoded is kept whoever asked.", "anomalies::undecodable::a_frame_that_cannot", [
         ("src/ingest/slice.rs", "let is_kept = self.undecodable == Undecodable::Keep &&", 'let is_kept = (self.undecodable == Undecodable::Keep || crate::mutant("undecodable")) &&'),
@@ -670,7 +670,7 @@ MUTATIONS = {
         let waiting"""),
     ]),
     "preface": ("HTTP/2's first words may take their time.", "security::connections::a_connection_that_stops_inside", [
-        ("src/server/preface.rs", "        match judge(&words) {", '        match if crate::mutant("preface") { Words::Served } else { judge(&words) } {'),
+        ("src/server/preface.rs", "        match check(&received) {", '        match if crate::mutant("preface") { Preface::Served } else { check(&received) } {'),
     ]),
     "overdue": ("A connection that was told to go is waited for.", "security::connections::no_connection_without_work", [
         ("src/server/connection.rs", "    retire.await;\n", '    retire.await;\n    if crate::mutant("overdue") {\n        std::future::pending::<()>().await;\n    }\n'),

@@ -9,43 +9,43 @@ use crate::Setup;
 use crate::bare;
 use crate::process::{Process, cores};
 use crate::reference::{Fields, Reference};
-use crate::sample::{Sample, Took, timed};
+use crate::sample::{Elapsed, Sample, timed};
 use crate::segments::{Segment, megabytes};
 use crate::worker::{Members, Worker};
 
 /// The results of all rounds.
 pub struct Contest {
     pub megabytes: f64,
-    pub whole: Vec<Took>,
+    pub whole: Vec<Elapsed>,
     /// The client's CPU time during the whole path. The wall time is that of `whole`.
-    pub client: Vec<Took>,
-    pub bare: Vec<Took>,
+    pub client: Vec<Elapsed>,
+    pub bare: Vec<Elapsed>,
     /// Empty if the reference is not built.
-    pub lean: Vec<Took>,
-    pub stock: Vec<Took>,
+    pub lean: Vec<Elapsed>,
+    pub stock: Vec<Elapsed>,
     /// The same in every round, because no clock value is stored in a bundle.
     pub members: Members,
 }
 
 impl Contest {
-    pub fn speed(&self, took: &[Took]) -> Sample {
+    pub fn speed(&self, took: &[Elapsed]) -> Sample {
         Sample::of(1, took, |took| self.megabytes / took.wall.as_secs_f64())
     }
 
     /// How many times faster the whole path is than another contender.
-    pub fn ratio(&self, other: &[Took]) -> Sample {
+    pub fn ratio(&self, other: &[Elapsed]) -> Sample {
         Sample::ratios(other, &self.whole)
     }
 
     /// The median of CPU seconds.
-    pub fn cpu(took: &[Took]) -> f64 {
+    pub fn cpu(took: &[Elapsed]) -> f64 {
         Sample::of(2, took, |took| took.cpu.as_secs_f64()).median()
     }
 }
 
 /// Runs one round to warm up, and then `rounds` more. All segments are sent to the worker at the same time.
 /// The references with these `fields` run in turn.
-pub fn hold(
+pub fn run(
     setup: &Setup,
     segments: &[Segment],
     rounds: usize,

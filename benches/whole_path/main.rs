@@ -3,15 +3,15 @@
 //!
 //! The worker is the release binary with its defaults, as a separate process. It is called over gRPC and
 //! stores into a local directory. Its time includes receiving, checksums, decoding, indexing, record blocks,
-//! fsync and the check of the object. The references are in [`bare`], [`reference`] and [`marks`]. Each of
-//! [`parts`] answers one question. All print medians with the minimum and the maximum, and ratios of
+//! fsync and the check of the object. The references are in [`bare`], [`reference`] and [`baselines`]. Each
+//! of [`parts`] answers one question. All print medians with the minimum and the maximum, and ratios of
 //! measurements from the same round.
 //!
 //! Run it with `make bench`. `docs/performance.md` explains the numbers.
 
 mod bare;
+mod baselines;
 mod contest;
-mod marks;
 mod parts;
 mod process;
 mod reference;

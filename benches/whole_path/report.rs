@@ -12,13 +12,13 @@ pub struct Report {
 
 /// The goal for a value.
 #[derive(Clone, Copy, Debug)]
-pub enum Asked {
+pub enum Goal {
     AtLeast(f64),
     AtMost(f64),
     Within(f64, f64),
 }
 
-impl Asked {
+impl Goal {
     /// Returns how far a value misses the goal, as a share of the goal.
     fn missed_by(self, value: f64) -> Option<f64> {
         let limit = match self {
@@ -30,7 +30,7 @@ impl Asked {
     }
 }
 
-impl fmt::Display for Asked {
+impl fmt::Display for Goal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AtLeast(least) => write!(f, "≥ {least}"),
@@ -48,17 +48,17 @@ impl Report {
 
     /// Compares the measured value with the goal and prints the verdict. It never fails, because the bench
     /// cannot know what this machine should reach.
-    pub fn verdict(&mut self, goal: u8, what: &str, asked: Asked, unit: &str, measured: &Sample) {
-        let verdict = match asked.missed_by(measured.median()) {
+    pub fn verdict(&mut self, number: u8, what: &str, goal: Goal, unit: &str, measured: &Sample) {
+        let verdict = match goal.missed_by(measured.median()) {
             None if measured.is_empty() => "not measured".to_owned(),
             None => "met".to_owned(),
             Some(share) => format!("missed by {:.0} %", share * 100.0),
         };
         let with_unit = |text: String| format!("{text} {unit}").trim_end().to_owned();
         let row = [
-            goal.to_string(),
+            number.to_string(),
             what.to_owned(),
-            with_unit(asked.to_string()),
+            with_unit(goal.to_string()),
             with_unit(measured.to_string()),
             verdict,
         ];

@@ -8,7 +8,7 @@ use crate::process::Process;
 
 /// The time of a piece of work.
 #[derive(Clone, Copy, Debug)]
-pub struct Took {
+pub struct Elapsed {
     /// The time from start to end.
     pub wall: Duration,
     /// The CPU time of the process that did the work.
@@ -19,10 +19,10 @@ pub struct Took {
 pub fn timed<T, E: From<io::Error>>(
     process: Process,
     work: impl FnOnce() -> Result<T, E>,
-) -> Result<(T, Took), E> {
+) -> Result<(T, Elapsed), E> {
     let (started, before) = (Instant::now(), process.cpu()?);
     let done = work()?;
-    Ok((done, Took { wall: started.elapsed(), cpu: process.cpu()? - before }))
+    Ok((done, Elapsed { wall: started.elapsed(), cpu: process.cpu()? - before }))
 }
 
 /// Several measurements of one value. Shown as the median, followed by the minimum and the maximum.
@@ -41,13 +41,13 @@ impl Sample {
     }
 
     /// Computes a value from each time, such as bytes per second.
-    pub fn of(decimals: usize, took: &[Took], value: impl Fn(&Took) -> f64) -> Self {
+    pub fn of(decimals: usize, took: &[Elapsed], value: impl Fn(&Elapsed) -> f64) -> Self {
         Self::new(decimals, took.iter().map(value))
     }
 
     /// The ratios of the wall times, round by round.
-    pub fn ratios(over: &[Took], under: &[Took]) -> Self {
-        let ratio = |(over, under): (&Took, &Took)| over.wall.as_secs_f64() / under.wall.as_secs_f64();
+    pub fn ratios(over: &[Elapsed], under: &[Elapsed]) -> Self {
+        let ratio = |(over, under): (&Elapsed, &Elapsed)| over.wall.as_secs_f64() / under.wall.as_secs_f64();
         Self::new(2, over.iter().zip(under).map(ratio))
     }
 

@@ -30,7 +30,7 @@ fn read_parts(bytes: &Bytes) {
         let encoded = manifest.encode().expect("what is read can be written");
         assert_eq!(Manifest::parse(&encoded).expect("what is written can be read"), manifest);
     }
-    for bytes in [bytes.clone(), mend_block_index(bytes, &[]).into()] {
+    for bytes in [bytes.clone(), fix_block_index(bytes, &[]).into()] {
         let Ok(index) = BlockIndex::parse(&bytes) else { continue };
         assert_eq!(index.encode(), bytes, "an index has one encoding");
         for entry in index.entries() {
@@ -137,7 +137,7 @@ fn members_of(data: &[u8]) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Corrects the index's checksum, and the checksums of the blocks that it places within `records`.
-fn mend_block_index(index: &[u8], records: &[u8]) -> Vec<u8> {
+fn fix_block_index(index: &[u8], records: &[u8]) -> Vec<u8> {
     let mut index = index.to_vec();
     let Some(body_len) = index.len().checked_sub(4).filter(|len| *len >= 16) else { return index };
     let (mut at, mut position) = (16, 0usize);
@@ -167,7 +167,7 @@ fn forge(members: &[(String, Vec<u8>)]) -> Bytes {
         .unwrap_or_default();
     let (mut object, mut list) = (Vec::new(), (members.len() as u32).to_le_bytes().to_vec());
     for (name, data) in members {
-        let data = if name == "records.idx" { mend_block_index(data, &records) } else { data.clone() };
+        let data = if name == "records.idx" { fix_block_index(data, &records) } else { data.clone() };
         put_header(&mut object, name, data.len());
         list.extend((name.len() as u16).to_le_bytes());
         list.extend(name.as_bytes());

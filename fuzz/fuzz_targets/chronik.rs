@@ -4,11 +4,11 @@
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use wal_indexer::ids::SegmentFormat::ChronikWal;
-use wal_indexer_fuzz::{mend, read};
+use wal_indexer_fuzz::{fix_checksums, read};
 
 fuzz_target!(|data: &[u8]| {
     read(&Bytes::copy_from_slice(data), Some(ChronikWal));
-    let mut mended = data.to_vec();
-    mend(&mut mended, ChronikWal);
-    read(&Bytes::from(mended), None);
+    let mut fixed = data.to_vec();
+    fix_checksums(&mut fixed, ChronikWal);
+    read(&Bytes::from(fixed), None);
 });

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use wal_indexer::ids::SegmentFormat::{ChronikWal, KafkaLog};
-use wal_indexer_fuzz::{mend, split};
+use wal_indexer_fuzz::{fix_checksums, split};
 
 fuzz_target!(|data: &[u8]| {
     // The last bytes choose the format, whether to correct checksums, and the chunks.
@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
     if choice[0] & 2 != 0 {
         // All bytes except a few at the end, which stay torn.
         let whole = bytes.len().saturating_sub((choice[0] >> 4).into());
-        mend(&mut bytes[..whole], format);
+        fix_checksums(&mut bytes[..whole], format);
     }
     let bytes = Bytes::from(bytes);
     let announced = (choice[0] & 4 != 0).then_some(format);

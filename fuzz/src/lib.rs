@@ -82,12 +82,12 @@ fn check(frame: &Frame, decoded: &DecodedFrame) {
 
 /// Corrects the lengths and checksums of as many frames as possible, so that the fuzzer reaches the code
 /// after these checks.
-pub fn mend(bytes: &mut [u8], format: SegmentFormat) {
+pub fn fix_checksums(bytes: &mut [u8], format: SegmentFormat) {
     let mut rest = bytes;
     loop {
         let len = match format {
-            SegmentFormat::KafkaLog => mend_batch(rest),
-            SegmentFormat::ChronikWal => mend_chronik(rest),
+            SegmentFormat::KafkaLog => fix_batch(rest),
+            SegmentFormat::ChronikWal => fix_chronik(rest),
         };
         let Some(len) = len else { return };
         rest = &mut rest[len..];
@@ -96,7 +96,7 @@ pub fn mend(bytes: &mut [u8], format: SegmentFormat) {
 
 /// Corrects a Kafka batch and returns its length. An invalid length becomes the length of all remaining
 /// bytes.
-fn mend_batch(bytes: &mut [u8]) -> Option<usize> {
+fn fix_batch(bytes: &mut [u8]) -> Option<usize> {
     if bytes.len() < 61 {
         return None;
     }
@@ -113,7 +113,7 @@ fn mend_batch(bytes: &mut [u8]) -> Option<usize> {
 
 /// Corrects a Chronik record and returns its length. If its data ends with the producer's batch, corrects
 /// that too.
-fn mend_chronik(bytes: &mut [u8]) -> Option<usize> {
+fn fix_chronik(bytes: &mut [u8]) -> Option<usize> {
     if bytes.len() < 64 {
         return None;
     }
@@ -128,7 +128,7 @@ fn mend_chronik(bytes: &mut [u8]) -> Option<usize> {
     let frame = &mut bytes[..len];
     let at = if is_v1 { 24 } else { 8 };
     if !is_v1 {
-        mend_original(frame);
+        fix_original(frame);
     }
     let mut crc = crc32fast::Hasher::new();
     crc.update(&frame[..at]);
@@ -140,14 +140,14 @@ fn mend_chronik(bytes: &mut [u8]) -> Option<usize> {
 
 /// Searches for the tag and the length of an option that ends where the data ends, and corrects the batch in
 /// it.
-fn mend_original(frame: &mut [u8]) {
+fn fix_original(frame: &mut [u8]) {
     let end = frame.len() - 20;
     for start in (12..end.saturating_sub(61 + 9)).rev().take(4_096) {
         let len = (end - start - 9) as u64;
         if frame[start] == 1 && frame[start + 1..start + 9] == len.to_le_bytes() {
             let original = &mut frame[start + 9..end];
             original[8..12].copy_from_slice(&(len as i32 - 12).to_be_bytes());
-            mend_batch(original);
+            fix_batch(original);
             return;
         }
     }

@@ -11,7 +11,7 @@ use crate::wal::{Listing, SealedSegments, Segment, WalError};
 
 /// What an agent would do with a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prospect {
+pub enum PlannedAction {
     /// It would be sent.
     Send,
     /// It is stored.
@@ -30,7 +30,7 @@ pub enum Prospect {
 #[derive(Debug)]
 pub struct Check {
     /// The segments by partition and position, with what the agent would do with each.
-    pub segments: Vec<(Segment, Prospect)>,
+    pub segments: Vec<(Segment, PlannedAction)>,
     /// The listing, without its segments.
     pub listing: Listing,
 }
@@ -63,16 +63,16 @@ pub async fn check<W: SealedSegments>(
     let _ = checkpoint.take_logs(&mut listing, &first_offsets);
     let (mut states, now) = (SegmentStates::new(), Now::read());
     states.take_listing(listing.clone(), begun, now);
-    let prospect = |segment: &Segment| match states.state(segment, &checkpoint) {
-        _ if states.is_halted(segment) => Prospect::Halted,
-        SegmentState::Stored => Prospect::Stored,
-        SegmentState::Rejected => Prospect::Rejected,
-        SegmentState::Skipped => Prospect::Skipped,
-        SegmentState::Unsent if states.is_old(segment, settings.min_segment_age, now) => Prospect::Send,
-        SegmentState::Unsent => Prospect::Young,
+    let action = |segment: &Segment| match states.state(segment, &checkpoint) {
+        _ if states.is_halted(segment) => PlannedAction::Halted,
+        SegmentState::Stored => PlannedAction::Stored,
+        SegmentState::Rejected => PlannedAction::Rejected,
+        SegmentState::Skipped => PlannedAction::Skipped,
+        SegmentState::Unsent if states.is_old(segment, settings.min_segment_age, now) => PlannedAction::Send,
+        SegmentState::Unsent => PlannedAction::Young,
     };
     let segments = states.partitions().flat_map(|(_, segments)| segments);
-    let segments = segments.map(|segment| (segment.clone(), prospect(segment))).collect();
+    let segments = segments.map(|segment| (segment.clone(), action(segment))).collect();
     listing.segments.clear();
     Ok(Check { segments, listing })
 }

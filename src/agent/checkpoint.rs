@@ -127,7 +127,7 @@ impl Subject {
 }
 
 #[derive(Deserialize)]
-struct PermitQueue {
+struct Line {
     name: String,
     #[serde(flatten)]
     of: Subject,
@@ -169,10 +169,10 @@ impl Checkpoint {
     /// must not be written.
     pub(super) async fn look_at(dir: &Path, name: &str) -> Result<Self, CheckpointError> {
         let path = dir.join(format!("{name}.checkpoint"));
-        let read = Journal::read::<PermitQueue>(path.clone(), FIRST_LINE).await;
+        let read = Journal::read::<Line>(path.clone(), FIRST_LINE).await;
         let (journal, contents) = read.map_err(|error| failed_at(&path, error))?;
         let Some(contents) = contents else { return Err(CheckpointError::Foreign { path }) };
-        let entry = |PermitQueue { name, of, receipt }| (name, Entry { receipt, seen: None, of });
+        let entry = |Line { name, of, receipt }| (name, Entry { receipt, seen: None, of });
         let entries: HashMap<_, _> = contents.lines.into_iter().map(entry).collect();
         if let Some(line) = contents.damaged_line {
             let (path, kept) = (path.display(), entries.len());
@@ -182,7 +182,7 @@ impl Checkpoint {
         let logs_path = dir.join(format!("{name}.logs"));
         let logs = logs.map_err(|error| failed_at(&logs_path, error))?;
         let mut logs = logs.ok_or(CheckpointError::Foreign { path: logs_path })?;
-        logs.learn(told(&entries));
+        logs.learn(known_from_receipts(&entries));
         Ok(Self { entries, journal, logs: Some(logs), _locks: Vec::new() })
     }
 
@@ -256,7 +256,7 @@ impl Checkpoint {
     }
 
     /// Removes a receipt that must no longer be trusted, also for later processes.
-    pub(super) async fn disown(&mut self, name: &str) -> io::Result<()> {
+    pub(super) async fn invalidate(&mut self, name: &str) -> io::Result<()> {
         self.forget(name);
         self.journal.write_anew(lines(&self.entries)).await
     }
@@ -276,19 +276,19 @@ impl Checkpoint {
 }
 
 /// What receipts say about the partitions' logs: the log id and the next offset of the latest receipt.
-fn told(entries: &HashMap<String, Entry>) -> HashMap<TopicPartition, Known> {
-    let mut told = HashMap::<TopicPartition, (Option<i64>, &str)>::new();
+fn known_from_receipts(entries: &HashMap<String, Entry>) -> HashMap<TopicPartition, Known> {
+    let mut latest_by_partition = HashMap::<TopicPartition, (Option<i64>, &str)>::new();
     for Entry { receipt, of, .. } in entries.values() {
         let Ok(partition) = TopicPartition::new(&*of.topic, of.partition) else { continue };
         let next = receipt.offsets().map(|offsets| offsets.last().saturating_add(1));
-        let latest = told.entry(partition).or_insert((next, &of.log_id));
+        let latest = latest_by_partition.entry(partition).or_insert((next, &of.log_id));
         if next > latest.0 {
             *latest = (next, &of.log_id);
         }
     }
     let known =
         |(partition, (next, log_id)): (_, (_, &str))| (partition, Known::new(log_id.to_owned(), next));
-    told.into_iter().map(known).collect()
+    latest_by_partition.into_iter().map(known).collect()
 }
 
 fn lines(entries: &HashMap<String, Entry>) -> impl ExactSizeIterator<Item = LineRef<'_>> {

@@ -59,7 +59,7 @@ pub(super) fn deletable_prefix<'a>(
 
 /// Whether the agent deletes a segment once it is stored.
 pub(super) fn is_ours_to_delete(segment: &Segment, settings: &Settings) -> bool {
-    settings.delete_after_index && !segment.may_grow && !segment.kept
+    settings.delete_after_index && !segment.may_grow && !segment.broker_deletes
 }
 
 /// The deletion of one segment.

@@ -20,12 +20,12 @@ pub struct Event<'a> {
     /// The time from the first attempt to the last response, if this process sent the segment.
     pub took: Option<Duration>,
     /// The outcome.
-    pub fate: Fate<'a>,
+    pub outcome: SegmentOutcome<'a>,
 }
 
 /// The outcome of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate<'a> {
+pub enum SegmentOutcome<'a> {
     /// It is stored, and permanently deleted.
     Deleted,
     /// It is stored, and stays: its broker deletes it itself or may still append to it, or the agent is set
@@ -41,7 +41,7 @@ pub enum Fate<'a> {
     Later(&'a str),
 }
 
-impl fmt::Display for Fate<'_> {
+impl fmt::Display for SegmentOutcome<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Deleted => f.write_str("deleted"),
@@ -68,6 +68,6 @@ pub fn log(event: &Event<'_>) {
         already_existed = receipt.already_existed(),
         took_ms,
         "stored, and {}",
-        event.fate
+        event.outcome
     );
 }

@@ -16,7 +16,7 @@ use super::checkpoint::Checkpoint;
 use super::journal::Journal;
 use crate::formatting::chain;
 use crate::ids::{LogId, TopicPartition};
-use crate::wal::{Birth, Halt, Halted, Listing, LogSigns, SealedSegments, Segment};
+use crate::wal::{DirectoryIdentity, Halt, Halted, Listing, LogSigns, SealedSegments, Segment};
 
 const FIRST_LINE: &str = "wal-indexer logs 1";
 
@@ -32,21 +32,22 @@ pub(super) struct Logs {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Known {
     log_id: String,
-    says_its_id: bool,
-    birth: Option<Birth>,
+    #[serde(rename = "says_its_id")]
+    has_own_id: bool,
+    birth: Option<DirectoryIdentity>,
     /// The offset after the last stored offset. `None`: nothing is stored.
     next_offset: Option<i64>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct PermitQueue {
+struct Line {
     topic: String,
     partition: i32,
     #[serde(flatten)]
     known: Known,
 }
 
-impl PermitQueue {
+impl Line {
     fn of((partition, known): (&TopicPartition, &Known)) -> Self {
         let (topic, number) = (partition.topic().to_owned(), partition.partition());
         Self { topic, partition: number, known: known.clone() }
@@ -63,7 +64,7 @@ enum Judgement {
     /// The remembered log. Its directory may be another one.
     Same,
     /// The remembered log, whatever id the listing says.
-    Still,
+    KeepId,
     /// Another one, with the id that the listing says.
     Another,
     /// It is unknown which log it is, or it must not be mixed with what is stored.
@@ -74,14 +75,14 @@ impl Logs {
     /// Opens `DIR/NAME.logs`, which may be missing. Returns `None` if the file is something else.
     pub(super) async fn open(dir: &Path, name: &str) -> io::Result<Option<Self>> {
         let path = dir.join(format!("{name}.logs"));
-        let (journal, contents) = Journal::read::<PermitQueue>(path, FIRST_LINE).await?;
+        let (journal, contents) = Journal::read::<Line>(path, FIRST_LINE).await?;
         let Some(contents) = contents else { return Ok(None) };
         if let Some(line) = contents.damaged_line {
             let path = journal.path().display();
             warn!(%path, line, "the file of known logs is damaged from that line on");
         }
         let mut known = HashMap::new();
-        for PermitQueue { topic, partition, known: log } in contents.lines {
+        for Line { topic, partition, known: log } in contents.lines {
             known.extend(TopicPartition::new(&*topic, partition).ok().map(|partition| (partition, log)));
         }
         Ok(Some(Self { known, journal }))
@@ -101,13 +102,13 @@ impl Logs {
             }
             _ => return Ok(()),
         }
-        let line = PermitQueue::of((&segment.partition, &self.known[&segment.partition]));
-        self.journal.add(&line, self.known.iter().map(PermitQueue::of)).await
+        let line = Line::of((&segment.partition, &self.known[&segment.partition]));
+        self.journal.add(&line, self.known.iter().map(Line::of)).await
     }
 
     /// Adds what receipts say about partitions of which nothing else is known.
-    pub(super) fn learn(&mut self, told: HashMap<TopicPartition, Known>) {
-        for (partition, known) in told {
+    pub(super) fn learn(&mut self, from_receipts: HashMap<TopicPartition, Known>) {
+        for (partition, known) in from_receipts {
             self.known.entry(partition).or_insert(known);
         }
     }
@@ -145,9 +146,9 @@ impl Logs {
                     continue;
                 }
                 (Judgement::Same, Some(known)) => {
-                    Known { says_its_id: signs.says_its_id, birth: signs.birth, ..known }
+                    Known { has_own_id: signs.has_own_id, birth: signs.birth, ..known }
                 }
-                (Judgement::Still, Some(known)) => {
+                (Judgement::KeepId, Some(known)) => {
                     let log_id = LogId::new(&known.log_id);
                     if self.known.get(partition).is_none_or(|before| before.birth != signs.birth) {
                         let (kept, listed) = (&known.log_id, first.log_id.as_str());
@@ -156,9 +157,9 @@ impl Logs {
                     still.insert(partition.clone(), log_id);
                     Known { birth: signs.birth, ..known }
                 }
-                (Judgement::Another, _) | (Judgement::Same | Judgement::Still, None) => Known {
+                (Judgement::Another, _) | (Judgement::Same | Judgement::KeepId, None) => Known {
                     log_id: first.log_id.as_str().to_owned(),
-                    says_its_id: signs.says_its_id,
+                    has_own_id: signs.has_own_id,
                     birth: signs.birth,
                     next_offset: None,
                 },
@@ -178,18 +179,18 @@ impl Logs {
     }
 
     pub(super) async fn save(&mut self) -> io::Result<()> {
-        self.journal.write_anew(self.known.iter().map(PermitQueue::of)).await
+        self.journal.write_anew(self.known.iter().map(Line::of)).await
     }
 }
 
 impl Known {
     pub(super) fn new(log_id: String, next_offset: Option<i64>) -> Self {
-        Self { log_id, says_its_id: false, birth: None, next_offset }
+        Self { log_id, has_own_id: false, birth: None, next_offset }
     }
 
     /// Whether a listing says the same about the log.
     fn is_as(&self, signs: &LogSigns, log_id: &LogId) -> bool {
-        let is_there = self.birth == signs.birth && self.says_its_id == signs.says_its_id;
+        let is_there = self.birth == signs.birth && self.has_own_id == signs.has_own_id;
         is_there && LogId::new(&self.log_id) == *log_id
     }
 
@@ -220,16 +221,16 @@ impl Known {
 fn judge(known: Option<&Known>, signs: &LogSigns, listed: &LogId, anew: bool) -> Judgement {
     let Some(known) = known else { return Judgement::Another };
     let is_same_id = LogId::new(&known.log_id) == *listed;
-    match (known.says_its_id, signs.says_its_id) {
+    match (known.has_own_id, signs.has_own_id) {
         // Topic ids are never reused.
         (_, true) if is_same_id => Judgement::Same,
         (true, true) => Judgement::Another,
         // The broker was upgraded, and now writes the file.
-        (false, true) if !anew && known.next_offset.is_some() => Judgement::Still,
+        (false, true) if !anew && known.next_offset.is_some() => Judgement::KeepId,
         (false, true) => Judgement::Another,
         // The file was lost.
         (true, false) if anew => Judgement::Halt(Halt::LogIdLost),
-        (true, false) => Judgement::Still,
+        (true, false) => Judgement::KeepId,
         // The configured id was changed.
         (false, false) if !is_same_id => Judgement::Another,
         (false, false) if anew => Judgement::Halt(Halt::CreatedAgain { log_id: listed.clone() }),
@@ -262,9 +263,9 @@ mod tests {
 
     #[track_caller]
     fn check(known: (&str, bool, Option<i64>), listed: (&str, bool), anew: bool, expected: Judgement) {
-        let (log_id, says_its_id, next_offset) = known;
-        let known = Known { says_its_id, ..Known::new(log_id.to_owned(), next_offset) };
-        let signs = LogSigns { says_its_id: listed.1, birth: None };
+        let (log_id, has_own_id, next_offset) = known;
+        let known = Known { has_own_id, ..Known::new(log_id.to_owned(), next_offset) };
+        let signs = LogSigns { has_own_id: listed.1, birth: None };
         assert_eq!(
             judge(Some(&known), &signs, &LogId::new(listed.0), anew),
             expected,
@@ -275,10 +276,10 @@ mod tests {
     #[test]
     fn a_log_is_another_one_only_where_its_own_id_or_its_offsets_say_so() {
         let (stored, nothing) = (Some(100), None);
-        check(("0", false, stored), ("topic-id", true), false, Judgement::Still);
+        check(("0", false, stored), ("topic-id", true), false, Judgement::KeepId);
         check(("0", false, stored), ("topic-id", true), true, Judgement::Another);
         check(("0", false, nothing), ("topic-id", true), false, Judgement::Another);
-        check(("topic-id", true, stored), ("0", false), false, Judgement::Still);
+        check(("topic-id", true, stored), ("0", false), false, Judgement::KeepId);
         check(("topic-id", true, stored), ("0", false), true, Judgement::Halt(Halt::LogIdLost));
         check(("topic-id", true, stored), ("topic-id", true), true, Judgement::Same);
         check(("topic-id", true, stored), ("another", true), false, Judgement::Another);

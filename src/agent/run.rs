@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, sleep_until, timeout_at};
 use tracing::{Instrument, error, info, warn};
 
 use super::deletable_prefix::{DeletablePrefix, Deletion, Stop, deletable_prefix, is_ours_to_delete};
-use super::event::{Event, Fate};
+use super::event::{Event, SegmentOutcome};
 use super::in_flight::{InFlightPermit, PermitQueue};
 use super::logs::{FirstOffsets, first_offsets};
 use super::plan::{Plan, plan};
@@ -42,7 +42,7 @@ pub(super) struct Run<W> {
     /// What each task does, so that a task that panicked does not count as running for ever.
     works: HashMap<Id, Work>,
     /// Partitions in which segments may be deletable.
-    unsettled: BTreeSet<TopicPartition>,
+    to_delete: BTreeSet<TopicPartition>,
     /// How segments were delivered, by name: those that this process sent and has not deleted.
     traces: HashMap<String, DeliveryTrace>,
     /// Stored segments that could not be deleted, by name, with the reason. Each change of the reason is
@@ -72,14 +72,14 @@ struct DeliveryTrace {
 enum Work {
     List,
     Send(Segment),
-    Settle(TopicPartition),
+    Delete(TopicPartition),
 }
 
 /// The result of a task.
 enum Done {
     Listed { begun: Instant, listing: Result<Listing, WalError>, first_offsets: FirstOffsets },
     Sent { segment: Segment, trace: DeliveryTrace, outcome: Outcome },
-    Settled { partition: TopicPartition, deleted: Vec<Deletion>, stop: Option<(Deletion, Stop)> },
+    Deleted { partition: TopicPartition, deleted: Vec<Deletion>, stop: Option<(Deletion, Stop)> },
 }
 
 /// The next event.
@@ -98,7 +98,7 @@ impl<W: SealedSegments> Run<W> {
             permit_queue: PermitQueue::new(agent.in_flight_limit.clone()),
             tasks: JoinSet::new(),
             works: HashMap::new(),
-            unsettled: BTreeSet::new(),
+            to_delete: BTreeSet::new(),
             traces: HashMap::new(),
             stuck: HashMap::new(),
             round: 0,
@@ -206,7 +206,7 @@ impl<W: SealedSegments> Run<W> {
         if self.queue.is_empty() {
             self.permit_queue.leave();
         }
-        self.deletable_prefix();
+        self.start_deletions();
         self.report();
     }
 
@@ -216,8 +216,8 @@ impl<W: SealedSegments> Run<W> {
                 self.take_listing(begun, listing, &first_offsets).await;
             }
             Done::Sent { segment, trace, outcome } => self.take_outcome(&segment, trace, outcome).await,
-            Done::Settled { partition, deleted, stop } => {
-                self.take_settled(partition, &deleted, stop).await;
+            Done::Deleted { partition, deleted, stop } => {
+                self.take_deleted(partition, &deleted, stop).await;
             }
         }
     }
@@ -239,7 +239,7 @@ impl<W: SealedSegments> Run<W> {
     fn sending(&self) -> impl Iterator<Item = &Segment> {
         self.works.values().filter_map(|work| match work {
             Work::Send(segment) => Some(segment),
-            Work::List | Work::Settle(_) => None,
+            Work::List | Work::Delete(_) => None,
         })
     }
 
@@ -330,7 +330,7 @@ impl<W: SealedSegments> Run<W> {
     /// Records a failure. The segment is tried again in a later round.
     fn take_failure(&mut self, segment: &Segment, took: Duration, why: &str) {
         self.states.failed(segment, self.round);
-        self.tell(segment, None, Some(took), Fate::Later(why));
+        self.notify_observer(segment, None, Some(took), SegmentOutcome::Later(why));
     }
 
     /// Records a rejection. The segment is not tried again until it changes or an operator requests it.
@@ -348,7 +348,7 @@ impl<W: SealedSegments> Run<W> {
             error!(wal_dir, segment = name, error = chain(error), "the rejection cannot be noted");
         }
         self.states.rejected(segment, noted.is_ok());
-        self.tell(segment, None, Some(took), Fate::Rejected(&refusal.to_string()));
+        self.notify_observer(segment, None, Some(took), SegmentOutcome::Rejected(&refusal.to_string()));
     }
 
     /// Writes the receipt to the checkpoint first, and then acts on it.
@@ -363,25 +363,27 @@ impl<W: SealedSegments> Run<W> {
         }
         let took = trace.took;
         self.traces.insert(segment.name.clone(), trace);
-        self.unsettled.insert(segment.partition.clone());
-        if let Some(fate) = self.fate_of_stored(segment) {
-            self.tell(segment, Some(&receipt), Some(took), fate);
+        self.to_delete.insert(segment.partition.clone());
+        if let Some(outcome) = self.outcome_of_stored(segment) {
+            self.notify_observer(segment, Some(&receipt), Some(took), outcome);
         }
     }
 
     /// The outcome of a stored segment. `None`: the segment is to be deleted, and the outcome is known later.
-    fn fate_of_stored(&self, segment: &Segment) -> Option<Fate<'_>> {
+    fn outcome_of_stored(&self, segment: &Segment) -> Option<SegmentOutcome<'_>> {
         let prefix = self.prefix(&segment.partition);
         if !is_ours_to_delete(segment, &self.agent.settings) {
-            return Some(Fate::Kept);
+            return Some(SegmentOutcome::Kept);
         }
         if !self.states.partition(&segment.partition).contains(segment) {
-            return Some(Fate::Later("it has changed or gone since it was read"));
+            return Some(SegmentOutcome::Later("it has changed or gone since it was read"));
         }
         let goes = prefix.may_go.iter().any(|(goes, _)| *goes == segment);
         match prefix.stops_at {
-            Some(stays) if prefix.is_retained && stays == segment => Some(Fate::Held(&Hold::Retention)),
-            Some(before) if !goes => Some(Fate::WaitsBehind(&before.name)),
+            Some(stays) if prefix.is_retained && stays == segment => {
+                Some(SegmentOutcome::Held(&Hold::Retention))
+            }
+            Some(before) if !goes => Some(SegmentOutcome::WaitsBehind(&before.name)),
             _ => None,
         }
     }
@@ -391,9 +393,15 @@ impl<W: SealedSegments> Run<W> {
         deletable_prefix(segments, &self.states, &self.agent.checkpoint, (&self.agent.settings, Now::read()))
     }
 
-    fn tell(&self, segment: &Segment, receipt: Option<&Receipt>, took: Option<Duration>, fate: Fate<'_>) {
+    fn notify_observer(
+        &self,
+        segment: &Segment,
+        receipt: Option<&Receipt>,
+        took: Option<Duration>,
+        outcome: SegmentOutcome<'_>,
+    ) {
         let agent = &self.agent.name;
-        (self.agent.observer)(&Event { agent, segment, receipt, took, fate });
+        (self.agent.observer)(&Event { agent, segment, receipt, took, outcome });
     }
 
     /// Reports what is not stored yet. If the last report was a moment ago, the next one follows soon.
@@ -436,7 +444,7 @@ impl<W: SealedSegments> Run<W> {
             let stays = self.prefix(partition);
             for segment in segments {
                 let is_retained = stays.is_retained && stays.stops_at == Some(segment);
-                is_at_rest |= is_retained || self.states.hold_of(segment).is_some_and(Hold::is_rest);
+                is_at_rest |= is_retained || self.states.hold_of(segment).is_some_and(Hold::is_steady);
                 match self.states.state(segment, &self.agent.checkpoint) {
                     SegmentState::Unsent => summary.left += 1,
                     SegmentState::Stored if is_at_rest => {}

@@ -25,7 +25,7 @@ pub(super) struct SegmentStates {
     halted: Vec<Halted>,
     idle: Parts,
     /// The halted parts whose segments are unknown.
-    unseen: Parts,
+    unlisted: Parts,
     /// The number of partitions in the last listing.
     partition_count: Option<u64>,
 }
@@ -47,8 +47,8 @@ impl Parts {
         parts
     }
 
-    fn unseen_of(halted: &[Halted]) -> Self {
-        Self::of(halted.iter().filter(|halted| halted.halt.is_unseen()))
+    fn unlisted_of(halted: &[Halted]) -> Self {
+        Self::of(halted.iter().filter(|halted| halted.halt.is_unlisted()))
     }
 
     /// Whether [`Halted::covers`] is true for any of the parts.
@@ -115,7 +115,7 @@ impl SegmentStates {
             held_partitions: BTreeMap::new(),
             halted: Vec::new(),
             idle: Parts::default(),
-            unseen: Parts::default(),
+            unlisted: Parts::default(),
             partition_count: None,
         }
     }
@@ -129,9 +129,9 @@ impl SegmentStates {
     pub(super) fn take_listing(&mut self, listing: Listing, begun: Instant, now: Now) {
         let Listing { segments: mut listing, held, halted, logs: _, partitions, hint: _ } = listing;
         self.held_partitions = held.into_iter().collect();
-        (self.idle, self.unseen) = (Parts::of(&halted), Parts::unseen_of(&halted));
+        (self.idle, self.unlisted) = (Parts::of(&halted), Parts::unlisted_of(&halted));
         (self.halted, self.partition_count) = (halted, partitions);
-        self.keep_unseen(&mut listing);
+        self.keep_unlisted(&mut listing);
         listing.retain(|segment| !self.deleted.contains(&(segment.name.clone(), segment.version)));
         let mut known = std::mem::take(&mut self.memory);
         for segment in &listing {
@@ -152,15 +152,15 @@ impl SegmentStates {
     }
 
     /// Adds the segments that were last seen in parts which this listing could not read.
-    fn keep_unseen(&self, listing: &mut Vec<Segment>) {
+    fn keep_unlisted(&self, listing: &mut Vec<Segment>) {
         if self.halted.is_empty() {
             return;
         }
         let listed: HashSet<_> = listing.iter().map(|segment| segment.name.clone()).collect();
         let before = self.partitions.values().flatten();
-        let is_unseen = |segment: &Segment| self.is_unseen(&segment.name, &segment.partition);
-        let unseen = before.filter(|segment| !listed.contains(&segment.name) && is_unseen(segment));
-        listing.extend(unseen.cloned());
+        let is_unlisted = |segment: &Segment| self.is_unlisted(&segment.name, &segment.partition);
+        let unlisted = before.filter(|segment| !listed.contains(&segment.name) && is_unlisted(segment));
+        listing.extend(unlisted.cloned());
     }
 
     /// Whether the segment is in a halted part of the log.
@@ -169,8 +169,8 @@ impl SegmentStates {
     }
 
     /// Whether it is unknown if a segment of this name exists.
-    pub(super) fn is_unseen(&self, name: &str, partition: &TopicPartition) -> bool {
-        self.unseen.cover(name, partition)
+    pub(super) fn is_unlisted(&self, name: &str, partition: &TopicPartition) -> bool {
+        self.unlisted.cover(name, partition)
     }
 
     /// The halted parts of the log.
@@ -188,11 +188,11 @@ impl SegmentStates {
     /// out, because the broker may be using them again.
     pub(super) fn vanished(&self, listing: &Listing, checkpoint: &Checkpoint) -> Vec<Vec<Segment>> {
         let listed: HashSet<_> = listing.segments.iter().map(|segment| &*segment.name).collect();
-        let unseen = Parts::unseen_of(&listing.halted);
+        let unlisted = Parts::unlisted_of(&listing.halted);
         let is_lost = |segment: &&Segment| {
             !segment.may_grow
                 && !listed.contains(&*segment.name)
-                && !unseen.cover(&segment.name, &segment.partition)
+                && !unlisted.cover(&segment.name, &segment.partition)
                 && matches!(self.state(segment, checkpoint), SegmentState::Unsent | SegmentState::Rejected)
         };
         let of_each = |segments: &Vec<Segment>| segments.iter().filter(is_lost).cloned().collect::<Vec<_>>();

@@ -70,7 +70,7 @@ pub(super) async fn send<W: SealedSegments>(
             WalError::Gone { .. } => Outcome::Gone,
             error => Outcome::Later(chain(&error)),
         },
-        error @ IndexError::OutOfPatience { .. } => Outcome::Later(chain(&error)),
+        error @ IndexError::TimedOut { .. } => Outcome::Later(chain(&error)),
     }
 }
 

@@ -27,7 +27,7 @@ fn segment(topic: &str, position: u64) -> Segment {
         position,
         version: Version { size_bytes: 100 + position, changed_at, identity: position },
         may_grow: false,
-        kept: false,
+        broker_deletes: false,
         verdict: None,
         change_time: None,
         bounds: None,
@@ -66,7 +66,7 @@ async fn check_settled(letters: &str, delete_after_index: bool, goes: &[u64], st
     let letters: Vec<char> = letters.chars().collect();
     let described = |(position, letter): (usize, &char)| Segment {
         may_grow: *letter == 'g',
-        kept: *letter == 'b',
+        broker_deletes: *letter == 'b',
         verdict: match letter {
             'r' => Some(Verdict::Rejected),
             'k' | 'K' => Some(Verdict::Skipped),

@@ -78,11 +78,11 @@ pub(super) struct FillGuard<'a>(
 /// The result of a cache lookup.
 pub(super) enum CacheLookup<'a> {
     /// The part is cached.
-    CachedParts(Bytes),
+    Hit(Bytes),
     /// The part is not cached, and no other caller reads it.
-    Ours(FillGuard<'a>),
+    Fill(FillGuard<'a>),
     /// Another caller reads the part.
-    Others,
+    Pending,
 }
 
 #[derive(Clone)]
@@ -161,34 +161,34 @@ impl CachedParts {
         read: impl Future<Output = Result<Bytes, E>>,
     ) -> Result<Bytes, E> {
         match self.wait(part).await {
-            CacheLookup::CachedParts(bytes) => Ok(bytes),
-            CacheLookup::Ours(fill_guard) => {
+            CacheLookup::Hit(bytes) => Ok(bytes),
+            CacheLookup::Fill(fill_guard) => {
                 let bytes = read.await?;
                 fill_guard.keep(bytes.clone());
                 Ok(bytes)
             }
-            CacheLookup::Others => read.await,
+            CacheLookup::Pending => read.await,
         }
     }
 
     /// Looks a part up without waiting.
     pub fn look(&self, part: Part) -> CacheLookup<'_> {
         match self.memory.parts.get_value_or_guard(&(self.bundle.clone(), part), Some(Duration::ZERO)) {
-            GuardResult::Value(bytes) => CacheLookup::CachedParts(bytes),
-            GuardResult::Guard(fill_guard) => CacheLookup::Ours(FillGuard(fill_guard)),
-            GuardResult::Timeout => CacheLookup::Others,
+            GuardResult::Value(bytes) => CacheLookup::Hit(bytes),
+            GuardResult::Guard(fill_guard) => CacheLookup::Fill(FillGuard(fill_guard)),
+            GuardResult::Timeout => CacheLookup::Pending,
         }
     }
 
-    /// Looks a part up, and waits while another caller reads it. Returns [`CacheLookup::Others`] if that
+    /// Looks a part up, and waits while another caller reads it. Returns [`CacheLookup::Pending`] if that
     /// takes too long. A caller that holds a [`FillGuard`] must not wait: other callers may wait for that
     /// guard.
     pub async fn wait(&self, part: Part) -> CacheLookup<'_> {
         let name = (self.bundle.clone(), part);
         match timeout(WAIT_MAX, self.memory.parts.get_value_or_guard_async(&name)).await {
-            Ok(Ok(bytes)) => CacheLookup::CachedParts(bytes),
-            Ok(Err(fill_guard)) => CacheLookup::Ours(FillGuard(fill_guard)),
-            Err(_) => CacheLookup::Others,
+            Ok(Ok(bytes)) => CacheLookup::Hit(bytes),
+            Ok(Err(fill_guard)) => CacheLookup::Fill(FillGuard(fill_guard)),
+            Err(_) => CacheLookup::Pending,
         }
     }
 
@@ -223,6 +223,6 @@ impl Hash for BundleId {
 
 impl fmt::Debug for PartCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory").field("bytes", &self.bytes()).finish_non_exhaustive()
+        f.debug_struct("PartCache").field("bytes", &self.bytes()).finish_non_exhaustive()
     }
 }

@@ -30,7 +30,7 @@ pub enum Fault {
     Bundle(#[from] VerifyError),
     /// The bundle's manifest does not match its key.
     #[error("the manifest's {what} is not the key's; the bundle belongs under {own_key}")]
-    OtherThanItsKey {
+    KeyMismatch {
         /// What differs.
         what: &'static str,
         /// The key that belongs to the manifest.
@@ -162,7 +162,7 @@ impl Fault {
                 Kind::Absent | Kind::Corrupt => ArchiveErrorKind::Corrupt,
                 Kind::Unsupported => ArchiveErrorKind::Unsupported,
             },
-            Self::OtherThanItsKey { .. }
+            Self::KeyMismatch { .. }
             | Self::Unusable { .. }
             | Self::Frame { .. }
             | Self::BlockCounts { .. }

@@ -87,7 +87,7 @@ impl IndexParts for Whole {
         async move { self.part(file, range).await.map_err(io_error) }.boxed()
     }
 
-    fn at_hand(&self, file: usize, range: Range<u64>) -> Option<Bytes> {
+    fn cached(&self, file: usize, range: Range<u64>) -> Option<Bytes> {
         let member = self.files.member(file, &range).ok()?;
         if let Some(bytes) = self.held[file].get() {
             return Some(slice(bytes, &range));

@@ -38,9 +38,9 @@ pub fn block_usage(entry: &BlockEntry) -> u64 {
 
 /// The memory budget that is left for the records that are read, in bytes. Concurrent reads share it.
 #[derive(Debug)]
-pub struct Purse(AtomicUsize);
+pub struct MemoryAllowance(AtomicUsize);
 
-impl Purse {
+impl MemoryAllowance {
     /// Makes a budget of `bytes` bytes.
     pub fn new(bytes: u64) -> Self {
         Self(AtomicUsize::new(usize::try_from(bytes).unwrap_or(usize::MAX)))
@@ -70,7 +70,7 @@ pub enum Picked {
     /// The budget had too few bytes left for the record. The number is how many bytes it needs.
     TooLarge(u64),
     /// The frame of the record needs more memory than the limits allow.
-    Unread,
+    FrameTooLarge,
 }
 
 /// Picks the records with the wanted ordinals.
@@ -79,7 +79,7 @@ struct Picker<'a> {
     ordinal: u64,
     wanted: std::iter::Peekable<std::slice::Iter<'a, u64>>,
     record_bytes_max: usize,
-    purse: &'a Purse,
+    allowance: &'a MemoryAllowance,
     shares: bool,
     /// The bytes taken from the budget for the next record.
     taken: usize,
@@ -91,13 +91,13 @@ impl Visitor for Picker<'_> {
         let ordinal = self.ordinal;
         self.ordinal += 1;
         self.wanted.next_if_eq(&&ordinal)?;
-        self.taken = self.purse.take(self.record_bytes_max);
+        self.taken = self.allowance.take(self.record_bytes_max);
         Some(self.taken)
     }
 
     fn record(&mut self, record: StoredRecord) {
         let used = record.mem_usage().min(self.taken);
-        self.purse.put_back(self.taken - used);
+        self.allowance.put_back(self.taken - used);
         let picked = match record.omitted {
             Some(omitted) if self.taken < self.record_bytes_max => Picked::TooLarge(omitted.needed_bytes),
             _ => Picked::Record(record),
@@ -125,20 +125,20 @@ pub(super) fn pick(
     ordinals: &[u64],
     bounds: WorkBounds,
     record_bytes_max: usize,
-    purse: &Purse,
+    allowance: &MemoryAllowance,
 ) -> Result<Vec<(u64, Picked)>, Fault> {
     let mut picker = Picker {
         ordinal: entry.first_ordinal,
         wanted: ordinals.iter().peekable(),
         record_bytes_max,
-        purse,
+        allowance,
         shares: ordinals.len() == 1 && record_bytes_max < usize::MAX,
         taken: 0,
         picked: Vec::with_capacity(ordinals.len()),
     };
     match visit(entry, plain, format, bounds, &mut picker) {
         Err(fault) if fault.is_too_large() => {
-            let rest = picker.wanted.by_ref().map(|ordinal| (*ordinal, Picked::Unread));
+            let rest = picker.wanted.by_ref().map(|ordinal| (*ordinal, Picked::FrameTooLarge));
             picker.picked.extend(rest);
         }
         visited => visited?,
@@ -147,19 +147,19 @@ pub(super) fn pick(
 }
 
 /// Returns ordinals, offsets and times of the records with these ordinals, as [`pick`] does for records.
-pub(super) fn places(
+pub(super) fn offsets_and_times(
     entry: &BlockEntry,
     plain: &Bytes,
     format: SegmentFormat,
     ordinals: &[u64],
     bounds: WorkBounds,
 ) -> Result<Vec<(u64, i64, Option<i64>)>, Fault> {
-    struct Places<'a> {
+    struct OffsetsAndTimes<'a> {
         ordinal: u64,
         wanted: std::iter::Peekable<std::slice::Iter<'a, u64>>,
         found: Vec<(u64, i64, Option<i64>)>,
     }
-    impl Visitor for Places<'_> {
+    impl Visitor for OffsetsAndTimes<'_> {
         fn limit(&mut self, offset: i64, timestamp_ms: Option<i64>) -> Option<usize> {
             if self.wanted.next_if_eq(&&self.ordinal).is_some() {
                 self.found.push((self.ordinal, offset, timestamp_ms));
@@ -174,7 +174,7 @@ pub(super) fn places(
             self.wanted.len() == 0
         }
     }
-    impl Seeks for Places<'_> {
+    impl Seeks for OffsetsAndTimes<'_> {
         fn ordinal(&mut self) -> &mut u64 {
             &mut self.ordinal
         }
@@ -184,10 +184,10 @@ pub(super) fn places(
         }
     }
     let wanted = ordinals.iter().peekable();
-    let mut places =
-        Places { ordinal: entry.first_ordinal, wanted, found: Vec::with_capacity(ordinals.len()) };
-    visit(entry, plain, format, bounds, &mut places)?;
-    Ok(places.found)
+    let mut offsets_and_times =
+        OffsetsAndTimes { ordinal: entry.first_ordinal, wanted, found: Vec::with_capacity(ordinals.len()) };
+    visit(entry, plain, format, bounds, &mut offsets_and_times)?;
+    Ok(offsets_and_times.found)
 }
 
 /// A visitor that looks for records by their ordinals.

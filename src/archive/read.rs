@@ -8,7 +8,7 @@ use futures::future::try_join_all;
 
 use super::cached_parts::{CachedParts, Part};
 use super::error::{ArchiveError, Fault};
-use super::pick::{Picked, Purse, WorkBounds, pick, places};
+use super::pick::{MemoryAllowance, Picked, WorkBounds, offsets_and_times, pick};
 use super::source::{Source, Traffic, blocking};
 use super::tail::Tail;
 use crate::bundle::{
@@ -147,7 +147,7 @@ impl Archive {
     ///
     /// A record that takes more than `record_bytes_max` bytes in memory comes without its value. If only one
     /// record is wanted, and `record_bytes_max` limits its size, it may keep the memory of its frame.
-    /// Together the records take at most the bytes that are left in `purse`.
+    /// Together the records take at most the bytes that are left in `allowance`.
     pub async fn records(
         &self,
         entry: &BlockEntry,
@@ -155,18 +155,18 @@ impl Archive {
         ordinals: Vec<u64>,
         bounds: WorkBounds,
         record_bytes_max: usize,
-        purse: Arc<Purse>,
+        allowance: Arc<MemoryAllowance>,
     ) -> Result<Vec<(u64, Picked)>, ArchiveError> {
         let (entry, format) = (entry.clone(), self.manifest().segment.format);
         let picked = self
-            .blocking(move || pick(&entry, &plain, format, &ordinals, bounds, record_bytes_max, &purse))
+            .blocking(move || pick(&entry, &plain, format, &ordinals, bounds, record_bytes_max, &allowance))
             .await?;
         picked.map_err(|fault| self.error(fault))
     }
 
     /// Returns ordinals, offsets and times of data records, from their decompressed block. Ordinals that are
     /// not in the block are left out.
-    pub async fn places(
+    pub async fn offsets_and_times(
         &self,
         entry: &BlockEntry,
         plain: Bytes,
@@ -174,7 +174,8 @@ impl Archive {
         bounds: WorkBounds,
     ) -> Result<Vec<(u64, i64, Option<i64>)>, ArchiveError> {
         let (entry, format) = (entry.clone(), self.manifest().segment.format);
-        let found = self.blocking(move || places(&entry, &plain, format, &ordinals, bounds)).await?;
+        let found =
+            self.blocking(move || offsets_and_times(&entry, &plain, format, &ordinals, bounds)).await?;
         found.map_err(|fault| self.error(fault))
     }
 
@@ -316,7 +317,7 @@ fn agrees_with_key(
         ("segment hash", from_manifest.hash() != key.hash()),
     ];
     match differs.into_iter().find(|(_, differs)| *differs) {
-        Some((what, _)) => Err(Fault::OtherThanItsKey { what, own_key: from_manifest.to_string() }),
+        Some((what, _)) => Err(Fault::KeyMismatch { what, own_key: from_manifest.to_string() }),
         None => Ok(()),
     }
 }

@@ -260,7 +260,7 @@ pub(crate) async fn put<T, F: Future<Output = Result<T, Refused>>>(
         crc32c: crc32c::crc32c(object),
     };
     let deadline = Instant::now() + Duration::from_secs(30);
-    Ok(store.put(key, &object, deadline, check_existing).await?.judged)
+    Ok(store.put(key, &object, deadline, check_existing).await?.check_result)
 }
 
 /// Stores bytes under a key that no object has.

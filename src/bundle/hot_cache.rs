@@ -196,7 +196,7 @@ impl HotCache {
     }
 
     /// Returns the bytes of an index file in `range` if the hot cache has all of them.
-    pub fn at_hand(&self, file: usize, range: &Range<u64>) -> Option<Bytes> {
+    pub fn cached(&self, file: usize, range: &Range<u64>) -> Option<Bytes> {
         let ranges = &self.files.get(file)?.ranges;
         let behind = ranges.partition_point(|held| held.start <= range.start);
         let held = ranges[..behind].last()?;

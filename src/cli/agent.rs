@@ -2,7 +2,7 @@
 
 mod check;
 mod deletion;
-mod site;
+mod setup;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use tracing::info;
 use url::Url;
 
 use deletion::DeletionArgs;
-use site::{Observer, Running, Site, StatePlace};
+use setup::{AgentSetup, Observer, Running, StateLocation};
 
 use super::duration_argument::{positive_seconds, seconds};
 use super::file_mode::FileModeArgs;
@@ -48,7 +48,7 @@ pub struct Args {
     workers: WorkerArgs,
 
     #[command(flatten)]
-    pace: PaceArgs,
+    schedule: ScheduleArgs,
 
     #[command(flatten)]
     deletion: DeletionArgs,
@@ -175,7 +175,7 @@ struct WorkerArgs {
 
 /// Intervals, limits, and what to do with damaged segments.
 #[derive(Debug, clap::Args)]
-struct PaceArgs {
+struct ScheduleArgs {
     /// How often to look for segments, in seconds.
     #[arg(long, env = "WAL_INDEXER_INTERVAL", default_value = "30", value_name = "SECONDS", value_parser = positive_seconds)]
     interval: Duration,
@@ -253,7 +253,7 @@ impl Segments {
             let notes = match &self.state_dir {
                 None => RejectionNotes::default(),
                 Some(state) => {
-                    StatePlace::of(&rejection_note::root_of(path).map_err(failed)?, Some(state))?.notes()
+                    StateLocation::of(&rejection_note::root_of(path).map_err(failed)?, Some(state))?.notes()
                 }
             };
             decision(path, &notes).map_err(failed)?;
@@ -309,10 +309,10 @@ impl Args {
         let point_to = self.wal.point_to()?;
         self.wal.check_log_ids()?;
         let client = self.workers.client().await?;
-        let in_flight_limit = InFlightLimit::new(self.pace.max_concurrent_tasks);
+        let in_flight_limit = InFlightLimit::new(self.schedule.max_concurrent_tasks);
         let (mut agents, mut late) = (Vec::new(), Vec::new());
         for dir in &self.wal.wal_dirs {
-            let site = Site {
+            let setup = AgentSetup {
                 args: Arc::clone(self),
                 dir: dir.clone(),
                 point_to: point_to.clone(),
@@ -321,31 +321,31 @@ impl Args {
                 observer: progress.map(|progress| Arc::new(progress.observer()) as Observer),
                 signals: Arc::clone(signals),
             };
-            match site.begin().await {
+            match setup.begin().await {
                 Ok(running) => agents.push(running),
-                Err(why) => late.push((site, why)),
+                Err(why) => late.push((setup, why)),
             }
         }
-        let is_hopeless = agents.is_empty() && late.iter().all(|(site, _)| site.is_there());
-        for (site, why) in late {
+        let is_hopeless = agents.is_empty() && late.iter().all(|(setup, _)| setup.is_there());
+        for (setup, why) in late {
             if is_hopeless {
                 return Err(why);
             }
-            agents.push(site.begin_later(why));
+            agents.push(setup.retry_start(why));
         }
         Ok(agents)
     }
 
     fn settings(&self) -> Settings {
         Settings {
-            interval: self.pace.interval,
-            min_segment_age: self.pace.min_segment_age,
-            max_segments_per_run: self.pace.max_segments_per_run.get(),
+            interval: self.schedule.interval,
+            min_segment_age: self.schedule.min_segment_age,
+            max_segments_per_run: self.schedule.max_segments_per_run.get(),
             delete_after_index: self.deletion.delete_after_index,
             retention: self.deletion.retention(),
-            keep_torn_tail: matches!(self.pace.torn_tail, Torn::Keep),
-            keep_undecodable: matches!(self.pace.undecodable, Undecoded::Keep),
-            drain_max: self.pace.drain_timeout,
+            keep_torn_tail: matches!(self.schedule.torn_tail, Torn::Keep),
+            keep_undecodable: matches!(self.schedule.undecodable, Undecoded::Keep),
+            drain_max: self.schedule.drain_timeout,
         }
     }
 }
@@ -353,7 +353,7 @@ impl Args {
 impl WalArgs {
     fn open(&self, dir: &Path, point_to: Option<Url>) -> WalDir {
         let wal = WalDir::new(dir, self.log_ids());
-        let state = self.state_dir.as_deref().map(|state| StatePlace::of(dir, Some(state)));
+        let state = self.state_dir.as_deref().map(|state| StateLocation::of(dir, Some(state)));
         // A directory that does not exist has no notes.
         let notes = state.and_then(Result::ok).map(|state| state.notes()).unwrap_or_default();
         wal.seal_idle_after(self.seal_idle_after).seen_at(point_to).notes(notes)

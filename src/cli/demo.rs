@@ -47,7 +47,7 @@ fn demonstrate(dir: &Path) -> Result<(), CliError> {
     let (wal, kafka, store) = (dir.join("wal"), dir.join("kafka"), dir.join("store"));
     write_chronik(&wal)?;
     write_kafka(&kafka)?;
-    say("Two brokers' logs; each partition's newest segment is in use:")?;
+    print("Two brokers' logs; each partition's newest segment is in use:")?;
     show(&[&wal, &kafka], dir)?;
     let oldest = wal.join("orders/0/wal_0_1.log");
     let sealed = sha256_of(&oldest)?;
@@ -56,30 +56,30 @@ fn demonstrate(dir: &Path) -> Result<(), CliError> {
         .map_err(|()| CliError::because(Exit::Usage, "--dir must be an absolute path"))?;
     let workers = [Worker::start(&store_url)?, Worker::start(&store_url)?];
     let began = Instant::now();
-    say("\n$ wal-indexer agent --wal-dir wal --wal-dir kafka --endpoint WORKER --endpoint WORKER --once")?;
+    print("\n$ wal-indexer agent --wal-dir wal --wal-dir kafka --endpoint WORKER --endpoint WORKER --once")?;
     let mut flags =
         vec!["--log", "error", "agent", "--once", "--min-segment-age", "0", "--progress", "always"];
     flags.extend(["--wal-dir", "wal", "--wal-dir", "kafka"]);
     workers.iter().for_each(|worker| flags.extend(["--endpoint", &worker.endpoint]));
     verb(dir, &flags)?;
-    say(&format!(
+    print(&format!(
         "\nAfter {}, Chronik's stored segments are deleted; Kafka deletes its own:",
         output::duration(began.elapsed())
     ))?;
     show(&[&wal, &kafka], dir)?;
 
-    say(&format!("\n$ wal-indexer search '{QUERY}' --topic orders --limit 3"))?;
+    print(&format!("\n$ wal-indexer search '{QUERY}' --topic orders --limit 3"))?;
     verb(dir, &["search", QUERY, "--topic", "orders", "--limit", "3", "--store", store_url.as_str()])?;
 
     let key = first_key(&store_url, "orders", 0)?;
     let restored = dir.join("restored.log");
-    say("\n$ wal-indexer restore KEY --out restored.log")?;
+    print("\n$ wal-indexer restore KEY --out restored.log")?;
     verb(dir, &["restore", &key, "--store", store_url.as_str(), "--out", "restored.log"])?;
     let now = sha256_of(&restored)?;
     if sealed != now {
         return Err(CliError::because(Exit::Corrupt, format!("restored {now}, sealed was {sealed}")));
     }
-    say(&format!("sha256 of {} as it was sealed: {sealed}: byte for byte the same.", below(&oldest, dir)))
+    print(&format!("sha256 of {} as it was sealed: {sealed}: byte for byte the same.", below(&oldest, dir)))
 }
 
 /// Runs one of the program's own verbs in `dir`, as a separate process, as a user would.
@@ -158,7 +158,7 @@ fn show(roots: &[&Path], dir: &Path) -> Result<(), CliError> {
     }
     for path in segments {
         let bytes = fs::metadata(&path).map_err(|error| failed(&path, &error))?.len();
-        say(&format!("  {:>10}  {}", output::bytes(bytes), below(&path, dir)))?;
+        print(&format!("  {:>10}  {}", output::bytes(bytes), below(&path, dir)))?;
     }
     Ok(())
 }
@@ -203,7 +203,7 @@ fn below(path: &Path, dir: &Path) -> String {
     path.strip_prefix(dir).unwrap_or(path).display().to_string()
 }
 
-fn say(text: &str) -> Result<(), CliError> {
+fn print(text: &str) -> Result<(), CliError> {
     output::line(text)
 }
 

@@ -25,7 +25,7 @@ impl EndpointArgs {
     ) -> Result<T, CliError> {
         let worker = self.worker()?;
         let mut connection = worker.connect().await?;
-        question(&mut connection).await.map_err(|error| worker.failed_to_tell(error))
+        question(&mut connection).await.map_err(|error| worker.indexer_call_error(error))
     }
 
     /// The worker, for more than one call.
@@ -70,7 +70,7 @@ impl Worker {
     }
 
     /// The error of a call that only workers with the role `index` can answer.
-    pub fn failed_to_tell(&self, error: ConnectionError) -> CliError {
+    pub fn indexer_call_error(&self, error: ConnectionError) -> CliError {
         match error.code() {
             Some(Code::Unimplemented) => {
                 let line = "this worker does not index (serve --roles), and has neither statistics nor this health; \

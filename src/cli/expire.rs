@@ -130,22 +130,22 @@ pub fn run(args: &ExpireArgs) -> Result<(), CliError> {
     note_unknown(&plan)?;
     args.print_plan(&plan, &store)?;
     // The deletion continues to its end, even if standard output fails.
-    let told = RefCell::new(Ok(()));
+    let printed = RefCell::new(Ok(()));
     let note = |one: io::Result<()>| {
         if one.is_err() {
-            *told.borrow_mut() = one;
+            *printed.borrow_mut() = one;
         }
     };
     let outcome = match args.delete {
-        true => runtime.block_on(plan.apply(&store, args.per_second, |progress| note(args.tell(progress)))),
+        true => runtime.block_on(plan.apply(&store, args.per_second, |progress| note(args.report(progress)))),
         false => Outcome::default(),
     };
-    note(args.tell_summary(&plan, &outcome));
+    note(args.report_summary(&plan, &outcome));
     if let Some(error) = outcome.failures.first() {
         let what = format!("incomplete: {} left", bundles(outcome.left));
         return Err(CliError::new(exit_of_store(error), &what, error));
     }
-    told.into_inner().map_err(|error| CliError::new(Exit::Failed, "standard output", &error))?;
+    printed.into_inner().map_err(|error| CliError::new(Exit::Failed, "standard output", &error))?;
     match plan.logs.iter().map(|log| log.unknown().count() as u64).sum() {
         0 => Ok(()),
         count => {
@@ -217,29 +217,29 @@ impl ExpireArgs {
         }
     }
 
-    fn tell(&self, progress: Progress<'_>) -> io::Result<()> {
+    fn report(&self, progress: Progress<'_>) -> io::Result<()> {
         let (one, deleted) = match progress {
             Progress::Deleted(one, deleted) => (one, deleted),
             Progress::Failed(_, error) => return stderr::line(&error.to_string()),
         };
         let (key, size_bytes) = (one.key.to_string(), one.size_bytes);
         match (self.json, deleted) {
-            (false, Deleted::Now) => tell_line(&format!("deleted {key}")),
-            (false, Deleted::Before) => tell_line(&format!("was gone {key}")),
+            (false, Deleted::Now) => print_line(&format!("deleted {key}")),
+            (false, Deleted::Before) => print_line(&format!("was gone {key}")),
             (true, Deleted::Now) => {
-                tell_json(&DeletionLine { deleted: Some(key), gone_before: None, size_bytes })
+                print_json(&DeletionLine { deleted: Some(key), gone_before: None, size_bytes })
             }
             (true, Deleted::Before) => {
-                tell_json(&DeletionLine { deleted: None, gone_before: Some(key), size_bytes })
+                print_json(&DeletionLine { deleted: None, gone_before: Some(key), size_bytes })
             }
         }
     }
 
-    fn tell_summary(&self, plan: &Plan, outcome: &Outcome) -> io::Result<()> {
+    fn report_summary(&self, plan: &Plan, outcome: &Outcome) -> io::Result<()> {
         let (expired_bundles, expired_bytes) = plan.expired();
         let &Outcome { deleted, deleted_bytes, gone_before, left, .. } = outcome;
         if self.json {
-            return tell_json(&SummaryLine {
+            return print_json(&SummaryLine {
                 dry_run: !self.delete,
                 expired_bundles,
                 expired_bytes,
@@ -251,7 +251,7 @@ impl ExpireArgs {
         }
         let size = output::bytes(if self.delete { deleted_bytes } else { expired_bytes });
         let words = self.words();
-        tell_line(&match (self.delete, expired_bundles) {
+        print_line(&match (self.delete, expired_bundles) {
             (_, 0) => format!("nothing of {} lies wholly {words}", one_line(&self.topic)),
             (false, count) => {
                 let count = bundles(count);
@@ -263,15 +263,15 @@ impl ExpireArgs {
 }
 
 /// Prints a line on standard output. A closed pipe is no error: the exit code still reports the outcome.
-fn tell_line(line: &str) -> io::Result<()> {
+fn print_line(line: &str) -> io::Result<()> {
     match writeln!(io::stdout().lock(), "{line}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        told => told,
+        printed => printed,
     }
 }
 
-fn tell_json(value: &impl Serialize) -> io::Result<()> {
-    tell_line(&serde_json::to_string(value)?)
+fn print_json(value: &impl Serialize) -> io::Result<()> {
+    print_line(&serde_json::to_string(value)?)
 }
 
 impl Sum {
@@ -348,6 +348,6 @@ fn notes(log: &LogPlan) -> String {
         (log.unknown().count(), "stay, since their times cannot be read"),
         (log.behind_kept(), "go from behind one that stays"),
     ];
-    let told = notes.into_iter().filter(|(count, _)| *count > 0);
-    told.map(|(count, what)| format!("{what}: {count}")).collect::<Vec<_>>().join("; ")
+    let printed = notes.into_iter().filter(|(count, _)| *count > 0);
+    printed.map(|(count, what)| format!("{what}: {count}")).collect::<Vec<_>>().join("; ")
 }

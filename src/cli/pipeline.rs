@@ -63,8 +63,8 @@ impl PipelineArgs {
         }
         let budget_bytes = self.memory_budget.map_or_else(cgroup::default_budget_bytes, |size| size.as_u64());
         if budget_bytes < ingest::BUDGET_BYTES_MIN {
-            let (told, least) = (ByteSize(budget_bytes), ByteSize(ingest::BUDGET_BYTES_MIN));
-            let line = format!("--memory-budget {told}: no segment fits into less than {least}");
+            let (given, least) = (ByteSize(budget_bytes), ByteSize(ingest::BUDGET_BYTES_MIN));
+            let line = format!("--memory-budget {given}: no segment fits into less than {least}");
             return Err(CliError::because(Exit::Usage, line));
         }
         let store = Store::open(&self.store).map_err(|error| CliError::flag("--store", &error))?;

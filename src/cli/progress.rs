@@ -67,7 +67,7 @@ impl Progress {
     /// Returns the observer that receives an agent's events.
     pub fn observer(&self) -> impl Fn(&Event<'_>) + Send + Sync + 'static {
         let lines = self.lines.clone();
-        move |event| lines.tell(event)
+        move |event| lines.report(event)
     }
 
     /// Waits for the last lines after all agents have ended.
@@ -105,7 +105,7 @@ struct Lines {
 }
 
 impl Lines {
-    fn tell(&self, event: &Event<'_>) {
+    fn report(&self, event: &Event<'_>) {
         let line = self.describe(event, OffsetDateTime::now_utc());
         if self.sender.try_send(line).is_err() {
             self.left_out.fetch_add(1, Ordering::Relaxed);
@@ -125,7 +125,7 @@ impl Lines {
             words.push(receipt.worker().to_owned());
         }
         words.extend(event.took.map(output::duration));
-        words.push(terminal_escaping::one_line(&event.fate.to_string()).into_owned());
+        words.push(terminal_escaping::one_line(&event.outcome.to_string()).into_owned());
         words.join("  ")
     }
 }

@@ -183,7 +183,7 @@ async fn draw(args: &SearchArgs, source: &mut Source) -> Result<(), CliError> {
     let columns = terminal_size::terminal_size().map_or(COLUMNS_DEFAULT, |(width, _)| usize::from(width.0));
     // Leaves space for counts below a million. Higher counts do not make the drawing wider than the terminal.
     let room = columns.saturating_sub(histogram::label_columns(999_999));
-    let Some(mut times) = args.times(source).await? else { return undrawn(args, source).await };
+    let Some(mut times) = args.times(source).await? else { return print_count_only(args, source).await };
     let mut step = times.step(room);
     let mut summary = args.count_by_time(source, step).await?;
     // Each round looks closer at the remaining times, which are at most a tenth of the times before.
@@ -212,7 +212,7 @@ async fn draw(args: &SearchArgs, source: &mut Source) -> Result<(), CliError> {
 }
 
 /// Prints the number of matches if no bundle has a time.
-async fn undrawn(args: &SearchArgs, source: &mut Source) -> Result<(), CliError> {
+async fn print_count_only(args: &SearchArgs, source: &mut Source) -> Result<(), CliError> {
     let summary = args.count_by_time(source, 1).await?;
     warn_of_conflicts(&summary);
     match summary.matched {

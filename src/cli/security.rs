@@ -15,7 +15,7 @@ use crate::server::{ConnectionPolicy, TlsFile, TlsFiles};
 
 /// The connection policy of a worker.
 #[derive(Debug, clap::Args)]
-pub struct EntranceArgs {
+pub struct ConnectionPolicyArgs {
     /// A PEM file with the worker's certificate and its intermediate certificates. With it, the worker
     /// accepts TLS connections only. All these files are read again when they change.
     #[arg(long, env = "WAL_INDEXER_TLS_CERT", value_name = "FILE", requires = "tls_key")]
@@ -47,7 +47,7 @@ pub struct EntranceArgs {
     health_listen: Option<String>,
 }
 
-impl EntranceArgs {
+impl ConnectionPolicyArgs {
     /// Reads the files now, when they change, and each time that `reloads` changes.
     pub async fn open(&self, reloads: watch::Receiver<u32>) -> Result<ConnectionPolicy, CliError> {
         let mut policy = ConnectionPolicy::default();

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::metrics::{Collected, MetricsArgs};
 use super::otlp::{OtlpArgs, process_name};
-use super::security::{self, EntranceArgs};
+use super::security::{self, ConnectionPolicyArgs};
 use super::signals::Signals;
 use super::{CliError, Exit, cgroup, output, pipeline, runtime};
 use crate::archive::BundleCache;
@@ -60,7 +60,7 @@ pub struct Args {
     search: SearchLimits,
 
     #[command(flatten)]
-    policy: EntranceArgs,
+    policy: ConnectionPolicyArgs,
 
     #[command(flatten)]
     metrics: MetricsArgs,

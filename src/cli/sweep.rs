@@ -55,16 +55,16 @@ pub fn run(args: &SweepArgs) -> Result<(), CliError> {
     };
     let (mut removed, mut bytes) = (0_u64, 0);
     for one in &found {
-        let gone = args.delete && runtime.block_on(store.remove_leftover(one)).map_err(failed)?;
+        let gone = args.delete && runtime.block_on(store.remove_orphan(one)).map_err(failed)?;
         removed += u64::from(gone);
         bytes += one.size_bytes;
-        args.tell(one, gone)?;
+        args.report(one, gone)?;
     }
-    if args.json { Ok(()) } else { args.tell_sum(&store, found.len(), removed, bytes) }
+    if args.json { Ok(()) } else { args.report_sum(&store, found.len(), removed, bytes) }
 }
 
 impl SweepArgs {
-    fn tell(&self, one: &Orphan, removed: bool) -> Result<(), CliError> {
+    fn report(&self, one: &Orphan, removed: bool) -> Result<(), CliError> {
         let age = SystemTime::now().duration_since(one.changed_at).unwrap_or_default();
         let path = one.path.display().to_string();
         if self.json {
@@ -87,7 +87,7 @@ impl SweepArgs {
         output::line(&format!("{what}{path} ({}, {hours} h old)", output::bytes(one.size_bytes)))
     }
 
-    fn tell_sum(&self, store: &Store, found: usize, removed: u64, bytes: u64) -> Result<(), CliError> {
+    fn report_sum(&self, store: &Store, found: usize, removed: u64, bytes: u64) -> Result<(), CliError> {
         output::line(&match (self.delete, found) {
             (_, 0) => format!("nothing was left in {}", store.url()),
             (true, _) => format!("removed: {removed} of {found}"),

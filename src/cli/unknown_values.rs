@@ -30,11 +30,11 @@ mod tests {
     #[test]
     fn a_value_without_a_name_does_not_keep_the_rest_from_being_printed() {
         let job = v1::Job { segment_id: "orders:3:17".to_owned(), phase: 99, ..v1::Job::default() };
-        let told = v1::GetStatsResponse { jobs: vec![job], ..v1::GetStatsResponse::default() };
-        assert!(serde_json::to_string(&told).is_err(), "else this file is not needed");
-        assert!(serde_json::to_string(&stats(told)).is_ok_and(|json| json.contains("orders:3:17")));
-        let told =
+        let response = v1::GetStatsResponse { jobs: vec![job], ..v1::GetStatsResponse::default() };
+        assert!(serde_json::to_string(&response).is_err(), "else this file is not needed");
+        assert!(serde_json::to_string(&stats(response)).is_ok_and(|json| json.contains("orders:3:17")));
+        let response =
             v1::HealthResponse { status: 99, version: "2.0".to_owned(), ..v1::HealthResponse::default() };
-        assert!(serde_json::to_string(&health(told)).is_ok_and(|json| json.contains("2.0")));
+        assert!(serde_json::to_string(&health(response)).is_ok_and(|json| json.contains("2.0")));
     }
 }

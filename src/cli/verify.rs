@@ -13,7 +13,7 @@ use super::terminal_escaping::one_line;
 use super::{CliError, Exit, output, runtime};
 use crate::registry::{self, Filter, Log, Timed};
 use crate::store::{BundleKey, Listed, Store, StoreError};
-use crate::verify::{self, Checked, Finding, Outcome, Progress, Scrub, VerifyError};
+use crate::verify::{self, Checked, Finding, Outcome, Progress, VerifyError, VerifyOptions};
 
 /// Check every byte, count and record of stored bundles.
 #[derive(Debug, clap::Args)]
@@ -90,12 +90,12 @@ pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
         let listed =
             listed.await.map_err(|error| CliError::new(exit_of_store(&error), "cannot verify", &error))?;
         let bar = output::progress(listed.iter().map(|one| one.size_bytes).sum(), "verifying");
-        let scrub = Scrub { all: args.all && !args.expired, bytes_per_second: args.rate };
+        let options = VerifyOptions { all: args.all && !args.expired, bytes_per_second: args.rate };
         let printed = Cell::new(Ok(()));
         let print = |line: &dyn Fn() -> Result<(), CliError>| {
             printed.set(printed.replace(Ok(())).and_then(|()| bar.suspend(line)));
         };
-        let outcome = verify::verify(&store, &listed, scrub, |progress| match progress {
+        let outcome = verify::verify(&store, &listed, options, |progress| match progress {
             Progress::Bytes(bytes) => bar.inc(bytes),
             Progress::Bundle(checked, findings) => print(&|| print_bundle(args.json, checked, findings)),
             Progress::Segment(finding) => print(&|| print_finding(args.json, finding)),

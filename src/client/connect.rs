@@ -20,7 +20,7 @@ use tower::{Service, service_fn};
 use tracing::warn;
 
 use super::endpoint::{Endpoint, EndpointError, Security, Target};
-use super::greeting::Greeted;
+use super::http2_check::Http2Check;
 use super::proxy::GrpcChannel;
 use super::tls::Tls;
 
@@ -144,10 +144,10 @@ async fn open(target: Target, safe: Option<(Arc<Tls>, ServerName<'static>)>) -> 
     let stream = in_time("no connection", connect).await?;
     stream.set_nodelay(true)?;
     match safe {
-        None => Ok(Box::new(Greeted::new(stream))),
+        None => Ok(Box::new(Http2Check::new(stream))),
         Some((tls, name)) => {
             let stream = in_time("TLS handshake not finished", tls.connect(name, stream)).await?;
-            Ok(Box::new(Greeted::new(stream)))
+            Ok(Box::new(Http2Check::new(stream)))
         }
     }
 }

@@ -28,7 +28,7 @@ pub enum IndexError {
     Refused(Refusal),
     /// No worker took the segment in time. Try again later.
     #[error("no receipt after {attempts} attempts{}", because(unreachable))]
-    OutOfPatience {
+    TimedOut {
         /// The number of attempts. It is 0 if no worker could be reached.
         attempts: u32,
         /// If no worker answered with an error: why none could be reached, such as a name without addresses.

@@ -31,11 +31,11 @@ const ASKED_MIN: Duration = Duration::from_millis(50);
 const ASKED_MAX: Duration = Duration::from_secs(300);
 
 /// The maximum number of reasons that are reported if no worker can be reached.
-const TROUBLES_MAX: usize = 3;
+const LAST_ERRORS_MAX: usize = 3;
 
 /// How long a worker that gave no receipt gets no new work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cooling {
+pub(super) enum Backoff {
     /// As long as the worker asked for. The worker is not broken.
     Asked(Duration),
     /// A short time, which grows each time in a row. A connection that the worker closed is no fault. But a
@@ -81,12 +81,12 @@ struct Member {
     unsent: u32,
     cool_until: Option<Instant>,
     /// The last failure, if the worker has not succeeded since.
-    trouble: Option<String>,
+    last_error: Option<String>,
 }
 
 /// A worker that was picked for a segment. The segment counts as in flight until this is dropped.
 #[derive(Debug)]
-pub(super) struct Picked {
+pub(super) struct WorkerLease {
     pool: Arc<Pool>,
     born: u64,
     bytes: u64,
@@ -126,14 +126,14 @@ impl Pool {
 
     /// Returns why no worker can be reached, as far as this is known: names without addresses, and the last
     /// failures of workers.
-    pub(super) fn troubles(&self) -> Vec<String> {
+    pub(super) fn last_errors(&self) -> Vec<String> {
         let state = self.lock();
         let lookups = state.lookups_failed.iter().filter_map(|(endpoint, error)| {
             let endpoint = self.endpoints.get(*endpoint)?;
             Some(format!("cannot look up {endpoint}: {error}"))
         });
-        let members = state.members.values().filter_map(|member| member.trouble.clone());
-        lookups.chain(members).take(TROUBLES_MAX).collect()
+        let members = state.members.values().filter_map(|member| member.last_error.clone());
+        lookups.chain(members).take(LAST_ERRORS_MAX).collect()
     }
 
     /// Adds and removes members, so that they are the addresses of the endpoints.
@@ -163,11 +163,11 @@ impl Pool {
         self: &Arc<Self>,
         size_bytes: u64,
         failed: &BTreeMap<SocketAddr, u32>,
-    ) -> Picked {
+    ) -> WorkerLease {
         let mut changed = self.changed.subscribe();
         loop {
             let next = match self.try_pick(size_bytes, failed) {
-                Ok(picked) => return picked,
+                Ok(lease) => return lease,
                 Err(next) => next,
             };
             let wait = async {
@@ -189,7 +189,7 @@ impl Pool {
         self: &Arc<Self>,
         size_bytes: u64,
         failed: &BTreeMap<SocketAddr, u32>,
-    ) -> Result<Picked, Option<Instant>> {
+    ) -> Result<WorkerLease, Option<Instant>> {
         let now = Instant::now();
         let mut state = self.lock();
         let State { members, clock, .. } = &mut *state;
@@ -204,7 +204,7 @@ impl Pool {
         let bytes = size_bytes.saturating_add(SEGMENT_BYTES);
         member.in_flight_bytes += bytes;
         let (pool, channel) = (Arc::clone(self), member.channel.clone());
-        Ok(Picked { pool, born: member.born, bytes, address: *address, channel })
+        Ok(WorkerLease { pool, born: member.born, bytes, address: *address, channel })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -222,7 +222,7 @@ impl Member {
             failures: 0,
             unsent: 0,
             cool_until: None,
-            trouble: None,
+            last_error: None,
         }
     }
 
@@ -230,25 +230,25 @@ impl Member {
         self.cool_until.is_some_and(|until| now < until)
     }
 
-    fn cool(&mut self, cooling: Cooling, now: Instant) {
+    fn cool(&mut self, cooling: Backoff, now: Instant) {
         let pause = match cooling {
-            Cooling::Asked(pause) => pause.clamp(ASKED_MIN, ASKED_MAX),
+            Backoff::Asked(pause) => pause.clamp(ASKED_MIN, ASKED_MAX),
             // Several segments that fail at one worker at the same time are one failure.
-            Cooling::Growing if self.is_cooling(now) => return,
-            Cooling::Unsent => grown(UNSENT_FIRST, &mut self.unsent),
-            Cooling::Growing => grown(COOL_FIRST, &mut self.failures),
-            Cooling::Longest => COOL_MAX,
+            Backoff::Growing if self.is_cooling(now) => return,
+            Backoff::Unsent => grown(UNSENT_FIRST, &mut self.unsent),
+            Backoff::Growing => grown(COOL_FIRST, &mut self.failures),
+            Backoff::Longest => COOL_MAX,
         };
         let until = now + pause + part_of(pause / 4);
         self.cool_until = Some(self.cool_until.map_or(until, |known| known.max(until)));
     }
 }
 
-impl Picked {
+impl WorkerLease {
     /// Records that the worker did its work.
     pub(super) fn succeeded(&self) {
         let waited = self.with_member(|member| {
-            (member.failures, member.unsent, member.trouble) = (0, 0, None);
+            (member.failures, member.unsent, member.last_error) = (0, 0, None);
             member.cool_until.take().is_some()
         });
         if waited == Some(true) {
@@ -257,10 +257,10 @@ impl Picked {
     }
 
     /// Records that the worker failed, and why. It gets no new work for a while.
-    pub(super) fn failed(&self, cooling: Cooling, why: &dyn Display) {
+    pub(super) fn failed(&self, cooling: Backoff, why: &dyn Display) {
         self.with_member(|member| {
             member.cool(cooling, Instant::now());
-            member.trouble = Some(why.to_string());
+            member.last_error = Some(why.to_string());
         });
     }
 
@@ -272,7 +272,7 @@ impl Picked {
     }
 }
 
-impl Drop for Picked {
+impl Drop for WorkerLease {
     fn drop(&mut self) {
         self.with_member(|member| member.in_flight_bytes -= self.bytes);
     }
@@ -315,7 +315,7 @@ mod tests {
     async fn each_failure_in_a_row_cools_twice_as_long_up_to_a_limit() {
         let (mut member, mut now) = (member(), Instant::now());
         for least_ms in [250, 500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000] {
-            member.cool(Cooling::Growing, now);
+            member.cool(Backoff::Growing, now);
             check(pause(&member, now), Duration::from_millis(least_ms));
             now += pause(&member, now);
             assert!(!member.is_cooling(now));
@@ -326,7 +326,7 @@ mod tests {
     async fn a_connection_that_closes_again_and_again_is_dialled_less_and_less_often() {
         let (mut member, mut now) = (member(), Instant::now());
         for least_ms in [50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 15_000, 15_000] {
-            member.cool(Cooling::Unsent, now);
+            member.cool(Backoff::Unsent, now);
             check(pause(&member, now), Duration::from_millis(least_ms));
             now += pause(&member, now);
         }
@@ -336,7 +336,7 @@ mod tests {
     #[tokio::test]
     async fn failures_at_the_same_time_are_one() {
         let (mut member, now) = (member(), Instant::now());
-        (0..5).for_each(|_| member.cool(Cooling::Growing, now));
+        (0..5).for_each(|_| member.cool(Backoff::Growing, now));
         check(pause(&member, now), COOL_FIRST);
         assert_eq!(member.failures, 1);
     }
@@ -349,11 +349,11 @@ mod tests {
             (Duration::MAX, ASKED_MAX),
         ] {
             let (mut member, now) = (member(), Instant::now());
-            member.cool(Cooling::Asked(asked), now);
+            member.cool(Backoff::Asked(asked), now);
             check(pause(&member, now), least);
             assert_eq!(member.failures, 0, "it is not broken");
             // A shorter pause does not shorten a longer one.
-            member.cool(Cooling::Asked(Duration::ZERO), now);
+            member.cool(Backoff::Asked(Duration::ZERO), now);
             assert!(pause(&member, now) >= least);
         }
     }

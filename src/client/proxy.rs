@@ -30,7 +30,7 @@ const WORDS_READ_MAX: usize = 16 << 10;
 const WORDS_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// The maximum length of that text in an error, in characters.
-const WORDS_TOLD_MAX: usize = 200;
+const WORDS_SHOWN_MAX: usize = 200;
 
 /// A channel on which every response comes from a worker. Any other response becomes an error that says so.
 #[derive(Clone, Debug)]
@@ -163,19 +163,19 @@ async fn read_some(body: Body) -> Vec<u8> {
 /// Returns the visible text of a page, on one line.
 fn words(page: &[u8]) -> String {
     let page = String::from_utf8_lossy(page);
-    let mut told = String::new();
+    let mut shown = String::new();
     for word in without_tags(&page).split(|c: char| c.is_whitespace() || c.is_control()) {
         if word.is_empty() {
             continue;
         }
-        if !told.is_empty() {
-            told.push(' ');
+        if !shown.is_empty() {
+            shown.push(' ');
         }
-        told.push_str(word);
+        shown.push_str(word);
     }
-    match told.char_indices().nth(WORDS_TOLD_MAX) {
-        Some((end, _)) => format!("{}…", &told[..end]),
-        None => told,
+    match shown.char_indices().nth(WORDS_SHOWN_MAX) {
+        Some((end, _)) => format!("{}…", &shown[..end]),
+        None => shown,
     }
 }
 
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_page_is_told_as_the_words_that_a_person_sees() {
         let long = "é".repeat(1_000);
-        for (page, told) in [
+        for (page, shown) in [
             ("", ""),
             ("no healthy upstream", "no healthy upstream"),
             (
@@ -231,9 +231,9 @@ mod tests {
             ("cut <off", "cut"),
             ("<script>never closed", ""),
         ] {
-            assert_eq!(words(page.as_bytes()), told, "{page:?}");
+            assert_eq!(words(page.as_bytes()), shown, "{page:?}");
         }
-        assert_eq!(words(long.as_bytes()), format!("{}…", "é".repeat(WORDS_TOLD_MAX)));
+        assert_eq!(words(long.as_bytes()), format!("{}…", "é".repeat(WORDS_SHOWN_MAX)));
         assert_eq!(words(b"\xff\xfe!"), "\u{fffd}\u{fffd}!");
     }
 

@@ -9,7 +9,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::connection::ANSWER_BYTES_MAX;
 use super::error::{ReadError, Refusal};
-use super::pool::{Cooling, Picked};
+use super::pool::{Backoff, WorkerLease};
 use super::proxy::GrpcChannel;
 use super::retry_policy::RetryPolicy;
 use super::{Client, Workers};
@@ -77,7 +77,7 @@ impl Message for v1::SearchResponse {
 pub struct Answer<T> {
     first: Option<T>,
     rest: Streaming<T>,
-    picked: Picked,
+    lease: WorkerLease,
     until: Instant,
     is_whole: bool,
 }
@@ -105,7 +105,7 @@ impl<T: Message> Answer<T> {
 
     /// The address of the worker that sends the response.
     pub fn worker(&self) -> String {
-        self.picked.address.to_string()
+        self.lease.address.to_string()
     }
 
     async fn receive(&mut self) -> Result<Option<T>, ReadError> {
@@ -140,10 +140,10 @@ impl<'a> Asking<'a> {
     ) -> Result<Answer<T>, ReadError> {
         loop {
             let picking = self.workers.pool.pick(0, &self.failed);
-            let Ok(picked) = timeout_at(self.until, picking).await else { return Err(self.out_of_time()) };
+            let Ok(lease) = timeout_at(self.until, picking).await else { return Err(self.out_of_time()) };
             self.attempts += 1;
             let call = self.call(question.clone()).await;
-            let service = SearchServiceClient::new(picked.channel.clone());
+            let service = SearchServiceClient::new(lease.channel.clone());
             let asking = async {
                 let mut rest =
                     ask(service.max_decoding_message_size(ANSWER_BYTES_MAX), call).await?.into_inner();
@@ -151,12 +151,12 @@ impl<'a> Asking<'a> {
             };
             match timeout_at(self.until, asking).await {
                 Err(_) => return Err(self.out_of_time()),
-                Ok(Ok((None, _))) => return Err(ReadError::CutOff { worker: picked.address.to_string() }),
+                Ok(Ok((None, _))) => return Err(ReadError::CutOff { worker: lease.address.to_string() }),
                 Ok(Ok((first, rest))) => {
-                    picked.succeeded();
-                    return Ok(Answer { first, rest, picked, until: self.until, is_whole: false });
+                    lease.succeeded();
+                    return Ok(Answer { first, rest, lease, until: self.until, is_whole: false });
                 }
-                Ok(Err(status)) => self.judge(&picked, &status).map_err(ReadError::Refused)?,
+                Ok(Err(status)) => self.judge(&lease, &status).map_err(ReadError::Refused)?,
             }
         }
     }
@@ -171,27 +171,27 @@ impl<'a> Asking<'a> {
     }
 
     /// Returns `Ok` if another worker, or this one later, may answer.
-    fn judge(&mut self, picked: &Picked, status: &Status) -> Result<(), Refusal> {
-        let refusal = Refusal::of(status, &picked.address.to_string());
+    fn judge(&mut self, lease: &WorkerLease, status: &Status) -> Result<(), Refusal> {
+        let refusal = Refusal::of(status, &lease.address.to_string());
         let again = match RetryPolicy::of(status) {
             RetryPolicy::Again(cooling) if status.code() != Code::DeadlineExceeded => Some(cooling),
             _ => None,
         };
         let Some(cooling) = again else {
             if matches!(RetryPolicy::of(status), RetryPolicy::AgainAFewTimes(_)) {
-                picked.failed(Cooling::Growing, &refusal);
+                lease.failed(Backoff::Growing, &refusal);
             }
             return Err(refusal);
         };
         metrics::client::retried(refusal.why());
-        picked.failed(cooling, &refusal);
-        *self.failed.entry(picked.address).or_default() += 1;
+        lease.failed(cooling, &refusal);
+        *self.failed.entry(lease.address).or_default() += 1;
         self.last = Some(refusal);
         Ok(())
     }
 
     fn out_of_time(&mut self) -> ReadError {
-        let unreachable = if self.last.is_none() { self.workers.pool.troubles() } else { Vec::new() };
+        let unreachable = if self.last.is_none() { self.workers.pool.last_errors() } else { Vec::new() };
         ReadError::OutOfTime { attempts: self.attempts, unreachable, last: self.last.take() }
     }
 }

@@ -225,13 +225,14 @@ fn stored<'a>(
 }
 
 /// A frame with one of these anomalies may cover more offsets than its header claims.
-const BEYOND_HEADS: [Anomaly; 3] = [Anomaly::RecordOffset, Anomaly::KafkaMagic0, Anomaly::KafkaMagic1];
+const ANOMALIES_BEYOND_HEADER: [Anomaly; 3] =
+    [Anomaly::RecordOffset, Anomaly::KafkaMagic0, Anomaly::KafkaMagic1];
 
 /// Checks the offsets of the partition and its bundle. They must be those that the frames' headers claim.
 /// They may be more if headers do not claim all.
 fn offsets(one: &v1::IndexedPartition, read: &Read) -> Result<Option<OffsetRange>, Mismatch> {
-    let may_be_more =
-        BEYOND_HEADS.iter().any(|kind| one.anomalies.contains_key(kind.name())) || one.undecoded.is_some();
+    let may_be_more = ANOMALIES_BEYOND_HEADER.iter().any(|kind| one.anomalies.contains_key(kind.name()))
+        || one.undecoded.is_some();
     let Some(claimed) = read.offsets.or_else(|| covered(one).filter(|_| may_be_more)) else {
         return Ok(None);
     };

@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::error::Refusal;
-use super::pool::Cooling;
+use super::pool::Backoff;
 use super::proxy::ProxyAnswer;
 use crate::formatting::code_name;
 
@@ -19,11 +19,11 @@ pub(super) enum RetryPolicy {
     /// The segment is not taken until something else is corrected. If the problem is in the worker, the
     /// worker cools down, because it cannot take other segments either: it answers faster than workers that
     /// accept, so it would be picked again and again.
-    Refuse(Option<Cooling>),
+    Refuse(Option<Backoff>),
     /// Another worker may take it, or the same one later.
-    Again(Cooling),
+    Again(Backoff),
     /// The same, but only a few times: it is a fault in the worker.
-    AgainAFewTimes(Cooling),
+    AgainAFewTimes(Backoff),
 }
 
 impl RetryPolicy {
@@ -32,7 +32,7 @@ impl RetryPolicy {
     /// connection, and never rejects a segment.
     pub(super) fn of(status: &Status) -> Self {
         if never_sent(status) {
-            return Self::Again(Cooling::Unsent);
+            return Self::Again(Backoff::Unsent);
         }
         let proxy = ProxyAnswer::behind(status);
         if proxy.is_some_and(ProxyAnswer::is_body_limit) {
@@ -40,24 +40,24 @@ impl RetryPolicy {
             return Self::Refuse(None);
         }
         if proxy.is_none() && status.source().is_some() {
-            return Self::Again(Cooling::Growing);
+            return Self::Again(Backoff::Growing);
         }
         let asked = || match asked(status) {
-            Some(pause) => Cooling::Asked(pause),
-            None => Cooling::Growing,
+            Some(pause) => Backoff::Asked(pause),
+            None => Backoff::Growing,
         };
         match status.code() {
             Code::InvalidArgument | Code::DataLoss => Self::Reject,
             Code::Unauthenticated
             | Code::PermissionDenied
             | Code::Unimplemented
-            | Code::FailedPrecondition => Self::Refuse(Some(Cooling::Growing)),
+            | Code::FailedPrecondition => Self::Refuse(Some(Backoff::Growing)),
             Code::NotFound | Code::OutOfRange | Code::AlreadyExists => Self::Refuse(None),
             Code::Unavailable | Code::ResourceExhausted => Self::Again(asked()),
             // A worker cannot mean "OK" as an error.
-            Code::Cancelled | Code::Aborted | Code::Unknown | Code::Ok => Self::Again(Cooling::Growing),
-            Code::DeadlineExceeded => Self::Again(Cooling::Longest),
-            Code::Internal => Self::AgainAFewTimes(Cooling::Growing),
+            Code::Cancelled | Code::Aborted | Code::Unknown | Code::Ok => Self::Again(Backoff::Growing),
+            Code::DeadlineExceeded => Self::Again(Backoff::Longest),
+            Code::Internal => Self::AgainAFewTimes(Backoff::Growing),
         }
     }
 }
@@ -134,7 +134,7 @@ mod tests {
             let mut status = Status::new(code, "h2 protocol error");
             assert_ne!(RetryPolicy::of(&status), RetryPolicy::Reject);
             status.set_source(Arc::new(std::io::Error::from(std::io::ErrorKind::ConnectionReset)));
-            assert_eq!(RetryPolicy::of(&status), RetryPolicy::Again(Cooling::Growing), "{code:?}");
+            assert_eq!(RetryPolicy::of(&status), RetryPolicy::Again(Backoff::Growing), "{code:?}");
             assert_eq!(Refusal::of(&status, "w").message, "h2 protocol error: connection reset");
         }
     }
@@ -143,8 +143,8 @@ mod tests {
     fn a_connection_that_was_retired_is_no_fault_of_the_workers() {
         let mut status = Status::cancelled("operation was canceled");
         status.set_source(Arc::new(std::io::Error::other("connection closed")));
-        assert_eq!(RetryPolicy::of(&status), RetryPolicy::Again(Cooling::Unsent));
+        assert_eq!(RetryPolicy::of(&status), RetryPolicy::Again(Backoff::Unsent));
         // If a worker itself sends this code, the status has no source.
-        assert_eq!(RetryPolicy::of(&Status::cancelled("")), RetryPolicy::Again(Cooling::Growing));
+        assert_eq!(RetryPolicy::of(&Status::cancelled("")), RetryPolicy::Again(Backoff::Growing));
     }
 }

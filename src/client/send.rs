@@ -11,7 +11,7 @@ use tracing::{Instrument, debug, warn};
 
 use super::attempt::{Attempt, Failure};
 use super::error::{IndexError, Mismatch, Refusal};
-use super::pool::{Cooling, Picked};
+use super::pool::{Backoff, WorkerLease};
 use super::receipt::Receipt;
 use super::retry_policy::RetryPolicy;
 use super::source_reader::{Read, read_all};
@@ -57,10 +57,10 @@ impl<'a, P: Payload> Sending<'a, P> {
         };
         loop {
             let picking = self.workers.pool.pick(self.payload.size_bytes(), &self.failed);
-            let Ok(picked) = timeout_at(self.until, picking).await else {
+            let Ok(lease) = timeout_at(self.until, picking).await else {
                 return Err(self.out_of_patience());
             };
-            if let Some(receipt) = self.attempt(&picked, pointed.as_ref()).await? {
+            if let Some(receipt) = self.attempt(&lease, pointed.as_ref()).await? {
                 return Ok(receipt);
             }
         }
@@ -69,7 +69,7 @@ impl<'a, P: Payload> Sending<'a, P> {
     /// Makes one attempt. Returns `None` if another attempt may succeed.
     async fn attempt(
         &mut self,
-        picked: &Picked,
+        lease: &WorkerLease,
         pointed: Option<&Read>,
     ) -> Result<Option<Receipt>, IndexError> {
         self.attempts += 1;
@@ -81,24 +81,24 @@ impl<'a, P: Payload> Sending<'a, P> {
         let allowed = whole.min(self.until.saturating_duration_since(Instant::now()));
         let attempt =
             Attempt { request: self.request, payload: self.payload, pointed, authorization, allowed };
-        let worker = picked.address.to_string();
-        let sending = attempt.run(picked.channel.clone()).instrument(spans::attempt(&worker, self.attempts));
+        let worker = lease.address.to_string();
+        let sending = attempt.run(lease.channel.clone()).instrument(spans::attempt(&worker, self.attempts));
         match timeout(allowed, sending).await {
             Ok(Ok((answer, read))) => {
                 match Receipt::new(&answer, &read, self.request, &worker, self.attempts) {
                     Ok(receipt) => {
-                        picked.succeeded();
+                        lease.succeeded();
                         Ok(Some(receipt))
                     }
-                    Err(mismatch) => Err(mismatched(picked, mismatch)),
+                    Err(mismatch) => Err(mismatched(lease, mismatch)),
                 }
             }
             Ok(Err(Failure::Read(error))) => Err(error.into()),
             Ok(Err(Failure::Early { bytes_read })) => {
-                Err(mismatched(picked, Mismatch::early(bytes_read, self.payload.size_bytes())))
+                Err(mismatched(lease, Mismatch::early(bytes_read, self.payload.size_bytes())))
             }
             Ok(Err(Failure::No { status, was_read })) => {
-                self.judge(picked, &status, was_read).await.map(|()| None)
+                self.judge(lease, &status, was_read).await.map(|()| None)
             }
             Err(_) => {
                 let refusal = Refusal::silence(&worker, allowed);
@@ -108,18 +108,23 @@ impl<'a, P: Payload> Sending<'a, P> {
                     self.last.get_or_insert(refusal);
                     return Err(self.out_of_patience());
                 }
-                self.again(picked, refusal, Cooling::Longest);
+                self.again(lease, refusal, Backoff::Longest);
                 Ok(None)
             }
         }
     }
 
     /// Decides after an error whether to try again. Returns `Ok` to try again.
-    async fn judge(&mut self, picked: &Picked, status: &Status, was_read: bool) -> Result<(), IndexError> {
-        let refusal = Refusal::of(status, &picked.address.to_string());
+    async fn judge(
+        &mut self,
+        lease: &WorkerLease,
+        status: &Status,
+        was_read: bool,
+    ) -> Result<(), IndexError> {
+        let refusal = Refusal::of(status, &lease.address.to_string());
         match RetryPolicy::of(status) {
             RetryPolicy::Reject => {
-                picked.succeeded();
+                lease.succeeded();
                 if !was_read {
                     // The worker may find a fault before this side finds that the bytes have changed.
                     self.read_all().await?;
@@ -127,38 +132,38 @@ impl<'a, P: Payload> Sending<'a, P> {
                 Err(IndexError::Rejected(refusal))
             }
             RetryPolicy::Refuse(cooling) => {
-                cooling.into_iter().for_each(|cooling| picked.failed(cooling, &refusal));
+                cooling.into_iter().for_each(|cooling| lease.failed(cooling, &refusal));
                 Err(IndexError::Refused(refusal))
             }
             RetryPolicy::AgainAFewTimes(cooling) if self.internal + 1 == INTERNAL_MAX => {
-                picked.failed(cooling, &refusal);
+                lease.failed(cooling, &refusal);
                 Err(IndexError::Refused(refusal))
             }
             RetryPolicy::AgainAFewTimes(cooling) => {
                 self.internal += 1;
-                self.again(picked, refusal, cooling);
+                self.again(lease, refusal, cooling);
                 Ok(())
             }
             RetryPolicy::Again(cooling) => {
-                self.again(picked, refusal, cooling);
+                self.again(lease, refusal, cooling);
                 Ok(())
             }
         }
     }
 
-    fn again(&mut self, picked: &Picked, refusal: Refusal, cooling: Cooling) {
+    fn again(&mut self, lease: &WorkerLease, refusal: Refusal, cooling: Backoff) {
         let (segment, attempt, why) = (&self.request.segment_id, self.attempts, refusal.why());
         match cooling {
             // A pause that a worker asks for under load is no fault, and neither is a connection that it
             // closes.
-            Cooling::Asked(_) | Cooling::Unsent => {
+            Backoff::Asked(_) | Backoff::Unsent => {
                 debug!(segment, attempt, why, ?cooling, %refusal, "no receipt yet")
             }
-            Cooling::Growing | Cooling::Longest => warn!(segment, attempt, why, %refusal, "no receipt yet"),
+            Backoff::Growing | Backoff::Longest => warn!(segment, attempt, why, %refusal, "no receipt yet"),
         }
         metrics::client::retried(why);
-        picked.failed(cooling, &refusal);
-        *self.failed.entry(picked.address).or_default() += 1;
+        lease.failed(cooling, &refusal);
+        *self.failed.entry(lease.address).or_default() += 1;
         self.last = Some(refusal);
     }
 
@@ -175,14 +180,14 @@ impl<'a, P: Payload> Sending<'a, P> {
     }
 
     fn out_of_patience(&mut self) -> IndexError {
-        let unreachable = if self.last.is_none() { self.workers.pool.troubles() } else { Vec::new() };
-        IndexError::OutOfPatience { attempts: self.attempts, unreachable, last: self.last.take() }
+        let unreachable = if self.last.is_none() { self.workers.pool.last_errors() } else { Vec::new() };
+        IndexError::TimedOut { attempts: self.attempts, unreachable, last: self.last.take() }
     }
 }
 
 /// Handles a worker that acknowledged something else than it was sent. It is broken, and gets no new work for
 /// a while.
-fn mismatched(picked: &Picked, mismatch: Mismatch) -> IndexError {
-    picked.failed(Cooling::Growing, &mismatch);
-    IndexError::Mismatch { worker: picked.address.to_string(), mismatch }
+fn mismatched(lease: &WorkerLease, mismatch: Mismatch) -> IndexError {
+    lease.failed(Backoff::Growing, &mismatch);
+    IndexError::Mismatch { worker: lease.address.to_string(), mismatch }
 }

@@ -66,7 +66,7 @@ pub(super) struct SourceReader<B> {
     size_bytes: u64,
     left_bytes: u64,
     /// `None` while it counts a chunk on another thread.
-    tally: Option<Tally>,
+    builder: Option<DigestBuilder>,
 }
 
 impl<B: AsyncRead + Send + Unpin> SourceReader<B> {
@@ -80,8 +80,8 @@ impl<B: AsyncRead + Send + Unpin> SourceReader<B> {
         P: Payload<Bytes = B>,
     {
         let (bytes, size_bytes) = (payload.open().await?, payload.size_bytes());
-        let tally = Some(Tally::new(size_bytes, format, keep_undecodable));
-        Ok(Self { bytes, size_bytes, left_bytes: size_bytes, tally })
+        let builder = Some(DigestBuilder::new(size_bytes, format, keep_undecodable));
+        Ok(Self { bytes, size_bytes, left_bytes: size_bytes, builder })
     }
 
     /// Returns the next bytes. `None` after the last byte, if the reader ended without an error and at the
@@ -113,21 +113,21 @@ impl<B: AsyncRead + Send + Unpin> SourceReader<B> {
     /// Counts a chunk on a blocking thread. Hashing takes a millisecond for each chunk, and would delay other
     /// tasks on a broker's runtime.
     async fn count(&mut self, chunk: Bytes) -> io::Result<()> {
-        let tally = self.tally.take();
+        let builder = self.builder.take();
         let counted = tokio::task::spawn_blocking(move || {
-            tally.map(|mut tally| {
-                tally.count(chunk);
-                tally
+            builder.map(|mut builder| {
+                builder.count(chunk);
+                builder
             })
         });
-        self.tally = counted.await.map_err(io::Error::other)?;
+        self.builder = counted.await.map_err(io::Error::other)?;
         Ok(())
     }
 
     /// Returns the result, after all bytes were read.
     pub(super) fn finish(self) -> io::Result<Read> {
-        let tally = self.tally.ok_or_else(|| io::Error::other("the segment was not read to its end"))?;
-        Ok(tally.finish(self.size_bytes))
+        let builder = self.builder.ok_or_else(|| io::Error::other("the segment was not read to its end"))?;
+        Ok(builder.finish(self.size_bytes))
     }
 
     fn other_size(&self, kind: io::ErrorKind, read_bytes: u64) -> io::Error {
@@ -138,7 +138,7 @@ impl<B: AsyncRead + Send + Unpin> SourceReader<B> {
 
 /// The checksums and counts so far.
 #[derive(Debug)]
-struct Tally {
+struct DigestBuilder {
     crc32c: u32,
     sha256: Sha256,
     records: u64,
@@ -152,7 +152,7 @@ struct Tally {
     flaw: Option<String>,
 }
 
-impl Tally {
+impl DigestBuilder {
     fn new(size_bytes: u64, format: Option<SegmentFormat>, keep_undecodable: bool) -> Self {
         let splitter = FrameSplitter::new(size_bytes, format).with_any_magic(keep_undecodable);
         Self {

@@ -9,7 +9,7 @@ use crate::ids::CallerId;
 /// The work of each caller.
 #[derive(Debug)]
 pub(super) struct Queues<W> {
-    by_claimant: BTreeMap<CallerId, Queue<W>>,
+    by_caller: BTreeMap<CallerId, Queue<W>>,
     /// The used time with which a new caller starts, so that it has neither a debt nor a credit. It is the
     /// used time of the last caller that was next.
     floor: Duration,
@@ -24,23 +24,23 @@ struct Queue<W> {
 
 impl<W> Default for Queues<W> {
     fn default() -> Self {
-        Self { by_claimant: BTreeMap::new(), floor: Duration::ZERO }
+        Self { by_caller: BTreeMap::new(), floor: Duration::ZERO }
     }
 }
 
 impl<W> Queues<W> {
     pub(super) fn push(&mut self, caller_id: &CallerId, work: W) {
-        if let Some(queue) = self.by_claimant.get_mut(caller_id) {
+        if let Some(queue) = self.by_caller.get_mut(caller_id) {
             queue.waiting.push_back(work);
             return;
         }
         let queue = Queue { waiting: VecDeque::from([work]), running: 0, took: self.floor };
-        self.by_claimant.insert(caller_id.clone(), queue);
+        self.by_caller.insert(caller_id.clone(), queue);
     }
 
     /// Takes the next piece of work, and its caller. Report the end of the work with [`Self::done`].
     pub(super) fn pop(&mut self) -> Option<(CallerId, W)> {
-        let waiting = self.by_claimant.iter_mut().filter(|(_, queue)| !queue.waiting.is_empty());
+        let waiting = self.by_caller.iter_mut().filter(|(_, queue)| !queue.waiting.is_empty());
         let (caller_id, queue) = waiting.min_by_key(|(_, queue)| (queue.took, queue.running))?;
         let work = queue.waiting.pop_front()?;
         queue.running += 1;
@@ -50,19 +50,19 @@ impl<W> Queues<W> {
 
     /// Records that a piece of work of `caller_id` took this long.
     pub(super) fn done(&mut self, caller_id: &CallerId, took: Duration) {
-        let Some(queue) = self.by_claimant.get_mut(caller_id) else { return };
+        let Some(queue) = self.by_caller.get_mut(caller_id) else { return };
         queue.running -= 1;
         queue.took += took;
         // An idle caller is remembered until the others have used as much time, so that it keeps its debt.
         let floor = self.floor;
-        self.by_claimant.retain(|_, queue| !queue.is_idle() || queue.took > floor);
-        if self.by_claimant.values().all(Queue::is_idle) {
-            self.by_claimant.clear();
+        self.by_caller.retain(|_, queue| !queue.is_idle() || queue.took > floor);
+        if self.by_caller.values().all(Queue::is_idle) {
+            self.by_caller.clear();
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.by_claimant.values().map(|queue| queue.waiting.len()).sum()
+        self.by_caller.values().map(|queue| queue.waiting.len()).sum()
     }
 }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::large::Large;
+use super::large::ItemLocation;
 use super::memory::Memory;
 use super::plan::Planned;
-use super::reorder_buffer::{Missing, ReorderBuffer, Version, Why};
+use super::reorder_buffer::{Missing, MissingReason, ReorderBuffer, Version};
 use super::{FetchError, Form, Item};
 use crate::archive::{
     Archive, Fault, Omitted, StoredRecord, WorkBounds, block_usage, fault_in_block, split_block,
@@ -18,14 +18,14 @@ use crate::ids::{OffsetRange, SegmentFormat};
 use crate::segment::{self, Anomaly, Frame, KafkaBatch, NoBatch, SegmentError, Visitor};
 
 /// The block of the items, and the limits for reading it.
-struct Place {
+struct BlockContext {
     archive: Arc<Archive>,
     entry: BlockEntry,
     bundle: Arc<str>,
     item_bytes_max: u64,
     bounds: WorkBounds,
     /// Whether a record's offset may lie outside of the range in its frame's header.
-    heads_lie: bool,
+    has_offsets_outside_header: bool,
 }
 
 /// Reads a block and adds its items to `buffer`. Frames that cannot hold a requested item are not decoded. An
@@ -44,32 +44,41 @@ pub(super) async fn read(
     let needed = block_usage(&entry) + memory.work_bytes();
     let bundle = Arc::<str>::from(archive.name());
     if !memory.holds(needed) {
-        outline(&archive, &entry, &bundle, form, needed, &mut buffer);
+        add_block_placeholders(&archive, &entry, &bundle, form, needed, &mut buffer);
         return Ok(buffer);
     }
     let _permit = memory.permit(needed).await?;
     let plain = archive.block(&entry).await?;
     let format = archive.manifest().segment.format;
-    let heads_lie = archive.manifest().anomalies.contains_key(Anomaly::RecordOffset.name());
+    let has_offsets_outside_header = archive.manifest().anomalies.contains_key(Anomaly::RecordOffset.name());
     let (archive_of, bounds) = (Arc::clone(&archive), memory.work_bounds());
-    let place = Place { archive: archive_of, entry, bundle, item_bytes_max, bounds, heads_lie };
+    let context = BlockContext {
+        archive: archive_of,
+        entry,
+        bundle,
+        item_bytes_max,
+        bounds,
+        has_offsets_outside_header,
+    };
     let collected = archive.blocking(move || {
-        let entry = &place.entry;
+        let entry = &context.entry;
         for frame in split_block(entry, &plain, format)? {
-            let range = frame.claimed_range().filter(|_| !place.heads_lie);
+            let range = frame.claimed_range().filter(|_| !context.has_offsets_outside_header);
             if range.is_some_and(|range| !buffer.takes_some(range.first(), range.last())) {
                 continue;
             }
             let added = match form {
-                Form::Records => place.add_records(&frame, &mut buffer),
+                Form::Records => context.add_records(&frame, &mut buffer),
                 Form::KafkaBatches if entry.is_undecoded => {
-                    place.add_undecoded(&frame, &mut buffer);
+                    context.add_undecoded(&frame, &mut buffer);
                     Ok(())
                 }
-                Form::KafkaBatches => place.add_batch(&frame, &mut buffer),
+                Form::KafkaBatches => context.add_batch(&frame, &mut buffer),
             };
             match added {
-                Err(error) if is_too_large(&error) => place.tell(&frame, form, None, &mut buffer),
+                Err(error) if is_too_large(&error) => {
+                    context.add_placeholders(&frame, form, None, &mut buffer)
+                }
                 added => added.map_err(|error| fault_in_block(entry, &error))?,
             }
         }
@@ -80,7 +89,7 @@ pub(super) async fn read(
 
 /// Adds what is known about a block that does not fit into the memory. If its offsets have no gaps, each
 /// record is added without its contents. Otherwise the response ends at the first offset of the block.
-fn outline(
+fn add_block_placeholders(
     archive: &Arc<Archive>,
     entry: &BlockEntry,
     bundle: &Arc<str>,
@@ -89,7 +98,8 @@ fn outline(
     buffer: &mut ReorderBuffer,
 ) {
     let Some(offsets) = entry.offsets else { return };
-    let missing = Missing { bundle: Arc::clone(bundle), offset: offsets.first(), why: Why::TooLarge(needed) };
+    let missing =
+        Missing { bundle: Arc::clone(bundle), offset: offsets.first(), why: MissingReason::TooLarge(needed) };
     let count = offsets.last().abs_diff(offsets.first()).saturating_add(1);
     if form == Form::KafkaBatches || entry.records != count {
         buffer.end_at(offsets.first().max(buffer.from()), missing);
@@ -103,8 +113,9 @@ fn outline(
             break;
         }
         let record = StoredRecord { timestamp_ms, omitted, ..StoredRecord::empty(offset) };
-        let large = Some(Large { archive: Arc::clone(archive), entry: entry.clone(), bytes, crc32c: 0 });
-        buffer.add(Version { item: Item::Record(record), bundle: Arc::clone(bundle), large });
+        let location =
+            Some(ItemLocation { archive: Arc::clone(archive), entry: entry.clone(), bytes, crc32c: 0 });
+        buffer.add(Version { item: Item::Record(record), bundle: Arc::clone(bundle), location });
     }
 }
 
@@ -147,21 +158,21 @@ impl Visitor for Offsets {
 /// Adds records to the reorder buffer.
 struct Records<'a> {
     buffer: &'a mut ReorderBuffer,
-    place: &'a Place,
+    context: &'a BlockContext,
     /// The offset of the last visited record; `None` if later records may have lower offsets.
     offset: Option<i64>,
 }
 
 impl Visitor for Records<'_> {
     fn limit(&mut self, offset: i64, _: Option<i64>) -> Option<usize> {
-        self.offset = Some(offset).filter(|_| !self.place.heads_lie);
-        self.buffer.takes(offset).then_some(self.place.item_bytes_max as usize)
+        self.offset = Some(offset).filter(|_| !self.context.has_offsets_outside_header);
+        self.buffer.takes(offset).then_some(self.context.item_bytes_max as usize)
     }
 
     fn record(&mut self, record: StoredRecord) {
-        let large = record.omitted.map(|omitted| self.place.large(omitted.needed_bytes, 0));
-        let bundle = Arc::clone(&self.place.bundle);
-        self.buffer.add(Version { item: Item::Record(record), bundle, large });
+        let location = record.omitted.map(|omitted| self.context.location(omitted.needed_bytes, 0));
+        let bundle = Arc::clone(&self.context.bundle);
+        self.buffer.add(Version { item: Item::Record(record), bundle, location });
     }
 
     fn is_done(&self) -> bool {
@@ -170,21 +181,21 @@ impl Visitor for Records<'_> {
     }
 }
 
-impl Place {
-    fn large(&self, bytes: u64, crc32c: u32) -> Large {
-        Large { archive: Arc::clone(&self.archive), entry: self.entry.clone(), bytes, crc32c }
+impl BlockContext {
+    fn location(&self, bytes: u64, crc32c: u32) -> ItemLocation {
+        ItemLocation { archive: Arc::clone(&self.archive), entry: self.entry.clone(), bytes, crc32c }
     }
 
-    fn missing(&self, offset: i64, why: Why) -> Missing {
+    fn missing(&self, offset: i64, why: MissingReason) -> Missing {
         Missing { bundle: Arc::clone(&self.bundle), offset, why }
     }
 
     fn add_records(&self, frame: &Frame, buffer: &mut ReorderBuffer) -> Result<(), SegmentError> {
-        let mut records = Records { buffer, place: self, offset: None };
+        let mut records = Records { buffer, context: self, offset: None };
         match frame.visit(self.bounds.opened_bytes, self.bounds.window_bytes, &mut records) {
             Err(error) if is_too_large(&error) => {
                 let after = records.offset;
-                self.tell(frame, Form::Records, after, buffer);
+                self.add_placeholders(frame, Form::Records, after, buffer);
                 Ok(())
             }
             visited => visited,
@@ -195,25 +206,27 @@ impl Place {
     /// offsets have no gaps, each record after `after` is added without its contents, and is read separately
     /// later. Otherwise the response ends at the first offset of the frame. The records up to `after` were
     /// added before.
-    fn tell(&self, frame: &Frame, form: Form, after: Option<i64>, buffer: &mut ReorderBuffer) {
+    fn add_placeholders(&self, frame: &Frame, form: Form, after: Option<i64>, buffer: &mut ReorderBuffer) {
         let range = frame.claimed_range().or(frame.head_range());
         let first = range.map_or(0, |range| range.first());
         let count = range.map(|range| range.last().abs_diff(range.first()).saturating_add(1));
         if form == Form::KafkaBatches || count.is_none() || frame.data_records() != count {
-            let why = Why::TooLarge(2 * self.bounds.window_bytes as u64);
+            let why = MissingReason::TooLarge(2 * self.bounds.window_bytes as u64);
             buffer.end_at(first.max(buffer.from()), self.missing(first, why));
             return;
         }
         let bytes = frame.bytes.len() as u64;
-        let omitted = Some(Omitted { bytes, needed_bytes: Large::UNKNOWN, fingerprint: Omitted::UNREAD });
+        let omitted =
+            Some(Omitted { bytes, needed_bytes: ItemLocation::UNKNOWN, fingerprint: Omitted::UNREAD });
         let from = after.map_or(first, |after| after.saturating_add(1)).max(buffer.from());
         for offset in from..=range.map_or(first, |range| range.last()) {
             if !buffer.takes(offset) {
                 break;
             }
             let item = Item::Record(StoredRecord { omitted, ..StoredRecord::empty(offset) });
-            let (bundle, large) = (Arc::clone(&self.bundle), Some(self.large(Large::UNKNOWN, 0)));
-            buffer.add(Version { item, bundle, large });
+            let (bundle, location) =
+                (Arc::clone(&self.bundle), Some(self.location(ItemLocation::UNKNOWN, 0)));
+            buffer.add(Version { item, bundle, location });
         }
     }
 
@@ -224,7 +237,7 @@ impl Place {
         match (batch, frame.head_range()) {
             (Some(batch), _) => buffer.add(self.version_of(batch)),
             (None, Some(range)) => {
-                let why = Why::NoBatch(NoBatch::Undecoded);
+                let why = MissingReason::NoBatch(NoBatch::Undecoded);
                 buffer.end_at(range.last(), self.missing(range.first(), why));
             }
             (None, None) => {}
@@ -235,16 +248,17 @@ impl Place {
     /// memory.
     fn version_of(&self, batch: KafkaBatch) -> Version {
         let bytes = batch.bytes.len() as u64;
-        let large = (bytes > self.item_bytes_max).then(|| self.large(bytes, crc32c::crc32c(&batch.bytes)));
-        let copy = if large.is_some() { Bytes::new() } else { Bytes::copy_from_slice(&batch.bytes) };
+        let location =
+            (bytes > self.item_bytes_max).then(|| self.location(bytes, crc32c::crc32c(&batch.bytes)));
+        let copy = if location.is_some() { Bytes::new() } else { Bytes::copy_from_slice(&batch.bytes) };
         let item = Item::Batch(KafkaBatch { bytes: copy, ..batch });
-        Version { item, bundle: Arc::clone(&self.bundle), large }
+        Version { item, bundle: Arc::clone(&self.bundle), location }
     }
 
     fn add_batch(&self, frame: &Frame, buffer: &mut ReorderBuffer) -> Result<(), SegmentError> {
         match frame.kafka_batch(spans_bytes_max(frame, self.bounds))? {
             Ok(mut batch) => {
-                if self.heads_lie {
+                if self.has_offsets_outside_header {
                     let mut offsets = Offsets(Some(batch.range));
                     frame.visit(self.bounds.opened_bytes, self.bounds.window_bytes, &mut offsets)?;
                     batch.range = offsets.0.unwrap_or(batch.range);
@@ -255,7 +269,7 @@ impl Place {
             Err(why) => {
                 // A valid frame has offsets.
                 let Some(range) = frame.claimed_range() else { return Ok(()) };
-                buffer.end_at(range.last(), self.missing(range.first(), Why::NoBatch(why)));
+                buffer.end_at(range.last(), self.missing(range.first(), MissingReason::NoBatch(why)));
             }
         }
         Ok(())

@@ -22,7 +22,7 @@ const OPENED_BESIDE_BYTES: usize = 16 << 10;
 
 /// The place of an item that is not in the reorder buffer itself.
 #[derive(Clone, Debug)]
-pub(super) struct Large {
+pub(super) struct ItemLocation {
     pub archive: Arc<Archive>,
     pub entry: BlockEntry,
     /// The memory that the item needs, in bytes.
@@ -31,28 +31,28 @@ pub(super) struct Large {
     pub crc32c: u32,
 }
 
-impl Large {
+impl ItemLocation {
     /// The size of an item that could not be read yet.
     pub const UNKNOWN: u64 = 1 << 40;
 }
 
-impl PartialEq for Large {
+impl PartialEq for ItemLocation {
     /// Compares the items, not their places.
     fn eq(&self, other: &Self) -> bool {
         (self.bytes, self.crc32c) == (other.bytes, other.crc32c)
     }
 }
 
-impl Eq for Large {}
+impl Eq for ItemLocation {}
 
 /// Finds one record of a frame.
-struct One {
+struct RecordFinder {
     wanted: StoredRecord,
     bytes_max: usize,
     found: Option<StoredRecord>,
 }
 
-impl Visitor for One {
+impl Visitor for RecordFinder {
     fn limit(&mut self, offset: i64, timestamp_ms: Option<i64>) -> Option<usize> {
         let time = self.wanted.timestamp_ms;
         let is_it = offset == self.wanted.offset && (time.is_none() || time == timestamp_ms);
@@ -78,13 +78,13 @@ pub(super) async fn resolve(
     version: Version,
     memory: &Memory,
 ) -> Result<(Item, Option<Delivery>), FetchError> {
-    let Version { item, bundle, large } = version;
-    let Some(Large { archive, entry, bytes, crc32c }) = large else {
+    let Version { item, bundle, location } = version;
+    let Some(ItemLocation { archive, entry, bytes, crc32c }) = location else {
         return Ok((item, None));
     };
     // If the size is unknown, the limit is as much as the memory allows.
     let most = memory.most().saturating_sub(block_usage(&entry) + memory.work_bytes()) / COPIES;
-    let bytes = if bytes == Large::UNKNOWN { most } else { bytes };
+    let bytes = if bytes == ItemLocation::UNKNOWN { most } else { bytes };
     let needed = block_usage(&entry) + memory.work_bytes() + COPIES * bytes;
     match item {
         Item::Record(outline) if bytes == 0 || !memory.holds(needed) => Ok((Item::Record(outline), None)),
@@ -120,18 +120,18 @@ async fn record(
     let bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX);
     let (entry, window_bytes) = (entry.clone(), memory.work_bounds().window_bytes);
     let read = archive.blocking(move || {
-        let mut one = One { wanted, bytes_max, found: None };
+        let mut finder = RecordFinder { wanted, bytes_max, found: None };
         for frame in split_block(&entry, &plain, format)? {
-            if one.found.is_some() {
+            if finder.found.is_some() {
                 break;
             }
             let opened_bytes = bytes_max.saturating_add(OPENED_BESIDE_BYTES);
-            match frame.visit(opened_bytes, window_bytes, &mut one) {
+            match frame.visit(opened_bytes, window_bytes, &mut finder) {
                 Err(error) if matches!(error.fault(), segment::Fault::TooLarge { .. }) => {}
                 visited => visited.map_err(|error| fault_in_block(&entry, &error))?,
             }
         }
-        Ok::<_, Fault>(one.found)
+        Ok::<_, Fault>(finder.found)
     });
     read.await?.map_err(|fault| archive.error(fault))
 }

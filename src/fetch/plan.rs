@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 
-use super::reorder_buffer::Room;
+use super::reorder_buffer::Amount;
 use crate::archive::{Archive, ArchiveError, BundleCache, TrafficCounter};
 use crate::bundle::BlockEntry;
 use crate::ids::OffsetRange;
@@ -108,10 +108,10 @@ impl Plan {
 
 impl Planned {
     /// Estimates how much the block holds from an offset on. Assumes that its records are spread evenly.
-    pub fn expected(&self, from: i64) -> Room {
+    pub fn expected(&self, from: i64) -> Amount {
         let count = |from: i64| self.offsets.last().abs_diff(from).saturating_add(1);
         let share = count(from.max(self.offsets.first())) as f64 / count(self.offsets.first()) as f64;
         let of = |whole: u64| (whole as f64 * share) as u64;
-        Room { records: of(self.entry.records), bytes: of(self.entry.plain_len.into()) }
+        Amount { records: of(self.entry.records), bytes: of(self.entry.plain_len.into()) }
     }
 }

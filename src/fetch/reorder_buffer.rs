@@ -6,7 +6,7 @@ use std::ops::{AddAssign, SubAssign};
 use std::sync::Arc;
 
 use super::Item;
-use super::large::Large;
+use super::large::ItemLocation;
 use crate::segment::NoBatch;
 
 /// The maximum size of the reorder buffer in bytes, independent of the request. If frames are far out of
@@ -15,25 +15,25 @@ pub const BUFFER_BYTES_MAX: u64 = 8 << 20;
 
 /// A number of records and bytes: an amount, or what is left of a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Room {
+pub(super) struct Amount {
     pub records: u64,
     pub bytes: u64,
 }
 
-impl Room {
+impl Amount {
     pub fn fits(&self, within: &Self) -> bool {
         self.records <= within.records && self.bytes <= within.bytes
     }
 }
 
-impl AddAssign for Room {
+impl AddAssign for Amount {
     fn add_assign(&mut self, other: Self) {
         self.records = self.records.saturating_add(other.records);
         self.bytes = self.bytes.saturating_add(other.bytes);
     }
 }
 
-impl SubAssign for Room {
+impl SubAssign for Amount {
     fn sub_assign(&mut self, other: Self) {
         self.records = self.records.saturating_sub(other.records);
         self.bytes = self.bytes.saturating_sub(other.bytes);
@@ -46,13 +46,13 @@ pub(super) struct Version {
     pub item: Item,
     pub bundle: Arc<str>,
     /// The place of the item if it is larger than the buffer allows. Then `item` has no contents.
-    pub large: Option<Large>,
+    pub location: Option<ItemLocation>,
 }
 
 impl Version {
-    fn room(&self) -> Room {
-        let room = self.item.room();
-        Room { bytes: self.large.as_ref().map_or(room.bytes, |large| large.bytes), ..room }
+    fn amount(&self) -> Amount {
+        let amount = self.item.amount();
+        Amount { bytes: self.location.as_ref().map_or(amount.bytes, |location| location.bytes), ..amount }
     }
 }
 
@@ -61,12 +61,12 @@ impl Version {
 pub(super) struct Missing {
     pub bundle: Arc<str>,
     pub offset: i64,
-    pub why: Why,
+    pub why: MissingReason,
 }
 
 /// Why a frame cannot be returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum MissingReason {
     /// The frame has no batch.
     NoBatch(NoBatch),
     /// Reading the frame needs this many bytes of memory.
@@ -83,25 +83,25 @@ pub(super) struct ReorderBuffer {
     end: Option<i64>,
     /// Why the response ends at `end`, if the reason is not the limit.
     missing: Option<Missing>,
-    room: Room,
+    remaining: Amount,
     /// The maximum memory of the held items, in bytes.
     bytes_max: u64,
     /// Whether an item was returned. Until then the first offset is kept, whatever its size.
     begun: bool,
-    held: Room,
+    held: Amount,
     versions: BTreeMap<i64, Vec<Version>>,
 }
 
 impl ReorderBuffer {
     /// A buffer for the items at and after `from`.
-    pub fn new(from: i64, room: Room, bytes_max: u64) -> Self {
-        let (end, missing, begun, held) = (None, None, false, Room::default());
-        Self { from, end, missing, room, bytes_max, begun, held, versions: BTreeMap::new() }
+    pub fn new(from: i64, remaining: Amount, bytes_max: u64) -> Self {
+        let (end, missing, begun, held) = (None, None, false, Amount::default());
+        Self { from, end, missing, remaining, bytes_max, begun, held, versions: BTreeMap::new() }
     }
 
     /// Returns an empty buffer with the same limits. It is filled separately and then merged.
     pub fn bounds(&self) -> Self {
-        Self { end: self.end, begun: self.begun, ..Self::new(self.from, self.room, self.bytes_max) }
+        Self { end: self.end, begun: self.begun, ..Self::new(self.from, self.remaining, self.bytes_max) }
     }
 
     /// The requested offset.
@@ -126,30 +126,31 @@ impl ReorderBuffer {
             return;
         }
         let versions = self.versions.entry(offset).or_default();
-        if versions.iter().any(|other| (&other.item, &other.large) == (&version.item, &version.large)) {
+        if versions.iter().any(|other| (&other.item, &other.location) == (&version.item, &version.location)) {
             return;
         }
-        self.held += version.room();
+        self.held += version.amount();
         versions.push(version);
-        let bytes = self.room.bytes.min(self.bytes_max);
-        while !self.held.fits(&Room { bytes, ..self.room }) && (self.begun || self.versions.len() > 1) {
+        let bytes = self.remaining.bytes.min(self.bytes_max);
+        while !self.held.fits(&Amount { bytes, ..self.remaining }) && (self.begun || self.versions.len() > 1)
+        {
             let Some((offset, let_go)) = self.versions.pop_last() else { break };
-            let_go.iter().for_each(|version| self.held -= version.room());
+            let_go.iter().for_each(|version| self.held -= version.amount());
             (self.end, self.missing) = (Some(offset), None);
         }
     }
 
     /// Ends the response before this offset, because a frame is missing.
-    pub fn end_at(&mut self, last_offset: i64, missing: Missing) {
-        if self.takes(last_offset) {
-            self.cut(last_offset);
+    pub fn end_at(&mut self, offset: i64, missing: Missing) {
+        if self.takes(offset) {
+            self.cut(offset);
             self.missing = Some(missing);
         }
     }
 
     fn cut(&mut self, end: i64) {
         let let_go = self.versions.split_off(&end);
-        let_go.values().flatten().for_each(|version| self.held -= version.room());
+        let_go.values().flatten().for_each(|version| self.held -= version.amount());
         (self.end, self.missing) = (Some(end), None);
     }
 
@@ -167,16 +168,16 @@ impl ReorderBuffer {
         let stays = offset.map(|offset| self.versions.split_off(&offset)).unwrap_or_default();
         let taken = std::mem::replace(&mut self.versions, stays);
         for version in taken.values().flatten() {
-            self.held -= version.room();
-            self.room -= version.room();
+            self.held -= version.amount();
+            self.remaining -= version.amount();
         }
         self.begun |= !taken.is_empty();
         taken
     }
 
     /// Returns how much more may be held.
-    pub fn room_left(&self) -> Room {
-        let mut left = self.room;
+    pub fn left_to_hold(&self) -> Amount {
+        let mut left = self.remaining;
         left -= self.held;
         left
     }
@@ -184,7 +185,7 @@ impl ReorderBuffer {
     /// Returns whether the response is complete, if all items still to come are at or after `next`.
     pub fn is_done(&self, next: Option<i64>) -> bool {
         let nothing_comes = next.is_none_or(|next| self.end.is_some_and(|end| end <= next));
-        let is_full = self.begun && (self.room.records == 0 || self.room.bytes == 0);
+        let is_full = self.begun && (self.remaining.records == 0 || self.remaining.bytes == 0);
         self.versions.is_empty() && (nothing_comes || is_full)
     }
 
@@ -216,10 +217,10 @@ impl Item {
         }
     }
 
-    fn room(&self) -> Room {
+    fn amount(&self) -> Amount {
         match self {
-            Self::Record(record) => Room { records: 1, bytes: record.mem_usage() as u64 },
-            Self::Batch(batch) => Room { records: batch.records, bytes: batch.bytes.len() as u64 },
+            Self::Record(record) => Amount { records: 1, bytes: record.mem_usage() as u64 },
+            Self::Batch(batch) => Amount { records: batch.records, bytes: batch.bytes.len() as u64 },
         }
     }
 }
@@ -235,13 +236,14 @@ mod tests {
     fn batch(offset: i64, bytes: &Bytes) -> Version {
         let range = OffsetRange::new(offset, offset).expect("a range");
         let item = Item::Batch(KafkaBatch { range, records: 1, bytes: bytes.clone() });
-        Version { item, bundle: "a".into(), large: None }
+        Version { item, bundle: "a".into(), location: None }
     }
 
     #[test]
     fn what_waits_is_bounded_however_much_is_asked_for() {
         let bytes = Bytes::from(vec![0; BUFFER_BYTES_MAX as usize / 2]);
-        let mut buffer = ReorderBuffer::new(0, Room { records: u64::MAX, bytes: u64::MAX }, BUFFER_BYTES_MAX);
+        let mut buffer =
+            ReorderBuffer::new(0, Amount { records: u64::MAX, bytes: u64::MAX }, BUFFER_BYTES_MAX);
         for offset in [7, 3, 9, 5, 1] {
             buffer.add(batch(offset, &bytes));
         }
@@ -252,7 +254,7 @@ mod tests {
 
     #[test]
     fn the_first_is_kept_whatever_it_takes_and_what_differs_from_it_too() {
-        let mut buffer = ReorderBuffer::new(2, Room { records: 1, bytes: 10 }, BUFFER_BYTES_MAX);
+        let mut buffer = ReorderBuffer::new(2, Amount { records: 1, bytes: 10 }, BUFFER_BYTES_MAX);
         buffer.add(batch(1, &Bytes::from_static(b"before what is asked for")));
         buffer.add(batch(5, &Bytes::from_static(b"a large one")));
         buffer.add(batch(4, &Bytes::from_static(b"one that comes first")));

@@ -8,7 +8,7 @@ use super::large;
 use super::log::{Found, Log};
 use super::memory::Memory;
 use super::plan::Plan;
-use super::reorder_buffer::{ReorderBuffer, Room, Version, Why};
+use super::reorder_buffer::{Amount, MissingReason, ReorderBuffer, Version};
 use super::task::Task;
 use super::transactions::Transactions;
 use super::{Answered, FetchError, Form, Item, Part, Request};
@@ -62,13 +62,13 @@ pub struct Fetch {
 struct Reading {
     bundle: String,
     first_offset: i64,
-    expected: Room,
+    expected: Amount,
     buffer: Task<Result<ReorderBuffer, FetchError>>,
 }
 
 impl Fetch {
     pub(super) fn new(bundle_cache: BundleCache, request: &Request, found: Found, memory: Memory) -> Self {
-        let room = Room { records: request.max_records, bytes: request.max_bytes };
+        let remaining = Amount { records: request.max_records, bytes: request.max_bytes };
         let traffic = TrafficCounter::default();
         let (log_id, bundles) = found.log.map(|Log { log_id, bundles }| (log_id, bundles)).unzip();
         Self {
@@ -83,7 +83,7 @@ impl Fetch {
             large: VecDeque::new(),
             plan: Plan::new(bundle_cache, traffic.clone(), request.offset, bundles.unwrap_or_default()),
             reading: VecDeque::new(),
-            buffer: ReorderBuffer::new(request.offset, room, request.buffer_bytes_max),
+            buffer: ReorderBuffer::new(request.offset, remaining, request.buffer_bytes_max),
             answered_to: request.offset,
             open_at: None,
             is_done: false,
@@ -202,9 +202,9 @@ impl Fetch {
 
     /// Returns whether more blocks are needed than those being read. At least one is always read.
     fn needs_more(&self) -> bool {
-        let mut expected = Room::default();
+        let mut expected = Amount::default();
         self.reading.iter().for_each(|reading| expected += reading.expected);
-        let left = self.buffer.room_left();
+        let left = self.buffer.left_to_hold();
         self.reading.is_empty() || (expected.records < left.records && expected.bytes < left.bytes)
     }
 
@@ -230,7 +230,7 @@ impl Fetch {
             }
             self.compare(offset, &versions);
             self.answered_to = offset.saturating_add(1);
-            if versions.iter().any(|version| version.large.is_some()) {
+            if versions.iter().any(|version| version.location.is_some()) {
                 // The buffer holds nothing after an item of this size.
                 self.large.extend(versions.into_iter().zip(states));
             } else {
@@ -287,8 +287,10 @@ impl Fetch {
             Some(missing) if self.answered_to == self.from => {
                 let (bundle, offset) = (missing.bundle.to_string(), missing.offset);
                 Err(match missing.why {
-                    Why::NoBatch(why) => FetchError::NoBatch { bundle, offset, why },
-                    Why::TooLarge(needed_bytes) => FetchError::TooLarge { bundle, offset, needed_bytes },
+                    MissingReason::NoBatch(why) => FetchError::NoBatch { bundle, offset, why },
+                    MissingReason::TooLarge(needed_bytes) => {
+                        FetchError::TooLarge { bundle, offset, needed_bytes }
+                    }
                 })
             }
             _ => Ok(None),

@@ -10,7 +10,7 @@ use super::FetchError;
 use super::plan::Planned;
 use super::reorder_buffer::Version;
 use crate::archive::{Archive, BundleCache, TrafficCounter};
-use crate::transactions::{Held, LogTransactions, NotCommitted, TransactionState};
+use crate::transactions::{LogTransactions, NotCommitted, Reservation, TransactionState};
 
 /// The transactions of one log. If the log has none, nothing is read.
 #[derive(Debug)]
@@ -51,9 +51,10 @@ impl Transactions {
                 LogTransactions::new(bundle_cache, traffic, archive.partition(), archive.log_id())
             });
             // The memory for one block is part of what the fetch has reserved.
-            let room =
-                |_| -> BoxFuture<'_, Result<Held, FetchError>> { Box::pin(ready(Ok(Box::new(()) as Held))) };
-            let not_committed = Box::pin(log.not_committed(archive, &room)).await?;
+            let reserve = |_| -> BoxFuture<'_, Result<Reservation, FetchError>> {
+                Box::pin(ready(Ok(Box::new(()) as Reservation)))
+            };
+            let not_committed = Box::pin(log.not_committed(archive, &reserve)).await?;
             let bundle = Bundle { last_offset: archive.manifest().last_offset, not_committed };
             self.bundles.insert(archive.name(), bundle);
             // Removed only after the await: a caller may drop this future and call again.

@@ -43,14 +43,14 @@ pub fn encode_v1(record: &Record<'_>, out: &mut Vec<u8>) {
 
 /// Appends the records as one V2 record of `partition`.
 ///
-/// `codec` is the codec that the canonical record names. `wire` is the producer's Kafka batch. As in the
-/// broker, it is kept beside the records in two forms: its compressed section, and the whole batch.
+/// `codec` is the codec that the canonical record names. `producer_batch` is the producer's Kafka batch. As
+/// in the broker, it is kept beside the records in two forms: its compressed section, and the whole batch.
 pub fn encode_v2(
     partition: &TopicPartition,
     head: &BatchHead,
     codec: Codec,
     batch: &RecordBatch,
-    wire: Option<&[u8]>,
+    producer_batch: Option<&[u8]>,
     out: &mut Vec<u8>,
 ) {
     let start = out.len();
@@ -62,7 +62,7 @@ pub fn encode_v2(
     out.extend_from_slice(&partition.partition().to_le_bytes());
     let data_start = out.len() + 4;
     out.extend_from_slice(&[0; 4]); // the data's length, below
-    push_canonical(head, codec, batch, wire, out);
+    push_canonical(head, codec, batch, producer_batch, out);
     let data_bytes = (out.len() - data_start) as u32;
     out[data_start - 4..data_start].copy_from_slice(&data_bytes.to_le_bytes());
 
@@ -81,7 +81,7 @@ fn push_canonical(
     head: &BatchHead,
     codec: Codec,
     batch: &RecordBatch,
-    wire: Option<&[u8]>,
+    producer_batch: Option<&[u8]>,
     out: &mut Vec<u8>,
 ) {
     let times = || batch.records.iter().map(|record| record.timestamp_ms.unwrap_or(-1));
@@ -110,9 +110,9 @@ fn push_canonical(
         }
         out.push(0); // attributes
     }
-    push_option(out, wire.and_then(|wire| wire.get(HEAD_BYTES..))); // compressed_records_wire_bytes
+    push_option(out, producer_batch.and_then(|batch| batch.get(HEAD_BYTES..))); // compressed_records_wire_bytes
     push_option(out, None); // original_v1_wire_format
-    push_option(out, wire); // original_v2_wire_format
+    push_option(out, producer_batch); // original_v2_wire_format
 }
 
 fn push_head(out: &mut Vec<u8>, version: u8) {

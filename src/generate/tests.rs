@@ -25,10 +25,10 @@ fn batches(name: &str) -> Vec<(Bytes, RecordBatch)> {
     let mut start = 0;
     let mut batches = Vec::new();
     for bytes in expected["batch_bytes"].as_array().unwrap() {
-        let wire = log.slice(start..start + bytes.as_u64().unwrap() as usize);
-        start += wire.len();
-        let count = u32::from_be_bytes(wire[57..61].try_into().unwrap()) as usize;
-        batches.push((wire, batch(records.by_ref().take(count))));
+        let producer_batch = log.slice(start..start + bytes.as_u64().unwrap() as usize);
+        start += producer_batch.len();
+        let count = u32::from_be_bytes(producer_batch[57..61].try_into().unwrap()) as usize;
+        batches.push((producer_batch, batch(records.by_ref().take(count))));
     }
     assert_eq!(start, log.len());
     batches
@@ -63,10 +63,10 @@ fn batch<'a>(expected: impl Iterator<Item = &'a Value>) -> RecordBatch {
 #[test]
 fn kafka_batches_are_the_bytes_that_kafka_python_writes_for_the_same_records() {
     for name in ["none", "one-record", "no-timestamp"] {
-        for (wire, batch) in batches(name) {
+        for (producer_batch, batch) in batches(name) {
             let mut out = b"before".to_vec();
             kafka::encode(&BatchHead::default(), &batch, Codec::None, &mut out).unwrap();
-            assert_eq!(out[6..], wire, "{name}");
+            assert_eq!(out[6..], producer_batch, "{name}");
         }
     }
 }
@@ -83,8 +83,15 @@ fn chronik_v2_frames_are_the_bytes_that_chronik_writes_for_the_same_batches() {
     ];
     for (name, codec) in cases {
         let mut out = Vec::new();
-        for (wire, batch) in batches(name) {
-            chronik::encode_v2(&orders, &BatchHead::default(), codec, &batch, Some(&wire), &mut out);
+        for (producer_batch, batch) in batches(name) {
+            chronik::encode_v2(
+                &orders,
+                &BatchHead::default(),
+                codec,
+                &batch,
+                Some(&producer_batch),
+                &mut out,
+            );
         }
         assert_eq!(out, fs::read(fixture(&format!("chronik/v2-{name}.wal"))).unwrap(), "{name}");
     }

@@ -1,7 +1,7 @@
 //! Builds one part of an index from records: a few Tantivy segments, in order.
 
 use super::catalog::{FieldCatalog, Unsearchable};
-use super::document::Draft;
+use super::document::IndexedRecord;
 use super::schema::{self, Fields};
 use super::segment::{PartSegment, SegmentBuilder};
 use super::settings::TopicSettings;
@@ -18,7 +18,7 @@ const SEGMENT_BYTES_MAX: usize = 1 << 30;
 pub struct IndexBuilder {
     settings: TopicSettings,
     fields: Fields,
-    draft: Draft,
+    indexed: IndexedRecord,
     words_too_long: u64,
     segment: Option<SegmentBuilder>,
     segments: Vec<PartSegment>,
@@ -49,7 +49,7 @@ impl IndexBuilder {
         Ok(Self {
             settings,
             fields,
-            draft: Draft::new(settings.value),
+            indexed: IndexedRecord::new(settings.value),
             words_too_long: 0,
             segment: None,
             segments: Vec::new(),
@@ -84,8 +84,8 @@ impl IndexBuilder {
                 Some(segment) => segment,
                 none => none.insert(SegmentBuilder::new(&self.fields, self.settings.positions)),
             };
-            self.draft.fill(&record);
-            segment.add(&self.draft);
+            self.indexed.fill(&record);
+            segment.add(&self.indexed);
             self.documents += 1;
             bytes += record.value().map_or(0, <[u8]>::len);
             if bytes > bytes_max {
@@ -104,7 +104,7 @@ impl IndexBuilder {
     /// the records.
     pub fn mem_usage(&self) -> usize {
         let segments: usize = self.segments.iter().map(PartSegment::mem_usage).sum();
-        segments + self.draft.mem_usage() + self.segment.as_ref().map_or(0, SegmentBuilder::mem_usage)
+        segments + self.indexed.mem_usage() + self.segment.as_ref().map_or(0, SegmentBuilder::mem_usage)
     }
 
     /// Returns the memory in bytes that [`IndexBuilder::finish`] takes at most, in addition to what is in use
@@ -116,12 +116,12 @@ impl IndexBuilder {
     /// Finishes the part.
     pub fn finish(mut self) -> Result<IndexPart, IndexError> {
         self.finish_segment()?;
-        let mut unsearchable = self.draft.unsearchable();
+        let mut unsearchable = self.indexed.unsearchable();
         unsearchable.words_too_long = self.words_too_long;
         Ok(IndexPart {
             settings: self.settings,
             segments: self.segments,
-            fields: self.draft.catalog(),
+            fields: self.indexed.catalog(),
             unsearchable,
         })
     }

@@ -3,14 +3,14 @@
 use super::catalog::{FieldCatalog, FieldTypes, Unsearchable};
 use super::json::{Parsed, Scalar, Tape};
 use super::paths::{Dots, PathId, Paths, ROOT};
-use super::rest;
 use super::schema::{HEADERS_BYTES_MAX, TERM_BYTES_MAX, VALUE_BYTES_MAX};
 use super::settings::ValueMode;
+use super::unlisted_paths;
 use crate::record::Record;
 
 /// All that is indexed of a record, and the paths that were seen in it and in earlier records.
 #[derive(Clone, Debug)]
-pub(super) struct Draft {
+pub(super) struct IndexedRecord {
     mode: ValueMode,
     offset: i64,
     timestamp_ms: Option<i64>,
@@ -21,8 +21,8 @@ pub(super) struct Draft {
     header_text: String,
     paths: Paths,
     names: Paths,
-    /// The header name under which the terms of [`rest`] are indexed.
-    rest_name: PathId,
+    /// The header name under which the terms of [`unlisted_paths`] are indexed.
+    unlisted_name: PathId,
     rest_leaves: u64,
     unsearchable: Unsearchable,
 }
@@ -34,10 +34,10 @@ struct Header {
     len: u32,
 }
 
-impl Draft {
+impl IndexedRecord {
     pub fn new(mode: ValueMode) -> Self {
         let mut names = Paths::new(Dots::Kept);
-        let rest_name = names.child(ROOT, rest::NAME);
+        let unlisted_name = names.child(ROOT, unlisted_paths::NAME);
         Self {
             mode,
             offset: 0,
@@ -49,7 +49,7 @@ impl Draft {
             header_text: String::new(),
             paths: Paths::new(Dots::Separate),
             names,
-            rest_name,
+            unlisted_name,
             rest_leaves: 0,
             unsearchable: Unsearchable::default(),
         }
@@ -72,7 +72,7 @@ impl Draft {
         if let Some(value) = record.value() {
             self.fill_value(value);
         }
-        self.fill_rest();
+        self.fill_unlisted();
         self.unsearchable.leaves_without_path += self.tape.leaves_without_path;
         self.unsearchable.leaves_beyond_paths += self.tape.leaves_beyond_paths;
         self.unsearchable.objects_as_text += u64::from(self.tape.too_deep > 0);
@@ -111,7 +111,7 @@ impl Draft {
         }
         let (name, value) = (str::from_utf8(name).ok()?, str::from_utf8(value).ok()?);
         let name = self.names.child(ROOT, name);
-        if name == self.rest_name || !self.names.admit(name, FieldTypes::TEXT) {
+        if name == self.unlisted_name || !self.names.admit(name, FieldTypes::TEXT) {
             return None;
         }
         let start = self.header_text.len() as u32;
@@ -135,11 +135,11 @@ impl Draft {
         };
         match (parsed, self.mode) {
             (Parsed::Object, _) => {}
-            (Parsed::AtomicFile | Parsed::Other, ValueMode::Json) => {
+            (Parsed::Partial | Parsed::Other, ValueMode::Json) => {
                 self.tape.texts.clear();
                 self.unsearchable.values_not_json += 1;
             }
-            (Parsed::AtomicFile, _) => {}
+            (Parsed::Partial, _) => {}
             (Parsed::Other, _) => self.tape.push_text(value),
             (Parsed::TooLarge, _) => self.unsearchable.objects_as_text += 1,
         }
@@ -156,7 +156,7 @@ impl Draft {
             let text = String::from_utf8_lossy(value);
             if text.len() <= VALUE_BYTES_MAX {
                 match self.tape.parse(&text, &mut self.paths) {
-                    Parsed::Object | Parsed::AtomicFile => return,
+                    Parsed::Object | Parsed::Partial => return,
                     Parsed::TooLarge => {
                         self.unsearchable.objects_as_text += 1;
                         return;
@@ -169,19 +169,19 @@ impl Draft {
     }
 
     /// Adds the terms of the leaves at paths that the index does not list.
-    fn fill_rest(&mut self) {
-        if self.tape.rest.is_empty() {
+    fn fill_unlisted(&mut self) {
+        if self.tape.unlisted.is_empty() {
             return;
         }
         let start = self.header_text.len();
-        for index in 0..self.tape.rest.len() {
-            let leaf = self.tape.rest[index];
-            if self.header_text.len() - start > REST_BYTES_MAX {
+        for index in 0..self.tape.unlisted.len() {
+            let leaf = self.tape.unlisted[index];
+            if self.header_text.len() - start > UNLISTED_BYTES_MAX {
                 self.tape.leaves_beyond_paths += 1;
                 continue;
             }
-            let (headers, name) = (&mut self.headers, self.rest_name);
-            let too_long = rest::terms(
+            let (headers, name) = (&mut self.headers, self.unlisted_name);
+            let too_long = unlisted_paths::terms(
                 self.paths.path(leaf.path()),
                 leaf.scalar(&self.tape.text),
                 &mut self.header_text,
@@ -205,13 +205,13 @@ impl Draft {
         self.has_key.then_some(&self.key)
     }
 
-    /// Returns the headers: ids of names in [`Draft::names`], and values.
+    /// Returns the headers: ids of names in [`IndexedRecord::names`], and values.
     pub fn headers(&self) -> impl Iterator<Item = (PathId, &str)> {
         let value = |header: &Header| &self.header_text[header.start as usize..][..header.len as usize];
         self.headers.iter().map(move |header| (header.name, value(header)))
     }
 
-    /// Returns the leaves of a JSON value, each with the id of its path in [`Draft::paths`].
+    /// Returns the leaves of a JSON value, each with the id of its path in [`IndexedRecord::paths`].
     pub fn leaves(&self) -> impl Iterator<Item = (PathId, Scalar<'_>)> {
         self.tape.leaves.iter().map(|leaf| (leaf.path(), leaf.scalar(&self.tape.text)))
     }
@@ -254,7 +254,7 @@ impl Draft {
 /// How many bytes of a buffer are kept for the next record.
 const SPARE_BYTES_MAX: usize = 4 << 20;
 /// Maximum size, for one record, of all terms of leaves at paths that the index does not list, in bytes.
-const REST_BYTES_MAX: usize = 16 << 20;
+const UNLISTED_BYTES_MAX: usize = 16 << 20;
 
 #[cfg(test)]
 pub(super) mod stock;

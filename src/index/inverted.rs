@@ -25,21 +25,21 @@ use super::words::{eight_ascii, next_word};
 use hash::{Hashed, Hasher, SLACK};
 use positions::Positions;
 use posting_buffer::PostingBuffer;
-pub(super) use term_keys::Lane;
+pub(super) use term_keys::PathKeys;
 use term_keys::{TermKeyId, TermKeys};
 use terms::{Terms, mark};
 
 /// The term key for text or bytes in a field without paths.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Whole(TermKeyId);
+pub(super) struct FieldKey(TermKeyId);
 
 /// The inverted index of the documents so far.
 #[derive(Debug)]
 pub(super) struct Inverted {
-    places: TermKeys,
+    term_keys: TermKeys,
     terms: Terms,
     /// Terms without positions: an entry for each document after the term's first.
-    log: PostingBuffer,
+    postings: PostingBuffer,
     /// Terms with positions: an entry for each occurrence.
     words: PostingBuffer,
     positions: Positions,
@@ -84,9 +84,9 @@ impl Inverted {
         let terms = Terms::new();
         let hasher = terms.hasher();
         Self {
-            places: TermKeys::default(),
+            term_keys: TermKeys::default(),
             terms,
-            log: PostingBuffer::default(),
+            postings: PostingBuffer::default(),
             words: PostingBuffer::default(),
             positions: Positions::default(),
             batch: Batch { terms: Vec::new(), bytes: Vec::new(), hasher },
@@ -96,68 +96,68 @@ impl Inverted {
     }
 
     /// Returns the term key of a field without paths.
-    pub fn whole(&mut self, field: Field, kind: Type, has_positions: bool) -> Whole {
-        Whole(self.places.name(field, kind, None, has_positions))
+    pub fn field_key(&mut self, field: Field, kind: Type, has_positions: bool) -> FieldKey {
+        FieldKey(self.term_keys.name(field, kind, None, has_positions))
     }
 
     /// Adds these bytes to the document.
-    pub fn push_bytes(&mut self, place: Whole, bytes: &[u8]) {
-        self.push_term(place.0, bytes);
+    pub fn push_bytes(&mut self, term_key: FieldKey, bytes: &[u8]) {
+        self.push_term(term_key.0, bytes);
     }
 
     /// Adds this text to the document, as one term at this path.
-    pub fn push_exact(&mut self, lane: &mut Lane, path: PathId, paths: &Paths, text: &str) {
-        let place = lane.place(&mut self.places, path, paths);
-        self.push_term(place, text.as_bytes());
+    pub fn push_exact(&mut self, path_keys: &mut PathKeys, path: PathId, paths: &Paths, text: &str) {
+        let term_key = path_keys.term_key(&mut self.term_keys, path, paths);
+        self.push_term(term_key, text.as_bytes());
     }
 
     /// Adds this number to the document, at this path. It has Tantivy's order-preserving form.
-    pub fn push_number(&mut self, lane: &mut Lane, path: PathId, paths: &Paths, number: u64) {
-        let place = lane.place(&mut self.places, path, paths);
-        self.push_term(place, &number.to_be_bytes());
+    pub fn push_number(&mut self, path_keys: &mut PathKeys, path: PathId, paths: &Paths, number: u64) {
+        let term_key = path_keys.term_key(&mut self.term_keys, path, paths);
+        self.push_term(term_key, &number.to_be_bytes());
     }
 
     /// Adds the words of this text to the document, at this path.
     #[inline]
-    pub fn push_words(&mut self, lane: &mut Lane, path: PathId, paths: &Paths, text: &str) {
-        let place = lane.place(&mut self.places, path, paths);
-        self.cut(place, text);
+    pub fn push_words(&mut self, path_keys: &mut PathKeys, path: PathId, paths: &Paths, text: &str) {
+        let term_key = path_keys.term_key(&mut self.term_keys, path, paths);
+        self.cut(term_key, text);
     }
 
     /// Adds the words of this text to the document.
-    pub fn push_text(&mut self, place: Whole, text: &str) {
-        self.cut(place.0, text);
+    pub fn push_text(&mut self, term_key: FieldKey, text: &str) {
+        self.cut(term_key.0, text);
     }
 
     /// Ends the document: all of it has been added.
     pub fn end_document(&mut self) {
         self.look_up();
-        self.log.end_document();
+        self.postings.end_document();
         self.words.end_document();
         self.doc += 1;
     }
 
-    fn push_term(&mut self, place: TermKeyId, bytes: &[u8]) {
+    fn push_term(&mut self, term_key: TermKeyId, bytes: &[u8]) {
         let start = self.batch.bytes.len();
         self.batch.bytes.extend_from_slice(bytes);
         self.batch.bytes.extend_from_slice(&[0; SLACK]);
-        self.batch.push(start, bytes.len(), place, NO_POSITION);
-        self.places.get_mut(place).tokens += 1;
+        self.batch.push(start, bytes.len(), term_key, NO_POSITION);
+        self.term_keys.get_mut(term_key).tokens += 1;
         if self.batch.is_full() {
             self.look_up();
         }
     }
 
     fn cut(&mut self, id: TermKeyId, text: &str) {
-        let place = self.places.get(id);
-        let (positions, first) = (place.has_positions, place.position(self.doc));
+        let term_key = self.term_keys.get(id);
+        let (positions, first) = (term_key.has_positions, term_key.position(self.doc));
         let mut found = Cut { next: first, end: first, words: 0 };
         if text.len() > ASCII_BYTES_MAX || !self.batch.cut_ascii(text, id, positions, &mut found) {
             self.cut_any(text, id, positions, &mut found);
         }
-        let place = self.places.get_mut(id);
-        place.tokens += u64::from(found.words);
-        place.end_value(self.doc, found.end);
+        let term_key = self.term_keys.get_mut(id);
+        term_key.tokens += u64::from(found.words);
+        term_key.end_value(self.doc, found.end);
         if self.batch.is_full() {
             self.look_up();
         }
@@ -206,7 +206,7 @@ impl Inverted {
                 self.positions.push(found.position);
             } else if !is_new && entry.last_doc != doc {
                 entry.logged += 1;
-                self.log.push(term);
+                self.postings.push(term);
             }
             entry.last_doc = doc;
         }
@@ -244,8 +244,8 @@ impl Batch {
     }
 
     #[inline]
-    fn push(&mut self, start: usize, len: usize, place: TermKeyId, position: u32) {
-        let mark = mark(place, len);
+    fn push(&mut self, start: usize, len: usize, term_key: TermKeyId, position: u32) {
+        let mark = mark(term_key, len);
         let hashed = self.hasher.hash(&self.bytes, start, len, mark);
         self.terms.push(Found { hashed, mark, start: start as u32, position, guess: 0 });
     }
@@ -253,7 +253,7 @@ impl Batch {
     /// Cuts an ASCII text into words, sixty-four bytes at a time. Returns `false`, and changes nothing, if
     /// the text is not ASCII.
     #[inline]
-    fn cut_ascii(&mut self, text: &str, place: TermKeyId, positions: bool, found: &mut Cut) -> bool {
+    fn cut_ascii(&mut self, text: &str, term_key: TermKeyId, positions: bool, found: &mut Cut) -> bool {
         let (start, terms) = (self.bytes.len(), self.terms.len());
         self.bytes.extend_from_slice(text.as_bytes());
         self.bytes.extend_from_slice(&[0; SLACK + 7]);
@@ -277,7 +277,7 @@ impl Batch {
             if let Some(first) = open {
                 let len = words.trailing_ones();
                 if len < 64 {
-                    self.push_word(first, at + len as usize, place, positions, found);
+                    self.push_word(first, at + len as usize, term_key, positions, found);
                     open = None;
                     words &= u64::MAX << len;
                 } else {
@@ -291,20 +291,20 @@ impl Batch {
                     open = Some(at + from as usize);
                     break;
                 }
-                self.push_word(at + from as usize, at + end as usize, place, positions, found);
+                self.push_word(at + from as usize, at + end as usize, term_key, positions, found);
                 words &= u64::MAX << end;
             }
             at += 64;
         }
         if let Some(first) = open {
-            self.push_word(first, start + text.len(), place, positions, found);
+            self.push_word(first, start + text.len(), term_key, positions, found);
         }
         true
     }
 
     #[inline]
-    fn push_word(&mut self, start: usize, end: usize, place: TermKeyId, positions: bool, found: &mut Cut) {
-        self.push(start, end - start, place, if positions { found.next } else { NO_POSITION });
+    fn push_word(&mut self, start: usize, end: usize, term_key: TermKeyId, positions: bool, found: &mut Cut) {
+        self.push(start, end - start, term_key, if positions { found.next } else { NO_POSITION });
         found.word();
     }
 }

@@ -145,7 +145,7 @@ pub(super) enum Parsed {
     Object,
     /// Some of its leaves are on the tape. After them it is not JSON, or breaks off. All of it is also a
     /// text.
-    AtomicFile,
+    Partial,
     /// It is not JSON.
     Other,
     /// It has more leaves than a tape may hold. The first of them are on the tape. All of it is also a text.
@@ -157,7 +157,7 @@ pub(super) enum Parsed {
 pub(super) struct Tape {
     pub leaves: Vec<Leaf>,
     /// Leaves at paths that the index does not list. They are also texts.
-    pub rest: Vec<Leaf>,
+    pub unlisted: Vec<Leaf>,
     pub texts: Vec<Slice>,
     /// The text that the slices point into: the value as it came, then the strings that had to be written
     /// differently.
@@ -176,7 +176,7 @@ pub(super) struct Tape {
 impl Tape {
     pub fn clear(&mut self) {
         self.leaves.clear();
-        self.rest.clear();
+        self.unlisted.clear();
         self.texts.clear();
         self.text.clear();
         self.leaves_without_path = 0;
@@ -188,13 +188,13 @@ impl Tape {
     /// Frees memory that only an unusually large record needed.
     pub fn shrink(&mut self) {
         self.leaves.shrink_to(4_096);
-        self.rest.shrink_to(4_096);
+        self.unlisted.shrink_to(4_096);
         self.texts.shrink_to(4_096);
         self.text.shrink_to(1 << 20);
     }
 
     pub fn mem_usage(&self) -> usize {
-        (self.leaves.capacity() + self.rest.capacity()) * size_of::<Leaf>()
+        (self.leaves.capacity() + self.unlisted.capacity()) * size_of::<Leaf>()
             + self.texts.capacity() * size_of::<Slice>()
             + self.text.capacity()
     }
@@ -222,7 +222,7 @@ impl Tape {
         let parsed = match scan::read(json, self, paths) {
             Ok(()) => Parsed::Object,
             Err(Stop::TooLarge) => Parsed::TooLarge,
-            Err(Stop::Syntax) if self.leaves.iter().any(|leaf| leaf.path != ROOT) => Parsed::AtomicFile,
+            Err(Stop::Syntax) if self.leaves.iter().any(|leaf| leaf.path != ROOT) => Parsed::Partial,
             Err(Stop::Syntax) => {
                 paths.forget(mark);
                 self.clear();
@@ -249,7 +249,7 @@ impl Tape {
             }
             match paths.place(leaf.path) {
                 Kept::NoPath => {}
-                Kept::Named => self.rest.push(leaf),
+                Kept::Named => self.unlisted.push(leaf),
                 Kept::Unnamable => self.leaves_without_path += 1,
                 Kept::TooMany => self.leaves_beyond_paths += 1,
             }

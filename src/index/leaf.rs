@@ -75,7 +75,7 @@ impl Plan {
     /// Sets the flag that ends the search. Once `over` is true, nobody needs the result, and long reads of
     /// the words with a prefix end early.
     pub fn ends_with(&self, over: Arc<AtomicBool>) {
-        self.compiled.looked.ends_with(over);
+        self.compiled.prefix_counter.ends_with(over);
     }
 }
 
@@ -179,7 +179,7 @@ impl Outline {
 impl Plan {
     /// Returns whether no record of the index can match, whatever terms it has.
     pub fn is_impossible(&self) -> bool {
-        !self.compiled.needs.possible(&|_| true)
+        !self.compiled.required.possible(&|_| true)
     }
 
     /// Returns whether a phrase is searched as its words in any order.
@@ -221,7 +221,7 @@ impl Leaf {
     /// Returns the memory in bytes that it takes in addition to what is loaded of the files.
     fn working_bytes(&self) -> u64 {
         let set_bytes = u64::from(self.facts.documents.div_ceil(8));
-        let parts = self.plan.compiled.needs.all().into_iter().map(|need| match need {
+        let parts = self.plan.compiled.required.all().into_iter().map(|need| match need {
             RequiredTerms::Term { .. } => WEIGHT_BYTES,
             _ => set_bytes,
         });
@@ -245,7 +245,7 @@ impl Leaf {
     pub fn count(&mut self, ended: &dyn Fn() -> bool) -> Result<Step<u64>, ReadError> {
         self.attempt(true, 0, |segment, weight| {
             if matches!(
-                segment.needs(),
+                segment.required(),
                 RequiredTerms::Term { .. } | RequiredTerms::Nothing | RequiredTerms::Never
             ) {
                 return Ok(u64::from(weight.count(segment.reader)?));
@@ -340,7 +340,7 @@ impl Leaf {
         };
         let (loaded, plan) = (self.loaded.clone(), self.plan.clone());
         let noted = || loaded.has_missing();
-        let touched = warm_up::warm_up(&reader, &plan.compiled.needs, plan.scored, count, &noted);
+        let touched = warm_up::warm_up(&reader, &plan.compiled.required, plan.scored, count, &noted);
         let reader = self.opened.insert(reader);
         match touched? {
             WarmedUp::Impossible => return Ok(None),
@@ -349,7 +349,7 @@ impl Leaf {
         if self.loaded.has_missing() {
             return Ok(None);
         }
-        plan.compiled.looked.forget(reader.segment_id());
+        plan.compiled.prefix_counter.forget(reader.segment_id());
         let segment = Segment { reader, plan: &plan };
         let weight = segment.weight(&self.schema)?;
         work(&segment, &*weight).map(Some)
@@ -376,8 +376,8 @@ struct Segment<'a> {
 }
 
 impl Segment<'_> {
-    fn needs(&self) -> &RequiredTerms {
-        &self.plan.compiled.needs
+    fn required(&self) -> &RequiredTerms {
+        &self.plan.compiled.required
     }
 
     fn weight(&self, schema: &Schema) -> tantivy::Result<Box<dyn Weight>> {
@@ -431,13 +431,16 @@ fn open_error(error: TantivyError) -> ReadError {
 
 impl std::fmt::Debug for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Plan").field("needs", &self.compiled.needs).finish_non_exhaustive()
+        f.debug_struct("Plan").field("required", &self.compiled.required).finish_non_exhaustive()
     }
 }
 
 impl std::fmt::Debug for Leaf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Leaf").field("facts", &self.facts).field("held", &self.loaded).finish_non_exhaustive()
+        f.debug_struct("Leaf")
+            .field("facts", &self.facts)
+            .field("loaded", &self.loaded)
+            .finish_non_exhaustive()
     }
 }
 

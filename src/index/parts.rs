@@ -26,7 +26,7 @@ pub trait IndexParts: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Returns the bytes without waiting, if they are in memory and already checked.
-    fn at_hand(&self, _file: usize, _range: Range<u64>) -> Option<Bytes> {
+    fn cached(&self, _file: usize, _range: Range<u64>) -> Option<Bytes> {
         None
     }
 }

@@ -30,11 +30,11 @@ impl PathId {
 }
 
 /// The path of all leaves that cannot have one: their path is too long, or contains a NUL.
-pub(super) const NOWHERE: PathId = PathId(0);
+pub(super) const INVALID_PATH: PathId = PathId(0);
 /// The empty path: the object itself.
 pub(super) const ROOT: PathId = PathId(1);
 /// The path of all leaves beyond the number of paths for one value.
-const BEYOND: PathId = PathId(2);
+const OVERFLOW_PATH: PathId = PathId(2);
 
 /// Why a path is not one of those that an index lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,9 +84,9 @@ impl Paths {
         Self { nodes: vec![Node::default(), Node::default(), Node::default()], leaves: 0, dots }
     }
 
-    /// Returns the path one key below `parent`; [`NOWHERE`] or [`BEYOND`] if it cannot be kept.
+    /// Returns the path one key below `parent`; [`INVALID_PATH`] or [`OVERFLOW_PATH`] if it cannot be kept.
     pub fn child(&mut self, parent: PathId, key: &str) -> PathId {
-        if parent == NOWHERE || parent == BEYOND {
+        if parent == INVALID_PATH || parent == OVERFLOW_PATH {
             return parent;
         }
         let node = &mut self.nodes[parent.0 as usize];
@@ -114,7 +114,7 @@ impl Paths {
     /// Returns the path whose key most likely follows, if `json` starts with exactly this key in quotes, and
     /// how many bytes that takes. This saves the search for the key's end.
     #[inline]
-    pub fn foreseen(&mut self, parent: PathId, json: &[u8]) -> Option<(PathId, usize)> {
+    pub fn predict(&mut self, parent: PathId, json: &[u8]) -> Option<(PathId, usize)> {
         let node = &mut self.nodes[parent.0 as usize];
         let (key, id) = node.children.get(node.next)?;
         let id = PathId(*id);
@@ -139,10 +139,10 @@ impl Paths {
         let above = &self.nodes[parent.0 as usize].path;
         let separated = parent != ROOT;
         if key.contains(END) || above.len() + usize::from(separated) + key.len() > PATH_BYTES_MAX {
-            return NOWHERE;
+            return INVALID_PATH;
         }
         if self.nodes.len() >= NODES_MAX + PASSING_MAX {
-            return BEYOND;
+            return OVERFLOW_PATH;
         }
         let mut path = String::with_capacity(above.len() + 1 + key.len());
         path.push_str(above);
@@ -197,15 +197,15 @@ impl Paths {
     pub fn place(&self, id: PathId) -> Kept {
         match id {
             ROOT => Kept::NoPath,
-            NOWHERE => Kept::Unnamable,
-            BEYOND => Kept::TooMany,
+            INVALID_PATH => Kept::Unnamable,
+            OVERFLOW_PATH => Kept::TooMany,
             _ => Kept::Named,
         }
     }
 
     /// Returns whether a leaf of this type may be at this path. The first [`PATHS_MAX`] paths are allowed.
     pub fn admit(&mut self, id: PathId, types: FieldTypes) -> bool {
-        if id.index() <= BEYOND.index() || id.index() >= NODES_MAX {
+        if id.index() <= OVERFLOW_PATH.index() || id.index() >= NODES_MAX {
             return false;
         }
         let node = &mut self.nodes[id.0 as usize];

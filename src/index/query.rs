@@ -176,11 +176,11 @@ pub enum QueryProblem {
 enum Node {
     All,
     /// Anywhere in the value.
-    Anywhere(Sought),
+    Anywhere(TextMatch),
     /// At a dotted path.
-    At(String, Sought),
+    At(String, TextMatch),
     /// In text without a path.
-    Text(Sought),
+    Text(TextMatch),
     /// Anything at a dotted path, or below it.
     Present(String),
     Key(Exact),
@@ -202,7 +202,7 @@ enum Exact {
 
 /// What a text may mean in a search for values.
 #[derive(Clone, Debug, PartialEq)]
-struct Sought {
+struct TextMatch {
     words: Vec<String>,
     /// Whether the last word is a prefix.
     is_open: bool,
@@ -212,7 +212,7 @@ struct Sought {
     date: Option<i64>,
 }
 
-impl Sought {
+impl TextMatch {
     /// Reads a text. With `is_open` it is a prefix. Returns `None` if there is no word in it.
     fn new(text: &str, is_open: bool) -> Option<Self> {
         let words = words::words(text);

@@ -11,8 +11,8 @@ use tantivy::schema::Type;
 use tantivy::store::StoreWriter;
 
 use super::columns::Columns;
-use super::document::Draft;
-use super::inverted::{Inverted, Lane, Whole};
+use super::document::IndexedRecord;
+use super::inverted::{FieldKey, Inverted, PathKeys};
 use super::json::{Number, Scalar};
 use super::schema::{self, Fields};
 
@@ -30,26 +30,26 @@ pub(super) struct SegmentBuilder {
     documents: u32,
     inverted: Inverted,
     columns: Columns,
-    key: Whole,
-    text: Whole,
-    headers: Lane,
-    words: Lane,
-    i64s: Lane,
-    u64s: Lane,
-    f64s: Lane,
-    bools: Lane,
+    key: FieldKey,
+    text: FieldKey,
+    headers: PathKeys,
+    words: PathKeys,
+    i64s: PathKeys,
+    u64s: PathKeys,
+    f64s: PathKeys,
+    bools: PathKeys,
 }
 
 impl SegmentBuilder {
     pub fn new(fields: &Fields, positions: bool) -> Self {
         let mut inverted = Inverted::new();
-        let value = |kind| Lane::new(fields.value, kind, positions && kind == Type::Str);
+        let value = |kind| PathKeys::new(fields.value, kind, positions && kind == Type::Str);
         Self {
             positions,
             documents: 0,
-            key: inverted.whole(fields.key, Type::Bytes, false),
-            text: inverted.whole(fields.text, Type::Str, positions),
-            headers: Lane::new(fields.header, Type::Str, false),
+            key: inverted.field_key(fields.key, Type::Bytes, false),
+            text: inverted.field_key(fields.text, Type::Str, positions),
+            headers: PathKeys::new(fields.header, Type::Str, false),
             words: value(Type::Str),
             i64s: value(Type::I64),
             u64s: value(Type::U64),
@@ -61,20 +61,20 @@ impl SegmentBuilder {
     }
 
     /// Adds a record as the next document.
-    pub fn add(&mut self, draft: &Draft) {
+    pub fn add(&mut self, indexed: &IndexedRecord) {
         let doc = self.documents;
-        self.columns.push_offset(doc, draft.offset());
-        if let Some(timestamp_ms) = draft.timestamp_ms() {
+        self.columns.push_offset(doc, indexed.offset());
+        if let Some(timestamp_ms) = indexed.timestamp_ms() {
             self.columns.push_timestamp(doc, timestamp_ms);
         }
-        if let Some(key) = draft.key() {
+        if let Some(key) = indexed.key() {
             self.inverted.push_bytes(self.key, key);
         }
-        for (name, value) in draft.headers() {
-            self.inverted.push_exact(&mut self.headers, name, draft.names(), value);
+        for (name, value) in indexed.headers() {
+            self.inverted.push_exact(&mut self.headers, name, indexed.names(), value);
         }
-        let (inverted, columns, paths) = (&mut self.inverted, &mut self.columns, draft.paths());
-        for (path, scalar) in draft.leaves() {
+        let (inverted, columns, paths) = (&mut self.inverted, &mut self.columns, indexed.paths());
+        for (path, scalar) in indexed.leaves() {
             match scalar {
                 Scalar::Text(text) => inverted.push_words(&mut self.words, path, paths, text),
                 Scalar::Date(text, nanos) => {
@@ -83,7 +83,7 @@ impl SegmentBuilder {
                 }
                 Scalar::NumberText(text, number) => {
                     inverted.push_words(&mut self.words, path, paths, text);
-                    let (lane, bits, value) = match number {
+                    let (path_keys, bits, value) = match number {
                         Number::I64(number) => {
                             (&mut self.i64s, tantivy::i64_to_u64(number), NumericalValue::I64(number))
                         }
@@ -92,7 +92,7 @@ impl SegmentBuilder {
                             (&mut self.f64s, tantivy::f64_to_u64(number), NumericalValue::F64(number))
                         }
                     };
-                    inverted.push_number(lane, path, paths, bits);
+                    inverted.push_number(path_keys, path, paths, bits);
                     columns.push_number(doc, path, paths, value);
                 }
                 Scalar::I64(number) => {
@@ -110,7 +110,7 @@ impl SegmentBuilder {
                 Scalar::Bool(value) => inverted.push_number(&mut self.bools, path, paths, value.into()),
             }
         }
-        for text in draft.texts() {
+        for text in indexed.texts() {
             self.inverted.push_text(self.text, text);
         }
         self.inverted.end_document();
@@ -124,9 +124,9 @@ impl SegmentBuilder {
 
     /// Bytes in memory.
     pub fn mem_usage(&self) -> usize {
-        let lanes = [&self.headers, &self.words, &self.i64s, &self.u64s, &self.f64s, &self.bools];
-        let lanes: usize = lanes.into_iter().map(Lane::mem_usage).sum();
-        self.inverted.mem_usage() + self.columns.mem_usage() + lanes
+        let path_keys = [&self.headers, &self.words, &self.i64s, &self.u64s, &self.f64s, &self.bools];
+        let path_keys: usize = path_keys.into_iter().map(PathKeys::mem_usage).sum();
+        self.inverted.mem_usage() + self.columns.mem_usage() + path_keys
     }
 
     /// Returns the memory in bytes that [`SegmentBuilder::finish`] takes at most, in addition to what is in

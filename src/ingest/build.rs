@@ -74,10 +74,10 @@ async fn read_all(
 /// Finishes a slice's index. For a moment, this takes much of the memory that a slice ever takes, so there is
 /// memory for only a few slices at a time.
 async fn finish(context: &SliceContext, reader: Reader) -> Result<Read, IngestError> {
-    let room = context.account.room(reader.finish_usage()).await?;
+    let memory = context.account.work_memory(reader.finish_usage()).await?;
     let finished = context.cpu.run(move || {
         let finished = reader.finish();
-        drop(room);
+        drop(memory);
         finished
     });
     finished.await?
@@ -142,7 +142,7 @@ impl Unbuilt {
         packer.add(pieces, &facts)?;
         let packed = packer.finish()?;
         // Finish at once if there is memory: a slice that waits in the queue holds memory meanwhile.
-        match context.account.room_now(reader.finish_usage()) {
+        match context.account.try_work_memory(reader.finish_usage()) {
             Some(_room) => {
                 let slice = put_together(reader.finish()?, packed)?;
                 Ok(Attempt::Built(Box::new((partition, ordinal, slice))))
@@ -163,7 +163,7 @@ impl Waits {
 
 fn put_together(read: Read, packed: Packed) -> Result<Slice, IngestError> {
     let slice = Slice::new(read, packed)?;
-    spans::took(slice.counts.source_bytes, slice.counts.records);
+    spans::record_size(slice.counts.source_bytes, slice.counts.records);
     Ok(slice)
 }
 

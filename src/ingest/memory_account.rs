@@ -30,7 +30,7 @@ pub(super) struct Share {
 
 /// Memory for a short piece of work. It is given back when this is dropped.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct WorkMemory {
     _permit: Permit,
     _beyond: Share,
 }
@@ -51,7 +51,7 @@ impl MemoryAccount {
     }
 
     /// Gives back what is reserved beyond what is held plus `more`, after the part of the work that can grow.
-    pub(super) fn settle(&self, more: u64) {
+    pub(super) fn shrink_to_held(&self, more: u64) {
         self.with(|held| held.reservation.shrink_to(held.bytes + more));
     }
 
@@ -61,13 +61,13 @@ impl MemoryAccount {
     }
 
     /// Gives back what is reserved beyond what is held, but keeps at least `keep` bytes reserved.
-    pub(super) fn give_way(&self, keep: u64) {
+    pub(super) fn release_excess(&self, keep: u64) {
         self.with(|held| held.reservation.shrink_to(held.bytes.max(keep)));
     }
 
     /// Grows the reservation to `bytes` again, at once or after a wait in the queue. Little is held during
     /// the wait, and the wait ends at a timeout. So the wait of others for this memory ends, too.
-    pub(super) async fn take_again(&self, bytes: u64, wait_max: Duration) -> Result<(), BudgetError> {
+    pub(super) async fn regrow(&self, bytes: u64, wait_max: Duration) -> Result<(), BudgetError> {
         let lacking = self.with(|held| {
             let lacking = bytes.saturating_sub(held.reservation.bytes());
             if lacking == 0 || held.reservation.grow(lacking).is_ok() {
@@ -83,7 +83,7 @@ impl MemoryAccount {
 
     /// Reserves `bytes` for the whole request now, because other requests could take them later. This is a
     /// forecast: if `bytes` can never fit, it is refused only if they are far more than the budget.
-    pub(super) fn foresee(&self, bytes: u64) -> Result<(), BudgetError> {
+    pub(super) fn reserve_forecast(&self, bytes: u64) -> Result<(), BudgetError> {
         self.with(|held| {
             let Some(lacking) = bytes.checked_sub(held.reservation.bytes()).filter(|lacking| *lacking > 0)
             else {
@@ -100,21 +100,21 @@ impl MemoryAccount {
 
     /// Waits for `bytes` more memory for a short piece of work: a permit, and what exceeds the largest permit from the request's own
     /// reservation. The request holds other memory while it waits, so the holder of a permit must not wait for memory.
-    pub(super) async fn room(&self, bytes: u64) -> Result<Room, BudgetError> {
+    pub(super) async fn work_memory(&self, bytes: u64) -> Result<WorkMemory, BudgetError> {
         let permit = self.budget().permit(bytes).await;
-        self.room_in(permit, bytes)
+        self.work_memory_from(permit, bytes)
     }
 
     /// The same, without waiting. `None` if there is no memory now.
-    pub(super) fn room_now(&self, bytes: u64) -> Option<Room> {
+    pub(super) fn try_work_memory(&self, bytes: u64) -> Option<WorkMemory> {
         let permit = self.budget().try_permit(bytes)?;
-        self.room_in(permit, bytes).ok()
+        self.work_memory_from(permit, bytes).ok()
     }
 
-    fn room_in(&self, permit: Permit, bytes: u64) -> Result<Room, BudgetError> {
+    fn work_memory_from(&self, permit: Permit, bytes: u64) -> Result<WorkMemory, BudgetError> {
         let mut beyond = self.share();
         beyond.set(bytes - permit.bytes())?;
-        Ok(Room { _permit: permit, _beyond: beyond })
+        Ok(WorkMemory { _permit: permit, _beyond: beyond })
     }
 
     fn budget(&self) -> Budget {
@@ -197,30 +197,30 @@ mod tests {
         let account = meter_of(&budget, 8 * MIB).await;
         let mut part = account.share();
         part.set(8 * MIB).expect("reserved");
-        let first = account.room_now(3 * MIB).expect("set aside for this");
-        assert!(account.room_now(3 * MIB).is_none());
-        let mut second = Box::pin(account.room(3 * MIB));
+        let first = account.try_work_memory(3 * MIB).expect("set aside for this");
+        assert!(account.try_work_memory(3 * MIB).is_none());
+        let mut second = Box::pin(account.work_memory(3 * MIB));
         assert!(
             tokio::time::timeout(Duration::from_millis(5), &mut second).await.is_err(),
             "the first one holds the memory"
         );
         drop(first);
         drop(second.await.expect("the first one has gone"));
-        let refused = account.room(5 * MIB).await.expect_err("one more than is set aside");
+        let refused = account.work_memory(5 * MIB).await.expect_err("one more than is set aside");
         assert!(matches!(refused, BudgetError::NeverFits { .. }), "{refused:?}");
         part.set(7 * MIB).expect("less");
-        drop(account.room(5 * MIB).await.expect("one is from its own"));
+        drop(account.work_memory(5 * MIB).await.expect("one is from its own"));
     }
 
     #[tokio::test]
     async fn what_is_foreseen_is_reserved_at_once_or_refused_at_once() {
         let budget = Budget::new(64 * MIB);
         let account = meter_of(&budget, MIB).await;
-        account.foresee(40 * MIB).expect("it fits");
+        account.reserve_forecast(40 * MIB).expect("it fits");
         assert_eq!(budget.usage().reserved_bytes, 40 * MIB);
-        account.foresee(70 * MIB).expect("a little too much may be a wrong forecast");
-        assert!(matches!(account.foresee(130 * MIB), Err(BudgetError::NeverFits { .. })));
+        account.reserve_forecast(70 * MIB).expect("a little too much may be a wrong forecast");
+        assert!(matches!(account.reserve_forecast(130 * MIB), Err(BudgetError::NeverFits { .. })));
         let second = meter_of(&budget, MIB).await;
-        assert!(matches!(second.foresee(40 * MIB), Err(BudgetError::NoRoom { .. })));
+        assert!(matches!(second.reserve_forecast(40 * MIB), Err(BudgetError::NoRoom { .. })));
     }
 }

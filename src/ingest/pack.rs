@@ -130,7 +130,7 @@ impl Packing {
         let packed: Result<Vec<_>, IngestError> = try_join_all(works).await?.into_iter().collect();
         let packed: Vec<Packed> = packed?.into_iter().flatten().collect();
         let bytes = packed.iter().map(|one| one.built.size_bytes).sum();
-        spans::took(bytes, packed.iter().map(|one| one.counts.records).sum());
+        spans::record_size(bytes, packed.iter().map(|one| one.counts.records).sum());
         Ok(packed)
     }
 

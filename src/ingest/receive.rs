@@ -16,7 +16,7 @@ use crate::spans;
 
 use super::error::{IngestError, ReadError};
 use super::memory_account::Share;
-use super::pledge::Pledge;
+use super::sender_check::SenderCheck;
 use super::slice::{Piece, Slice};
 use super::slices::{SliceContext, Slices};
 use super::{Request, Timeouts, TornTail, Undecodable};
@@ -52,27 +52,27 @@ pub(super) async fn receive<S>(
 where
     S: Stream<Item = Result<Bytes, ReadError>> + Unpin,
 {
-    let pledge = Pledge::new(
+    let sender_check = SenderCheck::new(
         context.account.clone(),
         request.size_bytes,
         request.memory_estimate(),
         timeouts.admission,
     );
-    let mut sender = Sender::new(bytes, pledge, request.size_bytes, timeouts);
+    let mut sender = Sender::new(bytes, sender_check, request.size_bytes, timeouts);
     let cpu = context.cpu.clone();
     let mut incoming = Incoming::new(request, context.account.share());
-    let mut dealer = Dealer::new(request, Slices::new(context));
+    let mut router = FrameRouter::new(request, Slices::new(context));
     while let Some(chunk) = sender.next().await? {
         incoming.expect_room_for(chunk.len())?;
         let split;
         (incoming, split) = incoming.take(&cpu, chunk).await?;
-        dealer.deal(&cpu, split.frames).await?;
+        router.route(&cpu, split.frames).await?;
         match split.fault {
             Some(torn @ IngestError::Torn { .. }) => {
                 incoming.expect_rest_of(&mut sender).await?;
-                return Err(dealer.blame(torn).await);
+                return Err(router.blame(torn).await);
             }
-            Some(fault) => return Err(dealer.blame(fault).await),
+            Some(fault) => return Err(router.blame(fault).await),
             None => {}
         }
     }
@@ -84,24 +84,24 @@ where
     };
     let (mut source, tail) = match finished {
         Ok(finished) => finished,
-        Err(error) => return Err(dealer.blame(IngestError::Segment(error)).await),
+        Err(error) => return Err(router.blame(IngestError::Segment(error)).await),
     };
     // Zero bytes do not show their format, but the caller may have said it.
     source.format = source.format.or(request.format);
     if let Some(torn) = tail.torn {
         source.torn_tail_bytes = torn.bytes.len() as u64;
-        if let Err(refused) = dealer.keep(torn).await {
-            return Err(dealer.blame(refused).await);
+        if let Err(refused) = router.keep(torn).await {
+            return Err(router.blame(refused).await);
         }
     }
-    let partitions = dealer.slices.finish().await?;
+    let partitions = router.slices.finish().await?;
     request.check_against(&source)?;
     for slice in partitions.values().flatten() {
         // Records may lie outside of the range that their frame's header claims.
         request.check_allowed(slice.counts.range, None)?;
     }
     let records = partitions.values().flatten().map(|slice| slice.counts.records).sum();
-    spans::took(source.bytes_read, records);
+    spans::record_size(source.bytes_read, records);
     Ok(Received { source, partitions, ended })
 }
 
@@ -113,7 +113,7 @@ pub(super) fn sender_max(size_bytes: u64, timeouts: &Timeouts) -> Duration {
 /// The sender of the bytes. Only the time that is spent waiting for it counts, not the time of the builders.
 struct Sender<S> {
     bytes: S,
-    pledge: Pledge,
+    sender_check: SenderCheck,
     silence_max: Duration,
     /// What is left of the time to wait for the whole segment.
     left: Duration,
@@ -123,15 +123,15 @@ impl<S> Sender<S>
 where
     S: Stream<Item = Result<Bytes, ReadError>> + Unpin,
 {
-    fn new(bytes: S, pledge: Pledge, size_bytes: u64, timeouts: &Timeouts) -> Self {
-        Self { bytes, pledge, silence_max: timeouts.silence, left: sender_max(size_bytes, timeouts) }
+    fn new(bytes: S, sender_check: SenderCheck, size_bytes: u64, timeouts: &Timeouts) -> Self {
+        Self { bytes, sender_check, silence_max: timeouts.silence, left: sender_max(size_bytes, timeouts) }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, IngestError> {
         let limit = self.silence_max.min(self.left);
         let next = self.next_within(limit).await?;
         if let Some(bytes) = &next {
-            self.pledge.came(bytes.len()).await?;
+            self.sender_check.received(bytes.len()).await?;
         }
         Ok(next)
     }
@@ -140,16 +140,16 @@ where
         let asked = Instant::now();
         loop {
             let looked = Instant::now();
-            let wait = self.pledge.look_in().min(limit.saturating_sub(asked.elapsed()));
+            let wait = self.sender_check.look_in().min(limit.saturating_sub(asked.elapsed()));
             let next = timeout(wait, self.bytes.next()).await;
             let took = looked.elapsed();
             self.left = self.left.saturating_sub(took);
             match next {
                 Ok(next) => {
-                    self.pledge.waited(took);
+                    self.sender_check.waited(took);
                     return Ok(next.transpose()?);
                 }
-                Err(_) if asked.elapsed() < limit => self.pledge.waited(took),
+                Err(_) if asked.elapsed() < limit => self.sender_check.waited(took),
                 Err(_) if limit < self.silence_max => return Err(IngestError::Trickles),
                 Err(_) => return Err(IngestError::Silent { after: limit }),
             }
@@ -266,18 +266,18 @@ struct Split {
 }
 
 /// Gives each frame to the slices of its partition.
-struct Dealer<'a> {
+struct FrameRouter<'a> {
     request: &'a Request,
     slices: Slices,
     last: Option<TopicPartition>,
 }
 
-impl<'a> Dealer<'a> {
+impl<'a> FrameRouter<'a> {
     fn new(request: &'a Request, slices: Slices) -> Self {
         Self { request, slices, last: None }
     }
 
-    async fn deal(&mut self, cpu: &Cpu, frames: Vec<Frame>) -> Result<(), IngestError> {
+    async fn route(&mut self, cpu: &Cpu, frames: Vec<Frame>) -> Result<(), IngestError> {
         for frame in frames {
             let partition = match self.request.partition_of(&frame) {
                 Ok(partition) => partition,

@@ -273,7 +273,8 @@ impl Reader {
             let is_kept = self.undecodable == Undecodable::Keep && frame.is_keepable(error.fault());
             let beyond = match error.kind() {
                 ErrorKind::TooLarge if bound < BATCH_BYTES_MAX => {
-                    match frame.opened_len(BATCH_BYTES_MAX).filter(|opened| *opened <= BATCH_BYTES_MAX) {
+                    match frame.decompressed_len(BATCH_BYTES_MAX).filter(|opened| *opened <= BATCH_BYTES_MAX)
+                    {
                         Some(opened) => {
                             let least = opened + frame.spans_usage(opened) + HEADERS_BYTES;
                             let more = if known == 0 && opened > 0 {

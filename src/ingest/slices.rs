@@ -218,7 +218,7 @@ impl Slices {
         let to_finish = self.context.segment_bytes.saturating_sub(self.dealt_bytes - source);
         let to_finish = u128::from(finished) * u128::from(to_finish) / u128::from(source);
         let needed = u64::try_from(to_finish).unwrap_or(u64::MAX).saturating_add(in_hand);
-        Ok(self.context.account.foresee(needed)?)
+        Ok(self.context.account.reserve_forecast(needed)?)
     }
 
     /// Ends the source: builds what is left, and returns each partition's slices in order. If several slices

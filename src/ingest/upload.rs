@@ -68,7 +68,7 @@ async fn upload_one(store: &Store, packed: Packed, base: Duration) -> Result<Ind
         .put(&key, &object, deadline, |existing| check_existing(existing, &manifest, &built.blocks))
         .await
         .map_err(|source| IngestError::Put { key: key.to_string(), source })?;
-    let footer_offset = put.judged.unwrap_or(built.footer_offset);
+    let footer_offset = put.check_result.unwrap_or(built.footer_offset);
     spans::ended(if put.stored.already_existed() { "already there" } else { "created" });
     drop((object, built, memory));
     Ok(IndexedPartition::new(manifest, counts, put.stored, footer_offset))

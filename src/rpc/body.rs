@@ -20,7 +20,7 @@ use super::parts::{Parted, Parts};
 
 /// A message, and the memory that it holds until its bytes have been sent.
 #[derive(Debug)]
-pub struct Held<T, M> {
+pub struct MessageWithMemory<T, M> {
     /// The message.
     pub message: T,
     /// Released with the last byte of the message.
@@ -33,7 +33,7 @@ pub type Answers<T> = BoxStream<'static, Result<T, Status>>;
 /// Creates a response with these messages. Its stream gives them one by one. [`own_body`] replaces that
 /// stream by a body that does not copy large values.
 pub fn answer<T, M>(
-    messages: impl Stream<Item = Result<Held<T, M>, Status>> + Send + 'static,
+    messages: impl Stream<Item = Result<MessageWithMemory<T, M>, Status>> + Send + 'static,
 ) -> Response<Answers<T>>
 where
     T: Parted + Send + 'static,
@@ -44,14 +44,14 @@ where
     let body = move || take(&messages).map(|messages| Body::new(messages.map(|held| encode(held?))));
     let taken = stream::once(async move { stream::iter(take(&one_by_one)).flatten() }).flatten();
     let mut response = Response::new(taken.map(|held| held.map(|held| held.message)).boxed());
-    response.extensions_mut().insert(Aside(Arc::new(body)));
+    response.extensions_mut().insert(BodyFactory(Arc::new(body)));
     response
 }
 
 /// Replaces the body that tonic has made for an [`answer`], unless a message of it was already taken.
 pub fn own_body(mut response: http::Response<tonic::body::Body>) -> http::Response<tonic::body::Body> {
-    let aside = response.extensions_mut().remove();
-    match aside.and_then(|Aside(body)| body()) {
+    let factory = response.extensions_mut().remove();
+    match factory.and_then(|BodyFactory(body)| body()) {
         Some(body) => response.map(|_| tonic::body::Body::new(body)),
         None => response,
     }
@@ -60,7 +60,7 @@ pub fn own_body(mut response: http::Response<tonic::body::Body>) -> http::Respon
 /// Creates the body of a response, once. It is shared by an `Arc`, because extensions of a response must be
 /// cloneable.
 #[derive(Clone)]
-struct Aside(Arc<dyn Fn() -> Option<Body> + Send + Sync>);
+struct BodyFactory(Arc<dyn Fn() -> Option<Body> + Send + Sync>);
 
 /// Returns the value to the first caller, and `None` to all others.
 fn take<S>(waiting: &Mutex<Option<S>>) -> Option<S> {
@@ -72,8 +72,8 @@ fn take<S>(waiting: &Mutex<Option<S>>) -> Option<S> {
 const PREFIX_BYTES: usize = 5;
 
 /// Returns a message in parts, after its prefix. A message whose length does not fit the prefix is an error.
-fn encode<T: Parted, M: Send + Sync + 'static>(held: Held<T, M>) -> Result<Vec<Bytes>, Status> {
-    let Held { message, memory } = held;
+fn encode<T: Parted, M: Send + Sync + 'static>(held: MessageWithMemory<T, M>) -> Result<Vec<Bytes>, Status> {
+    let MessageWithMemory { message, memory } = held;
     let len = message.encoded_len();
     let Ok(prefix) = u32::try_from(len) else {
         return Err(Status::out_of_range(format!("a message of {len} bytes is longer than gRPC allows")));
@@ -155,7 +155,7 @@ mod tests {
     use crate::budget::{Budget, Limits, Permit};
     use crate::proto::v1;
 
-    type Message = Held<v1::FetchResponse, Permit>;
+    type Message = MessageWithMemory<v1::FetchResponse, Permit>;
 
     fn batches(len: usize) -> v1::FetchResponse {
         v1::FetchResponse { kafka_batches: vec![b'x'; len].into(), ..v1::FetchResponse::default() }
@@ -188,7 +188,7 @@ mod tests {
     async fn what_a_message_holds_is_given_back_with_the_last_of_its_bytes() {
         let budget = Budget::with_limits(Limits { permits_bytes: 8 << 20, ..Limits::default() });
         let memory = Some(budget.permit(8 << 20).await);
-        let mut body = body(vec![Ok(Held { message: batches(1 << 20), memory })]);
+        let mut body = body(vec![Ok(MessageWithMemory { message: batches(1 << 20), memory })]);
         let (head, value) = (data(frame(&mut body).await), data(frame(&mut body).await));
         assert_eq!((head[..5].to_vec(), value.len()), (vec![0, 0, 16, 0, 4], 1 << 20));
         let part = value.slice(1_000..);
@@ -204,7 +204,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_fails_ends_with_why() {
-        let small = || Ok(Held { message: batches(2), memory: None });
+        let small = || Ok(MessageWithMemory { message: batches(2), memory: None });
         let mut body = body(vec![small(), Err(Status::data_loss("a block is gone")), small()]);
         assert_eq!(data(frame(&mut body).await), [0, 0, 0, 0, 4, 0x12, 2, b'x', b'x'][..]);
         let end = trailers(frame(&mut body).await);
@@ -217,8 +217,10 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_takes_an_answer_message_by_message_has_the_same() {
-        let messages =
-            [Ok(Held { message: batches(1), memory: None::<Permit> }), Err(Status::aborted("why"))];
+        let messages = [
+            Ok(MessageWithMemory { message: batches(1), memory: None::<Permit> }),
+            Err(Status::aborted("why")),
+        ];
         let taken: Vec<_> = answer(stream::iter(messages)).into_inner().collect().await;
         let [Ok(first), Err(status)] = &taken[..] else { panic!("{taken:?}") };
         assert_eq!((first, status.code()), (&batches(1), Code::Aborted));

@@ -2,7 +2,7 @@
 
 pub mod fetch;
 pub mod find;
-mod taken;
+mod read_timeout;
 
 use std::num::NonZeroU64;
 use std::time::Instant;
@@ -62,7 +62,7 @@ impl SearchService for Reader {
         let searcher = self.searcher.for_caller(Caller::of(&request).caller_id());
         let request = search_request(request.into_inner())?;
         let messages = find::messages(&searcher, request, time_max).await?;
-        Ok(body::answer(taken::in_time(messages, None, taken::SILENCE_MAX)))
+        Ok(body::answer(read_timeout::in_time(messages, None, read_timeout::SILENCE_MAX)))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
@@ -79,7 +79,7 @@ impl SearchService for Reader {
             let _held = &permit;
             fetch::log(message);
         });
-        Ok(body::answer(taken::in_time(messages, Some(reservation), taken::SILENCE_MAX)))
+        Ok(body::answer(read_timeout::in_time(messages, Some(reservation), read_timeout::SILENCE_MAX)))
     }
 
     async fn list_bundles(

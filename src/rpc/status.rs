@@ -37,14 +37,14 @@ const RETRY_STORE: Duration = Duration::from_secs(5);
 
 /// The code, the reason and the details of an error, before it becomes a [`Status`].
 #[derive(Debug)]
-struct Verdict {
+struct StatusParts {
     code: Code,
     reason: &'static str,
     retry_after: Option<Duration>,
     place: Vec<(&'static str, String)>,
 }
 
-impl Verdict {
+impl StatusParts {
     fn new(code: Code, reason: &'static str) -> Self {
         Self { code, reason, retry_after: None, place: Vec::new() }
     }
@@ -91,50 +91,54 @@ fn shortened(mut message: String) -> String {
 
 /// Returns the status for an error of `IndexSegment`.
 pub fn of_ingest(error: &IngestError) -> Status {
-    verdict(error).into_status(error)
+    status_parts(error).into_status(error)
 }
 
 /// Returns the status for a request that is not valid.
 pub fn of_request(error: &RequestError) -> Status {
-    request_verdict(error).into_status(error)
+    request_status_parts(error).into_status(error)
 }
 
-fn verdict(error: &IngestError) -> Verdict {
+fn status_parts(error: &IngestError) -> StatusParts {
     match error {
-        IngestError::Request(error) => request_verdict(error),
-        IngestError::Budget(error) => budget_verdict(error),
-        IngestError::Read(error) => read_verdict(error),
-        IngestError::Silent { .. } => Verdict::new(Code::DeadlineExceeded, "SENDER_SILENT"),
-        IngestError::Trickles => Verdict::new(Code::DeadlineExceeded, "SENDER_TRICKLES"),
-        IngestError::BuildTooSlow { .. } => Verdict::new(Code::DeadlineExceeded, "BUILD_TOO_SLOW"),
-        IngestError::SizeDiffers { .. } => Verdict::new(Code::InvalidArgument, "SIZE_DIFFERS"),
-        IngestError::ChecksumDiffers { .. } => Verdict::new(Code::DataLoss, "SEGMENT_CRC32C_DIFFERS"),
-        IngestError::Segment(error) => segment_verdict(error),
+        IngestError::Request(error) => request_status_parts(error),
+        IngestError::Budget(error) => budget_status_parts(error),
+        IngestError::Read(error) => read_status_parts(error),
+        IngestError::Silent { .. } => StatusParts::new(Code::DeadlineExceeded, "SENDER_SILENT"),
+        IngestError::Trickles => StatusParts::new(Code::DeadlineExceeded, "SENDER_TRICKLES"),
+        IngestError::BuildTooSlow { .. } => StatusParts::new(Code::DeadlineExceeded, "BUILD_TOO_SLOW"),
+        IngestError::SizeDiffers { .. } => StatusParts::new(Code::InvalidArgument, "SIZE_DIFFERS"),
+        IngestError::ChecksumDiffers { .. } => StatusParts::new(Code::DataLoss, "SEGMENT_CRC32C_DIFFERS"),
+        IngestError::Segment(error) => segment_status_parts(error),
         IngestError::BatchTooLarge(error) => {
-            place(Verdict::new(Code::InvalidArgument, error.reason()), error)
+            place(StatusParts::new(Code::InvalidArgument, error.reason()), error)
         }
-        IngestError::Torn { position } => Verdict::new(Code::DataLoss, "TORN_TAIL").at("position", position),
-        IngestError::NothingWhole { .. } => Verdict::new(Code::DataLoss, "NO_WHOLE_FRAME").at("position", 0),
-        IngestError::PartitionMissing => Verdict::new(Code::InvalidArgument, "PARTITION_MISSING"),
-        IngestError::TooManyPartitions => Verdict::new(Code::InvalidArgument, "TOO_MANY_PARTITIONS"),
+        IngestError::Torn { position } => {
+            StatusParts::new(Code::DataLoss, "TORN_TAIL").at("position", position)
+        }
+        IngestError::NothingWhole { .. } => {
+            StatusParts::new(Code::DataLoss, "NO_WHOLE_FRAME").at("position", 0)
+        }
+        IngestError::PartitionMissing => StatusParts::new(Code::InvalidArgument, "PARTITION_MISSING"),
+        IngestError::TooManyPartitions => StatusParts::new(Code::InvalidArgument, "TOO_MANY_PARTITIONS"),
         IngestError::OtherPartition { position, .. } => {
-            Verdict::new(Code::InvalidArgument, "OTHER_PARTITION").at("position", position)
+            StatusParts::new(Code::InvalidArgument, "OTHER_PARTITION").at("position", position)
         }
         IngestError::OffsetsNotAllowed { position, .. } => {
-            let verdict = Verdict::new(Code::InvalidArgument, "OFFSETS_NOT_ALLOWED");
-            position.iter().fold(verdict, |verdict, position| verdict.at("position", position))
+            let status_parts = StatusParts::new(Code::InvalidArgument, "OFFSETS_NOT_ALLOWED");
+            position.iter().fold(status_parts, |status_parts, position| status_parts.at("position", position))
         }
-        IngestError::Key(_) => Verdict::new(Code::InvalidArgument, "NAME_DOES_NOT_FIT"),
-        IngestError::Put { source, .. } => put_verdict(source),
-        IngestError::CountsDiffer { .. } => Verdict::new(Code::Internal, "COUNTS_DIFFER"),
-        IngestError::BytesDiffer { .. } => Verdict::new(Code::Internal, "BYTES_DIFFER"),
-        IngestError::Index(_) => Verdict::new(Code::Internal, "INDEX"),
-        IngestError::Bundle(_) | IngestError::Blocks(_) => Verdict::new(Code::Internal, "BUNDLE"),
-        IngestError::Panicked => Verdict::new(Code::Internal, "PANICKED"),
+        IngestError::Key(_) => StatusParts::new(Code::InvalidArgument, "NAME_DOES_NOT_FIT"),
+        IngestError::Put { source, .. } => put_status_parts(source),
+        IngestError::CountsDiffer { .. } => StatusParts::new(Code::Internal, "COUNTS_DIFFER"),
+        IngestError::BytesDiffer { .. } => StatusParts::new(Code::Internal, "BYTES_DIFFER"),
+        IngestError::Index(_) => StatusParts::new(Code::Internal, "INDEX"),
+        IngestError::Bundle(_) | IngestError::Blocks(_) => StatusParts::new(Code::Internal, "BUNDLE"),
+        IngestError::Panicked => StatusParts::new(Code::Internal, "PANICKED"),
     }
 }
 
-fn request_verdict(error: &RequestError) -> Verdict {
+fn request_status_parts(error: &RequestError) -> StatusParts {
     let reason = match error {
         RequestError::HeaderMissing => "HEADER_MISSING",
         RequestError::SourceMissing => "SOURCE_MISSING",
@@ -147,97 +151,97 @@ fn request_verdict(error: &RequestError) -> Verdict {
         RequestError::SegmentTooLarge { .. } => "SEGMENT_TOO_LARGE",
         RequestError::Url(_) => "URL",
     };
-    Verdict::new(Code::InvalidArgument, reason)
+    StatusParts::new(Code::InvalidArgument, reason)
 }
 
-fn budget_verdict(error: &BudgetError) -> Verdict {
+fn budget_status_parts(error: &BudgetError) -> StatusParts {
     match error {
         BudgetError::NeverFits { wanted_bytes, budget_bytes } => {
-            Verdict::new(Code::InvalidArgument, "LARGER_THAN_BUDGET")
+            StatusParts::new(Code::InvalidArgument, "LARGER_THAN_BUDGET")
                 .at("wanted_bytes", wanted_bytes)
                 .at("budget_bytes", budget_bytes)
         }
         BudgetError::NoRoom { retry_after, .. } => {
-            Verdict::new(Code::ResourceExhausted, "NO_ROOM").retry_about(*retry_after)
+            StatusParts::new(Code::ResourceExhausted, "NO_ROOM").retry_about(*retry_after)
         }
         BudgetError::TooManyWait { retry_after, .. } => {
-            Verdict::new(Code::ResourceExhausted, "TOO_MANY_WAIT").retry_about(*retry_after)
+            StatusParts::new(Code::ResourceExhausted, "TOO_MANY_WAIT").retry_about(*retry_after)
         }
     }
 }
 
-fn read_verdict(error: &ReadError) -> Verdict {
+fn read_status_parts(error: &ReadError) -> StatusParts {
     match error {
-        ReadError::CallerGone => Verdict::new(Code::Cancelled, "CALLER_GONE"),
-        ReadError::NotAChunk { .. } => Verdict::new(Code::InvalidArgument, "NOT_A_CHUNK"),
-        ReadError::File(_) => Verdict::new(Code::Unavailable, "FILE").retry_after(RETRY_STORE),
-        ReadError::Source(error) => source_verdict(error),
+        ReadError::CallerGone => StatusParts::new(Code::Cancelled, "CALLER_GONE"),
+        ReadError::NotAChunk { .. } => StatusParts::new(Code::InvalidArgument, "NOT_A_CHUNK"),
+        ReadError::File(_) => StatusParts::new(Code::Unavailable, "FILE").retry_after(RETRY_STORE),
+        ReadError::Source(error) => source_status_parts(error),
     }
 }
 
-fn source_verdict(error: &SourceError) -> Verdict {
+fn source_status_parts(error: &SourceError) -> StatusParts {
     match error {
-        SourceError::Location(_) => Verdict::new(Code::InvalidArgument, "URL"),
-        SourceError::OutsideRoots => Verdict::new(Code::PermissionDenied, "OUTSIDE_SOURCE_ROOTS"),
-        SourceError::NotFound { .. } => Verdict::new(Code::NotFound, "SOURCE_NOT_FOUND"),
+        SourceError::Location(_) => StatusParts::new(Code::InvalidArgument, "URL"),
+        SourceError::OutsideRoots => StatusParts::new(Code::PermissionDenied, "OUTSIDE_SOURCE_ROOTS"),
+        SourceError::NotFound { .. } => StatusParts::new(Code::NotFound, "SOURCE_NOT_FOUND"),
         SourceError::Changed { .. } => source_changed(),
-        SourceError::SizeMismatch { .. } => Verdict::new(Code::InvalidArgument, "SIZE_DIFFERS"),
+        SourceError::SizeMismatch { .. } => StatusParts::new(Code::InvalidArgument, "SIZE_DIFFERS"),
         SourceError::Store(error) => match error.kind() {
-            StoreErrorKind::NotFound => Verdict::new(Code::NotFound, "SOURCE_NOT_FOUND"),
-            StoreErrorKind::Denied => Verdict::new(Code::PermissionDenied, "SOURCE_DENIED"),
+            StoreErrorKind::NotFound => StatusParts::new(Code::NotFound, "SOURCE_NOT_FOUND"),
+            StoreErrorKind::Denied => StatusParts::new(Code::PermissionDenied, "SOURCE_DENIED"),
             StoreErrorKind::Unavailable => {
-                Verdict::new(Code::Unavailable, "SOURCE_UNAVAILABLE").retry_after(RETRY_STORE)
+                StatusParts::new(Code::Unavailable, "SOURCE_UNAVAILABLE").retry_after(RETRY_STORE)
             }
-            StoreErrorKind::TimedOut => Verdict::new(Code::DeadlineExceeded, "SOURCE_TIMED_OUT"),
+            StoreErrorKind::TimedOut => StatusParts::new(Code::DeadlineExceeded, "SOURCE_TIMED_OUT"),
             StoreErrorKind::Changed => source_changed(),
-            StoreErrorKind::Corrupt => Verdict::new(Code::DataLoss, "SOURCE_CORRUPT"),
-            StoreErrorKind::Refused => Verdict::new(Code::InvalidArgument, "SOURCE_REFUSED"),
+            StoreErrorKind::Corrupt => StatusParts::new(Code::DataLoss, "SOURCE_CORRUPT"),
+            StoreErrorKind::Refused => StatusParts::new(Code::InvalidArgument, "SOURCE_REFUSED"),
         },
     }
 }
 
-fn segment_verdict(error: &SegmentError) -> Verdict {
+fn segment_status_parts(error: &SegmentError) -> StatusParts {
     let code = match error.kind() {
         ErrorKind::Corrupt => Code::DataLoss,
         ErrorKind::Unsupported | ErrorKind::TooLarge => Code::InvalidArgument,
     };
-    place(Verdict::new(code, error.reason()), error)
+    place(StatusParts::new(code, error.reason()), error)
 }
 
-fn place(verdict: Verdict, error: &SegmentError) -> Verdict {
-    verdict.at("position", error.position()).at("frame", error.ordinal())
+fn place(status_parts: StatusParts, error: &SegmentError) -> StatusParts {
+    status_parts.at("position", error.position()).at("frame", error.ordinal())
 }
 
-/// Returns the verdict on a source that changed. A sealed segment does not change: a later read may find it
-/// complete.
-fn source_changed() -> Verdict {
-    Verdict::new(Code::Unavailable, "SOURCE_CHANGED").retry_after(RETRY_STORE)
+/// Returns the parts of the status for a source that changed. A sealed segment does not change: a later read
+/// may find it complete.
+fn source_changed() -> StatusParts {
+    StatusParts::new(Code::Unavailable, "SOURCE_CHANGED").retry_after(RETRY_STORE)
 }
 
-fn put_verdict(error: &PutError) -> Verdict {
+fn put_status_parts(error: &PutError) -> StatusParts {
     match error {
-        PutError::Store { source, .. } => store_verdict(source),
+        PutError::Store { source, .. } => store_status_parts(source),
         // A store that answered "not now" until the deadline is unavailable. A store that did not answer may
         // have stored the object.
-        PutError::Deadline { last: Some(last), .. } => store_verdict(last),
-        PutError::Deadline { last: None, .. } => Verdict::new(Code::DeadlineExceeded, "STORE_TIMED_OUT"),
-        PutError::Taken { .. } => Verdict::new(Code::Internal, "KEY_TAKEN"),
-        PutError::Corrupt(_) => Verdict::new(Code::Internal, "STORED_BYTES_DIFFER"),
-        PutError::Sizes { .. } => Verdict::new(Code::Internal, "SIZES"),
+        PutError::Deadline { last: Some(last), .. } => store_status_parts(last),
+        PutError::Deadline { last: None, .. } => StatusParts::new(Code::DeadlineExceeded, "STORE_TIMED_OUT"),
+        PutError::Taken { .. } => StatusParts::new(Code::Internal, "KEY_TAKEN"),
+        PutError::Corrupt(_) => StatusParts::new(Code::Internal, "STORED_BYTES_DIFFER"),
+        PutError::Sizes { .. } => StatusParts::new(Code::Internal, "SIZES"),
     }
 }
 
-/// Returns the verdict on an error of the store. If this worker cannot use its store, another worker or a
-/// later retry may succeed. Only a bundle that no store accepts is the fault of the request.
-fn store_verdict(error: &StoreError) -> Verdict {
+/// Returns the parts of the status for an error of the store. If this worker cannot use its store, another
+/// worker or a later retry may succeed. Only a bundle that no store accepts is the fault of the request.
+fn store_status_parts(error: &StoreError) -> StatusParts {
     match error.kind() {
         StoreErrorKind::NotFound | StoreErrorKind::Denied | StoreErrorKind::Unavailable => {
-            Verdict::new(Code::Unavailable, "STORE_UNAVAILABLE").retry_after(RETRY_STORE)
+            StatusParts::new(Code::Unavailable, "STORE_UNAVAILABLE").retry_after(RETRY_STORE)
         }
-        StoreErrorKind::TimedOut => Verdict::new(Code::DeadlineExceeded, "STORE_TIMED_OUT"),
-        StoreErrorKind::Changed => Verdict::new(Code::Internal, "STORED_OBJECT_CHANGED"),
-        StoreErrorKind::Corrupt => Verdict::new(Code::Internal, "STORED_BYTES_DIFFER"),
-        StoreErrorKind::Refused => Verdict::new(Code::InvalidArgument, "STORE_REFUSED"),
+        StoreErrorKind::TimedOut => StatusParts::new(Code::DeadlineExceeded, "STORE_TIMED_OUT"),
+        StoreErrorKind::Changed => StatusParts::new(Code::Internal, "STORED_OBJECT_CHANGED"),
+        StoreErrorKind::Corrupt => StatusParts::new(Code::Internal, "STORED_BYTES_DIFFER"),
+        StoreErrorKind::Refused => StatusParts::new(Code::InvalidArgument, "STORE_REFUSED"),
     }
 }
 

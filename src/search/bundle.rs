@@ -50,7 +50,7 @@ pub(super) async fn search_bundle(context: &SearchContext, bundle: Bundle) -> Re
     let paths = catalog.values().count();
     let _large_plan = if paths > PATHS_USUAL {
         let plan_bytes = Plan::mem_usage_max(&context.request.query, paths);
-        Some(context.hold_plan(plan_bytes)?)
+        Some(context.hold_extra(plan_bytes)?)
     } else {
         None
     };
@@ -70,7 +70,7 @@ pub(super) async fn search_bundle(context: &SearchContext, bundle: Bundle) -> Re
         owner.overlaps = Overlaps::All;
     }
     owner.left_out = context.transactions.left_out(context, &archive).await?;
-    let _left_out = context.hold_plan(owner.left_out.mem_usage() as u64)?;
+    let _left_out = context.hold_extra(owner.left_out.mem_usage() as u64)?;
     let left = search_leaves(context, &archive, outline, plan, owner).await?;
     Ok(left > 0)
 }
@@ -118,7 +118,7 @@ async fn search_leaves(
         outline: Arc::clone(&outline),
         plan: plan.clone(),
         number,
-        counts_alone: context.asks_for_all()
+        counts_alone: context.is_unbounded()
             && !span.overlaps(&owner.overlaps)
             && !span.meets(&owner.left_out),
         owner: owner.clone(),

@@ -47,12 +47,12 @@ struct ReservedMemory {
 
 /// Memory for a plan, or for the records that are left out. It is given back when this is dropped.
 #[derive(Debug)]
-pub(super) struct PlanMemory<'a> {
+pub(super) struct ExtraMemory<'a> {
     context: &'a SearchContext,
     bytes: u64,
 }
 
-impl Drop for PlanMemory<'_> {
+impl Drop for ExtraMemory<'_> {
     fn drop(&mut self) {
         self.context.reserved().plans_bytes -= self.bytes;
     }
@@ -61,7 +61,7 @@ impl Drop for PlanMemory<'_> {
 impl ReservedMemory {
     /// Reserves more if the used memory exceeds its part of the reservation. It does not wait: see
     /// [`SearchContext::needed_bytes`].
-    fn suffice(&mut self) -> Result<(), SearchError> {
+    fn reserve_missing(&mut self) -> Result<(), SearchError> {
         let taken = self.overlaps_bytes + self.plans_bytes;
         self.needed_bytes = self.needed_bytes.max(taken);
         if let Some(more) = taken.checked_sub(self.unforeseen_bytes).filter(|more| *more > 0) {
@@ -91,9 +91,9 @@ impl Ended {
 
 /// Ends a search when it is dropped.
 #[derive(Debug)]
-pub(super) struct EndsIt(pub Ended);
+pub(super) struct EndGuard(pub Ended);
 
-impl Drop for EndsIt {
+impl Drop for EndGuard {
     fn drop(&mut self) {
         self.0.0.store(true, Ordering::Relaxed);
     }
@@ -101,13 +101,13 @@ impl Drop for EndsIt {
 
 /// Creates empty hit collectors for one search.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct EmptyCollector {
+pub(super) struct CollectorSettings {
     order: Order,
     limit: usize,
     bucket_ms: Option<NonZeroU64>,
 }
 
-impl EmptyCollector {
+impl CollectorSettings {
     pub fn of(request: &Request) -> Self {
         Self { order: request.order, limit: request.limit, bucket_ms: request.bucket_ms }
     }
@@ -127,7 +127,7 @@ impl SearchContext {
         reserved: Reservation,
         unforeseen_bytes: u64,
     ) -> Self {
-        let found = EmptyCollector::of(&request).hit_collector();
+        let found = CollectorSettings::of(&request).hit_collector();
         Self {
             bundle_cache,
             memory,
@@ -148,12 +148,12 @@ impl SearchContext {
         }
     }
 
-    pub fn empty_collector(&self) -> EmptyCollector {
-        EmptyCollector::of(&self.request)
+    pub fn collector_settings(&self) -> CollectorSettings {
+        CollectorSettings::of(&self.request)
     }
 
-    pub fn empty_tally(&self) -> HitCollector {
-        self.empty_collector().hit_collector()
+    pub fn new_collector(&self) -> HitCollector {
+        self.collector_settings().hit_collector()
     }
 
     /// Whether matches are only counted, and not by time.
@@ -172,7 +172,7 @@ impl SearchContext {
     }
 
     /// Whether the request has no bounds for offsets and times.
-    pub fn asks_for_all(&self) -> bool {
+    pub fn is_unbounded(&self) -> bool {
         self.bounds() == Bounds::default()
     }
 
@@ -192,14 +192,14 @@ impl SearchContext {
     }
 
     /// Estimates how many more bundles are needed, if they have as many hits as those that were searched.
-    pub fn to_go(&self, searched: usize) -> usize {
+    pub fn estimate_remaining(&self, searched: usize) -> usize {
         let found = self.found().top_hits.places();
         let wanted = self.request.limit.saturating_sub(found);
         wanted.saturating_mul(searched).checked_div(found).map_or(usize::MAX, |more| more + 1)
     }
 
     /// Adds the hits of a leaf.
-    pub fn take_in(&self, leaf: HitCollector) -> Result<(), SearchError> {
+    pub fn add_leaf(&self, leaf: HitCollector) -> Result<(), SearchError> {
         let mut found = self.found();
         found.merge(leaf);
         found.check()?;
@@ -207,7 +207,7 @@ impl SearchContext {
         drop(found);
         let mut reserved = self.reserved();
         reserved.overlaps_bytes = reserved.overlaps_bytes.max(overlaps_bytes);
-        reserved.suffice()
+        reserved.reserve_missing()
     }
 
     /// Notes that matches in a bundle may be inexact.
@@ -224,10 +224,10 @@ impl SearchContext {
     }
 
     /// Reserves memory that is given back when the result is dropped.
-    pub fn hold_plan(&self, bytes: u64) -> Result<PlanMemory<'_>, SearchError> {
+    pub fn hold_extra(&self, bytes: u64) -> Result<ExtraMemory<'_>, SearchError> {
         self.reserved().plans_bytes += bytes;
-        let held = PlanMemory { context: self, bytes };
-        self.reserved().suffice()?;
+        let held = ExtraMemory { context: self, bytes };
+        self.reserved().reserve_missing()?;
         Ok(held)
     }
 
@@ -235,7 +235,7 @@ impl SearchContext {
     pub fn keep(&self, bytes: u64) -> Result<(), SearchError> {
         let mut reserved = self.reserved();
         reserved.plans_bytes += bytes;
-        reserved.suffice()
+        reserved.reserve_missing()
     }
 
     /// Returns the most memory, in bytes, that was needed at once and was not known at the start. If a search
@@ -250,8 +250,8 @@ impl SearchContext {
     }
 
     /// Takes the collected hits, and leaves an empty collector.
-    pub fn take_found(&self) -> HitCollector {
-        std::mem::replace(&mut *self.found(), self.empty_tally())
+    pub fn take_hits(&self) -> HitCollector {
+        std::mem::replace(&mut *self.found(), self.new_collector())
     }
 
     fn found(&self) -> MutexGuard<'_, HitCollector> {

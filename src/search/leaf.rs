@@ -53,7 +53,7 @@ pub(super) async fn search_leaf(context: &SearchContext, task: Task) -> Result<(
         task,
     };
     let found = search.run().await?;
-    context.take_in(found)
+    context.add_leaf(found)
 }
 
 struct Search<'a> {
@@ -69,7 +69,7 @@ struct Search<'a> {
 
 impl Search<'_> {
     async fn run(&mut self) -> Result<HitCollector, SearchError> {
-        let mut found = self.context.empty_tally();
+        let mut found = self.context.new_collector();
         if self.context.counts_only() && self.task.counts_alone {
             let ended = self.context.ended.clone();
             let count = self.ask(move |leaf| leaf.count(&|| ended.is_set())).await?;
@@ -134,7 +134,7 @@ impl Search<'_> {
     /// Reads offsets and times of all matches from the columns of the index.
     async fn read_columns(&mut self) -> Result<HitCollector, SearchError> {
         let bounds = self.context.bounds();
-        let (empty, owner) = (self.context.empty_collector(), self.task.owner.clone());
+        let (empty, owner) = (self.context.collector_settings(), self.task.owner.clone());
         let ended = self.context.ended.clone();
         let found = self.ask(move |leaf| {
             let (mut found, mut hits) = (empty.hit_collector(), 0_u32);
@@ -171,14 +171,16 @@ impl Search<'_> {
             let plain = archive.block(&entry).await?;
             Ok::<_, SearchError>((entry, plain, ordinals))
         });
-        let places = stream::iter(opened).buffer_unordered(BLOCKS_AT_ONCE).map(async |opened| {
+        let found = stream::iter(opened).buffer_unordered(BLOCKS_AT_ONCE).map(async |opened| {
             let (entry, plain, ordinals) = opened?;
-            Ok::<_, SearchError>(archive.places(&entry, plain, ordinals, WorkBounds::new(work)).await?)
+            Ok::<_, SearchError>(
+                archive.offsets_and_times(&entry, plain, ordinals, WorkBounds::new(work)).await?,
+            )
         });
-        let mut places = places.buffer_unordered(FRAMES_AT_ONCE);
+        let mut found = found.buffer_unordered(FRAMES_AT_ONCE);
         let mut known = BTreeMap::new();
         loop {
-            let some = match places.try_next().await {
+            let some = match found.try_next().await {
                 Err(SearchError::Archive(error)) if error.fault().is_too_large() => return Ok(None),
                 some => some?,
             };
@@ -187,7 +189,7 @@ impl Search<'_> {
                 some.into_iter().map(|(ordinal, offset, timestamp_ms)| (ordinal, (offset, timestamp_ms))),
             );
         }
-        let (mut found, bounds) = (self.context.empty_tally(), self.context.bounds());
+        let (mut found, bounds) = (self.context.new_collector(), self.context.bounds());
         for (ordinal, score) in few.iter().copied() {
             let record = known.get(&ordinal).copied();
             let (offset, timestamp_ms) =

@@ -13,7 +13,7 @@ use super::memory::SearchPermit;
 use super::top_hits::{Copy, Found as Candidate};
 use super::transactions::Marks;
 use super::{BLOCKS_AT_ONCE, CONFLICTS_MAX, Conflict, FRAMES_AT_ONCE, Found, SearchError, block_of};
-use crate::archive::{Archive, Fault, Picked, Purse, StoredRecord, WorkBounds, block_usage};
+use crate::archive::{Archive, Fault, MemoryAllowance, Picked, StoredRecord, WorkBounds, block_usage};
 use crate::budget::Permit;
 use crate::bundle::BlockEntry;
 use crate::spans;
@@ -130,7 +130,7 @@ impl RecordReader {
         self.large.extend(picked.iter().filter_map(|(place, picked)| match picked {
             Picked::Record(_) => None,
             Picked::TooLarge(needed) => Some((*place, Some(*needed))),
-            Picked::Unread => Some((*place, None)),
+            Picked::FrameTooLarge => Some((*place, None)),
         }));
         let is_whole = |candidate: &Candidate| {
             candidate.copies.iter().all(|copy| !self.large.contains_key(&(copy.bundle, copy.ordinal)))
@@ -139,16 +139,16 @@ impl RecordReader {
         // The candidates from the first large one on wait, so that the order is kept. Those that did not fit
         // only because of the records before them are tried again in a page.
         let rest = candidates.split_off(whole);
-        self.forget_small(&rest[usize::from(whole == 0).min(rest.len())..], record_bytes);
+        self.unmark_small(&rest[usize::from(whole == 0).min(rest.len())..], record_bytes);
         self.put_back(rest);
         let records = self.answer(&candidates, &archives, &marks, picked, wanted)?;
         permit.shrink_to(records_bytes);
-        spans::took(compressed_bytes, records.len() as u64);
+        spans::record_size(compressed_bytes, records.len() as u64);
         Ok(Page { records, _permit: permit, _delivery: None })
     }
 
     /// Removes records from `large` that did not fit only because of the records before them.
-    fn forget_small(&mut self, rest: &[Candidate], record_bytes: u64) {
+    fn unmark_small(&mut self, rest: &[Candidate], record_bytes: u64) {
         for copy in rest.iter().flat_map(|candidate| &candidate.copies) {
             let place = (copy.bundle, copy.ordinal);
             if self
@@ -306,7 +306,7 @@ async fn read(
     records_bytes: u64,
     record_bytes: u64,
 ) -> Result<HashMap<(u32, u64), Picked>, SearchError> {
-    let purse = Arc::new(Purse::new(records_bytes));
+    let allowance = Arc::new(MemoryAllowance::new(records_bytes));
     let record_bytes = usize::try_from(record_bytes).unwrap_or(usize::MAX);
     let opened = blocks.into_iter().map(|((bundle, _), (entry, mut ordinals))| async move {
         ordinals.sort_unstable();
@@ -314,11 +314,11 @@ async fn read(
         Ok::<_, SearchError>((bundle, entry, plain, ordinals))
     });
     let picked = stream::iter(opened).buffer_unordered(BLOCKS_AT_ONCE).map(|opened| {
-        let purse = Arc::clone(&purse);
+        let allowance = Arc::clone(&allowance);
         async move {
             let (bundle, entry, plain, ordinals) = opened?;
             let archive = &archives[&bundle];
-            let picked = archive.records(&entry, plain, ordinals, bounds, record_bytes, purse).await?;
+            let picked = archive.records(&entry, plain, ordinals, bounds, record_bytes, allowance).await?;
             Ok::<_, SearchError>(
                 picked.into_iter().map(move |(ordinal, one)| ((bundle, ordinal), whole(one))),
             )

@@ -84,13 +84,13 @@ impl RecordRanges {
 /// Works on items while the next one is `worth` it. Returns how many items are left. The items must be
 /// sorted, those with the likely first hits first. If `all` are needed, it works on up to `at_once_max` at a
 /// time. If not, it begins with one. After each item it works on up to twice as many, but on no more than are
-/// likely `to_go` after that many items.
+/// likely `estimate_remaining` after that many items.
 pub(super) async fn schedule<T, F: Future<Output = Result<(), SearchError>>>(
     items: Vec<T>,
     at_once_max: usize,
     all: bool,
     worth: impl Fn(&T) -> bool,
-    to_go: impl Fn(usize) -> usize,
+    estimate_remaining: impl Fn(usize) -> usize,
     work: impl Fn(T) -> F,
 ) -> Result<usize, SearchError> {
     let mut items = items.into_iter().peekable();
@@ -107,7 +107,11 @@ pub(super) async fn schedule<T, F: Future<Output = Result<(), SearchError>>>(
             None => return Ok(items.count()),
         }
         ended += 1;
-        at_once = if all { at_once_max } else { (at_once * 2).min(at_once_max).min(to_go(ended)).max(1) };
+        at_once = if all {
+            at_once_max
+        } else {
+            (at_once * 2).min(at_once_max).min(estimate_remaining(ended)).max(1)
+        };
     }
 }
 

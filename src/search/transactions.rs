@@ -10,7 +10,7 @@ use super::context::SearchContext;
 use super::{LISTED_BYTES, SearchError};
 use crate::archive::Archive;
 use crate::ids::{LogId, TopicPartition};
-use crate::transactions::{Held, Isolation, LogTransactions, NotCommitted};
+use crate::transactions::{Isolation, LogTransactions, NotCommitted, Reservation};
 
 /// The records to mark, by the number of their bundle. Bundles without transactions have no entry.
 pub(super) type Marks = HashMap<u32, NotCommitted>;
@@ -71,11 +71,11 @@ impl Transactions {
     ) -> Result<NotCommitted, SearchError> {
         let log = self.log(context, archive);
         let listed = log.listed();
-        let memory = |bytes| -> BoxFuture<'_, Result<Held, SearchError>> {
+        let memory = |bytes| -> BoxFuture<'_, Result<Reservation, SearchError>> {
             let mut permit = context.memory.permit();
             Box::pin(async move {
                 permit.grow_to(bytes, || {}).await?;
-                Ok(Box::new(permit) as Held)
+                Ok(Box::new(permit) as Reservation)
             })
         };
         let found = log.not_committed(archive, &memory).await?;

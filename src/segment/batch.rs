@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::codec::Room;
+use super::codec::DecompressLimit;
 use super::{DecodedFrame, Encoding, Fault, Frame, SegmentError, chronik, kafka, message};
 use crate::ids::OffsetRange;
 
@@ -43,7 +43,7 @@ pub enum NoBatch {
     NotKept,
     /// The records would have other offsets in the batch than in the log.
     #[error("the producer's batch spans {batch} offsets, the frame {frame}")]
-    OtherSpan {
+    OffsetCountDiffers {
         /// The number of offsets that the batch covers.
         batch: i64,
         /// The number of offsets that the frame covers.
@@ -60,15 +60,15 @@ impl Frame {
     /// Corrupt bytes, and [`Fault::TooLarge`] as for [`Frame::decode`]. The inner error means that the frame
     /// is sound but has no batch.
     pub fn kafka_batch(&self, decoded_bytes_max: usize) -> Result<Result<KafkaBatch, NoBatch>, SegmentError> {
-        let room = Room { bytes_max: decoded_bytes_max, known: 0 };
+        let limit = DecompressLimit { bytes_max: decoded_bytes_max, known: 0 };
         let batch = match self.encoding {
             Encoding::ChronikV1 => chronik::check_crc(&self.bytes).map(|()| Err(NoBatch::SingleRecord)),
             Encoding::ChronikV2 => original(&self.bytes, decoded_bytes_max),
             Encoding::KafkaBatch => match kafka::range(&self.bytes) {
                 Ok(range) => kafka::check_crc(&self.bytes).map(|()| Ok(batch_of(range, self.bytes.clone()))),
-                Err(_) => whole(kafka::decode(&self.bytes, room), &self.bytes),
+                Err(_) => whole(kafka::decode(&self.bytes, limit), &self.bytes),
             },
-            Encoding::KafkaMessage => whole(message::decode(&self.bytes, room), &self.bytes),
+            Encoding::KafkaMessage => whole(message::decode(&self.bytes, limit), &self.bytes),
             Encoding::Unknown => Ok(self.undecoded_batch().ok_or(NoBatch::Empty)),
         };
         batch.map_err(|fault| SegmentError::new(self.position, self.ordinal, fault))
@@ -108,7 +108,7 @@ fn original(frame: &Bytes, decoded_bytes_max: usize) -> Result<Result<KafkaBatch
     let (batch, frame) =
         (kafka::last_delta(&bytes).saturating_add(1), range.last().saturating_sub(base).saturating_add(1));
     if batch != frame {
-        return Ok(Err(NoBatch::OtherSpan { batch, frame }));
+        return Ok(Err(NoBatch::OffsetCountDiffers { batch, frame }));
     }
     Ok(Ok(batch_of(range, at_base(bytes, base))))
 }

@@ -66,7 +66,7 @@ pub enum CompressionFlaw {
 
 /// The result of decompressing a section.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Opened {
+pub(super) struct Decompressed {
     pub(super) bytes: Vec<u8>,
     /// Deviations that Kafka's reader ignores.
     pub(super) anomalies: Anomalies,
@@ -75,7 +75,7 @@ pub(super) struct Opened {
 /// A larger unused part of a buffer is given back.
 const SLACK_BYTES_MAX: usize = 1 << 20;
 
-impl Opened {
+impl Decompressed {
     fn without_slack(mut self) -> Self {
         if self.bytes.capacity() - self.bytes.len() > SLACK_BYTES_MAX {
             self.bytes.shrink_to_fit();
@@ -84,7 +84,7 @@ impl Opened {
     }
 }
 
-impl From<Vec<u8>> for Opened {
+impl From<Vec<u8>> for Decompressed {
     fn from(bytes: Vec<u8>) -> Self {
         Self { bytes, anomalies: Anomalies::default() }
     }
@@ -92,7 +92,7 @@ impl From<Vec<u8>> for Opened {
 
 /// Limits the memory of a compressed section while it is decompressed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
+pub(super) struct DecompressLimit {
     /// The largest decompressed size, in bytes.
     pub(super) bytes_max: usize,
     /// The known decompressed size, in bytes; 0 if it is not known. Then the buffer doubles each time it is
@@ -102,22 +102,22 @@ pub(super) struct Room {
 
 /// Decompresses `input` to at most `bytes_max` bytes.
 #[cfg(test)]
-pub(super) fn open(codec: Codec, input: &[u8], bytes_max: usize) -> Result<Opened, Fault> {
-    open_into(codec, input, Room { bytes_max, known: 0 })
+pub(super) fn decompress_to(codec: Codec, input: &[u8], bytes_max: usize) -> Result<Decompressed, Fault> {
+    decompress(codec, input, DecompressLimit { bytes_max, known: 0 })
 }
 
-/// Decompresses `input` within `room`.
-pub(super) fn open_into(codec: Codec, input: &[u8], room: Room) -> Result<Opened, Fault> {
-    let Room { bytes_max, .. } = room;
+/// Decompresses `input` within `limit`.
+pub(super) fn decompress(codec: Codec, input: &[u8], limit: DecompressLimit) -> Result<Decompressed, Fault> {
+    let DecompressLimit { bytes_max, .. } = limit;
     let opened = match codec {
         Codec::None if input.len() > bytes_max => Err(Failure::TooLarge),
         Codec::None => Ok(input.to_vec().into()),
-        Codec::Gzip => gzip(input, room),
-        Codec::Snappy => snappy(input, room),
-        Codec::Lz4 => lz4(input, room),
-        Codec::Zstd => zstd(input, room).map(Opened::from),
+        Codec::Gzip => gzip(input, limit),
+        Codec::Snappy => snappy(input, limit),
+        Codec::Lz4 => lz4(input, limit),
+        Codec::Zstd => zstd(input, limit).map(Decompressed::from),
     };
-    let opened = opened.map(Opened::without_slack);
+    let opened = opened.map(Decompressed::without_slack);
     opened.map_err(|failure| match failure {
         Failure::TooLarge | Failure::WindowTooLarge => Fault::TooLarge { limit: bytes_max },
         Failure::Flaw(flaw) => Fault::BadCompression { codec, flaw },
@@ -126,12 +126,12 @@ pub(super) fn open_into(codec: Codec, input: &[u8], room: Room) -> Result<Opened
 
 /// Returns the decompressed size of `input`, at most `bytes_max`; `None` if it is larger. If `input` is
 /// damaged, it is the number of bytes up to the damage. Takes no more memory than the codec does.
-pub(super) fn opened_len(codec: Codec, input: &[u8], bytes_max: usize) -> Option<usize> {
+pub(super) fn decompressed_len(codec: Codec, input: &[u8], bytes_max: usize) -> Option<usize> {
     match codec {
         Codec::None => (input.len() <= bytes_max).then_some(input.len()),
         Codec::Gzip => read_through(flate2::bufread::MultiGzDecoder::new(input), bytes_max),
         Codec::Snappy => {
-            // If the sizes are impossible, `open_into` refuses the section before it decompresses anything.
+            // If the sizes are impossible, `decompress` refuses the section before it decompresses anything.
             let claimed =
                 snappy_claims(input).map_or(0, |claimed| usize::try_from(claimed).unwrap_or(usize::MAX));
             (claimed <= bytes_max).then_some(claimed)
@@ -228,13 +228,13 @@ impl From<io::Error> for Failure {
 
 /// The space in a buffer beyond the known size. A decoder without free space does not report that it has
 /// finished.
-const BEHIND_BYTES: usize = 64;
+const SPARE_BYTES: usize = 64;
 
 /// The first size of the buffer. Log data decompresses to about four times its size.
-fn first_guess(input: &[u8], room: Room) -> usize {
-    match room.known {
-        0 => input.len().saturating_mul(4).clamp(1_024, 16 << 20).min(room.bytes_max),
-        known => known.saturating_add(BEHIND_BYTES).min(room.bytes_max),
+fn first_guess(input: &[u8], limit: DecompressLimit) -> usize {
+    match limit.known {
+        0 => input.len().saturating_mul(4).clamp(1_024, 16 << 20).min(limit.bytes_max),
+        known => known.saturating_add(SPARE_BYTES).min(limit.bytes_max),
     }
 }
 
@@ -279,8 +279,8 @@ fn read_to_end(
 
 /// Decompresses all members, because Java's `GZIPInputStream` continues with the next member. It ignores
 /// bytes that do not begin with a member's header.
-fn gzip(input: &[u8], room: Room) -> Result<Opened, Failure> {
-    let guess = first_guess(input, room);
+fn gzip(input: &[u8], limit: DecompressLimit) -> Result<Decompressed, Failure> {
+    let guess = first_guess(input, limit);
     let (mut out, mut len, mut anomalies, mut at) = (Vec::new(), 0, Anomalies::default(), 0);
     loop {
         let bytes = without_reserved_flags(&input[at..]);
@@ -289,14 +289,14 @@ fn gzip(input: &[u8], room: Room) -> Result<Opened, Failure> {
             anomalies.insert(Anomaly::BytesLeftOver);
             break;
         }
-        len = read_to_end(&mut member, &mut out, len, guess, room.bytes_max)?;
+        len = read_to_end(&mut member, &mut out, len, guess, limit.bytes_max)?;
         at = input.len() - member.into_inner().len();
         if at == input.len() {
             break;
         }
     }
     out.truncate(len);
-    Ok(Opened { bytes: out, anomalies })
+    Ok(Decompressed { bytes: out, anomalies })
 }
 
 /// Returns a member without the header flags that RFC 1952 reserves, because Java's reader ignores them.
@@ -317,8 +317,8 @@ pub(super) const XERIAL_HEAD: usize = 16;
 
 /// Java writes Snappy in Xerial's framing (chunks, each a big-endian length and a raw Snappy block),
 /// librdkafka without it. Java's reader ignores a rest that is too short for a length.
-fn snappy(input: &[u8], room: Room) -> Result<Opened, Failure> {
-    let Room { bytes_max, known } = room;
+fn snappy(input: &[u8], limit: DecompressLimit) -> Result<Decompressed, Failure> {
+    let DecompressLimit { bytes_max, known } = limit;
     let (mut out, mut anomalies) = (Vec::with_capacity(known.min(bytes_max)), Anomalies::default());
     if !input.starts_with(&XERIAL_MAGIC) {
         snappy_block(input, &mut out, bytes_max)?;
@@ -340,7 +340,7 @@ fn snappy(input: &[u8], room: Room) -> Result<Opened, Failure> {
         snappy_block(block, &mut out, bytes_max)?;
         rest = behind;
     }
-    Ok(Opened { bytes: out, anomalies })
+    Ok(Decompressed { bytes: out, anomalies })
 }
 
 /// The largest possible ratio: a Snappy element of three bytes yields at most 64. A larger claim is refused
@@ -369,7 +369,7 @@ fn snappy_block(block: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(),
 
 /// Kafka's reader stops after the first frame. It verifies the checksums of the header and of the blocks. It
 /// does not verify the checksum and the size of the content, because it has returned all of it by then.
-fn lz4(input: &[u8], room: Room) -> Result<Opened, Failure> {
+fn lz4(input: &[u8], limit: DecompressLimit) -> Result<Decompressed, Failure> {
     use lz4_flex::frame::{Error, FrameDecoder};
     let mut anomalies = Anomalies::default();
     let len = lz4_frame_len(input)?;
@@ -386,13 +386,13 @@ fn lz4(input: &[u8], room: Room) -> Result<Opened, Failure> {
         ended: false,
     };
     let mut out = Vec::new();
-    let guess = first_guess(input, room);
-    let opened = read_to_end(&mut lenient, &mut out, 0, guess, room.bytes_max)?;
+    let guess = first_guess(input, limit);
+    let opened = read_to_end(&mut lenient, &mut out, 0, guess, limit.bytes_max)?;
     if lenient.ended {
         anomalies.insert(Anomaly::ContentChecksum);
     }
     out.truncate(opened);
-    Ok(Opened { bytes: out, anomalies })
+    Ok(Decompressed { bytes: out, anomalies })
 }
 
 /// A reader for which an error of a certain kind is a normal end.
@@ -459,7 +459,7 @@ thread_local! {
 
 /// A window larger than [`ZSTD_WINDOW_LOG`] gets its own context, so that no thread keeps such a large one.
 /// It may be as large as the limit.
-fn zstd(input: &[u8], room: Room) -> Result<Vec<u8>, Failure> {
+fn zstd(input: &[u8], limit: DecompressLimit) -> Result<Vec<u8>, Failure> {
     if input.is_empty() {
         return Err(CompressionFlaw::CutOff.into());
     }
@@ -468,10 +468,10 @@ fn zstd(input: &[u8], room: Room) -> Result<Vec<u8>, Failure> {
         Some(decoder) => decoder,
         None => zstd_decoder(ZSTD_WINDOW_LOG)?,
     };
-    let window_log = room.bytes_max.max(1).ilog2().min(ZSTD_WINDOW_LOG_MAX);
-    match zstd_frames(&mut decoder, input, room) {
+    let window_log = limit.bytes_max.max(1).ilog2().min(ZSTD_WINDOW_LOG_MAX);
+    match zstd_frames(&mut decoder, input, limit) {
         Err(Failure::WindowTooLarge) if window_log > ZSTD_WINDOW_LOG => {
-            zstd_frames(&mut zstd_decoder(window_log)?, input, room)
+            zstd_frames(&mut zstd_decoder(window_log)?, input, limit)
         }
         opened => {
             if opened.is_ok() {
@@ -489,17 +489,21 @@ fn zstd_decoder(window_log: u32) -> io::Result<ZstdDecoder<'static>> {
 }
 
 /// Frames that follow one another are one stream, for libzstd and for the Java binding that Kafka uses.
-fn zstd_frames(decoder: &mut ZstdDecoder<'_>, input: &[u8], within: Room) -> Result<Vec<u8>, Failure> {
-    let (mut out, bytes_max) = (Vec::new(), within.bytes_max);
+fn zstd_frames(
+    decoder: &mut ZstdDecoder<'_>,
+    input: &[u8],
+    limit: DecompressLimit,
+) -> Result<Vec<u8>, Failure> {
+    let (mut out, bytes_max) = (Vec::new(), limit.bytes_max);
     let mut source = InBuffer::around(input);
     // A frame that states its size is decompressed into a buffer of that size. Without it, libzstd holds the
     // content of a single segment a second time.
     let stated = zstd::zstd_safe::get_frame_content_size(input).ok().flatten();
     let stated = stated.and_then(|size| usize::try_from(size).ok()).filter(|size| *size <= bytes_max);
-    let mut room =
-        first_guess(input, within).max(stated.map_or(0, |size| size.saturating_add(1).min(bytes_max)));
+    let mut capacity =
+        first_guess(input, limit).max(stated.map_or(0, |size| size.saturating_add(1).min(bytes_max)));
     loop {
-        out.reserve_exact(room - out.len());
+        out.reserve_exact(capacity - out.len());
         let len = out.len();
         // A vector may have more capacity than requested. Bytes beyond the limit are still too large.
         let mut target = OutBuffer::around_pos(&mut out, len);
@@ -512,7 +516,7 @@ fn zstd_frames(decoder: &mut ZstdDecoder<'_>, input: &[u8], within: Room) -> Res
             if still_to_come == 0 && source.pos() == input.len() {
                 return Ok(out);
             }
-            room = grown(out.len(), bytes_max)?;
+            capacity = grown(out.len(), bytes_max)?;
         } else if source.pos() == input.len() {
             return if still_to_come == 0 { Ok(out) } else { Err(CompressionFlaw::CutOff.into()) };
         }

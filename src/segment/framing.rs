@@ -288,8 +288,8 @@ impl FrameSplitter {
     fn keep(&mut self, part: &[u8], needed: usize) {
         let len = self.pending.len() + part.len();
         if len > self.pending.capacity() {
-            let room = len.saturating_mul(2).max(PENDING_BYTES_FIRST).min(needed).max(len);
-            self.pending.reserve(room - self.pending.len());
+            let capacity = len.saturating_mul(2).max(PENDING_BYTES_FIRST).min(needed).max(len);
+            self.pending.reserve(capacity - self.pending.len());
         }
         self.pending.extend_from_slice(part);
     }
@@ -301,7 +301,7 @@ impl FrameSplitter {
 
     fn encoding(&self, frame: &[u8]) -> Encoding {
         match self.format {
-            Some(SegmentFormat::KafkaLog) if message::is_one(frame) => Encoding::KafkaMessage,
+            Some(SegmentFormat::KafkaLog) if message::is_legacy_message(frame) => Encoding::KafkaMessage,
             Some(SegmentFormat::KafkaLog) if kafka::is_of_unknown_magic(frame) => Encoding::Unknown,
             Some(SegmentFormat::KafkaLog) => Encoding::KafkaBatch,
             _ if chronik::is_v1(frame) => Encoding::ChronikV1,

@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 
-use super::codec::{self, Codec, Opened, Room};
+use super::codec::{self, Codec, DecompressLimit, Decompressed};
 use super::framing::Head;
 use super::message;
 use super::record_builder::RecordBuilder;
@@ -180,8 +180,8 @@ pub(super) fn opened_bytes_guess(bytes: &[u8]) -> u64 {
 
 /// Decodes a batch. `bytes` has the length that its length field says, and at least [`HEAD_BYTES`]: the
 /// splitter ensures it.
-pub(super) fn decode(bytes: &Bytes, room: Room) -> Result<DecodedFrame, Fault> {
-    let decoded_bytes_max = room.bytes_max;
+pub(super) fn decode(bytes: &Bytes, limit: DecompressLimit) -> Result<DecodedFrame, Fault> {
+    let decoded_bytes_max = limit.bytes_max;
     check_crc(bytes)?;
     let head = head_range(bytes)?;
     let attributes = attributes(bytes);
@@ -200,11 +200,11 @@ pub(super) fn decode(bytes: &Bytes, room: Room) -> Result<DecodedFrame, Fault> {
     };
     let body = &bytes[HEAD_BYTES..];
     if codec == Codec::None || batch.count == 0 {
-        let uncompressed = Opened::default();
+        let uncompressed = Decompressed::default();
         return batch.records(bytes.clone(), HEAD_BYTES, head, &uncompressed, decoded_bytes_max);
     }
-    let within = Room { bytes_max: decoded_bytes_max.min(u32::MAX as usize), ..room };
-    let mut opened = codec::open_into(codec, body, within)?;
+    let limit = DecompressLimit { bytes_max: decoded_bytes_max.min(u32::MAX as usize), ..limit };
+    let mut opened = codec::decompress(codec, body, limit)?;
     let records = Bytes::from(std::mem::take(&mut opened.bytes));
     batch.records(records, 0, head, &opened, decoded_bytes_max)
 }
@@ -244,7 +244,7 @@ impl Batch {
         bytes: Bytes,
         start: usize,
         head: Option<OffsetRange>,
-        opened: &Opened,
+        opened: &Decompressed,
         limit: usize,
     ) -> Result<DecodedFrame, Fault> {
         let most = ((bytes.len() - start) / RECORD_BYTES_MIN) as u64;

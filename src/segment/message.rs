@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::codec::{self, Codec, Room};
+use super::codec::{self, Codec, DecompressLimit};
 use super::kafka::MAGIC_AT;
 use super::record_builder::RecordBuilder;
 use super::{Anomalies, Anomaly, DecodedFrame, Fault};
@@ -99,7 +99,7 @@ fn i32_at(bytes: &[u8], at: usize) -> i32 {
 }
 
 /// Whether a frame is a message of magic 0 or 1.
-pub(super) fn is_one(frame: &[u8]) -> bool {
+pub(super) fn is_legacy_message(frame: &[u8]) -> bool {
     frame[MAGIC_AT] <= 1
 }
 
@@ -130,10 +130,13 @@ pub(super) fn claimed_range(message: &[u8]) -> Option<OffsetRange> {
 pub(super) fn claimed_records(message: &Bytes, decoded_bytes_max: usize) -> Option<u64> {
     match codec_of(message[ATTRIBUTES_AT]) {
         Ok(Codec::None) => Some(1),
-        Ok(_) => {
-            Some(decode(message, Room { bytes_max: decoded_bytes_max, known: 0 }).ok()?.records.records.len()
-                as u64)
-        }
+        Ok(_) => Some(
+            decode(message, DecompressLimit { bytes_max: decoded_bytes_max, known: 0 })
+                .ok()?
+                .records
+                .records
+                .len() as u64,
+        ),
         Err(_) => None,
     }
 }
@@ -156,8 +159,8 @@ pub(super) fn compressed(message: &Bytes) -> Option<(Codec, &[u8])> {
 }
 
 /// Decodes a message. `frame` has the length that its length field says: the splitter ensures it.
-pub(super) fn decode(frame: &Bytes, room: Room) -> Result<DecodedFrame, Fault> {
-    let decoded_bytes_max = room.bytes_max;
+pub(super) fn decode(frame: &Bytes, limit: DecompressLimit) -> Result<DecodedFrame, Fault> {
+    let decoded_bytes_max = limit.bytes_max;
     let outer = Message::parse(frame, 0, frame.len())?;
     let range = OffsetRange::new(outer.offset, outer.offset);
     let codec = outer.codec()?;
@@ -173,8 +176,8 @@ pub(super) fn decode(frame: &Bytes, room: Room) -> Result<DecodedFrame, Fault> {
         (0, Codec::Lz4) => with_header_checksum(value),
         _ => Cow::Borrowed(value),
     };
-    let within = Room { bytes_max: decoded_bytes_max.min(u32::MAX as usize), ..room };
-    let opened = codec::open_into(codec, &section, within)?;
+    let limit = DecompressLimit { bytes_max: decoded_bytes_max.min(u32::MAX as usize), ..limit };
+    let opened = codec::decompress(codec, &section, limit)?;
     let bytes_used = opened.bytes.len();
     let places = places(&opened.bytes, decoded_bytes_max)?;
     let bytes_used = bytes_used + places.len() * size_of::<(usize, usize)>();

@@ -39,7 +39,7 @@ pub(super) fn later_frame(tail: &[u8], format: SegmentFormat) -> Search {
         };
         let Ok(Head::Frame(len)) = head else { continue };
         let Some(frame) = usize::try_from(len).ok().and_then(|len| rest.get(..len)) else { continue };
-        let is_message = format == SegmentFormat::KafkaLog && message::is_one(frame);
+        let is_message = format == SegmentFormat::KafkaLog && message::is_legacy_message(frame);
         let is_plausible = match format {
             SegmentFormat::ChronikWal => true,
             SegmentFormat::KafkaLog if is_message => message::is_plausible(frame),

@@ -81,24 +81,24 @@ impl Drop for Call {
 
 /// The layer that counts calls in flight.
 #[derive(Clone, Debug)]
-pub(super) struct InHand(pub(super) Arc<Activity>);
+pub(super) struct ActivityLayer(pub(super) Arc<Activity>);
 
-impl<S> Layer<S> for InHand {
-    type Service = Held<S>;
+impl<S> Layer<S> for ActivityLayer {
+    type Service = ActivityService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Held { inner, activity: Arc::clone(&self.0) }
+        ActivityService { inner, activity: Arc::clone(&self.0) }
     }
 }
 
 /// A service whose calls are counted.
 #[derive(Clone, Debug)]
-pub(super) struct Held<S> {
+pub(super) struct ActivityService<S> {
     inner: S,
     activity: Arc<Activity>,
 }
 
-impl<S, B> Service<Request<B>> for Held<S>
+impl<S, B> Service<Request<B>> for ActivityService<S>
 where
     S: Service<Request<B>, Response = Response<tonic::body::Body>>,
     S::Future: Send + 'static,

@@ -45,7 +45,7 @@ impl<S> Layer<S> for DrainDeadline {
     type Service = Ended<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Ended { inner, ending: self.clone() }
+        Ended { inner, deadline: self.clone() }
     }
 }
 
@@ -53,7 +53,7 @@ impl<S> Layer<S> for DrainDeadline {
 #[derive(Clone, Debug)]
 pub(super) struct Ended<S> {
     inner: S,
-    ending: DrainDeadline,
+    deadline: DrainDeadline,
 }
 
 impl<S, B, A> Service<Request<B>> for Ended<S>
@@ -71,7 +71,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let mut over = self.ending.is_over(request.uri().path());
+        let mut over = self.deadline.is_over(request.uri().path());
         let answer = self.inner.call(request);
         Box::pin(async move {
             let response = tokio::select! {

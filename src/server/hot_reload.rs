@@ -65,7 +65,7 @@ impl<T> Clone for HotReloaded<T> {
 /// Does not show what is in the files.
 impl<T> fmt::Debug for HotReloaded<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Followed").finish_non_exhaustive()
+        f.debug_struct("HotReloaded").finish_non_exhaustive()
     }
 }
 

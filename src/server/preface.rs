@@ -13,8 +13,8 @@ const SETTINGS: u8 = 4;
 const SETTINGS_BYTES_MAX: usize = 1_024;
 
 /// Whether the bytes so far are enough to serve the connection.
-enum Words {
-    AtomicFile,
+enum Preface {
+    Incomplete,
     /// Complete, or something else, to which the HTTP/2 library responds.
     Served,
     /// No SETTINGS, or too many of them. HTTP/2 must begin with SETTINGS.
@@ -24,35 +24,35 @@ enum Words {
 /// Reads to the end of the first SETTINGS, and perhaps beyond. `None` if the caller has closed the connection
 /// before.
 pub(super) async fn read(line: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
-    let mut words = Vec::new();
+    let mut received = Vec::new();
     loop {
-        match judge(&words) {
-            Words::Served => return Ok(Some(words)),
-            Words::Wrong => {
+        match check(&received) {
+            Preface::Served => return Ok(Some(received)),
+            Preface::Wrong => {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "HTTP/2 without settings"));
             }
-            Words::AtomicFile => {}
+            Preface::Incomplete => {}
         }
         let mut buffer = [0; PREFACE.len() + HEAD_BYTES + SETTINGS_BYTES_MAX];
         match line.read(&mut buffer).await? {
             0 => return Ok(None),
-            bytes => words.extend_from_slice(&buffer[..bytes]),
+            bytes => received.extend_from_slice(&buffer[..bytes]),
         }
     }
 }
 
-fn judge(words: &[u8]) -> Words {
-    let common = words.len().min(PREFACE.len());
-    if words[..common] != PREFACE[..common] {
-        return Words::Served;
+fn check(received: &[u8]) -> Preface {
+    let common = received.len().min(PREFACE.len());
+    if received[..common] != PREFACE[..common] {
+        return Preface::Served;
     }
-    let Some(rest) = words.get(PREFACE.len()..) else { return Words::AtomicFile };
-    let Some(head) = rest.first_chunk::<HEAD_BYTES>() else { return Words::AtomicFile };
+    let Some(rest) = received.get(PREFACE.len()..) else { return Preface::Incomplete };
+    let Some(head) = rest.first_chunk::<HEAD_BYTES>() else { return Preface::Incomplete };
     let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
     match head[3] {
-        SETTINGS if length > SETTINGS_BYTES_MAX => Words::Wrong,
-        SETTINGS if rest.len() < HEAD_BYTES + length => Words::AtomicFile,
-        SETTINGS => Words::Served,
-        _ => Words::Wrong,
+        SETTINGS if length > SETTINGS_BYTES_MAX => Preface::Wrong,
+        SETTINGS if rest.len() < HEAD_BYTES + length => Preface::Incomplete,
+        SETTINGS => Preface::Served,
+        _ => Preface::Wrong,
     }
 }

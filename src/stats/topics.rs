@@ -34,20 +34,20 @@ impl Topics {
 
     /// Returns the topics that are reported.
     pub(super) fn largest(&self) -> BTreeMap<String, TopicTotals> {
-        let (mut told, others) = self.split();
+        let (mut reported, others) = self.split();
         if others != TopicTotals::default() {
-            told.insert(OTHERS.to_owned(), others);
+            reported.insert(OTHERS.to_owned(), others);
         }
-        told
+        reported
     }
 
     fn split(&self) -> (BTreeMap<String, TopicTotals>, TopicTotals) {
         let mut by_size: Vec<_> = self.kept.iter().collect();
         by_size.sort_by_key(|(_, totals)| std::cmp::Reverse(totals.bytes_read));
-        let (told, small) = by_size.split_at(by_size.len().min(TOPICS_MAX));
+        let (reported, small) = by_size.split_at(by_size.len().min(TOPICS_MAX));
         let mut others = self.others;
         small.iter().for_each(|(_, totals)| others += **totals);
-        (told.iter().map(|(topic, totals)| ((*topic).clone(), **totals)).collect(), others)
+        (reported.iter().map(|(topic, totals)| ((*topic).clone(), **totals)).collect(), others)
     }
 }
 
@@ -64,12 +64,12 @@ mod tests {
         (0..10).for_each(|n| topics.count(&format!("large-{n}"), totals(1_000_000)));
         (500..20_000).for_each(|n| topics.count(&format!("small-{n}"), totals(1)));
         topics.count("large-3", totals(1));
-        let told = topics.largest();
-        assert_eq!(told.len(), TOPICS_MAX + 1);
-        assert_eq!(told["large-3"].bytes_read, 1_000_001);
-        assert!((0..10).all(|n| told.contains_key(&format!("large-{n}"))));
+        let reported = topics.largest();
+        assert_eq!(reported.len(), TOPICS_MAX + 1);
+        assert_eq!(reported["large-3"].bytes_read, 1_000_001);
+        assert!((0..10).all(|n| reported.contains_key(&format!("large-{n}"))));
         let mut all = TopicTotals::default();
-        told.values().for_each(|one| all += *one);
+        reported.values().for_each(|one| all += *one);
         assert_eq!((all.segments, all.bytes_read), (20_011, 20_000 + 10 * 1_000_000 + 1));
         assert!(topics.kept.len() <= 2 * TOPICS_MAX);
     }

@@ -30,7 +30,7 @@ impl Store {
     /// not deleted.
     pub async fn delete(&self, key: &BundleKey) -> Result<Deleted, StoreError> {
         let (name, url) = (key.to_string(), self.url_of(key));
-        self.check_way(&name, &url).await?;
+        self.check_path(&name, &url).await?;
         let deleted = self.read(self.timeouts.attempt_base, Operation::Delete, &url, || async {
             let path = self.path(&name, Operation::Delete, &url)?;
             let deleted = self.objects.delete(&path).await;
@@ -48,7 +48,7 @@ impl Store {
 
     /// On the local file system, checks that the object is where its name says, and not in a directory that a
     /// link points to.
-    async fn check_way(&self, name: &str, url: &str) -> Result<(), StoreError> {
+    async fn check_path(&self, name: &str, url: &str) -> Result<(), StoreError> {
         let Location::File(root) = &*self.location else { return Ok(()) };
         let (root, file) = (root.clone(), root.join(name));
         match Self::on_disk(Operation::Delete, url, move || is_straight(&root, &file)).await? {

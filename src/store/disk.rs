@@ -27,12 +27,12 @@ const REMEMBERED_MAX: usize = 10_000;
 
 /// How a file was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Came {
+pub(super) enum FileOrigin {
     /// This process just wrote it with `object_store`, which synced the file and then the directory with its
     /// name.
-    WithSync,
+    SyncedWrite,
     /// In an unknown way.
-    Somehow,
+    Unknown,
 }
 
 /// The directories that were synced, with their version just before the sync.
@@ -72,17 +72,17 @@ fn e_tag_of(file: &Metadata) -> String {
 
 impl Synced {
     /// Makes `file` durable, and each directory from that of the file up to `root`.
-    pub(super) fn sync_up_to(&self, root: &Path, file: &Path, came: Came) -> io::Result<Durable> {
+    pub(super) fn sync_up_to(&self, root: &Path, file: &Path, origin: FileOrigin) -> io::Result<Durable> {
         let mut synced = Vec::new();
         let opened = File::open(file)?;
         let metadata = opened.metadata()?;
-        if came != Came::WithSync {
+        if origin != FileOrigin::SyncedWrite {
             opened.sync_all()?;
             synced.push(file.to_path_buf());
         }
         let mut directory = file.parent();
         while let Some(current) = directory {
-            let done = came == Came::WithSync && Some(current) == file.parent();
+            let done = origin == FileOrigin::SyncedWrite && Some(current) == file.parent();
             if !done && self.sync(current)? {
                 synced.push(current.to_path_buf());
             }
@@ -163,7 +163,7 @@ mod tests {
     fn every_directory_up_to_the_root_is_synced_and_none_above_it() {
         let dir = tempfile::tempdir().unwrap();
         let (root, file, above) = file_below(dir.path());
-        let synced = Synced::default().sync_up_to(&root, &file, Came::Somehow).unwrap().synced;
+        let synced = Synced::default().sync_up_to(&root, &file, FileOrigin::Unknown).unwrap().synced;
         assert_eq!((&synced[0], &synced[1..]), (&file, &above[..]));
     }
 
@@ -171,7 +171,7 @@ mod tests {
     fn a_file_that_came_with_a_sync_is_not_synced_again_nor_is_its_directory() {
         let dir = tempfile::tempdir().unwrap();
         let (root, file, above) = file_below(dir.path());
-        let synced = Synced::default().sync_up_to(&root, &file, Came::WithSync).unwrap();
+        let synced = Synced::default().sync_up_to(&root, &file, FileOrigin::SyncedWrite).unwrap();
         assert_eq!((&*synced.synced, synced.size_bytes), (&above[1..], 5));
     }
 
@@ -180,7 +180,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (root, file, above) = file_below(dir.path());
         let synced = Synced::default();
-        let dirs = || synced.sync_up_to(&root, &file, Came::Somehow).unwrap().synced[1..].to_vec();
+        let dirs = || synced.sync_up_to(&root, &file, FileOrigin::Unknown).unwrap().synced[1..].to_vec();
         assert_eq!((dirs(), dirs()), (above.to_vec(), above.to_vec()), "they changed a moment ago");
         std::thread::sleep(CHANGE_TIME_STEP_MAX + Duration::from_millis(50));
         assert_eq!((dirs(), dirs()), (above.to_vec(), vec![]));
@@ -196,13 +196,13 @@ mod tests {
     fn a_file_that_is_gone_or_elsewhere_is_not_durable() {
         let dir = tempfile::tempdir().unwrap();
         let root = create_root(&dir.path().join("root")).unwrap();
-        for came in [Came::WithSync, Came::Somehow] {
+        for origin in [FileOrigin::SyncedWrite, FileOrigin::Unknown] {
             let synced = Synced::default();
-            let gone = synced.sync_up_to(&root, &root.join("gone"), came).unwrap_err();
+            let gone = synced.sync_up_to(&root, &root.join("gone"), origin).unwrap_err();
             assert_eq!(gone.kind(), io::ErrorKind::NotFound);
             let elsewhere = dir.path().join("elsewhere");
             fs::write(&elsewhere, b"bytes").unwrap();
-            let elsewhere = synced.sync_up_to(&root, &elsewhere, came).unwrap_err();
+            let elsewhere = synced.sync_up_to(&root, &elsewhere, origin).unwrap_err();
             assert_eq!(elsewhere.kind(), io::ErrorKind::InvalidInput);
         }
     }

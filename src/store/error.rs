@@ -249,7 +249,7 @@ impl StoreError {
     }
 
     /// Returns whether the same request may succeed a little later.
-    pub fn is_passing(&self) -> bool {
+    pub fn is_temporary(&self) -> bool {
         matches!(self.kind(), StoreErrorKind::Unavailable | StoreErrorKind::TimedOut)
     }
 
@@ -273,7 +273,7 @@ impl StoreError {
 
     /// Returns whether a write that failed with this error may have succeeded, or may still succeed.
     pub(super) fn may_have_landed(&self) -> bool {
-        self.is_passing() && !self.is_slow_down() && self.cause != Cause::Transport(NOT_CONNECTED)
+        self.is_temporary() && !self.is_slow_down() && self.cause != Cause::Transport(NOT_CONNECTED)
     }
 
     /// Returns the cause.

@@ -45,7 +45,7 @@ impl Store {
     }
 
     /// Removes the file if it is still the one that was found. Returns whether it was removed.
-    pub async fn remove_leftover(&self, orphan: &Orphan) -> Result<bool, StoreError> {
+    pub async fn remove_orphan(&self, orphan: &Orphan) -> Result<bool, StoreError> {
         let orphan = orphan.clone();
         Self::on_disk(Operation::Delete, self.url(), move || remove(&orphan)).await
     }

@@ -81,7 +81,7 @@ impl Store {
             let error = match self.probe_once(&url).await {
                 Ok(Round::Fit) => return Ok(()),
                 Ok(Round::Unclear(error)) => error,
-                Err(ProbeError::Store(error)) if error.is_passing() => error,
+                Err(ProbeError::Store(error)) if error.is_temporary() => error,
                 Err(error) => return Err(error),
             };
             if rounds >= rounds_max {
@@ -114,7 +114,9 @@ impl Store {
         let create = self.create(KEY, PutPayload::from_static(TEXT.as_bytes()), url);
         let span = spans::ask(Operation::Put.name(), url);
         let limit = self.timeouts.attempt_base;
-        retry::attempt(&self.pace, &self.timeouts, limit, Operation::Put, url, create).instrument(span).await
+        retry::attempt(&self.rate_limit, &self.timeouts, limit, Operation::Put, url, create)
+            .instrument(span)
+            .await
     }
 }
 

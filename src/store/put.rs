@@ -20,7 +20,7 @@ use object_store::{Error as ObjectError, GetOptions, PutMode, PutOptions, PutPay
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::Instrument;
 
-use super::disk::{Came, Durable};
+use super::disk::{Durable, FileOrigin};
 use super::error::{Cause, Operation, StoreError, StoreErrorKind};
 use super::key::BundleKey;
 use super::url::{Location, Scheme};
@@ -100,9 +100,9 @@ impl Stored {
 pub struct Put<T> {
     /// The receipt.
     pub stored: Stored,
-    /// The result of `judge`, the existing-object check. It runs if an object was there already and its bytes
-    /// differ from those that were sent. `None` if the object has the bytes that were sent.
-    pub judged: Option<T>,
+    /// The result of `check_existing`, the existing-object check. It runs if an object was there already and
+    /// its bytes differ from those that were sent. `None` if the object has the bytes that were sent.
+    pub check_result: Option<T>,
 }
 
 /// The reasons why there is no receipt. The object may be in the store all the same; another put finds it.
@@ -244,8 +244,8 @@ struct Progress {
 }
 
 impl Store {
-    /// Stores `object` under `key`, once, before `deadline`. If another object has the key, `judge`, the
-    /// existing-object check, decides whether that object can stand for this one. It may be called again
+    /// Stores `object` under `key`, once, before `deadline`. If another object has the key, `check_existing`,
+    /// the existing-object check, decides whether that object can stand for this one. It may be called again
     /// after a failed read.
     ///
     /// If the future is dropped, the put stops. A request in flight may still succeed; the next put of the
@@ -255,7 +255,7 @@ impl Store {
         key: &BundleKey,
         object: &NewObject,
         deadline: Instant,
-        judge: impl Fn(Existing) -> F,
+        check_existing: impl Fn(Existing) -> F,
     ) -> Result<Put<T>, PutError>
     where
         F: Future<Output = Result<T, Refused>>,
@@ -270,7 +270,7 @@ impl Store {
             return Err(PutError::Store { source: StoreError::new(Operation::Put, url, cause), attempts: 0 });
         }
         let mut progress = Progress::default();
-        let putting = self.put_until_settled(key, object, &url, &judge, &mut progress);
+        let putting = self.put_until_confirmed(key, object, &url, &check_existing, &mut progress);
         match timeout_at(deadline, putting).await {
             Ok(outcome) => outcome,
             Err(_) => {
@@ -279,12 +279,12 @@ impl Store {
         }
     }
 
-    async fn put_until_settled<T, F>(
+    async fn put_until_confirmed<T, F>(
         &self,
         key: &BundleKey,
         object: &NewObject,
         url: &str,
-        judge: &impl Fn(Existing) -> F,
+        check_existing: &impl Fn(Existing) -> F,
         progress: &mut Progress,
     ) -> Result<Put<T>, PutError>
     where
@@ -297,28 +297,30 @@ impl Store {
             let limit = self.timeouts.attempt(object.size_bytes);
             let create = self.create(&name, payload.clone(), url);
             let span = spans::put(key, object.size_bytes, progress.attempts);
-            let answer = retry::attempt(&self.pace, &self.timeouts, limit, Operation::Put, url, create);
+            let answer = retry::attempt(&self.rate_limit, &self.timeouts, limit, Operation::Put, url, create);
             let answer = answer.instrument(span).await;
-            let settled = match answer {
+            let confirmation = match answer {
                 Ok(Answer::Created { e_tag }) => {
                     let confirmed = self.confirm(key, object, url, e_tag).await;
                     confirmed.map(|found| found.map(|found| (found, None)))
                 }
-                Ok(Answer::Exists | Answer::Conflict(_)) => self.settle(key, object, url, judge).await,
-                Err(error) if error.is_passing() => {
+                Ok(Answer::Exists | Answer::Conflict(_)) => {
+                    self.read_existing(key, object, url, check_existing).await
+                }
+                Err(error) if error.is_temporary() => {
                     let landed = error.may_have_landed();
                     progress.unanswered |= landed;
                     progress.last = Some(error);
                     match landed {
-                        true => self.settle(key, object, url, judge).await,
+                        true => self.read_existing(key, object, url, check_existing).await,
                         false => Ok(None),
                     }
                 }
                 Err(source) => Err(PutError::Store { source, attempts: progress.attempts }),
             };
-            match settled {
-                Ok(Some((found, judged))) => {
-                    let already_existed = judged.is_some() || found.existed && !progress.unanswered;
+            match confirmation {
+                Ok(Some((found, check_result))) => {
+                    let already_existed = check_result.is_some() || found.existed && !progress.unanswered;
                     let stored = Stored {
                         key: key.clone(),
                         url: url.to_owned(),
@@ -328,7 +330,7 @@ impl Store {
                         already_existed,
                         attempts: progress.attempts,
                     };
-                    return Ok(Put { stored, judged });
+                    return Ok(Put { stored, check_result });
                 }
                 // The response was "created" or "exists", but no object is there.
                 Ok(None) if progress.last.is_none() => {
@@ -336,7 +338,7 @@ impl Store {
                 }
                 Ok(None) => {}
                 // The store is not available. The object is looked up again after the next attempt.
-                Err(PutError::Store { source, .. }) if source.is_passing() => progress.last = Some(source),
+                Err(PutError::Store { source, .. }) if source.is_temporary() => progress.last = Some(source),
                 Err(PutError::Store { source, .. }) => {
                     return Err(PutError::Store { source, attempts: progress.attempts });
                 }
@@ -383,7 +385,7 @@ struct Confirmed {
     existed: bool,
 }
 
-type Settled<T> = Result<Option<(Confirmed, Option<T>)>, PutError>;
+type Confirmation<T> = Result<Option<(Confirmed, Option<T>)>, PutError>;
 
 impl Store {
     /// After the response "created", checks that the object is there as sent. Returns `None` if no object is
@@ -423,7 +425,7 @@ impl Store {
     ) -> Result<Option<Confirmed>, PutError> {
         let as_sent =
             |file: &Durable| file.size_bytes == object.size_bytes && e_tag.as_ref() == Some(&file.e_tag);
-        match self.sync(key, url, Came::WithSync).await {
+        match self.sync(key, url, FileOrigin::SyncedWrite).await {
             Ok(Some(file)) if as_sent(&file) => {
                 let found = Found { size_bytes: file.size_bytes, crc32c: object.crc32c, e_tag };
                 Ok(Some(Confirmed { found, existed: false }))
@@ -450,19 +452,19 @@ impl Store {
         if !found.is(object) {
             return Err(PutError::Corrupt(StoreError::new(Operation::Put, url, found.differs(object))));
         }
-        self.sync(key, url, Came::Somehow).await?;
+        self.sync(key, url, FileOrigin::Unknown).await?;
         Ok(Some(Confirmed { found, existed: false }))
     }
 
     /// After "already exists" or an unknown outcome, reads the object and checks it. Returns `None` if no
     /// object is there.
-    async fn settle<T, F>(
+    async fn read_existing<T, F>(
         &self,
         key: &BundleKey,
         object: &NewObject,
         url: &str,
-        judge: &impl Fn(Existing) -> F,
-    ) -> Settled<T>
+        check_existing: &impl Fn(Existing) -> F,
+    ) -> Confirmation<T>
     where
         F: Future<Output = Result<T, Refused>>,
     {
@@ -470,20 +472,20 @@ impl Store {
         let Some(found) = read.map_err(|source| PutError::Store { source, attempts: 0 })? else {
             return Ok(None);
         };
-        let judged = if found.is(object) {
+        let check_result = if found.is(object) {
             None
         } else {
             let existing = Existing { store: self.clone(), key: key.clone(), found: found.clone() };
-            match judge(existing).await {
-                Ok(judged) => Some(judged),
+            match check_existing(existing).await {
+                Ok(check_result) => Some(check_result),
                 Err(Refused::Foreign { reason }) => {
                     return Err(PutError::Taken { url: url.to_owned(), reason });
                 }
                 Err(Refused::Unread(source)) => return Err(PutError::Store { source, attempts: 0 }),
             }
         };
-        self.sync(key, url, Came::Somehow).await?;
-        Ok(Some((Confirmed { found, existed: true }, judged)))
+        self.sync(key, url, FileOrigin::Unknown).await?;
+        Ok(Some((Confirmed { found, existed: true }, check_result)))
     }
 
     /// Reads a whole object and returns its size and checksum; `None` if no object is there.
@@ -519,11 +521,16 @@ impl Store {
 
     /// On the local file system, makes the object and its name durable. For other stores, the response
     /// confirms that they are.
-    async fn sync(&self, key: &BundleKey, url: &str, came: Came) -> Result<Option<Durable>, PutError> {
+    async fn sync(
+        &self,
+        key: &BundleKey,
+        url: &str,
+        origin: FileOrigin,
+    ) -> Result<Option<Durable>, PutError> {
         let Location::File(root) = &*self.location else { return Ok(None) };
         let (root, file) = (root.clone(), root.join(key.to_string()));
         let known = Arc::clone(&self.synced);
-        let synced = tokio::task::spawn_blocking(move || known.sync_up_to(&root, &file, came)).await;
+        let synced = tokio::task::spawn_blocking(move || known.sync_up_to(&root, &file, origin)).await;
         let cause = match synced {
             Ok(Ok(durable)) => return Ok(Some(durable)),
             Ok(Err(error)) => Cause::Io { kind: error.kind(), os_error: error.raw_os_error() },

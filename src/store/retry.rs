@@ -69,10 +69,10 @@ fn part_of(whole: Duration) -> Duration {
 /// The rate limit of a store, shared by all its users in this process. If the store asks one caller to slow
 /// down, all wait.
 #[derive(Debug, Default)]
-pub(super) struct RateLimit(Mutex<Paced>);
+pub(super) struct RateLimit(Mutex<RateState>);
 
 #[derive(Debug, Default)]
-struct Paced {
+struct RateState {
     not_before: Option<Instant>,
     /// The last pause. Callers that waited for its end start at random times within the same time after it.
     pause: Duration,
@@ -113,7 +113,7 @@ impl RateLimit {
         self.lock().refusals /= 2;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Paced> {
+    fn lock(&self) -> MutexGuard<'_, RateState> {
         // No code panics while it holds the lock, and the state is always valid.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -122,14 +122,14 @@ impl RateLimit {
 /// Runs one attempt: waits for the rate limit, applies the time limit, and records whether the store asks to
 /// slow down. The current span gets the outcome.
 pub(super) async fn attempt<T>(
-    pace: &RateLimit,
+    rate_limit: &RateLimit,
     timeouts: &Timeouts,
     limit: Duration,
     operation: Operation,
     url: &str,
     request: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    pace.wait().await;
+    rate_limit.wait().await;
     let began = Instant::now();
     let outcome = match timeout(limit, request).await {
         Ok(outcome) => outcome,
@@ -139,9 +139,9 @@ pub(super) async fn attempt<T>(
     metrics::store::asked(operation.name(), kind, began.elapsed());
     spans::ended(kind);
     match &outcome {
-        Err(error) if error.is_slow_down() => pace.refused(timeouts),
+        Err(error) if error.is_slow_down() => rate_limit.refused(timeouts),
         Err(_) => {}
-        Ok(_) => pace.answered(),
+        Ok(_) => rate_limit.answered(),
     }
     outcome
 }
@@ -149,7 +149,7 @@ pub(super) async fn attempt<T>(
 /// Sends a request that may be repeated safely. It is sent again after each temporary failure, up to the
 /// retry limit. Each attempt has the time limit `limit`.
 pub(super) async fn read<T, F>(
-    pace: &RateLimit,
+    rate_limit: &RateLimit,
     timeouts: &Timeouts,
     limit: Duration,
     operation: Operation,
@@ -162,8 +162,8 @@ where
     let mut failures = 0;
     loop {
         let span = spans::ask(operation.name(), url);
-        match attempt(pace, timeouts, limit, operation, url, request()).instrument(span).await {
-            Err(error) if error.is_passing() && failures + 1 < timeouts.read_attempts_max => {
+        match attempt(rate_limit, timeouts, limit, operation, url, request()).instrument(span).await {
+            Err(error) if error.is_temporary() && failures + 1 < timeouts.read_attempts_max => {
                 failures += 1;
                 tokio::time::sleep(timeouts.pause(failures)).await;
             }

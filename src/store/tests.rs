@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::disk::{Came, Synced};
+use super::disk::{FileOrigin, Synced};
 use super::*;
 use crate::ids::{LogId, OffsetRange, TopicPartition};
 
@@ -56,7 +56,7 @@ async fn what_is_put_is_read_listed_and_told_in_the_receipt() {
 
 #[tokio::test]
 async fn a_read_past_the_end_or_over_the_limit_is_an_error() {
-    let store = open("memory:").with_patience(Timeouts { read_attempts_max: 1, ..Timeouts::default() });
+    let store = open("memory:").with_timeouts(Timeouts { read_attempts_max: 1, ..Timeouts::default() });
     let key = key("t", 0);
     put(&store, &key, &object(b"0123456789")).await.unwrap();
     let cut = store.get_range(&key, 5..11).await.unwrap_err();
@@ -87,7 +87,8 @@ async fn a_file_is_known_by_the_tag_that_its_put_was_answered_with() {
     let key = key("topic", 0);
     let stored = put(&store, &key, &object(b"bytes")).await.unwrap().stored;
     let Location::File(root) = &*store.location else { panic!("a file store") };
-    let file = Synced::default().sync_up_to(root, &root.join(key.to_string()), Came::WithSync).unwrap();
+    let file =
+        Synced::default().sync_up_to(root, &root.join(key.to_string()), FileOrigin::SyncedWrite).unwrap();
     // If the two tags differ, every object is read back: then a release of `object_store` makes its tags in
     // another way.
     assert_eq!(Some(&*file.e_tag), stored.e_tag());
@@ -162,7 +163,7 @@ async fn a_directory_that_a_deletion_takes_away_under_a_put_is_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&Url::from_directory_path(dir.path()).unwrap()).unwrap();
     let store =
-        store.with_patience(Timeouts { pause_first: Duration::from_millis(1), ..Timeouts::default() });
+        store.with_timeouts(Timeouts { pause_first: Duration::from_millis(1), ..Timeouts::default() });
     let come_and_go = async |base: i64| {
         for round in 0..100 {
             let key = key("t", base);

@@ -259,7 +259,7 @@ impl<E> Watched<E> {
         let was_failing = self.is_failing.swap(result.is_err(), Ordering::Relaxed);
         match result {
             Err(error) if !was_failing => {
-                let error = told(error);
+                let error = description(error);
                 warn!(what = self.what, error, "the collector does not accept data; some of it is lost");
             }
             Ok(()) if was_failing => warn!(what = self.what, "the collector accepts data again"),
@@ -268,7 +268,7 @@ impl<E> Watched<E> {
     }
 }
 
-fn told(error: &OTelSdkError) -> String {
+fn description(error: &OTelSdkError) -> String {
     match error {
         OTelSdkError::InternalFailure(why) => why.clone(),
         error => error.to_string(),

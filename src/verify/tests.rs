@@ -7,7 +7,9 @@ use crate::store::KeyPrefix;
 
 async fn verify_all(store: &Store) -> Outcome {
     let listed = store.list(&KeyPrefix::all()).await.expect("a listing");
-    verify(store, &listed, Scrub { all: true, ..Scrub::default() }, |_| {}).await.expect("an outcome")
+    verify(store, &listed, VerifyOptions { all: true, ..VerifyOptions::default() }, |_| {})
+        .await
+        .expect("an outcome")
 }
 
 #[tokio::test]
@@ -84,7 +86,7 @@ async fn bundles_of_a_segment_that_are_missing_are_a_finding_only_where_all_shou
     let outcome = verify_all(&store).await;
     assert!(outcome.findings[0].what.contains("has 3 bundles, 2 were given"), "{:?}", outcome.findings);
     let listed = store.list(&KeyPrefix::all()).await.expect("a listing");
-    let outcome = verify(&store, &listed, Scrub::default(), |_| {}).await.expect("an outcome");
+    let outcome = verify(&store, &listed, VerifyOptions::default(), |_| {}).await.expect("an outcome");
     assert_eq!((outcome.findings, outcome.segments_partly), (vec![], 1));
 }
 
@@ -114,6 +116,6 @@ async fn a_bundle_that_is_listed_and_gone_is_a_finding() {
     let (full, empty) = (store(), store());
     put_segment(&full, &fixture("kafka/one-record.log")).await;
     let listed = full.list(&KeyPrefix::all()).await.expect("a listing");
-    let outcome = verify(&empty, &listed, Scrub::default(), |_| {}).await.expect("an outcome");
+    let outcome = verify(&empty, &listed, VerifyOptions::default(), |_| {}).await.expect("an outcome");
     assert!(outcome.findings[0].what.contains("not found"), "{:?}", outcome.findings);
 }

@@ -20,7 +20,7 @@ use super::rejection_note::RejectionNotes;
 use super::scan::{self, Halts, Oddities, failed, unless_gone};
 use super::{
     ChangeTime, Hold, Listing, Reading, Rejection, SealedSegments, Segment, Verdict, Version, WalError,
-    frames, rejection_note, survey,
+    frames, ignored, rejection_note,
 };
 use crate::client::Receipt;
 use crate::formatting::chain;
@@ -159,7 +159,7 @@ impl WalDir {
     fn first_offset_in(&self, folder: &Folder, oddities: &mut Oddities) -> Result<Option<i64>, WalError> {
         let contents = scan::contents(&self.root, folder, oddities)?;
         let is_whole = contents.segments.iter().any(|file| file.position == 0);
-        if is_whole || folder.layout.keeps() {
+        if is_whole || folder.layout.broker_deletes() {
             return Ok(None);
         }
         let mut first = None::<i64>;
@@ -177,8 +177,8 @@ impl WalDir {
     ///
     /// # Errors
     /// The directory cannot be listed.
-    pub async fn left_alone(&self, listed: Vec<Segment>) -> Result<BTreeMap<String, String>, WalError> {
-        self.blocking(move |dir| survey::left_alone(&dir.root, &listed, dir.seal_idle_after.is_some())).await
+    pub async fn ignored_names(&self, listed: Vec<Segment>) -> Result<BTreeMap<String, String>, WalError> {
+        self.blocking(move |dir| ignored::names(&dir.root, &listed, dir.seal_idle_after.is_some())).await
     }
 
     pub(super) fn list_now(&self) -> Result<Listing, WalError> {
@@ -192,19 +192,19 @@ impl WalDir {
             oddities: Oddities::new(),
         };
         let listing = lister.list()?;
-        for (path, why) in self.news(lister.oddities) {
+        for (path, why) in self.new_oddities(lister.oddities) {
             warn!(path = %path.display(), why, "unexpected entry in the WAL directory");
         }
         Ok(listing)
     }
 
     /// Returns the oddities that the last listing did not have.
-    pub(super) fn news(&self, oddities: Oddities) -> Oddities {
+    pub(super) fn new_oddities(&self, oddities: Oddities) -> Oddities {
         let mut known = self.known_oddities.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut news = oddities.clone();
-        news.retain(|path, why| known.get(path) != Some(why));
+        let mut new_oddities = oddities.clone();
+        new_oddities.retain(|path, why| known.get(path) != Some(why));
         *known = oddities;
-        news
+        new_oddities
     }
 
     /// Whether the last listing found an oddity at this path.
@@ -215,7 +215,7 @@ impl WalDir {
 
     fn hold_now(&self, segment: &Segment, receipt: &Receipt) -> Result<Option<Hold>, WalError> {
         let (folder, _) = place(segment)?;
-        if segment.kept || folder.layout.keeps() || segment.may_grow {
+        if segment.broker_deletes || folder.layout.broker_deletes() || segment.may_grow {
             return Ok(None);
         }
         let path = self.path_of(segment);
@@ -297,8 +297,8 @@ impl WalDir {
         let name = || segment.name.clone();
         let (folder, position) = place(segment)?;
         // The names decide, and not the caller's fields, because these files may be the only copies.
-        if segment.kept || folder.layout.keeps() {
-            return Err(WalError::Kept { name: name() });
+        if segment.broker_deletes || folder.layout.broker_deletes() {
+            return Err(WalError::BrokerDeletes { name: name() });
         }
         let size_bytes = segment.version.size_bytes;
         if receipt.digest().size_bytes != size_bytes {

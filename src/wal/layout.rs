@@ -46,7 +46,7 @@ impl Layout {
     }
 
     /// Whether the broker deletes its segments itself.
-    pub(super) fn keeps(self) -> bool {
+    pub(super) fn broker_deletes(self) -> bool {
         match self {
             Self::Chronik => false,
             Self::Kafka => true,
@@ -69,7 +69,7 @@ pub(super) enum Name<T> {
     /// It is valid.
     Is(T),
     /// It looks similar, but is not valid, for this reason.
-    Nearly(&'static str),
+    Invalid(&'static str),
     /// It is something else.
     Other,
 }
@@ -78,20 +78,20 @@ impl<T> Name<T> {
     pub(super) fn is(self) -> Option<T> {
         match self {
             Self::Is(it) => Some(it),
-            Self::Nearly(_) | Self::Other => None,
+            Self::Invalid(_) | Self::Other => None,
         }
     }
 }
 
 /// Whether a directory of this name is ignored: it is a broker's own, the file system's, or a parent.
-pub(super) fn left_alone(name: &str) -> bool {
+pub(super) fn is_ignored(name: &str) -> bool {
     name.starts_with(INTERNAL) || matches!(name, "lost+found" | "." | "..")
 }
 
 impl Folder {
     /// Reads `TOPIC/PARTITION` in Chronik's layout.
     pub(super) fn chronik(topic: &str, partition: &str) -> Name<Self> {
-        if left_alone(topic) || !digits(partition) {
+        if is_ignored(topic) || !digits(partition) {
             return Name::Other;
         }
         Self::new(Layout::Chronik, topic, partition, format!("{topic}/{partition}"))
@@ -101,7 +101,7 @@ impl Folder {
     /// in `-delete`, `-future` or `-stray`, and are ignored.
     pub(super) fn kafka(name: &str) -> Name<Self> {
         match name.rsplit_once('-') {
-            Some((topic, partition)) if !left_alone(name) && digits(partition) => {
+            Some((topic, partition)) if !is_ignored(name) && digits(partition) => {
                 Self::new(Layout::Kafka, topic, partition, name.to_owned())
             }
             _ => Name::Other,
@@ -112,11 +112,11 @@ impl Folder {
         // Another spelling of the same number would be a second directory for its partition.
         let Some(number) = partition.parse::<i32>().ok().filter(|number| number.to_string() == partition)
         else {
-            return Name::Nearly("its number is not a valid partition number");
+            return Name::Invalid("its number is not a valid partition number");
         };
         match TopicPartition::new(topic, number) {
             Ok(partition) => Name::Is(Self { layout, partition, path }),
-            Err(_) => Name::Nearly("its name is not a valid topic name"),
+            Err(_) => Name::Invalid("its name is not a valid topic name"),
         }
     }
 
@@ -133,10 +133,10 @@ impl Folder {
         let Some(numbers) = stem.strip_prefix("wal_") else { return Name::Other };
         match numbers.split_once('_') {
             Some((partition, _)) if partition != self.partition.partition().to_string() => {
-                Name::Nearly("its partition differs from its directory's")
+                Name::Invalid("its partition differs from its directory's")
             }
             Some((_, id)) => position(id),
-            None => Name::Nearly("its name lacks the segment's number"),
+            None => Name::Invalid("its name lacks the segment's number"),
         }
     }
 
@@ -149,14 +149,14 @@ impl Folder {
 fn kafka_position(stem: &str) -> Name<u64> {
     match (stem.len(), position(stem)) {
         (20, Name::Is(position)) if i64::try_from(position).is_ok() => Name::Is(position),
-        _ => Name::Nearly("its name is not an offset of 20 digits"),
+        _ => Name::Invalid("its name is not an offset of 20 digits"),
     }
 }
 
 fn position(text: &str) -> Name<u64> {
     match text.parse() {
         Ok(position) if digits(text) => Name::Is(position),
-        _ => Name::Nearly("its number is not a valid segment number"),
+        _ => Name::Invalid("its number is not a valid segment number"),
     }
 }
 

@@ -8,7 +8,9 @@ use super::hold::{Watches, last_written};
 use super::layout::{Folder, Layout};
 use super::rejection_note::RejectionNotes;
 use super::scan::{self, Contents, Halts, Oddities, SegmentFile, failed};
-use super::{Birth, Halt, Halted, Hold, Listing, LogSigns, Segment, Verdict, WalError, level};
+use super::{
+    DirectoryIdentity, Halt, Halted, Hold, Listing, LogSigns, Segment, Verdict, WalError, root_hint,
+};
 use crate::formatting::chain;
 use crate::ids::{LogId, LogIds, TopicPartition};
 
@@ -25,7 +27,7 @@ const INDEXER_IDLE_MIN: Duration = Duration::from_secs(600);
 /// The segments of a partition that may be sent.
 struct Ready {
     segments: Vec<Segment>,
-    says_its_id: bool,
+    has_own_id: bool,
 }
 
 /// The inputs of a listing, and the oddities that it finds.
@@ -58,7 +60,7 @@ impl Lister<'_> {
         }
         listing.partitions = Some(partitions);
         if partitions == 0 && halts.is_empty() {
-            listing.hint = level::hint(self.root);
+            listing.hint = root_hint::hint(self.root);
         }
         listing.halted = halts.into_values().collect();
         self.watches.retain(&folders);
@@ -75,11 +77,11 @@ impl Lister<'_> {
     fn look_into(&mut self, folder: &Folder, listing: &mut Listing) -> Result<bool, Halt> {
         let unreadable = |error: WalError| Halt::Unreadable(chain(&error));
         let contents = scan::contents(self.root, folder, &mut self.oddities).map_err(unreadable)?;
-        let birth = Birth::of(&self.root.join(&folder.path)).map_err(unreadable)?;
+        let birth = DirectoryIdentity::of(&self.root.join(&folder.path)).map_err(unreadable)?;
         self.remove_orphans(folder, &contents);
         let (held, has_segments) = (self.held(folder, &contents), !contents.segments.is_empty());
         if let Some(ready) = self.ready(folder, contents)? {
-            let signs = LogSigns { says_its_id: ready.says_its_id, birth };
+            let signs = LogSigns { has_own_id: ready.has_own_id, birth };
             listing.logs.insert(folder.partition.clone(), signs);
             listing.segments.extend(ready.segments);
         }
@@ -106,7 +108,7 @@ impl Lister<'_> {
     /// Returns the hold of a partition in which nothing may be deleted. There is none for Kafka, which
     /// deletes its segments itself.
     fn held(&self, folder: &Folder, contents: &Contents) -> Option<(TopicPartition, Hold)> {
-        if folder.layout.keeps() {
+        if folder.layout.broker_deletes() {
             return None;
         }
         self.watches.see(folder, contents);
@@ -119,7 +121,7 @@ impl Lister<'_> {
     fn ready(&mut self, folder: &Folder, mut contents: Contents) -> Result<Option<Ready>, Halt> {
         let Some(newest) = contents.newest() else { return Ok(None) };
         // The broker may continue with a lower segment than the highest. That segment is in use, too.
-        let last_written = if folder.layout.keeps() { None } else { last_written(&contents) };
+        let last_written = if folder.layout.broker_deletes() { None } else { last_written(&contents) };
         let is_in_use = |file: &SegmentFile| file.position == newest || Some(file.position) == last_written;
         let positions: BTreeSet<u64> = contents.segments.iter().map(|file| file.position).collect();
         contents.segments.retain(|file| !is_in_use(file) || self.is_idle(file));
@@ -141,13 +143,13 @@ impl Lister<'_> {
                 position: file.position,
                 version: file.version,
                 may_grow: is_in_use(&file),
-                kept: folder.layout.keeps(),
+                broker_deletes: folder.layout.broker_deletes(),
                 verdict: if noted { self.verdict(folder, &file) } else { None },
                 change_time: Some(file.change_time),
                 bounds: folder.layout.bounds(file.position, &positions),
             });
         }
-        Ok(Some(Ready { segments, says_its_id: said.is_some() }))
+        Ok(Some(Ready { segments, has_own_id: said.is_some() }))
     }
 
     /// Whether a newest segment has bytes to send and was last written to long ago; false if that time is in

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use super::layout::{self, Folder, Name};
 use super::rejection_note::RejectionNoteFile;
-use super::{Birth, ChangeTime, Halt, Halted, Version, WalError};
+use super::{ChangeTime, DirectoryIdentity, Halt, Halted, Version, WalError};
 use crate::formatting::chain;
 use crate::ids::TopicPartition;
 
@@ -60,7 +60,7 @@ impl ChangeTime {
     }
 }
 
-impl Birth {
+impl DirectoryIdentity {
     /// Reads it from a directory; `None` if the directory has just disappeared.
     pub(super) fn of(directory: &Path) -> Result<Option<Self>, WalError> {
         let Some(metadata) = metadata(directory)? else { return Ok(None) };
@@ -85,7 +85,7 @@ pub(super) fn folders(
     let mut folders = Vec::new();
     let entries = fs::read_dir(root).map_err(|error| failed("list", root, error))?;
     for entry in entries {
-        let Some(topic) = directory(root, entry, oddities, |name| !layout::left_alone(name))? else {
+        let Some(topic) = directory(root, entry, oddities, |name| !layout::is_ignored(name))? else {
             continue;
         };
         add(&mut folders, root.join(&topic), Folder::kafka(&topic), oddities);
@@ -118,7 +118,7 @@ fn chronik_folders(root: &Path, topic: &str, oddities: &mut Oddities) -> Result<
 fn add(folders: &mut Vec<Folder>, path: PathBuf, found: Name<Folder>, oddities: &mut Oddities) {
     match found {
         Name::Is(folder) => folders.push(folder),
-        Name::Nearly(why) => {
+        Name::Invalid(why) => {
             oddities.insert(path, why.to_owned());
         }
         Name::Other => {}
@@ -162,7 +162,7 @@ pub(super) fn contents(root: &Path, folder: &Folder, oddities: &mut Oddities) ->
             Name::Is(position) => {
                 contents.segments.extend(segment(&entry.path(), file, position, oddities)?);
             }
-            Name::Nearly(why) => {
+            Name::Invalid(why) => {
                 oddities.insert(entry.path(), why.to_owned());
             }
             Name::Other => {

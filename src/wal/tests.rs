@@ -128,7 +128,7 @@ fn kind(error: &WalError) -> &'static str {
         WalError::Gone { .. } => "gone",
         WalError::Changed { .. } => "changed",
         WalError::MayGrow { .. } => "may grow",
-        WalError::Kept { .. } => "kept",
+        WalError::BrokerDeletes { .. } => "kept",
         WalError::Held { hold, .. } => hold.name(),
         WalError::Touched { .. } => "touched",
         WalError::OtherReceipt { .. } => "other receipt",

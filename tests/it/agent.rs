@@ -19,26 +19,26 @@ use wal_indexer::proto::v1::IndexSegmentResponse;
 use wal_indexer::wal::dir::WalDir;
 use wal_indexer::wal::{Listing, Reading, Rejection, SealedSegments, Segment, WalError};
 
-use crate::crooked::{Answer, Crooked};
+use crate::scripted_worker::{Answer, ScriptedWorker};
 use crate::sidecar::{self, Sidecar, Wal, name, once, segment};
 use crate::worker::{Worker, file_url, run};
 
 /// A real worker behind a scripted one, and a WAL directory.
 pub struct Scene {
     pub worker: Worker,
-    pub crooked: Crooked,
+    pub scripted: ScriptedWorker,
     pub wal: Wal,
 }
 
 impl Scene {
     pub async fn new() -> Self {
         let worker = Worker::start();
-        let crooked = Crooked::start(&worker.endpoint()).await;
-        Self { worker, crooked, wal: Wal::new() }
+        let scripted = ScriptedWorker::start(&worker.endpoint()).await;
+        Self { worker, scripted, wal: Wal::new() }
     }
 
     fn endpoints(&self) -> Vec<String> {
-        vec![self.crooked.endpoint()]
+        vec![self.scripted.endpoint()]
     }
 
     pub fn start(&self, flags: &[&str]) -> Sidecar {
@@ -54,7 +54,7 @@ impl Scene {
     /// How often each segment was sent.
     pub fn sent(&self) -> BTreeMap<String, usize> {
         let mut sent = BTreeMap::new();
-        for call in self.crooked.calls() {
+        for call in self.scripted.calls() {
             *sent.entry(call.segment_id).or_default() += 1;
         }
         sent
@@ -117,17 +117,17 @@ async fn sealed_segments_go_once_they_are_stored_and_the_newest_stays() {
     scene.check_stored(1..=3);
     assert_eq!(log.matches("stored, and deleted").count(), 3, "a line for each\n{log}");
     let (code, log) = scene.once(&[]);
-    assert_eq!((code, scene.crooked.calls().len()), (0, 3), "there is nothing left to do\n{log}");
+    assert_eq!((code, scene.scripted.calls().len()), (0, 3), "there is nothing left to do\n{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn receipts_out_of_order_never_leave_a_hole() {
     let scene = Scene::new().await;
     let held = Arc::new(Semaphore::new(0));
-    scene.crooked.script([Answer::Held(Arc::clone(&held))]);
+    scene.scripted.script([Answer::Held(Arc::clone(&held))]);
     scene.wal.add_all("orders", 0, 1..=2);
     let agent = scene.start(&[]);
-    scene.crooked.until(|counts| counts.begun == 1).await;
+    scene.scripted.until(|counts| counts.begun == 1).await;
     scene.wal.add_all("orders", 0, 3..=6);
     agent.until("four receipts", |agent| acknowledged(agent) == 4.0);
     agent.until("one left to store", |agent| backlog(agent) == expected([1]));
@@ -149,7 +149,7 @@ async fn a_receipt_for_something_else_deletes_nothing_and_is_an_alert() {
     ];
     for lie in lies {
         let scene = Scene::new().await;
-        scene.crooked.always(Answer::Wrong(lie));
+        scene.scripted.always(Answer::Wrong(lie));
         scene.wal.add_all("orders", 0, 1..=2);
         let agent = scene.start(&[]);
         agent.until("two alerts", |agent| agent.metric("agent_mismatches_total") >= Some(2.0));
@@ -157,7 +157,7 @@ async fn a_receipt_for_something_else_deletes_nothing_and_is_an_alert() {
         assert!(agent.log().contains("acknowledged something else"), "{}", agent.log());
         assert_eq!((acknowledged(&agent), backlog(&agent)), (0.0, expected([1])));
         assert_eq!(scene.wal.ids("orders", 0), [1, 2]);
-        scene.crooked.always(Answer::True);
+        scene.scripted.always(Answer::True);
         scene.until_ids(&agent, &[2]);
         scene.check_stored([1]);
     }
@@ -166,17 +166,17 @@ async fn a_receipt_for_something_else_deletes_nothing_and_is_an_alert() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_in_mid_stream_it_sends_again_and_stores_once() {
     let scene = Scene::new().await;
-    scene.crooked.always(Answer::Stall);
+    scene.scripted.always(Answer::Stall);
     scene.wal.add_all("orders", 0, [1, 9]);
     // Far more than is sent ahead before anybody reads it.
     let long = sidecar::segment_of("orders", 0, 1, 5_000);
     scene.wal.rewrite("orders", 0, 1, &long);
     let agent = scene.start(&[]);
-    scene.crooked.until(|_| scene.crooked.calls().iter().any(|call| call.bytes > 0)).await;
+    scene.scripted.until(|_| scene.scripted.calls().iter().any(|call| call.bytes > 0)).await;
     agent.kill();
-    assert!(!scene.crooked.calls()[0].is_whole());
+    assert!(!scene.scripted.calls()[0].is_whole());
     assert_eq!(scene.wal.ids("orders", 0), [1, 9]);
-    scene.crooked.always(Answer::True);
+    scene.scripted.always(Answer::True);
     let agent = scene.start(&[]);
     scene.until_ids(&agent, &[9]);
     assert!(matches!(&scene.worker.keys()[..], [key] if scene.restored(key) == long));
@@ -185,12 +185,12 @@ async fn killed_in_mid_stream_it_sends_again_and_stores_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_before_the_answer_it_finds_its_segment_stored() {
     let scene = Scene::new().await;
-    scene.crooked.always(Answer::Lose);
+    scene.scripted.always(Answer::Lose);
     scene.wal.add_all("orders", 0, 1..=2);
     let agent = scene.start(&[]);
     agent.until("the segment in the store", |_| scene.worker.keys().len() == 1);
     agent.kill();
-    scene.crooked.always(Answer::True);
+    scene.scripted.always(Answer::True);
     let agent = scene.start(&[]);
     scene.until_ids(&agent, &[2]);
     agent.until("a line", |agent| agent.log().contains("already_existed=true"));
@@ -200,10 +200,10 @@ async fn killed_before_the_answer_it_finds_its_segment_stored() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_between_receipt_and_deletion_it_sends_nothing_twice() {
     let scene = Scene::new().await;
-    scene.crooked.script([Answer::Hang]);
+    scene.scripted.script([Answer::Hang]);
     scene.wal.add_all("orders", 0, 1..=2);
     let agent = scene.start(&[]);
-    scene.crooked.until(|counts| counts.begun == 1).await;
+    scene.scripted.until(|counts| counts.begun == 1).await;
     scene.wal.add_all("orders", 0, 3..=5);
     agent.until("three receipts", |agent| acknowledged(agent) == 3.0);
     agent.kill();
@@ -233,7 +233,7 @@ async fn a_deletion_that_a_power_cut_undid_is_done_again_without_sending() {
     }
     let (code, log) = scene.once(&[]);
     assert_eq!((code, scene.wal.ids("orders", 0)), (0, vec![3]), "{log}");
-    assert_eq!(scene.crooked.calls().len(), 2, "{log}");
+    assert_eq!(scene.scripted.calls().len(), 2, "{log}");
     scene.check_stored(1..=2);
 }
 
@@ -264,12 +264,12 @@ async fn a_receipt_of_an_earlier_process_counts_only_for_the_bytes_that_it_is_fo
 /// Meanwhile the backlog counts what is on disk, also what arrives while nothing can be sent.
 async fn check_waits(answer: Answer, dead: Option<&str>) {
     let scene = Scene::new().await;
-    scene.crooked.always(answer.clone());
+    scene.scripted.always(answer.clone());
     scene.wal.add_all("orders", 0, 1..=3);
     let mut endpoints = scene.endpoints();
     endpoints.extend(dead.map(str::to_owned));
     let agent = Sidecar::start(scene.wal.path(), &endpoints, &[]);
-    scene.crooked.until(|counts| counts.begun >= 2).await;
+    scene.scripted.until(|counts| counts.begun >= 2).await;
     agent.until("a backlog of two", |agent| backlog(agent) == expected(1..=2));
     scene.wal.add("orders", 0, 4);
     agent.until("a backlog of three", |agent| backlog(agent) == expected(1..=3));
@@ -277,7 +277,7 @@ async fn check_waits(answer: Answer, dead: Option<&str>) {
     let age = agent.metric("agent_oldest_unsent_age_seconds").expect("there is one");
     agent.until("growing older", |agent| agent.metric("agent_oldest_unsent_age_seconds") > Some(age));
     assert_eq!((acknowledged(&agent), scene.wal.ids("orders", 0)), (0.0, vec![1, 2, 3, 4]), "{answer:?}");
-    scene.crooked.always(Answer::True);
+    scene.scripted.always(Answer::True);
     scene.until_ids(&agent, &[4]);
     agent.until("no backlog", |agent| backlog(agent) == expected([]));
     assert_eq!(agent.metric("agent_oldest_unsent_age_seconds"), Some(0.0));
@@ -299,15 +299,15 @@ async fn a_worker_that_is_away_is_waited_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lesson_23_a_worker_that_hangs_is_given_up_and_holds_up_nothing_but_its_segments() {
     let scene = Scene::new().await;
-    let other = Crooked::start(&scene.worker.endpoint()).await;
-    scene.crooked.always(Answer::Hang);
+    let other = ScriptedWorker::start(&scene.worker.endpoint()).await;
+    scene.scripted.always(Answer::Hang);
     scene.wal.add_all("orders", 0, 1..=9);
-    let endpoints = [scene.crooked.endpoint(), other.endpoint()];
+    let endpoints = [scene.scripted.endpoint(), other.endpoint()];
     // The interval allows one listing only. More listings follow only because there is more to send.
     let flags = ["--interval", "10000", "--max-segments-per-run", "2"];
     let agent = Sidecar::start(scene.wal.path(), &endpoints, &flags);
     agent.until("a backlog of those that hang", |agent| {
-        let hang = scene.crooked.calls().len();
+        let hang = scene.scripted.calls().len();
         hang > 0 && backlog(agent).0 == Some(hang as f64)
     });
     agent.kill();
@@ -330,26 +330,26 @@ async fn a_dead_address_beside_a_living_one_holds_up_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_takes_in_time_stays_for_the_next_round() {
     let scene = Scene::new().await;
-    scene.crooked.always(Answer::No(Code::Unavailable, None));
+    scene.scripted.always(Answer::No(Code::Unavailable, None));
     scene.wal.add_all("orders", 0, 1..=2);
     let (code, log) = scene.once(&["--retry-for", "0.2"]);
     assert_eq!((code, scene.wal.ids("orders", 0)), (5, vec![1, 2]), "{log}");
     let agent = scene.start(&["--retry-for", "0.2"]);
     agent.until("given up twice", |agent| agent.log().matches("it stays for later").count() >= 2);
-    scene.crooked.always(Answer::True);
+    scene.scripted.always(Answer::True);
     scene.until_ids(&agent, &[2]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_is_counted_and_changes_nothing() {
     let scene = Scene::new().await;
-    scene.crooked.always(Answer::No(Code::Unauthenticated, None));
+    scene.scripted.always(Answer::No(Code::Unauthenticated, None));
     scene.wal.add_all("orders", 0, 1..=2);
     let agent = scene.start(&[]);
     agent.until("refused twice", |agent| agent.metric("agent_refusals_total") >= Some(2.0));
     assert_eq!(scene.wal.ids("orders", 0), [1, 2]);
     assert!(agent.log().contains("UNAUTHENTICATED"), "{}", agent.log());
-    scene.crooked.always(Answer::True);
+    scene.scripted.always(Answer::True);
     scene.until_ids(&agent, &[2]);
 }
 
@@ -386,7 +386,7 @@ async fn lesson_12_after_a_restart_nothing_that_is_still_on_disk_is_sent_again()
     // The segments that may be deleted now are deleted, on the receipts of the first run.
     let agent = scene.start(&[]);
     scene.until_ids(&agent, &[6]);
-    assert_eq!(scene.crooked.calls().len(), 5);
+    assert_eq!(scene.scripted.calls().len(), 5);
     scene.check_stored(1..=5);
 }
 
@@ -414,10 +414,10 @@ async fn lesson_15_a_quiet_topics_last_segment_is_sent_and_stays() {
 async fn lesson_27_what_is_on_its_way_is_not_counted_as_if_it_were_there() {
     let scene = Scene::new().await;
     let held = Arc::new(Semaphore::new(0));
-    scene.crooked.always(Answer::Held(Arc::clone(&held)));
+    scene.scripted.always(Answer::Held(Arc::clone(&held)));
     scene.wal.add_all("orders", 0, 1..=3);
     let agent = scene.start(&[]);
-    scene.crooked.until(|counts| counts.begun == 2).await;
+    scene.scripted.until(|counts| counts.begun == 2).await;
     agent.until("a backlog", |agent| backlog(agent) == expected(1..=2));
     let checkpoint =
         fs::read_to_string(scene.wal.path().join(".wal-indexer.checkpoint")).expect("it is there");
@@ -433,30 +433,30 @@ async fn lesson_27_what_is_on_its_way_is_not_counted_as_if_it_were_there() {
 async fn lesson_30_after_sigterm_nothing_is_begun_and_what_is_on_its_way_arrives() {
     let scene = Scene::new().await;
     let held = Arc::new(Semaphore::new(0));
-    scene.crooked.always(Answer::Held(Arc::clone(&held)));
+    scene.scripted.always(Answer::Held(Arc::clone(&held)));
     scene.wal.add_all("orders", 0, 1..=4);
     let mut agent = scene.start(&["--max-concurrent-tasks", "2"]);
-    scene.crooked.until(|counts| counts.begun == 2).await;
+    scene.scripted.until(|counts| counts.begun == 2).await;
     agent.signal("TERM");
     agent.until("draining", |agent| agent.log().contains("waiting for segments on their way"));
     held.add_permits(10);
     assert_eq!(agent.ended().code(), Some(0));
-    assert_eq!((scene.crooked.calls().len(), scene.wal.ids("orders", 0)), (2, vec![3, 4]));
+    assert_eq!((scene.scripted.calls().len(), scene.wal.ids("orders", 0)), (2, vec![3, 4]));
     scene.check_stored(1..=2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lesson_30_what_does_not_arrive_in_time_stays() {
     let scene = Scene::new().await;
-    scene.crooked.always(Answer::Hang);
+    scene.scripted.always(Answer::Hang);
     scene.wal.add_all("orders", 0, 1..=2);
     let mut agent = scene.start(&["--drain-timeout", "0.2"]);
-    scene.crooked.until(|counts| counts.begun == 1).await;
+    scene.scripted.until(|counts| counts.begun == 1).await;
     agent.signal("TERM");
     assert_eq!(agent.ended().code(), Some(0));
     assert_eq!(scene.wal.ids("orders", 0), [1, 2]);
     assert!(agent.log().contains("given up on its way"), "{}", agent.log());
-    scene.crooked.always(Answer::True);
+    scene.scripted.always(Answer::True);
     assert_eq!(scene.once(&[]).0, 0);
     scene.check_stored([1]);
 }
@@ -464,10 +464,10 @@ async fn lesson_30_what_does_not_arrive_in_time_stays() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_ends_it_at_once() {
     let scene = Scene::new().await;
-    scene.crooked.always(Answer::Hang);
+    scene.scripted.always(Answer::Hang);
     scene.wal.add_all("orders", 0, 1..=2);
     let mut agent = scene.start(&["--drain-timeout", "1000"]);
-    scene.crooked.until(|counts| counts.begun == 1).await;
+    scene.scripted.until(|counts| counts.begun == 1).await;
     agent.signal("TERM");
     agent.until("draining", |agent| agent.log().contains("waiting for segments on their way"));
     agent.signal("INT");
@@ -515,7 +515,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 /// An agent in this process, with its own client and checkpoint.
 async fn agent_on<W: SealedSegments>(scene: &Scene, wal: W, interval: Duration) -> Agent<W> {
-    let endpoint = scene.crooked.endpoint().parse().expect("an endpoint");
+    let endpoint = scene.scripted.endpoint().parse().expect("an endpoint");
     let client = Client::start(vec![endpoint], Security::default(), Timeouts::default()).await;
     let checkpoint = Checkpoint::open(scene.wal.path(), ".wal-indexer").await.expect("it is free");
     let (min_segment_age, drain_max) = (Duration::ZERO, Duration::ZERO);

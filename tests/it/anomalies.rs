@@ -21,11 +21,11 @@ pub fn fixture(name: &str) -> Bytes {
 }
 
 /// A store in a directory, and the commands that work on it.
-pub struct Shop {
+pub struct LocalStore {
     dir: tempfile::TempDir,
 }
 
-impl Shop {
+impl LocalStore {
     pub fn new() -> Self {
         Self { dir: tempfile::tempdir().expect("a directory") }
     }
@@ -45,9 +45,10 @@ impl Shop {
         let file = self.path("segment");
         std::fs::write(&file, segment).expect("written");
         let is_named = segment.starts_with(&[0x7e, 0xca, 2]);
-        let told: &[&str] = if is_named { &[] } else { &["--topic", "orders", "--partition", "3"] };
+        let named_partition: &[&str] =
+            if is_named { &[] } else { &["--topic", "orders", "--partition", "3"] };
         let file = file.to_str().expect("UTF-8");
-        self.run(&[&["index", file, "--json"], told, flags].concat())
+        self.run(&[&["index", file, "--json"], named_partition, flags].concat())
     }
 
     /// Indexes a segment and returns the receipt. Also checks all other uses of the bundle: it is verified,

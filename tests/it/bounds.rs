@@ -94,7 +94,7 @@ async fn more_partitions_than_there_is_memory_for_are_refused_for_good_before_an
 
 async fn check_served(worker: &Worker) {
     let segment = Segment::fixture("chronik/v2-three-partitions.wal");
-    let first = inline(segment.bytes.len() as u64, segment.told);
+    let first = inline(segment.bytes.len() as u64, segment.named_partition);
     send_inline(&mut worker.client().await, first, &segment.bytes, 1 << 20).await.expect("a receipt");
 }
 
@@ -116,7 +116,7 @@ async fn what_a_batch_opens_to_is_reserved_before_it_is_opened() {
 }
 
 /// Declares a segment again and again, and never sends its bytes.
-async fn hoard(mut client: Client, size_bytes: u64) {
+async fn reserve_only(mut client: Client, size_bytes: u64) {
     loop {
         let messages = stream::iter([header(inline(size_bytes, Some(TOLD)))]).chain(stream::pending());
         let _ = client.index_segment(messages).await;
@@ -139,19 +139,19 @@ async fn whoever_declares_much_and_sends_nothing_keeps_no_memory_from_others() {
     generate(&Spec { size: Size::Bytes(4_000_000), ..Spec::default() }, &mut bytes).expect("in memory");
     let bytes = Bytes::from(bytes);
     let alone = time_to_index(&worker, &bytes, "alone").await;
-    let mut hoarders = Vec::new();
+    let mut reserving = Vec::new();
     for host in 2..6 {
         let client = worker.client_from(&format!("127.0.0.{host}")).await;
-        hoarders.extend((0..4).map(|_| tokio::spawn(hoard(client.clone(), 24 << 20))));
+        reserving.extend((0..4).map(|_| tokio::spawn(reserve_only(client.clone(), 24 << 20))));
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut beside = Vec::new();
     for nth in 0..4 {
         beside.push(time_to_index(&worker, &bytes, &nth.to_string()).await);
     }
-    hoarders.iter().for_each(|hoarder| hoarder.abort());
-    join_all(hoarders).await;
-    println!("alone {alone:.2?}, beside hoarders {beside:.2?}");
+    reserving.iter().for_each(|reserving| reserving.abort());
+    join_all(reserving).await;
+    println!("alone {alone:.2?}, beside others {beside:.2?}");
     let most = beside.iter().max().expect("some");
-    assert!(*most < 2 * alone + Duration::from_secs(1), "alone {alone:?}, beside hoarders {beside:?}");
+    assert!(*most < 2 * alone + Duration::from_secs(1), "alone {alone:?}, beside others {beside:?}");
 }

@@ -33,9 +33,9 @@ const BUNDLE_BYTES_MAX: u64 = 1 << 30;
 
 /// A pseudo-random generator, SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>): the same numbers for the
 /// same seed, everywhere.
-pub struct Dice(pub u64);
+pub struct Rng(pub u64);
 
-impl Dice {
+impl Rng {
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -163,14 +163,14 @@ impl Broker {
 struct Writer {
     directory: PathBuf,
     plan: Plan,
-    dice: Dice,
+    rng: Rng,
     logs: Logs,
-    lanes: Vec<Lane>,
+    open_partitions: Vec<OpenPartition>,
     log: Arc<Mutex<Log>>,
 }
 
 /// A partition and its open segment.
-struct Lane {
+struct OpenPartition {
     partition: TopicPartition,
     next_offset: i64,
     id: u64,
@@ -185,9 +185,10 @@ impl Writer {
         let partitions = plan.topics.iter().flat_map(|(topic, count)| {
             (0..*count).map(|number| TopicPartition::new(*topic, number).expect("a valid name"))
         });
-        let lanes = partitions.map(|partition| Lane::open(directory, partition, &log)).collect();
-        let (dice, logs) = (Dice(plan.seed), Logs::new(plan.seed));
-        Self { directory: directory.to_owned(), plan, dice, logs, lanes, log }
+        let open_partitions =
+            partitions.map(|partition| OpenPartition::open(directory, partition, &log)).collect();
+        let (rng, logs) = (Rng(plan.seed), Logs::new(plan.seed));
+        Self { directory: directory.to_owned(), plan, rng, logs, open_partitions, log }
     }
 
     fn run(&mut self, is_over: &AtomicBool) {
@@ -204,39 +205,39 @@ impl Writer {
     /// Writes a batch into every open segment that is empty. If one stayed empty, the end of the log would be
     /// in the segment before it, which would then stay.
     fn end(&mut self) {
-        for chosen in 0..self.lanes.len() {
-            if self.lanes[chosen].size_bytes == 0 {
+        for chosen in 0..self.open_partitions.len() {
+            if self.open_partitions[chosen].size_bytes == 0 {
                 let batch = self.batch(chosen, 1);
                 let bytes = self.encode(chosen, &batch);
-                self.lanes[chosen].append(&bytes, &batch, &self.log);
+                self.open_partitions[chosen].append(&bytes, &batch, &self.log);
             }
         }
     }
 
     /// Appends to a partition that is chosen at random.
     fn turn(&mut self) {
-        let chosen = self.dice.below(self.lanes.len() as u64) as usize;
+        let chosen = self.rng.below(self.open_partitions.len() as u64) as usize;
         let (fewest, most) = self.plan.records.clone().into_inner();
-        let count = fewest + self.dice.below(most - fewest + 1);
+        let count = fewest + self.rng.below(most - fewest + 1);
         let mut batches = vec![self.batch(chosen, count)];
         // Offsets are reserved before their batch is appended, so another batch may be appended first.
-        if self.dice.one_in(16) {
-            let count = 1 + self.dice.below(5);
+        if self.rng.one_in(16) {
+            let count = 1 + self.rng.below(5);
             batches.insert(0, self.batch(chosen, count));
         }
         for batch in batches {
             let bytes = self.encode(chosen, &batch);
-            self.lanes[chosen].append(&bytes, &batch, &self.log);
+            self.open_partitions[chosen].append(&bytes, &batch, &self.log);
         }
-        if self.lanes[chosen].size_bytes >= self.plan.segment_bytes || self.dice.one_in(64) {
-            self.lanes[chosen].roll(&self.directory, &self.log);
+        if self.open_partitions[chosen].size_bytes >= self.plan.segment_bytes || self.rng.one_in(64) {
+            self.open_partitions[chosen].roll(&self.directory, &self.log);
         }
     }
 
     fn batch(&mut self, chosen: usize, records: u64) -> RecordBatch {
         for _ in 0..records {
-            self.logs.push(self.lanes[chosen].next_offset);
-            self.lanes[chosen].next_offset += 1;
+            self.logs.push(self.open_partitions[chosen].next_offset);
+            self.open_partitions[chosen].next_offset += 1;
         }
         self.logs.take()
     }
@@ -244,10 +245,10 @@ impl Writer {
     /// Encodes one frame, with or without the producer's own batch in it.
     fn encode(&mut self, chosen: usize, batch: &RecordBatch) -> Vec<u8> {
         let (head, mut wire, mut out) = (BatchHead::default(), Vec::new(), Vec::new());
-        let codec = Codec::ALL[self.dice.below(Codec::ALL.len() as u64) as usize];
+        let codec = Codec::ALL[self.rng.below(Codec::ALL.len() as u64) as usize];
         kafka::encode(&head, batch, codec, &mut wire).expect("a batch");
-        let partition = &self.lanes[chosen].partition;
-        match self.dice.one_in(3) {
+        let partition = &self.open_partitions[chosen].partition;
+        match self.rng.one_in(3) {
             true => chronik::encode_v2(partition, &head, Codec::None, batch, None, &mut out),
             false => chronik::encode_v2(partition, &head, codec, batch, Some(&wire), &mut out),
         }
@@ -255,7 +256,7 @@ impl Writer {
     }
 }
 
-impl Lane {
+impl OpenPartition {
     fn open(directory: &Path, partition: TopicPartition, log: &Mutex<Log>) -> Self {
         let folder = directory.join(partition.topic()).join(partition.partition().to_string());
         std::fs::create_dir_all(&folder).expect("a directory");

@@ -19,7 +19,7 @@ use wal_indexer::internals::registry::{self, Filter};
 use wal_indexer::restore::{RestoreError, restore};
 use wal_indexer::store::{Store, Timeouts};
 
-use crate::broker::{Broker, Dice, Hash, Log, Plan, differences};
+use crate::broker::{Broker, Hash, Log, Plan, Rng, differences};
 use crate::processes::Process;
 use crate::servers::{Server, ports_to_come_back_to};
 use crate::worker::{command, file_url};
@@ -39,33 +39,33 @@ enum Victim {
 
 /// One process is killed, and started again later.
 #[derive(Clone, Copy, Debug)]
-struct Blow {
+struct Kill {
     at: Duration,
     victim: Victim,
     away: Duration,
 }
 
 /// Returns a kill two or three times a second for this duration. Some of them are of the store.
-fn blows(seed: u64, lasting: Duration, on_the_store: bool) -> Vec<Blow> {
+fn kills(seed: u64, lasting: Duration, on_the_store: bool) -> Vec<Kill> {
     let ms = Duration::from_millis;
-    let mut dice = Dice(seed);
-    let mut blows = Vec::new();
-    let mut at = dice.between(ms(200), ms(700));
+    let mut rng = Rng(seed);
+    let mut kills = Vec::new();
+    let mut at = rng.between(ms(200), ms(700));
     while at < lasting {
-        let victim = match dice.below(5) {
+        let victim = match rng.below(5) {
             nth @ 0..3 => Victim::Worker(nth as usize),
             _ => Victim::Agent,
         };
-        blows.push(Blow { at, victim, away: dice.between(ms(0), ms(900)) });
-        at += dice.between(ms(50), ms(750));
+        kills.push(Kill { at, victim, away: rng.between(ms(0), ms(900)) });
+        at += rng.between(ms(50), ms(750));
     }
-    let mut at = dice.between(ms(2_000), ms(5_000));
+    let mut at = rng.between(ms(2_000), ms(5_000));
     while on_the_store && at < lasting {
-        blows.push(Blow { at, victim: Victim::Store, away: dice.between(ms(300), ms(3_000)) });
-        at += dice.between(ms(10_000), ms(20_000));
+        kills.push(Kill { at, victim: Victim::Store, away: rng.between(ms(300), ms(3_000)) });
+        at += rng.between(ms(10_000), ms(20_000));
     }
-    blows.sort_by_key(|blow| blow.at);
-    blows
+    kills.sort_by_key(|kill| kill.at);
+    kills
 }
 
 /// All processes.
@@ -128,27 +128,27 @@ impl Scene {
     }
 
     /// Carries out the kills at their times, and starts each process again at its time.
-    fn endure(&mut self, blows: &[Blow]) {
+    fn run_kills(&mut self, kills: &[Kill]) {
         let began = Instant::now();
-        let mut blows = blows.iter().peekable();
-        while blows.peek().is_some() || !self.back.is_empty() {
-            if let Some(blow) = blows.next_if(|blow| began.elapsed() >= blow.at) {
-                self.take(blow);
+        let mut kills = kills.iter().peekable();
+        while kills.peek().is_some() || !self.back.is_empty() {
+            if let Some(kill) = kills.next_if(|kill| began.elapsed() >= kill.at) {
+                self.take(kill);
             }
             self.come_back();
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    fn take(&mut self, blow: &Blow) {
-        match (blow.victim, &mut self.server) {
+    fn take(&mut self, kill: &Kill) {
+        match (kill.victim, &mut self.server) {
             (Victim::Agent, _) => _ = self.agent.kill(),
             (Victim::Worker(nth), _) => _ = self.workers[nth].kill(),
             (Victim::Store, Some(server)) => server.stop(),
             (Victim::Store, None) => {}
         }
-        self.back.retain(|(victim, _)| *victim != blow.victim);
-        self.back.push((blow.victim, Instant::now() + blow.away));
+        self.back.retain(|(victim, _)| *victim != kill.victim);
+        self.back.push((kill.victim, Instant::now() + kill.away));
     }
 
     /// Starts the processes whose pause is over, and notes those that ended by themselves.
@@ -221,7 +221,7 @@ impl Watch {
         // One attempt at a time, so that the next one finds the store as soon as it is back.
         let once =
             Timeouts { attempt_base: Duration::from_secs(2), read_attempts_max: 1, ..Timeouts::default() };
-        let store = store.with_patience(once);
+        let store = store.with_timeouts(once);
         let proving = std::thread::spawn(move || prove_all(&store, &to_prove));
         Self { over, looking, proving }
     }
@@ -321,7 +321,7 @@ fn seeds(usual: &[u64]) -> Vec<u64> {
 /// Writes, kills, waits, and compares the store with the log.
 fn survive(seed: u64, lasting: Duration, server: Option<Server>) {
     println!("seed {seed} (WAL_INDEXER_TEST_SEED={seed} does it again), {lasting:?} of faults");
-    let blows = blows(seed, lasting, server.is_some());
+    let kills = kills(seed, lasting, server.is_some());
     let began = Instant::now();
     let mut scene = Scene::start(server);
     let pause = Duration::from_millis(25);
@@ -330,7 +330,7 @@ fn survive(seed: u64, lasting: Duration, server: Option<Server>) {
     let plan = Plan { seed, topics, segment_bytes: 24 << 10, batches, records: 1..=40, pause };
     let mut broker = Broker::start(&scene.wal, plan);
     let watch = Watch::start(broker.shared_log(), scene.store.clone());
-    scene.endure(&blows);
+    scene.run_kills(&kills);
     broker.finish();
     let written_in = began.elapsed();
     scene.drain(&broker);
@@ -339,9 +339,9 @@ fn survive(seed: u64, lasting: Duration, server: Option<Server>) {
     scene.agent.kill();
 
     let log = broker.log();
-    let struck = |victim: &dyn Fn(&Victim) -> bool| blows.iter().filter(|blow| victim(&blow.victim)).count();
+    let struck = |victim: &dyn Fn(&Victim) -> bool| kills.iter().filter(|kill| victim(&kill.victim)).count();
     println!(
-        "{log}; written in {written_in:.1?}, drained {drained_in:.1?} later; {} blows to the agent, {} to workers, {} to the store; \
+        "{log}; written in {written_in:.1?}, drained {drained_in:.1?} later; {} kills to the agent, {} to workers, {} to the store; \
          workers found no store {} times; {} calls failed, {} segments had been stored before; {} files went, each \
          restored, at the latest {:.1?} after it was seen to be gone",
         struck(&|victim| *victim == Victim::Agent),
@@ -380,11 +380,11 @@ fn files_below(directory: &Path) -> BTreeSet<PathBuf> {
 
 #[test]
 fn the_seed_decides_who_is_hit_and_when() {
-    let told = |seed| format!("{:?}", blows(seed, Duration::from_secs(60), true));
+    let told = |seed| format!("{:?}", kills(seed, Duration::from_secs(60), true));
     assert_eq!(told(3), told(3));
     assert_ne!(told(3), told(4));
     for victim in [Victim::Agent, Victim::Worker(0), Victim::Worker(1), Victim::Worker(2), Victim::Store] {
-        assert!(blows(3, Duration::from_secs(60), true).iter().any(|blow| blow.victim == victim));
+        assert!(kills(3, Duration::from_secs(60), true).iter().any(|kill| kill.victim == victim));
     }
 }
 

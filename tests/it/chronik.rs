@@ -22,7 +22,7 @@ use wal_indexer::internals::generate::logs::Logs;
 use wal_indexer::internals::generate::{Codec, chronik};
 use wal_indexer::segment::{Frame, FrameSplitter};
 
-use crate::broker::Dice;
+use crate::broker::Rng;
 use crate::sidecar::Sidecar;
 use crate::truth::{self, Record};
 use crate::worker::Worker;
@@ -80,7 +80,7 @@ fn fingerprint(record: &Record) -> String {
 /// The broker, in its own process.
 struct Live {
     directory: PathBuf,
-    dice: Dice,
+    rng: Rng,
     logs: Logs,
     partitions: Vec<Partition>,
     /// Replaced writers, and when to close them.
@@ -107,7 +107,7 @@ impl Live {
             Partition { next_offset: last.max().map_or(0, |last| last + 1), ..Partition::default() }
         };
         let partitions = (0..PARTITIONS).map(ends).collect();
-        Self { directory, dice: Dice(seed), logs: Logs::new(seed), partitions, closing: Vec::new() }
+        Self { directory, rng: Rng(seed), logs: Logs::new(seed), partitions, closing: Vec::new() }
     }
 
     fn run(mut self) {
@@ -116,14 +116,14 @@ impl Live {
         }
         let mut slow_at = Instant::now() + SLOW_EVERY;
         loop {
-            let partition = self.dice.below((PARTITIONS - SILENT - SLOW) as u64) as i32;
+            let partition = self.rng.below((PARTITIONS - SILENT - SLOW) as u64) as i32;
             self.write(partition);
             if Instant::now() >= slow_at {
                 (PARTITIONS - SILENT - SLOW..PARTITIONS - SILENT).for_each(|partition| self.write(partition));
                 slow_at += SLOW_EVERY;
             }
             self.closing.retain(|(when, _)| Instant::now() < *when);
-            std::thread::sleep(Duration::from_millis(1 + self.dice.below(4)));
+            std::thread::sleep(Duration::from_millis(1 + self.rng.below(4)));
         }
     }
 
@@ -131,7 +131,7 @@ impl Live {
     fn write_first(&mut self, partition: i32) {
         fs::create_dir_all(folder(&self.directory, partition)).expect("a directory");
         let next = ids(&self.directory, partition).last().map_or(0, |last| last + 1);
-        let count = 1 + self.dice.below(4);
+        let count = 1 + self.rng.below(4);
         for id in next..next + count {
             let writer = self.open(partition, id);
             self.partitions[partition as usize].writers.push((id, writer));
@@ -140,8 +140,8 @@ impl Live {
             self.partitions[partition as usize].current = nth;
             self.write(partition);
         }
-        self.partitions[partition as usize].current = self.dice.below(count) as usize;
-        if partition >= PARTITIONS - SILENT && self.dice.one_in(2) {
+        self.partitions[partition as usize].current = self.rng.below(count) as usize;
+        if partition >= PARTITIONS - SILENT && self.rng.one_in(2) {
             // The next file is empty, and stays so.
             self.rotate(partition);
         }
@@ -154,7 +154,7 @@ impl Live {
 
     /// Appends a batch, acknowledges it, and rotates if the segment is full.
     fn write(&mut self, partition: i32) {
-        let (records, rotates_early) = (1 + self.dice.below(5), self.dice.one_in(24));
+        let (records, rotates_early) = (1 + self.rng.below(5), self.rng.one_in(24));
         let Partition { next_offset, writers, current } = &mut self.partitions[partition as usize];
         for _ in 0..records {
             self.logs.push(*next_offset);
@@ -167,15 +167,15 @@ impl Live {
         let (id, file) = &mut writers[*current];
         file.write_all(&bytes).expect("it is written");
         let metadata = file.metadata().expect("it is open");
-        let mut said = String::new();
+        let mut output = String::new();
         if metadata.nlink() == 0 {
-            said.push_str(&format!("gone {partition} {id}\n"));
+            output.push_str(&format!("gone {partition} {id}\n"));
         }
         for record in truth::records_of(&batch) {
-            said.push_str(&format!("ack {partition} {} {}\n", record.offset, fingerprint(&record)));
+            output.push_str(&format!("ack {partition} {} {}\n", record.offset, fingerprint(&record)));
         }
         // In one write, so that an acknowledgement is whole or absent.
-        std::io::stdout().write_all(said.as_bytes()).expect("somebody listens");
+        std::io::stdout().write_all(output.as_bytes()).expect("somebody listens");
         if metadata.len() >= SEGMENT_BYTES || (rotates_early && metadata.len() > 0) {
             self.rotate(partition);
         }
@@ -189,7 +189,7 @@ impl Live {
         let current = self.partitions[partition as usize].current;
         let (_, old) =
             std::mem::replace(&mut self.partitions[partition as usize].writers[current], (id, writer));
-        let late = Duration::from_millis(self.dice.below(300));
+        let late = Duration::from_millis(self.rng.below(300));
         self.closing.push((Instant::now() + late, old));
     }
 }
@@ -205,14 +205,14 @@ fn process() {
 
 /// What the broker has printed so far.
 #[derive(Default)]
-struct Said {
+struct Output {
     /// The fingerprints of acknowledged records, by partition and offset.
     acknowledged: BTreeMap<(i32, i64), String>,
     /// Violations of the rules above, one line each.
     faults: Vec<String>,
 }
 
-impl Said {
+impl Output {
     fn take(&mut self, line: &str) {
         let words: Vec<_> = line.split(' ').collect();
         match words[..] {
@@ -237,7 +237,7 @@ struct Broker {
 }
 
 impl Broker {
-    fn start(directory: &Path, seed: u64, said: &Arc<Mutex<Said>>) -> Self {
+    fn start(directory: &Path, seed: u64, output: &Arc<Mutex<Output>>) -> Self {
         let program = std::env::current_exe().expect("this program");
         let mut process = Command::new(program)
             .args(["chronik::process", "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
@@ -247,10 +247,10 @@ impl Broker {
             .spawn()
             .expect("it starts");
         let lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
-        let said = Arc::clone(said);
+        let output = Arc::clone(output);
         let listening = std::thread::spawn(move || {
             // The kill may cut the last line, and inside a character. Then nobody got that acknowledgement.
-            lines.map_while(Result::ok).for_each(|line| said.lock().expect("well").take(&line));
+            lines.map_while(Result::ok).for_each(|line| output.lock().expect("well").take(&line));
         });
         Self { process, listening: Some(listening) }
     }
@@ -306,7 +306,7 @@ async fn long_beside_a_live_broker_nothing_goes_that_it_still_needs() {
 async fn beside(rounds: u64, lasting: Duration) {
     let worker = Worker::start();
     let directory = tempfile::TempDir::with_prefix("wal-indexer-it-").expect("a directory");
-    let said = Arc::<Mutex<Said>>::default();
+    let output = Arc::<Mutex<Output>>::default();
     let start = || {
         Sidecar::start(
             directory.path(),
@@ -317,42 +317,42 @@ async fn beside(rounds: u64, lasting: Duration) {
     let mut agent = start();
     let mut deleted = 0.0;
     for round in 0..rounds {
-        let mut broker = Broker::start(directory.path(), 100 + round, &said);
+        let mut broker = Broker::start(directory.path(), 100 + round, &output);
         std::thread::sleep(lasting);
         broker.kill();
         // The agent continues meanwhile.
         std::thread::sleep(Duration::from_millis(700));
-        let faults = said.lock().expect("well").faults.clone();
+        let faults = output.lock().expect("well").faults.clone();
         assert_eq!(faults, Vec::<String>::new(), "{}", agent.log());
         if round % 2 == 1 {
             deleted += agent.metric("agent_deleted_segments_total").unwrap_or_default();
             agent.kill();
             agent = start();
         }
-        check_ends(directory.path(), &said.lock().expect("well"));
+        check_ends(directory.path(), &output.lock().expect("well"));
     }
     agent.until("the rest settles", |agent| agent.metric("agent_backlog_segments") == Some(0.0));
     deleted += agent.metric("agent_deleted_segments_total").unwrap_or_default();
     agent.kill();
     let kept = kept(directory.path(), &worker);
-    let said = said.lock().expect("well");
-    let lost = said.acknowledged.iter().filter(|(place, fingerprint)| {
+    let output = output.lock().expect("well");
+    let lost = output.acknowledged.iter().filter(|(place, fingerprint)| {
         kept.get(place).is_none_or(|found| !found.contains(*fingerprint) || found.len() > 1)
     });
     assert_eq!(lost.map(|(place, _)| place).collect::<Vec<_>>(), Vec::<&(i32, i64)>::new());
     assert!(
-        deleted > 20.0 && said.acknowledged.len() > 1_000,
+        deleted > 20.0 && output.acknowledged.len() > 1_000,
         "{deleted} deleted, {}",
-        said.acknowledged.len()
+        output.acknowledged.len()
     );
 }
 
 /// Checks that the files hold, for a broker that starts, at least what it acknowledged.
-fn check_ends(directory: &Path, said: &Said) {
+fn check_ends(directory: &Path, output: &Output) {
     for partition in 0..PARTITIONS {
         let ids = ids(directory, partition);
         let last = ids.iter().filter_map(|id| last_offset(&path_of(directory, partition, *id))).max();
-        let acknowledged = said.acknowledged.range((partition, 0)..(partition + 1, 0)).next_back();
+        let acknowledged = output.acknowledged.range((partition, 0)..(partition + 1, 0)).next_back();
         let acknowledged = acknowledged.map(|((_, offset), _)| *offset);
         assert!(
             last >= acknowledged,

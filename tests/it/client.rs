@@ -27,7 +27,7 @@ use wal_indexer::internals::bundle::{Footer, Opened};
 use wal_indexer::internals::generate::{Codec, Size, Spec, generate};
 use wal_indexer::proto::v1::{self, IndexSegmentResponse};
 
-use crate::crooked::{Answer, Crooked};
+use crate::scripted_worker::{Answer, ScriptedWorker};
 use crate::truth::{Fixture, fixtures};
 use crate::worker::{Worker, file_url};
 
@@ -41,7 +41,7 @@ const WAIT_MAX: Timeouts = Timeouts {
 type Act = Box<dyn FnOnce() + Send>;
 
 /// A segment's bytes, with possible faults.
-pub struct Given {
+pub struct TestPayload {
     bytes: Bytes,
     /// The size that the payload claims.
     size_bytes: u64,
@@ -51,14 +51,14 @@ pub struct Given {
     hook: Mutex<Option<(usize, Act)>>,
 }
 
-impl Given {
+impl TestPayload {
     pub fn new(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         Self { size_bytes: bytes.len() as u64, bytes, fails: false, hook: Mutex::default() }
     }
 }
 
-impl Payload for Given {
+impl Payload for TestPayload {
     type Bytes = Box<dyn AsyncRead + Send + Unpin>;
 
     fn size_bytes(&self) -> u64 {
@@ -135,11 +135,13 @@ async fn client(endpoints: &[String], timeouts: Timeouts) -> Client {
 }
 
 async fn index(endpoint: String, bytes: &Bytes) -> Result<Receipt, IndexError> {
-    client(&[endpoint], WAIT_MAX).await.index(&request(), &Given::new(bytes.clone())).await
+    client(&[endpoint], WAIT_MAX).await.index(&request(), &TestPayload::new(bytes.clone())).await
 }
 
 fn of(fixture: &Fixture) -> Request {
-    let told = fixture.told.or_else(|| fixture.held.first().map(|held| (&*held.topic, held.partition)));
+    let told = fixture
+        .named_partition
+        .or_else(|| fixture.expected.first().map(|held| (&*held.topic, held.partition)));
     let (topic, partition) = told.unwrap_or(("logs", 0));
     let format = match fixture.format {
         v1::SegmentFormat::KafkaLog => Some(SegmentFormat::KafkaLog),
@@ -153,8 +155,9 @@ fn of(fixture: &Fixture) -> Request {
 #[track_caller]
 fn check_receipt(fixture: &Fixture, receipt: &Receipt, worker: &Worker) {
     let (file, read) = (&fixture.file, receipt.digest());
-    let records =
-        |count: fn(&crate::truth::Held) -> usize| fixture.held.iter().map(count).sum::<usize>() as u64;
+    let records = |count: fn(&crate::truth::ExpectedPartition) -> usize| {
+        fixture.expected.iter().map(count).sum::<usize>() as u64
+    };
     let data = records(|held| held.records.len());
     assert_eq!(read.size_bytes, fixture.bytes.len() as u64, "{file}");
     assert_eq!(read.crc32c, crc32c::crc32c(&fixture.bytes), "{file}");
@@ -162,13 +165,13 @@ fn check_receipt(fixture: &Fixture, receipt: &Receipt, worker: &Worker) {
     assert_eq!(read.records, data + records(|held| held.control_offsets.len()), "{file}");
     assert_eq!((receipt.data_records(), read.torn_bytes), (data, 0), "{file}");
     assert_eq!((receipt.worker(), receipt.attempts()), (worker.address(), 1), "{file}");
-    assert_eq!(receipt.keys().len(), fixture.held.len(), "{file}");
+    assert_eq!(receipt.keys().len(), fixture.expected.len(), "{file}");
     let stored: usize = receipt.keys().iter().map(|key| worker.object(key).len()).sum();
     assert_eq!(receipt.stored_bytes(), stored as u64, "{file}");
     assert_eq!(receipt.control_records(), records(|held| held.control_offsets.len()), "{file}");
     let request = of(fixture);
     assert_eq!((receipt.partition(), receipt.log_id()), (Some(&request.partition), Some(&request.log_id)));
-    let held = fixture.held.first();
+    let held = fixture.expected.first();
     let offsets = held.map(|held| OffsetRange::new(held.base_offset, held.last_offset).expect("a range"));
     assert_eq!(receipt.offsets(), offsets, "{file}");
     assert_eq!(receipt.bundle().is_some(), held.is_some(), "{file}");
@@ -216,8 +219,8 @@ async fn a_receipt_from_an_older_file_says_what_it_knows() {
 async fn a_receipt_is_about_what_was_read() {
     let worker = Worker::start();
     let client = client(&[worker.endpoint()], WAIT_MAX).await;
-    for fixture in fixtures().iter().filter(|fixture| fixture.held.len() < 2) {
-        let (request, payload) = (of(fixture), Given::new(fixture.bytes.clone()));
+    for fixture in fixtures().iter().filter(|fixture| fixture.expected.len() < 2) {
+        let (request, payload) = (of(fixture), TestPayload::new(fixture.bytes.clone()));
         let receipt = client.index(&request, &payload).await.expect(&fixture.file);
         check_receipt(fixture, &receipt, &worker);
         assert!(!receipt.already_existed(), "{}", fixture.file);
@@ -229,7 +232,7 @@ async fn a_receipt_is_about_what_was_read() {
         let pointed = client.index(&Request { url: Some(url), ..request }, &payload).await;
         let pointed = pointed.expect(&fixture.file);
         check_receipt(fixture, &pointed, &worker);
-        assert_eq!(pointed.already_existed(), !fixture.held.is_empty(), "{}", fixture.file);
+        assert_eq!(pointed.already_existed(), !fixture.expected.is_empty(), "{}", fixture.file);
         assert_eq!(pointed.keys(), receipt.keys(), "{}", fixture.file);
     }
 }
@@ -237,18 +240,18 @@ async fn a_receipt_is_about_what_was_read() {
 #[tokio::test]
 async fn only_a_header_goes_to_a_worker_that_sees_the_bytes() {
     let worker = Worker::start();
-    let crooked = Crooked::start(&worker.endpoint()).await;
+    let scripted = ScriptedWorker::start(&worker.endpoint()).await;
     let (bytes, path) = (segment(100), worker.sources().join("0.log"));
     std::fs::write(&path, &bytes).expect("a file");
     let request = Request { url: Some(Url::parse(&file_url(&path)).expect("a URL")), ..request() };
-    let client = client(&[crooked.endpoint()], WAIT_MAX).await;
-    client.index(&request, &Given::new(bytes.clone())).await.expect("a receipt");
-    let calls = crooked.calls();
+    let client = client(&[scripted.endpoint()], WAIT_MAX).await;
+    client.index(&request, &TestPayload::new(bytes.clone())).await.expect("a receipt");
+    let calls = scripted.calls();
     assert!(calls[0].is_pointed && calls[0].bytes == 0, "{calls:?}");
 
     // The worker reads other bytes than this side does.
     std::fs::write(&path, segment(101)).expect("a file");
-    let error = client.index(&request, &Given::new(bytes)).await.expect_err("other bytes");
+    let error = client.index(&request, &TestPayload::new(bytes)).await.expect_err("other bytes");
     assert!(matches!(error, IndexError::Rejected(_)), "{error:?}");
 }
 
@@ -257,8 +260,8 @@ async fn torn_bytes_are_kept_only_where_that_is_asked_for() {
     let worker = Worker::start();
     let client = client(&[worker.endpoint()], WAIT_MAX).await;
     let bytes = segment(500);
-    let whole = digest(&Given::new(bytes.clone())).await.expect("it reads");
-    let torn = Given::new(bytes.slice(..bytes.len() - 3));
+    let whole = digest(&TestPayload::new(bytes.clone())).await.expect("it reads");
+    let torn = TestPayload::new(bytes.slice(..bytes.len() - 3));
     let error = client.index(&request(), &torn).await.expect_err("it is torn");
     let IndexError::Rejected(refusal) = &error else { panic!("{error:?}") };
     assert_eq!((refusal.code, &*refusal.reason), ("DATA_LOSS", "TORN_TAIL"));
@@ -284,7 +287,7 @@ fn last_frame_bytes(segment: &Bytes) -> usize {
 #[tokio::test]
 async fn an_ok_for_something_else_is_no_receipt() {
     let worker = Worker::start();
-    let crooked = Crooked::start(&worker.endpoint()).await;
+    let scripted = ScriptedWorker::start(&worker.endpoint()).await;
     let bytes = segment(500);
     type Change = fn(&mut IndexSegmentResponse);
     let wrong: &[(&str, Change)] = &[
@@ -312,20 +315,20 @@ async fn an_ok_for_something_else_is_no_receipt() {
         ("records", |reply| reply.partitions.clear()),
     ];
     for (nth, (field, change)) in wrong.iter().enumerate() {
-        crooked.script([Answer::Wrong(*change)]);
-        let error = index(crooked.endpoint(), &bytes).await.expect_err("something else");
+        scripted.script([Answer::Wrong(*change)]);
+        let error = index(scripted.endpoint(), &bytes).await.expect_err("something else");
         let IndexError::Mismatch { worker, mismatch } = &error else { panic!("{nth}: {error:?}") };
-        assert_eq!((&**worker, mismatch.field), (&*crooked.address().to_string(), *field), "{nth}: {error}");
-        assert_eq!(crooked.calls().len(), nth + 1, "it is not tried again");
+        assert_eq!((&**worker, mismatch.field), (&*scripted.address().to_string(), *field), "{nth}: {error}");
+        assert_eq!(scripted.calls().len(), nth + 1, "it is not tried again");
     }
-    index(crooked.endpoint(), &bytes).await.expect("the truth");
+    index(scripted.endpoint(), &bytes).await.expect("the truth");
 }
 
 #[tokio::test]
 async fn an_ok_before_the_last_byte_is_no_receipt() {
-    let crooked = Crooked::start("http://127.0.0.1:1").await;
-    crooked.script([Answer::Early]);
-    let error = index(crooked.endpoint(), &large_segment()).await.expect_err("nothing was read");
+    let scripted = ScriptedWorker::start("http://127.0.0.1:1").await;
+    scripted.script([Answer::Early]);
+    let error = index(scripted.endpoint(), &large_segment()).await.expect_err("nothing was read");
     assert!(
         matches!(&error, IndexError::Mismatch { mismatch, .. } if mismatch.field == "bytes_read"),
         "{error:?}"
@@ -335,7 +338,7 @@ async fn an_ok_before_the_last_byte_is_no_receipt() {
 /// Bytes whose records cannot be counted, and a worker that claims to have stored them all.
 #[tokio::test]
 async fn an_ok_for_what_cannot_be_counted_is_no_receipt() {
-    let crooked = Crooked::start("http://127.0.0.1:1").await;
+    let scripted = ScriptedWorker::start("http://127.0.0.1:1").await;
     for bytes in [&b"certainly no frame, but long enough"[..], &[0xca; 3 << 20]] {
         let reply = IndexSegmentResponse {
             bytes_read: bytes.len() as u64,
@@ -343,13 +346,13 @@ async fn an_ok_for_what_cannot_be_counted_is_no_receipt() {
             sha256: Sha256::digest(bytes).to_vec().into(),
             ..IndexSegmentResponse::default()
         };
-        crooked.script([Answer::Say(Box::new(reply))]);
-        let error = index(crooked.endpoint(), &Bytes::from(bytes)).await.expect_err("no frames");
+        scripted.script([Answer::Say(Box::new(reply))]);
+        let error = index(scripted.endpoint(), &Bytes::from(bytes)).await.expect_err("no frames");
         assert!(
             matches!(&error, IndexError::Mismatch { mismatch, .. } if mismatch.field == "records"),
             "{error:?}"
         );
-        assert_eq!(crooked.calls().last().expect("a call").bytes, bytes.len() as u64, "workers judge");
+        assert_eq!(scripted.calls().last().expect("a call").bytes, bytes.len() as u64, "workers judge");
     }
 }
 
@@ -397,14 +400,17 @@ async fn the_code_says_what_to_do() {
         (Code::Internal, Fate::SentAgain),
     ] {
         // Two, so that no call has to wait for the refusing worker.
-        let [first, second] =
-            [Crooked::start(&worker.endpoint()).await, Crooked::start(&worker.endpoint()).await];
-        for crooked in [&first, &second] {
-            crooked.always(Answer::No(code, None));
+        let [first, second] = [
+            ScriptedWorker::start(&worker.endpoint()).await,
+            ScriptedWorker::start(&worker.endpoint()).await,
+        ];
+        for scripted in [&first, &second] {
+            scripted.always(Answer::No(code, None));
         }
         let endpoints = [first.endpoint(), second.endpoint()];
         let timeouts = Timeouts { segment: Duration::from_millis(200), ..WAIT_MAX };
-        let sent = client(&endpoints, timeouts).await.index(&request(), &Given::new(bytes.clone())).await;
+        let sent =
+            client(&endpoints, timeouts).await.index(&request(), &TestPayload::new(bytes.clone())).await;
         let calls = first.calls().len() + second.calls().len();
         let refusal = Refusal {
             worker: String::new(),
@@ -416,7 +422,7 @@ async fn the_code_says_what_to_do() {
         let (fate, said) = match sent.expect_err("it never says yes") {
             IndexError::Rejected(refusal) => (Fate::Rejected, refusal),
             IndexError::Refused(refusal) => (Fate::Refused, refusal),
-            IndexError::OutOfPatience { last, attempts, .. } => {
+            IndexError::TimedOut { last, attempts, .. } => {
                 assert_eq!(attempts as usize, calls, "{code:?}");
                 (Fate::SentAgain, last.expect("it said no"))
             }
@@ -431,25 +437,25 @@ async fn the_code_says_what_to_do() {
 #[tokio::test]
 async fn a_fault_that_shows_three_times_is_for_somebody_to_look_at() {
     let worker = Worker::start();
-    let crooked = Crooked::start(&worker.endpoint()).await;
+    let scripted = ScriptedWorker::start(&worker.endpoint()).await;
     let faults = |count| std::iter::repeat_n(Answer::No(Code::Internal, None), count);
-    crooked.script(faults(2));
-    let receipt = index(crooked.endpoint(), &segment(10)).await.expect("the third time");
+    scripted.script(faults(2));
+    let receipt = index(scripted.endpoint(), &segment(10)).await.expect("the third time");
     assert_eq!(receipt.attempts(), 3);
-    crooked.script(faults(3));
-    let error = index(crooked.endpoint(), &segment(10)).await.expect_err("a fault");
+    scripted.script(faults(3));
+    let error = index(scripted.endpoint(), &segment(10)).await.expect_err("a fault");
     assert!(matches!(&error, IndexError::Refused(refusal) if refusal.code == "INTERNAL"), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_worker_without_room_is_left_alone_as_long_as_it_says() {
     let worker = Worker::start();
-    let crooked = Crooked::start(&worker.endpoint()).await;
+    let scripted = ScriptedWorker::start(&worker.endpoint()).await;
     for code in [Code::ResourceExhausted, Code::Unavailable] {
         let pause = Duration::from_millis(1_100);
-        crooked.script([Answer::No(code, Some(pause))]);
+        scripted.script([Answer::No(code, Some(pause))]);
         let began = Instant::now();
-        let receipt = index(crooked.endpoint(), &segment(10)).await.expect("a receipt");
+        let receipt = index(scripted.endpoint(), &segment(10)).await.expect("a receipt");
         assert_eq!(receipt.attempts(), 2);
         assert!(began.elapsed() >= pause, "{code:?}: after {:?}", began.elapsed());
     }
@@ -459,9 +465,9 @@ async fn a_worker_without_room_is_left_alone_as_long_as_it_says() {
 async fn others_are_asked_at_once() {
     let worker = Worker::start();
     let [full, away, good] = [
-        Crooked::start(&worker.endpoint()).await,
-        Crooked::start(&worker.endpoint()).await,
-        Crooked::start(&worker.endpoint()).await,
+        ScriptedWorker::start(&worker.endpoint()).await,
+        ScriptedWorker::start(&worker.endpoint()).await,
+        ScriptedWorker::start(&worker.endpoint()).await,
     ];
     let hour = Some(Duration::from_secs(3_600));
     full.always(Answer::No(Code::ResourceExhausted, hour));
@@ -470,7 +476,7 @@ async fn others_are_asked_at_once() {
     let endpoints = [full.endpoint(), away.endpoint(), format!("http://{nobody}"), good.endpoint()];
     let client = client(&endpoints, WAIT_MAX).await;
     for _ in 0..6 {
-        let receipt = client.index(&request(), &Given::new(segment(10))).await.expect("a receipt");
+        let receipt = client.index(&request(), &TestPayload::new(segment(10))).await.expect("a receipt");
         assert_eq!(receipt.worker(), good.address().to_string());
     }
     // The workers that asked for a pause get no more calls. The good one does all the work.
@@ -481,12 +487,13 @@ async fn others_are_asked_at_once() {
 /// all.
 async fn shares(answer: Answer) -> (usize, usize) {
     let worker = Worker::start();
-    let [bad, good] = [Crooked::start(&worker.endpoint()).await, Crooked::start(&worker.endpoint()).await];
+    let [bad, good] =
+        [ScriptedWorker::start(&worker.endpoint()).await, ScriptedWorker::start(&worker.endpoint()).await];
     bad.always(answer);
     let client = client(&[bad.endpoint(), good.endpoint()], WAIT_MAX).await;
     for _ in 0..40 {
         // A call at the bad worker is refused. Its caller would have to handle that.
-        let _ = client.index(&request(), &Given::new(segment(10))).await;
+        let _ = client.index(&request(), &TestPayload::new(segment(10))).await;
     }
     (bad.calls().len(), good.calls().len())
 }
@@ -516,8 +523,8 @@ async fn without_a_worker_patience_ends() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
     let timeouts = Timeouts { segment: Duration::from_millis(400), ..WAIT_MAX };
     let client = client(&[format!("http://{nobody}")], timeouts).await;
-    let error = client.index(&request(), &Given::new(segment(10))).await.expect_err("nobody");
-    let IndexError::OutOfPatience { attempts, last: Some(last), .. } = &error else { panic!("{error:?}") };
+    let error = client.index(&request(), &TestPayload::new(segment(10))).await.expect_err("nobody");
+    let IndexError::TimedOut { attempts, last: Some(last), .. } = &error else { panic!("{error:?}") };
     assert!(*attempts > 0 && last.code == "UNAVAILABLE" && last.worker == nobody.to_string(), "{error:?}");
     assert!(last.message.to_lowercase().contains("refused"), "{last}");
 }
@@ -529,6 +536,6 @@ async fn patience_may_be_endless() {
     let port = worker.address().rsplit_once(':').expect("a port").1;
     for endpoint in [worker.endpoint(), format!("http://localhost:{port}")] {
         let client = client(&[endpoint], endless.clone()).await;
-        client.index(&request(), &Given::new(segment(10))).await.expect("a receipt");
+        client.index(&request(), &TestPayload::new(segment(10))).await.expect("a receipt");
     }
 }

@@ -19,13 +19,13 @@ async fn send_to(worker: &Worker, segment: &Segment, chunk_bytes: Option<usize>)
     let mut client = worker.client().await;
     let sent = match chunk_bytes {
         Some(chunk_bytes) => {
-            let header = worker::inline(segment.bytes.len() as u64, segment.told);
+            let header = worker::inline(segment.bytes.len() as u64, segment.named_partition);
             worker::send_inline(&mut client, header, &segment.bytes, chunk_bytes).await
         }
         None => {
             let path = worker.sources().join(format!("{:08x}", crc32c::crc32c(&segment.bytes)));
             std::fs::write(&path, &segment.bytes).expect("a file");
-            let header = worker::object(&file_url(&path), segment.told);
+            let header = worker::object(&file_url(&path), segment.named_partition);
             worker::send(&mut client, vec![worker::header(header)]).await
         }
     };
@@ -173,7 +173,7 @@ async fn a_segment_under_another_name_is_the_same_segment() {
     let mut client = worker.client().await;
     let header = v1::SegmentHeader {
         segment_id: "what another replica calls it".to_owned(),
-        ..worker::inline(segment.bytes.len() as u64, segment.told)
+        ..worker::inline(segment.bytes.len() as u64, segment.named_partition)
     };
     let found = worker::send_inline(&mut client, header, &segment.bytes, 1 << 20).await.expect("a receipt");
     assert_eq!(found.segment_id, "what another replica calls it", "its own name comes back to each caller");

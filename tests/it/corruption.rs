@@ -22,7 +22,7 @@ use wal_indexer::internals::stats::Stats;
 use wal_indexer::proto::v1;
 use wal_indexer::store::{BundleKey, KeyPrefix, Store};
 
-use crate::truth::{Fixture, Held, check_reply, fixtures, frame_records, split};
+use crate::truth::{ExpectedPartition, Fixture, check_reply, fixtures, frame_records, split};
 use crate::worker::{Refusal, Worker, inline, send_inline};
 
 /// Which bytes of each fixture are tested.
@@ -67,8 +67,8 @@ impl Bench {
         self.ingest.store = Store::open(&Url::parse("memory:").expect("a URL")).expect("a store");
         let request = Request::new(RequestParts {
             segment_id: fixture.file.clone(),
-            topic: fixture.told.map(|(topic, _)| topic.to_owned()),
-            partition: fixture.told.map(|(_, partition)| partition),
+            topic: fixture.named_partition.map(|(topic, _)| topic.to_owned()),
+            partition: fixture.named_partition.map(|(_, partition)| partition),
             size_bytes: bytes.len() as u64,
             torn_tail,
             ..RequestParts::default()
@@ -124,17 +124,23 @@ impl Bench {
 
 /// Returns the contents of sound bytes, by the decoders. `fixtures` compares the decoders with the makers of
 /// the fixtures.
-fn held(fixture: &Fixture, bytes: &Bytes) -> Vec<Held> {
-    let mut all: Vec<Held> = Vec::new();
+fn held(fixture: &Fixture, bytes: &Bytes) -> Vec<ExpectedPartition> {
+    let mut all: Vec<ExpectedPartition> = Vec::new();
     for frame in split(bytes) {
-        let told = || fixture.told.map(|(topic, partition)| (topic.to_owned(), partition));
+        let told = || fixture.named_partition.map(|(topic, partition)| (topic.to_owned(), partition));
         let own = frame.partition.as_ref().map(|one| (one.topic().to_owned(), one.partition()));
         let (topic, partition) = own.or_else(told).expect("a partition");
         let decoded = frame.decode(1 << 30).expect("sound");
         let at = all.iter().position(|held| (&held.topic, held.partition) == (&topic, partition));
         let at = at.unwrap_or_else(|| {
             let (base_offset, last_offset) = (i64::MAX, i64::MIN);
-            all.push(Held { topic, partition, base_offset, last_offset, ..Held::default() });
+            all.push(ExpectedPartition {
+                topic,
+                partition,
+                base_offset,
+                last_offset,
+                ..ExpectedPartition::default()
+            });
             all.len() - 1
         });
         let held = &mut all[at];
@@ -314,7 +320,7 @@ async fn damage_is_told_over_the_wire_and_the_worker_lives_on() {
     for fixture in fixtures().iter().filter(|fixture| !fixture.bytes.is_empty()) {
         let (frames, len) = (frames(fixture), fixture.bytes.len());
         let last = frames.last().expect("a frame");
-        let header = |size: usize| inline(size as u64, fixture.told);
+        let header = |size: usize| inline(size as u64, fixture.named_partition);
         for at in [last.start + 40, last.end - 1] {
             let mut damaged = fixture.bytes.to_vec();
             damaged[at] ^= 0x20;

@@ -30,9 +30,9 @@ async fn read<T>(mut answer: tonic::Streaming<T>) -> Status {
 async fn answers_that_outlast_the_drain_end_with_unavailable() {
     let mut worker = Worker::start_with(&["--drain-timeout", "1"]);
     let segment = Segment::opaque(&[RECORD_BYTES; RECORDS], 0);
-    let header = inline(segment.bytes.len() as u64, segment.told);
+    let header = inline(segment.bytes.len() as u64, segment.named_partition);
     send_inline(&mut worker.client().await, header, &segment.bytes, 1 << 20).await.expect("indexed");
-    let (topic, partition) = segment.told.expect("it is told");
+    let (topic, partition) = segment.named_partition.expect("it is told");
 
     let client = SearchServiceClient::new(worker.channel().await);
     let mut client = client.max_decoding_message_size(64 << 20);

@@ -65,13 +65,13 @@ impl Moment {
 
 /// What the brokers have printed so far, one after the other.
 #[derive(Default)]
-struct Said {
+struct Output {
     /// The hashes of acknowledged values, by partition and offset.
     acknowledged: BTreeMap<(i32, i64), String>,
     deleted: usize,
 }
 
-impl Said {
+impl Output {
     fn take(&mut self, line: &str) {
         let words: Vec<_> = line.split(' ').collect();
         match words[..] {
@@ -94,7 +94,7 @@ impl Said {
 }
 
 /// Starts the broker, kills it at the moment, and reads everything that it printed.
-fn run_until(moment: Moment, (directory, endpoint, seed): (&Path, &str, u64), said: &mut Said) {
+fn run_until(moment: Moment, (directory, endpoint, seed): (&Path, &str, u64), output: &mut Output) {
     let program = std::env::current_exe().expect("this program");
     let mut process = Command::new(program)
         .args(["embedded::process", "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
@@ -110,11 +110,11 @@ fn run_until(moment: Moment, (directory, endpoint, seed): (&Path, &str, u64), sa
     while left > 0 {
         let line = lines.next().unwrap_or_else(|| panic!("it ended before {moment:?}")).expect("text");
         left -= usize::from(line.starts_with(begins));
-        said.take(&line);
+        output.take(&line);
         assert!(Instant::now() < deadline, "not {moment:?} in time");
     }
     process.kill();
-    lines.map_while(Result::ok).for_each(|line| said.take(&line));
+    lines.map_while(Result::ok).for_each(|line| output.take(&line));
 }
 
 /// A process that is killed when the test ends.
@@ -166,7 +166,7 @@ fn kept(directory: &Path, worker: &Worker) -> BTreeMap<(i32, i64), BTreeSet<Stri
 }
 
 /// Checks that the files hold, for a broker that starts, at least what was acknowledged.
-fn check_ends(directory: &Path, said: &Said) {
+fn check_ends(directory: &Path, output: &Output) {
     let mut ends = BTreeMap::new();
     for (partition, path) in files(directory) {
         let frames = broker::whole_frames(&path).expect("it reads");
@@ -174,7 +174,7 @@ fn check_ends(directory: &Path, said: &Said) {
         let end = ends.entry(partition).or_insert(None);
         *end = last.max(*end);
     }
-    for (partition, acknowledged) in said.ends() {
+    for (partition, acknowledged) in output.ends() {
         assert!(ends[&partition] >= Some(acknowledged), "partition {partition}: {ends:?}, {acknowledged}");
     }
 }
@@ -182,17 +182,17 @@ fn check_ends(directory: &Path, said: &Said) {
 fn check_all(moments: &[Moment]) {
     let worker = Worker::start();
     let directory = TempDir::with_prefix("wal-indexer-it-").expect("a directory");
-    let mut said = Said::default();
+    let mut output = Output::default();
     for (round, moment) in moments.iter().enumerate() {
-        run_until(*moment, (directory.path(), &worker.endpoint(), round as u64), &mut said);
-        check_ends(directory.path(), &said);
+        run_until(*moment, (directory.path(), &worker.endpoint(), round as u64), &mut output);
+        check_ends(directory.path(), &output);
     }
     let kept = kept(directory.path(), &worker);
-    let lost = said.acknowledged.iter().filter(|(place, value)| {
+    let lost = output.acknowledged.iter().filter(|(place, value)| {
         kept.get(place).is_none_or(|found| !found.contains(*value) || found.len() > 1)
     });
     assert_eq!(lost.map(|(place, _)| place).collect::<Vec<_>>(), Vec::<&(i32, i64)>::new());
-    let (deleted, acknowledged) = (said.deleted, said.acknowledged.len());
+    let (deleted, acknowledged) = (output.deleted, output.acknowledged.len());
     assert!(
         deleted >= moments.len() / 2 && acknowledged > 200,
         "{deleted} deleted, {acknowledged} acknowledged"

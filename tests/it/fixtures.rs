@@ -9,7 +9,7 @@ use wal_indexer::proto::v1::search_request::Order;
 use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
 use wal_indexer::proto::v1::{self, IndexSegmentResponse, RecordFilter, SearchRequest, SegmentHeader};
 
-use crate::truth::{Fixture, Held, Record, check_reply, fixtures};
+use crate::truth::{ExpectedPartition, Fixture, Record, check_reply, fixtures};
 use crate::worker::{Worker, file_url, inline, object, run, send, send_inline};
 
 /// A log id other than the default.
@@ -33,14 +33,14 @@ fn check_again(name: &str, first: &IndexSegmentResponse, again: IndexSegmentResp
 
 #[track_caller]
 fn check(fixture: &Fixture, reply: &IndexSegmentResponse, log_id: &str, object: impl Fn(&str) -> Bytes) {
-    let Fixture { file, bytes, format, held, .. } = fixture;
+    let Fixture { file, bytes, format, expected: held, .. } = fixture;
     check_reply(file, reply, (bytes, *format, held), log_id, object);
     assert!(first_time(reply), "{file}: nothing was there before");
 }
 
 /// Compares the records that a search returned with all records of a partition.
 #[track_caller]
-fn check_searched(name: &str, answered: Vec<v1::Record>, held: &Held, log_id: &str) {
+fn check_searched(name: &str, answered: Vec<v1::Record>, held: &ExpectedPartition, log_id: &str) {
     let found = answered.into_iter().map(|record| {
         assert_eq!((&record.topic, record.partition), (&held.topic, held.partition), "{name}");
         assert_eq!((&*record.log_id, record.score), (log_id, None), "{name}");
@@ -89,12 +89,12 @@ async fn every_fixture_sent_inline_is_what_its_maker_says() {
         let header = || SegmentHeader {
             segment_id: fixture.file.clone(),
             log_id: fixture.file.clone(),
-            ..inline(fixture.bytes.len() as u64, fixture.told)
+            ..inline(fixture.bytes.len() as u64, fixture.named_partition)
         };
         let reply = send_inline(&mut client, header(), &fixture.bytes, 1_000).await.expect(&fixture.file);
         assert_eq!(reply.segment_id, fixture.file);
         check(&fixture, &reply, &fixture.file, |key| worker.object(key));
-        for held in &fixture.held {
+        for held in &fixture.expected {
             let filter = RecordFilter {
                 topic: held.topic.clone(),
                 partition: Some(held.partition),
@@ -124,7 +124,7 @@ async fn every_fixture_under_a_source_root_is_what_its_maker_says() {
             segment_id: String::new(),
             log_id: fixture.file.clone(),
             format: fixture.format.into(),
-            ..object(&file_url(&path), fixture.told)
+            ..object(&file_url(&path), fixture.named_partition)
         };
         let reply = send(&mut client, vec![crate::worker::header(header())]).await.expect(&fixture.file);
         assert_eq!(reply.segment_id, "");
@@ -139,8 +139,8 @@ fn index(store: &Path, fixture: &Fixture, path: &Path, log_id: &str, flags: &[&s
     let store = file_url(store);
     let path = path.to_str().expect("UTF-8");
     let mut arguments = vec!["index", "--json", "--store", &store, "--log-id", log_id, path];
-    let partition = fixture.told.map(|(_, partition)| partition.to_string());
-    if let (Some((topic, _)), Some(partition)) = (fixture.told, &partition) {
+    let partition = fixture.named_partition.map(|(_, partition)| partition.to_string());
+    if let (Some((topic, _)), Some(partition)) = (fixture.named_partition, &partition) {
         arguments.extend(["--topic", topic, "--partition", partition]);
     }
     arguments.extend(flags);
@@ -178,7 +178,7 @@ fn check_read_back(store: &Path, fixture: &Fixture, reply: &IndexSegmentResponse
         assert!(bytes == fixture.bytes, "{}: {} bytes restored", fixture.file, bytes.len());
         run(["verify", "--store", &url].into_iter().chain(keys));
     }
-    for held in &fixture.held {
+    for held in &fixture.expected {
         let partition = held.partition.to_string();
         let place = ["--store", &url, "--topic", &held.topic, "--partition", &partition, "--log-id", log_id];
         let printed = run(["search", "--json", "--base64", "--limit", "1000"].into_iter().chain(place));
@@ -204,7 +204,7 @@ async fn the_same_segment_by_another_name_is_the_same_objects() {
     for fixture in fixtures().iter().filter(|fixture| fixture.file.contains("v2-three-partitions")) {
         let header = |segment_id: &str| SegmentHeader {
             segment_id: segment_id.to_owned(),
-            ..inline(fixture.bytes.len() as u64, fixture.told)
+            ..inline(fixture.bytes.len() as u64, fixture.named_partition)
         };
         let first = send_inline(&mut client, header("the leader's"), &fixture.bytes, 9_999).await;
         let mut first = first.expect("indexed");
@@ -233,7 +233,7 @@ async fn a_segment_that_comes_byte_by_byte_is_the_same_segment() {
     let worker = Worker::start();
     let mut client = worker.client().await;
     for fixture in fixtures().iter().filter(|fixture| fixture.bytes.len() < 4_000) {
-        let header = inline(fixture.bytes.len() as u64, fixture.told);
+        let header = inline(fixture.bytes.len() as u64, fixture.named_partition);
         let header = SegmentHeader { log_id: fixture.file.clone(), ..header };
         let reply = send_inline(&mut client, header, &fixture.bytes, 1).await.expect(&fixture.file);
         check(fixture, &reply, &fixture.file, |key| worker.object(key));

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
 
 use crate::agent::{Scene, acknowledged};
-use crate::crooked::Answer;
+use crate::scripted_worker::Answer;
 use crate::sidecar::{Sidecar, name, segment};
 
 /// Returns how many segments or partitions are held for a reason.
@@ -79,11 +79,11 @@ async fn what_is_open_for_writing_stays_until_it_is_closed() {
 async fn a_segment_that_was_overwritten_while_its_receipt_waited_is_sent_again() {
     let scene = Scene::new().await;
     let gate = Arc::new(Semaphore::new(0));
-    scene.crooked.script([Answer::Held(Arc::clone(&gate))]);
+    scene.scripted.script([Answer::Held(Arc::clone(&gate))]);
     scene.wal.add_all("orders", 0, 1..=1);
     scene.wal.add("orders", 0, 9);
     let agent = scene.start(&[]);
-    scene.crooked.until(|counts| counts.begun == 1).await;
+    scene.scripted.until(|counts| counts.begun == 1).await;
     scene.wal.add_all("orders", 0, [2, 3]);
     scene.wal.add("orders", 0, 9);
     agent.until("two receipts", |agent| acknowledged(agent) == 2.0);
@@ -110,11 +110,11 @@ async fn an_overwritten_segment_goes_on_no_receipt_of_before_whoever_is_killed()
     for (is_killed_first, dies_again) in [(false, false), (true, false), (false, true), (true, true)] {
         let scene = Scene::new().await;
         let gate = Arc::new(Semaphore::new(0));
-        scene.crooked.script([Answer::Held(Arc::clone(&gate))]);
+        scene.scripted.script([Answer::Held(Arc::clone(&gate))]);
         scene.wal.add("orders", 0, 1);
         scene.wal.add("orders", 0, 9);
         let mut agent = Some(scene.start(&[]));
-        scene.crooked.until(|counts| counts.begun == 1).await;
+        scene.scripted.until(|counts| counts.begun == 1).await;
         scene.wal.add_all("orders", 0, [2, 3]);
         scene.wal.add("orders", 0, 9);
         agent.as_ref().expect("started").until("two receipts", |agent| acknowledged(agent) == 2.0);

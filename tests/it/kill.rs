@@ -38,7 +38,7 @@ impl Sending {
     pub async fn begin(mut client: Client, segment: &Segment) -> Self {
         let (mut messages, receiver) = mpsc::channel(0);
         let reply = tokio::spawn(async move { Ok(client.index_segment(receiver).await?.into_inner()) });
-        let header = worker::inline(segment.bytes.len() as u64, segment.told);
+        let header = worker::inline(segment.bytes.len() as u64, segment.named_partition);
         messages.send(worker::header(header)).await.expect("the call goes on");
         Self { messages, reply }
     }
@@ -61,7 +61,7 @@ impl Sending {
 }
 
 pub async fn send(worker: &Worker, segment: &Segment) -> Result<IndexSegmentResponse, Status> {
-    let header = worker::inline(segment.bytes.len() as u64, segment.told);
+    let header = worker::inline(segment.bytes.len() as u64, segment.named_partition);
     worker::send_inline(&mut worker.client().await, header, &segment.bytes, 256 << 10).await
 }
 
@@ -271,7 +271,7 @@ async fn lesson_30_sigterm_lets_work_in_hand_finish_and_takes_no_more() {
     let deadline = Instant::now() + SOON;
     while refused_since.is_none_or(|since: Instant| since.elapsed() < Duration::from_millis(300)) {
         let other = Segment::of_three_partitions();
-        let header = worker::inline(other.bytes.len() as u64, other.told);
+        let header = worker::inline(other.bytes.len() as u64, other.named_partition);
         let sent = worker::send_inline(&mut idle_client, header, &other.bytes, 256 << 10);
         match tokio::time::timeout(Duration::from_secs(10), sent).await.expect("an answer at once") {
             Err(status) => {
@@ -420,7 +420,7 @@ async fn a_segment_whose_work_stands_still_loses_its_place_and_its_memory() {
 async fn a_call_ends_when_its_callers_own_time_is_over() {
     let worker = Worker::start();
     let segment = Segment::opaque(&[1 << 20; 12], 0);
-    let header = worker::header(worker::inline(segment.bytes.len() as u64, segment.told));
+    let header = worker::header(worker::inline(segment.bytes.len() as u64, segment.named_partition));
     let (mut messages, receiver) = mpsc::channel(0);
     let mut request = tonic::Request::new(receiver);
     request.set_timeout(Duration::from_secs(2));
@@ -442,12 +442,12 @@ async fn an_error_reaches_a_caller_that_is_still_sending_and_its_connection_goes
     let mut damaged = segment.bytes.to_vec();
     damaged[300] ^= 1;
     let mut client = worker.client().await;
-    let header = worker::inline(segment.bytes.len() as u64, segment.told);
+    let header = worker::inline(segment.bytes.len() as u64, segment.named_partition);
     // More than fits into the connection's window, if unread bytes stayed in it.
     for _ in 0..6 {
         let sent = worker::send_inline(&mut client, header.clone(), &damaged, 256 << 10).await;
         assert_eq!(sent.expect_err("damaged").code(), Code::DataLoss);
-        let too_large = worker::inline(1 << 30, segment.told);
+        let too_large = worker::inline(1 << 30, segment.named_partition);
         let sent = worker::send_inline(&mut client, too_large, &segment.bytes, 256 << 10).await;
         assert_eq!(sent.expect_err("more than the budget").code(), Code::InvalidArgument);
     }

@@ -18,7 +18,7 @@ use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
 use wal_indexer::proto::v1::{self, GetStatsResponse, IndexSegmentRequest, IndexSegmentResponse};
 use wal_indexer::store::Store;
 
-use crate::broker::Dice;
+use crate::broker::Rng;
 use crate::gate::{Gate, Mood};
 use crate::kill::{Sending, reserved, send, until};
 use crate::receipts::{Segment, TOLD, check, generated, keys};
@@ -237,17 +237,17 @@ async fn a_caller_that_hangs_up_at_any_stage_leaves_nothing_behind() {
                     Stage::Building => Segment::logs(2_000, 100 + sent.len() as u64),
                     _ => Segment::opaque(&[MIB; 4], (sent.len() * 1_000) as i64),
                 };
-                let hoarder = match stage {
-                    Stage::Waiting => Some(hoard(&watched).await),
+                let reserving = match stage {
+                    Stage::Waiting => Some(reserve_only(&watched).await),
                     _ => None,
                 };
                 hang_up_at(&mut watched, stage, way, &segment).await;
-                if let Some(hoarder) = hoarder {
+                if let Some(reserving) = reserving {
                     until(&mut watched.client, |stats| {
                         stats.memory.as_ref().expect("memory").waiting_requests == 0
                     })
                     .await;
-                    hoarder.end().await.expect_err("its bytes never came");
+                    reserving.end().await.expect_err("its bytes never came");
                 }
                 watched.idle().await;
                 if round == 0 && nth > 0 {
@@ -265,27 +265,27 @@ async fn a_caller_that_hangs_up_at_any_stage_leaves_nothing_behind() {
 }
 
 /// Starts a call that declares almost the whole budget.
-async fn hoard(watched: &Watched) -> Sending {
+async fn reserve_only(watched: &Watched) -> Sending {
     let large = Segment::new(vec![0; 30 << 20], Some(("orders", 3)));
-    let hoarder = Sending::begin(watched.worker.client().await, &large).await;
+    let reserving = Sending::begin(watched.worker.client().await, &large).await;
     until(&mut watched.client.clone(), |stats| reserved(stats) > 0).await;
-    hoarder
+    reserving
 }
 
 /// Sends a random part of a segment and hangs up in a random way. Returns the receipt, if it came first.
-async fn come_and_go(worker: &Worker, segment: &Segment, mut dice: Dice) -> Option<IndexSegmentResponse> {
+async fn come_and_go(worker: &Worker, segment: &Segment, mut rng: Rng) -> Option<IndexSegmentResponse> {
     let wire = Wire::to(worker).await;
     let sending = tokio::spawn({
         let (client, segment) = (wire.client(), segment.clone());
         async move { send_to(client, &segment).await }
     });
-    tokio::time::sleep(dice.between(Duration::ZERO, Duration::from_millis(400))).await;
-    wire.hang_up(&sending, WAYS[dice.below(3) as usize]).await;
+    tokio::time::sleep(rng.between(Duration::ZERO, Duration::from_millis(400))).await;
+    wire.hang_up(&sending, WAYS[rng.below(3) as usize]).await;
     sending.await.ok()?.ok()
 }
 
 async fn send_to(mut client: Client, segment: &Segment) -> Result<IndexSegmentResponse, Status> {
-    let header = worker::inline(segment.bytes.len() as u64, segment.told);
+    let header = worker::inline(segment.bytes.len() as u64, segment.named_partition);
     worker::send_inline(&mut client, header, &segment.bytes, 64 << 10).await
 }
 
@@ -297,7 +297,7 @@ async fn a_crowd_that_hangs_up_at_any_moment_leaves_nothing_behind() {
     for crowd in segments.chunks(16) {
         let seed = came.len() as u64;
         let callers = crowd.iter().zip(seed..);
-        let callers = callers.map(|(segment, seed)| come_and_go(&watched.worker, segment, Dice(seed)));
+        let callers = callers.map(|(segment, seed)| come_and_go(&watched.worker, segment, Rng(seed)));
         came.extend(join_all(callers).await);
         watched.idle().await;
     }
@@ -408,7 +408,7 @@ impl Stalled {
 /// Sends one byte now and then.
 async fn trickle(worker: &Worker) -> Status {
     let segment = Segment::opaque(&[MIB], 50_000);
-    let header = worker::header(worker::inline(segment.bytes.len() as u64, segment.told));
+    let header = worker::header(worker::inline(segment.bytes.len() as u64, segment.named_partition));
     let bytes = futures::stream::unfold(segment.bytes.clone(), |mut rest| async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         Some((chunk(rest.split_to(1)), rest))

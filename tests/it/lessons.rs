@@ -38,11 +38,11 @@ use crate::worker::{self, Worker};
 /// recorded.
 async fn check_fixture(fixture: &Fixture) -> (Ingest, IndexSegmentResponse) {
     let ingest = ingest(memory());
-    let segment = Segment::new(fixture.bytes.clone(), fixture.told);
+    let segment = Segment::new(fixture.bytes.clone(), fixture.named_partition);
     let reply =
         send(&ingest, &segment, 4_096).await.unwrap_or_else(|error| panic!("{}: {error:?}", fixture.file));
     let objects = objects(&ingest, &reply).await;
-    let sent = (&fixture.bytes[..], fixture.format, &fixture.held[..]);
+    let sent = (&fixture.bytes[..], fixture.format, &fixture.expected[..]);
     truth::check_reply(&fixture.file, &reply, sent, "", |key| objects[key].clone());
     (ingest, reply)
 }
@@ -114,7 +114,7 @@ async fn lesson_02_bytes_that_cannot_be_parsed_fail_the_segment() {
             let frame = &frames[*nth];
             bytes[frame.position as usize + frame.bytes.len() / 2] ^= 0x10;
         }
-        Segment::new(bytes, segment.told)
+        Segment::new(bytes, segment.named_partition)
     };
     assert!(frames.len() > 4, "room for more damage than a reader could give up after");
     let all: Vec<usize> = (0..frames.len()).collect();
@@ -132,7 +132,7 @@ async fn lesson_02_bytes_that_cannot_be_parsed_fail_the_segment() {
         &[0; 61],
         b"not a frame at all, for more than a batch's head is long. Really not.",
     ] {
-        let error = refused(&Segment::new([before, rubbish, after].concat(), segment.told)).await;
+        let error = refused(&Segment::new([before, rubbish, after].concat(), segment.named_partition)).await;
         assert_eq!(status::of_ingest(&error).code(), Code::DataLoss, "{error:?}");
     }
 }
@@ -141,7 +141,7 @@ async fn lesson_02_bytes_that_cannot_be_parsed_fail_the_segment() {
 async fn lesson_03_records_of_the_older_format_are_indexed_like_all_others() {
     for fixture in fixtures("chronik/v1") {
         let (ingest, reply) = check_fixture(&fixture).await;
-        for (one, held) in reply.partitions.iter().zip(&fixture.held) {
+        for (one, held) in reply.partitions.iter().zip(&fixture.expected) {
             let mut offsets: Vec<_> = held.records.iter().map(|record| record.offset).collect();
             offsets.sort_unstable();
             assert_eq!(found(&stored_index(&ingest, one).await, "*"), offsets, "{}", fixture.file);
@@ -170,7 +170,7 @@ async fn lesson_05_the_latest_timestamp_is_the_greatest_wherever_in_the_segment_
     let mut unordered = 0;
     for fixture in truth::fixtures() {
         let (_, reply) = check_fixture(&fixture).await;
-        for (one, held) in reply.partitions.iter().zip(&fixture.held) {
+        for (one, held) in reply.partitions.iter().zip(&fixture.expected) {
             let times: Vec<i64> = held.records.iter().filter_map(|record| record.timestamp_ms).collect();
             unordered += u32::from(times.last() != times.iter().max() && times.first() != times.iter().min());
             assert_eq!(one.min_timestamp_ms, times.iter().min().copied(), "{}", fixture.file);
@@ -233,7 +233,7 @@ async fn lesson_07_what_is_in_the_values_is_found_in_the_stored_object() {
     let (ingest, reply) = check_fixture(&fixture).await;
     let index = stored_index(&ingest, &reply.partitions[0]).await;
     let (mut words, mut leaves) = (0, 0);
-    for record in &fixture.held[0].records {
+    for record in &fixture.expected[0].records {
         let Some(Ok(value)) = record.value.as_deref().map(std::str::from_utf8) else { continue };
         match serde_json::from_str::<serde_json::Value>(value) {
             Ok(serde_json::Value::Object(object)) => {
@@ -294,7 +294,7 @@ async fn lesson_09_indexing_keeps_no_thread_of_the_runtime_from_its_work() {
     let size = Size::Records(12_000);
     let segment = Segment::new(generated(&Spec { size, ..Spec::default() }), Some(TOLD));
     let (mut client, mut asking) = (worker.client().await, worker.client().await);
-    let header = worker::inline(segment.bytes.len() as u64, segment.told);
+    let header = worker::inline(segment.bytes.len() as u64, segment.named_partition);
     let (_, others_before) = cpu_times(worker.pid());
     let sending = worker::send_inline(&mut client, header, &segment.bytes, 1 << 20);
     tokio::pin!(sending);
@@ -332,7 +332,7 @@ async fn lesson_14_lz4_is_read_as_frames_as_kafka_writes_it() {
     let length = (batch.len() - 12) as u32;
     batch[8..12].copy_from_slice(&length.to_be_bytes());
     kafka::seal(&mut batch);
-    let error = refused(&Segment::new(batch, fixture.told)).await;
+    let error = refused(&Segment::new(batch, fixture.named_partition)).await;
     assert_eq!(status::of_ingest(&error).code(), Code::DataLoss, "{error:?}");
 }
 
@@ -342,7 +342,7 @@ async fn lesson_17_key_headers_timestamp_and_offset_come_back_and_gaps_are_told(
     for fixture in truth::fixtures() {
         // Compares each record of the objects completely.
         let (ingest, reply) = check_fixture(&fixture).await;
-        for (one, held) in reply.partitions.iter().zip(&fixture.held) {
+        for (one, held) in reply.partitions.iter().zip(&fixture.expected) {
             with_gap += usize::from(!held.gaps().is_empty());
             assert_eq!(one.gap_count, held.gaps().len() as u64, "{}", fixture.file);
             let index = stored_index(&ingest, one).await;
@@ -487,7 +487,7 @@ async fn lesson_19_a_segment_that_can_never_fit_is_set_aside_with_a_note_and_not
 #[tokio::test]
 async fn lesson_21_empty_segments_and_those_of_one_record_are_what_they_are() {
     for fixture in truth::fixtures() {
-        let records: usize = fixture.held.iter().map(|held| held.records.len()).sum();
+        let records: usize = fixture.expected.iter().map(|held| held.records.len()).sum();
         let (ingest, reply) = match records {
             0 | 1 => check_fixture(&fixture).await,
             _ => continue,
@@ -503,13 +503,13 @@ async fn lesson_21_empty_segments_and_those_of_one_record_are_what_they_are() {
 #[tokio::test]
 async fn lesson_21_a_partition_of_markers_only_is_kept_with_an_empty_index() {
     let fixture = fixtures("kafka/transactional").remove(0);
-    let control: BTreeSet<i64> = fixture.held[0].control_offsets.iter().copied().collect();
+    let control: BTreeSet<i64> = fixture.expected[0].control_offsets.iter().copied().collect();
     let markers: Vec<u8> = (truth::split(&fixture.bytes).iter())
         .filter(|frame| !frame.decode(1 << 30).expect("a frame").control_offsets.is_empty())
         .flat_map(|frame| frame.bytes.to_vec())
         .collect();
     let ingest = ingest(memory());
-    let segment = Segment::new(markers, fixture.told);
+    let segment = Segment::new(markers, fixture.named_partition);
     let reply = send(&ingest, &segment, 100).await.expect("a receipt");
     assert_eq!((reply.record_count, reply.control_record_count), (0, control.len() as u64));
     assert_eq!(reply.partitions.len(), 1);

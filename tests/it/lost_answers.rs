@@ -32,14 +32,14 @@ const IMPATIENT: Timeouts = Timeouts {
 
 fn memory() -> (Store, Arc<Faults>) {
     let store = Store::open(&Url::parse("memory:///bundles").unwrap()).unwrap();
-    Faults::around(store.with_patience(IMPATIENT))
+    Faults::around(store.with_timeouts(IMPATIENT))
 }
 
 /// Returns a store that keeps objects in memory, and confirms them in the way of this URL's store.
 fn as_if(url: &Url) -> (Store, Arc<Faults>) {
     let credentials = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")];
     let store = Store::open_with(url, if url.scheme() == "s3" { &credentials } else { &[] }).unwrap();
-    Faults::around(store.decorated(|_| Arc::new(InMemory::new())).with_patience(IMPATIENT))
+    Faults::around(store.decorated(|_| Arc::new(InMemory::new())).with_timeouts(IMPATIENT))
 }
 
 fn key(n: i64) -> BundleKey {
@@ -263,8 +263,8 @@ async fn an_object_that_the_judge_lets_stand_makes_the_receipt() {
     // The first check cannot read the object. That decides nothing.
     plan.next_gets([Fault::None, Fault::Fail, Fault::Fail, Fault::Fail]);
     let deadline = Instant::now() + Duration::from_secs(10);
-    let Put { stored, judged } = store.put(&key(1), &object(TEXT), deadline, lenient).await.unwrap();
-    assert_eq!(judged.unwrap(), "the same");
+    let Put { stored, check_result } = store.put(&key(1), &object(TEXT), deadline, lenient).await.unwrap();
+    assert_eq!(check_result.unwrap(), "the same");
     assert!(stored.already_existed());
     assert_eq!(stored.size_bytes(), 42);
     let there = crc32c::crc32c(b"the same records, indexed by another build");
@@ -284,7 +284,7 @@ async fn what_will_not_pass_is_not_tried_again() {
 async fn lesson_28_when_one_put_is_told_to_slow_down_all_do() {
     let store = Store::open(&Url::parse("memory:").unwrap()).unwrap();
     let timeouts = Timeouts { pause_first: 400 * MS, pause_max: 400 * MS, ..IMPATIENT };
-    let (store, plan) = Faults::around(store.with_patience(timeouts));
+    let (store, plan) = Faults::around(store.with_timeouts(timeouts));
     plan.next_puts([Fault::SlowDown]);
     let (object, deadline) = (object(TEXT), Instant::now() + Duration::from_secs(20));
     let key_of_first = key(1);

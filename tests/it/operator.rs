@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::agent::{Scene, acknowledged, backlog, expected};
-use crate::crooked::{Answer, Crooked};
+use crate::scripted_worker::{Answer, ScriptedWorker};
 use crate::sidecar::{Sidecar, Wal, name, once, segment};
 use crate::worker::{Worker, command, file_url, run};
 
@@ -98,7 +98,7 @@ fn ending(output: &Output) -> (Option<i32>, String) {
 async fn a_directory_has_one_agent_at_a_time() {
     let scene = Scene::new().await;
     let first = scene.start(&[]);
-    let (code, said) = ending(&once(scene.wal.path(), &[scene.crooked.endpoint()], &[]));
+    let (code, said) = ending(&once(scene.wal.path(), &[scene.scripted.endpoint()], &[]));
     assert_eq!(code, Some(5), "{said}");
     assert!(said.contains("another agent looks after this directory"), "{said}");
     first.kill();
@@ -120,19 +120,19 @@ async fn a_run_sends_so_many_segments_and_goes_on_at_once_where_there_are_more()
 async fn no_more_segments_are_on_their_way_than_told_for_all_directories_together() {
     let (scene, other) = (Scene::new().await, Wal::new());
     let held = Arc::new(Semaphore::new(0));
-    scene.crooked.always(Answer::Held(Arc::clone(&held)));
+    scene.scripted.always(Answer::Held(Arc::clone(&held)));
     scene.wal.add_all("orders", 0, 1..=4);
     other.add_all("payments", 0, 1..=4);
     let flags = ["--max-concurrent-tasks", "3", "--wal-dir", other.path().to_str().expect("UTF-8")];
     let agent = scene.start(&flags);
     let on_their_way = || {
-        let counts = scene.crooked.counts();
+        let counts = scene.scripted.counts();
         counts.begun - counts.over
     };
-    scene.crooked.until(|counts| counts.begun == 3).await;
+    scene.scripted.until(|counts| counts.begun == 3).await;
     for begun in 4..=6 {
         held.add_permits(1);
-        scene.crooked.until(|counts| counts.begun == begun).await;
+        scene.scripted.until(|counts| counts.begun == begun).await;
         assert!(on_their_way() <= 3);
     }
     held.add_permits(3);
@@ -149,7 +149,7 @@ async fn a_fresh_segment_is_left_alone() {
     let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(2_000);
     old.and_then(|file| file.set_modified(long_ago)).expect("set");
     let wal = scene.wal.path().to_str().expect("UTF-8");
-    let endpoint = scene.crooked.endpoint();
+    let endpoint = scene.scripted.endpoint();
     let flags = ["agent", "--once", "--wal-dir", wal, "--endpoint", &endpoint, "--min-segment-age", "1000"];
     let output = command(flags).output().expect("it starts");
     // The old segment is stored. It is deleted when the whole partition has been idle long enough.
@@ -161,15 +161,15 @@ async fn a_fresh_segment_is_left_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_storage_is_shared_only_urls_are_sent() {
     let worker = Worker::start();
-    let crooked = Crooked::start(&worker.endpoint()).await;
+    let scripted = ScriptedWorker::start(&worker.endpoint()).await;
     let wal = Wal::below(&worker.sources());
     wal.add_all("ord ers", 0, 1..=3);
     let url = file_url(wal.path());
-    let output = once(wal.path(), &[crooked.endpoint()], &["--point-to", &url]);
+    let output = once(wal.path(), &[scripted.endpoint()], &["--point-to", &url]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(wal.ids("ord ers", 0), [3]);
     assert_eq!(worker.keys().len(), 2);
-    assert!(crooked.calls().iter().all(|call| call.is_pointed && call.bytes == 0), "{:?}", crooked.calls());
+    assert!(scripted.calls().iter().all(|call| call.is_pointed && call.bytes == 0), "{:?}", scripted.calls());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -180,7 +180,7 @@ async fn what_is_remembered_may_be_kept_elsewhere() {
     for _ in 0..2 {
         assert_eq!(scene.once(&flags).0, 0);
     }
-    assert_eq!(scene.crooked.calls().len(), 2);
+    assert_eq!(scene.scripted.calls().len(), 2);
     let left = fs::read_dir(scene.wal.path())
         .expect("a directory")
         .map(|entry| entry.expect("an entry").file_name());
@@ -199,7 +199,7 @@ async fn a_line_tells_what_became_of_each_segment() {
     scene.wal.add_all("orders", 0, 1..=2);
     scene.wal.add_all("orders", 1, 1..=3);
     damage(&scene.wal.path().join(name("orders", 1, 1)));
-    let output = once(scene.wal.path(), &[scene.crooked.endpoint()], &["--progress", "always"]);
+    let output = once(scene.wal.path(), &[scene.scripted.endpoint()], &["--progress", "always"]);
     let (printed, logged) = (text(&output.stdout), text(&output.stderr));
     let size = bytesize::ByteSize::b(crate::sidecar::segment("orders", 0, 1).len() as u64).display().iec();
     let line_of = |partition, id| {
@@ -210,7 +210,7 @@ async fn a_line_tells_what_became_of_each_segment() {
         line.split("  ").skip(2).map(str::to_owned).collect::<Vec<_>>()
     };
     let line = line_of(0, 1);
-    assert_eq!(line[..3], [size.to_string(), "20 records".to_owned(), scene.crooked.address().to_string()]);
+    assert_eq!(line[..3], [size.to_string(), "20 records".to_owned(), scene.scripted.address().to_string()]);
     assert_eq!(line.last().map(String::as_str), Some("deleted"));
     assert!(line_of(1, 1).last().expect("words").starts_with("rejected: "), "{printed}");
     assert_eq!(line_of(1, 2).last(), Some(&format!("waits behind {}", name("orders", 1, 1))));

@@ -121,10 +121,10 @@ async fn fetches_wait_for_the_memory_that_slow_readers_hold() {
     // Three eighths of it are for whole searches and fetches: enough for one fetch.
     let worker = Worker::start_with(&["--search-memory", "64MiB"]);
     let segment = Segment::opaque(&[1 << 20; 24], 0);
-    let first = inline(segment.bytes.len() as u64, segment.told);
+    let first = inline(segment.bytes.len() as u64, segment.named_partition);
     send_inline(&mut worker.client().await, first, &segment.bytes, 1 << 20).await.expect("indexed");
     let fetch = async || {
-        let (topic, partition) = segment.told.expect("it is told");
+        let (topic, partition) = segment.named_partition.expect("it is told");
         let client = SearchServiceClient::new(worker.channel().await);
         let asked = v1::FetchRequest { max_bytes: 1 << 30, partition, ..Default::default() };
         let asked = v1::FetchRequest { topic: topic.to_owned(), ..asked };

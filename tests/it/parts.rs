@@ -29,7 +29,7 @@ async fn a_changed_byte_of_an_index_is_an_error_that_names_bundle_and_file() {
     for (number, (_, member)) in archive.footer().index_files().enumerate() {
         for chunk in (0..member.len).step_by(CHUNK_BYTES as usize) {
             let chunk = chunk..member.len.min(chunk + CHUNK_BYTES);
-            if parts.at_hand(number, chunk.clone()).is_some() {
+            if parts.cached(number, chunk.clone()).is_some() {
                 continue;
             }
             let sound = parts.read(number, chunk.clone()).await.expect("sound");

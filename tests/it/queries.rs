@@ -21,7 +21,7 @@ use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
 
 use crate::truth::{self, Record};
 use crate::worker::{self, Worker};
-use compose::Chance;
+use compose::Rng;
 use oracle::{Doc, Query};
 
 /// How many queries run on each corpus.
@@ -78,13 +78,13 @@ async fn ask(mut client: Client, request: v1::SearchRequest) -> Result<Answer, S
 
 /// Runs a random query on a corpus, counted and in each order. Returns how many records match.
 async fn check(client: &Client, corpus: &Corpus, positions: bool, nth: usize) -> usize {
-    let mut chance = Chance(SEED.wrapping_add(nth as u64));
-    let (text, query) = compose::query(&corpus.docs, &mut chance, 3);
-    let filter = filter(corpus, &mut chance);
+    let mut rng = Rng(SEED.wrapping_add(nth as u64));
+    let (text, query) = compose::query(&corpus.docs, &mut rng, 3);
+    let filter = filter(corpus, &mut rng);
     let expected = expected(corpus, &query, &filter, positions);
     let offsets: BTreeSet<i64> = expected.iter().map(|record| record.offset).collect();
     let order = [Order::NewestFirst, Order::OldestFirst, Order::ByScore][nth % 3];
-    let limit = if nth.is_multiple_of(2) { 10_000 } else { 1 + chance.below(20) };
+    let limit = if nth.is_multiple_of(2) { 10_000 } else { 1 + rng.below(20) };
     let told = format!("seed {SEED}, {} with positions {positions}, query {nth}: {text}", corpus.name);
 
     let request = v1::SearchRequest {
@@ -137,16 +137,16 @@ fn check_answer(told: &str, answer: Answer, expected: &[&Record], order: Order, 
 }
 
 /// Returns a filter for the corpus. One in three has bounds.
-fn filter(corpus: &Corpus, chance: &mut Chance) -> v1::RecordFilter {
+fn filter(corpus: &Corpus, rng: &mut Rng) -> v1::RecordFilter {
     let mut filter = v1::RecordFilter {
         topic: corpus.topic.clone(),
         partition: Some(corpus.partition),
         log_id: Some(corpus.log_id.clone()),
         ..v1::RecordFilter::default()
     };
-    let (a, b) = (chance.below(corpus.docs.len()), chance.below(corpus.docs.len()));
+    let (a, b) = (rng.below(corpus.docs.len()), rng.below(corpus.docs.len()));
     let (a, b) = (&corpus.docs[a].record, &corpus.docs[b].record);
-    match chance.below(9) {
+    match rng.below(9) {
         0 => filter.min_offset = Some(a.offset.min(b.offset)),
         1 => {
             filter.min_offset = Some(a.offset.min(b.offset));
@@ -217,8 +217,8 @@ async fn check_fixtures(positions: bool) {
     let mut corpora = Vec::new();
     for fixture in truth::fixtures() {
         let log_id = fixture.file.replace('/', "-");
-        send(&worker, &log_id, fixture.told, &fixture.bytes).await;
-        corpora.extend(fixture.held.into_iter().map(|held| Corpus {
+        send(&worker, &log_id, fixture.named_partition, &fixture.bytes).await;
+        corpora.extend(fixture.expected.into_iter().map(|held| Corpus {
             name: format!("{} {}/{}", fixture.file, held.topic, held.partition),
             topic: held.topic,
             partition: held.partition,

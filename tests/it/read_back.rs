@@ -13,7 +13,7 @@ use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
 use wal_indexer::restore::restore;
 use wal_indexer::server::{self, Config, ConnectionPolicy};
 use wal_indexer::store::{BundleKey, KeyPrefix};
-use wal_indexer::verify::{Scrub, verify};
+use wal_indexer::verify::{VerifyOptions, verify};
 
 use crate::written::{
     ExpectedRecord, Written, blocks_at, expected, expected_of, fixture, fixture_path, fixtures,
@@ -36,8 +36,8 @@ async fn every_fixture_is_restored_verified_and_searched_as_it_was() {
         assert_eq!(std::fs::read(&out).expect("a file"), source, "{name}");
 
         let listed = written.store().list(&KeyPrefix::all()).await.expect("a listing");
-        let scrub = Scrub { all: true, ..Scrub::default() };
-        let outcome = verify(written.store(), &listed, scrub, |_| {}).await.expect(&name);
+        let options = VerifyOptions { all: true, ..VerifyOptions::default() };
+        let outcome = verify(written.store(), &listed, options, |_| {}).await.expect(&name);
         assert_eq!((outcome.findings, outcome.segments_whole), (vec![], 1), "{name}");
 
         let mut wanted = expected_of(&name, &partitions);

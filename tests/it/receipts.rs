@@ -27,20 +27,20 @@ pub const TOLD: (&str, i32) = ("orders", 3);
 #[derive(Clone)]
 pub struct Segment {
     pub bytes: Bytes,
-    pub told: Option<(&'static str, i32)>,
+    pub named_partition: Option<(&'static str, i32)>,
     pub torn_tail: TornTail,
 }
 
 impl Segment {
-    pub fn new(bytes: impl Into<Bytes>, told: Option<(&'static str, i32)>) -> Self {
-        Self { bytes: bytes.into(), told, torn_tail: TornTail::Refuse }
+    pub fn new(bytes: impl Into<Bytes>, named_partition: Option<(&'static str, i32)>) -> Self {
+        Self { bytes: bytes.into(), named_partition, torn_tail: TornTail::Refuse }
     }
 
     /// Returns a file of `tests/fixtures`.
     pub fn fixture(name: &str) -> Self {
         let all = truth::fixtures();
         let fixture = all.into_iter().find(|fixture| fixture.file == name).expect("a fixture");
-        Self::new(fixture.bytes, fixture.told)
+        Self::new(fixture.bytes, fixture.named_partition)
     }
 
     /// Returns a segment with three partitions, which makes three objects.
@@ -93,8 +93,8 @@ impl Segment {
     pub fn parts(&self) -> RequestParts {
         RequestParts {
             segment_id: "a:segment:1".to_owned(),
-            topic: self.told.map(|(topic, _)| topic.to_owned()),
-            partition: self.told.map(|(_, partition)| partition),
+            topic: self.named_partition.map(|(topic, _)| topic.to_owned()),
+            partition: self.named_partition.map(|(_, partition)| partition),
             size_bytes: self.bytes.len() as u64,
             torn_tail: self.torn_tail,
             ..RequestParts::default()

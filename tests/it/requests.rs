@@ -68,7 +68,9 @@ pub async fn check_good(worker: &Worker, client: &mut Client) {
     let good = chronik();
     let reply = send_inline(client, inline(good.bytes.len() as u64, None), &good.bytes, 5_000).await;
     let reply = reply.expect("a good segment is taken all the same");
-    check_reply("a good one", &reply, (&good.bytes, good.format, &good.held), "", |key| worker.object(key));
+    check_reply("a good one", &reply, (&good.bytes, good.format, &good.expected), "", |key| {
+        worker.object(key)
+    });
 }
 
 /// Returns the header, and all bytes in one chunk.
@@ -210,7 +212,7 @@ async fn names_and_numbers_that_cannot_be_are_refused() {
 async fn odd_names_are_kept_apart_and_stay_below_the_root() {
     let worker = Worker::start();
     let mut client = worker.client().await;
-    let Fixture { bytes, format, mut held, .. } = fixture("kafka/one-record.log");
+    let Fixture { bytes, format, expected: mut held, .. } = fixture("kafka/one-record.log");
     let long = "x".repeat(249);
     let names = [
         ".",
@@ -403,7 +405,7 @@ async fn a_worker_says_how_it_is_in_every_way_there_is() {
     check_good_again(&mut client).await;
     let stats = client.get_stats(GetStatsRequest {}).await.expect("an answer").into_inner();
     let good = chronik();
-    let (len, records) = (good.bytes.len() as u64, good.held[0].records.len() as u64);
+    let (len, records) = (good.bytes.len() as u64, good.expected[0].records.len() as u64);
     assert_eq!((stats.segments_processed, stats.segments_already_indexed), (2, 1), "{stats:?}");
     assert_eq!((stats.indexes_created, stats.errors), (1, 0), "{stats:?}");
     assert_eq!((stats.bytes_read, stats.records_indexed), (2 * len, 2 * records), "{stats:?}");

@@ -15,7 +15,7 @@ use tonic::{Code, Request, Status};
 use wal_indexer::proto::v1::{self, IndexSegmentResponse};
 
 use crate::agent::Scene;
-use crate::crooked::Answer;
+use crate::scripted_worker::Answer;
 use crate::sidecar::{Wal, name, once};
 use crate::worker::{Refusal, Worker, chunk, command, header, inline, run, send};
 use crate::written::Ran;
@@ -189,13 +189,13 @@ async fn an_answer_that_lacks_what_a_receipt_rests_on_deletes_nothing() {
     let scene = Scene::new().await;
     scene.wal.add_all("orders", 0, 1..=2);
     for (name, lack) in lacks {
-        scene.crooked.always(Answer::Wrong(lack));
+        scene.scripted.always(Answer::Wrong(lack));
         let (code, log) = scene.once(&[]);
         assert_ne!(code, 0, "{name}: {log}");
         assert_eq!(scene.wal.ids("orders", 0), [1, 2], "{name}: {log}");
     }
     // All other fields may be absent.
-    scene.crooked.always(Answer::Wrong(|answer| {
+    scene.scripted.always(Answer::Wrong(|answer| {
         answer.timings = None;
         answer.format = 0;
         answer.batch_count = 0;

@@ -30,7 +30,7 @@ const IMPATIENT: Timeouts = Timeouts {
 
 /// Returns a write path on a store in memory with scripted faults.
 fn faulty() -> (Ingest, Arc<Faults>) {
-    let (store, plan) = Faults::around(memory().with_patience(IMPATIENT));
+    let (store, plan) = Faults::around(memory().with_timeouts(IMPATIENT));
     (ingest(store), plan)
 }
 
@@ -237,7 +237,7 @@ async fn on_disk_too_whichever_put_fails_the_receipt_is_for_what_is_there() {
         for nth in 0..3 {
             let root = tempfile::tempdir().unwrap();
             let url = url::Url::from_directory_path(root.path()).unwrap();
-            let store = wal_indexer::store::Store::open(&url).unwrap().with_patience(IMPATIENT);
+            let store = wal_indexer::store::Store::open(&url).unwrap().with_timeouts(IMPATIENT);
             let (store, plan) = Faults::around(store);
             let ingest = ingest(store);
             plan.next_puts(vec![Fault::None; nth].into_iter().chain([fault]));

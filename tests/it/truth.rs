@@ -32,14 +32,14 @@ pub struct Fixture {
     pub bytes: Bytes,
     pub format: v1::SegmentFormat,
     /// Topic and partition, if the caller must name them.
-    pub told: Option<(&'static str, i32)>,
+    pub named_partition: Option<(&'static str, i32)>,
     /// Sorted by topic and partition.
-    pub held: Vec<Held>,
+    pub expected: Vec<ExpectedPartition>,
 }
 
 /// A segment's contents for one partition.
 #[derive(Clone, Debug, Default)]
-pub struct Held {
+pub struct ExpectedPartition {
     pub topic: String,
     pub partition: i32,
     pub base_offset: i64,
@@ -120,24 +120,32 @@ fn folder(name: &str) -> PathBuf {
 /// Returns all fixtures.
 pub fn fixtures() -> Vec<Fixture> {
     let kafka = KAFKA.into_iter().map(|name| {
-        let held = if name == "empty" { vec![] } else { vec![expected(name, "Zürich/events~1", 2)] };
-        fixture(format!("kafka/{name}.log"), Some(("Zürich/events~1", 2)), held)
+        let expected =
+            if name == "empty" { vec![] } else { vec![read_expected(name, "Zürich/events~1", 2)] };
+        fixture(format!("kafka/{name}.log"), Some(("Zürich/events~1", 2)), expected)
     });
-    let chronik = CHRONIK.into_iter().map(|(name, told, parts)| {
-        let mut held: Vec<Held> = Vec::new();
+    let chronik = CHRONIK.into_iter().map(|(name, named_partition, parts)| {
+        let mut expected: Vec<ExpectedPartition> = Vec::new();
         for ((topic, partition), way, of) in parts {
-            let part = arranged(expected(of, topic, *partition), *way);
-            match held.iter_mut().find(|held| (&*held.topic, held.partition) == (topic, *partition)) {
-                Some(held) => held.append(part),
-                None => held.push(part),
+            let part = arranged(read_expected(of, topic, *partition), *way);
+            match expected
+                .iter_mut()
+                .find(|expected| (&*expected.topic, expected.partition) == (topic, *partition))
+            {
+                Some(expected) => expected.append(part),
+                None => expected.push(part),
             }
         }
-        fixture(format!("chronik/{name}.wal"), told.then_some(ORDERS), held)
+        fixture(format!("chronik/{name}.wal"), named_partition.then_some(ORDERS), expected)
     });
     kafka.chain(chronik).collect()
 }
 
-fn fixture(file: String, told: Option<(&'static str, i32)>, held: Vec<Held>) -> Fixture {
+fn fixture(
+    file: String,
+    named_partition: Option<(&'static str, i32)>,
+    expected: Vec<ExpectedPartition>,
+) -> Fixture {
     let path = folder(&file);
     let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let format = match () {
@@ -145,10 +153,10 @@ fn fixture(file: String, told: Option<(&'static str, i32)>, held: Vec<Held>) -> 
         () if file.starts_with("kafka") => v1::SegmentFormat::KafkaLog,
         () => v1::SegmentFormat::ChronikWal,
     };
-    Fixture { file, bytes: bytes.into(), format, told, held }
+    Fixture { file, bytes: bytes.into(), format, named_partition, expected }
 }
 
-fn expected(name: &str, topic: &str, partition: i32) -> Held {
+fn read_expected(name: &str, topic: &str, partition: i32) -> ExpectedPartition {
     let path = folder(&format!("kafka/{name}.expected.json"));
     let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let json: Value = serde_json::from_slice(&text).expect("JSON");
@@ -156,7 +164,7 @@ fn expected(name: &str, topic: &str, partition: i32) -> Held {
     let records: Vec<_> = json["records"].as_array().expect("records").iter().map(record).collect();
     assert_eq!(records.len() as i64, number("record_count"));
     let control = json["control_offsets"].as_array().expect("offsets");
-    Held {
+    ExpectedPartition {
         topic: topic.to_owned(),
         partition,
         base_offset: number("base_offset"),
@@ -179,22 +187,22 @@ fn record(json: &Value) -> Record {
     }
 }
 
-fn arranged(mut held: Held, way: As) -> Held {
+fn arranged(mut expected: ExpectedPartition, way: As) -> ExpectedPartition {
     match way {
         As::Batches => {}
-        As::From(record) => held.records.rotate_left(record),
+        As::From(record) => expected.records.rotate_left(record),
         As::Records => {
-            held.batches = held.records.len() as u64;
-            held.records.iter_mut().for_each(|record| {
+            expected.batches = expected.records.len() as u64;
+            expected.records.iter_mut().for_each(|record| {
                 record.value.get_or_insert_default();
             });
         }
     }
-    held
+    expected
 }
 
-impl Held {
-    fn append(&mut self, other: Held) {
+impl ExpectedPartition {
+    fn append(&mut self, other: ExpectedPartition) {
         self.base_offset = self.base_offset.min(other.base_offset);
         self.last_offset = self.last_offset.max(other.last_offset);
         self.batches += other.batches;
@@ -247,30 +255,30 @@ fn encoded_byte(byte: u8) -> String {
 pub fn check_reply(
     name: &str,
     reply: &IndexSegmentResponse,
-    (bytes, format, held): (&[u8], v1::SegmentFormat, &[Held]),
+    (bytes, format, expected): (&[u8], v1::SegmentFormat, &[ExpectedPartition]),
     log_id: &str,
     object: impl Fn(&str) -> Bytes,
 ) {
     let log_id = if log_id.is_empty() { "0" } else { log_id };
-    let sum = |count: fn(&Held) -> u64| held.iter().map(count).sum::<u64>();
+    let sum = |count: fn(&ExpectedPartition) -> u64| expected.iter().map(count).sum::<u64>();
     assert_eq!(reply.format(), format, "{name}: format");
     assert_eq!(reply.bytes_read, bytes.len() as u64, "{name}: bytes_read");
     assert_eq!(reply.crc32c, crc32c::crc32c(bytes), "{name}: crc32c");
     let sha256 = Sha256::digest(bytes);
     assert_eq!(reply.sha256[..], sha256[..], "{name}: sha256");
-    assert_eq!(reply.record_count, sum(|held| held.records.len() as u64), "{name}: record_count");
-    let control = sum(|held| held.control_offsets.len() as u64);
+    assert_eq!(reply.record_count, sum(|expected| expected.records.len() as u64), "{name}: record_count");
+    let control = sum(|expected| expected.control_offsets.len() as u64);
     assert_eq!(reply.control_record_count, control, "{name}: control_record_count");
-    assert_eq!(reply.batch_count, sum(|held| held.batches), "{name}: batch_count");
+    assert_eq!(reply.batch_count, sum(|expected| expected.batches), "{name}: batch_count");
     let named: Vec<_> = reply.partitions.iter().map(|one| (&*one.topic, one.partition)).collect();
-    let expected: Vec<_> = held.iter().map(|one| (&*one.topic, one.partition)).collect();
-    assert_eq!(named, expected, "{name}: partitions");
+    let partitions: Vec<_> = expected.iter().map(|one| (&*one.topic, one.partition)).collect();
+    assert_eq!(named, partitions, "{name}: partitions");
 
     let (mut pieces, mut torn_bytes) = (Vec::new(), 0);
-    for (one, held) in reply.partitions.iter().zip(held) {
-        check_partition(name, one, held, &sha256, log_id);
+    for (one, expected) in reply.partitions.iter().zip(expected) {
+        check_partition(name, one, expected, &sha256, log_id);
         let stored = open(&object(&one.bundle.as_ref().expect("a bundle").key));
-        check_stored(name, &stored, one, held, reply);
+        check_stored(name, &stored, one, expected, reply);
         torn_bytes += stored.torn_bytes;
         pieces.extend(stored.pieces);
     }
@@ -285,24 +293,34 @@ pub fn check_reply(
 }
 
 #[track_caller]
-fn check_partition(name: &str, one: &v1::IndexedPartition, held: &Held, sha256: &[u8], log_id: &str) {
-    let records = held.records.len() as u64;
-    let (min, max) = held.times().unzip();
+fn check_partition(
+    name: &str,
+    one: &v1::IndexedPartition,
+    expected: &ExpectedPartition,
+    sha256: &[u8],
+    log_id: &str,
+) {
+    let records = expected.records.len() as u64;
+    let (min, max) = expected.times().unzip();
     assert_eq!(one.log_id, log_id, "{name}: log_id");
-    assert_eq!((one.base_offset, one.last_offset), (held.base_offset, held.last_offset), "{name}: offsets");
+    assert_eq!(
+        (one.base_offset, one.last_offset),
+        (expected.base_offset, expected.last_offset),
+        "{name}: offsets"
+    );
     assert_eq!(one.record_count, records, "{name}: records of a partition");
     assert_eq!((one.min_timestamp_ms, one.max_timestamp_ms), (min, max), "{name}: times");
-    let gaps = held.gaps();
+    let gaps = expected.gaps();
     let listed: Vec<_> = one.gaps.iter().map(|gap| (gap.first, gap.last)).collect();
     assert_eq!(listed, gaps[..gaps.len().min(1_000)], "{name}: gaps");
     assert_eq!(one.gap_count, gaps.len() as u64, "{name}: gap_count");
     let bundle = one.bundle.as_ref().expect("a bundle");
-    assert_eq!(bundle.key, held.key(sha256, log_id), "{name}: key");
+    assert_eq!(bundle.key, expected.key(sha256, log_id), "{name}: key");
     let url_end = bundle.key.replace('%', "%25");
     assert!(bundle.url.ends_with(&format!("/{url_end}")), "{name}: {}", bundle.url);
     assert_eq!(
         (bundle.base_offset, bundle.last_offset),
-        (held.base_offset, held.last_offset),
+        (expected.base_offset, expected.last_offset),
         "{name}: bundle"
     );
     assert_eq!(bundle.record_count, records, "{name}: bundle's records");
@@ -314,7 +332,7 @@ fn check_stored(
     name: &str,
     stored: &Stored,
     one: &v1::IndexedPartition,
-    held: &Held,
+    expected: &ExpectedPartition,
     reply: &IndexSegmentResponse,
 ) {
     let Stored { object, manifest, records, .. } = stored;
@@ -323,22 +341,30 @@ fn check_stored(
     assert_eq!(bundle.crc32c, crc32c::crc32c(object), "{name}: checksum of the object");
     let opened = bundle::Footer::open(&object[bundle.footer_offset as usize..], bundle.size_bytes);
     assert!(matches!(opened, Ok(bundle::Opened::Footer(_))), "{name}: {opened:?} from footer_offset on");
-    assert_eq!(*records, held.records, "{name}: records read back");
+    assert_eq!(*records, expected.records, "{name}: records read back");
 
-    assert_eq!((&*manifest.topic, manifest.partition), (&*held.topic, held.partition), "{name}: manifest");
+    assert_eq!(
+        (&*manifest.topic, manifest.partition),
+        (&*expected.topic, expected.partition),
+        "{name}: manifest"
+    );
     assert_eq!(manifest.log_id, one.log_id, "{name}: manifest's log_id");
     assert_eq!(manifest.record_count, one.record_count, "{name}: manifest's records");
     assert_eq!(
         manifest.control_record_count,
-        held.control_offsets.len() as u64,
+        expected.control_offsets.len() as u64,
         "{name}: manifest's control"
     );
-    assert_eq!(manifest.batch_count, held.batches, "{name}: manifest's batches");
-    assert_eq!((manifest.base_offset, manifest.last_offset), (held.base_offset, held.last_offset), "{name}");
+    assert_eq!(manifest.batch_count, expected.batches, "{name}: manifest's batches");
+    assert_eq!(
+        (manifest.base_offset, manifest.last_offset),
+        (expected.base_offset, expected.last_offset),
+        "{name}"
+    );
     let gaps: Vec<_> = manifest.gaps.iter().map(|gap| (gap.first(), gap.last())).collect();
-    assert_eq!(gaps, held.gaps(), "{name}: manifest's gaps");
+    assert_eq!(gaps, expected.gaps(), "{name}: manifest's gaps");
     let times = (manifest.min_timestamp_ms, manifest.max_timestamp_ms);
-    assert_eq!(times, held.times().unzip(), "{name}: manifest's times");
+    assert_eq!(times, expected.times().unzip(), "{name}: manifest's times");
     let documents: u64 = manifest.index.segments.iter().map(|segment| segment.documents).sum();
     assert_eq!(documents, one.record_count, "{name}: documents");
     assert_eq!(manifest.segment.id, reply.segment_id, "{name}: manifest's segment");

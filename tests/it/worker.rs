@@ -117,16 +117,16 @@ impl Worker {
             .spawn()
             .expect("the program starts");
         let mut stdout = BufReader::new(process.stdout.take().expect("it is piped"));
-        let mut told = |what: &str| {
+        let mut printed = |what: &str| {
             let mut line = String::new();
             stdout.read_line(&mut line).expect("a line");
             let address = line.trim_end().strip_prefix(what).map(str::to_owned);
             let log = || fs::read_to_string(root.path().join("log")).unwrap_or_default();
             address.unwrap_or_else(|| panic!("the worker said {line:?}\n{}", log()))
         };
-        let address = told("listening on ");
-        let health = flags.contains(&"--health-listen").then(|| told("health on "));
-        let metrics = flags.contains(&"--metrics-listen").then(|| told("metrics on "));
+        let address = printed("listening on ");
+        let health = flags.contains(&"--health-listen").then(|| printed("health on "));
+        let metrics = flags.contains(&"--metrics-listen").then(|| printed("metrics on "));
         Self { process, address, health, metrics, root }
     }
 
@@ -291,21 +291,22 @@ fn status_bytes(pid: u32, name: &str) -> u64 {
     kib.parse::<u64>().expect("a number") * 1024
 }
 
-/// Returns a header for an inline source. Kafka segments and Chronik V1 segments need `told`, the partition.
-pub fn inline(size_bytes: u64, told: Option<(&str, i32)>) -> SegmentHeader {
+/// Returns a header for an inline source. Kafka segments and Chronik V1 segments need `named_partition`, the
+/// partition.
+pub fn inline(size_bytes: u64, named_partition: Option<(&str, i32)>) -> SegmentHeader {
     SegmentHeader {
         segment_id: "a:segment:1".to_owned(),
-        topic: told.map(|(topic, _)| topic.to_owned()),
-        partition: told.map(|(_, partition)| partition),
+        topic: named_partition.map(|(topic, _)| topic.to_owned()),
+        partition: named_partition.map(|(_, partition)| partition),
         source: Some(Source::Inline(v1::InlineSource { size_bytes, crc32c: None })),
         ..SegmentHeader::default()
     }
 }
 
 /// Returns a header for an object source.
-pub fn object(url: &str, told: Option<(&str, i32)>) -> SegmentHeader {
+pub fn object(url: &str, named_partition: Option<(&str, i32)>) -> SegmentHeader {
     let source = v1::ObjectSource { url: url.to_owned(), size_bytes: None, crc32c: None };
-    SegmentHeader { source: Some(Source::Object(source)), ..inline(0, told) }
+    SegmentHeader { source: Some(Source::Object(source)), ..inline(0, named_partition) }
 }
 
 pub fn header(header: SegmentHeader) -> IndexSegmentRequest {

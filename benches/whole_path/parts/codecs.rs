@@ -21,7 +21,7 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
     ]);
     for case in size::cases() {
         let segments = Segment::logs(case, setup.megabytes * 1_000_000, 1)?;
-        let contest = contest::hold(setup, &segments, rounds, &[])?;
+        let contest = contest::run(setup, &segments, rounds, &[])?;
         table.row(&[
             case.to_string(),
             segments[0].records().to_string(),

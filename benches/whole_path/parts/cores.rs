@@ -11,8 +11,8 @@ use wal_indexer::internals::generate::Codec;
 use crate::Setup;
 use crate::bare;
 use crate::process::{Process, cores};
-use crate::report::{Asked, Report, Table};
-use crate::sample::{Sample, Took, timed};
+use crate::report::{Goal, Report, Table};
+use crate::sample::{Elapsed, Sample, timed};
 use crate::segments::{Case, Scratch, Segment};
 use crate::worker::{Options, Worker};
 
@@ -38,7 +38,7 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
         let segments = Segment::logs(case, megabytes * 1_000_000, 1)?;
         let (on_one, on_all) = loops(setup, &segments)?;
         let times = workers(setup, &segments[0])?;
-        let seconds = |took: &[Took]| Sample::of(2, took, |took| took.wall.as_secs_f64()).to_string();
+        let seconds = |took: &[Elapsed]| Sample::of(2, took, |took| took.wall.as_secs_f64()).to_string();
         let [one_core, one_thread, all, grpc] = &times;
         let scaled = Sample::ratios(one_core, all);
         table.row(&[
@@ -56,7 +56,7 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
             report.verdict(
                 2,
                 &format!("{case}, {megabytes} MB: all cores by one"),
-                Asked::AtLeast(1.6),
+                Goal::AtLeast(1.6),
                 "",
                 &scaled,
             );
@@ -68,7 +68,7 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
 }
 
 /// Measures the worker on one core, on one thread, on all cores, and on all cores over gRPC.
-fn workers(setup: &Setup, segment: &Segment) -> Result<[Vec<Took>; 4], Box<dyn Error>> {
+fn workers(setup: &Setup, segment: &Segment) -> Result<[Vec<Elapsed>; 4], Box<dyn Error>> {
     let file = Scratch::write(&setup.directory, "segment", &segment.bytes)?;
     let mut workers = [
         Worker::start_with(&setup.directory, &Options { cpu: Some(0), ..Options::default() })?,
@@ -97,7 +97,7 @@ fn workers(setup: &Setup, segment: &Segment) -> Result<[Vec<Took>; 4], Box<dyn E
 }
 
 /// Measures the bare loop on one thread, and on one thread for each core: the limit of the machine.
-fn loops(setup: &Setup, segments: &[Segment]) -> Result<(Vec<Took>, Vec<Took>), Box<dyn Error>> {
+fn loops(setup: &Setup, segments: &[Segment]) -> Result<(Vec<Elapsed>, Vec<Elapsed>), Box<dyn Error>> {
     let (mut on_one, mut on_all) = (Vec::new(), Vec::new());
     for _ in 0..setup.rounds {
         on_one.push(timed(Process::this(), || bare::index_all(segments, 1))?.1);

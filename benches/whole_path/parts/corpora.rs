@@ -36,7 +36,7 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
         let batches = corpus(&path)?;
         let fill = |case| Segment::fill(case, usize::MAX, batches.iter().cloned());
         let segments = [fill(Case::kafka(Codec::None))?];
-        let contest = contest::hold(setup, &segments, setup.rounds, &[Fields::Stock])?;
+        let contest = contest::run(setup, &segments, setup.rounds, &[Fields::Stock])?;
         let cpu =
             [&contest.whole, &contest.bare, &contest.stock].map(|took| format!("{:.2}", Contest::cpu(took)));
         speeds.row(&[

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use wal_indexer::internals::generate::Codec;
 
 use crate::Setup;
-use crate::report::{Asked, Report, Table};
-use crate::sample::{Sample, Took, timed};
+use crate::report::{Goal, Report, Table};
+use crate::sample::{Elapsed, Sample, timed};
 use crate::segments::{Case, Segment};
 use crate::worker::Worker;
 
@@ -81,7 +81,7 @@ fn measure(setup: &Setup, report: &mut Report, case: Case) -> Result<(), Box<dyn
             report.verdict(
                 3,
                 &format!("{case}: CPU of {} by 64 MB", row.name),
-                Asked::Within(0.85, 1.15),
+                Goal::Within(0.85, 1.15),
                 "",
                 &by_middle,
             );
@@ -96,11 +96,11 @@ struct Row {
     name: &'static str,
     megabytes: f64,
     segments: Vec<Bytes>,
-    took: Vec<Took>,
+    took: Vec<Elapsed>,
 }
 
 impl Row {
-    fn cost_of(&self, took: &Took) -> f64 {
+    fn cost_of(&self, took: &Elapsed) -> f64 {
         took.cpu.as_secs_f64() * 1e3 / self.megabytes
     }
 

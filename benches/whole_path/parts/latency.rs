@@ -10,8 +10,8 @@ use wal_indexer::proto::v1::Timings;
 use crate::Setup;
 use crate::bare;
 use crate::process::{Process, cores};
-use crate::report::{Asked, Report, Table};
-use crate::sample::{Sample, Took, timed};
+use crate::report::{Goal, Report, Table};
+use crate::sample::{Elapsed, Sample, timed};
 use crate::segments::{Case, Segment};
 use crate::worker::Worker;
 
@@ -60,7 +60,7 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
                 on_all.push(all);
             }
         }
-        let ms = |took: &[Took]| Sample::of(0, took, |took| took.wall.as_secs_f64() * 1e3).to_string();
+        let ms = |took: &[Elapsed]| Sample::of(0, took, |took| took.wall.as_secs_f64() * 1e3).to_string();
         let part = |us: fn(&Timings) -> u64| {
             format!("{:.0}", Sample::new(0, timings.iter().map(|timings| us(timings) as f64 / 1e3)).median())
         };
@@ -74,8 +74,8 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
             by_one.to_string(),
             by_all.to_string(),
         ]);
-        report.verdict(4, &format!("{case}: answer by (a) on one thread"), Asked::AtMost(1.3), "", &by_one);
-        report.verdict(4, &format!("{case}: answer by (a) on all cores"), Asked::AtMost(1.3), "", &by_all);
+        report.verdict(4, &format!("{case}: answer by (a) on one thread"), Goal::AtMost(1.3), "", &by_one);
+        report.verdict(4, &format!("{case}: answer by (a) on all cores"), Goal::AtMost(1.3), "", &by_all);
     }
     println!();
     table.print();

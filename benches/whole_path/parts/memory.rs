@@ -7,7 +7,7 @@ use std::time::Duration;
 use wal_indexer::internals::generate::Codec;
 
 use crate::Setup;
-use crate::report::{Asked, Report, Table};
+use crate::report::{Goal, Report, Table};
 use crate::sample::Sample;
 use crate::segments::{Case, Segment};
 use crate::worker::{Options, Worker};
@@ -36,7 +36,7 @@ fn idle(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let worker = Worker::start(&setup.directory)?;
     thread::sleep(Duration::from_secs(1));
     let fresh = megabytes(worker.process().rss_bytes()?);
-    report.verdict(6, "idle, nothing done yet", Asked::AtMost(30.0), "MB", &fresh);
+    report.verdict(6, "idle, nothing done yet", Goal::AtMost(30.0), "MB", &fresh);
     Ok(())
 }
 
@@ -54,7 +54,7 @@ fn one_at_a_time(setup: &Setup, report: &mut Report, table: &mut Table) -> Resul
         let after = worker.process().rss_bytes()?;
         quiet.push(after);
         let name = format!("one segment of {} MB: {case}", setup.megabytes);
-        report.verdict(6, &name, Asked::AtMost(250.0), "MB", &peak);
+        report.verdict(6, &name, Goal::AtMost(250.0), "MB", &peak);
         table.row(&[
             name,
             "default".to_owned(),
@@ -65,7 +65,7 @@ fn one_at_a_time(setup: &Setup, report: &mut Report, table: &mut Table) -> Resul
     }
     let most = megabytes(quiet.into_iter().max().unwrap_or_default());
     let name = format!("idle again, {} s after one segment, the most of these", QUIET.as_secs());
-    report.verdict(6, &name, Asked::AtMost(30.0), "MB", &most);
+    report.verdict(6, &name, Goal::AtMost(30.0), "MB", &most);
     Ok(())
 }
 
@@ -85,7 +85,7 @@ fn four_at_once(setup: &Setup, report: &mut Report, table: &mut Table) -> Result
                     Sample::new(2, [])
                 }
             };
-            report.verdict(6, &format!("{name}, peak by {flag}"), Asked::AtMost(1.0), "", &by_budget);
+            report.verdict(6, &format!("{name}, peak by {flag}"), Goal::AtMost(1.0), "", &by_budget);
             table.row(&[
                 name,
                 flag.to_owned(),

@@ -16,7 +16,7 @@ use wal_indexer::proto::v1::{FetchRequest, RecordFilter, SearchRequest, SearchSu
 
 use crate::Setup;
 use crate::report::{Report, Table};
-use crate::sample::{Sample, Took, timed};
+use crate::sample::{Elapsed, Sample, timed};
 use crate::segments::{BATCH_RECORDS, Case, Segment, logs, megabytes};
 use crate::servers::Server;
 use crate::worker::{Options, Worker};
@@ -95,7 +95,7 @@ fn from_s3(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
                 last = answered;
             }
         }
-        let ms = |took: &[Took]| Sample::of(1, took, |took| took.wall.as_secs_f64() * 1e3).to_string();
+        let ms = |took: &[Elapsed]| Sample::of(1, took, |took| took.wall.as_secs_f64() * 1e3).to_string();
         let Answered { records, summary } = first;
         let searched = matches!(question, Question::Search(_));
         let counted = |text: String| if searched { text } else { "not told".to_owned() };
@@ -211,7 +211,7 @@ fn beside_indexing(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Err
             rates.push(rate);
         }
     }
-    let speed = |took: &[Took]| {
+    let speed = |took: &[Elapsed]| {
         Sample::of(1, took, |took| megabytes(&segments) / took.wall.as_secs_f64()).to_string()
     };
     let mut table = Table::new(&[

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use wal_indexer::internals::generate::Codec;
 
 use crate::Setup;
-use crate::report::{Asked, Report, Table};
-use crate::sample::{Sample, Took};
+use crate::report::{Goal, Report, Table};
+use crate::sample::{Elapsed, Sample};
 use crate::segments::{Case, Segment};
 use crate::worker::{Caller, Options, Worker};
 
@@ -67,18 +67,18 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
     }
     table.print();
     println!("The greedy one had {greedy_calls} receipts meanwhile.\n");
-    let took = |waits: &[(Took, Duration)]| waits.iter().map(|(took, _)| *took).collect::<Vec<_>>();
+    let took = |waits: &[(Elapsed, Duration)]| waits.iter().map(|(took, _)| *took).collect::<Vec<_>>();
     let by_alone = Sample::ratios(&took(&beside), &took(&alone));
-    report.verdict(6, "the other's wait beside a greedy one, by alone", Asked::AtMost(2.0), "", &by_alone);
+    report.verdict(6, "the other's wait beside a greedy one, by alone", Goal::AtMost(2.0), "", &by_alone);
     Ok(())
 }
 
 /// Sends one segment. Returns the time of the call, and the part of it spent waiting for memory.
-fn wait(caller: &mut Caller, log_id: &str, segment: &Bytes) -> Result<(Took, Duration), Box<dyn Error>> {
+fn wait(caller: &mut Caller, log_id: &str, segment: &Bytes) -> Result<(Elapsed, Duration), Box<dyn Error>> {
     let began = Instant::now();
     let reply = caller.send(log_id, segment)?;
     let admit = Duration::from_micros(reply.timings.unwrap_or_default().admit_us);
-    Ok((Took { wall: began.elapsed(), cpu: Duration::ZERO }, admit))
+    Ok((Elapsed { wall: began.elapsed(), cpu: Duration::ZERO }, admit))
 }
 
 /// A caller that always has the same number of calls in flight.

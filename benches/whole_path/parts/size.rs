@@ -5,7 +5,7 @@ use std::error::Error;
 use wal_indexer::internals::generate::{Codec, Format};
 
 use crate::Setup;
-use crate::report::{Asked, Report, Table};
+use crate::report::{Goal, Report, Table};
 use crate::sample::Sample;
 use crate::segments::{Case, Segment};
 use crate::worker::Worker;
@@ -29,7 +29,7 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
             report.verdict(
                 5,
                 &format!("{case}: bundle by segment"),
-                Asked::AtMost(limit),
+                Goal::AtMost(limit),
                 "",
                 &Sample::new(3, [share]),
             );

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use wal_indexer::internals::generate::Codec;
 
 use crate::Setup;
-use crate::report::{Asked, Report, Table};
+use crate::report::{Goal, Report, Table};
 use crate::sample::{Sample, timed};
 use crate::segments::{Case, Segment, logs};
 use crate::worker::Worker;
@@ -80,7 +80,7 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
         report.verdict(
             8,
             &format!("{case}: MB/s of small by large segments"),
-            Asked::AtLeast(0.8),
+            Goal::AtLeast(0.8),
             "",
             &ratio,
         );

@@ -3,10 +3,10 @@
 use std::error::Error;
 
 use crate::Setup;
+use crate::baselines::{Baseline, Baselines};
 use crate::contest::{self, Contest};
-use crate::marks::{Mark, Marks};
 use crate::reference::Fields;
-use crate::report::{Asked, Report, Table};
+use crate::report::{Goal, Report, Table};
 use crate::sample::Sample;
 use crate::segments::{Case, Segment};
 
@@ -34,7 +34,7 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
         "(b) lean",
         "CPU s: worker, client, (a), (b) stock, (b) lean",
     ]);
-    let mut marks = Table::new(&[
+    let mut baselines = Table::new(&[
         "one segment",
         "cp MB/s",
         "zstd -1 MB/s",
@@ -43,7 +43,7 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
     ]);
     for case in cases {
         let segments = Segment::logs(*case, setup.megabytes * 1_000_000, setup.segments)?;
-        let contest = contest::hold(setup, &segments, setup.rounds, &[Fields::Stock, Fields::Lean])?;
+        let contest = contest::run(setup, &segments, setup.rounds, &[Fields::Stock, Fields::Lean])?;
         speeds.row(&[
             case.to_string(),
             format!("{:.0}", contest.megabytes),
@@ -63,31 +63,32 @@ pub fn run(setup: &Setup, report: &mut Report) -> Result<(), Box<dyn Error>> {
             lean.to_string(),
             cpu.join(", "),
         ]);
-        marks_row(setup, *case, &segments[0], &contest, &mut marks)?;
-        report.verdict(1, &format!("{case}: whole path by (a)"), Asked::AtLeast(1.0), "", &bare);
-        report.verdict(1, &format!("{case}: whole path by (b)"), Asked::AtLeast(2.0), "", &stock);
+        baselines_row(setup, *case, &segments[0], &contest, &mut baselines)?;
+        report.verdict(1, &format!("{case}: whole path by (a)"), Goal::AtLeast(1.0), "", &bare);
+        report.verdict(1, &format!("{case}: whole path by (b)"), Goal::AtLeast(2.0), "", &stock);
     }
     println!();
-    [speeds, ratios, marks].iter().for_each(Table::print);
+    [speeds, ratios, baselines].iter().for_each(Table::print);
     Ok(())
 }
 
-fn marks_row(
+fn baselines_row(
     setup: &Setup,
     case: Case,
     segment: &Segment,
     contest: &Contest,
     table: &mut Table,
 ) -> Result<(), Box<dyn Error>> {
-    let marks = Marks::new(&setup.directory, segment)?;
+    let baselines = Baselines::new(&setup.directory, segment)?;
     let (mut cp, mut zstd) = (Vec::new(), Vec::new());
     for _ in 0..setup.rounds {
-        cp.extend(marks.cp()?);
-        zstd.extend(marks.zstd()?);
+        cp.extend(baselines.cp()?);
+        zstd.extend(baselines.zstd()?);
     }
-    let speed = |marks: &[Mark]| match marks {
+    let speed = |baselines: &[Baseline]| match baselines {
         [] => "absent".to_owned(),
-        marks => Sample::new(0, marks.iter().map(|mark| segment.megabytes() / mark.seconds)).to_string(),
+        baselines => Sample::new(0, baselines.iter().map(|baseline| segment.megabytes() / baseline.seconds))
+            .to_string(),
     };
     let share = |bytes: f64, of: f64| format!("{:.3}", bytes / of);
     table.row(&[
@@ -96,7 +97,7 @@ fn marks_row(
         speed(&zstd),
         zstd.first().map_or_else(
             || "absent".to_owned(),
-            |mark| share(mark.out_bytes as f64, segment.bytes.len() as f64),
+            |baseline| share(baseline.out_bytes as f64, segment.bytes.len() as f64),
         ),
         share(contest.members.bundle_bytes as f64, contest.megabytes * 1e6),
     ]);

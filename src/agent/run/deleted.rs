@@ -7,7 +7,7 @@ use tracing::{error, info, warn};
 
 use super::{Done, Run, Work};
 use crate::agent::deletable_prefix::{Deletion, Stop, delete};
-use crate::agent::event::Fate;
+use crate::agent::event::SegmentOutcome;
 use crate::agent::segment_states::SegmentState;
 use crate::formatting::{chain, hex};
 use crate::ids::TopicPartition;
@@ -16,25 +16,25 @@ use crate::spans::Origin;
 use crate::wal::{Hold, SealedSegments, Segment};
 
 /// The maximum number of partitions in which segments are deleted at the same time.
-const SETTLING_MAX: usize = 4;
+const DELETING_MAX: usize = 4;
 
 /// The maximum number of segments of a partition that one task deletes before it reports to the agent.
 const DELETIONS_MAX: usize = 16;
 
 impl<W: SealedSegments> Run<W> {
     /// Starts to delete segments that may be deleted, in a limited number of partitions at the same time.
-    pub(super) fn deletable_prefix(&mut self) {
-        let settling = self.works.values().filter_map(|work| match work {
-            Work::Settle(partition) => Some(partition.clone()),
+    pub(super) fn start_deletions(&mut self) {
+        let deleting = self.works.values().filter_map(|work| match work {
+            Work::Delete(partition) => Some(partition.clone()),
             Work::List | Work::Send(_) => None,
         });
-        let settling: BTreeSet<_> = settling.collect();
-        let mut room = SETTLING_MAX.saturating_sub(settling.len());
-        let mut free = self.unsettled.difference(&settling).cloned().collect::<VecDeque<_>>();
-        while room > 0
+        let deleting: BTreeSet<_> = deleting.collect();
+        let mut slots = DELETING_MAX.saturating_sub(deleting.len());
+        let mut free = self.to_delete.difference(&deleting).cloned().collect::<VecDeque<_>>();
+        while slots > 0
             && let Some(partition) = free.pop_front()
         {
-            self.unsettled.remove(&partition);
+            self.to_delete.remove(&partition);
             let may_go = self.prefix(&partition).may_go;
             let deletions: Vec<_> = may_go
                 .iter()
@@ -43,7 +43,7 @@ impl<W: SealedSegments> Run<W> {
                 .collect();
             if !deletions.is_empty() {
                 self.delete(partition, deletions);
-                room -= 1;
+                slots -= 1;
             }
         }
     }
@@ -53,18 +53,18 @@ impl<W: SealedSegments> Run<W> {
     }
 
     fn delete(&mut self, partition: TopicPartition, deletions: Vec<Deletion>) {
-        let (wal, work) = (Arc::clone(&self.agent.wal), Work::Settle(partition.clone()));
+        let (wal, work) = (Arc::clone(&self.agent.wal), Work::Delete(partition.clone()));
         let is_stored =
             |segment: &&Segment| self.states.state(segment, &self.agent.checkpoint) == SegmentState::Stored;
         let stored: Vec<_> = self.states.partition(&partition).iter().filter(is_stored).cloned().collect();
         self.spawn(work, async move {
             wal.note_stored(&partition, &stored);
             let (deleted, stop) = delete(&wal, deletions).await;
-            Done::Settled { partition, deleted, stop }
+            Done::Deleted { partition, deleted, stop }
         });
     }
 
-    pub(super) async fn take_settled(
+    pub(super) async fn take_deleted(
         &mut self,
         partition: TopicPartition,
         deleted: &[Deletion],
@@ -76,11 +76,11 @@ impl<W: SealedSegments> Run<W> {
             self.states.remove(segment);
             self.agent.checkpoint.forget(&segment.name);
             let took = self.traces.remove(&segment.name).map(|trace| trace.took);
-            self.tell(segment, Some(receipt), took, Fate::Deleted);
+            self.notify_observer(segment, Some(receipt), took, SegmentOutcome::Deleted);
         }
         match stop {
             None => {
-                self.unsettled.insert(partition);
+                self.to_delete.insert(partition);
             }
             Some((deletion, stop)) => self.take_stop(&deletion, stop).await,
         }
@@ -99,7 +99,7 @@ impl<W: SealedSegments> Run<W> {
                 metrics::agent::mismatched(&wal_dir);
                 let (read, stored) = (hex(&read.sha256), hex(&receipt.digest().sha256));
                 error!(%wal_dir, segment = name, read, stored, "not what was stored: it stays, and is sent again");
-                if let Err(error) = self.agent.checkpoint.disown(name).await {
+                if let Err(error) = self.agent.checkpoint.invalidate(name).await {
                     warn!(%wal_dir, segment = name, %error, "the checkpoint cannot be written");
                 }
             }
@@ -133,6 +133,6 @@ impl<W: SealedSegments> Run<W> {
             warn!(%wal_dir, segment = name, %hold, "it is stored, and stays");
         }
         let took = self.traces.get(name).map(|trace| trace.took);
-        self.tell(segment, Some(receipt), took, Fate::Held(&hold));
+        self.notify_observer(segment, Some(receipt), took, SegmentOutcome::Held(&hold));
     }
 }

@@ -44,10 +44,10 @@ impl<W: SealedSegments> Run<W> {
         let states = &self.states;
         self.agent
             .checkpoint
-            .retain(|name, partition| states.holds(name) || states.is_unseen(name, partition));
+            .retain(|name, partition| states.holds(name) || states.is_unlisted(name, partition));
         self.traces.retain(|name, _| states.holds(name));
         self.stuck.retain(|name, _| states.holds(name));
-        self.unsettled = self.states.partitions().map(|(partition, _)| partition.clone()).collect();
+        self.to_delete = self.states.partitions().map(|(partition, _)| partition.clone()).collect();
         self.plan();
         self.report_from = tokio::time::Instant::now();
     }

@@ -71,7 +71,7 @@ impl Chunked {
         if range.is_empty() {
             return Some(Bytes::new());
         }
-        self.files.archive.opened().hot.as_ref()?.at_hand(file, range)
+        self.files.archive.opened().hot.as_ref()?.cached(file, range)
     }
 
     /// Returns chunks, checked. Takes those in the cache first, then reads those that no other caller reads,
@@ -83,25 +83,25 @@ impl Chunked {
             return Ok(found);
         };
         while !missing.is_empty() {
-            let (mut ours, mut others) = (Vec::new(), Vec::new());
+            let (mut fills, mut pending) = (Vec::new(), Vec::new());
             for chunk in std::mem::take(&mut missing) {
                 match cached.look(part(chunk)) {
-                    CacheLookup::CachedParts(bytes) => drop(found.insert(chunk, bytes)),
-                    CacheLookup::Ours(fill_guard) => ours.push((chunk, Some(fill_guard))),
-                    CacheLookup::Others => others.push(chunk),
+                    CacheLookup::Hit(bytes) => drop(found.insert(chunk, bytes)),
+                    CacheLookup::Fill(fill_guard) => fills.push((chunk, Some(fill_guard))),
+                    CacheLookup::Pending => pending.push(chunk),
                 }
             }
-            self.read(ours.into_iter(), &mut found).await?;
-            let mut others = others.into_iter();
-            while let Some(chunk) = others.next() {
+            self.read(fills.into_iter(), &mut found).await?;
+            let mut pending = pending.into_iter();
+            while let Some(chunk) = pending.next() {
                 match cached.wait(part(chunk)).await {
-                    CacheLookup::CachedParts(bytes) => drop(found.insert(chunk, bytes)),
+                    CacheLookup::Hit(bytes) => drop(found.insert(chunk, bytes)),
                     // The other caller failed. This chunk is looked up again, with all others that are
                     // missing.
-                    CacheLookup::Ours(_) => drop(missing.insert(chunk)),
+                    CacheLookup::Fill(_) => drop(missing.insert(chunk)),
                     // The wait took too long: this chunk and the rest are read here.
-                    CacheLookup::Others => {
-                        let rest = iter::once(chunk).chain(others.by_ref()).map(|chunk| (chunk, None));
+                    CacheLookup::Pending => {
+                        let rest = iter::once(chunk).chain(pending.by_ref()).map(|chunk| (chunk, None));
                         self.read(rest, &mut found).await?;
                     }
                 }
@@ -218,7 +218,7 @@ impl IndexParts for Chunked {
         async move { self.parts(&ranges).await.map_err(io_error) }.boxed()
     }
 
-    fn at_hand(&self, file: usize, range: Range<u64>) -> Option<Bytes> {
+    fn cached(&self, file: usize, range: Range<u64>) -> Option<Bytes> {
         self.files.member(file, &range).ok()?;
         if let Some(bytes) = self.hot(file, &range) {
             return Some(bytes);

@@ -75,7 +75,7 @@ async fn what_a_file_does_not_have_is_an_error_that_names_bundle_and_file() {
         let reversed = Range { start: 2, end: 1 };
         for (file, range) in [(file, 0..len + 1), (file, len + 1..len + 2), (file, reversed), (1_000, 0..1)] {
             let error = parts.read(file, range.clone()).await.expect_err("there is nothing");
-            assert!(parts.at_hand(file, range).is_none());
+            assert!(parts.cached(file, range).is_none());
             let error = error.get_ref().and_then(|error| error.downcast_ref::<ArchiveError>());
             let error = error.expect("an archive's error");
             assert!(matches!(error.fault(), Fault::Beyond { .. }), "{error}");
@@ -92,7 +92,7 @@ async fn a_small_bundle_takes_one_request_for_everything() {
     let parts = archive.index_parts();
     for (number, (_, len)) in parts.files().into_iter().enumerate() {
         let read = parts.read(number, 0..len).await.expect("checked");
-        assert_eq!(parts.at_hand(number, 0..len), Some(read));
+        assert_eq!(parts.cached(number, 0..len), Some(read));
     }
     for entry in archive.blocks().entries() {
         archive.block(entry).await.expect("a block");
@@ -116,7 +116,7 @@ async fn a_large_bundle_is_opened_with_one_request_and_so_is_its_index() {
     for (number, range) in hot.iter().enumerate().flat_map(|(n, ranges)| ranges.iter().map(move |r| (n, r))) {
         let read = parts.read(number, range.clone()).await.expect("at hand");
         assert!(read == slice(&named[number].1, range));
-        assert_eq!(parts.at_hand(number, range.clone()), Some(read));
+        assert_eq!(parts.cached(number, range.clone()), Some(read));
     }
     assert_eq!(archive.traffic(), Traffic { requests: 1, bytes });
 }
@@ -141,8 +141,7 @@ async fn a_changed_byte_anywhere_in_the_index_is_an_error_that_names_the_bundle_
         let object = packed.object();
         let sound = open(&packed, &object).await;
         for (number, (name, member)) in sound.footer().index_files().enumerate() {
-            let hot =
-                |at: u64| sound.opened().hot.as_ref().and_then(|hot| hot.at_hand(number, &(at..at + 1)));
+            let hot = |at: u64| sound.opened().hot.as_ref().and_then(|hot| hot.cached(number, &(at..at + 1)));
             for at in (0..member.len).step_by(9_001).filter(|at| hot(*at).is_none()) {
                 let mut flipped = object.to_vec();
                 flipped[(member.position + at) as usize] ^= 4;
@@ -151,14 +150,14 @@ async fn a_changed_byte_anywhere_in_the_index_is_an_error_that_names_the_bundle_
                 assert_eq!(error.kind(), io::ErrorKind::InvalidData);
                 let error = error.to_string();
                 assert!(error.contains(&packed.key.to_string()) && error.contains(name), "{error}");
-                assert!(parts.at_hand(number, at..at + 1).is_none());
+                assert!(parts.cached(number, at..at + 1).is_none());
             }
         }
     }
 }
 
 /// Stores a bundle in a directory and makes a cache over it. Reads from a directory take a moment.
-async fn shelved(packed: &Packed, bytes_max: u64) -> (tempfile::TempDir, BundleCache, Listed) {
+async fn cached_bundle(packed: &Packed, bytes_max: u64) -> (tempfile::TempDir, BundleCache, Listed) {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Store::open(&Url::from_directory_path(directory.path()).expect("a url")).expect("a store");
     put_new(&store, &packed.key, &packed.object()).await;
@@ -169,12 +168,12 @@ async fn shelved(packed: &Packed, bytes_max: u64) -> (tempfile::TempDir, BundleC
 #[tokio::test]
 async fn what_was_read_once_takes_no_request_until_it_is_let_go() {
     let packed = packed(3_000);
-    let (directory, bundle_cache, listed) = shelved(&packed, 64 << 20).await;
+    let (directory, bundle_cache, listed) = cached_bundle(&packed, 64 << 20).await;
     let read_all = async |counter: &TrafficCounter| {
         let archive = bundle_cache.open(&listed, counter).await.expect("a bundle");
         let (parts, (file, len)) = (archive.index_parts(), longest(&archive));
         let part = parts.read(file, 100..len / 2).await.expect("checked");
-        assert_eq!(parts.at_hand(file, 100..len / 2), Some(part.clone()));
+        assert_eq!(parts.cached(file, 100..len / 2), Some(part.clone()));
         let block = archive.block(&archive.blocks().entries()[0]).await.expect("a block");
         (part, block)
     };
@@ -195,7 +194,7 @@ async fn what_was_read_once_takes_no_request_until_it_is_let_go() {
 #[tokio::test]
 async fn many_who_ask_at_once_take_one_request_together() {
     let packed = packed(3_000);
-    let (directory, bundle_cache, listed) = shelved(&packed, 64 << 20).await;
+    let (directory, bundle_cache, listed) = cached_bundle(&packed, 64 << 20).await;
     let counter = TrafficCounter::default();
     let archives =
         try_join_all((0..20).map(|_| bundle_cache.open(&listed, &counter))).await.expect("opened by one");
@@ -220,12 +219,12 @@ async fn many_who_ask_at_once_take_one_request_together() {
 #[tokio::test]
 async fn who_waits_for_a_read_that_fails_or_is_given_up_reads_for_himself() {
     let packed = packed(3_000);
-    let (directory, bundle_cache, listed) = shelved(&packed, 64 << 20).await;
+    let (directory, bundle_cache, listed) = cached_bundle(&packed, 64 << 20).await;
     let counter = TrafficCounter::default();
     let archive = bundle_cache.open(&listed, &counter).await.expect("a bundle");
     let (parts, (file, len)) = (archive.index_parts(), longest(&archive));
     let cached = archive.cached().expect("it is cached");
-    let CacheLookup::Ours(fill_guard) = cached.look(Part::Chunk { file, chunk: 1 }) else {
+    let CacheLookup::Fill(fill_guard) = cached.look(Part::Chunk { file, chunk: 1 }) else {
         panic!("nobody has read it")
     };
     let mut waiting = parts.read(file, 0..len);
@@ -235,7 +234,7 @@ async fn who_waits_for_a_read_that_fails_or_is_given_up_reads_for_himself() {
     drop(fill_guard);
     assert_eq!(waiting.await.expect("read"), another.await.expect("the same"));
     // The object is gone: all callers get the error.
-    let (_, bundle_cache, listed) = shelved(&packed, 64 << 20).await;
+    let (_, bundle_cache, listed) = cached_bundle(&packed, 64 << 20).await;
     let counter = TrafficCounter::default();
     let failed = join_all((0..5).map(|_| bundle_cache.open(&listed, &counter))).await;
     for error in failed {
@@ -247,7 +246,7 @@ async fn who_waits_for_a_read_that_fails_or_is_given_up_reads_for_himself() {
 #[tokio::test]
 async fn nobody_waits_for_ever_for_a_read_that_somebody_has_begun() {
     let packed = packed(3_000);
-    let (_directory, bundle_cache, listed) = shelved(&packed, 64 << 20).await;
+    let (_directory, bundle_cache, listed) = cached_bundle(&packed, 64 << 20).await;
     let archive = bundle_cache.open(&listed, &TrafficCounter::default()).await.expect("a bundle");
     let (parts, (file, len)) = (archive.index_parts(), longest(&archive));
     let (cached, entry) = (archive.cached().expect("cached"), &archive.blocks().entries()[0]);
@@ -260,14 +259,14 @@ async fn nobody_waits_for_ever_for_a_read_that_somebody_has_begun() {
     .map(|part| cached.look(part));
     parts.read(file, 0..len).await.expect("read all the same");
     archive.block(entry).await.expect("read all the same");
-    assert!(begun.iter().all(|looked| matches!(looked, CacheLookup::Ours(_))));
+    assert!(begun.iter().all(|looked| matches!(looked, CacheLookup::Fill(_))));
 }
 
 #[tokio::test]
 async fn no_more_is_kept_than_may_be() {
     let packed = packed(3_000);
     for bytes_max in [0, 10_000, 200_000, 1 << 20] {
-        let (directory, bundle_cache, listed) = shelved(&packed, bytes_max).await;
+        let (directory, bundle_cache, listed) = cached_bundle(&packed, bytes_max).await;
         let counter = TrafficCounter::default();
         let archive = bundle_cache.open(&listed, &counter).await.expect("a bundle");
         let parts = archive.index_parts();

@@ -56,11 +56,11 @@ fn what_was_written_is_at_hand_or_can_be_checked() {
     for (number, ((_, bytes), ranges)) in files().iter().zip(&ranges).enumerate() {
         let slice = |range: &Range<u64>| bytes.slice(range.start as usize..range.end as usize);
         for range in ranges {
-            assert_eq!(hot.at_hand(number, range), Some(slice(range)));
+            assert_eq!(hot.cached(number, range), Some(slice(range)));
             let inner = range.start + 1..range.end;
-            assert_eq!(hot.at_hand(number, &inner), Some(slice(&inner)));
-            assert_eq!(hot.at_hand(number, &(range.start..range.end + 1)), None);
-            assert!(range.start == 0 || hot.at_hand(number, &(range.start - 1..range.end)).is_none());
+            assert_eq!(hot.cached(number, &inner), Some(slice(&inner)));
+            assert_eq!(hot.cached(number, &(range.start..range.end + 1)), None);
+            assert!(range.start == 0 || hot.cached(number, &(range.start - 1..range.end)).is_none());
         }
         for (chunk, bytes) in bytes.chunks(8_192).enumerate() {
             hot.check_chunk(&footer, number, chunk as u64, bytes).expect("as written");
@@ -73,7 +73,7 @@ fn what_was_written_is_at_hand_or_can_be_checked() {
         let behind = bytes.len().div_ceil(8_192) as u64;
         assert!(hot.check_chunk(&footer, number, behind, b"").is_err(), "there is no such chunk");
     }
-    assert_eq!(hot.at_hand(1_000, &(0..1)), None);
+    assert_eq!(hot.cached(1_000, &(0..1)), None);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use bytesize::ByteSize;
 
 use super::super::{CliError, Exit};
 use super::Args;
-use super::site::StatePlace;
-use crate::agent::{Check, Prospect, check};
+use super::setup::StateLocation;
+use crate::agent::{Check, PlannedAction, check};
 use crate::wal::dir::WalDir;
 
 /// Prints, for each directory, what would be sent, what is left alone, and why. It is an error if a directory
@@ -23,12 +23,12 @@ pub(super) async fn print(args: &Args) -> Result<(), CliError> {
             empty.push(format!("there is no directory {}", dir.display()));
             continue;
         }
-        let place = StatePlace::of(dir, args.wal.state_dir.as_deref())?;
+        let location = StateLocation::of(dir, args.wal.state_dir.as_deref())?;
         let wal = args.wal.open(dir, None);
-        let found = check(&wal, (&place.dir, &place.name), &args.settings()).await;
+        let found = check(&wal, (&location.dir, &location.name), &args.settings()).await;
         let found = found.map_err(|error| failed(&error))?;
         let listed = found.segments.iter().map(|(segment, _)| segment.clone()).collect();
-        let left = wal.left_alone(listed).await.map_err(|error| failed(&error))?;
+        let left = wal.ignored_names(listed).await.map_err(|error| failed(&error))?;
         let lines = lines(&wal, &found, &left);
         let printed = io::stdout().lock().write_all(lines.as_bytes());
         printed.map_err(|error| CliError::new(Exit::Failed, "standard output", &error))?;
@@ -50,17 +50,19 @@ fn lines(wal: &WalDir, found: &Check, left: &BTreeMap<String, String>) -> String
     for (segment, prospect) in &found.segments {
         let size = ByteSize::b(segment.version.size_bytes).to_string();
         match prospect {
-            Prospect::Send => {
+            PlannedAction::Send => {
                 (sent, bytes) = (sent + 1, bytes + segment.version.size_bytes);
                 line("send", &segment.name, &size);
             }
-            Prospect::Stored => line("stored", &segment.name, &size),
-            Prospect::Young => line("wait", &segment.name, "it changed too recently (--min-segment-age)"),
-            Prospect::Rejected => {
+            PlannedAction::Stored => line("stored", &segment.name, &size),
+            PlannedAction::Young => {
+                line("wait", &segment.name, "it changed too recently (--min-segment-age)")
+            }
+            PlannedAction::Rejected => {
                 line("rejected", &segment.name, "workers refused it: see the note beside it")
             }
-            Prospect::Skipped => line("skipped", &segment.name, "an operator decided so"),
-            Prospect::Halted => line("halted", &segment.name, "its partition is halted"),
+            PlannedAction::Skipped => line("skipped", &segment.name, "an operator decided so"),
+            PlannedAction::Halted => line("halted", &segment.name, "its partition is halted"),
         }
     }
     for halted in &found.listing.halted {

@@ -144,13 +144,13 @@ fn draw_rates(frame: &mut Frame<'_>, view: &View, area: Rect) {
         |past: &[u64]| past.last().copied().unwrap_or(0),
         |past: &[u64]| past.iter().copied().max().unwrap_or(0),
     );
-    let told = [
+    let text = [
         format!("{}/s, at most {}/s", output::bytes(now(&bytes)), output::bytes(most(&bytes))),
         format!("{} records/s, at most {}", now(&records), most(&records)),
     ];
-    for ((half, past), told) in halves.into_iter().zip([bytes, records]).zip(told) {
+    for ((half, past), text) in halves.into_iter().zip([bytes, records]).zip(text) {
         let [title, line] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(half);
-        frame.render_widget(Paragraph::new(told), title);
+        frame.render_widget(Paragraph::new(text), title);
         // The latest value is at the right.
         let shown = &past[past.len().saturating_sub(line.width.into())..];
         let place = Rect { width: shown.len() as u16, ..line };
@@ -167,8 +167,8 @@ fn draw_memory(frame: &mut Frame<'_>, stats: &v1::GetStatsResponse, area: Rect) 
     let colour = if memory.waiting_requests > 0 { Color::Yellow } else { Color::Blue };
     frame
         .render_widget(Gauge::default().ratio(ratio.clamp(0.0, 1.0)).label(label).gauge_style(colour), gauge);
-    let told = format!("  waiting {} for {}", memory.waiting_requests, output::bytes(memory.waiting_bytes));
-    frame.render_widget(Paragraph::new(told), waiting);
+    let text = format!("  waiting {} for {}", memory.waiting_requests, output::bytes(memory.waiting_bytes));
+    frame.render_widget(Paragraph::new(text), waiting);
 }
 
 fn totals_of(stats: &v1::GetStatsResponse) -> Vec<Line<'static>> {
@@ -202,8 +202,8 @@ fn totals_of(stats: &v1::GetStatsResponse) -> Vec<Line<'static>> {
 fn rejected_of(stats: &v1::GetStatsResponse) -> Line<'static> {
     let mut rejected: Vec<_> = stats.rejected.iter().map(|(code, count)| format!("{code} {count}")).collect();
     rejected.sort();
-    let told = if rejected.is_empty() { "none".to_owned() } else { rejected.join("  ") };
-    let line = Line::raw(format!("rejected  {told}"));
+    let text = if rejected.is_empty() { "none".to_owned() } else { rejected.join("  ") };
+    let line = Line::raw(format!("rejected  {text}"));
     if stats.errors > 0 { line.red() } else { line }
 }
 
@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn a_screen_says_what_the_worker_said() {
         let screen = shown(&view(), 100, 30);
-        for told in [
+        for text in [
             "worker-7  1.2.3  up 2h 5m  SERVING",
             "1.5 MiB/s, at most 1.5 MiB/s",
             "300 records/s, at most 300",
@@ -347,7 +347,7 @@ mod tests {
             "1m 5s",
             "q quit   every 1.0s   http://worker:7070",
         ] {
-            assert!(screen.contains(told), "no {told:?} in\n{screen}");
+            assert!(screen.contains(text), "no {text:?} in\n{screen}");
         }
         assert!(screen.find("large") < screen.find("small"), "the largest topic first\n{screen}");
     }

@@ -26,7 +26,7 @@ const LATE_MAX: Duration = Duration::from_millis(100);
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 
 /// What the screen thread receives.
-enum News {
+enum ScreenEvent {
     Answer(Box<v1::GetStatsResponse>, Option<Status>),
     /// There was no answer. The text says why.
     Gone(String),
@@ -42,18 +42,18 @@ pub fn run(worker: Worker, every: Duration) -> Result<(), CliError> {
     }
     let view = View::new(worker.name(), every);
     runtime()?.block_on(async {
-        let (tell, news) = channel();
-        let signalled = tell.clone();
-        let screen = spawn_blocking(move || show(view, &news));
+        let (sender, events) = channel();
+        let signalled = sender.clone();
+        let screen = spawn_blocking(move || show(view, &events));
         tokio::spawn(async move {
             if wait_for_signal().await.is_ok() {
                 // The screen has already ended if nobody receives this.
-                let _ = signalled.send(News::End);
+                let _ = signalled.send(ScreenEvent::End);
             }
         });
         let shown = tokio::select! {
             shown = screen => shown,
-            never = ask_for_ever(worker, every, tell) => match never {},
+            never = ask_for_ever(worker, every, sender) => match never {},
         };
         let shown = shown.map_err(|panicked| CliError::new(Exit::Failed, "the screen", &panicked))?;
         shown.map_err(|error| CliError::new(Exit::Failed, "the terminal", &error))
@@ -61,9 +61,9 @@ pub fn run(worker: Worker, every: Duration) -> Result<(), CliError> {
 }
 
 /// Shows what is received until the user or a signal ends it.
-fn show(view: View, news: &Receiver<News>) -> std::io::Result<()> {
+fn show(view: View, events: &Receiver<ScreenEvent>) -> std::io::Result<()> {
     let mut terminal = ratatui::try_init()?;
-    let watched = watch(&mut terminal, view, news);
+    let watched = watch(&mut terminal, view, events);
     let restored = ratatui::try_restore();
     watched.and(restored)
 }
@@ -78,17 +78,17 @@ async fn wait_for_signal() -> std::io::Result<()> {
 }
 
 /// Polls the worker without end. It uses one connection until that fails, and then opens the next one.
-async fn ask_for_ever(worker: Worker, every: Duration, tell: Sender<News>) -> Infallible {
+async fn ask_for_ever(worker: Worker, every: Duration, sender: Sender<ScreenEvent>) -> Infallible {
     loop {
         let asked = match worker.connect().await {
             Ok(mut client) => {
-                ask_on(&mut client, every, &tell).await.map_err(|error| worker.failed_to_tell(error))
+                ask_on(&mut client, every, &sender).await.map_err(|error| worker.indexer_call_error(error))
             }
             Err(error) => Err(error),
         };
         if let Err(error) = asked {
             // If the receiver is gone, the program is about to end.
-            let _ = tell.send(News::Gone(error.line().to_owned()));
+            let _ = sender.send(ScreenEvent::Gone(error.line().to_owned()));
         }
         sleep(every).await;
     }
@@ -97,7 +97,7 @@ async fn ask_for_ever(worker: Worker, every: Duration, tell: Sender<News>) -> In
 async fn ask_on(
     client: &mut Connection,
     every: Duration,
-    tell: &Sender<News>,
+    sender: &Sender<ScreenEvent>,
 ) -> Result<(), ConnectionError> {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -112,13 +112,17 @@ async fn ask_on(
         if health.is_some() {
             asked_health = Some(Instant::now());
         }
-        if tell.send(News::Answer(Box::new(stats), health)).is_err() {
+        if sender.send(ScreenEvent::Answer(Box::new(stats), health)).is_err() {
             return Ok(());
         }
     }
 }
 
-fn watch(terminal: &mut DefaultTerminal, mut view: View, news: &Receiver<News>) -> std::io::Result<()> {
+fn watch(
+    terminal: &mut DefaultTerminal,
+    mut view: View,
+    events: &Receiver<ScreenEvent>,
+) -> std::io::Result<()> {
     loop {
         terminal.draw(|frame| view::draw(frame, &view))?;
         if event::poll(LATE_MAX)?
@@ -127,11 +131,11 @@ fn watch(terminal: &mut DefaultTerminal, mut view: View, news: &Receiver<News>) 
         {
             return Ok(());
         }
-        for news in news.try_iter() {
-            match news {
-                News::Answer(stats, health) => view.take(*stats, health, Instant::now()),
-                News::Gone(why) => view.gone(why),
-                News::End => return Ok(()),
+        for event in events.try_iter() {
+            match event {
+                ScreenEvent::Answer(stats, health) => view.take(*stats, health, Instant::now()),
+                ScreenEvent::Gone(why) => view.gone(why),
+                ScreenEvent::End => return Ok(()),
             }
         }
     }

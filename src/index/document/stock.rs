@@ -13,7 +13,7 @@ use super::*;
 
 /// The document for Tantivy.
 #[derive(Clone, Debug)]
-pub(in super::super) struct RecordDocument(pub Arc<Draft>, pub StockFields);
+pub(in super::super) struct RecordDocument(pub Arc<IndexedRecord>, pub StockFields);
 
 /// The fields in the order of the schema.
 #[derive(Clone, Copy, Debug)]
@@ -47,13 +47,13 @@ impl Document for RecordDocument {
     type FieldsValuesIter<'a> = Parts<'a>;
 
     fn iter_fields_and_values(&self) -> Parts<'_> {
-        Parts { draft: &self.0, fields: &self.1, next: Step::Offset }
+        Parts { indexed: &self.0, fields: &self.1, next: Step::Offset }
     }
 }
 
 /// The fields of a record in the order of the schema. Tantivy sorts them, and they are sorted already.
 pub(in super::super) struct Parts<'a> {
-    draft: &'a Draft,
+    indexed: &'a IndexedRecord,
     fields: &'a StockFields,
     next: Step,
 }
@@ -73,34 +73,34 @@ impl<'a> Iterator for Parts<'a> {
     type Item = (Field, Part<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let draft = self.draft;
+        let indexed = self.indexed;
         let fields = self.fields;
         loop {
             let (after, found) = match self.next {
-                Step::Offset => (Step::Timestamp, Some((fields.offset, Part::I64(draft.offset)))),
+                Step::Offset => (Step::Timestamp, Some((fields.offset, Part::I64(indexed.offset)))),
                 Step::Timestamp => {
-                    (Step::Key, draft.timestamp_ms.map(|ms| (fields.timestamp, Part::I64(ms))))
+                    (Step::Key, indexed.timestamp_ms.map(|ms| (fields.timestamp, Part::I64(ms))))
                 }
-                Step::Key => (Step::Header, draft.has_key.then(|| (fields.key, Part::Bytes(&draft.key)))),
+                Step::Key => (Step::Header, indexed.has_key.then(|| (fields.key, Part::Bytes(&indexed.key)))),
                 Step::Header => (
                     Step::Value,
-                    (!draft.headers.is_empty()).then_some((fields.header, Part::Headers(draft))),
+                    (!indexed.headers.is_empty()).then_some((fields.header, Part::Headers(indexed))),
                 ),
                 Step::Value => (
                     Step::Num,
-                    (!draft.tape.leaves.is_empty()).then_some((fields.value, Part::Leaves(draft))),
+                    (!indexed.tape.leaves.is_empty()).then_some((fields.value, Part::Leaves(indexed))),
                 ),
                 Step::Num => (
                     Step::Text(0),
-                    draft
+                    indexed
                         .tape
                         .leaves
                         .iter()
-                        .any(|leaf| has_range(draft, leaf))
-                        .then_some((fields.num, Part::Ranges(draft))),
+                        .any(|leaf| has_range(indexed, leaf))
+                        .then_some((fields.num, Part::Ranges(indexed))),
                 ),
                 Step::Text(index) => {
-                    let text = draft.tape.texts.get(index)?.of(&draft.tape.text);
+                    let text = indexed.tape.texts.get(index)?.of(&indexed.tape.text);
                     (Step::Text(index + 1), Some((fields.text, Part::Text(text))))
                 }
             };
@@ -112,8 +112,8 @@ impl<'a> Iterator for Parts<'a> {
     }
 }
 
-fn has_range(draft: &Draft, leaf: &Leaf) -> bool {
-    !matches!(leaf.scalar(&draft.tape.text), Scalar::Text(_) | Scalar::Bool(_))
+fn has_range(indexed: &IndexedRecord, leaf: &Leaf) -> bool {
+    !matches!(leaf.scalar(&indexed.tape.text), Scalar::Text(_) | Scalar::Bool(_))
 }
 
 /// A part of a record, as Tantivy sees it.
@@ -127,11 +127,11 @@ pub(in super::super) enum Part<'a> {
     Bytes(&'a [u8]),
     Text(&'a str),
     /// Header names and values.
-    Headers(&'a Draft),
+    Headers(&'a IndexedRecord),
     /// All leaves. Dates are text.
-    Leaves(&'a Draft),
+    Leaves(&'a IndexedRecord),
     /// Numbers and dates only.
-    Ranges(&'a Draft),
+    Ranges(&'a IndexedRecord),
 }
 
 impl<'a> Value<'a> for Part<'a> {
@@ -147,24 +147,24 @@ impl<'a> Value<'a> for Part<'a> {
             Self::Date(nanos) => ReferenceValueLeaf::Date(DateTime::from_timestamp_nanos(nanos)),
             Self::Bytes(bytes) => ReferenceValueLeaf::Bytes(bytes),
             Self::Text(text) => ReferenceValueLeaf::Str(text),
-            Self::Headers(draft) => {
+            Self::Headers(indexed) => {
                 return ReferenceValue::Object(Entries {
-                    draft,
-                    of: Of::Headers(draft.headers.iter()),
+                    indexed,
+                    of: Of::Headers(indexed.headers.iter()),
                     number: None,
                 });
             }
-            Self::Leaves(draft) => {
+            Self::Leaves(indexed) => {
                 return ReferenceValue::Object(Entries {
-                    draft,
-                    of: Of::Leaves(draft.tape.leaves.iter()),
+                    indexed,
+                    of: Of::Leaves(indexed.tape.leaves.iter()),
                     number: None,
                 });
             }
-            Self::Ranges(draft) => {
+            Self::Ranges(indexed) => {
                 return ReferenceValue::Object(Entries {
-                    draft,
-                    of: Of::Ranges(draft.tape.leaves.iter()),
+                    indexed,
+                    of: Of::Ranges(indexed.tape.leaves.iter()),
                     number: None,
                 });
             }
@@ -174,7 +174,7 @@ impl<'a> Value<'a> for Part<'a> {
 
 /// A JSON field's content: whole paths with leaves, never nested.
 pub(in super::super) struct Entries<'a> {
-    draft: &'a Draft,
+    indexed: &'a IndexedRecord,
     of: Of<'a>,
     /// The number of a string that is also a number. It follows the text.
     number: Option<(&'a str, Part<'a>)>,
@@ -190,20 +190,20 @@ impl<'a> Iterator for Entries<'a> {
     type Item = (&'a str, Part<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let draft = self.draft;
+        let indexed = self.indexed;
         if let Some(number) = self.number.take() {
             return Some(number);
         }
         let (leaf, dates_are_text) = match &mut self.of {
             Of::Headers(headers) => {
                 let header = headers.next()?;
-                let value = &draft.header_text[header.start as usize..][..header.len as usize];
-                return Some((draft.names.path(header.name), Part::Text(value)));
+                let value = &indexed.header_text[header.start as usize..][..header.len as usize];
+                return Some((indexed.names.path(header.name), Part::Text(value)));
             }
             Of::Leaves(leaves) => (leaves.next()?, true),
-            Of::Ranges(leaves) => (leaves.find(|leaf| has_range(draft, leaf))?, false),
+            Of::Ranges(leaves) => (leaves.find(|leaf| has_range(indexed, leaf))?, false),
         };
-        let part = match leaf.scalar(&draft.tape.text) {
+        let part = match leaf.scalar(&indexed.tape.text) {
             Scalar::Date(_, nanos) if !dates_are_text => Part::Date(nanos),
             Scalar::Text(text) | Scalar::Date(text, _) => Part::Text(text),
             Scalar::NumberText(text, value) => {
@@ -213,7 +213,7 @@ impl<'a> Iterator for Entries<'a> {
                     Number::F64(value) => Part::F64(value),
                 };
                 if dates_are_text {
-                    self.number = Some((draft.paths.path(leaf.path()), number));
+                    self.number = Some((indexed.paths.path(leaf.path()), number));
                     Part::Text(text)
                 } else {
                     number
@@ -224,6 +224,6 @@ impl<'a> Iterator for Entries<'a> {
             Scalar::F64(value) => Part::F64(value),
             Scalar::Bool(value) => Part::Bool(value),
         };
-        Some((draft.paths.path(leaf.path()), part))
+        Some((indexed.paths.path(leaf.path()), part))
     }
 }

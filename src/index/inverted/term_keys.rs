@@ -48,57 +48,66 @@ impl TermKey {
 /// All term keys.
 #[derive(Debug, Default)]
 pub(super) struct TermKeys {
-    places: Vec<TermKey>,
+    term_keys: Vec<TermKey>,
     by_name: HashMap<(Field, Type, Option<Box<str>>), TermKeyId>,
 }
 
 impl TermKeys {
     /// Returns the term key of this name. It is created if it is new.
     pub fn name(&mut self, field: Field, kind: Type, path: Option<&str>, has_positions: bool) -> TermKeyId {
-        let places = &mut self.places;
+        let term_keys = &mut self.term_keys;
         *self.by_name.entry((field, kind, path.map(Box::from))).or_insert_with_key(|(_, _, path)| {
             let path = path.clone();
-            places.push(TermKey { field, path, kind, has_positions, tokens: 0, doc: u32::MAX, position: 0 });
+            term_keys.push(TermKey {
+                field,
+                path,
+                kind,
+                has_positions,
+                tokens: 0,
+                doc: u32::MAX,
+                position: 0,
+            });
             // The number fits: a part has a thousand paths and a thousand headers, with five types each.
-            (places.len() - 1) as TermKeyId
+            (term_keys.len() - 1) as TermKeyId
         })
     }
 
     #[inline]
-    pub fn get_mut(&mut self, place: TermKeyId) -> &mut TermKey {
-        &mut self.places[usize::from(place)]
+    pub fn get_mut(&mut self, term_key: TermKeyId) -> &mut TermKey {
+        &mut self.term_keys[usize::from(term_key)]
     }
 
-    pub fn get(&self, place: TermKeyId) -> &TermKey {
-        &self.places[usize::from(place)]
+    pub fn get(&self, term_key: TermKeyId) -> &TermKey {
+        &self.term_keys[usize::from(term_key)]
     }
 
     /// Returns all term keys in the order of the dictionary.
     pub fn sorted(&self) -> Vec<TermKeyId> {
-        let mut sorted: Vec<TermKeyId> = (0..self.places.len() as TermKeyId).collect();
-        sorted.sort_by_key(|place| {
-            let place = self.get(*place);
-            (place.field, &place.path, place.kind.to_code())
+        let mut sorted: Vec<TermKeyId> = (0..self.term_keys.len() as TermKeyId).collect();
+        sorted.sort_by_key(|term_key| {
+            let term_key = self.get(*term_key);
+            (term_key.field, &term_key.path, term_key.kind.to_code())
         });
         sorted
     }
 
     /// Returns how many terms a field has. Each occurrence is counted.
     pub fn tokens(&self, field: Field) -> u64 {
-        self.places.iter().filter(|place| place.field == field).map(|place| place.tokens).sum()
+        self.term_keys.iter().filter(|term_key| term_key.field == field).map(|term_key| term_key.tokens).sum()
     }
 
     /// Returns the memory in use, in bytes, approximately.
     pub fn mem_usage(&self) -> usize {
-        let paths: usize = self.places.iter().filter_map(|place| place.path.as_deref()).map(str::len).sum();
-        self.places.capacity() * size_of::<TermKey>() + self.by_name.capacity() * 48 + 2 * paths
+        let paths: usize =
+            self.term_keys.iter().filter_map(|term_key| term_key.path.as_deref()).map(str::len).sum();
+        self.term_keys.capacity() * size_of::<TermKey>() + self.by_name.capacity() * 48 + 2 * paths
     }
 }
 
 /// The term keys of one type in a field with paths, by path id. Different path ids may mean the same path:
 /// then they have the same term key.
 #[derive(Debug)]
-pub(in super::super) struct Lane {
+pub(in super::super) struct PathKeys {
     field: Field,
     kind: Type,
     has_positions: bool,
@@ -107,27 +116,27 @@ pub(in super::super) struct Lane {
 
 const UNKNOWN: TermKeyId = TermKeyId::MAX;
 
-impl Lane {
+impl PathKeys {
     pub fn new(field: Field, kind: Type, has_positions: bool) -> Self {
         Self { field, kind, has_positions, by_path: Vec::new() }
     }
 
     #[inline]
-    pub(super) fn place(&mut self, places: &mut TermKeys, id: PathId, paths: &Paths) -> TermKeyId {
+    pub(super) fn term_key(&mut self, term_keys: &mut TermKeys, id: PathId, paths: &Paths) -> TermKeyId {
         match self.by_path.get(id.index()) {
-            Some(place) if *place != UNKNOWN => *place,
-            _ => self.name(places, id, paths),
+            Some(term_key) if *term_key != UNKNOWN => *term_key,
+            _ => self.name(term_keys, id, paths),
         }
     }
 
     #[cold]
-    fn name(&mut self, places: &mut TermKeys, id: PathId, paths: &Paths) -> TermKeyId {
+    fn name(&mut self, term_keys: &mut TermKeys, id: PathId, paths: &Paths) -> TermKeyId {
         if self.by_path.len() <= id.index() {
             self.by_path.resize(id.index() + 1, UNKNOWN);
         }
-        let place = places.name(self.field, self.kind, Some(paths.path(id)), self.has_positions);
-        self.by_path[id.index()] = place;
-        place
+        let term_key = term_keys.name(self.field, self.kind, Some(paths.path(id)), self.has_positions);
+        self.by_path[id.index()] = term_key;
+        term_key
     }
 
     pub fn mem_usage(&self) -> usize {

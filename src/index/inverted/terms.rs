@@ -23,7 +23,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub fn place(&self) -> u16 {
+    pub fn term_key(&self) -> u16 {
         (self.mark >> 16) as u16
     }
 
@@ -37,8 +37,8 @@ impl Entry {
 }
 
 /// Puts length and term key into one number. The length of every term fits a `u16`.
-pub(super) fn mark(place: u16, len: usize) -> u32 {
-    u32::from(place) << 16 | len as u32 & 0xffff
+pub(super) fn mark(term_key: u16, len: usize) -> u32 {
+    u32::from(term_key) << 16 | len as u32 & 0xffff
 }
 
 #[derive(Clone, Copy, Debug, Default)]

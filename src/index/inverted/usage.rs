@@ -17,9 +17,9 @@ const BUFFERS: usize = 512 << 10;
 impl Inverted {
     /// Bytes in memory.
     pub fn mem_usage(&self) -> usize {
-        self.places.mem_usage()
+        self.term_keys.mem_usage()
             + self.terms.mem_usage()
-            + self.log.mem_usage()
+            + self.postings.mem_usage()
             + self.words.mem_usage()
             + self.positions.mem_usage()
             + self.batch.terms.capacity() * size_of::<Found>()
@@ -29,7 +29,7 @@ impl Inverted {
     /// Returns the size in bytes of what is kept of the documents, without spare capacity. It depends only on
     /// the documents.
     pub fn bytes(&self) -> usize {
-        self.terms.bytes() + self.log.bytes() + self.words.bytes() + self.positions.bytes()
+        self.terms.bytes() + self.postings.bytes() + self.words.bytes() + self.positions.bytes()
     }
 
     /// Returns the memory in bytes that [`Inverted::write`] takes at most, in addition to what is in use now.
@@ -37,14 +37,14 @@ impl Inverted {
     pub fn write_usage(&self) -> usize {
         let terms = self.terms.len();
         let sorting = terms * (size_of::<TermId>() + size_of::<Key>());
-        let docs = self.log.len() * size_of::<u32>();
+        let docs = self.postings.len() * size_of::<u32>();
         let words = Words::window(self.words.len()) * size_of::<(u32, u32)>();
         let dictionary = self.terms.bytes_of_terms() / 2 * 3 + terms * IN_DICTIONARY;
         let postings = self.terms.entries().map(|entry| postings_bytes(entry, self.doc)).sum::<usize>();
         let positions = self.words.len() * IN_POSITIONS;
         let files = dictionary + postings + positions + dictionary.max(postings).max(positions) + BUFFERS;
         let writing =
-            terms * 2 * size_of::<u32>() + docs + (words + files).saturating_sub(self.log.mem_usage());
+            terms * 2 * size_of::<u32>() + docs + (words + files).saturating_sub(self.postings.mem_usage());
         sorting.max(writing).saturating_sub(self.terms.slots_usage())
     }
 }

@@ -7,7 +7,7 @@ use super::terms::TermId;
 
 /// The words of all documents, and a window with those of the terms that are written next.
 pub(super) struct Words {
-    log: PostingBuffer,
+    postings: PostingBuffer,
     positions: Positions,
     /// The place of each term's next word, counted over all words in the order of the dictionary.
     next: Vec<u32>,
@@ -24,8 +24,8 @@ const WINDOWS: usize = 4;
 const WINDOW_MIN: usize = 64 << 10;
 
 impl Words {
-    pub fn new(log: PostingBuffer, positions: Positions, next: Vec<u32>) -> Self {
-        Self { log, positions, next, window: Vec::new(), start: 0, at: 0 }
+    pub fn new(postings: PostingBuffer, positions: Positions, next: Vec<u32>) -> Self {
+        Self { postings, positions, next, window: Vec::new(), start: 0, at: 0 }
     }
 
     /// Returns how many words a window has, if no term has more.
@@ -49,7 +49,7 @@ impl Words {
         let (mut len, mut terms) = (0, 0);
         for term in rest {
             let of_term = count(*term);
-            if terms > 0 && len + of_term > Self::window(self.log.len()) {
+            if terms > 0 && len + of_term > Self::window(self.postings.len()) {
                 break;
             }
             len += of_term;
@@ -58,7 +58,7 @@ impl Words {
         self.window.clear();
         self.window.resize(len, (0, 0));
         let mut positions = self.positions.iter();
-        self.log.visit(|term, doc| {
+        self.postings.visit(|term, doc| {
             let position = positions.next().unwrap_or_default();
             let next = &mut self.next[term as usize];
             if let Some(place) = self.window.get_mut((*next as usize).wrapping_sub(self.start)) {

@@ -17,21 +17,25 @@ const AT_ONCE: usize = 64;
 impl Inverted {
     /// Writes the dictionary, the postings and the positions. What is no longer needed is freed on the way.
     pub fn write(self, segment: &Segment) -> tantivy::Result<()> {
-        let in_order = self.places.sorted();
-        let Self { places, mut terms, log, words, positions, batch, .. } = self;
+        let in_order = self.term_keys.sorted();
+        let Self { term_keys, mut terms, postings, words, positions, batch, .. } = self;
         drop(batch);
         terms.close();
         let sorted = Sorted::new(&terms, &in_order);
         let mut next = vec![0; terms.len()];
-        let (mut log_end, mut words_end) = (0, 0);
+        let (mut postings_end, mut words_end) = (0, 0);
         for term in sorted.terms() {
             let entry = terms.entry(*term);
-            let end = if places.get(entry.place()).has_positions { &mut words_end } else { &mut log_end };
+            let end = if term_keys.get(entry.term_key()).has_positions {
+                &mut words_end
+            } else {
+                &mut postings_end
+            };
             next[*term as usize] = *end;
             *end += entry.logged;
         }
-        let mut docs = vec![0; log.len()];
-        log.drain(|term, doc| {
+        let mut docs = vec![0; postings.len()];
+        postings.drain(|term, doc| {
             let next = &mut next[term as usize];
             docs[*next as usize] = doc;
             *next += 1;
@@ -39,24 +43,24 @@ impl Inverted {
         let mut words = Words::new(words, positions, next);
         let count = |term: TermId| {
             let entry = terms.entry(term);
-            if places.get(entry.place()).has_positions { entry.logged as usize } else { 0 }
+            if term_keys.get(entry.term_key()).has_positions { entry.logged as usize } else { 0 }
         };
 
         let mut serializer = InvertedIndexSerializer::open(segment)?;
-        let mut of_places = sorted.places().peekable();
+        let mut of_term_keys = sorted.term_keys().peekable();
         let (mut written, mut docs_at) = (0, 0);
         let (mut entries, mut keys, mut deltas) = (Vec::new(), Vec::new(), Vec::new());
-        while let Some((place, _)) = of_places.peek() {
-            let field = places.get(*place).field;
-            let mut to = serializer.new_field(field, places.tokens(field), None)?;
-            while let Some((place, of_place)) =
-                of_places.next_if(|(place, _)| places.get(*place).field == field)
+        while let Some((term_key, _)) = of_term_keys.peek() {
+            let field = term_keys.get(*term_key).field;
+            let mut to = serializer.new_field(field, term_keys.tokens(field), None)?;
+            while let Some((term_key, of_term_key)) =
+                of_term_keys.next_if(|(term_key, _)| term_keys.get(*term_key).field == field)
             {
-                let place = places.get(place);
-                let prefix = place.prefix();
-                for of_place in of_place.chunks(AT_ONCE) {
+                let term_key = term_keys.get(term_key);
+                let prefix = term_key.prefix();
+                for of_term_key in of_term_key.chunks(AT_ONCE) {
                     entries.clear();
-                    entries.extend(of_place.iter().map(|term| *terms.entry(*term)));
+                    entries.extend(of_term_key.iter().map(|term| *terms.entry(*term)));
                     keys.clear();
                     for entry in &entries {
                         keys.extend_from_slice(&prefix);
@@ -66,7 +70,7 @@ impl Inverted {
                     for entry in &entries {
                         let (key, others) = rest.split_at(prefix.len() + entry.len());
                         rest = others;
-                        if place.has_positions {
+                        if term_key.has_positions {
                             let of_term = words.take(&sorted.terms()[written..], count);
                             write_words(&mut to, key, of_term, &mut deltas)?;
                         } else {

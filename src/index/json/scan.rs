@@ -193,7 +193,7 @@ impl Scanner<'_> {
     #[inline]
     fn key(&mut self, parent: PathId) -> Result<PathId, Stop> {
         let rest = &self.json.as_bytes()[self.at..];
-        if let Some((path, quoted_bytes)) = self.paths.foreseen(parent, rest) {
+        if let Some((path, quoted_bytes)) = self.paths.predict(parent, rest) {
             self.at += quoted_bytes;
             return Ok(path);
         }

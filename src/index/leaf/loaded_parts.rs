@@ -111,7 +111,7 @@ impl Shared {
             return Ok(loaded);
         }
         if state.held_bytes + (range.end - range.start) <= state.bytes_max
-            && let Some(bytes) = self.parts.at_hand(file, range.clone())
+            && let Some(bytes) = self.parts.cached(file, range.clone())
         {
             return Ok(state.hold(file, range.start, &bytes));
         }
@@ -159,13 +159,13 @@ impl FileHandle for LoadedFile {
 
 impl fmt::Debug for LoadedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeldFile").field("number", &self.number).field("len", &self.len).finish()
+        f.debug_struct("LoadedFile").field("number", &self.number).field("len", &self.len).finish()
     }
 }
 
 impl fmt::Debug for LoadedParts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Held").field("bytes", &self.bytes()).finish_non_exhaustive()
+        f.debug_struct("LoadedParts").field("bytes", &self.bytes()).finish_non_exhaustive()
     }
 }
 

@@ -23,7 +23,7 @@ struct Asked {
     rounds: Mutex<Vec<Vec<(String, u64)>>>,
     /// Files of this kind cannot be read.
     broken: Mutex<Option<&'static str>>,
-    at_hand: AtomicBool,
+    cached: AtomicBool,
 }
 
 impl IndexParts for Asked {
@@ -50,9 +50,9 @@ impl IndexParts for Asked {
         async { Ok(read) }.boxed()
     }
 
-    fn at_hand(&self, file: usize, range: Range<u64>) -> Option<Bytes> {
-        let at_hand = self.at_hand.load(Relaxed);
-        at_hand.then(|| self.files[file].1.slice(range.start as usize..range.end as usize))
+    fn cached(&self, file: usize, range: Range<u64>) -> Option<Bytes> {
+        let cached = self.cached.load(Relaxed);
+        cached.then(|| self.files[file].1.slice(range.start as usize..range.end as usize))
     }
 }
 
@@ -69,7 +69,7 @@ impl ByParts {
             files: index.files.clone(),
             rounds: Mutex::default(),
             broken: Mutex::default(),
-            at_hand: AtomicBool::default(),
+            cached: AtomicBool::default(),
         });
         let mut opening = Opening::new(asked.clone());
         let outline = loop {
@@ -208,7 +208,7 @@ fn a_part_that_cannot_be_read_fails_the_search_with_what_its_reader_says() {
 fn what_is_at_hand_is_held_as_far_as_there_is_room() {
     let index = index(&[valued(&["a", "b"])], TopicSettings::default());
     let parts = ByParts::open(&index);
-    parts.asked.at_hand.store(true, Relaxed);
+    parts.asked.cached.store(true, Relaxed);
     let plan = parts.outline.plan(&Query::parse("a").unwrap(), &parts.catalog, false).unwrap();
     let mut leaf = parts.outline.leaf(0, &plan, 1 << 20);
     assert_eq!(leaf.count(&|| false).unwrap(), Step::Done(1));

@@ -40,14 +40,14 @@ struct Known<'a> {
 /// errors are ignored: they are a result of that.
 pub(super) fn warm_up(
     reader: &SegmentReader,
-    needs: &RequiredTerms,
+    required: &RequiredTerms,
     scored: bool,
     count: bool,
     noted: &dyn Fn() -> bool,
 ) -> tantivy::Result<WarmedUp> {
     let mut known = Known::default();
     let mut failed = None;
-    for need in needs.all() {
+    for need in required.all() {
         failed = failed.or(known.look_up(reader, need).err().filter(|_| !noted()));
     }
     match failed {
@@ -55,14 +55,14 @@ pub(super) fn warm_up(
         None if noted() => return Ok(WarmedUp::Terms(0)),
         None => {}
     }
-    if !needs.possible(&|need| known.has(need)) {
+    if !required.possible(&|need| known.has(need)) {
         return Ok(WarmedUp::Impossible);
     }
-    if count && matches!(needs, RequiredTerms::Term { .. }) {
+    if count && matches!(required, RequiredTerms::Term { .. }) {
         return Ok(WarmedUp::Terms(1));
     }
     let (mut cursors, mut failed) = (0, None);
-    needs.visit(&|need| known.has(need), &mut |need| {
+    required.visit(&|need| known.has(need), &mut |need| {
         cursors += usize::from(!matches!(need, RequiredTerms::Column(_)) && known.has(need));
         let touched = known.warm_up(reader, need, scored);
         failed = failed.take().or(touched.err().filter(|_| !noted()));

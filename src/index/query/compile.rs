@@ -13,13 +13,13 @@ use tantivy::{Term, i64_to_u64};
 use super::super::catalog::{FieldCatalog, FieldTypes};
 use super::super::json::Number;
 use super::super::paths::SEPARATOR;
-use super::super::rest;
 use super::super::schema::{Fields, names};
+use super::super::unlisted_paths;
 use super::exclusions::Excluded;
-use super::prefix::{Looked, OpenEnd, PrefixQuery};
+use super::prefix::{OpenEnd, PrefixCounter, PrefixQuery};
 use super::range::{Limits, RangeQuery, Span};
 use super::required_terms::RequiredTerms;
-use super::{Exact, Node, Query, Sought};
+use super::{Exact, Node, Query, TextMatch};
 
 /// How many terms a query may have after its words were multiplied by the paths.
 const TERMS_MAX: usize = 1 << 18;
@@ -28,9 +28,9 @@ const TERMS_MAX: usize = 1 << 18;
 pub(in crate::index) struct Compiled {
     pub query: Box<dyn TantivyQuery>,
     /// What the query reads.
-    pub needs: RequiredTerms,
+    pub required: RequiredTerms,
     /// Counts the terms that its prefixes match.
-    pub looked: Looked,
+    pub prefix_counter: PrefixCounter,
     /// Whether a phrase is searched as its words in any order.
     pub phrases_as_words: bool,
     /// Whether the index has no certain answer: see [`Gaps`](super::super::catalog::Gaps).
@@ -48,12 +48,19 @@ impl Query {
         catalog: &FieldCatalog,
         positions: bool,
     ) -> Result<Compiled, TooBroad> {
-        let looked = Looked::default();
-        let mut compiler =
-            Compiler { fields, catalog, positions, looked, terms: 0, phrases_as_words: false, unsure: false };
-        let Part { query, needs } = compiler.node(&self.root)?;
-        let Compiler { looked, phrases_as_words, unsure, .. } = compiler;
-        Ok(Compiled { query, needs, looked, phrases_as_words, unsure })
+        let prefix_counter = PrefixCounter::default();
+        let mut compiler = Compiler {
+            fields,
+            catalog,
+            positions,
+            prefix_counter,
+            terms: 0,
+            phrases_as_words: false,
+            unsure: false,
+        };
+        let Part { query, required } = compiler.node(&self.root)?;
+        let Compiler { prefix_counter, phrases_as_words, unsure, .. } = compiler;
+        Ok(Compiled { query, required, prefix_counter, phrases_as_words, unsure })
     }
 }
 
@@ -61,7 +68,7 @@ struct Compiler<'a> {
     fields: &'a Fields,
     catalog: &'a FieldCatalog,
     positions: bool,
-    looked: Looked,
+    prefix_counter: PrefixCounter,
     terms: usize,
     phrases_as_words: bool,
     unsure: bool,
@@ -70,7 +77,7 @@ struct Compiler<'a> {
 /// A part of the query, and what it reads.
 struct Part {
     query: Box<dyn TantivyQuery>,
-    needs: RequiredTerms,
+    required: RequiredTerms,
 }
 
 /// What a text may match, at one path or at several.
@@ -87,19 +94,19 @@ impl Compiler<'_> {
     fn node(&mut self, node: &Node) -> Built {
         match node {
             Node::All => Ok(all()),
-            Node::Anywhere(sought) => self.anywhere(sought),
-            Node::At(path, sought) => {
+            Node::Anywhere(text_match) => self.anywhere(text_match),
+            Node::At(path, text_match) => {
                 let (types, mut found) = (self.catalog.value(path), Found::default());
-                self.at(path, types, sought, &mut found)?;
+                self.at(path, types, text_match, &mut found)?;
                 self.unsure |= self.catalog.gaps().paths;
-                if self.has_rest() {
-                    self.at_rest(path, sought, &mut found)?;
+                if self.has_unlisted() {
+                    self.at_unlisted(path, text_match, &mut found)?;
                 }
                 Ok(self.any(found))
             }
-            Node::Text(sought) => {
+            Node::Text(text_match) => {
                 let mut found = Found::default();
-                self.text(sought, &mut found)?;
+                self.text(text_match, &mut found)?;
                 Ok(self.any(found))
             }
             Node::Present(path) => self.present(path),
@@ -138,32 +145,32 @@ impl Compiler<'_> {
     }
 
     /// Searches text without a path, and every path that has values of the type.
-    fn anywhere(&mut self, sought: &Sought) -> Built {
+    fn anywhere(&mut self, text_match: &TextMatch) -> Built {
         let mut found = Found::default();
-        self.text(sought, &mut found)?;
+        self.text(text_match, &mut found)?;
         for (path, types) in self.catalog.values() {
-            self.at(path, types, sought, &mut found)?;
+            self.at(path, types, text_match, &mut found)?;
         }
         Ok(self.any(found))
     }
 
-    fn text(&mut self, sought: &Sought, found: &mut Found) -> Result<(), TooBroad> {
+    fn text(&mut self, text_match: &TextMatch, found: &mut Found) -> Result<(), TooBroad> {
         let text = self.fields.text;
-        self.words(sought, |word| Term::from_field_text(text, word), found)
+        self.words(text_match, |word| Term::from_field_text(text, word), found)
     }
 
     fn at(
         &mut self,
         path: &str,
         types: FieldTypes,
-        sought: &Sought,
+        text_match: &TextMatch,
         found: &mut Found,
     ) -> Result<(), TooBroad> {
         let at_path = self.path(path);
         if types.contains(FieldTypes::TEXT) {
-            self.words(sought, |word| with_word(&at_path, word), found)?;
+            self.words(text_match, |word| with_word(&at_path, word), found)?;
         }
-        if let Some(number) = sought.number
+        if let Some(number) = text_match.number
             && types.has_numbers()
         {
             let mut term = at_path.clone();
@@ -174,14 +181,14 @@ impl Compiler<'_> {
             }
             found.parts.push(self.term(term)?);
         }
-        if let Some(value) = sought.boolean
+        if let Some(value) = text_match.boolean
             && types.contains(FieldTypes::BOOL)
         {
             let mut term = at_path;
             term.append_type_and_fast_value(value);
             found.parts.push(self.term(term)?);
         }
-        if let Some(nanos) = sought.date
+        if let Some(nanos) = text_match.date
             && types.contains(FieldTypes::DATE)
         {
             found.parts.push(range(path, Limits::Dates(nanos..=nanos), false));
@@ -190,28 +197,32 @@ impl Compiler<'_> {
     }
 
     /// Returns whether there are leaves at paths that the catalog does not list.
-    fn has_rest(&self) -> bool {
+    fn has_unlisted(&self) -> bool {
         self.catalog.rest_leaves() > 0
     }
 
     /// Searches the paths that the catalog does not list.
-    fn at_rest(&mut self, path: &str, sought: &Sought, found: &mut Found) -> Result<(), TooBroad> {
-        let (header, path) = (self.rest(), path.replace('.', &SEPARATOR.to_string()));
-        let term = |kind: rest::Kind, what: &str| with_word(&header, &(rest::start(&path, kind) + what));
-        let words = |word: &str| term(rest::Kind::Word, word);
+    fn at_unlisted(&mut self, path: &str, text_match: &TextMatch, found: &mut Found) -> Result<(), TooBroad> {
+        let (header, path) = (self.unlisted_header(), path.replace('.', &SEPARATOR.to_string()));
+        let term = |kind: unlisted_paths::Kind, what: &str| {
+            with_word(&header, &(unlisted_paths::start(&path, kind) + what))
+        };
+        let words = |word: &str| term(unlisted_paths::Kind::Word, word);
         let positions = std::mem::replace(&mut self.positions, false);
-        let looked = self.words(sought, words, found);
+        let added = self.words(text_match, words, found);
         self.positions = positions;
-        looked?;
-        if let Some(number) = sought.number {
-            let (kind, value) = rest::number(number);
-            found.parts.push(self.term(term(kind, &rest::digits(value)))?);
+        added?;
+        if let Some(number) = text_match.number {
+            let (kind, value) = unlisted_paths::number(number);
+            found.parts.push(self.term(term(kind, &unlisted_paths::digits(value)))?);
         }
-        if let Some(value) = sought.boolean {
-            found.parts.push(self.term(term(rest::Kind::Bool, &rest::digits(value.into())))?);
+        if let Some(value) = text_match.boolean {
+            found
+                .parts
+                .push(self.term(term(unlisted_paths::Kind::Bool, &unlisted_paths::digits(value.into())))?);
         }
-        if let Some(nanos) = sought.date {
-            let date = term(rest::Kind::Date, &rest::digits(i64_to_u64(nanos)));
+        if let Some(nanos) = text_match.date {
+            let date = term(unlisted_paths::Kind::Date, &unlisted_paths::digits(i64_to_u64(nanos)));
             found.parts.push(self.term(date)?);
         }
         Ok(())
@@ -227,18 +238,22 @@ impl Compiler<'_> {
         self.unsure |= gaps.paths || gaps.numbers && is_numeric && is_unsure;
         let mut found = Found::default();
         found.parts.push(range(path, limits.clone(), gaps.numbers));
-        if self.has_rest() {
-            let (header, path) = (self.rest(), path.replace('.', &SEPARATOR.to_string()));
+        if self.has_unlisted() {
+            let (header, path) = (self.unlisted_header(), path.replace('.', &SEPARATOR.to_string()));
             for (kind, column) in [
-                (rest::Kind::I64, ColumnType::I64),
-                (rest::Kind::U64, ColumnType::U64),
-                (rest::Kind::F64, ColumnType::F64),
-                (rest::Kind::Date, ColumnType::DateTime),
+                (unlisted_paths::Kind::I64, ColumnType::I64),
+                (unlisted_paths::Kind::U64, ColumnType::U64),
+                (unlisted_paths::Kind::F64, ColumnType::F64),
+                (unlisted_paths::Kind::Date, ColumnType::DateTime),
             ] {
                 let Some(values) = limits.in_column(column, false) else { continue };
                 self.count(1)?;
-                let end =
-                    |value: &u64| with_word(&header, &(rest::start(&path, kind) + &rest::digits(*value)));
+                let end = |value: &u64| {
+                    with_word(
+                        &header,
+                        &(unlisted_paths::start(&path, kind) + &unlisted_paths::digits(*value)),
+                    )
+                };
                 let (prefix, mut to) =
                     (end(values.start()), end(values.end()).serialized_value_bytes().to_vec());
                 to.push(0);
@@ -249,17 +264,17 @@ impl Compiler<'_> {
     }
 
     /// Returns the start of the terms of paths that the catalog does not list.
-    fn rest(&self) -> Term {
-        Term::from_field_json_path(self.fields.header, &escaped(rest::NAME, true), false)
+    fn unlisted_header(&self) -> Term {
+        Term::from_field_json_path(self.fields.header, &escaped(unlisted_paths::NAME, true), false)
     }
 
     /// Matches everything at a path, or below it. Dates are words, too.
     fn present(&mut self, path: &str) -> Built {
         let mut found = Found::default();
         self.unsure |= self.catalog.gaps().paths;
-        if self.has_rest() {
-            let (header, path) = (self.rest(), path.replace('.', &SEPARATOR.to_string()));
-            for start in [rest::start_of_all(&path), format!("{path}{SEPARATOR}")] {
+        if self.has_unlisted() {
+            let (header, path) = (self.unlisted_header(), path.replace('.', &SEPARATOR.to_string()));
+            for start in [unlisted_paths::start_of_all(&path), format!("{path}{SEPARATOR}")] {
                 self.count(1)?;
                 found.ends.push(open(with_word(&header, &start)));
             }
@@ -300,23 +315,23 @@ impl Compiler<'_> {
     /// Matches all the words at one path; next to each other, if the index has positions.
     fn words(
         &mut self,
-        sought: &Sought,
+        text_match: &TextMatch,
         term: impl Fn(&str) -> Term,
         found: &mut Found,
     ) -> Result<(), TooBroad> {
-        let mut terms: Vec<Term> = sought.words.iter().map(|word| term(word)).collect();
+        let mut terms: Vec<Term> = text_match.words.iter().map(|word| term(word)).collect();
         self.count(terms.len())?;
-        let last = if sought.is_open { terms.pop() } else { None };
-        let in_order = self.positions || sought.words.len() == 1;
+        let last = if text_match.is_open { terms.pop() } else { None };
+        let in_order = self.positions || text_match.words.len() == 1;
         // A number or a date is one value, although its text has several words: `5.0`,
         // `2024-05-01T12:00:00Z`.
-        let is_phrase = sought.number.is_none() && sought.date.is_none();
+        let is_phrase = text_match.number.is_none() && text_match.date.is_none();
         self.phrases_as_words |= !in_order && is_phrase;
         match (last, terms.len()) {
             (None, 1) => found.parts.extend(terms.pop().map(part)),
             (None, _) if in_order => {
-                let needs = RequiredTerms::All(terms.iter().map(placed).collect());
-                found.parts.push(Part { query: Box::new(PhraseQuery::new(terms)), needs });
+                let required = RequiredTerms::All(terms.iter().map(placed).collect());
+                found.parts.push(Part { query: Box::new(PhraseQuery::new(terms)), required });
             }
             (Some(prefix), _) if in_order => found.ends.push(OpenEnd { before: terms, prefix, end: None }),
             (last, _) => {
@@ -329,10 +344,10 @@ impl Compiler<'_> {
     }
 
     fn prefixes(&self, ends: Vec<OpenEnd>) -> Part {
-        let needs = ends.iter().map(OpenEnd::needs).collect();
+        let required = ends.iter().map(OpenEnd::required).collect();
         Part {
-            query: Box::new(PrefixQuery { ends, looked: self.looked.clone() }),
-            needs: RequiredTerms::Any(needs),
+            query: Box::new(PrefixQuery { ends, prefix_counter: self.prefix_counter.clone() }),
+            required: RequiredTerms::Any(required),
         }
     }
 
@@ -342,12 +357,12 @@ impl Compiler<'_> {
             parts.push(self.prefixes(ends));
         }
         match (parts.len(), parts.pop()) {
-            (_, None) => Part { query: Box::new(EmptyQuery), needs: RequiredTerms::Never },
+            (_, None) => Part { query: Box::new(EmptyQuery), required: RequiredTerms::Never },
             (1, Some(one)) => one,
             (_, Some(last)) => {
                 parts.push(last);
-                let (queries, needs) = parts.into_iter().map(|part| (part.query, part.needs)).unzip();
-                Part { query: Box::new(BooleanQuery::union(queries)), needs: RequiredTerms::Any(needs) }
+                let (queries, required) = parts.into_iter().map(|part| (part.query, part.required)).unzip();
+                Part { query: Box::new(BooleanQuery::union(queries)), required: RequiredTerms::Any(required) }
             }
         }
     }
@@ -368,8 +383,8 @@ impl Compiler<'_> {
 }
 
 fn part(term: Term) -> Part {
-    let needs = RequiredTerms::Term { term: term.clone(), positions: false };
-    Part { query: Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs)), needs }
+    let required = RequiredTerms::Term { term: term.clone(), positions: false };
+    Part { query: Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs)), required }
 }
 
 /// Requires a term and its positions.
@@ -378,7 +393,7 @@ fn placed(term: &Term) -> RequiredTerms {
 }
 
 impl OpenEnd {
-    fn needs(&self) -> RequiredTerms {
+    fn required(&self) -> RequiredTerms {
         let (field, bytes) = (self.prefix.field(), self.prefix.serialized_value_bytes().to_vec());
         let (end, positions) = (self.end.clone(), !self.before.is_empty());
         let prefix = RequiredTerms::Prefix { field, bytes, end, positions };
@@ -387,20 +402,20 @@ impl OpenEnd {
 }
 
 fn all() -> Part {
-    Part { query: Box::new(AllQuery), needs: RequiredTerms::Nothing }
+    Part { query: Box::new(AllQuery), required: RequiredTerms::Nothing }
 }
 
 /// Combines clauses that must all hold. None of them is optional.
 fn both(clauses: Vec<(Occur, Part)>) -> Part {
     type Clause = ((Occur, Box<dyn TantivyQuery>), RequiredTerms);
-    let clauses = clauses.into_iter().map(|(occur, Part { query, needs })| -> Clause {
+    let clauses = clauses.into_iter().map(|(occur, Part { query, required })| -> Clause {
         match occur {
-            Occur::MustNot => ((occur, Box::new(Excluded(query))), RequiredTerms::Not(Box::new(needs))),
-            _ => ((occur, query), needs),
+            Occur::MustNot => ((occur, Box::new(Excluded(query))), RequiredTerms::Not(Box::new(required))),
+            _ => ((occur, query), required),
         }
     });
-    let (clauses, needs) = clauses.unzip();
-    Part { query: Box::new(BooleanQuery::new(clauses)), needs: RequiredTerms::All(needs) }
+    let (clauses, required) = clauses.unzip();
+    Part { query: Box::new(BooleanQuery::new(clauses)), required: RequiredTerms::All(required) }
 }
 
 /// Returns a term of a path: with a word, or with the start of one.
@@ -429,8 +444,8 @@ fn range(path: &str, limits: Limits, rounded: bool) -> Part {
 }
 
 fn in_column(column: String, limits: Limits, rounded: bool) -> Part {
-    let needs = RequiredTerms::Column(column.clone());
-    Part { query: Box::new(RangeQuery { column, limits, rounded }), needs }
+    let required = RequiredTerms::Column(column.clone());
+    Part { query: Box::new(RangeQuery { column, limits, rounded }), required }
 }
 
 fn whole(column: &str, span: &Span) -> Part {

@@ -4,7 +4,7 @@
 use std::ops::{Bound, Range};
 
 use super::range::Limits;
-use super::{Node, Query, Sought, number};
+use super::{Node, Query, TextMatch, number};
 use crate::index::json::Number;
 use crate::index::{rfc3339, words};
 
@@ -47,12 +47,14 @@ fn highlight(node: &Node, value: &str, leaves: Option<&[Leaf]>, highlights: &mut
         Node::And(nodes) | Node::Or(nodes) => {
             nodes.iter().for_each(|node| highlight(node, value, leaves, highlights))
         }
-        Node::Anywhere(sought) => match leaves {
-            Some(leaves) => leaves.iter().for_each(|leaf| sought.highlight(value, leaf, highlights)),
-            None => sought.highlight_words(&words_of(value, 0), highlights),
+        Node::Anywhere(text_match) => match leaves {
+            Some(leaves) => leaves.iter().for_each(|leaf| text_match.highlight(value, leaf, highlights)),
+            None => text_match.highlight_words(&words_of(value, 0), highlights),
         },
-        Node::Text(sought) if leaves.is_none() => sought.highlight_words(&words_of(value, 0), highlights),
-        Node::At(path, sought) => at(path, &mut |leaf| sought.highlight(value, leaf, highlights)),
+        Node::Text(text_match) if leaves.is_none() => {
+            text_match.highlight_words(&words_of(value, 0), highlights)
+        }
+        Node::At(path, text_match) => at(path, &mut |leaf| text_match.highlight(value, leaf, highlights)),
         Node::Range(path, limits) => at(path, &mut |leaf| {
             if limits.hold(&value[leaf.place.clone()], leaf.is_string) {
                 highlights.push(leaf.place.clone());
@@ -69,7 +71,7 @@ fn highlight(node: &Node, value: &str, leaves: Option<&[Leaf]>, highlights: &mut
     }
 }
 
-impl Sought {
+impl TextMatch {
     fn highlight(&self, value: &str, leaf: &Leaf, highlights: &mut Vec<Range<usize>>) {
         let text = &value[leaf.place.clone()];
         let is_same = match leaf.is_string {

@@ -8,7 +8,8 @@ use super::operators;
 use super::range_bounds::{self, RangeBound};
 use super::scan::{Piece, Scanner, Word};
 use super::{
-    Exact, Node, QUERY_BYTES_MAX, QUERY_CLAUSES_MAX, QUERY_DEPTH_MAX, QueryError, QueryProblem, Sought, shown,
+    Exact, Node, QUERY_BYTES_MAX, QUERY_CLAUSES_MAX, QUERY_DEPTH_MAX, QueryError, QueryProblem, TextMatch,
+    shown,
 };
 
 pub(super) fn parse(text: &str) -> Result<Node, QueryError> {
@@ -76,7 +77,7 @@ impl Field {
             Place::Offset => Node::All,
             Place::Timestamp => Node::Timestamp(i64::MIN..=i64::MAX),
             Place::Key => Node::Key(Exact::Prefix(String::new())),
-            Place::Text => Node::Text(Sought::any_word()),
+            Place::Text => Node::Text(TextMatch::any_word()),
             Place::Header(name) => Node::Header(name.clone(), Exact::Prefix(String::new())),
             Place::Path(path) => Node::Present(path.clone()),
         }
@@ -90,8 +91,8 @@ impl Field {
         match &self.place {
             Place::Key => Ok(Node::Key(exact(word))),
             Place::Header(name) => Ok(Node::Header(name.clone(), exact(word))),
-            Place::Text => Ok(Node::Text(sought(word)?)),
-            Place::Path(path) => Ok(Node::At(path.clone(), sought(word)?)),
+            Place::Text => Ok(Node::Text(text_match(word)?)),
+            Place::Path(path) => Ok(Node::At(path.clone(), text_match(word)?)),
             Place::Offset | Place::Timestamp if word.is_open => Err(QueryError {
                 position: word.at,
                 problem: QueryProblem::PrefixOfNumber(self.name.clone()),
@@ -180,7 +181,7 @@ impl Parser {
             Some(c) => match self.within.clone() {
                 Some(field) if matches!(c, '[' | '{' | '>' | '<') => self.range(&field)?,
                 Some(field) if c == '"' => field.holds(self.scanner.quoted()?)?,
-                None if c == '"' => Node::Anywhere(sought(self.scanner.quoted()?)?),
+                None if c == '"' => Node::Anywhere(text_match(self.scanner.quoted()?)?),
                 within => self.word_or_field(within.as_deref())?,
             },
         };
@@ -217,7 +218,7 @@ impl Parser {
             Some(field) if piece.is_star() => Ok(field.present()),
             Some(field) => field.holds(piece.word()?),
             None if piece.is_star() => Ok(Node::All),
-            None => Ok(Node::Anywhere(sought(piece.word()?)?)),
+            None => Ok(Node::Anywhere(text_match(piece.word()?)?)),
         }
     }
 
@@ -344,7 +345,8 @@ fn one_or(mut nodes: Vec<Node>, many: impl FnOnce(Vec<Node>) -> Node) -> Node {
     }
 }
 
-fn sought(word: Word) -> Result<Sought, QueryError> {
+fn text_match(word: Word) -> Result<TextMatch, QueryError> {
     let problem = || QueryProblem::NoWord(shown(&word.text));
-    Sought::new(&word.text, word.is_open).ok_or_else(|| QueryError { position: word.at, problem: problem() })
+    TextMatch::new(&word.text, word.is_open)
+        .ok_or_else(|| QueryError { position: word.at, problem: problem() })
 }

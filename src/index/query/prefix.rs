@@ -23,7 +23,7 @@ use super::PREFIX_TERMS_MAX;
 #[derive(Clone, Debug)]
 pub(in crate::index) struct PrefixQuery {
     pub ends: Vec<OpenEnd>,
-    pub looked: Looked,
+    pub prefix_counter: PrefixCounter,
 }
 
 /// Words, the last of which is a prefix.
@@ -57,16 +57,16 @@ pub(in crate::index) fn is_too_broad(error: &TantivyError) -> bool {
 /// Counts the terms that the prefixes of one query match in each Tantivy segment, and knows whether the
 /// result is still needed.
 #[derive(Clone, Debug, Default)]
-pub(in crate::index) struct Looked {
+pub(in crate::index) struct PrefixCounter {
     terms: Arc<Mutex<HashMap<SegmentId, usize>>>,
     over: Arc<OnceLock<Arc<AtomicBool>>>,
 }
 
-impl Looked {
+impl PrefixCounter {
     fn count(&self, segment: SegmentId, terms: usize) -> tantivy::Result<()> {
         // The number is valid even if a thread panicked while it held the lock.
-        let mut looked = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = looked.entry(segment).or_default();
+        let mut counts = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = counts.entry(segment).or_default();
         *all += terms;
         if *all > PREFIX_TERMS_MAX { Err(too_broad()) } else { Ok(()) }
     }
@@ -97,7 +97,7 @@ impl Weight for PrefixQuery {
     fn scorer(&self, reader: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
         let mut found = None;
         for end in &self.ends {
-            end.find(reader, &self.looked, &mut found)?;
+            end.find(reader, &self.prefix_counter, &mut found)?;
         }
         Ok(match found {
             Some(found) => Box::new(ConstScorer::new(BitSetDocSet::from(found), boost)),
@@ -121,7 +121,7 @@ impl OpenEnd {
     fn find(
         &self,
         reader: &SegmentReader,
-        looked: &Looked,
+        prefix_counter: &PrefixCounter,
         found: &mut Option<BitSet>,
     ) -> tantivy::Result<()> {
         let index = reader.inverted_index(self.prefix.field())?;
@@ -138,8 +138,8 @@ impl OpenEnd {
         while terms.advance() {
             uncounted += 1;
             if uncounted == STRIDE {
-                looked.count(reader.segment_id(), std::mem::take(&mut uncounted))?;
-                if looked.is_over() {
+                prefix_counter.count(reader.segment_id(), std::mem::take(&mut uncounted))?;
+                if prefix_counter.is_over() {
                     return Ok(());
                 }
             }
@@ -158,7 +158,7 @@ impl OpenEnd {
                 mark_at(&places, index.read_postings_from_terminfo(terms.value(), positions)?, found);
             }
         }
-        looked.count(reader.segment_id(), uncounted)
+        prefix_counter.count(reader.segment_id(), uncounted)
     }
 }
 

@@ -6,7 +6,7 @@
 use tantivy::Term;
 use tantivy::schema::Field;
 
-use super::{Node, Query, Sought};
+use super::{Node, Query, TextMatch};
 
 /// What is read, and how it decides whether a record matches. It may cause too many reads, but never too few.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,13 +41,13 @@ impl Query {
 impl Node {
     fn terms_max(&self, paths: usize) -> usize {
         // In addition to its words, a text may mean a number, a boolean or a date.
-        let at_one_place = |sought: &Sought| sought.words.len() + 3;
+        let at_one_place = |text_match: &TextMatch| text_match.words.len() + 3;
         // The same again for the paths that the catalog does not list.
-        let at_path = |sought: &Sought| 2 * at_one_place(sought);
+        let at_path = |text_match: &TextMatch| 2 * at_one_place(text_match);
         match self {
-            Self::Anywhere(sought) => at_one_place(sought).saturating_mul(paths + 1),
-            Self::At(_, sought) => at_path(sought),
-            Self::Text(sought) => at_one_place(sought),
+            Self::Anywhere(text_match) => at_one_place(text_match).saturating_mul(paths + 1),
+            Self::At(_, text_match) => at_path(text_match),
+            Self::Text(text_match) => at_one_place(text_match),
             Self::Present(_) => paths.saturating_mul(4) + 2,
             Self::Range(..) => 4,
             Self::And(nodes) | Self::Or(nodes) => {
@@ -66,8 +66,8 @@ impl RequiredTerms {
             Self::Never => false,
             Self::Nothing | Self::Column(_) | Self::Not(_) => true,
             Self::Term { .. } | Self::Prefix { .. } => found(self),
-            Self::All(needs) => needs.iter().all(|needs| needs.possible(found)),
-            Self::Any(needs) => needs.iter().any(|needs| needs.possible(found)),
+            Self::All(required) => required.iter().all(|required| required.possible(found)),
+            Self::Any(required) => required.iter().any(|required| required.possible(found)),
         }
     }
 
@@ -83,10 +83,10 @@ impl RequiredTerms {
     pub fn visit<'a>(&'a self, found: &impl Fn(&Self) -> bool, each: &mut impl FnMut(&'a Self)) {
         match self {
             Self::Nothing | Self::Never => {}
-            Self::Not(needs) => needs.visit(found, each),
-            Self::All(needs) | Self::Any(needs) => {
+            Self::Not(required) => required.visit(found, each),
+            Self::All(required) | Self::Any(required) => {
                 if self.possible(found) {
-                    needs.iter().for_each(|needs| needs.visit(found, each));
+                    required.iter().for_each(|required| required.visit(found, each));
                 }
             }
             Self::Term { .. } | Self::Prefix { .. } | Self::Column(_) => each(self),
@@ -105,8 +105,8 @@ mod tests {
     #[test]
     fn what_cannot_match_needs_nothing_read() {
         let column = || RequiredTerms::Column("num.n".into());
-        let found = |needs: &RequiredTerms| *needs == term("a");
-        for (needs, possible, read) in [
+        let found = |required: &RequiredTerms| *required == term("a");
+        for (required, possible, read) in [
             (term("a"), true, 1),
             (RequiredTerms::All(vec![term("a"), term("b"), column()]), false, 0),
             (RequiredTerms::All(vec![term("a"), column()]), true, 2),
@@ -120,8 +120,8 @@ mod tests {
             (RequiredTerms::All(vec![column(), RequiredTerms::Never]), false, 0),
         ] {
             let mut visited = 0;
-            needs.visit(&found, &mut |_| visited += 1);
-            assert_eq!((needs.possible(&found), visited), (possible, read), "{needs:?}");
+            required.visit(&found, &mut |_| visited += 1);
+            assert_eq!((required.possible(&found), visited), (possible, read), "{required:?}");
         }
     }
 }

@@ -147,9 +147,9 @@ fn names_and_values_may_hold_anything_that_is_escaped() {
     let tree = |text: &str| Query::parse(text).unwrap();
     assert_eq!(
         tree(r"my\ key:x"),
-        Query { root: Node::At("my key".into(), Sought::new("x", false).unwrap()) }
+        Query { root: Node::At("my key".into(), TextMatch::new("x", false).unwrap()) }
     );
-    assert_eq!(tree(r"a\:b:x"), Query { root: Node::At("a:b".into(), Sought::new("x", false).unwrap()) });
+    assert_eq!(tree(r"a\:b:x"), Query { root: Node::At("a:b".into(), TextMatch::new("x", false).unwrap()) });
     assert_eq!(tree(r#"key:"say \"hi\"""#), Query { root: Node::Key(Exact::Whole("say \"hi\"".into())) });
     assert_eq!(tree(r"key:a\)b"), Query { root: Node::Key(Exact::Whole("a)b".into())) });
     assert_eq!(tree("key:a:b"), Query { root: Node::Key(Exact::Whole("a:b".into())) });

@@ -21,10 +21,10 @@ const MODES: [ValueMode; 4] = [ValueMode::Auto, ValueMode::Json, ValueMode::Text
 fn built(settings: TopicSettings, batches: &[RecordBatch]) -> (PartSegment, u64) {
     let (_, fields) = schema::build(settings.positions);
     let mut segment = SegmentBuilder::new(&fields, settings.positions);
-    let mut draft = Draft::new(settings.value);
+    let mut indexed = IndexedRecord::new(settings.value);
     for record in batches.iter().flat_map(RecordBatch::iter) {
-        draft.fill(&record);
-        segment.add(&draft);
+        indexed.fill(&record);
+        segment.add(&indexed);
     }
     let words_too_long = segment.words_too_long();
     (segment.finish().unwrap(), words_too_long)

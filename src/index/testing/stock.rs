@@ -8,7 +8,7 @@ use tantivy::directory::RamDirectory;
 use tantivy::tokenizer::{RawTokenizer, TextAnalyzer, Token, TokenStream, Tokenizer, TokenizerManager};
 
 use super::super::TopicSettings;
-use super::super::document::Draft;
+use super::super::document::IndexedRecord;
 use super::super::document::stock::{RecordDocument, StockFields};
 use super::super::schema::{self, TERM_BYTES_MAX};
 use super::super::segment::{PartSegment, files};
@@ -26,10 +26,10 @@ pub(in super::super) fn segment(settings: TopicSettings, batches: &[RecordBatch]
         .tokenizers(manager(&dropped))
         .single_segment_index_writer(directory.clone(), 1 << 20)
         .unwrap();
-    let mut draft = Arc::new(Draft::new(settings.value));
+    let mut indexed = Arc::new(IndexedRecord::new(settings.value));
     for record in batches.iter().flat_map(RecordBatch::iter) {
-        Arc::make_mut(&mut draft).fill(&record);
-        writer.add_document(RecordDocument(Arc::clone(&draft), fields)).unwrap();
+        Arc::make_mut(&mut indexed).fill(&record);
+        writer.add_document(RecordDocument(Arc::clone(&indexed), fields)).unwrap();
     }
     let metas = writer.finalize().unwrap().searchable_segment_metas().unwrap();
     let files = files(&metas[0], &directory).unwrap();

@@ -17,7 +17,7 @@ use crate::ids::TopicPartition;
 use crate::metrics;
 use crate::proto::v1;
 use crate::proto::v1::fetch_request::FetchForm;
-use crate::rpc::body::Held;
+use crate::rpc::body::MessageWithMemory;
 use crate::rpc::status;
 use crate::transactions::Isolation;
 
@@ -56,7 +56,7 @@ pub fn request(request: v1::FetchRequest) -> Result<Request, Status> {
 }
 
 /// A message of a response, and the memory that it takes in addition to what the fetch reserved.
-type Message = Held<v1::FetchResponse, Delivery>;
+type Message = MessageWithMemory<v1::FetchResponse, Delivery>;
 
 /// Starts a fetch, and returns its messages while they are read. Each has about 512 KiB, or one record or
 /// batch. The last message has no items: it says where to continue.
@@ -72,7 +72,7 @@ pub async fn messages(
         let mut answer = answer?;
         match answer.message().await {
             Ok(Some(message)) => Some((Ok(message), Some(answer))),
-            Ok(None) => Some((Ok(Held { message: answer.last_message(), memory: None }), None)),
+            Ok(None) => Some((Ok(MessageWithMemory { message: answer.last_message(), memory: None }), None)),
             Err(error) => Some((Err(status::of_fetch(&error)), None)),
         }
     }))
@@ -153,7 +153,7 @@ impl Answer {
             _ => batches.concat().into(),
         };
         let memory = if self.waiting.is_empty() { self.memory.take() } else { None };
-        Ok((bytes > 0).then_some(Held { message, memory }))
+        Ok((bytes > 0).then_some(MessageWithMemory { message, memory }))
     }
 
     fn last_message(&self) -> v1::FetchResponse {

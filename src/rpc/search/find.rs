@@ -12,12 +12,12 @@ use super::{MESSAGE_BYTES, record, summary};
 use crate::formatting;
 use crate::metrics;
 use crate::proto::v1;
-use crate::rpc::body::Held;
+use crate::rpc::body::MessageWithMemory;
 use crate::rpc::status;
 use crate::search::{self, Answers, Page, SearchError, Searcher};
 
 /// A message of a response, and the memory that its records take.
-type Message = Held<v1::SearchResponse, Page>;
+type Message = MessageWithMemory<v1::SearchResponse, Page>;
 
 /// Starts a search, and returns its messages. Each has about 512 KiB, or one record. The last message has the
 /// summary. An error that occurs before the first message fails the call.
@@ -83,7 +83,7 @@ impl Answer {
         let mut memory = if self.records.is_empty() { self.page.take() } else { None };
         // A small message needs no memory of its own: what the search reserved has room for one message.
         memory.take_if(|_| bytes <= 3 * MESSAGE_BYTES);
-        Ok(Some(Held { message, memory }))
+        Ok(Some(MessageWithMemory { message, memory }))
     }
 
     fn last_message(&self) -> Message {
@@ -94,7 +94,7 @@ impl Answer {
             warn!(%partition, %log_id, offsets, first, ?bundles, "bundles hold different records for one offset");
         }
         let message = v1::SearchResponse { records: Vec::new(), summary: Some(summary(&found, self.began)) };
-        Held { message, memory: None }
+        MessageWithMemory { message, memory: None }
     }
 }
 

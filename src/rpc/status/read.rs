@@ -3,7 +3,7 @@
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{DOMAIN, RETRY_STORE, Verdict};
+use super::{DOMAIN, RETRY_STORE, StatusParts};
 use crate::archive::{ArchiveError, ArchiveErrorKind};
 use crate::fetch::FetchError;
 use crate::ids::TopicPartitionError;
@@ -13,42 +13,44 @@ use crate::store::{KeyError, StoreError, StoreErrorKind};
 
 /// Returns the status for an error of `Search`.
 pub fn of_search(error: &SearchError) -> Status {
-    let verdict = match error {
-        SearchError::NoTopic => Verdict::new(Code::InvalidArgument, "NO_TOPIC"),
-        SearchError::LimitTooLarge { .. } => Verdict::new(Code::InvalidArgument, "LIMIT_TOO_LARGE"),
+    let status_parts = match error {
+        SearchError::NoTopic => StatusParts::new(Code::InvalidArgument, "NO_TOPIC"),
+        SearchError::LimitTooLarge { .. } => StatusParts::new(Code::InvalidArgument, "LIMIT_TOO_LARGE"),
         SearchError::TooBroad { bundle, .. } | SearchError::PrefixTooBroad { bundle } => {
-            Verdict::new(Code::InvalidArgument, "QUERY_TOO_BROAD").at("bundle", bundle)
+            StatusParts::new(Code::InvalidArgument, "QUERY_TOO_BROAD").at("bundle", bundle)
         }
-        SearchError::TooManyBuckets => Verdict::new(Code::InvalidArgument, "TOO_MANY_BUCKETS"),
-        SearchError::TooLarge { .. } => Verdict::new(Code::InvalidArgument, "SEARCH_TOO_LARGE"),
+        SearchError::TooManyBuckets => StatusParts::new(Code::InvalidArgument, "TOO_MANY_BUCKETS"),
+        SearchError::TooLarge { .. } => StatusParts::new(Code::InvalidArgument, "SEARCH_TOO_LARGE"),
         SearchError::NoRoom { retry_after } => {
-            Verdict::new(Code::ResourceExhausted, "NO_ROOM").retry_about(*retry_after)
+            StatusParts::new(Code::ResourceExhausted, "NO_ROOM").retry_about(*retry_after)
         }
-        SearchError::OutOfTime { .. } => Verdict::new(Code::DeadlineExceeded, "OUT_OF_TIME"),
-        SearchError::List(error) => store_verdict(error),
-        SearchError::Archive(error) => archive_verdict(error),
+        SearchError::OutOfTime { .. } => StatusParts::new(Code::DeadlineExceeded, "OUT_OF_TIME"),
+        SearchError::List(error) => store_status_parts(error),
+        SearchError::Archive(error) => archive_status_parts(error),
     };
-    verdict.into_status(error)
+    status_parts.into_status(error)
 }
 
 /// Returns the status for an error of `Fetch`.
 pub fn of_fetch(error: &FetchError) -> Status {
-    let verdict = match error {
-        FetchError::NegativeOffset { .. } => Verdict::new(Code::InvalidArgument, "NEGATIVE_OFFSET"),
-        FetchError::List(error) => store_verdict(error),
-        FetchError::Archive(error) => archive_verdict(error),
+    let status_parts = match error {
+        FetchError::NegativeOffset { .. } => StatusParts::new(Code::InvalidArgument, "NEGATIVE_OFFSET"),
+        FetchError::List(error) => store_status_parts(error),
+        FetchError::Archive(error) => archive_status_parts(error),
         FetchError::NoRoom { retry_after } => {
-            Verdict::new(Code::ResourceExhausted, "NO_ROOM").retry_about(*retry_after)
+            StatusParts::new(Code::ResourceExhausted, "NO_ROOM").retry_about(*retry_after)
         }
         FetchError::TooLarge { bundle, offset, .. } => {
-            let verdict = Verdict::new(Code::FailedPrecondition, "FETCH_TOO_LARGE");
-            verdict.at("bundle", bundle).at("offset", offset)
+            let status_parts = StatusParts::new(Code::FailedPrecondition, "FETCH_TOO_LARGE");
+            status_parts.at("bundle", bundle).at("offset", offset)
         }
         FetchError::NoBatch { bundle, offset, .. } => {
-            Verdict::new(Code::FailedPrecondition, "NO_KAFKA_BATCH").at("bundle", bundle).at("offset", offset)
+            StatusParts::new(Code::FailedPrecondition, "NO_KAFKA_BATCH")
+                .at("bundle", bundle)
+                .at("offset", offset)
         }
     };
-    verdict.into_status(error)
+    status_parts.into_status(error)
 }
 
 /// Returns the status for a caller that does not read its response.
@@ -60,27 +62,27 @@ pub fn reader_silent() -> Status {
 
 /// Returns the status for a topic and a partition that are not valid.
 pub fn of_partition(error: &TopicPartitionError) -> Status {
-    Verdict::new(Code::InvalidArgument, "NO_PARTITION").into_status(error)
+    StatusParts::new(Code::InvalidArgument, "NO_PARTITION").into_status(error)
 }
 
 /// Returns the status for a name that cannot be in a key.
 pub fn of_name(error: &KeyError) -> Status {
-    Verdict::new(Code::InvalidArgument, "NAME_DOES_NOT_FIT").into_status(error)
+    StatusParts::new(Code::InvalidArgument, "NAME_DOES_NOT_FIT").into_status(error)
 }
 
 /// Returns the status for a query that is not valid.
 pub fn of_query(error: &QueryError) -> Status {
-    Verdict::new(Code::InvalidArgument, "QUERY").at("position", error.position).into_status(error)
+    StatusParts::new(Code::InvalidArgument, "QUERY").at("position", error.position).into_status(error)
 }
 
 /// Returns the status for a store that cannot be listed.
 pub fn of_store(error: &StoreError) -> Status {
-    store_verdict(error).into_status(error)
+    store_status_parts(error).into_status(error)
 }
 
 /// Returns the status for a bundle that cannot be read.
 pub fn of_archive(error: &ArchiveError) -> Status {
-    archive_verdict(error).into_status(error)
+    archive_status_parts(error).into_status(error)
 }
 
 /// Returns the status for a request that is not valid, where the library has no error type for the reason.
@@ -89,32 +91,32 @@ pub fn invalid(reason: &'static str, message: String) -> Status {
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
-/// Returns the verdict on a bundle. A listed bundle that is missing or damaged means a loss of data, not a
-/// mistake of the caller.
-fn archive_verdict(error: &ArchiveError) -> Verdict {
-    let verdict = match error.kind() {
-        ArchiveErrorKind::NotFound => Verdict::new(Code::DataLoss, "BUNDLE_MISSING"),
-        ArchiveErrorKind::Corrupt => Verdict::new(Code::DataLoss, "BUNDLE_CORRUPT"),
-        ArchiveErrorKind::Denied => Verdict::new(Code::Unavailable, "STORE_DENIED"),
+/// Returns the parts of the status for a bundle. A listed bundle that is missing or damaged means a loss of
+/// data, not a mistake of the caller.
+fn archive_status_parts(error: &ArchiveError) -> StatusParts {
+    let status_parts = match error.kind() {
+        ArchiveErrorKind::NotFound => StatusParts::new(Code::DataLoss, "BUNDLE_MISSING"),
+        ArchiveErrorKind::Corrupt => StatusParts::new(Code::DataLoss, "BUNDLE_CORRUPT"),
+        ArchiveErrorKind::Denied => StatusParts::new(Code::Unavailable, "STORE_DENIED"),
         ArchiveErrorKind::Unavailable => {
-            Verdict::new(Code::Unavailable, "STORE_UNAVAILABLE").retry_after(RETRY_STORE)
+            StatusParts::new(Code::Unavailable, "STORE_UNAVAILABLE").retry_after(RETRY_STORE)
         }
-        ArchiveErrorKind::Unsupported => Verdict::new(Code::Unimplemented, "BUNDLE_NEWER"),
-        ArchiveErrorKind::Bug => Verdict::new(Code::Internal, "PANICKED"),
+        ArchiveErrorKind::Unsupported => StatusParts::new(Code::Unimplemented, "BUNDLE_NEWER"),
+        ArchiveErrorKind::Bug => StatusParts::new(Code::Internal, "PANICKED"),
     };
-    verdict.at("bundle", error.bundle())
+    status_parts.at("bundle", error.bundle())
 }
 
-fn store_verdict(error: &StoreError) -> Verdict {
+fn store_status_parts(error: &StoreError) -> StatusParts {
     match error.kind() {
         StoreErrorKind::NotFound
         | StoreErrorKind::Denied
         | StoreErrorKind::Unavailable
         | StoreErrorKind::Changed
         | StoreErrorKind::Corrupt => {
-            Verdict::new(Code::Unavailable, "STORE_UNAVAILABLE").retry_after(RETRY_STORE)
+            StatusParts::new(Code::Unavailable, "STORE_UNAVAILABLE").retry_after(RETRY_STORE)
         }
-        StoreErrorKind::TimedOut => Verdict::new(Code::DeadlineExceeded, "STORE_TIMED_OUT"),
-        StoreErrorKind::Refused => Verdict::new(Code::InvalidArgument, "STORE_REFUSED"),
+        StoreErrorKind::TimedOut => StatusParts::new(Code::DeadlineExceeded, "STORE_TIMED_OUT"),
+        StoreErrorKind::Refused => StatusParts::new(Code::InvalidArgument, "STORE_REFUSED"),
     }
 }

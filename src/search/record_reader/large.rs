@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Page, RecordReader};
-use crate::archive::{Archive, Omitted, Picked, Purse, StoredRecord, WorkBounds, block_usage};
+use crate::archive::{Archive, MemoryAllowance, Omitted, Picked, StoredRecord, WorkBounds, block_usage};
 use crate::budget::Permit;
 use crate::bundle::BlockEntry;
 use crate::search::memory::SearchPermit;
@@ -74,9 +74,9 @@ impl RecordReader {
         let window = beside / WINDOW_PART;
         let bounds = WorkBounds { opened_bytes: bytes(beside / COPIES), window_bytes: bytes(window) };
         let record_max = (beside - window) / COPIES;
-        let purse = Arc::new(Purse::new(record_max));
+        let allowance = Arc::new(MemoryAllowance::new(record_max));
         let ordinals = vec![copy.ordinal];
-        let picked = archive.records(entry, plain, ordinals, bounds, bytes(record_max), purse).await?;
+        let picked = archive.records(entry, plain, ordinals, bounds, bytes(record_max), allowance).await?;
         let record = match picked.into_iter().next() {
             Some((_, Picked::Record(record))) => record,
             _ => outline_of(candidate, entry),

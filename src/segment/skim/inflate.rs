@@ -41,7 +41,7 @@ pub fn reader<'a>(
             // A window is only used up to the size of the decompressed data. So with a larger window, the
             // data is read up to this limit.
             let most = if work_bytes > work_bytes_max { work_bytes_max as u64 } else { u64::MAX };
-            Box::new(BufReader::new(UpTo { inner: decoder, left: most }))
+            Box::new(BufReader::new(LimitedReader { inner: decoder, left: most }))
         }
     })
 }
@@ -54,12 +54,12 @@ fn single_segment(prefix: &[u8]) -> usize {
 }
 
 /// A stream that fails when it is read beyond a limit.
-struct UpTo<R> {
+struct LimitedReader<R> {
     inner: R,
     left: u64,
 }
 
-impl<R: Read> Read for UpTo<R> {
+impl<R: Read> Read for LimitedReader<R> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         if self.left == 0 {
             return Err(io::ErrorKind::Unsupported.into());
@@ -73,17 +73,17 @@ impl<R: Read> Read for UpTo<R> {
 
 /// The members of a gzip stream, one after another.
 struct Gzip<R> {
-    member: Option<flate2::bufread::GzDecoder<Headed<R>>>,
+    member: Option<flate2::bufread::GzDecoder<GzipMember<R>>>,
 }
 
 /// A gzip member. The flags that RFC 1952 reserves are removed from its first bytes, because Java's reader
 /// ignores them.
-struct Headed<R> {
+struct GzipMember<R> {
     head: io::Cursor<[u8; 4]>,
     rest: R,
 }
 
-impl<R: BufRead> Headed<R> {
+impl<R: BufRead> GzipMember<R> {
     /// `None` if no member follows.
     fn begin(mut rest: R) -> io::Result<Option<Self>> {
         if rest.fill_buf()?.is_empty() {
@@ -99,7 +99,7 @@ impl<R: BufRead> Headed<R> {
     }
 }
 
-impl<R: BufRead> Read for Headed<R> {
+impl<R: BufRead> Read for GzipMember<R> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         match self.head.read(to)? {
             0 => self.rest.read(to),
@@ -108,7 +108,7 @@ impl<R: BufRead> Read for Headed<R> {
     }
 }
 
-impl<R: BufRead> BufRead for Headed<R> {
+impl<R: BufRead> BufRead for GzipMember<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.head.position() < 4 { self.head.fill_buf() } else { self.rest.fill_buf() }
     }
@@ -120,7 +120,7 @@ impl<R: BufRead> BufRead for Headed<R> {
 
 impl<R: BufRead> Gzip<R> {
     fn new(section: R) -> io::Result<Self> {
-        let member = Headed::begin(section)?.map(flate2::bufread::GzDecoder::new);
+        let member = GzipMember::begin(section)?.map(flate2::bufread::GzDecoder::new);
         Ok(Self { member })
     }
 }
@@ -134,7 +134,7 @@ impl<R: BufRead> Read for Gzip<R> {
             }
             let rest = self.member.take().map(|member| member.into_inner().rest);
             self.member = match rest {
-                Some(rest) => Headed::begin(rest)?.map(flate2::bufread::GzDecoder::new),
+                Some(rest) => GzipMember::begin(rest)?.map(flate2::bufread::GzDecoder::new),
                 None => None,
             };
         }

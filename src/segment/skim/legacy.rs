@@ -49,7 +49,7 @@ pub fn message(
         section
     };
     let work_bytes_max = work_bytes_max - len;
-    let (messages, last) = survey(codec, &section, work_bytes_max)?;
+    let (messages, last) = count_messages(codec, &section, work_bytes_max)?;
     let base = match magic {
         1 if offset != 0 => offset.checked_sub(last).ok_or(Fault::BadOffsets { base: offset, last })?,
         _ => 0,
@@ -76,7 +76,7 @@ pub fn message(
 
 /// Returns the number of messages in a compressed message, and the offset that the last of them states. A
 /// message that is cut off at the end is not counted.
-fn survey(codec: Codec, mut section: &[u8], work_bytes_max: usize) -> Result<(u32, i64), Fault> {
+fn count_messages(codec: Codec, mut section: &[u8], work_bytes_max: usize) -> Result<(u32, i64), Fault> {
     let mut opened = inflate::reader(codec, &mut section, work_bytes_max)?;
     let mut source = Source::new(&mut *opened);
     let (mut messages, mut last) = (0, 0);

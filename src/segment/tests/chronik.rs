@@ -396,5 +396,5 @@ fn the_producers_own_batch_gets_the_base_offset_that_the_log_gave_it_and_nothing
     assert_eq!(frame(None).kafka_batch(1 << 20).expect("sound"), Err(NoBatch::NotKept));
     let longer = batch(BatchHead { last_delta: 2, count: 2, ..BatchHead::default() }, &records);
     let other = frame(Some(&longer)).kafka_batch(1 << 20).expect("sound");
-    assert_eq!(other, Err(NoBatch::OtherSpan { batch: 3, frame: 2 }));
+    assert_eq!(other, Err(NoBatch::OffsetCountDiffers { batch: 3, frame: 2 }));
 }

@@ -2,11 +2,11 @@
 
 use std::io::Write;
 
-use super::super::codec::{self, opened_len};
+use super::super::codec::{self, decompressed_len};
 use super::*;
 
 fn open(codec: Codec, input: &[u8], bytes_max: usize) -> Result<Vec<u8>, Fault> {
-    codec::open(codec, input, bytes_max).map(|opened| opened.bytes)
+    codec::decompress_to(codec, input, bytes_max).map(|opened| opened.bytes)
 }
 
 const CODECS: [Codec; 4] = [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
@@ -126,7 +126,8 @@ fn bytes_behind_a_streams_end_are_passed_over_where_kafka_passes_over_them() {
     use CompressionFlaw::{Broken, CutOff};
     let plain = log_lines(10_000);
     let left_over = |codec, packed: &[u8]| {
-        let opened = codec::open(codec, packed, 1 << 20).unwrap_or_else(|fault| panic!("{codec}: {fault}"));
+        let opened =
+            codec::decompress_to(codec, packed, 1 << 20).unwrap_or_else(|fault| panic!("{codec}: {fault}"));
         assert!(opened.bytes == plain, "{codec}");
         assert_eq!(opened.anomalies, Anomalies::of(Anomaly::BytesLeftOver), "{codec}");
     };
@@ -165,7 +166,7 @@ fn an_lz4_frame_whose_content_has_another_checksum_opens_as_it_does_for_kafka() 
     let info = || lz4_flex::frame::FrameInfo::new().block_size(lz4_flex::frame::BlockSize::Max64KB);
     let mut checksum = lz4(&plain, info().content_checksum(true));
     *checksum.last_mut().expect("bytes") ^= 1;
-    let opened = codec::open(Codec::Lz4, &checksum, 1 << 20).expect("it opens");
+    let opened = codec::decompress_to(Codec::Lz4, &checksum, 1 << 20).expect("it opens");
     assert!(opened.bytes == plain);
     assert_eq!(opened.anomalies, Anomalies::of(Anomaly::ContentChecksum));
     // The checksum of a block is verified.
@@ -181,10 +182,14 @@ fn what_opens_beyond_a_bound_is_known_without_opening_it() {
         for len in [1, 1_000, 300_000] {
             let packed = compress(codec, &log_lines(len));
             for (bound, beyond) in [(len - 1, true), (len, false), (len + 1, false)] {
-                assert_eq!(opened_len(codec, &packed, bound).is_none(), beyond, "{codec} {len} {bound}");
+                assert_eq!(
+                    decompressed_len(codec, &packed, bound).is_none(),
+                    beyond,
+                    "{codec} {len} {bound}"
+                );
             }
         }
-        assert!(codec == Codec::None || opened_len(codec, b"\xffgarbage", 1).is_some(), "{codec}");
+        assert!(codec == Codec::None || decompressed_len(codec, b"\xffgarbage", 1).is_some(), "{codec}");
     }
 }
 

@@ -60,7 +60,7 @@ async fn an_answer_that_is_cut_off_may_have_landed_and_a_closed_port_has_not() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let refused = s3(closed).create("key", "bytes".into(), "s3://bucket/key").await.unwrap_err();
     assert_eq!(refused.cause(), &Cause::Transport(NOT_CONNECTED));
-    assert!(!refused.may_have_landed() && refused.is_passing());
+    assert!(!refused.may_have_landed() && refused.is_temporary());
     let slow = put(&answer("503 Slow Down", "")).await.unwrap_err();
     assert!(slow.is_slow_down() && !slow.may_have_landed());
 }

@@ -131,12 +131,12 @@ async fn kafka_deletes_its_files_itself() {
     let wal = Wal::of(&["orders-3/00000000000000000017.log", "orders-3/00000000000000000099.log"]);
     let mut segment = wal.segment("orders-3/00000000000000000017.log").await;
     for kept in [true, false] {
-        segment.kept = kept;
+        segment.broker_deletes = kept;
         let error = wal.dir.delete(&segment, &receipt(segment.version.size_bytes)).await.expect_err("kept");
         assert_eq!(kind(&error), "kept");
     }
     assert_eq!(wal.files().len(), 2);
-    check(Err("kept"), |_, segment| segment.kept = true).await;
+    check(Err("kept"), |_, segment| segment.broker_deletes = true).await;
 }
 
 #[tokio::test]

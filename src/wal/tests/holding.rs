@@ -20,8 +20,8 @@ async fn check(others: &[(u64, Vec<u8>)], expected: Option<Hold>) {
 async fn check_in(wal: &Wal, expected: Option<Hold>, what: impl std::fmt::Debug) {
     let segment = wal.segment(NAME).await;
     let receipt = receipt(segment.version.size_bytes);
-    let told = wal.dir.hold(&segment, &receipt).await.expect("an answer");
-    assert_eq!(told, expected, "{what:?}");
+    let hold = wal.dir.hold(&segment, &receipt).await.expect("an answer");
+    assert_eq!(hold, expected, "{what:?}");
     let deleted = wal.dir.delete(&segment, &receipt).await.map_err(|error| kind(&error));
     assert_eq!(deleted.err(), expected.as_ref().map(Hold::name), "{what:?}");
     assert_eq!(wal.path(NAME).exists(), expected.is_some(), "{what:?}");

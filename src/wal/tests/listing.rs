@@ -62,7 +62,7 @@ async fn a_chronik_segment_is_described() {
     assert_eq!((segment.partition.topic(), segment.partition.partition()), ("orders-1", 3));
     assert_eq!((segment.log_id.as_str(), segment.position), ("first", 17));
     assert_eq!(segment.format, Some(SegmentFormat::ChronikWal));
-    assert_eq!((segment.may_grow, segment.kept, segment.verdict), (false, false, None));
+    assert_eq!((segment.may_grow, segment.broker_deletes, segment.verdict), (false, false, None));
     assert_eq!(segment.version.size_bytes, frame(17).len() as u64);
 }
 
@@ -73,7 +73,7 @@ async fn a_kafka_segment_is_described_and_kept() {
     assert_eq!((segment.partition.topic(), segment.partition.partition()), ("orders", 3));
     assert_eq!((segment.log_id.as_str(), segment.position), ("first", 17));
     assert_eq!(segment.format, Some(SegmentFormat::KafkaLog));
-    assert_eq!((segment.may_grow, segment.kept, segment.verdict), (false, true, None));
+    assert_eq!((segment.may_grow, segment.broker_deletes, segment.verdict), (false, true, None));
 
     wal.write("orders-3/partition.metadata", format!("version: 0\ntopic_id: {TOPIC_ID}\n").as_bytes());
     let segment = wal.segment("orders-3/00000000000000000017.log").await;
@@ -275,10 +275,10 @@ async fn another_indexer_at_work_is_odd() {
 fn oddities_are_news_only_once() {
     let wal = Wal::of(&[]);
     let odd = |names: &[&str]| names.iter().map(|name| (name.into(), "odd".to_owned())).collect::<Oddities>();
-    assert_eq!(wal.dir.news(odd(&["a"])), odd(&["a"]));
-    assert_eq!(wal.dir.news(odd(&["a", "b"])), odd(&["b"]));
-    assert_eq!(wal.dir.clone().news(odd(&["b"])), odd(&[]));
-    assert_eq!(wal.dir.news(odd(&["a", "b"])), odd(&["a"]), "it had gone");
+    assert_eq!(wal.dir.new_oddities(odd(&["a"])), odd(&["a"]));
+    assert_eq!(wal.dir.new_oddities(odd(&["a", "b"])), odd(&["b"]));
+    assert_eq!(wal.dir.clone().new_oddities(odd(&["b"])), odd(&[]));
+    assert_eq!(wal.dir.new_oddities(odd(&["a", "b"])), odd(&["a"]), "it had gone");
 }
 
 #[test]

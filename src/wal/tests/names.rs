@@ -81,7 +81,7 @@ fn what_nearly_is_a_segment_is_told_from_what_is_something_else() {
         (&kafka, "17.log"),
         (&kafka, "0000000000000000001x.log"),
     ] {
-        assert!(matches!(folder.position(file), Name::Nearly(_)), "{file}");
+        assert!(matches!(folder.position(file), Name::Invalid(_)), "{file}");
     }
     for (folder, file) in [
         (&chronik, "17.log"),
@@ -91,8 +91,8 @@ fn what_nearly_is_a_segment_is_told_from_what_is_something_else() {
     ] {
         assert_eq!(folder.position(file), Name::Other, "{file}");
     }
-    assert!(matches!(Folder::chronik("orders", "03"), Name::Nearly(_)));
-    assert!(matches!(Folder::chronik(&"x".repeat(250), "3"), Name::Nearly(_)));
+    assert!(matches!(Folder::chronik("orders", "03"), Name::Invalid(_)));
+    assert!(matches!(Folder::chronik(&"x".repeat(250), "3"), Name::Invalid(_)));
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn workers_are_pointed_to_the_same_file() {
             position: 17,
             version: Version { size_bytes: 1, changed_at: UNIX_EPOCH, identity: 1 },
             may_grow: false,
-            kept: false,
+            broker_deletes: false,
             verdict: None,
             change_time: None,
             bounds: None,

@@ -42,7 +42,7 @@ async fn rest(reading: &mut Reading) -> Result<usize, &'static str> {
     let mut bytes = Vec::new();
     match reading.read_to_end(&mut bytes).await {
         Ok(len) => Ok(len),
-        Err(error) => Err(WalError::behind(&error).map_or("io", kind)),
+        Err(error) => Err(WalError::from_io(&error).map_or("io", kind)),
     }
 }
 

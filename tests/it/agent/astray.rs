@@ -11,10 +11,10 @@ use super::*;
 async fn segments_that_vanish_before_they_are_stored_are_warned_of_and_counted() {
     let scene = Scene::new().await;
     let held = Arc::new(Semaphore::new(0));
-    scene.crooked.script([Answer::Held(Arc::clone(&held))]);
+    scene.scripted.script([Answer::Held(Arc::clone(&held))]);
     scene.wal.add_all("orders", 0, 1..=5);
     let agent = scene.start(&["--max-concurrent-tasks", "1"]);
-    scene.crooked.until(|counts| counts.begun == 1).await;
+    scene.scripted.until(|counts| counts.begun == 1).await;
     agent.until("a backlog", |agent| backlog(agent) == expected([1, 2, 3, 4]));
     assert_eq!(agent.metric("agent_vanished_segments_total"), Some(0.0));
     for id in 1..=3 {
@@ -39,16 +39,16 @@ async fn segments_that_vanish_before_they_are_stored_are_warned_of_and_counted()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_segment_that_vanishes_while_workers_refuse_it_is_counted_once() {
     let scene = Scene::new().await;
-    scene.crooked.always(Answer::No(Code::Unavailable, None));
+    scene.scripted.always(Answer::No(Code::Unavailable, None));
     scene.wal.add_all("orders", 0, 1..=3);
     let agent = scene.start(&[]);
-    scene.crooked.until(|counts| counts.over >= 2).await;
+    scene.scripted.until(|counts| counts.over >= 2).await;
     for id in 1..=2 {
         fs::remove_file(scene.wal.path().join(name("orders", 0, id))).expect("it is there");
     }
     agent.until("both are missed", |agent| agent.metric("agent_vanished_segments_total") == Some(2.0));
     scene.wal.add("orders", 0, 4);
-    scene.crooked.always(Answer::True);
+    scene.scripted.always(Answer::True);
     scene.until_ids(&agent, &[4]);
     assert_eq!(agent.metric("agent_vanished_segments_total"), Some(2.0));
 }

@@ -7,10 +7,10 @@ use super::*;
 async fn a_segment_that_has_become_the_newest_since_it_was_listed_stays() {
     let scene = Scene::new().await;
     let held = Arc::new(Semaphore::new(0));
-    scene.crooked.script([Answer::Held(Arc::clone(&held))]);
+    scene.scripted.script([Answer::Held(Arc::clone(&held))]);
     scene.wal.add_all("orders", 0, 1..=2);
     let agent = scene.start(&["--interval", "10000"]);
-    scene.crooked.until(|counts| counts.begun == 1).await;
+    scene.scripted.until(|counts| counts.begun == 1).await;
     fs::remove_file(scene.wal.path().join(name("orders", 0, 2))).expect("it is there");
     held.add_permits(1);
     let (refused, deleted) = ("it is stored, and cannot be deleted", "stored, and deleted");

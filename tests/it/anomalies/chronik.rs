@@ -37,21 +37,21 @@ fn empty(base_offset: i64) -> Vec<u8> {
 
 #[test]
 fn a_producers_damaged_batch_is_kept_and_marked_and_never_handed_out() {
-    let shop = Shop::new();
+    let store = LocalStore::new();
     let segment = fixture("chronik-damaged-original.wal");
-    let receipt = shop.index(&segment, &[]);
+    let receipt = store.index(&segment, &[]);
     assert_eq!(receipt.covers(), (0, 0, 1, 0));
     assert_eq!(receipt.anomalies(), anomalies(&[("ORIGINAL_BATCH_DAMAGED", 1)]));
-    assert_eq!(shop.inspect(&segment)["anomalies"]["ORIGINAL_BATCH_DAMAGED"], 1);
+    assert_eq!(store.inspect(&segment)["anomalies"]["ORIGINAL_BATCH_DAMAGED"], 1);
     let partition = ("poison", 1);
-    assert_eq!(shop.offsets(partition, 0), [0]);
-    assert_eq!(shop.search("poison", "\"bad crc\""), [0]);
-    let refused = shop.batches(partition, 0).expect_err("no batch");
+    assert_eq!(store.offsets(partition, 0), [0]);
+    assert_eq!(store.search("poison", "\"bad crc\""), [0]);
+    let refused = store.batches(partition, 0).expect_err("no batch");
     assert!(refused.contains("the producer's batch is damaged: its checksum does not hold"), "{refused}");
     // A frame with a changed byte is damaged, whatever its record is.
     let mut damaged = segment.to_vec();
     damaged[115] ^= 1;
-    let refused = shop.try_index(&damaged, &["--undecodable", "keep"]);
+    let refused = store.try_index(&damaged, &["--undecodable", "keep"]);
     assert!(refused.code == 3 && refused.err.contains("the checksum is"), "{refused:?}");
 }
 
@@ -63,12 +63,12 @@ fn frames_of_no_records_take_no_offsets_wherever_they_stand() {
         ([records(0, 10), empty(10), empty(10), records(10, 20)].concat(), 2),
         ([empty(0), records(0, 30), empty(30)].concat(), 2),
     ] {
-        let shop = Shop::new();
-        let receipt = shop.index(&segment, &[]);
+        let store = LocalStore::new();
+        let receipt = store.index(&segment, &[]);
         assert_eq!(receipt.covers(), (0, 29, 30, 0));
         assert_eq!(receipt.anomalies(), anomalies(&[("EMPTY_FRAME", empties)]));
-        assert_eq!(shop.offsets(POISON, 0), (0..30).collect::<Vec<_>>());
-        assert!(!shop.batches(POISON, 0).expect("all of them").is_empty());
+        assert_eq!(store.offsets(POISON, 0), (0..30).collect::<Vec<_>>());
+        assert!(!store.batches(POISON, 0).expect("all of them").is_empty());
     }
 }
 
@@ -80,13 +80,13 @@ async fn a_partition_of_frames_without_records_covers_nothing() {
     use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
     use wal_indexer::proto::v1::{FetchRequest, FetchResponse};
     for place in [0, 70] {
-        let shop = Shop::new();
-        let receipt = shop.index(&[empty(place), empty(place)].concat(), &[]);
+        let store = LocalStore::new();
+        let receipt = store.index(&[empty(place), empty(place)].concat(), &[]);
         assert_eq!(receipt.covers(), (place, place - 1, 0, 0));
         assert_eq!(receipt.anomalies(), anomalies(&[("EMPTY_FRAME", 2)]));
         let range = format!("/{place:020}-{place:020}_");
         assert!(receipt.key().contains(&range), "{}", receipt.key());
-        assert_eq!(shop.inspect(&empty(place))["partitions"][0]["last_offset"], place - 1);
+        assert_eq!(store.inspect(&empty(place))["partitions"][0]["last_offset"], place - 1);
 
         let worker = Worker::start();
         let send = async |segment: &[u8]| {
@@ -133,15 +133,15 @@ fn a_producers_deltas_with_gaps_are_gaps() {
     let trailer = frame.len() - 20;
     frame[trailer + 8..trailer + 16].copy_from_slice(&19_i64.to_le_bytes());
     let segment = sealed_v2(frame);
-    let shop = Shop::new();
-    let receipt = shop.index(&segment, &[]);
+    let store = LocalStore::new();
+    let receipt = store.index(&segment, &[]);
     assert_eq!(receipt.anomalies(), anomalies(&[("BAD_RECORD_OFFSET", 1)]));
     let (first, last, records, gaps) = receipt.covers();
     assert!(first == 0 && last > 19 && records == 20 && gaps > 0, "{:?}", receipt.covers());
-    let offsets = shop.offsets(POISON, 0);
+    let offsets = store.offsets(POISON, 0);
     assert_eq!((offsets.len(), offsets.last()), (20, Some(&last)));
-    assert_eq!(shop.offsets(POISON, last), [last], "beyond what the frame's head says");
-    assert!(shop.batches(POISON, last).expect("the producer's batch says the same").len() > 61);
+    assert_eq!(store.offsets(POISON, last), [last], "beyond what the frame's head says");
+    assert!(store.batches(POISON, last).expect("the producer's batch says the same").len() > 61);
 }
 
 /// The agent's client counts records by frame heads. It must accept the worker's answer as a receipt.

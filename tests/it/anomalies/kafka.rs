@@ -9,42 +9,42 @@ const ORDERS: (&str, i32) = ("orders", 3);
 
 #[test]
 fn batches_that_start_before_the_one_in_front_of_them_ends_are_read() {
-    let shop = Shop::new();
-    let receipt = shop.index(&fixture("kafka-7866-duplicate-offsets.log"), &[]);
+    let store = LocalStore::new();
+    let receipt = store.index(&fixture("kafka-7866-duplicate-offsets.log"), &[]);
     assert_eq!(receipt.covers(), (0, 21, 27, 0));
     assert_eq!(receipt.anomalies(), anomalies(&[("OFFSETS_OUT_OF_ORDER", 1)]));
     let twice = (0..15).chain(10..22);
     let mut expected: Vec<_> = twice.collect();
     expected.sort_unstable();
-    assert_eq!(shop.offsets(ORDERS, 0), expected, "both records of an offset");
-    assert_eq!(shop.batches(ORDERS, 0).expect("all").len(), 1_198);
+    assert_eq!(store.offsets(ORDERS, 0), expected, "both records of an offset");
+    assert_eq!(store.batches(ORDERS, 0).expect("all").len(), 1_198);
 }
 
 #[test]
 fn records_behind_the_last_offset_that_their_batch_claims_are_read_and_found() {
-    let shop = Shop::new();
+    let store = LocalStore::new();
     let segment = fixture("sarama-1026-last-offset-delta.log");
-    let receipt = shop.index(&segment, &[]);
+    let receipt = store.index(&segment, &[]);
     assert_eq!(receipt.covers(), (9, 48, 40, 0));
     assert_eq!(receipt.anomalies(), anomalies(&[("BAD_RECORD_OFFSET", 4)]));
-    assert_eq!(shop.inspect(&segment)["anomalies"]["BAD_RECORD_OFFSET"], 4);
+    assert_eq!(store.inspect(&segment)["anomalies"]["BAD_RECORD_OFFSET"], 4);
     for offset in [0, 9, 10, 18, 19, 25, 48] {
-        assert_eq!(shop.offsets(ORDERS, offset), (offset.max(9)..49).collect::<Vec<_>>(), "from {offset}");
+        assert_eq!(store.offsets(ORDERS, offset), (offset.max(9)..49).collect::<Vec<_>>(), "from {offset}");
     }
     // The second batch: its head covers 19 to 19.
-    assert_eq!(shop.batches(ORDERS, 20).expect("batches"), segment[401..]);
-    assert_eq!(shop.search("orders", "offset:[12 TO 14]"), [12, 13, 14]);
+    assert_eq!(store.batches(ORDERS, 20).expect("batches"), segment[401..]);
+    assert_eq!(store.search("orders", "offset:[12 TO 14]"), [12, 13, 14]);
 }
 
 #[test]
 fn bytes_behind_a_compressed_streams_end_are_kept_and_passed_over() {
-    let shop = Shop::new();
+    let store = LocalStore::new();
     let segment = fixture("gzip-padded-8.log");
-    let receipt = shop.index(&segment, &[]);
+    let receipt = store.index(&segment, &[]);
     assert_eq!(receipt.covers(), (0, 22, 23, 0));
     assert_eq!(receipt.anomalies(), anomalies(&[("BYTES_LEFT_OVER", 1)]));
-    assert_eq!(shop.offsets(ORDERS, 0), (0..23).collect::<Vec<_>>());
-    assert_eq!(shop.batches(ORDERS, 0).expect("batches"), segment);
+    assert_eq!(store.offsets(ORDERS, 0), (0..23).collect::<Vec<_>>());
+    assert_eq!(store.batches(ORDERS, 0).expect("batches"), segment);
 }
 
 /// Messages of magic 0 and 1 with every codec of these versions, and a batch behind them, written and read by
@@ -53,15 +53,15 @@ fn bytes_behind_a_compressed_streams_end_are_kept_and_passed_over() {
 fn messages_from_before_batches_are_read() {
     let expected: Value = serde_json::from_slice(&fixture("kafka-old-messages.expected.json")).expect("JSON");
     let records = expected["records"].as_array().expect("records");
-    let shop = Shop::new();
+    let store = LocalStore::new();
     let segment = fixture("kafka-old-messages.log");
-    let receipt = shop.index(&segment, &[]);
+    let receipt = store.index(&segment, &[]);
     let count = records.len() as i64;
     assert_eq!((receipt.covers().0, receipt.covers().2), (0, count));
     let kinds: Vec<_> = receipt.anomalies().into_iter().map(|(kind, _)| kind).collect();
     assert_eq!(kinds, ["KAFKA_MAGIC_0", "KAFKA_MAGIC_1"]);
 
-    let found = shop.records(ORDERS, 0);
+    let found = store.records(ORDERS, 0);
     assert_eq!(found.len(), records.len());
     for (found, expected) in found.iter().zip(records) {
         let offset = expected["offset"].as_i64().expect("an offset");
@@ -74,16 +74,16 @@ fn messages_from_before_batches_are_read() {
     }
     let errors = records.iter().filter(|one| value(one).is_some_and(|value| value.contains("error")));
     let errors: Vec<_> = errors.map(|one| one["offset"].as_i64().expect("an offset")).collect();
-    assert_eq!(shop.search("orders", "level:error"), errors);
+    assert_eq!(store.search("orders", "level:error"), errors);
     // Consumers get them unchanged.
-    assert_eq!(shop.batches(ORDERS, 0).expect("all"), segment);
+    assert_eq!(store.batches(ORDERS, 0).expect("all"), segment);
     let last = records.last().expect("some")["offset"].as_i64().expect("an offset");
-    assert_eq!(shop.offsets(ORDERS, last), [last]);
+    assert_eq!(store.offsets(ORDERS, last), [last]);
     // One changed byte in any of them is found.
     for at in (0..segment.len()).step_by(29).filter(|at| *at > 12) {
         let mut damaged = segment.to_vec();
         damaged[at] ^= 4;
-        let ran = shop.inspect(&damaged);
+        let ran = store.inspect(&damaged);
         let is_same = ran["error"].is_null();
         assert!(!is_same || ran["anomalies"].as_object().is_some(), "byte {at}: {ran}");
     }
@@ -98,10 +98,10 @@ fn value(record: &Value) -> Option<String> {
 /// Earlier releases and this one make the same bundle of a segment without anomalies.
 #[test]
 fn a_bundle_of_a_segment_without_anomalies_is_of_the_version_that_earlier_releases_read() {
-    let shop = Shop::new();
+    let store = LocalStore::new();
     for (name, parts) in written::fixtures().into_iter().filter(|(_, parts)| parts.len() == 1) {
         let segment = written::fixture(&name);
-        let receipt = shop.index(&segment, &[]);
+        let receipt = store.index(&segment, &[]);
         assert!(receipt.anomalies().is_empty() && receipt.undecoded() == 0, "{name}");
         let counts: BTreeMap<_, usize> = BTreeMap::from([(parts[0].0, 1)]);
         assert_eq!(counts.len(), 1);

@@ -9,7 +9,7 @@ use wal_indexer::proto::v1;
 
 use super::*;
 use crate::agent::Scene;
-use crate::crooked::Answer;
+use crate::scripted_worker::Answer;
 use crate::sidecar::name;
 
 const ORDERS: (&str, i32) = ("orders", 3);
@@ -60,55 +60,55 @@ fn undecodable() -> Vec<Case> {
 fn a_frame_that_cannot_be_decoded_costs_its_segment_or_is_kept_as_it_is() {
     for (reason, said, frame, (first, last)) in undecodable() {
         let segment = [batch(0), frame.clone(), batch(20)].concat();
-        let shop = Shop::new();
-        let refused = shop.try_index(&segment, &[]);
+        let store = LocalStore::new();
+        let refused = store.try_index(&segment, &[]);
         assert!(refused.code != 0 && refused.err.contains(said), "{reason}: {refused:?}");
-        let receipt = shop.index(&segment, &KEEP);
+        let receipt = store.index(&segment, &KEEP);
         assert_eq!(receipt.undecoded(), 1, "{reason}");
         assert_eq!(number(&receipt.0["undecoded"]["reasons"][reason]), 1);
         assert_eq!(number(&receipt.0["undecoded"]["bytes"]), frame.len() as i64);
         assert_eq!(receipt.covers(), (0, 29, 20, 1), "{reason}");
-        assert_eq!(shop.inspect(&segment)["undecodable"][reason], 1);
+        assert_eq!(store.inspect(&segment)["undecodable"][reason], 1);
         let readable: Vec<_> = (0..10).chain(20..30).collect();
-        assert_eq!(shop.offsets(ORDERS, 0), readable, "{reason}");
-        assert_eq!(shop.search("orders", ""), readable, "{reason}");
-        assert_eq!(shop.batches(ORDERS, first).expect("as it is"), segment[batch(0).len()..], "{reason}");
+        assert_eq!(store.offsets(ORDERS, 0), readable, "{reason}");
+        assert_eq!(store.search("orders", ""), readable, "{reason}");
+        assert_eq!(store.batches(ORDERS, first).expect("as it is"), segment[batch(0).len()..], "{reason}");
         if last > first {
-            assert_eq!(shop.batches(ORDERS, last).expect("as it is"), segment[batch(0).len()..], "{reason}");
+            assert_eq!(store.batches(ORDERS, last).expect("as it is"), segment[batch(0).len()..], "{reason}");
         }
     }
 }
 
 #[test]
 fn a_segment_of_nothing_else_is_kept_too() {
-    let shop = Shop::new();
+    let store = LocalStore::new();
     let segment = [changed(|batch| batch[22] |= 6), changed(|batch| batch[22] |= 7)].concat();
-    let receipt = shop.index(&segment, &KEEP);
+    let receipt = store.index(&segment, &KEEP);
     assert_eq!((receipt.covers(), receipt.undecoded()), ((10, 19, 0, 1), 2));
-    assert!(shop.offsets(ORDERS, 0).is_empty());
-    assert_eq!(shop.batches(ORDERS, 0).expect("as they are").len(), segment.len());
+    assert!(store.offsets(ORDERS, 0).is_empty());
+    assert_eq!(store.batches(ORDERS, 0).expect("as they are").len(), segment.len());
 }
 
 #[test]
 fn a_batch_that_opens_beyond_all_bounds_is_kept_whatever_the_budget() {
-    let shop = Shop::new();
+    let store = LocalStore::new();
     let segment = fixture("compressible-300mb.log");
-    let refused = shop.try_index(&segment, &[]);
+    let refused = store.try_index(&segment, &[]);
     assert!(refused.code != 0 && refused.err.contains("opens to more than"), "{refused:?}");
-    let receipt = shop.index(&segment, &[&KEEP[..], &["--memory-budget", "64MiB"]].concat());
+    let receipt = store.index(&segment, &[&KEEP[..], &["--memory-budget", "64MiB"]].concat());
     assert_eq!((receipt.covers(), receipt.undecoded()), ((0, 599, 0, 1), 1));
     assert_eq!(number(&receipt.0["undecoded"]["claimedRecordCount"]), 600);
-    assert!(shop.offsets(ORDERS, 0).is_empty());
-    assert_eq!(shop.batches(ORDERS, 300).expect("as it is"), segment);
+    assert!(store.offsets(ORDERS, 0).is_empty());
+    assert_eq!(store.batches(ORDERS, 300).expect("as it is"), segment);
 }
 
 #[test]
 fn a_frame_whose_checksum_does_not_hold_is_damaged_and_never_kept() {
-    let shop = Shop::new();
+    let store = LocalStore::new();
     let mut damaged = [batch(0), batch(10)].concat();
     let at = damaged.len() - 20;
     damaged[at] ^= 1;
-    let refused = shop.try_index(&damaged, &KEEP);
+    let refused = store.try_index(&damaged, &KEEP);
     assert!(refused.code == 3 && refused.err.contains("the checksum is"), "{refused:?}");
 }
 
@@ -149,7 +149,7 @@ async fn agents_keep_undecodable_frames_where_that_is_asked_for() {
 async fn a_receipt_for_frames_that_were_to_be_decoded_is_none() {
     let scene = Scene::new().await;
     scene.wal.add_all("orders", 0, 1..=2);
-    scene.crooked.always(Answer::Wrong(|answer| {
+    scene.scripted.always(Answer::Wrong(|answer| {
         answer.record_count -= 5;
         answer.partitions[0].record_count -= 5;
         answer.undecoded =

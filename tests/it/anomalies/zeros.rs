@@ -27,13 +27,13 @@ fn torn() -> Vec<(&'static str, Bytes, usize)> {
 #[test]
 fn zeros_to_the_end_are_a_torn_tail_like_any_other() {
     for (what, segment, at) in torn() {
-        let shop = Shop::new();
-        let refused = shop.try_index(&segment, &[]);
+        let store = LocalStore::new();
+        let refused = store.try_index(&segment, &[]);
         assert!(refused.code == 3 && refused.err.contains("the segment is torn"), "{what}: {refused:?}");
-        let receipt = shop.index(&segment, &["--torn-tail", "keep"]);
+        let receipt = store.index(&segment, &["--torn-tail", "keep"]);
         assert_eq!(receipt.torn_bytes(), (segment.len() - at) as i64, "{what}");
         assert!(receipt.covers().2 > 0 && receipt.anomalies().is_empty(), "{what}");
-        assert_eq!(shop.inspect(&segment)["torn_tail_bytes"], segment.len() - at, "{what}");
+        assert_eq!(store.inspect(&segment)["torn_tail_bytes"], segment.len() - at, "{what}");
     }
 }
 
@@ -41,11 +41,11 @@ fn zeros_to_the_end_are_a_torn_tail_like_any_other() {
 fn zeros_that_something_follows_and_zeros_alone_are_refused() {
     // Fewer zeros than the length of a head may be the start of a frame, whatever follows.
     for (what, segment, _) in torn().into_iter().filter(|(what, ..)| !what.contains("few")) {
-        let shop = Shop::new();
+        let store = LocalStore::new();
         for flags in [&[][..], &["--torn-tail", "keep", "--undecodable", "keep"]] {
-            let followed = shop.try_index(&[&segment[..], &[1]].concat(), flags);
+            let followed = store.try_index(&[&segment[..], &[1]].concat(), flags);
             assert_eq!(followed.code, 3, "{what}: {followed:?}");
-            let zeros = shop.try_index(&vec![0; 5_000], flags);
+            let zeros = store.try_index(&vec![0; 5_000], flags);
             assert_eq!(zeros.code, 3, "{zeros:?}");
         }
     }

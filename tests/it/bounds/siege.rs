@@ -202,7 +202,7 @@ async fn check(limit_mib: u64, partitions: u32, lasts: Duration) {
     let quarter = limit_mib << 20 >> 3;
     for host in 4..8 {
         let client = worker.client_from(&format!("127.0.0.{host}")).await;
-        (0..4).for_each(|_| drop(attacks.spawn(hoard(client.clone(), quarter))));
+        (0..4).for_each(|_| drop(attacks.spawn(reserve_only(client.clone(), quarter))));
     }
     tallies.push(("four hosts that declare much and send nothing".to_owned(), Tally::default()));
     for (name, host, count, words, more) in [

@@ -56,26 +56,26 @@ pub async fn client(resolver: &Arc<Scripted>, timeouts: Timeouts) -> Client {
 }
 
 /// Workers on one port of several addresses, as behind a headless service.
-async fn workers(count: u8, truth: &Worker) -> Vec<Crooked> {
-    let mut workers = vec![Crooked::start(&truth.endpoint()).await];
+async fn workers(count: u8, truth: &Worker) -> Vec<ScriptedWorker> {
+    let mut workers = vec![ScriptedWorker::start(&truth.endpoint()).await];
     let port = workers[0].address().port();
     for host in 2..=count {
         let address = SocketAddr::from(([127, 0, 0, host], port));
-        workers.push(Crooked::start_at(address, &truth.endpoint(), None).await);
+        workers.push(ScriptedWorker::start_at(address, &truth.endpoint(), None).await);
     }
     workers
 }
 
-fn addresses(workers: &[Crooked]) -> Vec<SocketAddr> {
-    workers.iter().map(Crooked::address).collect()
+fn addresses(workers: &[ScriptedWorker]) -> Vec<SocketAddr> {
+    workers.iter().map(ScriptedWorker::address).collect()
 }
 
 /// Sends this many segments, one after the other. Returns how many each worker got.
-async fn send(client: &Client, workers: &[Crooked], count: usize) -> Vec<usize> {
+async fn send(client: &Client, workers: &[ScriptedWorker], count: usize) -> Vec<usize> {
     let counts = || workers.iter().map(|worker| worker.calls().len()).collect::<Vec<_>>();
     let before = counts();
     for _ in 0..count {
-        client.index(&request(), &Given::new(segment(10))).await.expect("a receipt");
+        client.index(&request(), &TestPayload::new(segment(10))).await.expect("a receipt");
     }
     counts().iter().zip(before).map(|(after, before)| after - before).collect()
 }
@@ -123,7 +123,7 @@ async fn what_a_worker_has_in_hand_goes_on_when_its_address_is_gone() {
     let client = client(&resolver, WAIT_MAX).await;
     let held = Arc::new(Semaphore::new(0));
     workers[0].script([Answer::Held(Arc::clone(&held))]);
-    let (sender, payload) = (client.clone(), Given::new(segment(10)));
+    let (sender, payload) = (client.clone(), TestPayload::new(segment(10)));
     let in_hand = tokio::spawn(async move { sender.index(&request(), &payload).await });
     workers[0].until(|counts| counts.begun == 1).await;
 
@@ -146,13 +146,13 @@ async fn a_name_without_addresses_may_get_some() {
     resolver.fail();
     let timeouts = Timeouts { segment: Duration::from_millis(200), ..WAIT_MAX };
     let impatient = client(&resolver, timeouts).await;
-    let error = impatient.index(&request(), &Given::new(segment(10))).await.expect_err("nobody");
-    assert!(matches!(error, IndexError::OutOfPatience { attempts: 0, last: None, .. }), "{error:?}");
+    let error = impatient.index(&request(), &TestPayload::new(segment(10))).await.expect_err("nobody");
+    assert!(matches!(error, IndexError::TimedOut { attempts: 0, last: None, .. }), "{error:?}");
     let cause = "cannot look up http://workers.test:7070: no such host is known here";
     assert_eq!(error.to_string(), format!("no receipt after 0 attempts: {cause}"));
 
     let client = client(&resolver, WAIT_MAX).await;
-    let waiting = tokio::spawn(async move { client.index(&request(), &Given::new(segment(10))).await });
+    let waiting = tokio::spawn(async move { client.index(&request(), &TestPayload::new(segment(10))).await });
     resolver.seen().await;
     resolver.set([truth.address().parse().expect("an address")]);
     assert_eq!(waiting.await.expect("it ran").expect("a receipt").worker(), truth.address());
@@ -174,6 +174,6 @@ async fn the_systems_names_work() {
     let worker = Worker::start();
     let port = worker.address().rsplit_once(':').expect("a port").1;
     let client = super::client(&[format!("http://localhost:{port}")], WAIT_MAX).await;
-    let receipt = client.index(&request(), &Given::new(segment(10))).await.expect("a receipt");
+    let receipt = client.index(&request(), &TestPayload::new(segment(10))).await.expect("a receipt");
     assert_eq!(receipt.worker(), worker.address());
 }

@@ -14,9 +14,9 @@ fn check_read_error(what: &str, sent: Result<Receipt, IndexError>) -> String {
 }
 
 /// Returns payloads that differ from their claimed size, or fail.
-fn broken(bytes: &Bytes) -> [(&'static str, Given); 5] {
+fn broken(bytes: &Bytes) -> [(&'static str, TestPayload); 5] {
     let said = bytes.len() as u64;
-    let given = |bytes: Bytes, fails| Given { size_bytes: said, fails, ..Given::new(bytes) };
+    let given = |bytes: Bytes, fails| TestPayload { size_bytes: said, fails, ..TestPayload::new(bytes) };
     let longer = Bytes::from([bytes, &bytes[..1]].concat());
     [
         ("it shrinks", given(bytes.slice(..bytes.len() - 1), false)),
@@ -30,14 +30,14 @@ fn broken(bytes: &Bytes) -> [(&'static str, Given); 5] {
 #[tokio::test]
 async fn a_segment_that_changes_is_broken_off() {
     let worker = Worker::start();
-    let crooked = Crooked::start(&worker.endpoint()).await;
+    let scripted = ScriptedWorker::start(&worker.endpoint()).await;
     for bytes in [segment(50), large_segment()] {
         for (what, payload) in broken(&bytes) {
-            let client = client(&[crooked.endpoint()], WAIT_MAX).await;
-            let before = crooked.calls().len();
+            let client = client(&[scripted.endpoint()], WAIT_MAX).await;
+            let before = scripted.calls().len();
             check_read_error(what, client.index(&request(), &payload).await);
-            crooked.until(|counts| counts.over == counts.begun).await;
-            for call in &crooked.calls()[before..] {
+            scripted.until(|counts| counts.over == counts.begun).await;
+            for call in &scripted.calls()[before..] {
                 assert!(!call.is_whole(), "{what}: the last bytes must not go: {call:?}");
             }
         }
@@ -48,47 +48,52 @@ async fn a_segment_that_changes_is_broken_off() {
 #[tokio::test]
 async fn an_empty_segment_that_grows_is_broken_off() {
     let worker = Worker::start();
-    let crooked = Crooked::start(&worker.endpoint()).await;
-    let payload = Given { size_bytes: 0, ..Given::new(segment(10)) };
-    let client = client(&[crooked.endpoint()], WAIT_MAX).await;
+    let scripted = ScriptedWorker::start(&worker.endpoint()).await;
+    let payload = TestPayload { size_bytes: 0, ..TestPayload::new(segment(10)) };
+    let client = client(&[scripted.endpoint()], WAIT_MAX).await;
     check_read_error("it grows", client.index(&request(), &payload).await);
-    crooked.until(|counts| counts.over == counts.begun).await;
-    assert!(crooked.calls().iter().all(|call| !call.is_whole()));
+    scripted.until(|counts| counts.over == counts.begun).await;
+    assert!(scripted.calls().iter().all(|call| !call.is_whole()));
     assert!(
-        client.index(&request(), &Given::new(Bytes::new())).await.expect("empty is fine").keys().is_empty()
+        client
+            .index(&request(), &TestPayload::new(Bytes::new()))
+            .await
+            .expect("empty is fine")
+            .keys()
+            .is_empty()
     );
 }
 
 #[tokio::test]
 async fn bytes_that_change_are_not_rejected_for_what_a_worker_saw_of_them() {
-    let crooked = Crooked::start("http://127.0.0.1:1").await;
-    crooked.always(Answer::NoAtOnce(Code::DataLoss));
+    let scripted = ScriptedWorker::start("http://127.0.0.1:1").await;
+    scripted.always(Answer::NoAtOnce(Code::DataLoss));
     let bytes = large_segment();
     for (what, payload) in broken(&bytes) {
-        let client = client(&[crooked.endpoint()], WAIT_MAX).await;
+        let client = client(&[scripted.endpoint()], WAIT_MAX).await;
         check_read_error(what, client.index(&request(), &payload).await);
     }
-    let client = client(&[crooked.endpoint()], WAIT_MAX).await;
-    let error = client.index(&request(), &Given::new(bytes)).await.expect_err("damaged, it says");
+    let client = client(&[scripted.endpoint()], WAIT_MAX).await;
+    let error = client.index(&request(), &TestPayload::new(bytes)).await.expect_err("damaged, it says");
     assert!(matches!(error, IndexError::Rejected(_)), "{error:?}");
 }
 
 #[tokio::test]
 async fn bytes_that_change_are_not_pointed_to() {
-    let crooked = Crooked::start("http://127.0.0.1:1").await;
-    let client = client(&[crooked.endpoint()], WAIT_MAX).await;
+    let scripted = ScriptedWorker::start("http://127.0.0.1:1").await;
+    let client = client(&[scripted.endpoint()], WAIT_MAX).await;
     let url = Some(Url::parse("file:///segment").expect("a URL"));
     for (what, payload) in broken(&segment(50)) {
         check_read_error(what, client.index(&Request { url: url.clone(), ..request() }, &payload).await);
         digest(&payload).await.expect_err(what);
     }
-    assert!(crooked.calls().is_empty());
+    assert!(scripted.calls().is_empty());
 }
 
 #[tokio::test]
 async fn a_digest_of_what_is_no_segment_is_an_error() {
     let error =
-        digest(&Given::new(&b"certainly no frame, but long enough"[..])).await.expect_err("no frames");
+        digest(&TestPayload::new(&b"certainly no frame, but long enough"[..])).await.expect_err("no frames");
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
 }
 
@@ -108,16 +113,19 @@ async fn lesson_20_a_segment_whose_worker_was_restarted_is_sent_again() {
         killed.signal("KILL");
         names.set([next]);
     };
-    let payload = Given { hook: Mutex::new(Some((2 << 20, Box::new(restart)))), ..Given::new(bytes.clone()) };
+    let payload = TestPayload {
+        hook: Mutex::new(Some((2 << 20, Box::new(restart)))),
+        ..TestPayload::new(bytes.clone())
+    };
     let receipt = client.index(&request(), &payload).await.expect("a receipt");
     assert_eq!(receipt.worker(), second.address());
     assert!(receipt.attempts() > 1);
     assert_eq!(truth.keys(), receipt.keys());
 
     // The answer is lost, but the work is done.
-    let crooked = Crooked::start(&second.endpoint()).await;
-    crooked.script([Answer::Break]);
-    let again = index(crooked.endpoint(), &bytes).await.expect("a receipt");
+    let scripted = ScriptedWorker::start(&second.endpoint()).await;
+    scripted.script([Answer::Break]);
+    let again = index(scripted.endpoint(), &bytes).await.expect("a receipt");
     assert_eq!((again.attempts(), again.keys(), again.already_existed()), (2, receipt.keys(), true));
     assert_eq!(truth.keys(), receipt.keys());
 }

@@ -138,9 +138,9 @@ async fn what_a_proxy_says_by_itself_becomes_the_code_of_grpcs_mapping_with_its_
     ] {
         proxy.always(own);
         let before = proxy.calls();
-        let error = impatient(proxy.endpoint()).await.index(&request(), &Given::new(segment(10))).await;
+        let error = impatient(proxy.endpoint()).await.index(&request(), &TestPayload::new(segment(10))).await;
         let (is_sent_again, refusal) = match error.expect_err("no receipt") {
-            IndexError::OutOfPatience { last: Some(last), .. } => (true, last),
+            IndexError::TimedOut { last: Some(last), .. } => (true, last),
             IndexError::Refused(refusal) => (false, refusal),
             error => panic!("{own:?}: {error:?}"),
         };
@@ -210,7 +210,7 @@ async fn one_who_does_not_speak_http_2_is_named_as_such() {
             }
         });
         let endpoint = format!("http://{address}");
-        let error = impatient(endpoint.clone()).await.index(&request(), &Given::new(segment(10))).await;
+        let error = impatient(endpoint.clone()).await.index(&request(), &TestPayload::new(segment(10))).await;
         let error = wal_indexer::internals::formatting::chain(&error.expect_err("nobody"));
         assert!(error.contains(words), "{error}");
 

@@ -39,7 +39,7 @@ async fn fetched(client: &Client, from: FetchRequest) -> Result<(Vec<i64>, Optio
 async fn what_was_sent_is_fetched_and_found() {
     let worker = Worker::start();
     let client = client(&[worker.endpoint()], WAIT_MAX).await;
-    client.index(&request(), &Given::new(segment(500))).await.expect("a receipt");
+    client.index(&request(), &TestPayload::new(segment(500))).await.expect("a receipt");
     assert_eq!(fetched(&client, from(0)).await.expect("an answer"), ((0..500).collect(), Some(500)));
     assert_eq!(fetched(&client, from(498)).await.expect("an answer"), (vec![498, 499], Some(500)));
 
@@ -62,7 +62,7 @@ async fn a_question_goes_to_a_worker_that_answers() {
     let worker = Worker::start();
     let proxy = Proxy::start(worker.address()).await;
     let first = client(&[proxy.endpoint()], WAIT_MAX).await;
-    first.index(&request(), &Given::new(segment(50))).await.expect("a receipt");
+    first.index(&request(), &TestPayload::new(segment(50))).await.expect("a receipt");
     proxy.says([(503, HTML, "busy"), (429, "", "slow down"), (502, "text/plain", "nobody")]);
     assert_eq!(fetched(&first, from(0)).await.expect("an answer"), ((0..50).collect(), Some(50)));
 

@@ -30,13 +30,13 @@ fn certificates(directory: &Path) -> (PathBuf, Identity) {
     (path, Identity::from_pem(certificate.expect("a certificate").pem(), key.serialize_pem()))
 }
 
-async fn secure(directory: &Path, worker: &Worker) -> (Crooked, Security) {
+async fn secure(directory: &Path, worker: &Worker) -> (ScriptedWorker, Security) {
     let (ca_file, identity) = certificates(directory);
     let token_file = directory.join("token");
     std::fs::write(&token_file, format!("{TOKEN}\n")).expect("a file");
     let any = "127.0.0.1:0".parse().expect("an address");
-    let crooked = Crooked::start_at(any, &worker.endpoint(), Some(identity)).await;
-    (crooked, Security { ca_file: Some(ca_file), token_file: Some(token_file), ..Security::default() })
+    let scripted = ScriptedWorker::start_at(any, &worker.endpoint(), Some(identity)).await;
+    (scripted, Security { ca_file: Some(ca_file), token_file: Some(token_file), ..Security::default() })
 }
 
 /// Resolves every name to this address.
@@ -58,17 +58,17 @@ async fn index_at(endpoint: &str, at: SocketAddr, security: &Security) -> Result
     let client = Client::start_with(endpoints, security.clone(), timeouts, Arc::new(Always(at))).await;
     let client = client.expect("settings that work");
     assert!(!format!("{client:?}").contains("not-to-be-seen"));
-    client.index(&request(), &Given::new(segment(10))).await
+    client.index(&request(), &TestPayload::new(segment(10))).await
 }
 
 #[tokio::test]
 async fn a_worker_is_who_its_certificate_says() {
     let (directory, worker) = (TempDir::new().expect("a directory"), Worker::start());
-    let (crooked, security) = secure(directory.path(), &worker).await;
-    for endpoint in ["https://workers.test:7070", &crooked.endpoint()] {
-        let receipt = index_at(endpoint, crooked.address(), &security).await.expect("a receipt");
-        assert_eq!(receipt.worker(), crooked.address().to_string());
-        let call = crooked.calls().pop().expect("a call");
+    let (scripted, security) = secure(directory.path(), &worker).await;
+    for endpoint in ["https://workers.test:7070", &scripted.endpoint()] {
+        let receipt = index_at(endpoint, scripted.address(), &security).await.expect("a receipt");
+        assert_eq!(receipt.worker(), scripted.address().to_string());
+        let call = scripted.calls().pop().expect("a call");
         assert_eq!(call.authorization, Some(format!("Bearer {TOKEN}")));
     }
 }
@@ -76,13 +76,13 @@ async fn a_worker_is_who_its_certificate_says() {
 #[tokio::test]
 async fn a_token_that_was_replaced_is_used_at_once() {
     let (directory, worker) = (TempDir::new().expect("a directory"), Worker::start());
-    let (crooked, security) = secure(directory.path(), &worker).await;
-    let endpoints = vec![crooked.endpoint().parse().expect("an endpoint")];
+    let (scripted, security) = secure(directory.path(), &worker).await;
+    let endpoints = vec![scripted.endpoint().parse().expect("an endpoint")];
     let client = Client::start(endpoints, security.clone(), WAIT_MAX).await.expect("settings that work");
     let token_file = security.token_file.as_ref().expect("a file");
     let send = async |expected: &str| {
-        client.index(&request(), &Given::new(segment(10))).await.expect("a receipt");
-        let sent = crooked.calls().pop().expect("a call").authorization;
+        client.index(&request(), &TestPayload::new(segment(10))).await.expect("a receipt");
+        let sent = scripted.calls().pop().expect("a call").authorization;
         assert_eq!(sent.as_deref(), Some(expected));
     };
     send(&format!("Bearer {TOKEN}")).await;
@@ -95,7 +95,7 @@ async fn a_token_that_was_replaced_is_used_at_once() {
 #[tokio::test]
 async fn nobody_else_gets_the_segment_or_the_token() {
     let (directory, worker) = (TempDir::new().expect("a directory"), Worker::start());
-    let (crooked, security) = secure(directory.path(), &worker).await;
+    let (scripted, security) = secure(directory.path(), &worker).await;
     let (other_ca, _) = certificates(&{
         let other = directory.path().join("other");
         std::fs::create_dir(&other).expect("a directory");
@@ -104,22 +104,22 @@ async fn nobody_else_gets_the_segment_or_the_token() {
     let other = Security { ca_file: Some(other_ca), ..security.clone() };
     let plain = format!("https://{}", worker.address());
     for (what, endpoint, at, security) in [
-        ("another name", "https://else.test:7070", crooked.address(), &security),
-        ("another authority", "https://workers.test:7070", crooked.address(), &other),
+        ("another name", "https://else.test:7070", scripted.address(), &security),
+        ("another authority", "https://workers.test:7070", scripted.address(), &other),
         ("no TLS there", &plain, worker.address().parse().expect("an address"), &security),
     ] {
         let timeouts = Timeouts { segment: Duration::from_millis(700), ..WAIT_MAX };
         let endpoints = vec![endpoint.parse().expect("an endpoint")];
         let client = Client::start_with(endpoints, security.clone(), timeouts, Arc::new(Always(at))).await;
         let client = client.expect("settings that work");
-        let error = client.index(&request(), &Given::new(segment(10))).await.expect_err(what);
-        let IndexError::OutOfPatience { last: Some(last), .. } = &error else { panic!("{what}: {error:?}") };
+        let error = client.index(&request(), &TestPayload::new(segment(10))).await.expect_err(what);
+        let IndexError::TimedOut { last: Some(last), .. } = &error else { panic!("{what}: {error:?}") };
         assert_eq!(last.code, "UNAVAILABLE", "{what}: {last}");
         if what.starts_with("another") {
             assert!(last.message.contains("certificate"), "{what}: {last}");
         }
     }
-    assert!(crooked.calls().is_empty());
+    assert!(scripted.calls().is_empty());
 }
 
 #[tokio::test]
@@ -173,15 +173,15 @@ impl Write for Log {
 #[tokio::test]
 async fn lesson_20_no_credentials_are_in_logs() {
     let (directory, worker) = (TempDir::new().expect("a directory"), Worker::start());
-    let (crooked, security) = secure(directory.path(), &worker).await;
+    let (scripted, security) = secure(directory.path(), &worker).await;
     let log = Log::default();
     let writer = log.clone();
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
     let _logging = tracing::subscriber::set_default(subscriber.finish());
-    crooked.script([Answer::No(Code::Unavailable, None), Answer::No(Code::Unauthenticated, None)]);
+    scripted.script([Answer::No(Code::Unavailable, None), Answer::No(Code::Unauthenticated, None)]);
     let error =
-        index_at("https://workers.test:7070", crooked.address(), &security).await.expect_err("refused");
+        index_at("https://workers.test:7070", scripted.address(), &security).await.expect_err("refused");
     assert!(matches!(error, IndexError::Refused(_)), "{error:?}");
     std::fs::remove_file(security.token_file.as_ref().expect("a file")).expect("it is there");
     let log = String::from_utf8_lossy(&log.0.lock().expect("nobody panicked")).into_owned();

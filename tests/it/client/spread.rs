@@ -5,27 +5,27 @@ use futures::future::join_all;
 
 use super::*;
 
-async fn hanging(count: usize) -> Vec<Crooked> {
-    let workers = join_all((0..count).map(|_| Crooked::start("http://127.0.0.1:1"))).await;
+async fn hanging(count: usize) -> Vec<ScriptedWorker> {
+    let workers = join_all((0..count).map(|_| ScriptedWorker::start("http://127.0.0.1:1"))).await;
     workers.iter().for_each(|worker| worker.always(Answer::Hang));
     workers
 }
 
-fn endpoints(workers: &[Crooked]) -> Vec<String> {
-    workers.iter().map(Crooked::endpoint).collect()
+fn endpoints(workers: &[ScriptedWorker]) -> Vec<String> {
+    workers.iter().map(ScriptedWorker::endpoint).collect()
 }
 
 /// Sends a segment without waiting for the outcome.
 fn send(client: &Client, bytes: &Bytes) -> tokio::task::JoinHandle<Result<Receipt, IndexError>> {
-    let (client, payload) = (client.clone(), Given::new(bytes.clone()));
+    let (client, payload) = (client.clone(), TestPayload::new(bytes.clone()));
     tokio::spawn(async move { client.index(&request(), &payload).await })
 }
 
-fn begun(workers: &[Crooked]) -> Vec<usize> {
+fn begun(workers: &[ScriptedWorker]) -> Vec<usize> {
     workers.iter().map(|worker| worker.calls().len()).collect()
 }
 
-async fn until_begun(workers: &[Crooked], count: usize) {
+async fn until_begun(workers: &[ScriptedWorker], count: usize) {
     join_all(workers.iter().map(|worker| worker.until(|counts| counts.begun >= count))).await;
 }
 
@@ -63,7 +63,7 @@ async fn lesson_29_a_segment_weighs_its_bytes() {
 }
 
 /// Waits until all workers together have had this many calls.
-async fn until_any(workers: &[Crooked], count: usize) {
+async fn until_any(workers: &[ScriptedWorker], count: usize) {
     let all = || begun(workers).into_iter().sum::<usize>() >= count;
     let waits = workers.iter().map(|worker| Box::pin(worker.until(|_| all())));
     futures::future::select_all(waits).await;
@@ -88,13 +88,13 @@ async fn lesson_29_a_segment_that_is_given_up_weighs_nothing() {
 #[tokio::test]
 async fn lesson_23_a_worker_that_hangs_costs_one_deadline() {
     let truth = Worker::start();
-    let good = Crooked::start(&truth.endpoint()).await;
-    let hanging = Crooked::start(&truth.endpoint()).await;
+    let good = ScriptedWorker::start(&truth.endpoint()).await;
+    let hanging = ScriptedWorker::start(&truth.endpoint()).await;
     hanging.always(Answer::Hang);
     let timeouts = Timeouts { attempt: Duration::from_secs(3), ..WAIT_MAX };
     let client = client(&[good.endpoint(), hanging.endpoint()], timeouts).await;
     for _ in 0..4 {
-        let receipt = client.index(&request(), &Given::new(segment(10))).await.expect("a receipt");
+        let receipt = client.index(&request(), &TestPayload::new(segment(10))).await.expect("a receipt");
         assert_eq!(receipt.worker(), good.address().to_string());
     }
     // The hanging worker gets the deadline of its call, and then the cancellation. It gets no new call for a
@@ -111,7 +111,7 @@ async fn lesson_23_a_stopped_process_costs_one_deadline() {
     let client = client(&[stopped.endpoint(), good.endpoint()], timeouts).await;
     stopped.signal("STOP");
     for _ in 0..4 {
-        let receipt = client.index(&request(), &Given::new(segment(10))).await.expect("a receipt");
+        let receipt = client.index(&request(), &TestPayload::new(segment(10))).await.expect("a receipt");
         assert_eq!(receipt.worker(), good.address());
     }
     stopped.signal("CONT");
@@ -123,7 +123,7 @@ async fn lesson_23_all_attempts_together_have_a_deadline() {
     let timeouts =
         Timeouts { attempt: Duration::from_millis(300), segment: Duration::from_millis(500), ..WAIT_MAX };
     let client = client(&endpoints(&workers), timeouts).await;
-    let error = client.index(&request(), &Given::new(segment(10))).await.expect_err("they hang");
-    let IndexError::OutOfPatience { attempts: 2, last: Some(last), .. } = &error else { panic!("{error:?}") };
+    let error = client.index(&request(), &TestPayload::new(segment(10))).await.expect_err("they hang");
+    let IndexError::TimedOut { attempts: 2, last: Some(last), .. } = &error else { panic!("{error:?}") };
     assert_eq!(last.code, "DEADLINE_EXCEEDED");
 }

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use wal_indexer::proto::v1;
 
-use super::compose::Chance;
+use super::compose::Rng;
 use super::scan::{End, Leaf, Number, Place, Query, Record, Value, words};
 use super::{Client, ask, send, worker};
 
@@ -106,27 +106,27 @@ const TIMES: [i64; 10] =
 
 /// Makes records.
 struct Maker<'a> {
-    chance: &'a mut Chance,
+    rng: &'a mut Rng,
     /// Whether strings may contain bytes that are not UTF-8.
     breaks: bool,
 }
 
 impl Maker<'_> {
     fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.chance.below(of.len())]
+        of[self.rng.below(of.len())]
     }
 
     fn string(&mut self, out: &mut Vec<u8>) {
         out.push(b'"');
-        match self.chance.below(12) {
+        match self.rng.below(12) {
             0 => out.extend_from_slice(self.pick(&NUMBERS).as_bytes()),
             1 => out.extend_from_slice(self.pick(&NO_NUMBERS).as_bytes()),
             2 => {}
             _ => {
-                for nth in 0..=self.chance.below(4) {
+                for nth in 0..=self.rng.below(4) {
                     if nth > 0 {
                         let between = self.pick(&BETWEEN);
-                        let broken = self.breaks && self.chance.one_in(3);
+                        let broken = self.breaks && self.rng.one_in(3);
                         out.extend_from_slice(if broken { self.pick(&BROKEN) } else { between });
                     }
                     out.extend_from_slice(self.pick(&WORDS).as_bytes());
@@ -143,7 +143,7 @@ impl Maker<'_> {
 
     fn leaf(&mut self, depth: usize, out: &mut Vec<u8>) {
         self.space(out);
-        match self.chance.below(if depth > 0 { 16 } else { 12 }) {
+        match self.rng.below(if depth > 0 { 16 } else { 12 }) {
             0..5 => self.string(out),
             5..9 => out.extend_from_slice(self.pick(&NUMBERS).as_bytes()),
             9 => out.extend_from_slice(self.pick(&NO_NUMBERS).as_bytes()),
@@ -157,7 +157,7 @@ impl Maker<'_> {
 
     fn array(&mut self, depth: usize, out: &mut Vec<u8>) {
         out.push(b'[');
-        for nth in 0..self.chance.below(4) {
+        for nth in 0..self.rng.below(4) {
             if nth > 0 {
                 out.push(b',');
             }
@@ -169,7 +169,7 @@ impl Maker<'_> {
     /// Writes an object. A name may occur twice.
     fn object(&mut self, depth: usize, out: &mut Vec<u8>) {
         out.push(b'{');
-        for nth in 0..self.chance.below(6) {
+        for nth in 0..self.rng.below(6) {
             if nth > 0 {
                 out.push(b',');
             }
@@ -186,7 +186,7 @@ impl Maker<'_> {
 
     /// Writes text that is not JSON.
     fn text(&mut self, out: &mut Vec<u8>) {
-        for nth in 0..=self.chance.below(5) {
+        for nth in 0..=self.rng.below(5) {
             if nth > 0 {
                 let between = self.pick(&[
                     " ",
@@ -208,9 +208,9 @@ impl Maker<'_> {
 
     fn value(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
-        let kind = self.chance.below(20);
+        let kind = self.rng.below(20);
         // A value that breaks off is text as a whole, so it must be UTF-8.
-        self.breaks = kind != 15 && kind != 16 && self.chance.one_in(4);
+        self.breaks = kind != 15 && kind != 16 && self.rng.one_in(4);
         match kind {
             0..9 => self.object(3, &mut out),
             9 => {
@@ -219,7 +219,7 @@ impl Maker<'_> {
             }
             10..12 => self.array(2, &mut out),
             12..15 => {
-                for nth in 0..=self.chance.below(3) {
+                for nth in 0..=self.rng.below(3) {
                     if nth > 0 {
                         let between = self.pick(&["", "\n", " ", "\r\n", "\n\u{feff}"]);
                         out.extend_from_slice(between.as_bytes());
@@ -229,7 +229,7 @@ impl Maker<'_> {
             }
             15 => {
                 self.object(2, &mut out);
-                let mut end = self.chance.below(out.len()).max(1);
+                let mut end = self.rng.below(out.len()).max(1);
                 while str::from_utf8(&out[..end]).is_err() {
                     end -= 1;
                 }
@@ -266,8 +266,8 @@ fn frame(record: &Record) -> Vec<u8> {
 
 /// Returns records. With `crowded`, the first one has so many paths that the paths of the others are beyond
 /// the thousandth.
-fn records(chance: &mut Chance, crowded: bool) -> Vec<Record> {
-    let mut maker = Maker { chance, breaks: false };
+fn records(rng: &mut Rng, crowded: bool) -> Vec<Record> {
+    let mut maker = Maker { rng, breaks: false };
     let values = (0..RECORDS).map(|nth| match nth {
         0 if crowded => {
             let members: Vec<_> = (0..1_100).map(|key| format!(r#""k{key}": {key}"#)).collect();
@@ -278,7 +278,7 @@ fn records(chance: &mut Chance, crowded: bool) -> Vec<Record> {
     let values: Vec<_> = values.collect();
     let records = values.into_iter().zip(0..).map(|(bytes, offset)| Record {
         offset,
-        timestamp_ms: Some(TIMES[chance.below(TIMES.len())]).filter(|time| *time != -1),
+        timestamp_ms: Some(TIMES[rng.below(TIMES.len())]).filter(|time| *time != -1),
         value: Value::read(&bytes),
         bytes,
     });
@@ -301,14 +301,14 @@ struct Asker<'a> {
     /// Whether most paths are not listed in the index. Values at such paths are also text without a path. In
     /// that text only single words are searched.
     crowded: bool,
-    chance: &'a mut Chance,
+    rng: &'a mut Rng,
 }
 
 impl Asker<'_> {
     fn query(&mut self, depth: usize) -> Both {
-        if depth > 0 && self.chance.one_in(3) {
+        if depth > 0 && self.rng.one_in(3) {
             let (a, b) = (self.query(depth - 1), self.query(depth - 1));
-            return match self.chance.below(4) {
+            return match self.rng.below(4) {
                 0 => (format!("({} OR {})", a.0, b.0), Query::Or(vec![a.1, b.1])),
                 1 => (format!("({} {})", a.0, b.0), Query::And(vec![a.1, b.1])),
                 2 => (format!("({} AND NOT {})", a.0, b.0), Query::And(vec![a.1, Query::Not(Box::new(b.1))])),
@@ -316,7 +316,7 @@ impl Asker<'_> {
             };
         }
         loop {
-            let made = match self.chance.below(10) {
+            let made = match self.rng.below(10) {
                 0 | 1 => self.words(false),
                 2..4 => self.words(true),
                 4 => self.number(),
@@ -332,14 +332,14 @@ impl Asker<'_> {
     }
 
     fn record(&mut self) -> Record {
-        self.records[self.chance.below(self.records.len())].clone()
+        self.records[self.rng.below(self.records.len())].clone()
     }
 
     fn leaf(&mut self) -> Option<(String, Leaf)> {
         let record = self.record();
         let paths: Vec<_> = record.value.paths.iter().collect();
-        let (path, leaves) = paths.get(self.chance.below(paths.len().max(1)))?;
-        Some(((*path).clone(), leaves[self.chance.below(leaves.len())].clone()))
+        let (path, leaves) = paths.get(self.rng.below(paths.len().max(1)))?;
+        Some(((*path).clone(), leaves[self.rng.below(leaves.len())].clone()))
     }
 
     /// Returns a word, the start of a word, or a phrase: at a path, in text, or anywhere.
@@ -363,12 +363,12 @@ impl Asker<'_> {
                 });
                 let of_leaves: Vec<_> = texts.collect();
                 let of_text =
-                    record.value.texts.first().filter(|_| of_leaves.is_empty() || self.chance.one_in(2));
+                    record.value.texts.first().filter(|_| of_leaves.is_empty() || self.rng.one_in(2));
                 match of_text {
-                    Some(text) if self.chance.one_in(2) => (Place::Text, text.clone()),
+                    Some(text) if self.rng.one_in(2) => (Place::Text, text.clone()),
                     Some(text) => (Place::Anywhere, text.clone()),
                     None => {
-                        let text = of_leaves.get(self.chance.below(of_leaves.len().max(1)))?;
+                        let text = of_leaves.get(self.rng.below(of_leaves.len().max(1)))?;
                         (Place::Anywhere, (*text).clone())
                     }
                 }
@@ -376,23 +376,23 @@ impl Asker<'_> {
         };
         let all = words(&text);
         let is_single = self.crowded && !at_path;
-        let count = if is_single { 1 } else { 1 + self.chance.below(3) };
-        let first = self.chance.below(all.len().max(1));
+        let count = if is_single { 1 } else { 1 + self.rng.below(3) };
+        let first = self.rng.below(all.len().max(1));
         let mut some: Vec<String> = all.get(first..(first + count).min(all.len()))?.to_vec();
         let last = some.last_mut()?;
         let is_number = last.starts_with(|c: char| c.is_ascii_digit());
         if is_single && (is_number || matches!(place, Place::Text)) {
             return None;
         }
-        let open = self.chance.one_in(3);
+        let open = self.rng.one_in(3);
         if open {
-            *last = last.chars().take(1 + self.chance.below(last.chars().count())).collect();
+            *last = last.chars().take(1 + self.rng.below(last.chars().count())).collect();
         }
-        if self.chance.one_in(4) {
+        if self.rng.one_in(4) {
             some.reverse();
         }
-        let text = if self.chance.one_in(3) { some.join(" ").to_uppercase() } else { some.join(" ") };
-        let quoted = match (some.len(), self.chance.below(2)) {
+        let text = if self.rng.one_in(3) { some.join(" ").to_uppercase() } else { some.join(" ") };
+        let quoted = match (some.len(), self.rng.below(2)) {
             // Not the names of operators.
             (1, _) if !["AND", "OR", "NOT", "TO"].contains(&text.as_str()) => text.clone(),
             (_, 0) if text.is_ascii() => text.replace(' ', "-"),
@@ -408,14 +408,14 @@ impl Asker<'_> {
     }
 
     fn some_number(&mut self) -> &'static str {
-        NUMBERS[self.chance.below(NUMBERS.len())]
+        NUMBERS[self.rng.below(NUMBERS.len())]
     }
 
     fn number(&mut self) -> Option<Both> {
         let (path, leaf) = self.leaf()?;
         leaf.number()?;
         let text = self.some_number();
-        let wording = if self.chance.one_in(2) { format!("\"{text}\"") } else { text.to_owned() };
+        let wording = if self.rng.one_in(2) { format!("\"{text}\"") } else { text.to_owned() };
         let query = Query::Words { place: Place::Path(path.clone()), text: text.to_owned(), open: false };
         Some((format!("{}:{wording}", written(&path)), query))
     }
@@ -423,15 +423,15 @@ impl Asker<'_> {
     fn range(&mut self) -> Option<Both> {
         let (path, leaf) = self.leaf()?;
         leaf.number()?;
-        let nth = self.chance.below(NUMBERS.len());
-        let (a, b) = (NUMBERS[nth], NUMBERS[(nth + self.chance.below(8)).min(NUMBERS.len() - 1)]);
+        let nth = self.rng.below(NUMBERS.len());
+        let (a, b) = (NUMBERS[nth], NUMBERS[(nth + self.rng.below(8)).min(NUMBERS.len() - 1)]);
         let number = |text| Number::parse(text).expect("a number");
         let (text, from, to) = self.between((a, number(a)), (b, number(b)));
         Some((format!("{}:{text}", written(&path)), Query::Numbers(path, from, to)))
     }
 
     fn between<T: Copy>(&mut self, (a, low): (&str, T), (b, high): (&str, T)) -> (String, End<T>, End<T>) {
-        match self.chance.below(8) {
+        match self.rng.below(8) {
             0 => (format!(">{a}"), End::Without(low), End::Open),
             1 => (format!(">={a}"), End::With(low), End::Open),
             2 => (format!("<{b}"), End::Open, End::Without(high)),
@@ -447,22 +447,22 @@ impl Asker<'_> {
         let (path, _) = self.leaf()?;
         let at = path
             .split_once('.')
-            .map_or(path.as_str(), |(parent, _)| if self.chance.one_in(2) { parent } else { &path });
+            .map_or(path.as_str(), |(parent, _)| if self.rng.one_in(2) { parent } else { &path });
         // A part of a path that has another meaning in a query.
         let at = if at == "header" { path.as_str() } else { at };
         Some((format!("{}:*", written(at)), Query::Present(at.to_owned())))
     }
 
     fn times(&mut self) -> Option<Both> {
-        let (a, b) = (TIMES[self.chance.below(TIMES.len())], TIMES[self.chance.below(TIMES.len())]);
+        let (a, b) = (TIMES[self.rng.below(TIMES.len())], TIMES[self.rng.below(TIMES.len())]);
         let (low, high) = (a.min(b), a.max(b));
         let (text, from, to) = self.between((&low.to_string(), low), (&high.to_string(), high));
         Some((format!("timestamp:{text}"), Query::Times(from, to)))
     }
 
     fn offsets(&mut self) -> Option<Both> {
-        let low = self.chance.below(RECORDS) as i64;
-        let high = low + self.chance.below(30) as i64;
+        let low = self.rng.below(RECORDS) as i64;
+        let high = low + self.rng.below(30) as i64;
         let (text, from, to) = self.between((&low.to_string(), low), (&high.to_string(), high));
         Some((format!("offset:{text}"), Query::Offsets(from, to)))
     }
@@ -476,10 +476,10 @@ async fn check(
     crowded: bool,
     positions: bool,
 ) -> (usize, Vec<String>) {
-    let mut chance = Chance(seed.wrapping_mul(7));
+    let mut rng = Rng(seed.wrapping_mul(7));
     let (log_id, mut hits, mut wrong) = (format!("seed-{seed}"), 0, Vec::new());
     for nth in 0..QUERIES {
-        let (text, query) = Asker { records, crowded, chance: &mut chance }.query(2);
+        let (text, query) = Asker { records, crowded, rng: &mut rng }.query(2);
         let filter = v1::RecordFilter {
             topic: TOPIC.to_owned(),
             log_id: Some(log_id.clone()),
@@ -523,11 +523,11 @@ async fn check_seeds(positions: bool, seeds: impl IntoIterator<Item = u64>) {
     let (mut all_wrong, mut asked) = (Vec::new(), 0);
     for seed in seeds {
         println!("seed {seed}, positions {positions}");
-        let mut chance = Chance(seed);
+        let mut rng = Rng(seed);
         // A phrase at an unlisted path is searched as single words. So positions and unlisted paths are not
         // combined.
         let crowded = !positions && seed.is_multiple_of(2);
-        let records = records(&mut chance, crowded);
+        let records = records(&mut rng, crowded);
         let log_id = format!("seed-{seed}");
         let bytes: Vec<u8> = records.iter().flat_map(frame).collect();
         send(&worker, &log_id, Some((TOPIC, 0)), &bytes).await;

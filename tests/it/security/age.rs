@@ -5,7 +5,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use wal_indexer::client::{Client, Security, Timeouts};
 
 use super::*;
-use crate::client::{Given, request, segment};
+use crate::client::{TestPayload, request, segment};
 use crate::worker::{chunk, header, inline};
 use crate::written::fixture;
 
@@ -28,7 +28,7 @@ async fn connections_are_retired_and_no_segment_fails() {
     until("six connections", async || {
         for _ in 0..20 {
             let receipt =
-                client.index(&request(), &Given::new(segment(10))).await.expect("a receipt, each time");
+                client.index(&request(), &TestPayload::new(segment(10))).await.expect("a receipt, each time");
             attempts.push(receipt.attempts());
         }
         (opened() >= 6.0).then_some(())

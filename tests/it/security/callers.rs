@@ -6,7 +6,7 @@ use wal_indexer::client::{CertificateFiles, Client, Security, Timeouts};
 
 use super::*;
 use crate::authority::replace;
-use crate::client::{Given, request, segment};
+use crate::client::{TestPayload, request, segment};
 use crate::sidecar::Wal;
 use crate::worker::{command, inline, send_inline};
 use crate::written::fixture;
@@ -123,7 +123,7 @@ async fn a_client_shows_its_renewed_certificate_on_the_next_connection() {
     let endpoint = format!("https://{}", worker.address()).parse().expect("an endpoint");
     let client = Client::start(vec![endpoint], security, Timeouts::default()).await;
     let client = client.expect("settings that work");
-    let send = async || client.index(&request(), &Given::new(segment(10))).await;
+    let send = async || client.index(&request(), &TestPayload::new(segment(10))).await;
     send().await.expect("a receipt");
 
     // From now on, workers accept callers of another authority only, and this client gets a certificate of

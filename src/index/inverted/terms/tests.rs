@@ -48,9 +48,9 @@ fn terms_of_every_length_and_place_are_told_apart() {
     let hasher = terms.hasher();
     let bytes = [b'a'; 300];
     let mut expected = 0;
-    for place in 0..3 {
+    for term_key in 0..3 {
         for len in 0..290 {
-            let mark = mark(place, len);
+            let mark = mark(term_key, len);
             let hashed = hasher.hash(&bytes, 0, len, mark);
             assert_eq!(terms.find(hashed, mark, &bytes[..len], 0).0, expected);
             expected += 1;

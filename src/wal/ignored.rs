@@ -9,7 +9,7 @@ use super::scan::{self, Halts, Oddities, failed};
 use super::{Segment, WalError};
 
 /// Returns the names below the directory that are ignored, each with the reason. Blocks.
-pub(super) fn left_alone(
+pub(super) fn names(
     root: &Path,
     listed: &[Segment],
     seal_idle: bool,
@@ -43,7 +43,7 @@ pub(super) fn left_alone(
         if !is_directory || used.contains(&name) || halts.contains_key(&name) {
             continue;
         }
-        let why = if layout::left_alone(&name) {
+        let why = if layout::is_ignored(&name) {
             "the broker's own, or the file system's"
         } else {
             "no partition's"

@@ -10,19 +10,19 @@ use crate::segments::{Scratch, Segment};
 
 /// The result of one command.
 #[derive(Clone, Copy, Debug)]
-pub struct Mark {
+pub struct Baseline {
     pub seconds: f64,
     pub out_bytes: u64,
 }
 
 /// A segment file, and the commands that read it.
 #[derive(Debug)]
-pub struct Marks {
+pub struct Baselines {
     source: Scratch,
     target: Scratch,
 }
 
-impl Marks {
+impl Baselines {
     pub fn new(directory: &Path, segment: &Segment) -> io::Result<Self> {
         Ok(Self {
             source: Scratch::write(directory, "segment", &segment.bytes)?,
@@ -32,17 +32,17 @@ impl Marks {
 
     /// Runs `cp`, then `sync` on the copy, because the worker also answers only after its object is on the
     /// disk.
-    pub fn cp(&self) -> Result<Option<Mark>, Box<dyn Error>> {
+    pub fn cp(&self) -> Result<Option<Baseline>, Box<dyn Error>> {
         self.run("cp SOURCE TARGET && sync TARGET")
     }
 
     /// Runs `zstd -1` with its defaults, which compresses on one thread; then `sync`.
-    pub fn zstd(&self) -> Result<Option<Mark>, Box<dyn Error>> {
+    pub fn zstd(&self) -> Result<Option<Baseline>, Box<dyn Error>> {
         self.run("zstd -1 --quiet --force SOURCE -o TARGET && sync TARGET")
     }
 
     /// Returns `None` if the command is not installed.
-    fn run(&self, script: &str) -> Result<Option<Mark>, Box<dyn Error>> {
+    fn run(&self, script: &str) -> Result<Option<Baseline>, Box<dyn Error>> {
         let (script, name) =
             (script.replace("SOURCE", "\"$1\"").replace("TARGET", "\"$2\""), script.split(' ').next());
         let started = Instant::now();
@@ -53,7 +53,7 @@ impl Marks {
             .status()?;
         let seconds = started.elapsed().as_secs_f64();
         match status.code() {
-            Some(0) => Ok(Some(Mark { seconds, out_bytes: self.target.0.metadata()?.len() })),
+            Some(0) => Ok(Some(Baseline { seconds, out_bytes: self.target.0.metadata()?.len() })),
             Some(127) => Ok(None),
             _ => Err(format!("{}: {status}", name.unwrap_or_default()).into()),
         }

@@ -67,7 +67,7 @@ impl Call {
 }
 
 /// The scripted worker. It stops when dropped.
-pub struct Crooked {
+pub struct ScriptedWorker {
     address: SocketAddr,
     scheme: &'static str,
     shared: Arc<Shared>,
@@ -92,7 +92,7 @@ pub struct Counts {
     pub over: usize,
 }
 
-impl Crooked {
+impl ScriptedWorker {
     /// Starts in front of the worker at `endpoint`, with true answers.
     pub async fn start(endpoint: &str) -> Self {
         Self::start_at("127.0.0.1:0".parse().expect("an address"), endpoint, None).await

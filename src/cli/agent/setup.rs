@@ -29,7 +29,7 @@ pub(super) type Running = Pin<Box<dyn Future<Output = Summary> + Send>>;
 pub(super) type Observer = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 
 /// A WAL directory, and all that its agent needs.
-pub(super) struct Site {
+pub(super) struct AgentSetup {
     pub args: Arc<Args>,
     pub dir: PathBuf,
     pub point_to: Option<Url>,
@@ -40,12 +40,12 @@ pub(super) struct Site {
 }
 
 /// Where an agent keeps the state of a WAL directory: the directory, and the name of the files.
-pub(super) struct StatePlace {
+pub(super) struct StateLocation {
     pub dir: PathBuf,
     pub name: String,
 }
 
-impl StatePlace {
+impl StateLocation {
     /// The place for the agent of `wal_dir`, which must exist.
     pub(super) fn of(wal_dir: &Path, state_dir: Option<&Path>) -> Result<Self, CliError> {
         let whole = wal_dir.canonicalize().map_err(|error| failed("--wal-dir", wal_dir, &error))?;
@@ -60,7 +60,7 @@ impl StatePlace {
     }
 }
 
-impl StatePlace {
+impl StateLocation {
     /// Where notes about rejected segments are.
     pub(super) fn notes(&self) -> RejectionNotes {
         RejectionNotes::or_in(self.dir.join(format!("{}.rejected", self.name)))
@@ -71,12 +71,12 @@ fn failed(flag: &str, path: &Path, error: &std::io::Error) -> CliError {
     CliError::new(Exit::Failed, &format!("{flag} {}", path.display()), error)
 }
 
-impl Site {
+impl AgentSetup {
     /// Makes the agent. It does not run yet.
     pub(super) async fn begin(&self) -> Result<Running, CliError> {
         let wal = self.args.wal.open(&self.dir, self.point_to.clone());
         let wal = wal
-            .min_segment_age(self.args.pace.min_segment_age)
+            .min_segment_age(self.args.schedule.min_segment_age)
             .writer_check(self.args.deletion.writer_check());
         let checkpoint = self.checkpoint().await?;
         Ok(match self.args.deletion.with_log_start(wal).await? {
@@ -93,24 +93,24 @@ impl Site {
 
     /// Retries at each interval until the agent can begin. The reason `why` is logged again only when it
     /// changes.
-    pub(super) fn begin_later(self, mut why: CliError) -> Running {
+    pub(super) fn retry_start(self, mut why: CliError) -> Running {
         let shutdown = self.signals.nth(1);
         Box::pin(async move {
-            let (name, mut told) = (self.dir.display().to_string(), String::new());
+            let (name, mut reported) = (self.dir.display().to_string(), String::new());
             metrics::agent::watched(&name);
             let mut shutdown = std::pin::pin!(shutdown);
             loop {
                 metrics::agent::listing_failed(&name);
                 let line = why.line().to_owned();
-                if line != told {
+                if line != reported {
                     error!(wal_dir = name, error = line, "nothing is done with this directory");
-                    told = line;
+                    reported = line;
                 }
                 if self.args.once {
                     return Summary::default();
                 }
                 tokio::select! {
-                    () = tokio::time::sleep(self.args.pace.interval) => {}
+                    () = tokio::time::sleep(self.args.schedule.interval) => {}
                     () = &mut shutdown => return Summary::default(),
                 }
                 match self.begin().await {
@@ -141,11 +141,11 @@ impl Site {
 
     async fn checkpoint(&self) -> Result<Checkpoint, CliError> {
         let state_dir = self.args.wal.state_dir.as_deref();
-        let place = StatePlace::of(&self.dir, state_dir)?;
+        let location = StateLocation::of(&self.dir, state_dir)?;
         if let Some(state) = state_dir {
             std::fs::create_dir_all(state).map_err(|error| failed("--state-dir", state, &error))?;
         }
-        let opened = Checkpoint::open(&place.dir, &place.name).await;
+        let opened = Checkpoint::open(&location.dir, &location.name).await;
         let opened = opened.and_then(|checkpoint| match state_dir {
             None => Ok(checkpoint),
             // Another agent may have a different state directory. Both would use the same WAL directory, so

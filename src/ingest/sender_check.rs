@@ -23,26 +23,34 @@ const BYTES_PER_SECOND_MIN: u64 = 4 << 20;
 const AHEAD: u64 = 2;
 
 /// What is known of one sender.
-pub(super) struct Pledge {
+pub(super) struct SenderCheck {
     account: MemoryAccount,
     declared: u64,
     reserved: u64,
-    came: u64,
+    received_bytes: u64,
     waited: Duration,
-    gave_way: bool,
+    has_released: bool,
     wait_max: Duration,
 }
 
-impl Pledge {
+impl SenderCheck {
     /// Creates this for a sender that has declared this many bytes, for which `reserved` bytes are reserved.
     /// To reserve them again, it waits `wait_max` at most.
     pub(super) fn new(account: MemoryAccount, declared: u64, reserved: u64, wait_max: Duration) -> Self {
-        Self { account, declared, reserved, came: 0, waited: Duration::ZERO, gave_way: false, wait_max }
+        Self {
+            account,
+            declared,
+            reserved,
+            received_bytes: 0,
+            waited: Duration::ZERO,
+            has_released: false,
+            wait_max,
+        }
     }
 
     /// The time to the next check whether it is behind.
     pub(super) fn look_in(&self) -> Duration {
-        if self.came == 0 && !self.gave_way { FIRST_LOOK } else { LOOK_AGAIN }
+        if self.received_bytes == 0 && !self.has_released { FIRST_LOOK } else { LOOK_AGAIN }
     }
 
     /// Records that the worker has waited for the sender. Gives back memory if the sender is behind and
@@ -51,31 +59,31 @@ impl Pledge {
         self.waited += took;
         let due =
             self.waited.saturating_sub(LOOK_AGAIN).as_millis() * u128::from(BYTES_PER_SECOND_MIN) / 1_000;
-        let is_behind = match self.came {
+        let is_behind = match self.received_bytes {
             0 => self.waited >= FIRST_LOOK,
-            came => self.waited >= LOOK_AGAIN && u128::from(came) <= due,
+            received => self.waited >= LOOK_AGAIN && u128::from(received) <= due,
         };
-        if is_behind && self.came < self.declared && self.account.is_waited_for() {
-            self.account.give_way(self.worth());
-            self.gave_way = true;
+        if is_behind && self.received_bytes < self.declared && self.account.is_waited_for() {
+            self.account.release_excess(self.worth());
+            self.has_released = true;
         }
     }
 
     /// Records that more has come. Reserves again what was given back.
-    pub(super) async fn came(&mut self, bytes: usize) -> Result<(), BudgetError> {
-        self.came += bytes as u64;
-        if self.gave_way {
+    pub(super) async fn received(&mut self, bytes: usize) -> Result<(), BudgetError> {
+        self.received_bytes += bytes as u64;
+        if self.has_released {
             let worth = self.worth();
-            self.account.take_again(worth, self.wait_max).await?;
-            self.gave_way = worth < self.reserved;
+            self.account.regrow(worth, self.wait_max).await?;
+            self.has_released = worth < self.reserved;
         }
         Ok(())
     }
 
     /// The part of the reservation that the received bytes justify, in bytes.
     fn worth(&self) -> u64 {
-        let part =
-            u128::from(self.reserved) * u128::from(AHEAD * self.came) / u128::from(self.declared.max(1));
+        let part = u128::from(self.reserved) * u128::from(AHEAD * self.received_bytes)
+            / u128::from(self.declared.max(1));
         u64::try_from(part).unwrap_or(u64::MAX).min(self.reserved)
     }
 }

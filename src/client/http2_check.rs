@@ -12,18 +12,18 @@ const LINE_BYTES_MAX: usize = 100;
 
 /// A connection that checks the first bytes that it receives.
 #[derive(Debug)]
-pub(super) struct Greeted<S> {
+pub(super) struct Http2Check<S> {
     stream: S,
     is_checked: bool,
 }
 
-impl<S> Greeted<S> {
+impl<S> Http2Check<S> {
     pub(super) fn new(stream: S) -> Self {
         Self { stream, is_checked: false }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Greeted<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Http2Check<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -41,7 +41,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Greeted<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Http2Check<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
