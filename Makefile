@@ -26,7 +26,8 @@ test: tools ## Everything that CI checks
 	tests/image.sh
 	./target/debug/wal-indexer demo
 
-test-long: tools ## Tests that take minutes: large segments, every byte and every cut
+test-long: tools ## Tests that take minutes: large segments, every byte and every cut. Also compiles the fuzz targets
+	RUSTC_BOOTSTRAP=1 $(CARGO) check --locked --quiet --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
 	$(CARGO) build --locked --release
 	$(TESTS) WAL_INDEXER_TEST_BINARY=$(CURDIR)/target/release/wal-indexer \
 		$(CARGO) test --locked --release --test it -- --include-ignored --nocapture --test-threads 1 ::long_
