@@ -32,7 +32,8 @@ features: ## Builds each set of features without the others, and runs its unit t
 		$(CARGO) test --locked --quiet --profile dev --lib --no-default-features --features $$set || exit 1; \
 	done
 
-test-long: tools ## Tests that take minutes: large segments, every byte and every cut
+test-long: tools ## Tests that take minutes: large segments, every byte and every cut. Also compiles the fuzz targets
+	RUSTC_BOOTSTRAP=1 $(CARGO) check --locked --quiet --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
 	$(CARGO) build --locked --release
 	$(TESTS) WAL_INDEXER_TEST_BINARY=$(CURDIR)/target/release/wal-indexer \
 		$(CARGO) test --locked --release --test it -- --include-ignored --nocapture --test-threads 1 ::long_

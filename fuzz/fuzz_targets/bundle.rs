@@ -3,6 +3,7 @@
 #![no_main]
 #![allow(clippy::expect_used)]
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::LazyLock;
 
@@ -11,6 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use wal_indexer::internals::bundle::{
     AssembleError, BlockIndex, BlockWriter, FORMAT_VERSION, Footer, FrameFacts, IndexFacts,
     IndexSegmentFacts, Manifest, OpenError, Opened, RecordsFacts, SegmentFacts, TAIL_BYTES, TantivyFacts,
+    UndecodedFacts,
     Verified, Verifier, VerifyError, assemble, verify,
 };
 use wal_indexer::ids::{OffsetRange, SegmentFormat};

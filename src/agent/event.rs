@@ -37,7 +37,7 @@ pub enum SegmentOutcome<'a> {
     WaitsBehind(&'a str),
     /// Workers refused it permanently, for this reason.
     Rejected(&'a str),
-    /// It stays for now, for this reason.
+    /// It stays, for this reason. It may go later.
     Later(&'a str),
 }
 

@@ -42,6 +42,14 @@ pub enum Fault {
         /// The field.
         what: &'static str,
     },
+    /// A Kafka batch that was found in a block is not there when the block is read again.
+    #[error("the block from source position {source_position} has no batch with offset {offset} any more")]
+    BatchGone {
+        /// The start of the block in the source.
+        source_position: u64,
+        /// The first offset of the batch.
+        offset: i64,
+    },
     /// A frame in a block cannot be read, though the block's checksum is right.
     #[error("the frame at source position {source_position}: {flaw}")]
     Frame {
@@ -164,6 +172,7 @@ impl Fault {
             },
             Self::KeyMismatch { .. }
             | Self::Unusable { .. }
+            | Self::BatchGone { .. }
             | Self::Frame { .. }
             | Self::BlockCounts { .. }
             | Self::Beyond { .. }

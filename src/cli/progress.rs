@@ -59,7 +59,7 @@ impl Progress {
         let lines = Lines { sender, left_out: Arc::clone(&left_out), names_directories };
         thread::Builder::new().name("progress".to_owned()).spawn(move || {
             // The receiver may be gone: `finish` waits for a limited time only.
-            let _ = end.send(print(&queue, &left_out));
+            let _ = end.send(print(&queue, &left_out, io::stdout()));
         })?;
         Ok(Self { lines, ended })
     }
@@ -79,19 +79,21 @@ impl Progress {
 }
 
 /// Prints the queued lines, and returns the first failure at the end. A failure to print does not stop the
-/// agent.
-fn print(queue: &Receiver<String>, left_out: &AtomicU64) -> io::Result<()> {
+/// agent: a line that cannot be printed counts as left out.
+fn print(queue: &Receiver<String>, left_out: &AtomicU64, mut out: impl Write) -> io::Result<()> {
     let mut outcome = Ok(());
     for line in queue {
-        let mut stdout = io::stdout().lock();
         let lost = left_out.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            // A failure is ignored here: the next line reports it.
-            let _ = writeln!(stdout, "lines left out: {lost}");
-        }
-        match writeln!(stdout, "{line}") {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => outcome = outcome.and(Err(error)),
-            _ => {}
+        let text = match lost {
+            0 => format!("{line}\n"),
+            _ => format!("lines left out: {lost}\n{line}\n"),
+        };
+        // Standard output's own buffer keeps nothing of whole lines whose write fails.
+        if let Err(error) = out.write_all(text.as_bytes()) {
+            left_out.fetch_add(lost + 1, Ordering::Relaxed);
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                outcome = outcome.and(Err(error));
+            }
         }
     }
     outcome
@@ -127,5 +129,45 @@ impl Lines {
         words.extend(event.took.map(output::duration));
         words.push(terminal_escaping::one_line(&event.outcome.to_string()).into_owned());
         words.join("  ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes a write only where the script says so.
+    struct Scripted<'a> {
+        takes: &'a [bool],
+        text: Vec<u8>,
+    }
+
+    impl Write for &mut Scripted<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (takes, rest) = self.takes.split_first().expect("no more writes");
+            self.takes = rest;
+            if !takes {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.text.extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_left_out_stay_counted_until_their_number_is_printed() {
+        let (sender, queue) = mpsc::channel();
+        ["one", "two", "three", "four"]
+            .into_iter()
+            .for_each(|line| sender.send(line.to_owned()).expect("sent"));
+        drop(sender);
+        let mut out = Scripted { takes: &[false, false, true, true], text: Vec::new() };
+        let outcome = print(&queue, &AtomicU64::new(5), &mut out);
+        assert_eq!(outcome.expect_err("the first failure").kind(), io::ErrorKind::StorageFull);
+        assert_eq!(String::from_utf8(out.text).expect("text"), "lines left out: 7\nthree\nfour\n");
     }
 }

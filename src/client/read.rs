@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_types::StatusExt;
 
 use super::connection::ANSWER_BYTES_MAX;
 use super::error::{ReadError, Refusal};
-use super::pool::{Backoff, WorkerLease};
+use super::pool::WorkerLease;
 use super::proxy::GrpcChannel;
 use super::retry_policy::RetryPolicy;
 use super::{Client, Workers};
@@ -173,15 +174,17 @@ impl<'a> Asking<'a> {
     /// Returns `Ok` if another worker, or this one later, may answer.
     fn judge(&mut self, lease: &WorkerLease, status: &Status) -> Result<(), Refusal> {
         let refusal = Refusal::of(status, &lease.address.to_string());
-        let again = match RetryPolicy::of(status) {
-            RetryPolicy::Again(cooling) if status.code() != Code::DeadlineExceeded => Some(cooling),
-            _ => None,
-        };
-        let Some(cooling) = again else {
-            if matches!(RetryPolicy::of(status), RetryPolicy::AgainAFewTimes(_)) {
-                lease.failed(Backoff::Growing, &refusal);
+        let cooling = match RetryPolicy::of(status) {
+            RetryPolicy::Again(cooling) if status.code() != Code::DeadlineExceeded => cooling,
+            RetryPolicy::AgainAFewTimes(cooling) => {
+                lease.failed(cooling, &refusal);
+                return Err(refusal);
             }
-            return Err(refusal);
+            RetryPolicy::Refuse(Some(cooling)) if !is_about_a_bundle(status) => {
+                lease.failed(cooling, &refusal);
+                return Err(refusal);
+            }
+            RetryPolicy::Reject | RetryPolicy::Refuse(_) | RetryPolicy::Again(_) => return Err(refusal),
         };
         metrics::client::retried(refusal.why());
         lease.failed(cooling, &refusal);
@@ -194,4 +197,9 @@ impl<'a> Asking<'a> {
         let unreachable = if self.last.is_none() { self.workers.pool.last_errors() } else { Vec::new() };
         ReadError::OutOfTime { attempts: self.attempts, unreachable, last: self.last.take() }
     }
+}
+
+/// Whether an error names a bundle. Then the same worker may answer other requests.
+fn is_about_a_bundle(status: &Status) -> bool {
+    status.get_details_error_info().is_some_and(|info| info.metadata.contains_key("bundle"))
 }

@@ -144,6 +144,7 @@ async fn batch(
     memory: &Memory,
 ) -> Result<KafkaBatch, ArchiveError> {
     let (plain, format) = (archive.block(entry).await?, archive.manifest().segment.format);
+    let offset = wanted.range.first();
     let (owned, wanted, bounds) = (entry.clone(), wanted.clone(), memory.work_bounds());
     let read = archive.blocking(move || {
         for frame in split_block(&owned, &plain, format)? {
@@ -158,5 +159,6 @@ async fn batch(
         Ok::<_, Fault>(None)
     });
     let found = read.await?.map_err(|fault| archive.error(fault))?;
-    found.ok_or_else(|| archive.error(Fault::Unusable { what: "batch that was in the block before" }))
+    let (source_position, offset) = (entry.source_position, offset);
+    found.ok_or_else(|| archive.error(Fault::BatchGone { source_position, offset }))
 }

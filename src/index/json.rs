@@ -9,6 +9,7 @@ use super::catalog::FieldTypes;
 use super::paths::{Kept, PathId, Paths, ROOT};
 use super::rfc3339::{self, Date};
 use super::words;
+pub(super) use scan::number_text;
 use scan::{BYTE_ORDER_MARK, Stop};
 
 /// How deep objects and arrays may be nested. What is deeper becomes text.

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge};
 
-/// Why a connection was refused.
+/// Why a connection did not begin to be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotOpened {
     /// The TLS handshake failed: the caller does not use TLS, or shows no accepted certificate.
@@ -14,9 +14,11 @@ pub enum NotOpened {
     TimedOut,
     /// Its host, or all hosts together, have as many connections as they may.
     Crowded,
+    /// A new one needed its place before it could be used.
+    Evicted,
 }
 
-/// Why the worker closed a connection.
+/// Why the worker closed a connection that it served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// It had no call, and a new one needed its place.
@@ -33,6 +35,7 @@ pub fn started() {
     add(NotOpened::Tls, 0);
     add(NotOpened::TimedOut, 0);
     add(NotOpened::Crowded, 0);
+    add(NotOpened::Evicted, 0);
     [Ended::Evicted, Ended::Retired, Ended::Flooding].into_iter().for_each(|why| add_ended(why, 0));
 }
 
@@ -41,12 +44,12 @@ pub fn opened() {
     INSTRUMENTS.connections.add(1, &[]);
 }
 
-/// Counts a connection that was refused.
+/// Counts a connection that did not begin to be served.
 pub fn not_opened(why: NotOpened) {
     add(why, 1);
 }
 
-/// Counts a connection that the worker closed.
+/// Counts a connection that the worker served, and closed.
 pub fn ended(why: Ended) {
     add_ended(why, 1);
 }
@@ -65,6 +68,7 @@ fn add(why: NotOpened, count: u64) {
         NotOpened::Tls => "tls",
         NotOpened::TimedOut => "timed_out",
         NotOpened::Crowded => "crowded",
+        NotOpened::Evicted => "evicted",
     };
     INSTRUMENTS.not_opened.add(count, &[KeyValue::new("why", why)]);
 }
@@ -98,12 +102,12 @@ static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
         not_opened: super::counter(
             &meter,
             "wal_indexer_worker_connections_refused",
-            "Connections that were refused: no TLS, too little sent in time, or too many",
+            "Connections that did not begin to be served: no TLS, too little sent in time, or too many",
         ),
         ended: super::counter(
             &meter,
             "wal_indexer_worker_connections_closed",
-            "Connections that the worker closed before their callers did",
+            "Connections that began to be served and that the worker closed before their callers did",
         ),
         certificate_ends: meter
             .i64_gauge("wal_indexer_worker_certificate_not_after_seconds")

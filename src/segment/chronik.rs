@@ -204,7 +204,7 @@ pub(super) fn open_v2(
     let head = OffsetRange::new(base, last);
     let is_empty = head.is_none() && count == 0 && last.checked_add(1) == Some(base);
     if base < 0 || (head.is_none() && !is_empty) {
-        return Err(Fault::BadOffsets { base, last });
+        return Err(Fault::BadOffsets { base: base.into(), last: last.into() });
     }
     let canonical = canonical::decode(frame, data, head, decoded_bytes_max)?;
     let Canonical { base_offset, count: inside, .. } = canonical;
@@ -230,7 +230,7 @@ pub(super) fn decode_v1(frame: &Bytes, decoded_bytes_max: usize) -> Result<Decod
     let timestamp = i64::from_le_bytes(le(frame, 16));
     let range = OffsetRange::new(offset, offset)
         .filter(|_| offset >= 0)
-        .ok_or(Fault::BadOffsets { base: offset, last: offset })?;
+        .ok_or(Fault::BadOffsets { base: offset.into(), last: offset.into() })?;
     let mut builder = RecordBuilder::new(1, false, 0, decoded_bytes_max)?;
     let mut fields = Fields { bytes: frame, at: V1_HEAD_BYTES };
     let key = match fields.i32().ok_or(bad("its key"))? {

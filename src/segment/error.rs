@@ -61,10 +61,9 @@ pub enum Fault {
     #[error("offsets {base} to {last} are not a valid range")]
     BadOffsets {
         /// The first offset that the head claims.
-        base: i64,
-        /// The last offset that the head claims. If the range of a Kafka batch is invalid, it is the distance
-        /// from the first offset to the last.
-        last: i64,
+        base: i128,
+        /// The last offset that the head claims.
+        last: i128,
     },
     /// A record whose offset is above the largest number.
     #[error("record {record} has an invalid offset: {offset} after the frame's first")]

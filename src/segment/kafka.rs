@@ -66,7 +66,7 @@ fn length(bytes: &[u8]) -> i32 {
 /// field at the same place.
 pub(super) fn head(bytes: &[u8], any_magic: bool) -> Result<Head, Fault> {
     if bytes.len() >= 8 && base_offset(bytes) < 0 {
-        return Err(Fault::BadOffsets { base: base_offset(bytes), last: base_offset(bytes) });
+        return Err(bad_offsets(base_offset(bytes), 0));
     }
     let too_short = |least: i32| Fault::BadLength { length: length(bytes).into(), least: least.into() };
     if bytes.len() < PREFIX_BYTES {
@@ -99,7 +99,11 @@ pub(super) fn range(bytes: &[u8]) -> Result<OffsetRange, Fault> {
     base.checked_add(last_delta)
         .and_then(|last| OffsetRange::new(base, last))
         .filter(|_| base >= 0)
-        .ok_or(Fault::BadOffsets { base, last: last_delta })
+        .ok_or(bad_offsets(base, last_delta))
+}
+
+fn bad_offsets(base: i64, last_delta: i64) -> Fault {
+    Fault::BadOffsets { base: base.into(), last: i128::from(base) + i128::from(last_delta) }
 }
 
 /// The distance from the first to the last offset of a batch whose head is complete.
@@ -220,7 +224,7 @@ pub(super) fn compressed(bytes: &[u8]) -> Option<(Codec, &[u8])> {
 fn head_range(bytes: &[u8]) -> Result<Option<OffsetRange>, Fault> {
     let (base, last_delta) = (base_offset(bytes), last_delta(bytes));
     let last = base.checked_add(last_delta).filter(|_| base >= 0);
-    let last = last.ok_or(Fault::BadOffsets { base, last: last_delta })?;
+    let last = last.ok_or(bad_offsets(base, last_delta))?;
     Ok(OffsetRange::new(base, last))
 }
 

@@ -20,6 +20,8 @@ use crate::record::Span;
 pub(super) const LENGTH_MIN: i32 = 14;
 /// Offset and length, which the length field does not count.
 const OVERHEAD: usize = 12;
+/// The bytes of the smallest message.
+pub(super) const HEAD_BYTES: usize = OVERHEAD + LENGTH_MIN as usize;
 /// The position of the CRC-32. It covers the bytes from the magic on.
 const CRC_AT: usize = 12;
 const ATTRIBUTES_AT: usize = 17;
@@ -194,15 +196,18 @@ pub(super) fn decode(frame: &Bytes, limit: DecompressLimit) -> Result<DecodedFra
     let base = match outer.magic {
         0 => 0,
         _ if outer.offset == 0 => 0,
-        _ if outer.offset < last_inner => {
-            return Err(Fault::BadOffsets { base: outer.offset, last: last_inner });
-        }
-        _ => outer.offset - last_inner,
+        _ if outer.offset < last_inner => return Err(bad_offsets(outer.offset, last_inner)),
+        _ => outer.offset.checked_sub(last_inner).ok_or(bad_offsets(outer.offset, last_inner))?,
     };
     for (nth, (start, end)) in places.into_iter().enumerate() {
         inner(&outer, base, nth as u32, &opened.bytes, start..end, &mut builder)?;
     }
     builder.finish(outer.offset, range, Bytes::from(opened.bytes))
+}
+
+/// The fault of a compressed message whose offset does not fit the offset that the last message in it states.
+pub(super) fn bad_offsets(outer: i64, last_inner: i64) -> Fault {
+    Fault::BadOffsets { base: i128::from(outer) - i128::from(last_inner), last: outer.into() }
 }
 
 /// Reads one of the messages in a compressed message.

@@ -142,7 +142,7 @@ impl RecordBuilder {
         };
         if range.is_none() {
             if let Some(record) = self.records.first() {
-                return Err(Fault::BadOffsets { base: record.offset, last: record.offset });
+                return Err(Fault::BadOffsets { base: record.offset.into(), last: record.offset.into() });
             }
             self.anomalies.insert(Anomaly::EmptyFrame);
         }

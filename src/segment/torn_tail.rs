@@ -66,6 +66,8 @@ pub(super) fn later_frame(tail: &[u8], format: SegmentFormat) -> Search {
 pub(super) fn is_whole(tail: &[u8], format: SegmentFormat) -> bool {
     match format {
         SegmentFormat::ChronikWal => chronik::is_whole_but_for_its_length(tail),
+        SegmentFormat::KafkaLog if tail.len() < message::HEAD_BYTES => false,
+        SegmentFormat::KafkaLog if message::is_legacy_message(tail) => message::check_crc(tail).is_ok(),
         SegmentFormat::KafkaLog => tail.len() >= kafka::HEAD_BYTES && kafka::check_crc(tail).is_ok(),
     }
 }

@@ -138,7 +138,7 @@ async fn one<S, F>(
     let began = Instant::now();
     let opened = tokio::select! {
         () = until(stopping.clone()) => return,
-        _ = &mut place.evicted => return metrics::listener::ended(Ended::Evicted),
+        _ = &mut place.evicted => return metrics::listener::not_opened(NotOpened::Evicted),
         opened = timeout(OPENING_MAX, open(stream, opening.tls)) => opened,
     };
     drop(opening_place);

@@ -61,7 +61,10 @@ pub(super) struct ConnectionPermit {
 impl ConnectionLimit {
     /// Computes the limits from the number of files that this process may open.
     pub(super) fn new() -> Self {
-        let files = files_max();
+        Self::for_files(files_max())
+    }
+
+    fn for_files(files: usize) -> Self {
         let of_host_max = (files / FILES_OF_HOST_PART).clamp(OF_HOST_MIN, OF_HOST_MAX);
         Self::with_max(of_host_max, (files / 100 * FILES_OF_ALL_PERCENT).clamp(OF_ALL_MIN, OF_ALL_MAX))
     }
@@ -139,17 +142,20 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// The number of files that this process may open.
+/// The number of files that this process may open; the greatest number if there is no limit.
 fn files_max() -> usize {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     soft_limit(&limits).unwrap_or(FILES_UNKNOWN)
 }
 
-/// Parses the system's table: `Max open files  1024  524288  files`. `None` if there is no limit or no such
-/// line.
+/// Parses the system's table: `Max open files  1024  524288  files`, or `unlimited` in place of a number.
+/// `None` if there is no such line.
 fn soft_limit(limits: &str) -> Option<usize> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+    match line.split_whitespace().next()? {
+        "unlimited" => Some(usize::MAX),
+        number => number.parse().ok(),
+    }
 }
 
 #[cfg(test)]
@@ -212,10 +218,11 @@ mod tests {
                      Max processes             95987                95987                processes \n\
                      Max open files            1024                 524288               files     \n";
         assert_eq!(soft_limit(table), Some(1_024));
-        assert_eq!(
-            soft_limit("Max open files            unlimited            unlimited            files"),
-            None
-        );
         assert!(files_max() > 2);
+        assert_eq!(soft_limit("Max processes             95987                95987"), None);
+        let unlimited =
+            soft_limit("Max open files            unlimited            unlimited            files");
+        let limit = ConnectionLimit::for_files(unlimited.expect("no limit is known, too"));
+        assert_eq!((limit.of_host_max, limit.of_all_max), (OF_HOST_MAX, OF_ALL_MAX));
     }
 }

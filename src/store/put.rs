@@ -561,6 +561,3 @@ async fn first_step_aside<T: Send + 'static>(work: impl Future<Output = T> + Sen
         },
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -10,11 +10,12 @@
     reason = "no well-kept crate offers leases: two calls of fcntl on a descriptor that is open"
 )]
 
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The known facts about a file's writers.
 #[derive(Debug)]
@@ -103,31 +104,69 @@ fn find_writer(file: &Metadata) -> Result<bool, String> {
     if namespace.ino() != INITIAL_PID_NAMESPACE {
         return Err("not all processes are visible from this PID namespace".to_owned());
     }
-    let processes = fs::read_dir("/proc").map_err(|error| format!("/proc cannot be listed: {error}"))?;
-    for process in processes.flatten() {
-        let is_process = process.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
-        if is_process && writes_to(&process.path(), file)? {
+    let processes = fs::read_dir("/proc").map_err(unlisted)?;
+    any_writes(processes.map(|process| process.map(|process| process.path())), file)
+}
+
+fn unlisted(error: io::Error) -> String {
+    format!("/proc cannot be listed: {error}")
+}
+
+/// Whether one of the processes among these entries of `/proc` has the file open for writing.
+fn any_writes(entries: impl Iterator<Item = io::Result<PathBuf>>, file: &Metadata) -> Result<bool, String> {
+    for entry in entries {
+        let entry = entry.map_err(unlisted)?;
+        let name = entry.file_name().unwrap_or_default();
+        let is_process = name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        if is_process && writes_to(&entry, file)? {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
+/// Whether the process has the file open for writing. A process that has ended has not.
 fn writes_to(process: &Path, file: &Metadata) -> Result<bool, String> {
-    let descriptors = match fs::read_dir(process.join("fd")) {
-        Ok(descriptors) => descriptors,
-        // The process has ended.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(format!("the open files of {} cannot be read: {error}", process.display())),
-    };
-    for descriptor in descriptors.flatten() {
-        let is_it = fs::metadata(descriptor.path())
-            .is_ok_and(|open| (open.dev(), open.ino()) == (file.dev(), file.ino()));
-        if is_it && is_for_writing(&process.join("fdinfo").join(descriptor.file_name())) {
-            return Ok(true);
+    match fs::read_dir(process.join("fd")) {
+        Ok(fds) => any_is_writer(process, fds.map(|fd| fd.map(|fd| fd.file_name())), file),
+        Err(error) if is_gone(&error) => Ok(false),
+        Err(error) => Err(unread(process, &error)),
+    }
+}
+
+/// Whether one of these descriptors of the process is the file, open for writing.
+fn any_is_writer(
+    process: &Path,
+    fds: impl Iterator<Item = io::Result<OsString>>,
+    file: &Metadata,
+) -> Result<bool, String> {
+    for fd in fds {
+        let fd = match fd {
+            Ok(fd) => fd,
+            Err(error) if is_gone(&error) => return Ok(false),
+            Err(error) => return Err(unread(process, &error)),
+        };
+        let fdinfo = process.join("fdinfo").join(&fd);
+        match fs::metadata(process.join("fd").join(&fd)) {
+            Ok(open) if (open.dev(), open.ino()) != (file.dev(), file.ino()) => {}
+            Ok(_) if is_for_writing(&fdinfo) => return Ok(true),
+            Ok(_) => {}
+            Err(error) if is_gone(&error) => {}
+            // It may be any file.
+            Err(error) if is_for_writing(&fdinfo) => return Err(unread(process, &error)),
+            Err(_) => {}
         }
     }
     Ok(false)
+}
+
+fn unread(process: &Path, error: &io::Error) -> String {
+    format!("the open files of {} cannot be read: {error}", process.display())
+}
+
+/// Whether this error means that the process has ended, or that it has closed the descriptor.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
 /// Whether a descriptor is open for writing, by its `fdinfo`; true if that cannot be read.
@@ -155,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    fn file() -> (tempfile::TempDir, std::path::PathBuf) {
+    fn file() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("file");
         fs::write(&path, "bytes").expect("a file");
@@ -212,5 +251,38 @@ mod tests {
             "it has ended"
         );
         assert!(is_for_writing(Path::new("/nowhere")), "where nothing can be read, it counts as a writer");
+    }
+
+    #[test]
+    fn what_cannot_be_read_of_open_files_is_unknown_and_what_has_gone_is_not() {
+        let (dir, path) = file();
+        let metadata = File::open(&path).expect("a file").metadata().expect("a file");
+        // A process with one descriptor, whose file cannot be looked at: a link that leads to itself.
+        let process = dir.path().join("1");
+        for name in ["fd", "fdinfo"] {
+            fs::create_dir_all(process.join(name)).expect("a directory");
+        }
+        std::os::unix::fs::symlink("3", process.join("fd/3")).expect("a link");
+        for (flags, is_unknown) in [("0100001", true), ("0100002", true), ("0100000", false)] {
+            fs::write(process.join("fdinfo/3"), format!("pos:\t0\nflags:\t{flags}\n")).expect("a file");
+            let processes = [Ok(process.clone()), Ok(dir.path().join("self"))];
+            assert_eq!(any_writes(processes.into_iter(), &metadata).is_err(), is_unknown, "{flags}");
+        }
+        fs::remove_file(process.join("fdinfo/3")).expect("a file");
+        assert!(writes_to(&process, &metadata).is_err(), "nothing is known of the descriptor");
+
+        let failed = |code| io::Error::from_raw_os_error(code);
+        assert!(any_writes([Err(failed(libc::EIO))].into_iter(), &metadata).is_err());
+        for (code, is_unknown) in
+            [(libc::EIO, true), (libc::EACCES, true), (libc::ENOENT, false), (libc::ESRCH, false)]
+        {
+            assert_eq!(
+                any_is_writer(&process, [Err(failed(code))].into_iter(), &metadata).is_err(),
+                is_unknown,
+                "{code}"
+            );
+        }
+        let closed = [Ok("4".into())].into_iter();
+        assert_eq!(any_is_writer(&process, closed, &metadata), Ok(false), "it was closed meanwhile");
     }
 }

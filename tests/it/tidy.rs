@@ -413,3 +413,50 @@ fn input_meets_no_unwrap() {
     }
     expect_none(offences);
 }
+
+/// The page with the reasons of errors that this file defines.
+fn page_of_reasons(path: &str) -> &'static str {
+    match path {
+        _ if path.starts_with("src/segment/") => "docs/segment-formats.md",
+        _ if path.starts_with("src/client/") => "docs/agent.md",
+        _ => "docs/operations.md",
+    }
+}
+
+fn is_reason(word: &str) -> bool {
+    word.len() > 1 && word.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_'))
+}
+
+#[test]
+fn all_reasons_of_errors_are_in_the_documentation_and_no_others() {
+    let page = |path: &str| {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a page")
+    };
+    let (mut offences, mut known) = (Vec::new(), BTreeSet::new());
+    for file in files("src").iter().filter(|file| !file.is_test()) {
+        let defines =
+            file.code().any(|(_, line)| line.contains("with_error_info(") || line.contains("fn reason("));
+        let documented = page(page_of_reasons(&file.path));
+        for (number, line) in file.code() {
+            let line = if defines { line } else { line.split_once("invalid(").map_or("", |(_, rest)| rest) };
+            for reason in line.split('"').skip(1).step_by(2).filter(|word| is_reason(word)) {
+                known.insert(reason.to_owned());
+                if !documented.contains(&format!("`{reason}`")) {
+                    let page = page_of_reasons(&file.path);
+                    offences.push(format!("{}:{number}: {reason} is not in {page}", file.path));
+                }
+            }
+        }
+    }
+    assert!(known.len() > 80, "{known:?}");
+    let operations = page("docs/operations.md");
+    let (_, section) = operations.split_once("## Error codes").expect("a section");
+    let table = section.split("\n## ").next().expect("text").lines().filter(|line| line.starts_with('|'));
+    for row in table {
+        let reasons = row.split('|').nth(2).expect("a column").split('`').skip(1).step_by(2);
+        let unknown = reasons.filter(|word| is_reason(word) && !known.contains(*word));
+        offences
+            .extend(unknown.map(|reason| format!("docs/operations.md: no error has the reason {reason}")));
+    }
+    expect_none(offences);
+}

@@ -451,7 +451,7 @@ const NUMBER_TEXT_BYTES_MAX: usize = 64;
 
 /// Returns the number if all of the string is a number, as JSON writes numbers.
 #[inline]
-pub(super) fn number_text(text: &str) -> Option<Number> {
+pub(in crate::index) fn number_text(text: &str) -> Option<Number> {
     match text.as_bytes().first()? {
         b'-' | b'0'..=b'9' => {}
         _ => return None,

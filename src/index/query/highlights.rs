@@ -5,7 +5,7 @@ use std::ops::{Bound, Range};
 
 use super::range::Limits;
 use super::{Node, Query, TextMatch, number};
-use crate::index::json::Number;
+use crate::index::json::{self, Number};
 use crate::index::{rfc3339, words};
 
 /// Values longer than this, in bytes, are marked as if they were plain text.
@@ -75,6 +75,7 @@ impl TextMatch {
     fn highlight(&self, value: &str, leaf: &Leaf, highlights: &mut Vec<Range<usize>>) {
         let text = &value[leaf.place.clone()];
         let is_same = match leaf.is_string {
+            true if self.number.is_some() && self.number == json::number_text(text) => true,
             true => self.date.is_some_and(|date| rfc3339::parse(text) == Some(rfc3339::Date::Nanos(date))),
             false if self.number.is_some() => self.number == number(text),
             false => self.boolean.is_some() && self.boolean == text.parse().ok(),
@@ -120,9 +121,8 @@ impl Limits {
                     Number::U64(value) => value as f64,
                     Number::F64(value) => value,
                 };
-                let Some(value) = number(text).filter(|_| !is_string).map(|number| as_f64(&number)) else {
-                    return false;
-                };
+                let number = if is_string { json::number_text(text) } else { number(text) };
+                let Some(value) = number.map(|number| as_f64(&number)) else { return false };
                 let is_above = match from {
                     Bound::Unbounded => true,
                     Bound::Included(from) => value >= as_f64(from),

@@ -51,7 +51,7 @@ pub fn message(
     let work_bytes_max = work_bytes_max - len;
     let (messages, last) = count_messages(codec, &section, work_bytes_max)?;
     let base = match magic {
-        1 if offset != 0 => offset.checked_sub(last).ok_or(Fault::BadOffsets { base: offset, last })?,
+        1 if offset != 0 => offset.checked_sub(last).ok_or(message::bad_offsets(offset, last))?,
         _ => 0,
     };
     let append_time = message::is_of_append_time(magic, head.attributes).then_some(head.timestamp);

@@ -175,6 +175,27 @@ fn a_length_that_reaches_past_the_end_is_torn_only_where_nothing_whole_follows()
     }
 }
 
+/// Messages of magic 0 and 1 have another checksum than batches, at another place.
+#[test]
+fn a_last_message_whose_length_reaches_past_the_end_has_a_wrong_length() {
+    let whole = fixture("anomalies/kafka-old-messages.log");
+    let frames = read(&whole).expect("whole");
+    let messages = || frames.iter().map(|(frame, _)| frame).filter(|frame| frame.bytes[16] < 2);
+    assert!(messages().count() > 1);
+    for (nth, frame) in messages().enumerate() {
+        let at = frame.position as usize;
+        let mut bytes = whole[..at + frame.bytes.len()].to_vec();
+        for claim in [0x7f00_0000, frame.bytes.len() as i32 - 11] {
+            bytes[at + 8..at + 12].copy_from_slice(&claim.to_be_bytes());
+            let error = read(&Bytes::from(bytes.clone())).expect_err("the length is wrong");
+            assert_eq!((error.reason(), error.ordinal()), ("WRONG_LENGTH", nth as u64), "{error}");
+            assert_eq!(error.position(), frame.position);
+        }
+        bytes.pop();
+        assert_eq!(read(&Bytes::from(bytes)).expect_err("torn").reason(), "TORN");
+    }
+}
+
 #[test]
 fn a_wrong_length_early_in_a_large_segment_is_reported_long_before_its_end() {
     let frame = |base_offset, bytes| {

@@ -115,6 +115,25 @@ fn damage_within_the_checksum_is_named_so() {
     }
 }
 
+/// A message of magic 1 without a key.
+fn message(offset: i64, attributes: u8, value: &[u8]) -> Vec<u8> {
+    let head = [&[1, attributes][..], &1_000_i64.to_be_bytes(), &(-1_i32).to_be_bytes()].concat();
+    let covered = [&head[..], &(value.len() as i32).to_be_bytes(), value].concat();
+    let (len, crc) = (covered.len() as i32 + 4, crc32fast::hash(&covered));
+    [&offset.to_be_bytes()[..], &len.to_be_bytes(), &crc.to_be_bytes(), &covered].concat()
+}
+
+#[test]
+fn a_compressed_message_with_an_offset_that_cannot_be_is_refused() {
+    for (last_inner, range) in
+        [(6, "-1 to 5"), (i64::MAX, "-9223372036854775802 to 5"), (i64::MIN, "9223372036854775813 to 5")]
+    {
+        let inside = codec::compress(Codec::Gzip, &message(last_inner, 0, b"v"));
+        let error = decode(&message(5, Codec::Gzip as u8, &inside)).expect_err(range);
+        assert_eq!(*error.fault().to_string(), format!("offsets {range} are not a valid range"));
+    }
+}
+
 #[test]
 fn heads_that_cannot_be_are_refused_by_name() {
     let changed = |at: usize, field: &[u8]| {
@@ -124,6 +143,12 @@ fn heads_that_cannot_be_are_refused_by_name() {
     };
     check_reason("BAD_OFFSETS", &changed(0, &(-1_i64).to_be_bytes()));
     check_reason("BAD_OFFSETS", &changed(0, &i64::MAX.to_be_bytes()));
+    let error = decode(&changed(0, &i64::MAX.to_be_bytes())).expect_err("offsets beyond the largest");
+    let range = "offsets 9223372036854775807 to 9223372036854775810 are not a valid range";
+    assert!(error.to_string().ends_with(range), "{error}");
+    let backwards = batch(BatchHead { last_delta: -103, ..BatchHead::default() }, b"");
+    let fault = crate::segment::kafka::range(&backwards).expect_err("reversed");
+    assert_eq!(fault.to_string(), "offsets 100 to -3 are not a valid range");
     check_reason("BAD_LENGTH", &changed(8, &48_i32.to_be_bytes()));
     check_reason("BAD_LENGTH", &changed(8, &(-1_i32).to_be_bytes()));
     check_reason("BAD_LENGTH", &changed(8, &i32::MIN.to_be_bytes()));

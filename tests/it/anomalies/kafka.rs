@@ -79,14 +79,26 @@ fn messages_from_before_batches_are_read() {
     assert_eq!(store.batches(ORDERS, 0).expect("all"), segment);
     let last = records.last().expect("some")["offset"].as_i64().expect("an offset");
     assert_eq!(store.offsets(ORDERS, last), [last]);
-    // One changed byte in any of them is found.
-    for at in (0..segment.len()).step_by(29).filter(|at| *at > 12) {
+    // A changed byte is found, except in what no checksum covers: offsets, and the leader epoch of a batch.
+    let mut starts = vec![0];
+    while let Some(head) = segment.get(starts[starts.len() - 1]..).and_then(|rest| rest.first_chunk::<12>()) {
+        let len = u32::from_be_bytes(head[8..].try_into().expect("four bytes")) as usize;
+        starts.push(starts[starts.len() - 1] + 12 + len);
+    }
+    let mut found = 0;
+    for at in (0..segment.len()).step_by(29) {
+        let start = *starts.iter().rfind(|start| **start <= at).expect("a frame");
+        let (within, is_batch) = (at - start, segment[start + 16] == 2);
+        if within < 8 || is_batch && (12..16).contains(&within) {
+            continue;
+        }
         let mut damaged = segment.to_vec();
         damaged[at] ^= 4;
         let ran = store.inspect(&damaged);
-        let is_same = ran["error"].is_null();
-        assert!(!is_same || ran["anomalies"].as_object().is_some(), "byte {at}: {ran}");
+        assert!(!ran["error"].is_null(), "byte {at}: {ran}");
+        found += 1;
     }
+    assert!(found > 100, "{found}");
 }
 
 fn value(record: &Value) -> Option<String> {

@@ -1,6 +1,7 @@
 //! Fetches and searches by the client library: from any worker that answers, and whole or an error.
 
 use wal_indexer::client::ReadError;
+use wal_indexer::proto::v1::fetch_request::FetchForm;
 use wal_indexer::proto::v1::{FetchRequest, RecordFilter, SearchRequest};
 
 use super::proxies::{HTML, Proxy};
@@ -88,4 +89,42 @@ async fn a_proxy_that_asks_for_a_login_is_not_asked_again() {
     let error = client.search(all(), SOON).await.expect_err("no answer");
     assert!(matches!(&error, ReadError::Refused(refusal) if refusal.code == "UNAUTHENTICATED"), "{error:?}");
     assert_eq!(proxy.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_worker_that_refuses_all_requests_gets_fewer_of_them() {
+    let worker = Worker::start();
+    let proxy = Proxy::start("").await;
+    proxy.always((401, HTML, "<h1>Log in</h1>"));
+    let one = client(&[worker.endpoint()], WAIT_MAX).await;
+    one.index(&request(), &TestPayload::new(segment(5))).await.expect("a receipt");
+    let both = client(&[proxy.endpoint(), worker.endpoint()], WAIT_MAX).await;
+    let mut refused = 0;
+    for _ in 0..20 {
+        refused += usize::from(fetched(&both, from(0)).await.is_err());
+    }
+    // The pause doubles each time: six refusals would take eight seconds.
+    assert!((1..6).contains(&refused), "{refused} of 20 requests were refused");
+    assert_eq!(proxy.calls(), refused);
+}
+
+#[tokio::test]
+async fn a_worker_that_cannot_answer_one_request_gets_the_next_at_once() {
+    let worker = Worker::start();
+    let client = client(&[worker.endpoint()], WAIT_MAX).await;
+    // A segment without the batches of producers.
+    let v1 = std::fs::read("tests/fixtures/chronik/v1.wal").expect("a fixture");
+    client.index(&request(), &TestPayload::new(v1)).await.expect("a receipt");
+    let batches = FetchRequest { form: FetchForm::KafkaBatches.into(), ..from(0) };
+    let began = Instant::now();
+    for _ in 0..8 {
+        let error = fetched(&client, batches.clone()).await.expect_err("no batches");
+        assert!(
+            matches!(&error, ReadError::Refused(refusal) if refusal.reason == "NO_KAFKA_BATCH"),
+            "{error:?}"
+        );
+    }
+    fetched(&client, from(0)).await.expect("records");
+    // With a pause after each refusal that doubles, this would take a minute.
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
 }

@@ -32,8 +32,8 @@ async fn a_host_with_many_connections_leaves_files_to_others() {
     other.get_stats(GetStatsRequest {}).await.expect("there is room for others");
 
     drop(silent);
-    let closed = worker.scrape().sum("wal_indexer_worker_connections_closed_total", &[("why", "evicted")]);
-    assert_eq!(closed, Some(300.0 - 64.0), "a fourth of the files is a host's, and the latest have it");
+    let evicted = connections::evicted(&worker);
+    assert_eq!(evicted, 300.0 - 64.0, "a fourth of the files is a host's, and the latest have it");
     drop(idle);
     until("the first host gets in again", async || {
         worker.client_from("127.0.0.1").await.get_stats(GetStatsRequest {}).await.ok()

@@ -31,6 +31,10 @@ fn what_is_sought_at_a_path_is_marked_there_only() {
     check("user:*", LOG, &[]);
     check("text:error", LOG, &[]);
     check("text:error", "an error", &["error"]);
+    let written = r#"{"n":["500","5e2","4.5","x9","007",7,"600"]}"#;
+    check("n:[5 TO 550]", written, &["500", "5e2", "7"]);
+    check("n:>=600", written, &["600"]);
+    check("n:500", written, &["500", "5e2"]);
     let dated = r#"{"at":["2024-05-01T12:00:00Z","2025-05-01T12:00:00Z"]}"#;
     check("at:<2025-01-01", dated, &["2024-05-01T12:00:00Z"]);
     check("at:2024-05-01T14:00:00+02:00", dated, &["2024-05-01T12:00:00Z"]);
