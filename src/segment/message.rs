@@ -88,7 +88,7 @@ pub(super) fn is_of_append_time(magic: u8, attributes: u8) -> bool {
 pub(super) fn codec_of(attributes: u8) -> Result<Codec, Fault> {
     match Codec::of_attributes(attributes.into())? {
         Codec::Zstd => Err(Fault::UnknownCodec { id: Codec::Zstd as u8 }),
-        codec => Ok(codec),
+        codec @ (Codec::None | Codec::Gzip | Codec::Snappy | Codec::Lz4) => Ok(codec),
     }
 }
 
