@@ -85,7 +85,7 @@
 //! let segment = Segment { size_bytes: std::fs::metadata(&path)?.len(), path };
 //! let receipt = client.index(&request, &segment).await?;
 //! // The receipt is about exactly these bytes. The broker may delete its copy now.
-//! println!("{} records are stored", receipt.digest.records);
+//! println!("{} records are stored", receipt.digest().records);
 //! # Ok(())
 //! # }
 //! ```

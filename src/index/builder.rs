@@ -26,7 +26,7 @@ pub struct IndexBuilder {
     segment_bytes_max: usize,
 }
 
-/// A finished part. [`assemble`](super::assemble) makes an index of parts.
+/// A finished part. `assemble` makes an index of parts.
 #[derive(Clone, Debug)]
 pub struct IndexPart {
     pub(super) settings: TopicSettings,

@@ -49,7 +49,7 @@
 //! find neighbours of an end beyond 2^53, if the path has fractions, too.
 //!
 //! ```
-//! use wal_indexer::index::Query;
+//! use wal_indexer::search::Query;
 //!
 //! assert!(Query::parse("level:error AND latency_ms:>100").is_ok());
 //! let error = Query::parse("level:error AND (a OR b").unwrap_err();
