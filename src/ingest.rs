@@ -77,7 +77,7 @@ const REQUEST_BASE_BYTES: u64 = 12 << 20;
 
 /// The maximum memory of a large segment while it is built, in bytes: what is read and not yet built, and
 /// what is being built.
-const IN_HAND_BYTES_MAX: u64 = 128 << 20;
+const IN_FLIGHT_BYTES_MAX: u64 = 128 << 20;
 
 /// What to do if a segment ends inside a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -358,7 +358,7 @@ impl Request {
     /// segment that is not compressed. The reservation grows when the first slices show that the segment is
     /// compressed.
     fn memory_estimate(&self) -> u64 {
-        REQUEST_BASE_BYTES + self.size_bytes.min(IN_HAND_BYTES_MAX) + self.size_bytes / 2
+        REQUEST_BASE_BYTES + self.size_bytes.min(IN_FLIGHT_BYTES_MAX) + self.size_bytes / 2
     }
 
     fn fallback_partition(&self) -> Option<&TopicPartition> {

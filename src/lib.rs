@@ -193,7 +193,7 @@ mod transactions;
 #[allow(missing_docs)]
 pub mod internals {
     macro_rules! internals {
-        ($($name:ident)+) => { $(pub mod $name { pub use crate::$name::*; })+ };
+        ($($name:ident)+) => { $(pub mod $name { pub use super::super::$name::*; })+ };
     }
     internals!(archive budget bundle cpu formatting generate index record registry rpc stats transactions);
 }

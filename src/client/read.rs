@@ -157,7 +157,7 @@ impl<'a> Asking<'a> {
                     lease.succeeded();
                     return Ok(Answer { first, rest, lease, until: self.until, is_whole: false });
                 }
-                Ok(Err(status)) => self.judge(&lease, &status).map_err(ReadError::Refused)?,
+                Ok(Err(status)) => self.decide(&lease, &status).map_err(ReadError::Refused)?,
             }
         }
     }
@@ -172,7 +172,7 @@ impl<'a> Asking<'a> {
     }
 
     /// Returns `Ok` if another worker, or this one later, may answer.
-    fn judge(&mut self, lease: &WorkerLease, status: &Status) -> Result<(), Refusal> {
+    fn decide(&mut self, lease: &WorkerLease, status: &Status) -> Result<(), Refusal> {
         let refusal = Refusal::of(status, &lease.address.to_string());
         let cooling = match RetryPolicy::of(status) {
             RetryPolicy::Again(cooling) if status.code() != Code::DeadlineExceeded => cooling,

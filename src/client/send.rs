@@ -98,7 +98,7 @@ impl<'a, P: Payload> Sending<'a, P> {
                 Err(mismatched(lease, Mismatch::early(bytes_read, self.payload.size_bytes())))
             }
             Ok(Err(Failure::No { status, was_read })) => {
-                self.judge(lease, &status, was_read).await.map(|()| None)
+                self.decide(lease, &status, was_read).await.map(|()| None)
             }
             Err(_) => {
                 let refusal = Refusal::silence(&worker, allowed);
@@ -115,7 +115,7 @@ impl<'a, P: Payload> Sending<'a, P> {
     }
 
     /// Decides after an error whether to try again. Returns `Ok` to try again.
-    async fn judge(
+    async fn decide(
         &mut self,
         lease: &WorkerLease,
         status: &Status,

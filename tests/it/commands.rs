@@ -99,7 +99,7 @@ async fn a_bundle_under_another_key_tells_its_own() {
     for arguments in [&["verify", "--all"][..], &["verify", &moved], &["inspect", &moved]] {
         let (code, out, err) = said(&[arguments, &["--store", store]].concat());
         assert_eq!(code, 3, "{arguments:?}: {out}{err}");
-        let own = format!("by what it says it belongs under {key}");
+        let own = format!("the bundle belongs under {key}");
         assert!(out.contains(&own) || err.contains(&own), "{arguments:?}: {out}{err}");
     }
     // Under its own key the bundle is sound.
