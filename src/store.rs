@@ -26,7 +26,7 @@ mod clouds;
 mod delete;
 mod disk;
 mod error;
-#[cfg(test)]
+#[cfg(all(test, feature = "clouds"))]
 mod fake_server;
 mod key;
 mod orphans;

@@ -363,5 +363,5 @@ fn transport(kind: HttpErrorKind) -> &'static str {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "clouds"))]
 mod tests;

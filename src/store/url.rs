@@ -215,5 +215,19 @@ pub(super) fn prepare(location: Location) -> Result<Location, ClientError> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "clouds"))]
 mod tests;
+
+#[cfg(all(test, not(feature = "clouds")))]
+mod without_clouds {
+    use super::*;
+
+    #[test]
+    fn a_build_without_clouds_says_so_and_knows_directories() {
+        let parse = |text| Location::parse(&Url::parse(text).expect("a URL"));
+        for (url, scheme) in [("s3://b/x", "s3"), ("gs://b", "gs"), ("az://c", "az")] {
+            assert_eq!(parse(url), Err(LocationError::NotBuilt { scheme }));
+        }
+        assert_eq!(parse("file:///x"), Ok(Location::File("/x".into())));
+    }
+}

@@ -68,7 +68,9 @@ async fn what_is_outside_is_outside_whether_it_exists_or_not() {
     }
     let none = SourceRoots::default();
     assert_eq!(none.open(&url(&base, "root/stays"), None).await.unwrap_err(), SourceError::OutsideRoots);
-    for elsewhere in ["s3://bucket/x", "gs://bucket/x", "az://container/x", "memory:///x"] {
+    let clouds = ["s3://bucket/x", "gs://bucket/x", "az://container/x"];
+    let clouds = clouds.into_iter().filter(|_| cfg!(feature = "clouds"));
+    for elsewhere in clouds.chain(["memory:///x"]) {
         let error = roots.open(elsewhere, None).await.unwrap_err();
         assert_eq!(error, SourceError::OutsideRoots, "{elsewhere}");
     }
