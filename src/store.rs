@@ -26,7 +26,8 @@ mod clouds;
 mod delete;
 mod disk;
 mod error;
-#[cfg(all(test, feature = "clouds"))]
+#[cfg(feature = "clouds")]
+#[cfg(test)]
 mod fake_server;
 mod key;
 mod orphans;

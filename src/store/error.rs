@@ -363,5 +363,6 @@ fn transport(kind: HttpErrorKind) -> &'static str {
     }
 }
 
-#[cfg(all(test, feature = "clouds"))]
+#[cfg(feature = "clouds")]
+#[cfg(test)]
 mod tests;

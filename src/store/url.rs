@@ -215,10 +215,12 @@ pub(super) fn prepare(location: Location) -> Result<Location, ClientError> {
     }
 }
 
-#[cfg(all(test, feature = "clouds"))]
+#[cfg(feature = "clouds")]
+#[cfg(test)]
 mod tests;
 
-#[cfg(all(test, not(feature = "clouds")))]
+#[cfg(not(feature = "clouds"))]
+#[cfg(test)]
 mod without_clouds {
     use super::*;
 
