@@ -22,11 +22,10 @@ use rand::{RngExt, SeedableRng};
 use sha2::{Digest, Sha256};
 use wal_indexer::agent::{Agent, Checkpoint, InFlightLimit, Settings};
 use wal_indexer::client::{Client, Receipt, Security, Timeouts};
+use wal_indexer::generate::kafka::BatchHead;
+use wal_indexer::generate::logs::Logs;
+use wal_indexer::generate::{Codec, chronik};
 use wal_indexer::ids::{LogId, SegmentFormat, TopicPartition};
-use wal_indexer::internals::formatting::hex;
-use wal_indexer::internals::generate::kafka::BatchHead;
-use wal_indexer::internals::generate::logs::Logs;
-use wal_indexer::internals::generate::{Codec, chronik};
 use wal_indexer::segment::{Frame, FrameSplitter};
 use wal_indexer::wal::{self, Hold, Listing, Reading, Rejection, SealedSegments, Segment, Verdict, WalError};
 
@@ -142,7 +141,8 @@ impl Partition {
         queue.size_bytes += bytes.len() as u64;
         queue.last_offset = Some(self.next_offset - 1);
         let told = batch.iter().map(|record| {
-            let value = hex(&Sha256::digest(record.value().unwrap_or_default()));
+            let value = Sha256::digest(record.value().unwrap_or_default());
+            let value: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
             format!("ack {} {} {value}\n", self.name.partition(), record.offset())
         });
         Ok(told.collect())

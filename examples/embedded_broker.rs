@@ -20,14 +20,10 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use wal_indexer::agent::{Agent, Checkpoint, InFlightLimit, Settings};
 use wal_indexer::client::{Client, Receipt, Security, Timeouts};
+use wal_indexer::generate::{Size, Spec, generate};
 use wal_indexer::ids::{LogId, SegmentFormat, TopicPartition};
-use wal_indexer::ingest::{self, Ingest};
-use wal_indexer::internals::archive::BundleCache;
-use wal_indexer::internals::budget::Budget;
-use wal_indexer::internals::cpu::Cpu;
-use wal_indexer::internals::generate::{Size, Spec, generate};
-use wal_indexer::internals::stats::Stats;
-use wal_indexer::search::{self, Searcher};
+use wal_indexer::ingest::Ingest;
+use wal_indexer::search::{self, BundleCache, Searcher};
 use wal_indexer::server;
 use wal_indexer::store::{KeyPrefix, SourceRoots, Store};
 use wal_indexer::wal::{Listing, Reading, Rejection, SealedSegments, Segment, Verdict, Version, WalError};
@@ -205,14 +201,7 @@ async fn start_worker(store: &Path) -> Result<String, Box<dyn Error>> {
     let bundle_cache = BundleCache::new(store.clone(), 64 << 20);
     let searcher = Searcher::new(bundle_cache, search::MEMORY_BYTES_DEFAULT, search::TIME_MAX_DEFAULT);
     let role = server::IndexRole {
-        ingest: Ingest {
-            store,
-            cpu: Cpu::start(NonZeroUsize::new(2).ok_or("no threads")?)?,
-            budget: Budget::new(512 << 20),
-            settings: Arc::default(),
-            stats: Stats::default(),
-            timeouts: ingest::Timeouts::default(),
-        },
+        ingest: Ingest::start(store, 512 << 20)?,
         sources: SourceRoots::default(),
         worker_id: "embedded".to_owned(),
     };

@@ -24,14 +24,16 @@ mod transactions;
 
 use std::time::Duration;
 
-use crate::archive::{ArchiveError, BundleCache, StoredRecord};
 use crate::budget::Delivery;
 use crate::ids::{LogId, TopicPartition};
-use crate::segment::{KafkaBatch, NoBatch};
+use crate::segment::NoBatch;
 use crate::spans;
 use crate::store::StoreError;
-use crate::transactions::{Isolation, TransactionState};
+use crate::transactions::TransactionState;
 
+pub use crate::archive::{ArchiveError, BundleCache, StoredRecord};
+pub use crate::segment::KafkaBatch;
+pub use crate::transactions::Isolation;
 pub use log::OTHER_LOGS_MAX;
 pub use memory::Memory;
 pub use reorder_buffer::BUFFER_BYTES_MAX;

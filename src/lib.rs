@@ -11,6 +11,7 @@
 //! | get a segment's bytes back, or check a bundle | [`restore::restore`], [`verify::verify`] | `search` |
 //! | build bundles in this process | [`ingest::Ingest`] | `worker` |
 //! | serve the gRPC API | [`server::run`] | `worker` |
+//! | make segments for the tests of a broker | [`generate::generate`] | `cli` |
 //! | split segments into frames and records | [`segment::FrameSplitter`] | any |
 //!
 //! The default feature `full` has all of them, the command line, and the clients of clouds (`clouds`). A broker that only sends
@@ -24,7 +25,7 @@
 //! # std::fs::create_dir_all(&home)?;
 //! # let path = home.join("00000000000000000000.log");
 //! # let mut bytes = Vec::new();
-//! # wal_indexer::internals::generate::generate(&Default::default(), &mut bytes)?;
+//! # wal_indexer::generate::generate(&Default::default(), &mut bytes)?;
 //! # std::fs::write(&path, bytes)?;
 //! use wal_indexer::ingest::{Ingest, Request, RequestParts, file_chunks};
 //! use wal_indexer::store::Store;
@@ -124,6 +125,8 @@ pub mod client;
 pub mod expire;
 #[cfg(feature = "search")]
 pub mod fetch;
+#[cfg(any(test, feature = "cli"))]
+pub mod generate;
 pub mod ids;
 #[cfg(feature = "worker")]
 pub mod ingest;
@@ -159,8 +162,6 @@ mod cpu;
 #[cfg(feature = "search")]
 mod export;
 mod formatting;
-#[cfg(any(test, feature = "cli"))]
-mod generate;
 #[cfg(feature = "search")]
 mod index;
 #[cfg(feature = "search")]
@@ -195,5 +196,5 @@ pub mod internals {
     macro_rules! internals {
         ($($name:ident)+) => { $(pub mod $name { pub use super::super::$name::*; })+ };
     }
-    internals!(archive budget bundle cpu formatting generate index record registry rpc stats transactions);
+    internals!(archive budget bundle cpu formatting index record registry rpc stats transactions);
 }

@@ -125,7 +125,7 @@ pub struct Restored {
 /// The bundles of one segment, compared with one another: all are there, and together they have each byte
 /// once.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     segment: SegmentFacts,
     archives: Vec<Arc<Archive>>,
 }
@@ -150,7 +150,7 @@ pub async fn restore(
 }
 
 /// Restores a segment to a temporary file, which is removed, to prove that the segment can be restored.
-pub async fn rehearse(plan: &Plan) -> Result<(), RestoreError> {
+pub(crate) async fn rehearse(plan: &Plan) -> Result<(), RestoreError> {
     let path = std::env::temp_dir().join("wal-indexer-rehearsal");
     let partial =
         AtomicFile::create(&path).map_err(|source| RestoreError::Write { path: path.clone(), source })?;

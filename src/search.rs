@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::archive::{Archive, ArchiveError, Fault, Traffic};
+use crate::archive::{Archive, Fault, Traffic};
 use crate::budget::Budget;
 use crate::bundle::{BlockEntry, TAIL_BYTES};
 use crate::ids::{CallerId, LogId, TopicPartition};
@@ -40,7 +40,7 @@ use crate::registry::{self, Selected};
 use crate::spans;
 use crate::store::{Listed, StoreError};
 
-pub use crate::archive::{BundleCache, StoredRecord};
+pub use crate::archive::{ArchiveError, BundleCache, StoredRecord};
 pub use crate::index::{Order, Query, QueryError};
 pub use crate::registry::Filter;
 pub use crate::transactions::{Isolation, TransactionState};

@@ -8,8 +8,8 @@ use std::error::Error;
 use std::hint::black_box;
 
 use bytes::Bytes;
+use wal_indexer::generate::{self, Codec, Format, Size, Spec};
 use wal_indexer::internals::bundle::{BlockWriter, FrameFacts};
-use wal_indexer::internals::generate::{self, Codec, Format, Size, Spec};
 use wal_indexer::internals::index::{IndexBuilder, TopicSettings, ValueMode};
 use wal_indexer::internals::record::RecordBatch;
 use wal_indexer::segment::{DecodedFrame, Frame, FrameSplitter};

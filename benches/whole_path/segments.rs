@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use bytes::Bytes;
+use wal_indexer::generate::{Codec, Format, chronik, kafka, kafka::BatchHead, logs::Logs};
 use wal_indexer::ids::TopicPartition;
-use wal_indexer::internals::generate::{Codec, Format, chronik, kafka, kafka::BatchHead, logs::Logs};
 use wal_indexer::internals::record::{RecordBatch, RecordSpans, Span};
 
 /// The default number of records in a batch.

@@ -44,7 +44,7 @@ pub(super) async fn read(
     let needed = block_usage(&entry) + memory.work_bytes();
     let bundle = Arc::<str>::from(archive.name());
     if !memory.holds(needed) {
-        add_block_placeholders(&archive, &entry, &bundle, form, needed, &mut buffer);
+        add_block_outlines(&archive, &entry, &bundle, form, needed, &mut buffer);
         return Ok(buffer);
     }
     let _permit = memory.permit(needed).await?;
@@ -76,9 +76,7 @@ pub(super) async fn read(
                 Form::KafkaBatches => context.add_batch(&frame, &mut buffer),
             };
             match added {
-                Err(error) if is_too_large(&error) => {
-                    context.add_placeholders(&frame, form, None, &mut buffer)
-                }
+                Err(error) if is_too_large(&error) => context.add_outlines(&frame, form, None, &mut buffer),
                 added => added.map_err(|error| fault_in_block(entry, &error))?,
             }
         }
@@ -89,7 +87,7 @@ pub(super) async fn read(
 
 /// Adds what is known about a block that does not fit into the memory. If its offsets have no gaps, each
 /// record is added without its contents. Otherwise the response ends at the first offset of the block.
-fn add_block_placeholders(
+fn add_block_outlines(
     archive: &Arc<Archive>,
     entry: &BlockEntry,
     bundle: &Arc<str>,
@@ -195,7 +193,7 @@ impl BlockContext {
         match frame.visit(self.bounds.opened_bytes, self.bounds.window_bytes, &mut records) {
             Err(error) if is_too_large(&error) => {
                 let after = records.offset;
-                self.add_placeholders(frame, Form::Records, after, buffer);
+                self.add_outlines(frame, Form::Records, after, buffer);
                 Ok(())
             }
             visited => visited,
@@ -206,7 +204,7 @@ impl BlockContext {
     /// offsets have no gaps, each record after `after` is added without its contents, and is read separately
     /// later. Otherwise the response ends at the first offset of the frame. The records up to `after` were
     /// added before.
-    fn add_placeholders(&self, frame: &Frame, form: Form, after: Option<i64>, buffer: &mut ReorderBuffer) {
+    fn add_outlines(&self, frame: &Frame, form: Form, after: Option<i64>, buffer: &mut ReorderBuffer) {
         let range = frame.claimed_range().or(frame.head_range());
         let first = range.map_or(0, |range| range.first());
         let count = range.map(|range| range.last().abs_diff(range.first()).saturating_add(1));

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use futures::{StreamExt, stream};
 use tonic::Code;
 use tonic_types::StatusExt;
-use wal_indexer::internals::generate::{Codec, Format, Size, Spec, generate};
+use wal_indexer::generate::{Codec, Format, Size, Spec, generate};
 use wal_indexer::proto::v1::SegmentHeader;
 
 use crate::cgroup::Cgroup;

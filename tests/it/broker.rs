@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use wal_indexer::generate::kafka::BatchHead;
+use wal_indexer::generate::logs::Logs;
+use wal_indexer::generate::{Codec, chronik, kafka};
 use wal_indexer::ids::TopicPartition;
 use wal_indexer::internals::formatting::hex;
-use wal_indexer::internals::generate::kafka::BatchHead;
-use wal_indexer::internals::generate::logs::Logs;
-use wal_indexer::internals::generate::{Codec, chronik, kafka};
 use wal_indexer::internals::record::RecordBatch;
 use wal_indexer::store::{KeyPrefix, Store};
 

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use wal_indexer::generate::kafka::BatchHead;
+use wal_indexer::generate::logs::Logs;
+use wal_indexer::generate::{Codec, chronik};
 use wal_indexer::ids::TopicPartition;
-use wal_indexer::internals::generate::kafka::BatchHead;
-use wal_indexer::internals::generate::logs::Logs;
-use wal_indexer::internals::generate::{Codec, chronik};
 use wal_indexer::segment::{Frame, FrameSplitter};
 
 use crate::broker::Rng;

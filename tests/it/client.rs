@@ -22,9 +22,9 @@ use url::Url;
 use wal_indexer::client::{
     Client, Endpoint, IndexError, Payload, Receipt, Refusal, Request, Security, Timeouts, digest,
 };
+use wal_indexer::generate::{Codec, Size, Spec, generate};
 use wal_indexer::ids::{LogId, OffsetRange, SegmentFormat, TopicPartition};
 use wal_indexer::internals::bundle::{Footer, Opened};
-use wal_indexer::internals::generate::{Codec, Size, Spec, generate};
 use wal_indexer::proto::v1::{self, IndexSegmentResponse};
 
 use crate::scripted_worker::{Answer, ScriptedWorker};

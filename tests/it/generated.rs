@@ -3,8 +3,8 @@
 use std::num::NonZero;
 
 use bytes::Bytes;
+use wal_indexer::generate::{Codec, Format, Size, Spec, Summary, generate, logs::Logs};
 use wal_indexer::ids::TopicPartition;
-use wal_indexer::internals::generate::{Codec, Format, Size, Spec, Summary, generate, logs::Logs};
 use wal_indexer::internals::record::{Record, RecordBatch};
 use wal_indexer::segment::{Frame, FrameSplitter};
 

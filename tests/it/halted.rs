@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
+use wal_indexer::generate::{Format, Size, Spec, generate};
 use wal_indexer::ids::TopicPartition;
-use wal_indexer::internals::generate::{Format, Size, Spec, generate};
 
 use crate::sidecar::{Sidecar, Wal, once, segment};
 use crate::worker::{Worker, command, file_url, run};

@@ -6,9 +6,9 @@
 use std::io::{self, Read};
 
 use bytes::Bytes;
+use wal_indexer::generate::kafka::BatchHead;
+use wal_indexer::generate::{Codec, Format, Size, Spec, chronik, generate, kafka};
 use wal_indexer::ids::{OffsetRange, TopicPartition};
-use wal_indexer::internals::generate::kafka::BatchHead;
-use wal_indexer::internals::generate::{Codec, Format, Size, Spec, chronik, generate, kafka};
 use wal_indexer::internals::record::{HeaderSpans, RecordBatch, RecordSpans, Span};
 
 /// A segment of three frames (for Chronik V1: records). The middle one is wrong.

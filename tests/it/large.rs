@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use tokio::task::JoinSet;
 use wal_indexer::client::Connection;
-use wal_indexer::internals::generate::{Codec, kafka};
+use wal_indexer::generate::{Codec, kafka};
 use wal_indexer::internals::record::{RecordBatch, RecordSpans, Span};
 use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
 use wal_indexer::proto::v1::{FetchRequest, Record, RecordFilter, SearchRequest};

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use url::Url;
-use wal_indexer::internals::generate::{Size, Spec};
+use wal_indexer::generate::{Size, Spec};
 use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
 use wal_indexer::proto::v1::{self, GetStatsResponse, IndexSegmentRequest, IndexSegmentResponse};
 use wal_indexer::store::Store;

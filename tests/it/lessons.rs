@@ -11,11 +11,11 @@ use bytes::Bytes;
 use futures::stream;
 use tokio::sync::Notify;
 use tonic::Code;
+use wal_indexer::generate::kafka::{self, BatchHead, HEAD_BYTES};
+use wal_indexer::generate::{Codec, Size, Spec};
 use wal_indexer::ingest::{Ingest, IngestError, Request};
 use wal_indexer::internals::archive::{Archive, Source, open_index};
 use wal_indexer::internals::budget::Budget;
-use wal_indexer::internals::generate::kafka::{self, BatchHead, HEAD_BYTES};
-use wal_indexer::internals::generate::{Codec, Size, Spec};
 use wal_indexer::internals::index::{
     Bounds, IndexBuilder, IndexReader, Order, Query, Settings, TopicSettings,
 };
@@ -261,14 +261,14 @@ async fn lesson_08_a_segment_of_many_partitions_needs_no_writer_for_each_at_once
     // A Tantivy writer takes some nine MiB with its first record. One for each partition would be 2.7 GiB.
     let partitions = 300;
     let spec = Spec {
-        format: wal_indexer::internals::generate::Format::ChronikV2,
+        format: wal_indexer::generate::Format::ChronikV2,
         size: Size::Records(600),
         partitions: partitions.try_into().expect("not zero"),
         batch_records: 2.try_into().expect("not zero"),
         ..Spec::default()
     };
     let mut bytes = Vec::new();
-    wal_indexer::internals::generate::generate(&spec, &mut bytes).expect("a segment");
+    wal_indexer::generate::generate(&spec, &mut bytes).expect("a segment");
     let segment = Segment::new(bytes, None);
     let budget = Budget::new(96 << 20);
     let ingest = Ingest { budget, ..ingest(memory()) };

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rskafka::client::error::{Error, ProtocolError};
 use rskafka::client::partition::{OffsetAt, PartitionClient};
+use wal_indexer::generate::{Format, Size, Spec, generate};
 use wal_indexer::ids::TopicPartition;
-use wal_indexer::internals::generate::{Format, Size, Spec, generate};
 
 use crate::kafka::Kafka;
 use crate::sidecar::{Sidecar, Wal, name, once};

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use futures::stream;
 use tonic::Code;
 use tonic_types::StatusExt;
-use wal_indexer::internals::generate::{Size, Spec, generate};
+use wal_indexer::generate::{Size, Spec, generate};
 use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
 use wal_indexer::proto::v1::{self, IndexSegmentResponse, SegmentHeader};
 

@@ -1,9 +1,9 @@
 //! Parts of a bundle's index, read from a store by range.
 
 use bytes::Bytes;
+use wal_indexer::generate::{Size, Spec, generate};
 use wal_indexer::internals::archive::{ArchiveError, ArchiveErrorKind, BundleCache, TrafficCounter};
 use wal_indexer::internals::bundle::CHUNK_BYTES;
-use wal_indexer::internals::generate::{Size, Spec, generate};
 use wal_indexer::store::{KeyPrefix, Listed};
 
 use crate::written::Written;

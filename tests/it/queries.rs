@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, stream};
 use tonic::Status;
 use tonic::transport::Channel;
-use wal_indexer::internals::generate::{self, Size, Spec, logs::Logs};
+use wal_indexer::generate::{self, Size, Spec, logs::Logs};
 use wal_indexer::proto::v1;
 use wal_indexer::proto::v1::search_request::Order;
 use wal_indexer::proto::v1::search_service_client::SearchServiceClient;

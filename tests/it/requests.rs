@@ -14,8 +14,8 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ListServiceResponse, ServerReflectionRequest};
+use wal_indexer::generate::{Format, Size, Spec, generate};
 use wal_indexer::ids::TopicPartition;
-use wal_indexer::internals::generate::{Format, Size, Spec, generate};
 use wal_indexer::proto::v1::segment_header::Source;
 use wal_indexer::proto::v1::{
     self, GetStatsRequest, HealthRequest, IndexSegmentRequest, SegmentFormat, SegmentHeader,

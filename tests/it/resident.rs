@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tonic::Code;
 use wal_indexer::client::{Connection, ConnectionError};
-use wal_indexer::internals::generate::{Codec, Format, Size};
+use wal_indexer::generate::{Codec, Format, Size};
 
 use crate::sizes::{Made, make, spec};
 use crate::worker::{Worker, peak_resident_bytes, resident_bytes, resident_file_bytes};
@@ -106,7 +106,7 @@ async fn long_four_segments_of_250_mb_at_once_stay_within_the_budget() {
         let worker = Worker::start_with(&["--memory-budget", &format!("{budget_mib}MiB")]);
         let segments = [1, 2, 3, 4].map(|seed| {
             let spec = spec(format, codec, Size::Bytes(250 * MB));
-            make(wal_indexer::internals::generate::Spec { seed, ..spec })
+            make(wal_indexer::generate::Spec { seed, ..spec })
         });
         let began = Instant::now();
         let refused = futures::future::join_all(segments.iter().map(|made| send(made, &worker))).await;

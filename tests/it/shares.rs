@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use wal_indexer::internals::generate::{Codec, Format, Size};
+use wal_indexer::generate::{Codec, Format, Size};
 use wal_indexer::proto::v1::{self, SegmentHeader};
 
 use crate::sizes::{make, spec};

@@ -10,8 +10,8 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use wal_indexer::generate::{Format, Size, Spec, generate};
 use wal_indexer::ids::TopicPartition;
-use wal_indexer::internals::generate::{Format, Size, Spec, generate};
 
 use crate::metrics::Scrape;
 use crate::worker::command;

@@ -13,9 +13,9 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use tonic::Code;
 use wal_indexer::client;
+use wal_indexer::generate::logs::Logs;
+use wal_indexer::generate::{Codec, Format, Size, Spec, Summary, generate, kafka};
 use wal_indexer::internals::bundle;
-use wal_indexer::internals::generate::logs::Logs;
-use wal_indexer::internals::generate::{Codec, Format, Size, Spec, Summary, generate, kafka};
 use wal_indexer::internals::record::{RecordBatch, RecordSpans, Span};
 use wal_indexer::proto::v1::{IndexSegmentResponse, RecordFilter, SegmentHeader};
 

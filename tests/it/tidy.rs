@@ -460,3 +460,14 @@ fn all_reasons_of_errors_are_in_the_documentation_and_no_others() {
     }
     expect_none(offences);
 }
+
+#[test]
+fn examples_use_what_is_public() {
+    let examples = files("examples");
+    assert!(!examples.is_empty());
+    let named = examples.iter().flat_map(|file| {
+        let lines = file.code().filter(|(_, line)| line.contains("internals"));
+        lines.map(|(number, line)| format!("{}:{number}: {line}", file.path))
+    });
+    expect_none(named.collect());
+}

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde_json::Value;
-use wal_indexer::internals::generate::Codec;
-use wal_indexer::internals::generate::kafka::{self, BatchHead};
+use wal_indexer::generate::Codec;
+use wal_indexer::generate::kafka::{self, BatchHead};
 use wal_indexer::internals::record::{RecordBatch, RecordSpans, Span};
 use wal_indexer::store::KeyPrefix;
 

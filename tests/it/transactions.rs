@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use wal_indexer::client::Connection;
-use wal_indexer::internals::generate::Format;
+use wal_indexer::generate::Format;
 use wal_indexer::proto::v1;
 use wal_indexer::proto::v1::fetch_request::FetchForm;
 use wal_indexer::proto::v1::record::Transaction;

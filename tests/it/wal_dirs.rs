@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
+use wal_indexer::generate::{Codec, Format, Size, Spec, generate};
 use wal_indexer::ids::TopicPartition;
-use wal_indexer::internals::generate::{Codec, Format, Size, Spec, generate};
 use wal_indexer::proto::v1;
 
 use crate::processes::Process;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use wal_indexer::internals::generate::{Format, Size, Spec, generate};
+use wal_indexer::generate::{Format, Size, Spec, generate};
 
 use crate::servers::{BUCKET, Server, azure_settings, s3_settings};
 use crate::worker::{Client, Worker, inline, send_inline};

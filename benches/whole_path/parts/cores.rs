@@ -6,7 +6,7 @@
 
 use std::error::Error;
 
-use wal_indexer::internals::generate::Codec;
+use wal_indexer::generate::Codec;
 
 use crate::Setup;
 use crate::bare;

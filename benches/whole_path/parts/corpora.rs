@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use wal_indexer::internals::generate::Codec;
+use wal_indexer::generate::Codec;
 
 use crate::Setup;
 use crate::contest::{self, Contest};

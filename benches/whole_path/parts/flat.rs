@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use bytes::Bytes;
-use wal_indexer::internals::generate::Codec;
+use wal_indexer::generate::Codec;
 
 use crate::Setup;
 use crate::report::{Goal, Report, Table};

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::thread;
 use std::time::Duration;
 
-use wal_indexer::internals::generate::Codec;
+use wal_indexer::generate::Codec;
 use wal_indexer::proto::v1::Timings;
 
 use crate::Setup;

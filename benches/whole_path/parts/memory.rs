@@ -4,7 +4,7 @@ use std::error::Error;
 use std::thread;
 use std::time::Duration;
 
-use wal_indexer::internals::generate::Codec;
+use wal_indexer::generate::Codec;
 
 use crate::Setup;
 use crate::report::{Goal, Report, Table};

@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
-use wal_indexer::internals::generate::Codec;
+use wal_indexer::generate::Codec;
 use wal_indexer::proto::v1::search_service_client::SearchServiceClient;
 use wal_indexer::proto::v1::{FetchRequest, RecordFilter, SearchRequest, SearchSummary};
 

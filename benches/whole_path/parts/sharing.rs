@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use wal_indexer::internals::generate::Codec;
+use wal_indexer::generate::Codec;
 
 use crate::Setup;
 use crate::report::{Goal, Report, Table};

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use wal_indexer::internals::generate::{Codec, Format};
+use wal_indexer::generate::{Codec, Format};
 
 use crate::Setup;
 use crate::report::{Goal, Report, Table};

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::num::NonZeroUsize;
 
 use bytes::Bytes;
-use wal_indexer::internals::generate::Codec;
+use wal_indexer::generate::Codec;
 
 use crate::Setup;
 use crate::report::{Goal, Report, Table};

@@ -2,8 +2,8 @@
 
 use std::fs;
 
+use wal_indexer::generate::{Format, Size, Spec, generate};
 use wal_indexer::ids::TopicPartition;
-use wal_indexer::internals::generate::{Format, Size, Spec, generate};
 
 use super::*;
 use crate::agent::Scene;

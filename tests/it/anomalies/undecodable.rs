@@ -2,9 +2,9 @@
 
 use std::fs;
 
+use wal_indexer::generate::kafka;
+use wal_indexer::generate::{Codec, Format, Size, Spec, generate};
 use wal_indexer::ids::TopicPartition;
-use wal_indexer::internals::generate::kafka;
-use wal_indexer::internals::generate::{Codec, Format, Size, Spec, generate};
 use wal_indexer::proto::v1;
 
 use super::*;

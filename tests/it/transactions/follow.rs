@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use wal_indexer::internals::generate::Format;
+use wal_indexer::generate::Format;
 
 use super::script::{Script, State};
 use crate::worker::command;

@@ -6,9 +6,9 @@ use std::ops::Range;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use wal_indexer::generate::kafka::{self, BatchHead};
+use wal_indexer::generate::{Codec, Format, chronik};
 use wal_indexer::ids::{OffsetRange, TopicPartition};
-use wal_indexer::internals::generate::kafka::{self, BatchHead};
-use wal_indexer::internals::generate::{Codec, Format, chronik};
 use wal_indexer::internals::record::{RecordBatch, RecordSpans, Span};
 
 use crate::reading::BASE_MS;
