@@ -1,11 +1,12 @@
-//! The byte budget of a process. A request reserves memory before it uses it: it waits in a queue, and gets the memory or an error.
-//! Received bytes, the index under construction, record blocks and uploads all count. This module does not know what the memory is for.
+//! The byte budget of a process. A request reserves memory before it uses it: it waits in a queue, and gets
+//! the memory or an error. Received bytes, the index under construction, record blocks and uploads all count.
+//! This module does not know what the memory is for.
 //!
-//! Requests of one caller are served in order. Between callers the queue is fair: while another caller waits, no caller gets more than
-//! half (`queue`).
+//! Requests of one caller are served in order. Between callers the queue is fair: while another caller waits,
+//! no caller gets more than half (`queue`).
 //!
-//! A part of the memory can be set aside for short work that already holds other memory and must wait for more: permits
-//! ([`Budget::permit`]).
+//! A part of the memory can be set aside for short work that already holds other memory and must wait for
+//! more: permits ([`Budget::permit`]).
 
 mod permits;
 mod queue;
@@ -28,7 +29,8 @@ use queue::{Queue, Unserved};
 /// How many requests may wait at a time by default.
 const WAITING_MAX: usize = 4 << 10;
 
-/// How often a waiting request checks whether it may have more than half now. Nothing wakes it when the other callers stay away.
+/// How often a waiting request checks whether it may have more than half now. Nothing wakes it when the other
+/// callers stay away.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Bytes that all requests of a process share; cheap to clone.
@@ -63,7 +65,8 @@ impl Default for Limits {
     }
 }
 
-/// Where a waiting request gets its answer. An answer to a request that has gone is dropped, which gives the memory back.
+/// Where a waiting request gets its answer. An answer to a request that has gone is dropped, which gives the
+/// memory back.
 type Waiter = oneshot::Sender<Result<Reservation, Unserved>>;
 
 /// Why bytes were not reserved.
@@ -172,7 +175,8 @@ impl Budget {
         self.shared.permits.deliveries_bytes()
     }
 
-    /// Waits for a permit for `bytes`, or for [`Budget::largest_permit`] where that is less. Its holder must not wait for other memory.
+    /// Waits for a permit for `bytes`, or for [`Budget::largest_permit`] where that is less. Its holder must
+    /// not wait for other memory.
     pub async fn permit(&self, bytes: u64) -> Permit {
         self.shared.permits.take(bytes).await
     }
@@ -187,8 +191,9 @@ impl Budget {
         self.shared.permits.try_grow(permit, bytes)
     }
 
-    /// Waits for a permit to keep up to `bytes` of an answer until its reader has it, or up to [`Budget::deliveries_bytes`] where that
-    /// is less. To be taken before the permit for the memory itself, and to be held as long.
+    /// Waits for a permit to keep up to `bytes` of an answer until its reader has it, or up to
+    /// [`Budget::deliveries_bytes`] where that is less. To be taken before the permit for the memory itself,
+    /// and to be held as long.
     pub async fn delivery(&self, bytes: u64) -> Permit {
         self.shared.permits.delivery(bytes).await
     }
@@ -228,8 +233,8 @@ impl Budget {
         BudgetError::TooManyWait { waiting_max, retry_after }
     }
 
-    /// Changes the queue, then serves the requests that this lets through. Answers are sent after the queue is unlocked: a request that
-    /// has gone gives its memory back at once, which locks the queue again.
+    /// Changes the queue, then serves the requests that this lets through. Answers are sent after the queue
+    /// is unlocked: a request that has gone gives its memory back at once, which locks the queue again.
     fn change<T>(&self, act: impl FnOnce(&mut Queue<Waiter>, Instant) -> T) -> T {
         let now = Instant::now();
         let (changed, served) = self.with(|queue| (act(queue, now), queue.serve(now)));
@@ -282,8 +287,8 @@ impl Reservation {
         &self.budget
     }
 
-    /// Takes `more` bytes at once or not at all: a request that holds memory must not wait for other requests that hold memory. It goes
-    /// before requests that hold none, since they get memory only when it ends.
+    /// Takes `more` bytes at once or not at all: a request that holds memory must not wait for other requests
+    /// that hold memory. It goes before requests that hold none, since they get memory only when it ends.
     pub fn grow(&mut self, more: u64) -> Result<(), BudgetError> {
         self.budget.check_fits(self.bytes.saturating_add(more))?;
         let now = Instant::now();

@@ -1,21 +1,22 @@
-//! wal-indexer takes index building off a log broker's back: sealed segments of a write-ahead log become searchable and
-//! restorable objects in S3, GCS, Azure or on a local disk.
+//! wal-indexer builds search indexes for a log broker. It turns sealed segments of a write-ahead log into
+//! searchable and restorable objects in S3, GCS, Azure or on a local disk.
 //!
 //! # What to use for what
 //!
 //! | To | use | feature |
 //! |---|---|---|
 //! | send segments to workers from a broker | [`client::Client`] | `client` |
-//! | let somebody watch a broker's sealed segments, send them, and delete what is stored | [`agent::Agent`] over a [`wal::SealedSegments`] | `agent` |
+//! | watch a broker's sealed segments, send them, and delete what is stored | [`agent::Agent`] over a [`wal::SealedSegments`] | `agent` |
 //! | search and fetch records of bundles | [`search::Searcher`], [`fetch::fetch`] | `search` |
-//! | get a segment's bytes back, or check a bundle | [`restore::restore`], [`verify::verify`] | `search` |
+//! | restore a segment's bytes, or check a bundle | [`restore::restore`], [`verify::verify`] | `search` |
 //! | build bundles in this process | [`ingest::Ingest`] | `worker` |
 //! | serve the gRPC API | [`server::run`] | `worker` |
 //! | make segments for the tests of a broker | [`generate::generate`] | `cli` |
 //! | split segments into frames and records | [`segment::FrameSplitter`] | any |
 //!
-//! The default feature `full` has all of them, the command line, and the clients of clouds (`clouds`). A broker that only sends
-//! segments takes `default-features = false, features = ["client"]`, and builds neither Tantivy nor object_store.
+//! The default feature `full` has all of them, the command line, and the clients of clouds (`clouds`). A
+//! broker that only sends segments takes `default-features = false, features = ["client"]`, and builds
+//! neither Tantivy nor object_store.
 //!
 //! # Index a file
 //!
@@ -113,7 +114,8 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A worker, which searches for many callers at a time, uses a [`search::Searcher`]: it bounds memory and time.
+//! A worker, which searches for many callers at a time, uses a [`search::Searcher`]: it bounds memory and
+//! time.
 // Some functions of the shared modules have no caller in a smaller set of features.
 #![cfg_attr(not(feature = "full"), allow(dead_code, unused_imports))]
 

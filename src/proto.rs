@@ -1,5 +1,5 @@
-//! The generated code of the gRPC API: messages, services and their JSON mapping. Does not depend on the rest of
-//! the crate.
+//! The generated code of the gRPC API: messages, services and their JSON mapping. Does not depend on the rest
+//! of the crate.
 #![allow(missing_docs, clippy::all)]
 
 /// The package `walindexer.v1`, generated from `proto/walindexer/v1/`.

@@ -1,18 +1,20 @@
-//! Permits: memory for short work that already holds other memory and must wait for more. The holder of a permit waits for no other
-//! memory, so each permit comes back soon.
+//! Permits: memory for short work that already holds other memory and must wait for more. The holder of a
+//! permit waits for no other memory, so each permit comes back soon.
 //!
-//! Three limits apply, each a semaphore that serves its requests in order. All permits together are within `bytes`. Permits of more
-//! than `small_bytes` each leave `small_bytes` free, so that a small request never waits behind a large piece of work. Answers that
-//! wait for their readers hold at most half ([`Permits::delivery`]), so that a slow reader cannot hold all of it.
+//! Three limits apply, each a semaphore that serves its requests in order. All permits together are within
+//! `bytes`. Permits of more than `small_bytes` each leave `small_bytes` free, so that a small request never
+//! waits behind a large piece of work. Answers that wait for their readers hold at most half
+//! ([`Permits::delivery`]), so that a slow reader cannot hold all of it.
 //!
-//! A request takes from the limits in one order: delivery, large, all. The holder of the last one waits for none, so no two requests
-//! wait for each other.
+//! A request takes from the limits in one order: delivery, large, all. The holder of the last one waits for
+//! none, so no two requests wait for each other.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The bytes that one unit of a semaphore stands for. Semaphores hold at most `u32::MAX` units at once: 16 TiB.
+/// The bytes that one unit of a semaphore stands for. Semaphores hold at most `u32::MAX` units at once: 16
+/// TiB.
 const UNIT_BYTES: u64 = 4 * 1024;
 
 /// The memory that permits are for.
@@ -93,8 +95,9 @@ impl Permits {
         true
     }
 
-    /// A permit to keep up to `bytes` of an answer until its reader has it; up to [`Permits::deliveries_bytes`]. To be taken before the
-    /// permit for the memory itself, and to be held as long.
+    /// A permit to keep up to `bytes` of an answer until its reader has it; up to
+    /// [`Permits::deliveries_bytes`]. To be taken before the permit for the memory itself, and to be held as
+    /// long.
     pub(super) async fn delivery(&self, bytes: u64) -> Permit {
         let bytes = bytes.min(self.deliveries_bytes());
         Permit { bytes, all: Held::take(&self.deliveries, units_of(bytes)).await, large: Held::default() }

@@ -1,9 +1,11 @@
-//! The queue of a budget: which request gets how many bytes, and when. It does not wait and has no clock; its caller passes the time.
+//! The queue of a budget: which request gets how many bytes, and when. It does not wait and has no clock; its
+//! caller passes the time.
 //!
-//! Each caller has a queue of its own, served in order. Between these queues, the caller that was given the fewest bytes so far is next.
-//! Nobody passes the next request: otherwise small requests could keep a large one waiting for ever. A caller does not get more than half
-//! of the budget while others wait, or were here a moment ago and are expected back; it is skipped then. One exception: a caller that
-//! holds nothing may get a request of more than half.
+//! Each caller has a queue of its own, served in order. Between these queues, the caller that was given the
+//! fewest bytes so far is next. Nobody passes the next request: otherwise small requests could keep a large
+//! one waiting for ever. A caller does not get more than half of the budget while others wait, or were here a
+//! moment ago and are expected back; it is skipped then. One exception: a caller that holds nothing may get a
+//! request of more than half.
 
 mod return_rate;
 #[cfg(test)]
@@ -16,8 +18,8 @@ use crate::ids::CallerId;
 
 use return_rate::ReturnRate;
 
-/// How long a caller is expected back after it gave back its last reservation: a caller that sends one segment after another holds
-/// nothing in between.
+/// How long a caller is expected back after it gave back its last reservation: a caller that sends one
+/// segment after another holds nothing in between.
 pub(super) const EXPECTED_BACK: Duration = Duration::from_secs(5);
 
 /// Why a waiting request gets no reservation.
@@ -36,7 +38,8 @@ pub(super) struct Queue<W> {
     waiting: usize,
     waiting_bytes: u64,
     claims: BTreeMap<CallerId, Claim<W>>,
-    /// The bytes that the last served caller had been given before. A new caller starts there, with neither a debt nor a credit.
+    /// The bytes that the last served caller had been given before. A new caller starts there, with neither a
+    /// debt nor a credit.
     floor: u64,
     next_id: u64,
     turned_away: Vec<W>,
@@ -115,7 +118,8 @@ impl<W> Queue<W> {
         self.return_rate.time_for(before, now)
     }
 
-    /// Adds a request, to be served by [`Queue::serve`]. It must fit into the budget. Returns its id for [`Queue::leave`].
+    /// Adds a request, to be served by [`Queue::serve`]. It must fit into the budget. Returns its id for
+    /// [`Queue::leave`].
     pub(super) fn ask(&mut self, caller_id: &CallerId, bytes: u64, waiter: W, now: Instant) -> u64 {
         self.claims.retain(|_, claim| claim.is_expected(now));
         let (id, floor) = (self.next_id, self.floor);
@@ -157,8 +161,9 @@ impl<W> Queue<W> {
         self.waiting > self.claims.get(caller_id).map_or(0, |claim| claim.waiting.len())
     }
 
-    /// Gives a reservation of `has` bytes `more` if they are free. While others wait, a caller does not get more than half this way
-    /// either, unless this reservation is all that it holds. Returns whether it was given.
+    /// Gives a reservation of `has` bytes `more` if they are free. While others wait, a caller does not get
+    /// more than half this way either, unless this reservation is all that it holds. Returns whether it was
+    /// given.
     pub(super) fn grow(&mut self, caller_id: &CallerId, has: u64, more: u64, now: Instant) -> bool {
         // A caller that holds nothing may have been removed.
         let claim = self.claims.entry(caller_id.clone()).or_insert_with(|| Claim::new(now));
@@ -217,7 +222,8 @@ impl<W> Queue<W> {
         }
     }
 
-    /// Turns away the last request of the caller with the most waiting requests: a caller cannot keep others out by sending many.
+    /// Turns away the last request of the caller with the most waiting requests: a caller cannot keep others
+    /// out by sending many.
     fn turn_one_away(&mut self) {
         let most = self.claims.values_mut().max_by_key(|claim| (claim.waiting.len(), claim.last_id()));
         if let Some(asked) = most.and_then(|claim| claim.waiting.pop_back()) {

@@ -1,4 +1,5 @@
-//! The memory that a fetch takes for a short time: for blocks while they are read, and for records that are too large for its window.
+//! The memory that a fetch takes for a short time: for blocks while they are read, and for records that are
+//! too large for its window.
 
 use std::time::Duration;
 
@@ -45,7 +46,8 @@ impl Memory {
         permit.map(Some).map_err(|_| FetchError::NoRoom { retry_after: RETRY_AFTER })
     }
 
-    /// Waits for a permit for so many bytes of an answer, and for the permit to keep them until their reader has them.
+    /// Waits for a permit for so many bytes of an answer, and for the permit to keep them until their reader
+    /// has them.
     pub(super) async fn delivery(&self, bytes: u64) -> Result<Option<Delivery>, FetchError> {
         let Some(budget) = &self.0 else { return Ok(None) };
         // More than half of the memory is free only while no other answer waits for its reader.

@@ -1,7 +1,8 @@
 //! The memory and the threads that all searches of a process share.
 //!
-//! A search reserves the memory that lasts as long as it does when it begins: for its list of bundles, what it opened, and the hits that
-//! it keeps. Memory for a short time, for a leaf of an index or for blocks of records, is taken by a [`Permit`].
+//! A search reserves the memory that lasts as long as it does when it begins: for its list of bundles, what
+//! it opened, and the hits that it keeps. Memory for a short time, for a leaf of an index or for blocks of
+//! records, is taken by a [`Permit`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +19,12 @@ use crate::spans;
 /// The part of the memory that searches reserve. The rest is for permits.
 const RESERVED_PART: f64 = 0.375;
 
-/// The part of the permits that is kept free for small ones, and their size: a search looks at many leaves of some hundred kilobytes,
-/// and each of them would wait for a record of tens of megabytes.
+/// The part of the permits that is kept free for small ones, and their size: a search looks at many leaves of
+/// some hundred kilobytes, and each of them would wait for a record of tens of megabytes.
 const SMALL_PERMITS_PART: u64 = 8;
 
-/// The part of the reserved memory that fetches may hold together. A fetch that waits for its reader keeps its part; searches go on.
+/// The part of the reserved memory that fetches may hold together. A fetch that waits for its reader keeps
+/// its part; searches go on.
 const FETCHES_PART: f64 = 2.0 / 3.0;
 
 /// When a fetch should try again if other fetches hold all of that part.
@@ -111,7 +113,8 @@ impl SearchMemory {
         (self.permits_bytes() / 12).clamp(WORK_BYTES_MIN, WORK_BYTES_MAX)
     }
 
-    /// Reserves memory for as long as a search lasts. Waits for it without a limit: each search has a deadline.
+    /// Reserves memory for as long as a search lasts. Waits for it without a limit: each search has a
+    /// deadline.
     pub async fn reserve(&self, bytes: u64) -> Result<Reservation, SearchError> {
         self.reserve_within(bytes, Duration::MAX).await
     }
@@ -125,7 +128,8 @@ impl SearchMemory {
         self.fetches_bytes
     }
 
-    /// Reserves memory for a fetch, at most [`SearchMemory::fetches_bytes`]. Waits for up to `wait_max`, since a fetch has no deadline.
+    /// Reserves memory for a fetch, at most [`SearchMemory::fetches_bytes`]. Waits for up to `wait_max`,
+    /// since a fetch has no deadline.
     pub async fn reserve_for_fetch(
         &self,
         bytes: u64,
@@ -149,8 +153,8 @@ impl SearchMemory {
         SearchPermit { memory: self.clone(), permit: Permit::default() }
     }
 
-    /// Runs blocking work, as many pieces at a time as there are cores. A piece keeps its thread until it ends, also when its caller has
-    /// gone.
+    /// Runs blocking work, as many pieces at a time as there are cores. A piece keeps its thread until it
+    /// ends, also when its caller has gone.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -174,8 +178,8 @@ pub(super) struct SearchPermit {
 }
 
 impl SearchPermit {
-    /// Makes it a permit for so many bytes. Where they are not free at once, `drop_all` drops what the work holds, and all its memory is
-    /// given back before it waits: a waiting piece of work holds no permit.
+    /// Makes it a permit for so many bytes. Where they are not free at once, `drop_all` drops what the work
+    /// holds, and all its memory is given back before it waits: a waiting piece of work holds no permit.
     pub async fn grow_to(&mut self, bytes: u64, drop_all: impl FnOnce()) -> Result<(), SearchError> {
         let (budget, largest) = (&self.memory.budget, self.memory.largest_permit());
         if bytes <= self.permit.bytes() {

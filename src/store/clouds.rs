@@ -1,6 +1,6 @@
-//! Makes the clients of S3, GCS and Azure. Credentials, endpoints and regions come from the environment variables of
-//! `object_store`'s builders (`AWS_…`, `AZURE_…`, `GOOGLE_…`). The builders read them themselves. This is the one
-//! exception to the rule that only the command line reads the environment.
+//! Makes the clients of S3, GCS and Azure. Credentials, endpoints and regions come from the environment
+//! variables of `object_store`'s builders (`AWS_…`, `AZURE_…`, `GOOGLE_…`). The builders read them
+//! themselves. This is the one exception to the rule that only the command line reads the environment.
 
 use std::sync::Arc;
 

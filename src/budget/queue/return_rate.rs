@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 /// "Lately" is the last one to two windows.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// The limits of an estimate. A shorter wait would only cause more retries; after a longer one the estimate is out of date.
+/// The limits of an estimate. A shorter wait would only cause more retries; after a longer one the estimate
+/// is out of date.
 const WAIT_MIN: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
