@@ -16,7 +16,8 @@ mod api {
 
     use protox::prost::Message;
 
-    const PROTOS: [&str; 2] = ["walindexer/v1/indexer.proto", "walindexer/v1/search.proto"];
+    const PROTOS: [&str; 3] =
+        ["walindexer/v1/indexer.proto", "walindexer/v1/search.proto", "walindexer/v1/archive.proto"];
 
     pub fn compile() -> Result<(), Box<dyn Error>> {
         let descriptors = protox::compile(PROTOS, ["proto"])?;
