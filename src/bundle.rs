@@ -1,7 +1,7 @@
 //! The bundle: one object that holds the records of one partition. This module writes and reads it.
 //! `docs/bundle-format.md` shows each byte.
 //!
-//! A bundle is a plain tar. Its members are `manifest.json`, the index files, `records.zst` (the segment's
+//! A bundle is a plain tar. Its members are `manifest.json`, the attachments of a copy, the index files, `records.zst` (the segment's
 //! own frames in compressed blocks), `hot.zst` (the hot cache: a second copy of what readers of a large
 //! bundle need first), `records.idx` (the block index: position and contents of each block) and a footer with
 //! the position of each member.
@@ -28,7 +28,7 @@ mod transactions;
 mod verify;
 mod writer;
 
-pub use assemble::{AssembleError, Built, assemble};
+pub use assemble::{AssembleError, Built, assemble, assemble_with};
 pub use cursor::Malformed;
 pub use footer::{
     FOOTER_BYTES_MAX, Footer, Member, MemberError, OpenError, Opened, TAIL_BYTES, TRAILER_BYTES,
@@ -37,7 +37,7 @@ pub use footer::{
 pub use hot_cache::{CHUNK_BYTES, HOT_MAGIC, HotCache, HotCacheError};
 pub use layout::{BLOCK_INDEX_NAME, FOOTER_NAME, HOT_NAME, INDEX_PREFIX, MANIFEST_NAME, RECORDS_NAME};
 pub use manifest::{
-    Disagreement, FieldFacts, IndexFacts, IndexSegmentFacts, Manifest, ManifestError, RecordsFacts,
+    ATTACHMENT_NAME_BYTES_MAX, AttachmentFacts, CopyFacts, Disagreement, FieldFacts, IndexFacts, IndexSegmentFacts, Manifest, ManifestError, RecordsFacts,
     SegmentFacts, TantivyFacts, UndecodedFacts,
 };
 pub use records::{
@@ -50,8 +50,8 @@ pub use writer::{BLOCK_PLAIN_BYTES, BlockWriter, BlockWriterError, Blocks, Frame
 
 /// The newest version of the bundle format that this build reads and writes.
 ///
-/// Version 1 has no hot cache. Only bundles with anomalies, or with frames that could not be decoded, have
-/// version 3: readers of version 2 would take such frames for damaged.
+/// Version 1 has no hot cache. Only copies, and bundles with anomalies or with frames that could not be
+/// decoded, have version 3: readers of version 2 would take them for damaged.
 pub const FORMAT_VERSION: u32 = 3;
 
 /// The version of a bundle in which every frame follows its format.

@@ -128,6 +128,32 @@ impl fmt::Display for LogId {
     }
 }
 
+/// The name of one copy of a segment. The caller draws a new one for each attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CopyId(Arc<str>);
+
+/// The longest copy id, in bytes.
+pub const COPY_ID_BYTES_MAX: usize = 64;
+
+/// The text is not a copy id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a copy id has 1 to {COPY_ID_BYTES_MAX} bytes of [A-Za-z0-9._-]")]
+pub struct CopyIdError;
+
+impl CopyId {
+    /// Takes 1 to [`COPY_ID_BYTES_MAX`] bytes of `[A-Za-z0-9._-]`.
+    pub fn new(id: &str) -> Result<Self, CopyIdError> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        let fits = (1..=COPY_ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(plain);
+        if fits { Ok(Self(id.into())) } else { Err(CopyIdError) }
+    }
+
+    /// The id as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// The caller's name for a segment. It is returned and logged, but never used as a path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SegmentId(Arc<str>);

@@ -7,7 +7,9 @@
 //!
 //! The write path knows nothing of gRPC or the command line.
 
+mod attachments;
 mod build;
+mod copy;
 mod error;
 mod file;
 mod memory_account;
@@ -36,14 +38,16 @@ use crate::stats::Phase;
 use crate::store::{BundleKey, KeyHash, Store};
 
 pub use crate::budget::Budget;
-pub use crate::bundle::UndecodedFacts;
+pub use crate::bundle::{AttachmentFacts, UndecodedFacts};
 pub use crate::cpu::{Cpu, StartError};
 pub use crate::index::Settings;
 pub use crate::stats::Stats;
+pub use copy::{ATTACHMENTS_BYTES_MAX, ATTACHMENTS_MAX, AttachmentParts, CopyError, CopyParts};
 pub use error::{IngestError, ReadError, RequestError};
 pub use file::file_chunks;
 pub use receipt::{IndexedPartition, RECEIPT_GAPS_MAX, Receipt, ReceiptMemory, Timings};
 
+use copy::Copy;
 use memory_account::MemoryAccount;
 use pack::Packing;
 use slices::SliceContext;
@@ -114,6 +118,7 @@ pub struct Request {
     torn_tail: TornTail,
     undecodable: Undecodable,
     allowed_offsets: Option<OffsetRange>,
+    copy: Option<Arc<Copy>>,
     caller_id: CallerId,
 }
 
@@ -140,6 +145,9 @@ pub struct RequestParts {
     pub undecodable: Undecodable,
     /// The offsets that the segment may hold. `None`: any.
     pub allowed_offsets: Option<OffsetRange>,
+    /// The copy that is to be stored. `None`: the key follows from the bytes. Required with it: `topic` and
+    /// `partition`, and the offsets that are allowed must not begin before its base offset.
+    pub copy: Option<CopyParts>,
 }
 
 /// The timeouts of a request in the stages that depend on others.
@@ -312,9 +320,10 @@ impl Ingest {
 impl Request {
     /// Checks what a caller says about its segment.
     pub fn new(parts: RequestParts) -> Result<Self, RequestError> {
-        let RequestParts { segment_id, format, topic, partition, log_id, size_bytes, crc32c, .. } = parts;
         let (torn_tail, undecodable, allowed_offsets) =
             (parts.torn_tail, parts.undecodable, parts.allowed_offsets);
+        let copy = parts.copy.map(|copy| Copy::new(copy, parts.size_bytes).map(Arc::new)).transpose()?;
+        let RequestParts { segment_id, format, topic, partition, log_id, size_bytes, crc32c, .. } = parts;
         if size_bytes > SEGMENT_BYTES_MAX {
             return Err(RequestError::SegmentTooLarge { size_bytes, max_bytes: SEGMENT_BYTES_MAX });
         }
@@ -340,6 +349,7 @@ impl Request {
             torn_tail,
             undecodable,
             allowed_offsets,
+            copy,
             caller_id,
         })
     }
@@ -358,7 +368,13 @@ impl Request {
     /// segment that is not compressed. The reservation grows when the first slices show that the segment is
     /// compressed.
     fn memory_estimate(&self) -> u64 {
-        REQUEST_BASE_BYTES + self.size_bytes.min(IN_FLIGHT_BYTES_MAX) + self.size_bytes / 2
+        let built = self.size_bytes.min(IN_FLIGHT_BYTES_MAX) + self.size_bytes / 2;
+        REQUEST_BASE_BYTES + built + self.attachments_bytes()
+    }
+
+    /// The size of all attachments together, in bytes.
+    fn attachments_bytes(&self) -> u64 {
+        self.copy.as_ref().map_or(0, |copy| copy.attachments_bytes())
     }
 
     fn fallback_partition(&self) -> Option<&TopicPartition> {

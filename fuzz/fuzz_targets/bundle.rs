@@ -306,6 +306,7 @@ fn write_and_read(data: &[u8]) {
         anomalies: BTreeMap::new(),
         undecoded: UndecodedFacts::default(),
         transactions: None,
+        copy: None,
         segment: SegmentFacts {
             id: String::from_utf8_lossy(&data[..data.len().min(40)]).into(),
             format: SegmentFormat::KafkaLog,

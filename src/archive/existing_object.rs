@@ -62,6 +62,9 @@ fn difference(found: &Manifest, built: &Manifest) -> Option<&'static str> {
     let (segment, built_segment) = (&found.segment, &built.segment);
     let offsets = |manifest: &Manifest| (manifest.base_offset, manifest.last_offset);
     let times = |manifest: &Manifest| (manifest.min_timestamp_ms, manifest.max_timestamp_ms);
+    let copy_of = |manifest: &Manifest| {
+        manifest.copy.as_ref().map(|copy| (copy.id.clone(), copy.base_offset))
+    };
     let same = [
         ("topic", found.topic == built.topic),
         ("partition", found.partition == built.partition),
@@ -78,6 +81,8 @@ fn difference(found: &Manifest, built: &Manifest) -> Option<&'static str> {
         ("records", found.record_count == built.record_count),
         ("control records", found.control_record_count == built.control_record_count),
         ("batches", found.batch_count == built.batch_count),
+        ("copy id", copy_of(found) == copy_of(built)),
+        ("attachments", found.attachments() == built.attachments()),
         ("bytes of the source", found.records.plain_bytes == built.records.plain_bytes),
     ];
     same.into_iter().find_map(|(what, same)| (!same).then_some(what))

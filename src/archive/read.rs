@@ -14,7 +14,7 @@ use super::tail::Tail;
 use crate::bundle::{
     BlockEntry, BlockError, BlockIndex, Disagreement, Footer, HotCache, HotCacheError, Manifest, Member,
 };
-use crate::ids::{LogId, TopicPartition};
+use crate::ids::{CopyId, LogId, TopicPartition};
 use crate::store::{BundleKey, KeyHash};
 
 /// To hash this many bytes on a thread of the runtime would block that thread for too long.
@@ -259,6 +259,7 @@ impl Opened {
             return Err(Disagreement { what: "the length of records.zst", stated, found }.into());
         }
         manifest.agrees_with(&blocks)?;
+        manifest.agrees_with_attachments(footer)?;
         let whole = end.whole();
         let mem_usage = size_of::<Self>()
             + footer.mem_usage()
@@ -303,7 +304,13 @@ fn agrees_with_key(
     log_id: &LogId,
     key: &BundleKey,
 ) -> Result<(), Fault> {
-    let hash = KeyHash::new(&manifest.segment.sha256, log_id, partition).hash16();
+    let hash = match &manifest.copy {
+        None => KeyHash::new(&manifest.segment.sha256, log_id, partition).hash16(),
+        Some(copy) => {
+            let id = CopyId::new(&copy.id).map_err(|_| Fault::Unusable { what: "copy id" })?;
+            KeyHash::of_copy(&id, log_id, partition).hash16()
+        }
+    };
     let range = manifest.key_range();
     let times = manifest.min_timestamp_ms.zip(manifest.max_timestamp_ms);
     let from_manifest = BundleKey::new(partition.clone(), log_id.clone(), range, times, hash)
@@ -314,7 +321,7 @@ fn agrees_with_key(
         ("log id", from_manifest.log_id() != key.log_id()),
         ("offsets", from_manifest.range() != key.range()),
         ("times", from_manifest.times_ms() != key.times_ms()),
-        ("segment hash", from_manifest.hash() != key.hash()),
+        ("segment hash or copy id", from_manifest.hash() != key.hash()),
     ];
     match differs.into_iter().find(|(_, differs)| *differs) {
         Some((what, _)) => Err(Fault::KeyMismatch { what, own_key: from_manifest.to_string() }),

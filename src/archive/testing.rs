@@ -199,6 +199,7 @@ fn pack_partition(
         anomalies: BTreeMap::new(),
         undecoded: UndecodedFacts::default(),
         transactions: None,
+        copy: None,
         segment: segment.clone(),
         index: IndexFacts {
             settings: BTreeMap::new(),

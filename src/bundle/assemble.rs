@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::footer::{self, FOOTER_BYTES_MAX, Footer, Member};
 use super::hot_cache::HotCache;
 use super::layout::{
-    self, BLOCK_INDEX_NAME, HOT_NAME, INDEX_PREFIX, MANIFEST_NAME, RECORDS_NAME, TAR_BLOCK_BYTES,
-    TAR_END_BYTES,
+    self, ATTACHMENT_PREFIX, BLOCK_INDEX_NAME, HOT_NAME, INDEX_PREFIX, MANIFEST_NAME, RECORDS_NAME,
+    TAR_BLOCK_BYTES, TAR_END_BYTES,
 };
 use super::manifest::{Disagreement, Manifest, ManifestError};
 use super::records::BlockOrderError;
@@ -51,6 +51,9 @@ pub enum AssembleError {
         /// The name given.
         name: String,
     },
+    /// The attachments are not those of the manifest.
+    #[error("the attachments are not those of the manifest")]
+    Attachments,
     /// A member is larger than a tar header can say, or larger than readers accept.
     #[error("{name} has {bytes} bytes, more than {bytes_max}")]
     MemberTooLarge {
@@ -72,19 +75,31 @@ pub enum AssembleError {
     },
 }
 
-/// Lays out a bundle: manifest, index files sorted by name, the blocks of all slices, hot cache, block index,
-/// footer. Compares the manifest with the blocks first, as every reader does.
-///
-/// `hot_ranges` is called only for a large bundle. It gets the index files, sorted by name, and returns for
-/// each file the ranges that are read to open the index. The ranges of a file must be ascending; none may be
-/// empty or touch the next one.
+/// Lays out a bundle without attachments. See [`assemble_with`].
 pub fn assemble<E: From<AssembleError>>(
     manifest: &Manifest,
     index: Vec<(String, Bytes)>,
     slices: Vec<Blocks>,
     hot_ranges: impl FnOnce(&[(String, Bytes)]) -> Result<Vec<Vec<Range<u64>>>, E>,
 ) -> Result<Built, E> {
-    let (mut tar, parts) = lay_out(manifest, index, slices)?;
+    assemble_with(manifest, &[], index, slices, hot_ranges)
+}
+
+/// Lays out a bundle: manifest, attachments in the order of the manifest, index files sorted by name, the
+/// blocks of all slices, hot cache, block index, footer. Compares the manifest with the blocks first, as
+/// every reader does.
+///
+/// `hot_ranges` is called only for a large bundle. It gets the index files, sorted by name, and returns for
+/// each file the ranges that are read to open the index. The ranges of a file must be ascending; none may be
+/// empty or touch the next one.
+pub fn assemble_with<E: From<AssembleError>>(
+    manifest: &Manifest,
+    attachments: &[Bytes],
+    index: Vec<(String, Bytes)>,
+    slices: Vec<Blocks>,
+    hot_ranges: impl FnOnce(&[(String, Bytes)]) -> Result<Vec<Vec<Range<u64>>>, E>,
+) -> Result<Built, E> {
+    let (mut tar, parts) = lay_out(manifest, attachments, index, slices)?;
     let block_index = Bytes::from(parts.blocks.index.encode());
     if tar.needs_hot(manifest.format_version, &block_index) {
         let ranges = hot_ranges(&parts.index)?;
@@ -105,6 +120,7 @@ struct Parts {
 /// Lays out all members that do not depend on the bundle's size.
 fn lay_out(
     manifest: &Manifest,
+    attachments: &[Bytes],
     mut index: Vec<(String, Bytes)>,
     slices: Vec<Blocks>,
 ) -> Result<(TarWriter, Parts), AssembleError> {
@@ -117,8 +133,18 @@ fn lay_out(
     let crc32c_of = |bytes: &Bytes| crc32c::crc32c(bytes);
 
     let mut tar = TarWriter::default();
+    let listed = manifest.attachments();
+    if listed.len() != attachments.len() {
+        return Err(AssembleError::Attachments);
+    }
     let manifest = Bytes::from(manifest.encode()?);
     tar.member(MANIFEST_NAME.to_owned(), [(crc32c_of(&manifest), manifest.clone())])?;
+    for (facts, bytes) in listed.iter().zip(attachments) {
+        if facts.size_bytes != bytes.len() as u64 {
+            return Err(AssembleError::Attachments);
+        }
+        tar.member(format!("{ATTACHMENT_PREFIX}{}", facts.name), [(facts.crc32c, bytes.clone())])?;
+    }
     index.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     for (file, bytes) in &index {
         let name = format!("{INDEX_PREFIX}{file}");

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::cursor::{Cursor, Malformed};
 use super::layout::{
-    self, BLOCK_INDEX_NAME, FOOTER_NAME, HOT_NAME, INDEX_PREFIX, MANIFEST_NAME, NAME_BYTES_MAX, RECORDS_NAME,
-    TAR_BLOCK_BYTES, TAR_END_BYTES,
+    self, ATTACHMENT_PREFIX, BLOCK_INDEX_NAME, FOOTER_NAME, HOT_NAME, INDEX_PREFIX, MANIFEST_NAME,
+    NAME_BYTES_MAX, RECORDS_NAME, TAR_BLOCK_BYTES, TAR_END_BYTES,
 };
 use super::records::BlockEntry;
 use super::{FORMAT_VERSION, Kind};
@@ -27,6 +27,9 @@ pub const FOOTER_BYTES_MAX: u32 = 8 << 20;
 
 /// The first format version that has a hot cache.
 const HOT_SINCE_VERSION: u32 = 2;
+
+/// The first format version that may have attachments.
+const ATTACHMENTS_SINCE_VERSION: u32 = 3;
 
 const MEMBER_BYTES_MIN: usize = 2 + 8 + 8 + 4;
 
@@ -119,8 +122,8 @@ impl Member {
 pub struct Footer {
     version: u32,
     object_size: u64,
-    /// The manifest, the index files in ascending order, the blocks, the hot cache, the block index. This
-    /// order is checked when the footer is read.
+    /// The manifest, the attachments and the index files, each in ascending order, the blocks, the hot cache,
+    /// the block index. This order is checked when the footer is read.
     members: Vec<Member>,
     footer_offset: u64,
 }
@@ -294,7 +297,7 @@ impl Footer {
         if self.members.len() < self.behind_index() + 1 {
             return Err("a member is missing");
         }
-        let index = &self.members[1..self.members.len() - self.behind_index()];
+        let (attachments, index) = (self.attachment_members(), self.index_members());
         let fixed = [
             (self.manifest(), MANIFEST_NAME),
             (self.records(), RECORDS_NAME),
@@ -306,11 +309,19 @@ impl Footer {
         if self.hot().is_some() != needs_hot(self.version, self.object_size) {
             return Err("hot.zst is missing, or is there and must not be");
         }
-        if !index.iter().all(|member| layout::is_index_name(&member.name)) {
+        if !index.iter().all(|member| layout::is_index_name(&member.name))
+            || !attachments.iter().all(|member| layout::is_attachment_name(&member.name))
+        {
             return Err("a member has an invalid name");
         }
         if index.windows(2).any(|pair| pair[0].name >= pair[1].name) {
             return Err("the index's files are not in ascending order");
+        }
+        if attachments.windows(2).any(|pair| pair[0].name >= pair[1].name) {
+            return Err("the attachments are not in ascending order");
+        }
+        if !attachments.is_empty() && self.version < ATTACHMENTS_SINCE_VERSION {
+            return Err("this version has no attachments");
         }
         let mut end = 0u64;
         for member in &self.members {
@@ -375,13 +386,17 @@ impl Footer {
 
     /// The index files, with their names without `index/`.
     pub fn index_files(&self) -> impl ExactSizeIterator<Item = (&str, &Member)> {
-        let files = &self.members[1..self.members.len() - self.behind_index()];
-        files.iter().map(|member| (member.name.strip_prefix(INDEX_PREFIX).unwrap_or(&member.name), member))
+        without_prefix(self.index_members(), INDEX_PREFIX)
+    }
+
+    /// The attachments, with their names without `attachments/`.
+    pub fn attachments(&self) -> impl ExactSizeIterator<Item = (&str, &Member)> {
+        without_prefix(self.attachment_members(), ATTACHMENT_PREFIX)
     }
 
     /// The index file with this number, in the order of [`Footer::index_files`].
     pub fn index_file(&self, number: usize) -> Option<&Member> {
-        self.members[1..self.members.len() - self.behind_index()].get(number)
+        self.index_members().get(number)
     }
 
     /// `records.zst`.
@@ -392,6 +407,20 @@ impl Footer {
     /// `hot.zst`. From version 2 on, all objects of more than [`TAIL_BYTES`] have it.
     pub fn hot(&self) -> Option<&Member> {
         self.members.get(self.members.len().checked_sub(2)?).filter(|member| member.name == HOT_NAME)
+    }
+
+    fn attachment_members(&self) -> &[Member] {
+        &self.members[1..self.before_index()]
+    }
+
+    fn index_members(&self) -> &[Member] {
+        &self.members[self.before_index()..self.members.len() - self.behind_index()]
+    }
+
+    /// The number of members before the index files: the manifest and the attachments.
+    pub(super) fn before_index(&self) -> usize {
+        let between = &self.members[1..self.members.len() - self.behind_index()];
+        1 + between.iter().take_while(|member| member.name.starts_with(ATTACHMENT_PREFIX)).count()
     }
 
     /// The number of members after the index files.
@@ -432,6 +461,13 @@ pub(super) fn needs_hot(version: u32, object_size: u64) -> bool {
 fn footer_data_position(members: &[Member]) -> u64 {
     let end = members.last().map_or(0, |last| last.range().end);
     end + layout::padding(end) + TAR_BLOCK_BYTES
+}
+
+fn without_prefix<'a>(
+    members: &'a [Member],
+    prefix: &'static str,
+) -> impl ExactSizeIterator<Item = (&'a str, &'a Member)> {
+    members.iter().map(move |member| (member.name.strip_prefix(prefix).unwrap_or(&member.name), member))
 }
 
 fn encode_members(members: &[Member]) -> Vec<u8> {

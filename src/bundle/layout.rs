@@ -5,6 +5,8 @@ use bytes::Bytes;
 
 /// The first member.
 pub const MANIFEST_NAME: &str = "manifest.json";
+/// The prefix of the names of attachments.
+pub const ATTACHMENT_PREFIX: &str = "attachments/";
 /// The prefix of the names of index files.
 pub const INDEX_PREFIX: &str = "index/";
 /// The segment's frames.
@@ -53,13 +55,22 @@ pub(super) fn padding(len: u64) -> u64 {
     len.wrapping_neg() % TAR_BLOCK_BYTES
 }
 
-/// Tells whether a name is valid for an index file, a member between the manifest and the blocks. Such names
-/// are plain, so that unpacking writes nowhere else.
+/// Tells whether a name is valid for an index file, a member right before the blocks. Such names are plain,
+/// so that unpacking writes nowhere else.
 pub(super) fn is_index_name(name: &str) -> bool {
+    is_plain_file(name, INDEX_PREFIX)
+}
+
+/// Tells whether a name is valid for an attachment, a member between the manifest and the index files.
+pub(super) fn is_attachment_name(name: &str) -> bool {
+    is_plain_file(name, ATTACHMENT_PREFIX)
+}
+
+fn is_plain_file(name: &str, prefix: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     name.len() <= NAME_BYTES_MAX
         && name
-            .strip_prefix(INDEX_PREFIX)
+            .strip_prefix(prefix)
             .is_some_and(|file| !file.is_empty() && !file.starts_with('.') && file.bytes().all(plain))
 }
 

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::records::{BlockEntry, BlockIndex, TimeRange};
 use super::transactions::TransactionFacts;
 use super::writer::Blocks;
+use super::footer::Footer;
+use super::layout::{self, ATTACHMENT_PREFIX};
 use super::{FORMAT_VERSION, FORMAT_VERSION_STRICT, Kind};
 use crate::ids::{OffsetRange, SegmentFormat};
 
@@ -59,6 +61,9 @@ pub struct Manifest {
     /// earlier releases.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "shared")]
     pub transactions: Option<Arc<TransactionFacts>>,
+    /// The copy that the bundle is. Absent in bundles whose keys follow from their contents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<CopyFacts>,
     /// The source.
     pub segment: SegmentFacts,
     /// The index.
@@ -75,6 +80,39 @@ pub struct TantivyFacts {
     /// The kind of its term dictionaries: `sstable`.
     pub dictionary: String,
 }
+
+/// One copy of a segment, with an id that its caller chose. The bundle's key follows from that id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyFacts {
+    /// The id.
+    pub id: String,
+    /// The base offset that the caller stated. It may be less than the first offset that a frame covers.
+    pub base_offset: i64,
+    /// The attachments, sorted by name.
+    pub attachments: Vec<AttachmentFacts>,
+}
+
+/// Bytes that are stored verbatim beside the segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachmentFacts {
+    /// The name. The member is `attachments/NAME`.
+    pub name: String,
+    /// The length in bytes.
+    pub size_bytes: u64,
+    /// CRC-32C of the bytes, as eight hexadecimal digits.
+    #[serde(with = "hex_crc32c")]
+    pub crc32c: u32,
+}
+
+impl AttachmentFacts {
+    /// Returns whether an attachment can have this name.
+    pub fn is_name(name: &str) -> bool {
+        name.len() <= ATTACHMENT_NAME_BYTES_MAX && layout::is_attachment_name(&format!("{ATTACHMENT_PREFIX}{name}"))
+    }
+}
+
+/// The longest name of an attachment, in bytes.
+pub const ATTACHMENT_NAME_BYTES_MAX: usize = 80;
 
 /// The whole segment that the bundle was made from, also if other partitions were in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -251,9 +289,14 @@ impl Manifest {
         format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
     }
 
-    /// Returns the format version for a bundle with these anomalies and undecoded frames.
-    pub fn version_for(anomalies: &BTreeMap<String, u64>, undecoded: &UndecodedFacts) -> u32 {
-        if anomalies.is_empty() && undecoded.is_empty() { FORMAT_VERSION_STRICT } else { FORMAT_VERSION }
+    /// Returns the format version for a bundle with these anomalies and undecoded frames, which may be a copy.
+    pub fn version_for(
+        anomalies: &BTreeMap<String, u64>,
+        undecoded: &UndecodedFacts,
+        copy: Option<&CopyFacts>,
+    ) -> u32 {
+        let is_strict = anomalies.is_empty() && undecoded.is_empty() && copy.is_none();
+        if is_strict { FORMAT_VERSION_STRICT } else { FORMAT_VERSION }
     }
 
     /// Returns the offsets that the frames cover; `None` if they cover none.
@@ -265,7 +308,14 @@ impl Manifest {
     /// which they are.
     pub fn key_range(&self) -> OffsetRange {
         let place = || OffsetRange::new(self.base_offset, self.base_offset).expect("a range of one");
-        self.covered().unwrap_or_else(place)
+        let range = self.covered().unwrap_or_else(place);
+        let stated = self.copy.as_ref().and_then(|copy| OffsetRange::new(copy.base_offset, copy.base_offset));
+        stated.map_or(range, |stated| stated.cover(&range))
+    }
+
+    /// Returns the attachments, sorted by name.
+    pub fn attachments(&self) -> &[AttachmentFacts] {
+        self.copy.as_ref().map_or(&[], |copy| &copy.attachments)
     }
 
     /// Parses `manifest.json`. The version is checked first, so that a later version is reported as such,
@@ -309,6 +359,20 @@ impl Manifest {
         let is_strict = self.format_version <= FORMAT_VERSION_STRICT;
         if is_strict && !(self.anomalies.is_empty() && self.undecoded.is_empty()) {
             return wrong("anomalies", "are not allowed in this version");
+        }
+        if let Some(copy) = &self.copy {
+            if is_strict {
+                return wrong("copy", "is not allowed in this version");
+            }
+            if copy.base_offset < 0 || copy.base_offset > self.base_offset {
+                return wrong("copy.base_offset", "is negative, or above base_offset");
+            }
+            if !copy.attachments.iter().all(|one| AttachmentFacts::is_name(&one.name)) {
+                return wrong("copy.attachments", "have an invalid name");
+            }
+            if copy.attachments.windows(2).any(|pair| pair[0].name >= pair[1].name) {
+                return wrong("copy.attachments", "are not in ascending order");
+            }
         }
         let covers_none = !is_strict && self.last_offset.checked_add(1) == Some(self.base_offset);
         if self.base_offset > self.last_offset && !covers_none {
@@ -379,6 +443,28 @@ impl Manifest {
         same("min_timestamp_ms", or_absent(self.min_timestamp_ms), or_absent(times.map(|t| t.min_ms)))?;
         same("max_timestamp_ms", or_absent(self.max_timestamp_ms), or_absent(times.map(|t| t.max_ms)))?;
         self.agrees_with_source(entries, blocks.plain_bytes())
+    }
+
+    /// Checks that the bundle has exactly the attachments that the manifest lists.
+    pub fn agrees_with_attachments(&self, footer: &Footer) -> Result<(), Disagreement> {
+        let listed = self.attachments();
+        let (stated, found) = (listed.len() as i128, footer.attachments().len() as i128);
+        if stated != found {
+            return Err(Disagreement { what: "attachments", stated, found });
+        }
+        for (facts, (name, member)) in listed.iter().zip(footer.attachments()) {
+            let differs = [
+                ("the names of attachments", i128::from(facts.name != name), 0),
+                ("the size of an attachment", facts.size_bytes.into(), member.len.into()),
+                ("the checksum of an attachment", facts.crc32c.into(), member.crc32c.into()),
+            ];
+            if let Some((what, stated, found)) =
+                differs.into_iter().find(|(_, stated, found)| stated != found)
+            {
+                return Err(Disagreement { what, stated, found });
+            }
+        }
+        Ok(())
     }
 
     fn agrees_with_source(&self, entries: &[BlockEntry], plain_bytes: u64) -> Result<(), Disagreement> {

@@ -92,6 +92,7 @@ pub(super) fn manifest_of(slices: &[Blocks]) -> Manifest {
         anomalies: BTreeMap::new(),
         undecoded: UndecodedFacts::default(),
         transactions: None,
+        copy: None,
         segment: SegmentFacts {
             id: "orders:3:17".into(),
             format: SegmentFormat::KafkaLog,

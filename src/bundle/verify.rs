@@ -141,9 +141,9 @@ enum Piece {
     /// The index file with this number.
     Index(usize),
     Records,
-    /// The member with this number, the hot cache or the block index. It was parsed before, so only its
-    /// checksum is checked here.
-    Tables(usize),
+    /// The member with this number: an attachment, the hot cache or the block index. Only its checksum is
+    /// checked here. An attachment has no format, and the others were parsed before.
+    Checked(usize),
     End,
 }
 
@@ -165,15 +165,16 @@ impl Verifier {
             return Err(Disagreement { what: "the length of records.zst", stated, found }.into());
         }
         let mut pieces = Vec::new();
-        let files = footer.index_files().len();
+        let (before_index, files) = (footer.before_index(), footer.index_files().len());
         for (number, member) in footer.members().iter().enumerate() {
             pieces
                 .push(Piece::Literal(Bytes::copy_from_slice(&layout::tar_header(&member.name, member.len))));
             pieces.push(match number {
                 0 => Piece::Manifest,
-                _ if number <= files => Piece::Index(number - 1),
-                _ if number == files + 1 => Piece::Records,
-                _ => Piece::Tables(number),
+                _ if number < before_index => Piece::Checked(number),
+                _ if number < before_index + files => Piece::Index(number - before_index),
+                _ if number == before_index + files => Piece::Records,
+                _ => Piece::Checked(number),
             });
             pieces.push(Piece::Zeros(layout::padding(member.len)));
         }
@@ -234,7 +235,7 @@ impl Verifier {
                     }
                 }
                 Piece::Index(_) => self.compare_hot(&taken)?,
-                Piece::Literal(_) | Piece::Zeros(_) | Piece::Tables(_) | Piece::End => {}
+                Piece::Literal(_) | Piece::Zeros(_) | Piece::Checked(_) | Piece::End => {}
             }
         }
     }
@@ -259,6 +260,7 @@ impl Verifier {
         let manifest = manifest.ok_or(VerifyError::Length { object_size, given })?;
         manifest.is_of_version(self.footer.version())?;
         manifest.agrees_with(&self.blocks)?;
+        manifest.agrees_with_attachments(&self.footer)?;
         Ok(Verified { footer: self.footer, manifest, blocks: self.blocks, crc32c: self.crc32c })
     }
 
@@ -271,9 +273,9 @@ impl Verifier {
             Piece::Literal(bytes) => bytes.len() as u64,
             Piece::Zeros(len) => *len,
             Piece::Manifest => self.footer.manifest().len,
-            Piece::Index(number) => self.footer.members()[number + 1].len,
+            Piece::Index(number) => self.footer.index_file(*number).map_or(0, |member| member.len),
             Piece::Records => self.footer.records().len,
-            Piece::Tables(number) => self.footer.members()[*number].len,
+            Piece::Checked(number) => self.footer.members()[*number].len,
             Piece::End => 0,
         }
     }
@@ -287,7 +289,7 @@ impl Verifier {
                 taken.iter().zip(expected).position(|(a, b)| a != b).map(|at| (at, expected[at]))
             }
             Piece::Zeros(_) => taken.iter().position(|byte| *byte != 0).map(|at| (at, 0)),
-            Piece::Manifest | Piece::Index(_) | Piece::Records | Piece::Tables(_) | Piece::End => None,
+            Piece::Manifest | Piece::Index(_) | Piece::Records | Piece::Checked(_) | Piece::End => None,
         };
         let Some((at, expected)) = wrong else { return Ok(()) };
         Err(VerifyError::Frame { position: self.position + at as u64, expected, found: taken[at] })
@@ -324,8 +326,11 @@ impl Verifier {
                 self.footer.manifest().check_crc32c(self.piece_crc32c)?;
                 self.manifest = Some(Manifest::parse(&std::mem::take(&mut self.buffer))?);
             }
-            Piece::Index(number) => self.footer.members()[number + 1].check_crc32c(self.piece_crc32c)?,
-            Piece::Tables(number) => self.footer.members()[number].check_crc32c(self.piece_crc32c)?,
+            Piece::Index(number) => {
+                let member = self.footer.index_file(number);
+                member.map_or(Ok(()), |member| member.check_crc32c(self.piece_crc32c))?;
+            }
+            Piece::Checked(number) => self.footer.members()[number].check_crc32c(self.piece_crc32c)?,
             Piece::Records => self.footer.records().check_crc32c(self.piece_crc32c)?,
             Piece::Literal(_) | Piece::Zeros(_) | Piece::End => {}
         }

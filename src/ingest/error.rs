@@ -10,6 +10,7 @@ use crate::index::IndexError;
 use crate::segment::SegmentError;
 use crate::store::{KeyError, PutError, SourceError};
 
+use super::copy::CopyError;
 use super::slices::PARTITIONS_MAX;
 
 /// Why the source's bytes could not be read.
@@ -80,6 +81,9 @@ pub enum RequestError {
         /// The last.
         last: i64,
     },
+    /// The description of the copy is not valid.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// The object source's URL is not valid.
     #[error("the source's url is not a URL")]
     Url(#[from] url::ParseError),
@@ -123,6 +127,16 @@ pub enum IngestError {
     /// The bytes are not those that the caller meant to send.
     #[error("the crc32c was declared as {declared:08x}, the bytes have {computed:08x}")]
     ChecksumDiffers {
+        /// The checksum in the header.
+        declared: u32,
+        /// The checksum of the bytes.
+        computed: u32,
+    },
+    /// An attachment is not what the caller meant to send.
+    #[error("the crc32c of the attachment {name} was declared as {declared:08x}, its bytes have {computed:08x}")]
+    AttachmentDiffers {
+        /// The name of the attachment.
+        name: String,
         /// The checksum in the header.
         declared: u32,
         /// The checksum of the bytes.
@@ -233,6 +247,7 @@ impl IngestError {
             | Self::BuildTooSlow { .. }
             | Self::SizeDiffers { .. }
             | Self::ChecksumDiffers { .. }
+            | Self::AttachmentDiffers { .. }
             | Self::PartitionMissing
             | Self::TooManyPartitions
             | Self::CountsDiffer { .. }

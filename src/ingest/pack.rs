@@ -4,6 +4,7 @@ use std::collections::btree_map;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::{self, try_join_all};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::time::timeout;
@@ -19,6 +20,7 @@ use crate::index::{self, FieldTypes, Index, Settings};
 use crate::spans;
 use crate::store::{BundleKey, KeyHash};
 
+use super::copy::Attachment;
 use super::error::IngestError;
 use super::memory_account::Share;
 use super::receive::{Received, Source};
@@ -48,6 +50,7 @@ const FACTS_USAGE: u64 = 5;
 struct Origin {
     segment: SegmentFacts,
     source: Source,
+    attachments: Vec<Attachment>,
 }
 
 /// The number of partitions that are packed together. The next ones are packed when these are being uploaded.
@@ -76,6 +79,8 @@ pub(super) struct Packing {
     request: Request,
     settings: Arc<Settings>,
     cpu: Cpu,
+    /// The memory of the attachments. The bundle takes it over.
+    attachments_memory: Option<Share>,
     left: btree_map::IntoIter<TopicPartition, Vec<Slice>>,
 }
 
@@ -85,7 +90,7 @@ type Slices = Vec<(TopicPartition, Vec<Slice>)>;
 impl Packing {
     /// Begins the packing, and checks that the partitions' frames add up to the segment.
     pub(super) fn begin(ingest: &Ingest, request: &Request, received: Received) -> Result<Self, IngestError> {
-        let Received { source, partitions, .. } = received;
+        let Received { source, partitions, attachments: (attachments, attachments_memory), .. } = received;
         let packed_bytes = partitions.values().flatten().map(|slice| slice.counts.source_bytes).sum();
         if packed_bytes != source.bytes_read {
             return Err(IngestError::BytesDiffer { packed: packed_bytes, read: source.bytes_read });
@@ -102,6 +107,7 @@ impl Packing {
                 partitions: u32::try_from(partitions.len()).unwrap_or(u32::MAX),
             },
             source: source.clone(),
+            attachments,
         });
         Ok(Self {
             source,
@@ -110,6 +116,7 @@ impl Packing {
             request: request.clone(),
             settings: Arc::clone(&ingest.settings),
             cpu: ingest.cpu.for_caller(&request.caller_id),
+            attachments_memory: Some(attachments_memory),
             left: partitions.into_iter(),
         })
     }
@@ -128,7 +135,10 @@ impl Packing {
             })
         });
         let packed: Result<Vec<_>, IngestError> = try_join_all(works).await?.into_iter().collect();
-        let packed: Vec<Packed> = packed?.into_iter().flatten().collect();
+        let mut packed: Vec<Packed> = packed?.into_iter().flatten().collect();
+        if let Some(first) = packed.first_mut() {
+            first.memory.extend(self.attachments_memory.take());
+        }
         let bytes = packed.iter().map(|one| one.built.size_bytes).sum();
         spans::record_size(bytes, packed.iter().map(|one| one.counts.records).sum());
         Ok(packed)
@@ -196,7 +206,11 @@ fn pack_partition(
     let placed = covered.or_else(|| counts.place.map(|place| (place, place - 1)));
     let (base_offset, last_offset) =
         placed.ok_or(IngestError::NothingWhole { bytes: counts.torn_bytes as usize })?;
-    let hash = KeyHash::new(&origin.source.sha256, &request.log_id, &partition);
+    let hash = match &request.copy {
+        None => KeyHash::new(&origin.source.sha256, &request.log_id, &partition),
+        Some(copy) => KeyHash::of_copy(&copy.id, &request.log_id, &partition),
+    };
+    let copy = request.copy.as_ref().map(|copy| copy.facts(&origin.attachments));
     let index = index::assemble(parts, hash.bytes(), settings)?;
     let indexed = index.segments.iter().map(|segment| u64::from(segment.documents)).sum();
     if indexed != counts.records {
@@ -214,7 +228,7 @@ fn pack_partition(
     }
     let anomalies = counts.anomalies.by_name().map(|(name, count)| (name.to_owned(), count)).collect();
     let manifest = Manifest {
-        format_version: Manifest::version_for(&anomalies, &counts.undecoded),
+        format_version: Manifest::version_for(&anomalies, &counts.undecoded, copy.as_ref()),
         created_by: Manifest::this_build(),
         tantivy: TantivyFacts {
             version: index.tantivy_version.to_owned(),
@@ -234,13 +248,15 @@ fn pack_partition(
         anomalies,
         undecoded: counts.undecoded.clone(),
         transactions,
+        copy,
         segment: origin.segment.clone(),
         index: index_facts(&index),
         records: RecordsFacts::of(&blocks),
     };
     let (log_id, range) = (request.log_id.clone(), manifest.key_range());
     let key = BundleKey::new(partition, log_id, range, counts.times, hash.hash16())?;
-    let built = bundle::assemble(&manifest, index.files, blocks, |files| {
+    let attachments: Vec<Bytes> = origin.attachments.iter().map(|one| one.bytes.clone()).collect();
+    let built = bundle::assemble_with(&manifest, &attachments, index.files, blocks, |files| {
         index::hot_ranges(files).map_err(IngestError::from)
     })?;
     if let Some(share) = memory.first() {

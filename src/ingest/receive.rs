@@ -14,6 +14,8 @@ use crate::ids::{OffsetRange, SegmentFormat, TopicPartition};
 use crate::segment::{ErrorKind, Frame, FrameSplitter, SegmentError, Tail, TornTail as TornBytes};
 use crate::spans;
 
+use super::attachments::Attachments;
+use super::copy::Attachment;
 use super::error::{IngestError, ReadError};
 use super::memory_account::Share;
 use super::sender_check::SenderCheck;
@@ -38,6 +40,8 @@ pub(super) struct Source {
 pub(super) struct Received {
     pub source: Source,
     pub partitions: BTreeMap<TopicPartition, Vec<Slice>>,
+    /// The attachments of a copy, sorted by name, and their memory.
+    pub attachments: (Vec<Attachment>, Share),
     /// When the last byte came.
     pub ended: Instant,
 }
@@ -52,17 +56,28 @@ pub(super) async fn receive<S>(
 where
     S: Stream<Item = Result<Bytes, ReadError>> + Unpin,
 {
+    let declared = request.size_bytes + request.attachments_bytes();
+    let mut attachments = Attachments::new(request.copy.as_deref(), context.account.share());
     let sender_check = SenderCheck::new(
         context.account.clone(),
-        request.size_bytes,
+        declared,
         request.memory_estimate(),
         timeouts.admission,
     );
-    let mut sender = Sender::new(bytes, sender_check, request.size_bytes, timeouts);
+    let mut sender = Sender::new(bytes, sender_check, declared, timeouts);
     let cpu = context.cpu.clone();
     let mut incoming = Incoming::new(request, context.account.share());
     let mut router = FrameRouter::new(request, Slices::new(context));
-    while let Some(chunk) = sender.next().await? {
+    while let Some(mut chunk) = sender.next().await? {
+        if request.copy.is_some() {
+            let behind = attachments.push(incoming.split_off_rest(&mut chunk))? as u64;
+            if behind > 0 {
+                return Err(IngestError::SizeDiffers { declared, received: declared + behind });
+            }
+            if chunk.is_empty() {
+                continue;
+            }
+        }
         incoming.expect_room_for(chunk.len())?;
         let split;
         (incoming, split) = incoming.take(&cpu, chunk).await?;
@@ -77,6 +92,9 @@ where
         }
     }
     incoming.expect_end()?;
+    let Some(attachments) = attachments.finish()? else {
+        return Err(IngestError::SizeDiffers { declared, received: sender.received });
+    };
     let ended = Instant::now();
     let finished = match incoming.is_split() {
         true => incoming.finish(),
@@ -102,7 +120,7 @@ where
     }
     let records = partitions.values().flatten().map(|slice| slice.counts.records).sum();
     spans::record_size(source.bytes_read, records);
-    Ok(Received { source, partitions, ended })
+    Ok(Received { source, partitions, attachments, ended })
 }
 
 /// The maximum time to wait for a sender, all waits together.
@@ -115,6 +133,7 @@ struct Sender<S> {
     bytes: S,
     sender_check: SenderCheck,
     silence_max: Duration,
+    received: u64,
     /// What is left of the time to wait for the whole segment.
     left: Duration,
 }
@@ -124,13 +143,15 @@ where
     S: Stream<Item = Result<Bytes, ReadError>> + Unpin,
 {
     fn new(bytes: S, sender_check: SenderCheck, size_bytes: u64, timeouts: &Timeouts) -> Self {
-        Self { bytes, sender_check, silence_max: timeouts.silence, left: sender_max(size_bytes, timeouts) }
+        let left = sender_max(size_bytes, timeouts);
+        Self { bytes, sender_check, silence_max: timeouts.silence, received: 0, left }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, IngestError> {
         let limit = self.silence_max.min(self.left);
         let next = self.next_within(limit).await?;
         if let Some(bytes) = &next {
+            self.received += bytes.len() as u64;
             self.sender_check.received(bytes.len()).await?;
         }
         Ok(next)
@@ -189,6 +210,12 @@ impl Incoming {
             return Err(IngestError::SizeDiffers { declared: self.declared, received });
         }
         Ok(())
+    }
+
+    /// Splits off what is behind the segment's last byte.
+    fn split_off_rest(&self, chunk: &mut Bytes) -> Bytes {
+        let lacking = usize::try_from(self.declared - self.received).unwrap_or(usize::MAX);
+        chunk.split_off(lacking.min(chunk.len()))
     }
 
     fn expect_end(&self) -> Result<(), IngestError> {

@@ -14,7 +14,7 @@ use object_store::path::Path;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
-use crate::ids::{LogId, OffsetRange, TopicPartition, TopicPartitionError};
+use crate::ids::{CopyId, LogId, OffsetRange, TopicPartition, TopicPartitionError};
 
 /// The longest topic or log id in bytes, percent-encoded. File systems allow names of 255 bytes.
 pub const ENCODED_BYTES_MAX: usize = 249;
@@ -39,7 +39,7 @@ pub struct Hash16([u8; 8]);
 
 /// The hash that ties a key to its contents: SHA-256(SHA-256 of all source bytes ‖ log id ‖ 0 ‖ topic ‖ 0 ‖
 /// partition), with the partition as decimal digits. Settings and versions are not part of it: the first
-/// object wins.
+/// object wins. The key of a copy is tied to its copy id instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyHash([u8; 32]);
 
@@ -48,6 +48,21 @@ impl KeyHash {
     pub fn new(source_sha256: &[u8; 32], log_id: &LogId, partition: &TopicPartition) -> Self {
         let mut hash = Sha256::new();
         hash.update(source_sha256);
+        Self::of_log(hash, log_id, partition)
+    }
+
+    /// The hash of a copy: SHA-256(`copy` ‖ 0 ‖ copy id ‖ 0 ‖ log id ‖ 0 ‖ topic ‖ 0 ‖ partition). So two
+    /// copies of the same bytes have two keys.
+    pub fn of_copy(copy_id: &CopyId, log_id: &LogId, partition: &TopicPartition) -> Self {
+        let mut hash = Sha256::new();
+        hash.update("copy");
+        hash.update([0]);
+        hash.update(copy_id.as_str());
+        hash.update([0]);
+        Self::of_log(hash, log_id, partition)
+    }
+
+    fn of_log(mut hash: Sha256, log_id: &LogId, partition: &TopicPartition) -> Self {
         hash.update(log_id.as_str());
         hash.update([0]);
         hash.update(partition.topic());

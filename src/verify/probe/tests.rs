@@ -79,6 +79,7 @@ fn manifest(index: IndexFacts) -> Manifest {
         anomalies: std::collections::BTreeMap::new(),
         undecoded: UndecodedFacts::default(),
         transactions: None,
+        copy: None,
         segment: SegmentFacts {
             id: String::new(),
             format: SegmentFormat::KafkaLog,

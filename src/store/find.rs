@@ -1,0 +1,38 @@
+//! Finds a bundle by the front of its key and its hash.
+
+use futures::StreamExt;
+
+use super::error::{Operation, StoreError};
+use super::key::{KeyPrefix, MarkerKey};
+use super::url::Location;
+use super::{LIST_LIMIT, Listed, Store, join_url};
+
+impl Store {
+    /// Returns the bundle that `marker` would hide, unless it does: the bundle of the log `prefix` with that
+    /// base offset and that hash. A LIST from the base offset on finds it, in a cloud within its first page.
+    pub async fn find(&self, prefix: &KeyPrefix, marker: &MarkerKey) -> Result<Option<Listed>, StoreError> {
+        let url = join_url(&self.url, prefix.as_str());
+        // Clouds list keys in their order. On a local disk every name comes, in any order.
+        let is_sorted = matches!(*self.location, Location::Bucket { .. });
+        self.read(LIST_LIMIT, Operation::List, &url, || async {
+            let path = self.path(prefix.as_str(), Operation::List, &url)?;
+            let base = format!("{}/{:020}", prefix.as_str(), marker.base_offset());
+            let before = self.path(&base, Operation::List, &url)?;
+            let hidden = self.path(&marker.to_string(), Operation::List, &url)?;
+            let (mut found, mut is_hidden) = (None, false);
+            let mut metas = self.objects.list_with_offset(Some(&path), &before).boxed();
+            while let Some(meta) = self.next(&mut metas, Operation::List, &url).await? {
+                is_hidden |= meta.location == hidden;
+                let Some(listed) = self.listed(meta) else { continue };
+                if is_sorted && listed.key.range().first() > marker.base_offset() {
+                    break;
+                }
+                if marker.hides(&listed.key) {
+                    found = Some(listed);
+                }
+            }
+            Ok(found.filter(|_| !is_hidden))
+        })
+        .await
+    }
+}
