@@ -30,6 +30,7 @@ mod error;
 #[cfg(test)]
 mod fake_server;
 mod key;
+mod marker;
 mod orphans;
 mod payload;
 mod probe;
@@ -41,9 +42,10 @@ mod url;
 pub use delete::Deleted;
 pub use error::{Cause, Operation, StoreError, StoreErrorKind};
 pub use key::{
-    BundleKey, ENCODED_BYTES_MAX, Hash16, KeyError, KeyHash, KeyPrefix, ParseKeyError, check_log_id,
-    check_topic,
+    BundleKey, ENCODED_BYTES_MAX, Hash16, KeyError, KeyHash, KeyPrefix, MarkerKey, ParseKeyError,
+    check_log_id, check_topic,
 };
+pub use marker::{Hidden, HiddenReason, ListedMarker, Listing, Marker};
 pub use orphans::Orphan;
 pub use probe::ProbeError;
 pub use put::{Existing, NewObject, OBJECT_BYTES_MAX, Put, PutError, Refused, Stored};
@@ -176,24 +178,35 @@ impl Store {
         join_url(&self.url, &key.to_string())
     }
 
-    /// Lists the bundles under `prefix`, in the order of their keys, for every kind of store. Objects whose
-    /// names are not keys are skipped: probes, staging files of a crashed worker, objects of other programs.
+    /// Lists the visible bundles under `prefix`, in the order of their keys, for every kind of store. Bundles
+    /// that a marker hides are left out. Objects whose names are not keys are skipped: probes, staging files
+    /// of a crashed worker, objects of other programs.
     pub async fn list(&self, prefix: &KeyPrefix) -> Result<Vec<Listed>, StoreError> {
+        Ok(self.list_all(prefix).await?.bundles)
+    }
+
+    /// Lists the visible bundles under `prefix`, and the markers with the bundles that they hide. It takes
+    /// the same requests as [`Store::list`].
+    pub async fn list_all(&self, prefix: &KeyPrefix) -> Result<Listing, StoreError> {
         let url = join_url(&self.url, prefix.as_str());
-        let mut listed = self
+        let (mut bundles, mut markers) = self
             .read(LIST_LIMIT, Operation::List, &url, || async {
                 let path = self.path(prefix.as_str(), Operation::List, &url)?;
                 let below = (!path.is_root()).then_some(&path);
-                let mut listed = Vec::new();
+                let (mut bundles, mut markers) = (Vec::new(), Vec::new());
                 let mut metas = self.objects.list(below);
                 while let Some(meta) = self.next(&mut metas, Operation::List, &url).await? {
-                    listed.extend(self.listed(meta));
+                    match self.listed_marker(&meta) {
+                        Some(marker) => markers.push(marker),
+                        None => bundles.extend(self.listed(meta)),
+                    }
                 }
-                Ok(listed)
+                Ok((bundles, markers))
             })
             .await?;
-        listed.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(listed)
+        bundles.sort_by(|a, b| a.key.cmp(&b.key));
+        markers.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(Listing::of(bundles, markers))
     }
 
     /// Returns a range of a bundle's bytes: all of them, or an error.
@@ -279,9 +292,20 @@ impl Store {
         key::under(&self.prefix, relative).map_err(|_| StoreError::new(operation, url, Cause::InvalidName))
     }
 
-    fn listed(&self, meta: ObjectMeta) -> Option<Listed> {
+    /// Returns an object's name relative to the store's root.
+    fn relative<'a>(&self, meta: &'a ObjectMeta) -> Option<&'a str> {
         let relative = meta.location.as_ref().strip_prefix(self.prefix.as_ref())?;
-        let key = relative.strip_prefix('/').unwrap_or(relative).parse().ok()?;
+        Some(relative.strip_prefix('/').unwrap_or(relative))
+    }
+
+    fn listed_marker(&self, meta: &ObjectMeta) -> Option<ListedMarker> {
+        let key = self.relative(meta)?.parse().ok()?;
+        let stored_at_ms = meta.last_modified.timestamp_millis();
+        Some(ListedMarker { key, stored_at_ms, hides: Vec::new() })
+    }
+
+    fn listed(&self, meta: ObjectMeta) -> Option<Listed> {
+        let key = self.relative(&meta)?.parse().ok()?;
         let azure = matches!(*self.location, Location::Bucket { scheme: Scheme::Azure, .. });
         // Azure omits the quotes of an ETag in listings only. Conditions need them.
         let e_tag = meta.e_tag.map(|tag| match azure && !tag.contains('"') {

@@ -246,7 +246,7 @@ MUTATIONS = {
         ("src/expire.rs", "            Self::BeforeMs(limit_ms) =>", '            Self::BeforeMs(_) if crate::mutant("expire-untimed") && bundle.times == Times::Absent => true,\n            Self::BeforeMs(limit_ms) =>'),
     ]),
     "expire-name": ("A name that is nearly a key is taken for one.", "expire::only_bundles", [
-        ("src/store/key.rs", "        if canonical != key {", '        if canonical != key && !crate::mutant("expire-name") {'),
+        ("src/store/key.rs", "    if canonical != key {", '    if canonical != key && !crate::mutant("expire-name") {'),
     ]),
     "expire-order": ("The newest goes first.", "expire::a_bundle_that_cannot_be_deleted", [
         ("src/expire.rs", "            bundles.sort_by(|a, b| a.listed.key.cmp(&b.listed.key));", '            bundles.sort_by(|a, b| if crate::mutant("expire-order") { b.listed.key.cmp(&a.listed.key) } else { a.listed.key.cmp(&b.listed.key) });'),

@@ -226,6 +226,11 @@ fn put_status_parts(error: &PutError) -> StatusParts {
         PutError::Deadline { last: Some(last), .. } => store_status_parts(last),
         PutError::Deadline { last: None, .. } => StatusParts::new(Code::DeadlineExceeded, "STORE_TIMED_OUT"),
         PutError::Taken { .. } => StatusParts::new(Code::Internal, "KEY_TAKEN"),
+        PutError::Hidden { hidden_at_ms, reason, .. } => {
+            StatusParts::new(Code::FailedPrecondition, "DELETED")
+                .at("hidden_at_ms", hidden_at_ms)
+                .at("hidden_because", reason)
+        }
         PutError::Corrupt(_) => StatusParts::new(Code::Internal, "STORED_BYTES_DIFFER"),
         PutError::Sizes { .. } => StatusParts::new(Code::Internal, "SIZES"),
     }

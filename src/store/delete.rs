@@ -1,5 +1,5 @@
-//! Deletes objects. This is the only code that does so. Only an operator's command may call it, never a
-//! worker (`tests/it/tidy.rs` checks that).
+//! Deletes objects: bundles and markers. This is the only code that does so. Only an operator's command may
+//! call it, never a worker (`tests/it/tidy.rs` checks that).
 //!
 //! After a deletion, no other contents can get the same key: a key includes the hash of its contents. If the
 //! same segment is sent again, it makes the same bundle again.
@@ -10,7 +10,7 @@ use std::path::Path;
 use object_store::ObjectStoreExt;
 
 use super::error::{Operation, StoreError, StoreErrorKind};
-use super::key::BundleKey;
+use super::key::{BundleKey, MarkerKey};
 use super::url::Location;
 use super::{Cause, Store, disk};
 
@@ -29,12 +29,20 @@ impl Store {
     /// directories that become empty are deleted too. Bundles behind a link to a directory can be read, but
     /// not deleted.
     pub async fn delete(&self, key: &BundleKey) -> Result<Deleted, StoreError> {
-        let (name, url) = (key.to_string(), self.url_of(key));
-        self.check_path(&name, &url).await?;
-        let deleted = self.read(self.timeouts.attempt_base, Operation::Delete, &url, || async {
-            let path = self.path(&name, Operation::Delete, &url)?;
+        self.delete_named(&key.to_string(), &self.url_of(key)).await
+    }
+
+    /// Deletes a marker. If its bundle is still there, it is visible again.
+    pub async fn unhide(&self, key: &MarkerKey) -> Result<Deleted, StoreError> {
+        self.delete_named(&key.to_string(), &self.url_of_marker(key)).await
+    }
+
+    async fn delete_named(&self, name: &str, url: &str) -> Result<Deleted, StoreError> {
+        self.check_path(name, url).await?;
+        let deleted = self.read(self.timeouts.attempt_base, Operation::Delete, url, || async {
+            let path = self.path(name, Operation::Delete, url)?;
             let deleted = self.objects.delete(&path).await;
-            deleted.map_err(|error| StoreError::from_object_store(Operation::Delete, &url, &error))
+            deleted.map_err(|error| StoreError::from_object_store(Operation::Delete, url, &error))
         });
         let deleted = match deleted.await {
             Ok(()) => Deleted::Now,
@@ -42,7 +50,7 @@ impl Store {
             Err(error) if error.kind() == StoreErrorKind::NotFound => Deleted::Before,
             Err(error) => return Err(error),
         };
-        self.sync_deletion(&name, &url).await?;
+        self.sync_deletion(name, url).await?;
         Ok(deleted)
     }
 

@@ -2,7 +2,11 @@
 //!
 //! ```text
 //! {topic}/{partition}/{log_id}/{base:020}-{last:020}_{min_ts:020}-{max_ts:020}_{hash16}.tar
+//! {topic}/{partition}/{log_id}/{base:020}_{hash16}.deleted
 //! ```
+//!
+//! The second form is the key of a marker, which hides the bundle beside it with the same base offset and
+//! hash. Both sort side by side, so one LIST shows a bundle and its marker.
 //!
 //! A key is relative to the store's root. Widths are fixed, so that keys sort in the order of their offsets.
 //! A LIST is the registry: it shows which bundles cover an offset or a time. No bundle needs to be opened.
@@ -30,6 +34,16 @@ pub struct BundleKey {
     log_id: LogId,
     range: OffsetRange,
     times_ms: Option<(i64, i64)>,
+    hash: Hash16,
+}
+
+/// The key of the marker that hides a bundle, relative to the store's root. It is made of parts of the
+/// bundle's key that are known before the bundle is found, or even before it exists.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MarkerKey {
+    partition: TopicPartition,
+    log_id: LogId,
+    base_offset: i64,
     hash: Hash16,
 }
 
@@ -84,6 +98,19 @@ impl KeyHash {
     }
 }
 
+impl Hash16 {
+    fn parsed(digits: &str) -> Option<Self> {
+        if digits.len() != 16 || !digits.is_ascii() {
+            return None;
+        }
+        let mut bytes = [0; 8];
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
 impl fmt::Display for Hash16 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -121,13 +148,16 @@ pub enum KeyError {
     },
 }
 
-/// The reasons why a string is not the key of a bundle. Other objects may have such names, so this alone is
+/// The reasons why a string is not the key of a bundle or marker. Other objects may have such names, so this alone is
 /// not an error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseKeyError {
     /// The string does not have the four parts of the form in the module's documentation.
     #[error("not of the form topic/partition/log_id/base-last_min-max_hash.tar")]
     Form,
+    /// The string does not have the four parts of a marker's key.
+    #[error("not of the form topic/partition/log_id/base_hash.deleted")]
+    MarkerForm,
     /// The topic or partition is not valid.
     #[error(transparent)]
     TopicPartition(#[from] TopicPartitionError),
@@ -154,11 +184,7 @@ impl BundleKey {
         times_ms: Option<(i64, i64)>,
         hash: Hash16,
     ) -> Result<Self, KeyError> {
-        check_topic(partition.topic())?;
-        check_log_id(&log_id)?;
-        if range.first() < 0 {
-            return Err(KeyError::NegativeOffset { offset: range.first() });
-        }
+        check_front(&partition, &log_id, range.first())?;
         if let Some((min_ms, max_ms)) = times_ms
             && min_ms > max_ms
         {
@@ -215,23 +241,95 @@ impl FromStr for BundleKey {
     type Err = ParseKeyError;
 
     fn from_str(key: &str) -> Result<Self, ParseKeyError> {
-        let mut parts = key.split('/');
-        let (Some(topic), Some(partition), Some(log_id), Some(name), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(ParseKeyError::Form);
-        };
-        let topic = decoded(topic).ok_or(ParseKeyError::Form)?;
-        let log_id = decoded(log_id).ok_or(ParseKeyError::Form)?;
-        let partition = TopicPartition::new(topic, number(partition).ok_or(ParseKeyError::Form)?)?;
+        let (partition, log_id, name) = segments(key).ok_or(ParseKeyError::Form)?;
         let (range, times, hash) = name_parts(name).ok_or(ParseKeyError::Form)?;
-        let parsed = Self::new(partition, LogId::new(&log_id), range, Some(times), hash)?;
-        let canonical = parsed.to_string();
-        if canonical != key {
-            return Err(ParseKeyError::NotCanonical { canonical });
-        }
-        Ok(parsed)
+        let parsed = Self::new(partition?, log_id, range, Some(times), hash)?;
+        canonical(parsed, key)
     }
+}
+
+impl MarkerKey {
+    /// The key of the marker that hides `bundle`.
+    pub fn of(bundle: &BundleKey) -> Self {
+        Self {
+            partition: bundle.partition.clone(),
+            log_id: bundle.log_id.clone(),
+            base_offset: bundle.range.first(),
+            hash: bundle.hash,
+        }
+    }
+
+    /// The key of the marker for the bundle with these parts in its key. The bundle need not exist.
+    pub fn new(
+        partition: TopicPartition,
+        log_id: LogId,
+        base_offset: i64,
+        hash: Hash16,
+    ) -> Result<Self, KeyError> {
+        check_front(&partition, &log_id, base_offset)?;
+        Ok(Self { partition, log_id, base_offset, hash })
+    }
+
+    /// Topic and partition.
+    pub fn partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
+    /// The incarnation of the log.
+    pub fn log_id(&self) -> &LogId {
+        &self.log_id
+    }
+
+    /// The first offset of the bundle.
+    pub fn base_offset(&self) -> i64 {
+        self.base_offset
+    }
+
+    /// Returns the part of the contents' hash that is in the bundle's key.
+    pub fn hash(&self) -> Hash16 {
+        self.hash
+    }
+}
+
+impl fmt::Display for MarkerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(KeyPrefix::log(&self.partition, &self.log_id).as_str())?;
+        write!(f, "/{:020}_{}.deleted", self.base_offset, self.hash)
+    }
+}
+
+impl FromStr for MarkerKey {
+    type Err = ParseKeyError;
+
+    fn from_str(key: &str) -> Result<Self, ParseKeyError> {
+        let (partition, log_id, name) = segments(key).ok_or(ParseKeyError::MarkerForm)?;
+        let parts = name.strip_suffix(".deleted").and_then(|name| name.split_once('_'));
+        let parts = parts.and_then(|(base, hash)| Some((number(base)?, Hash16::parsed(hash)?)));
+        let (base_offset, hash) = parts.ok_or(ParseKeyError::MarkerForm)?;
+        canonical(Self::new(partition?, log_id, base_offset, hash)?, key)
+    }
+}
+
+/// Returns `parsed` if it is printed as `key`.
+fn canonical<K: fmt::Display>(parsed: K, key: &str) -> Result<K, ParseKeyError> {
+    let canonical = parsed.to_string();
+    if canonical != key {
+        return Err(ParseKeyError::NotCanonical { canonical });
+    }
+    Ok(parsed)
+}
+
+type Segments<'a> = (Result<TopicPartition, TopicPartitionError>, LogId, &'a str);
+
+/// Splits a key into its partition, its log id and its last segment.
+fn segments(key: &str) -> Option<Segments<'_>> {
+    let mut parts = key.split('/');
+    let (topic, partition, log_id, name) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() {
+        return None;
+    }
+    let (topic, log_id) = (decoded(topic)?, decoded(log_id)?);
+    Some((TopicPartition::new(topic, number(partition)?), LogId::new(&log_id), name))
 }
 
 type NameParts = (OffsetRange, (i64, i64), Hash16);
@@ -239,16 +337,13 @@ type NameParts = (OffsetRange, (i64, i64), Hash16);
 fn name_parts(name: &str) -> Option<NameParts> {
     let mut parts = name.strip_suffix(".tar")?.split('_');
     let (offsets, times, hash) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() || hash.len() != 16 || !hash.is_ascii() {
+    if parts.next().is_some() {
         return None;
     }
     let (base, last) = offsets.split_once('-')?;
     let (min, max) = times.split_once('-')?;
-    let mut bytes = [0; 8];
-    for (i, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&hash[2 * i..2 * i + 2], 16).ok()?;
-    }
-    Some((OffsetRange::new(number(base)?, number(last)?)?, (number(min)?, number(max)?), Hash16(bytes)))
+    let range = OffsetRange::new(number(base)?, number(last)?)?;
+    Some((range, (number(min)?, number(max)?), Hash16::parsed(hash)?))
 }
 
 fn number<N: FromStr>(digits: &str) -> Option<N> {
@@ -267,6 +362,16 @@ fn encoded(name: &str) -> String {
 
 fn decoded(segment: &str) -> Option<String> {
     Some(percent_decode_str(segment).decode_utf8().ok()?.into_owned())
+}
+
+/// Checks the parts that every key begins with.
+fn check_front(partition: &TopicPartition, log_id: &LogId, base_offset: i64) -> Result<(), KeyError> {
+    check_topic(partition.topic())?;
+    check_log_id(log_id)?;
+    match base_offset {
+        0.. => Ok(()),
+        offset => Err(KeyError::NegativeOffset { offset }),
+    }
 }
 
 /// Checks that keys can hold this topic. If not, no bundle has it, and no store needs to be asked.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::error::{Operation, StoreError};
-use super::key::BundleKey;
+use super::key::{BundleKey, MarkerKey};
 use super::url::Location;
 use super::{Cause, Store, probe};
 
@@ -91,12 +91,13 @@ fn below(root: &Path) -> io::Result<Vec<Orphan>> {
     Ok(found)
 }
 
-/// Returns the name that a file with this name would have been linked to: a bundle's key, or the name of the
-/// probe. All other names belong to other programs.
+/// Returns the name that a file with this name would have been linked to: a bundle's or marker's key, or the
+/// name of the probe. All other names belong to other programs.
 fn object_of(name: &str) -> Option<&str> {
     let (object, number) = name.rsplit_once('#')?;
     let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    let is_ours = object == probe::KEY || object.parse::<BundleKey>().is_ok();
+    let is_ours =
+        object == probe::KEY || object.parse::<BundleKey>().is_ok() || object.parse::<MarkerKey>().is_ok();
     (is_number && is_ours).then_some(object)
 }
 
@@ -142,7 +143,10 @@ mod tests {
 
     #[test]
     fn only_numbered_copies_of_keys_are_ours() {
-        for name in [format!("{KEY}#1"), format!("{KEY}#23"), format!("{}#1", probe::KEY)] {
+        let marker = "orders/3/0/00000000000000000007_41b60b0b5b88602c.deleted";
+        for name in
+            [format!("{KEY}#1"), format!("{KEY}#23"), format!("{marker}#1"), format!("{}#1", probe::KEY)]
+        {
             assert_eq!(object_of(&name), name.rsplit_once('#').map(|(object, _)| object));
         }
         for name in [

@@ -9,7 +9,8 @@
 //!
 //! "Already exists" proves nothing by itself. S3 sends it for any conflict. An own attempt whose response was
 //! lost causes it. And a request that timed out may still succeed at any later time. So the object is read
-//! every time. This module never overwrites or deletes.
+//! every time. Before that, its marker is looked up: what is hidden gets no receipt. This module never
+//! overwrites or deletes.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tracing::Instrument;
 use super::disk::{Durable, FileOrigin};
 use super::error::{Cause, Operation, StoreError, StoreErrorKind};
 use super::key::BundleKey;
+use super::marker::{HiddenReason, Rfc3339};
 use super::url::{Location, Scheme};
 use super::{Store, payload, retry};
 use crate::spans;
@@ -133,6 +135,20 @@ pub enum PutError {
         url: String,
         /// Why it was refused.
         reason: String,
+    },
+    /// The object was deleted: a marker hides it, and will hide whatever is stored under this key.
+    #[error(
+        "put {url}: it is hidden ({reason}) since {}: `wal-indexer undelete` brings it back, and with another \
+         log id it is another object",
+        Rfc3339(*.hidden_at_ms)
+    )]
+    Hidden {
+        /// The object's URL.
+        url: String,
+        /// Since when, in milliseconds since the Unix epoch.
+        hidden_at_ms: i64,
+        /// Why.
+        reason: HiddenReason,
     },
     /// The object's bytes differ from those that were sent, although the store reported success.
     #[error("{0}")]
@@ -397,6 +413,7 @@ impl Store {
         url: &str,
         e_tag: Option<String>,
     ) -> Result<Option<Confirmed>, PutError> {
+        self.refuse_hidden(key, url).await?;
         match *self.location {
             Location::File(_) => return self.confirm_file(key, object, url, e_tag).await,
             Location::Bucket { scheme: Scheme::S3, .. } => {}
@@ -405,7 +422,7 @@ impl Store {
         let head = match self.head(key).await {
             Ok(head) => head,
             Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(PutError::Store { source, attempts: 0 }),
+            Err(source) => return Err(failed(source)),
         };
         let same_tag = e_tag.is_none() || head.e_tag.is_none() || e_tag == head.e_tag;
         if head.size_bytes != object.size_bytes || !same_tag {
@@ -425,17 +442,17 @@ impl Store {
     ) -> Result<Option<Confirmed>, PutError> {
         let as_sent =
             |file: &Durable| file.size_bytes == object.size_bytes && e_tag.as_ref() == Some(&file.e_tag);
-        match self.sync(key, url, FileOrigin::SyncedWrite).await {
+        match self.sync(&key.to_string(), url, FileOrigin::SyncedWrite).await {
             Ok(Some(file)) if as_sent(&file) => {
                 let found = Found { size_bytes: file.size_bytes, crc32c: object.crc32c, e_tag };
                 Ok(Some(Confirmed { found, existed: false }))
             }
             // Another file, or none: read it, since any process may have made it.
             Ok(_) => self.confirm_by_reading(key, object, url).await,
-            Err(PutError::Store { source, .. }) if source.kind() == StoreErrorKind::NotFound => {
+            Err(error) if error.kind() == StoreErrorKind::NotFound => {
                 self.confirm_by_reading(key, object, url).await
             }
-            Err(error) => Err(error),
+            Err(source) => Err(failed(source)),
         }
     }
 
@@ -446,13 +463,13 @@ impl Store {
         url: &str,
     ) -> Result<Option<Confirmed>, PutError> {
         let read = self.read_back(&key.to_string(), url).await;
-        let Some(found) = read.map_err(|source| PutError::Store { source, attempts: 0 })? else {
+        let Some(found) = read.map_err(failed)? else {
             return Ok(None);
         };
         if !found.is(object) {
             return Err(PutError::Corrupt(StoreError::new(Operation::Put, url, found.differs(object))));
         }
-        self.sync(key, url, FileOrigin::Unknown).await?;
+        self.sync(&key.to_string(), url, FileOrigin::Unknown).await.map_err(failed)?;
         Ok(Some(Confirmed { found, existed: false }))
     }
 
@@ -468,8 +485,9 @@ impl Store {
     where
         F: Future<Output = Result<T, Refused>>,
     {
+        self.refuse_hidden(key, url).await?;
         let read = self.read_back(&key.to_string(), url).await;
-        let Some(found) = read.map_err(|source| PutError::Store { source, attempts: 0 })? else {
+        let Some(found) = read.map_err(failed)? else {
             return Ok(None);
         };
         let check_result = if found.is(object) {
@@ -481,10 +499,10 @@ impl Store {
                 Err(Refused::Foreign { reason }) => {
                     return Err(PutError::Taken { url: url.to_owned(), reason });
                 }
-                Err(Refused::Unread(source)) => return Err(PutError::Store { source, attempts: 0 }),
+                Err(Refused::Unread(source)) => return Err(failed(source)),
             }
         };
-        self.sync(key, url, FileOrigin::Unknown).await?;
+        self.sync(&key.to_string(), url, FileOrigin::Unknown).await.map_err(failed)?;
         Ok(Some((Confirmed { found, existed: true }, check_result)))
     }
 
@@ -521,24 +539,22 @@ impl Store {
 
     /// On the local file system, makes the object and its name durable. For other stores, the response
     /// confirms that they are.
-    async fn sync(
+    pub(super) async fn sync(
         &self,
-        key: &BundleKey,
+        name: &str,
         url: &str,
         origin: FileOrigin,
-    ) -> Result<Option<Durable>, PutError> {
+    ) -> Result<Option<Durable>, StoreError> {
         let Location::File(root) = &*self.location else { return Ok(None) };
-        let (root, file) = (root.clone(), root.join(key.to_string()));
+        let (root, file) = (root.clone(), root.join(name));
         let known = Arc::clone(&self.synced);
-        let synced = tokio::task::spawn_blocking(move || known.sync_up_to(&root, &file, origin)).await;
-        let cause = match synced {
-            Ok(Ok(durable)) => return Ok(Some(durable)),
-            Ok(Err(error)) => Cause::Io { kind: error.kind(), os_error: error.raw_os_error() },
-            Err(_) => Cause::Client("file system"),
-        };
-        let source = StoreError::new(Operation::Sync, url, cause);
-        Err(PutError::Store { source, attempts: 0 })
+        Self::on_disk(Operation::Sync, url, move || known.sync_up_to(&root, &file, origin)).await.map(Some)
     }
+}
+
+/// A failure during a confirmation. The put adds the number of its attempts.
+fn failed(source: StoreError) -> PutError {
+    PutError::Store { source, attempts: 0 }
 }
 
 /// Runs a future up to its first wait on a thread for blocking work, where it may hash or copy for long. The

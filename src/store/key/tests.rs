@@ -128,3 +128,31 @@ fn a_prefix_lists_whole_segments() {
     assert_eq!(under(&root, KeyPrefix::all().as_str()).unwrap().as_ref(), "pre/fix");
     assert_eq!(under(&root, KeyPrefix::topic("a").as_str()).unwrap().as_ref(), "pre/fix/a");
 }
+
+#[test]
+fn a_markers_key_is_made_of_the_front_and_the_hash_of_its_bundles_key() {
+    for (topic, log_id) in [("orders", ""), ("..", "a/b"), ("a%2Fb", "%"), (&"é".repeat(41), ".")] {
+        let bundle = key(topic, log_id, 3, 41, Some((5, 6)));
+        let marker = MarkerKey::of(&bundle);
+        let parts = (bundle.partition().clone(), bundle.log_id().clone());
+        assert_eq!(MarkerKey::new(parts.0, parts.1, 3, bundle.hash()), Ok(marker.clone()));
+        let (bundle, printed) = (bundle.to_string(), marker.to_string());
+        let folder = bundle.rsplit_once('/').unwrap().0;
+        assert_eq!(printed, format!("{folder}/00000000000000000003_{}.deleted", marker.hash()));
+        assert_eq!(printed.parse(), Ok(marker));
+        assert_eq!(printed.parse::<BundleKey>(), Err(ParseKeyError::Form), "a marker is no bundle");
+        assert!(bundle.parse::<MarkerKey>().is_err(), "and a bundle no marker");
+        for bad in [
+            printed.to_uppercase(),
+            printed.replace("_", "-"),
+            printed.replace("/00", "/0"),
+            printed.replace("/00", "/+0"),
+            printed.replace(".deleted", ".deleted.bak"),
+            format!("{printed}/x"),
+        ] {
+            assert!(bad.parse::<MarkerKey>().is_err(), "{bad}");
+        }
+    }
+    let negative = MarkerKey::new(TopicPartition::new("t", 0).unwrap(), LogId::new(""), -1, Hash16([0; 8]));
+    assert_eq!(negative, Err(KeyError::NegativeOffset { offset: -1 }));
+}
