@@ -199,11 +199,13 @@ async fn start_worker(store: &Path) -> Result<String, Box<dyn Error>> {
     store.probe().await?;
     println!("bundles go to {url}{}", KeyPrefix::topic("orders").as_str());
     let bundle_cache = BundleCache::new(store.clone(), 64 << 20);
-    let searcher = Searcher::new(bundle_cache, search::MEMORY_BYTES_DEFAULT, search::TIME_MAX_DEFAULT);
+    let searcher =
+        Searcher::new(bundle_cache.clone(), search::MEMORY_BYTES_DEFAULT, search::TIME_MAX_DEFAULT);
     let role = server::IndexRole {
         ingest: Ingest::start(store, 512 << 20)?,
         sources: SourceRoots::default(),
         worker_id: "embedded".to_owned(),
+        bundle_cache,
     };
     let config = server::Config {
         index: Some(role),

@@ -37,8 +37,8 @@ pub use footer::{
 pub use hot_cache::{CHUNK_BYTES, HOT_MAGIC, HotCache, HotCacheError};
 pub use layout::{BLOCK_INDEX_NAME, FOOTER_NAME, HOT_NAME, INDEX_PREFIX, MANIFEST_NAME, RECORDS_NAME};
 pub use manifest::{
-    ATTACHMENT_NAME_BYTES_MAX, AttachmentFacts, CopyFacts, Disagreement, FieldFacts, IndexFacts, IndexSegmentFacts, Manifest, ManifestError, RecordsFacts,
-    SegmentFacts, TantivyFacts, UndecodedFacts,
+    ATTACHMENT_NAME_BYTES_MAX, AttachmentFacts, CopyFacts, Disagreement, FieldFacts, IndexFacts,
+    IndexSegmentFacts, Manifest, ManifestError, RecordsFacts, SegmentFacts, TantivyFacts, UndecodedFacts,
 };
 pub use records::{
     BLOCK_INDEX_MAGIC, BLOCK_PLAIN_BYTES_MAX, BlockEntry, BlockError, BlockIndex, BlockIndexError,

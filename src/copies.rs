@@ -9,39 +9,43 @@ mod locator;
 mod memory;
 mod reader;
 
-use crate::archive::{Archive, ArchiveError, ArchiveErrorKind, BundleCache, TrafficCounter};
-use crate::budget::{Budget, BudgetError, Reservation};
-use crate::ids::{CallerId, CopyId, LogId, TopicPartition};
-use crate::store::{BundleKey, Hash16, KeyHash, KeyPrefix, Listed, MarkerKey, StoreError};
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use crate::archive::{Archive, ArchiveError, ArchiveErrorKind, BundleCache, TrafficCounter};
+use crate::budget::{Budget, BudgetError};
+use crate::ids::{CallerId, CopyId, LogId, TopicPartition};
+use crate::store::{BundleKey, KeyError, KeyHash, Listed, MarkerKey, Store, StoreError};
+
 pub use locator::Locator;
+pub use memory::ReadReservation;
 pub use reader::{CHUNK_BYTES, SegmentReader};
 
-use bytes::Bytes;
 use memory::ReadMemory;
 
-/// The name of a copy: the front of its key, and its id.
+/// The name of a copy: the front of its key, and the hash of its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CopyName {
-    /// Topic and partition.
-    pub partition: TopicPartition,
-    /// The incarnation of the log.
-    pub log_id: LogId,
-    /// The base offset, not negative.
-    pub base_offset: i64,
-    /// The id.
-    pub copy_id: CopyId,
-}
+pub struct CopyName(MarkerKey);
 
 impl CopyName {
-    fn hash(&self) -> Hash16 {
-        KeyHash::of_copy(&self.copy_id, &self.log_id, &self.partition).hash16()
+    /// The name of the copy `copy_id` of the segment with this base offset.
+    ///
+    /// # Errors
+    /// The topic or the log id does not fit into a key, or the base offset is negative.
+    pub fn new(
+        partition: TopicPartition,
+        log_id: LogId,
+        base_offset: i64,
+        copy_id: &CopyId,
+    ) -> Result<Self, KeyError> {
+        let hash = KeyHash::of_copy(copy_id, &log_id, &partition).hash16();
+        MarkerKey::new(partition, log_id, base_offset, hash).map(Self)
     }
 
     /// Returns the key of the marker that hides the copy.
-    pub fn marker(&self) -> MarkerKey {
-        MarkerKey::new(self.partition.clone(), self.log_id.clone(), self.base_offset, self.hash())
+    pub fn marker(&self) -> &MarkerKey {
+        &self.0
     }
 }
 
@@ -67,7 +71,9 @@ pub enum CopyError {
         name: String,
     },
     /// The bundle holds only a part of its segment.
-    #[error("the bundle holds one of the {partitions} partitions of its segment, so it has no segment to read")]
+    #[error(
+        "the bundle holds one of the {partitions} partitions of its segment, so it has no segment to read"
+    )]
     ManyPartitions {
         /// The number of partitions of the segment.
         partitions: u32,
@@ -115,6 +121,11 @@ impl Copies {
         Self { bundle_cache, memory: ReadMemory::new(budget, wait_max) }
     }
 
+    /// Returns the store of the copies.
+    pub fn store(&self) -> &Store {
+        self.bundle_cache.store()
+    }
+
     /// Begins to read the segment's own bytes from `position` up to `end`, exclusive, or to its end. `counter`
     /// counts what is read from the store.
     pub async fn read(
@@ -147,7 +158,7 @@ impl Copies {
         name: &str,
         caller_id: &CallerId,
         counter: &TrafficCounter,
-    ) -> Result<(Bytes, memory::ReadReservation), CopyError> {
+    ) -> Result<(Bytes, ReadReservation), CopyError> {
         let archive = self.open(wanted, counter).await?;
         let found = archive.footer().attachments().find(|(attachment, _)| *attachment == name);
         let Some((_, member)) = found else { return Err(CopyError::NoAttachment { name: name.to_owned() }) };
@@ -166,20 +177,13 @@ impl Copies {
 
     async fn find(&self, name: &CopyName, counter: &TrafficCounter) -> Result<Listed, CopyError> {
         counter.count_list();
-        let prefix = KeyPrefix::log(&name.partition, &name.log_id);
-        let found = self.bundle_cache.store().find(&prefix, &name.marker()).await?;
+        let found = self.store().find(name.marker()).await?;
         found.ok_or(CopyError::NotFound)
     }
 
     async fn head(&self, key: &BundleKey, counter: &TrafficCounter) -> Result<Listed, CopyError> {
         counter.count_list();
-        let head = self.bundle_cache.store().head(key).await;
+        let head = self.store().head(key).await;
         head.map_err(|error| ArchiveError::new(key.to_string(), error).into())
     }
 }
-
-/// The memory of a read, which is given back when this is dropped.
-pub use memory::ReadReservation;
-
-#[allow(unused)]
-type Unused = Reservation;

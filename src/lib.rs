@@ -160,6 +160,8 @@ mod bundle;
 #[doc(hidden)]
 pub mod cli;
 #[cfg(feature = "worker")]
+mod copies;
+#[cfg(feature = "worker")]
 mod cpu;
 #[cfg(feature = "search")]
 mod export;

@@ -1,6 +1,7 @@
 //! The gRPC services. They convert the request to domain types, call the domain, and convert the result to
 //! proto. Knows nothing of Tantivy or keys.
 
+pub mod archive;
 pub mod body;
 pub mod caller;
 pub mod convert;
@@ -13,13 +14,15 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, info, info_span, warn};
 
 use crate::formatting;
 use crate::ids::CallerId;
-use crate::ingest::{self, Ingest, IngestError, ReadError, Receipt, RequestError};
+use crate::ingest::{self, Ingest, IngestError, ReadError, Receipt, RequestError, Stats};
 use crate::proto::v1;
 use crate::proto::v1::indexer_service_server::IndexerService;
 use crate::store::SourceRoots;
@@ -48,13 +51,7 @@ impl Indexer {
         mut messages: Streaming<v1::IndexSegmentRequest>,
         caller_id: CallerId,
     ) -> Result<Receipt, IngestError> {
-        let silence = self.ingest.timeouts.silence;
-        let first = tokio::time::timeout(silence, messages.message()).await;
-        let first = first.map_err(|_| IngestError::Silent { after: silence })?;
-        let first = first.map_err(|status| match unread(&status) {
-            ReadError::NotAChunk { .. } => RequestError::HeaderMissing.into(),
-            gone => IngestError::from(gone),
-        })?;
+        let first = first_message(&mut messages, self.ingest.timeouts.silence).await?;
         let Some(v1::index_segment_request::Payload::Header(header)) = first.and_then(|first| first.payload)
         else {
             return Err(RequestError::HeaderMissing.into());
@@ -93,20 +90,56 @@ async fn behind_an_object(mut messages: Streaming<v1::IndexSegmentRequest>) -> I
     }
 }
 
+/// Returns the first message of a stream, which has the header. `None` if the stream has ended.
+async fn first_message<M>(
+    messages: &mut Streaming<M>,
+    silence_max: Duration,
+) -> Result<Option<M>, IngestError> {
+    let first = timeout(silence_max, messages.message()).await;
+    let first = first.map_err(|_| IngestError::Silent { after: silence_max })?;
+    first.map_err(|status| match unread(&status) {
+        ReadError::NotAChunk { .. } => RequestError::HeaderMissing.into(),
+        gone => IngestError::from(gone),
+    })
+}
+
+/// A message behind a header.
+trait ChunkMessage {
+    /// Returns its bytes. Anything but a chunk is an error.
+    fn into_chunk(self) -> Result<Bytes, ReadError>;
+}
+
+const SECOND_HEADER: ReadError = ReadError::NotAChunk { found: "a second header" };
+const EMPTY_MESSAGE: ReadError = ReadError::NotAChunk { found: "an empty message" };
+
+impl ChunkMessage for v1::IndexSegmentRequest {
+    fn into_chunk(self) -> Result<Bytes, ReadError> {
+        match self.payload {
+            Some(v1::index_segment_request::Payload::Chunk(bytes)) => Ok(bytes),
+            Some(v1::index_segment_request::Payload::Header(_)) => Err(SECOND_HEADER),
+            None => Err(EMPTY_MESSAGE),
+        }
+    }
+}
+
+impl ChunkMessage for v1::CopySegmentRequest {
+    fn into_chunk(self) -> Result<Bytes, ReadError> {
+        match self.payload {
+            Some(v1::copy_segment_request::Payload::Chunk(bytes)) => Ok(bytes),
+            Some(v1::copy_segment_request::Payload::Header(_)) => Err(SECOND_HEADER),
+            None => Err(EMPTY_MESSAGE),
+        }
+    }
+}
+
 /// Returns the rest of the stream as bytes. Any message but a chunk is an error.
-fn chunks(
-    messages: Streaming<v1::IndexSegmentRequest>,
+fn chunks<M: ChunkMessage + Send + 'static>(
+    messages: Streaming<M>,
 ) -> impl Stream<Item = Result<Bytes, ReadError>> + Unpin {
     let chunks = stream::unfold(messages, |mut messages| async {
         let chunk = match messages.message().await {
             Ok(None) => return None,
-            Ok(Some(message)) => match message.payload {
-                Some(v1::index_segment_request::Payload::Chunk(bytes)) => Ok(bytes),
-                Some(v1::index_segment_request::Payload::Header(_)) => {
-                    Err(ReadError::NotAChunk { found: "a second header" })
-                }
-                None => Err(ReadError::NotAChunk { found: "an empty message" }),
-            },
+            Ok(Some(message)) => message.into_chunk(),
             Err(status) => Err(unread(&status)),
         };
         Some((chunk, messages))
@@ -126,14 +159,22 @@ fn unread(status: &Status) -> ReadError {
 
 /// Counts a request as cancelled unless it ended: if a caller hangs up, the future of its request is dropped.
 struct Outcome<'a> {
-    indexer: &'a Indexer,
+    stats: &'a Stats,
     ended: bool,
 }
 
-impl Outcome<'_> {
+impl<'a> Outcome<'a> {
+    fn new(stats: &'a Stats) -> Self {
+        Self { stats, ended: false }
+    }
+
+    fn ended(&mut self) {
+        self.ended = true;
+    }
+
     fn rejected(&mut self, code: Code) {
         self.ended = true;
-        self.indexer.ingest.stats.request_rejected(formatting::code_name(code), code == Code::Internal);
+        self.stats.request_rejected(formatting::code_name(code), code == Code::Internal);
     }
 }
 
@@ -151,7 +192,7 @@ impl IndexerService for Indexer {
         &self,
         request: Request<Streaming<v1::IndexSegmentRequest>>,
     ) -> Result<Response<v1::IndexSegmentResponse>, Status> {
-        let mut outcome = Outcome { indexer: self, ended: false };
+        let mut outcome = Outcome::new(&self.ingest.stats);
         if self.draining.load(Ordering::Acquire) {
             outcome.rejected(Code::Unavailable);
             return Err(status::draining());
@@ -165,7 +206,7 @@ impl IndexerService for Indexer {
         let result = self.index(request.into_inner(), caller_id).instrument(span.clone()).await;
         match result {
             Ok(receipt) => {
-                outcome.ended = true;
+                outcome.ended();
                 span.in_scope(|| log_receipt(&receipt));
                 let mut reply = Response::new(convert::receipt(&receipt));
                 // The memory is held until the response is on the wire: see `server/call_metrics`.

@@ -38,15 +38,18 @@ use authorization::AuthorizationLayer;
 use connection::{Opening, serve_all};
 use limit::ConnectionLimit;
 
+use crate::copies::Copies;
 use crate::ingest::Ingest;
 use crate::metrics;
 use crate::proto::DESCRIPTORS;
+use crate::proto::v1::archive_service_server::ArchiveServiceServer;
 use crate::proto::v1::indexer_service_server::IndexerServiceServer;
 use crate::proto::v1::search_service_server::SearchServiceServer;
 use crate::rpc::Indexer;
+use crate::rpc::archive::Archiver;
 use crate::rpc::body::own_body;
 use crate::rpc::search::Reader;
-use crate::search::Searcher;
+use crate::search::{BundleCache, Searcher};
 use crate::store::SourceRoots;
 
 /// The maximum size of a message, in bytes: a chunk of 4 MiB and its protobuf overhead.
@@ -103,6 +106,8 @@ pub struct IndexRole {
     pub sources: SourceRoots,
     /// The name of this worker in `GetStats`.
     pub worker_id: String,
+    /// The cache of the bundles that `ArchiveService` reads.
+    pub bundle_cache: BundleCache,
 }
 
 /// Why the server ended without a shutdown.
@@ -126,6 +131,7 @@ pub async fn run(
     let (indexes, searches) = (index.is_some(), search.is_some());
     if indexes {
         health.set_serving::<IndexerServiceServer<Indexer>>().await;
+        health.set_serving::<ArchiveServiceServer<Archiver>>().await;
     }
     if searches {
         health.set_serving::<SearchServiceServer<Reader>>().await;
@@ -135,11 +141,20 @@ pub async fn run(
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let indexer = index.map(|role| {
-        let indexer = Indexer::new(role.ingest, role.sources, role.worker_id, Arc::clone(&draining));
-        IndexerServiceServer::new(indexer).max_decoding_message_size(MESSAGE_BYTES_MAX)
-    });
     let own_bodies = MapResponseLayer::new(own_body);
+    let (indexer, archiver) = index
+        .map(|role| {
+            let IndexRole { ingest, sources, worker_id, bundle_cache } = role;
+            let copies = Copies::new(bundle_cache, ingest.budget.clone(), ingest.timeouts.admission);
+            let archiver = Archiver::new(ingest.clone(), copies, Arc::clone(&draining));
+            let indexer = Indexer::new(ingest, sources, worker_id, Arc::clone(&draining));
+            (
+                IndexerServiceServer::new(indexer).max_decoding_message_size(MESSAGE_BYTES_MAX),
+                ArchiveServiceServer::new(archiver).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            )
+        })
+        .unzip();
+    let archiver = archiver.map(|archiver| own_bodies.clone().named_layer(archiver));
     let reader =
         search.map(|searcher| own_bodies.named_layer(SearchServiceServer::new(Reader::new(searcher))));
 
@@ -152,6 +167,7 @@ pub async fn run(
         metrics::worker::draining(true);
         if indexes {
             health.set_not_serving::<IndexerServiceServer<Indexer>>().await;
+            health.set_not_serving::<ArchiveServiceServer<Archiver>>().await;
         }
         if searches {
             health.set_not_serving::<SearchServiceServer<Reader>>().await;
@@ -178,6 +194,9 @@ pub async fn run(
     }
     if let Some(indexer) = indexer {
         routes = routes.add_service(indexer);
+    }
+    if let Some(archiver) = archiver {
+        routes = routes.add_service(archiver);
     }
     let routes = routes.prepare();
     let opening =

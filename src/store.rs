@@ -29,6 +29,7 @@ mod error;
 #[cfg(feature = "clouds")]
 #[cfg(test)]
 mod fake_server;
+mod find;
 mod key;
 mod marker;
 mod orphans;

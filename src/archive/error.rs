@@ -50,6 +50,12 @@ pub enum Fault {
         /// The first offset of the batch.
         offset: i64,
     },
+    /// A byte of the segment is in no block.
+    #[error("the byte {position} of the segment is in no block")]
+    SourceHole {
+        /// Its position in the segment.
+        position: u64,
+    },
     /// A frame in a block cannot be read, though the block's checksum is right.
     #[error("the frame at source position {source_position}: {flaw}")]
     Frame {
@@ -175,6 +181,7 @@ impl Fault {
             | Self::BatchGone { .. }
             | Self::Frame { .. }
             | Self::BlockCounts { .. }
+            | Self::SourceHole { .. }
             | Self::Beyond { .. }
             | Self::Index(_)
             | Self::Documents { .. }

@@ -62,9 +62,8 @@ fn difference(found: &Manifest, built: &Manifest) -> Option<&'static str> {
     let (segment, built_segment) = (&found.segment, &built.segment);
     let offsets = |manifest: &Manifest| (manifest.base_offset, manifest.last_offset);
     let times = |manifest: &Manifest| (manifest.min_timestamp_ms, manifest.max_timestamp_ms);
-    let copy_of = |manifest: &Manifest| {
-        manifest.copy.as_ref().map(|copy| (copy.id.clone(), copy.base_offset))
-    };
+    let copy_of =
+        |manifest: &Manifest| manifest.copy.as_ref().map(|copy| (copy.id.clone(), copy.base_offset));
     let same = [
         ("topic", found.topic == built.topic),
         ("partition", found.partition == built.partition),

@@ -60,6 +60,11 @@ impl Archive {
         Ok(Self { source, opened, cached: Some(cached) })
     }
 
+    /// The same bundle. Parts that are read from now on are not cached.
+    pub fn uncached(self) -> Self {
+        Self { cached: None, ..self }
+    }
+
     /// Returns where the bundle is read from.
     pub fn source(&self) -> &Source {
         &self.source
@@ -203,15 +208,37 @@ impl Archive {
     }
 
     async fn read_block(&self, entry: &BlockEntry) -> Result<Bytes, ArchiveError> {
+        let compressed = self.read(self.block_range(entry)?).await?;
+        self.open_block(entry, compressed).await
+    }
+
+    /// Reads blocks that follow one another, in one read. Returns them compressed and unchecked, for
+    /// [`Archive::open_block`].
+    pub async fn read_blocks(&self, entries: &[BlockEntry]) -> Result<Vec<Bytes>, ArchiveError> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(Vec::new()) };
+        let (first, last) = (self.block_range(first)?, self.block_range(last)?);
+        let start = first.start;
+        let bytes = self.read(start..last.end).await?;
+        let block = |entry| {
+            let range = self.block_range(entry)?;
+            Ok(bytes.slice((range.start - start) as usize..(range.end - start) as usize))
+        };
+        entries.iter().map(block).collect()
+    }
+
+    /// Checks and decompresses a block.
+    pub async fn open_block(&self, entry: &BlockEntry, compressed: Bytes) -> Result<Bytes, ArchiveError> {
+        let entry = entry.clone();
+        let opened = self.blocking(move || entry.open(&compressed)).await?;
+        opened.map_err(|error| self.error(error))
+    }
+
+    fn block_range(&self, entry: &BlockEntry) -> Result<Range<u64>, ArchiveError> {
         let outside = || {
             let (position, expected) = (entry.position, entry.compressed_len);
             self.source.error(BlockError::Length { position, expected, given: 0 })
         };
-        let range = self.footer().block_range(entry).ok_or_else(outside)?;
-        let compressed = self.read(range).await?;
-        let entry = entry.clone();
-        let opened = self.blocking(move || entry.open(&compressed)).await?;
-        opened.map_err(|error| self.error(error))
+        self.footer().block_range(entry).ok_or_else(outside)
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::footer::Footer;
+use super::layout::{self, ATTACHMENT_PREFIX};
 use super::records::{BlockEntry, BlockIndex, TimeRange};
 use super::transactions::TransactionFacts;
 use super::writer::Blocks;
-use super::footer::Footer;
-use super::layout::{self, ATTACHMENT_PREFIX};
 use super::{FORMAT_VERSION, FORMAT_VERSION_STRICT, Kind};
 use crate::ids::{OffsetRange, SegmentFormat};
 
@@ -107,7 +107,8 @@ pub struct AttachmentFacts {
 impl AttachmentFacts {
     /// Returns whether an attachment can have this name.
     pub fn is_name(name: &str) -> bool {
-        name.len() <= ATTACHMENT_NAME_BYTES_MAX && layout::is_attachment_name(&format!("{ATTACHMENT_PREFIX}{name}"))
+        name.len() <= ATTACHMENT_NAME_BYTES_MAX
+            && layout::is_attachment_name(&format!("{ATTACHMENT_PREFIX}{name}"))
     }
 }
 

@@ -26,7 +26,7 @@ use crate::telemetry::Otlp;
 /// Serve the gRPC API: index segments, search and fetch records.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The services to run. index: IndexSegment, and the calls that belong to it. search: Search, Fetch and
+    /// The services to run. index: IndexSegment, the calls that belong to it, and ArchiveService. search: Search, Fetch and
     /// ListBundles; these write nothing to the store and use no memory budget.
     #[arg(
         long,
@@ -96,13 +96,13 @@ struct SearchLimits {
 }
 
 impl SearchLimits {
-    fn searcher(self, store: Store) -> Searcher {
+    fn bundle_cache(self, store: Store) -> BundleCache {
         let cache = self.search_cache.map(|size| size.as_u64());
+        BundleCache::new(store, cache.unwrap_or_else(|| cgroup::default_cache_bytes(CACHE_BYTES_DEFAULT)))
+    }
+
+    fn searcher(self, bundle_cache: BundleCache) -> Searcher {
         let memory = self.search_memory.map(|size| size.as_u64());
-        let bundle_cache = BundleCache::new(
-            store,
-            cache.unwrap_or_else(|| cgroup::default_cache_bytes(CACHE_BYTES_DEFAULT)),
-        );
         let memory = memory.unwrap_or_else(|| cgroup::default_search_bytes(search::MEMORY_BYTES_DEFAULT));
         Searcher::new(bundle_cache, memory, Duration::from_secs(self.search_timeout))
     }
@@ -174,9 +174,11 @@ async fn serve(args: Args, otlp: Option<&Otlp>) -> Result<(), CliError> {
     metrics::worker::draining(false);
     metrics::listener::started();
     metrics.map(Collected::serve).transpose()?;
+    let bundle_cache = args.search.bundle_cache(store);
+    let searcher = args.roles.contains(&Role::Search).then(|| args.search.searcher(bundle_cache.clone()));
     let config = Config {
-        index: ingest.map(|ingest| IndexRole { ingest, sources, worker_id }),
-        search: args.roles.contains(&Role::Search).then(|| args.search.searcher(store)),
+        index: ingest.map(|ingest| IndexRole { ingest, sources, worker_id, bundle_cache }),
+        search: searcher,
         policy,
         drain_max: Duration::from_secs(args.drain_timeout),
     };

@@ -55,9 +55,10 @@ impl Locator {
 
     /// Returns what a LIST would tell of the copy. `None` if name and locator do not make a key.
     pub(super) fn listed(&self, name: &CopyName) -> Option<Listed> {
-        let range = OffsetRange::new(name.base_offset, self.last_offset)?;
-        let (partition, log_id) = (name.partition.clone(), name.log_id.clone());
-        let key = BundleKey::new(partition, log_id, range, Some(self.times_ms), name.hash()).ok()?;
+        let front = name.marker();
+        let range = OffsetRange::new(front.base_offset(), self.last_offset)?;
+        let (partition, log_id) = (front.partition().clone(), front.log_id().clone());
+        let key = BundleKey::new(partition, log_id, range, Some(self.times_ms), front.hash()).ok()?;
         Some(Listed { key, size_bytes: self.size_bytes, e_tag: None, stored_at_ms: 0 })
     }
 }
@@ -68,7 +69,8 @@ mod tests {
 
     #[test]
     fn a_locator_is_read_as_it_was_written_and_nothing_else_is() {
-        let locator = Locator { last_offset: i64::MAX, times_ms: (0, 1_700_000_000_000), size_bytes: 1 << 33 };
+        let locator =
+            Locator { last_offset: i64::MAX, times_ms: (0, 1_700_000_000_000), size_bytes: 1 << 33 };
         let bytes = locator.encode();
         assert_eq!(bytes.len(), LOCATOR_BYTES);
         assert_eq!(Locator::decode(&bytes), Some(locator));

@@ -62,7 +62,8 @@ impl Attachments {
     }
 
     fn close_complete(&mut self) -> Result<(), IngestError> {
-        let Some((parts, buffer)) = self.open.take_if(|(parts, buffer)| parts.size_bytes == buffer.len() as u64)
+        let Some((parts, buffer)) =
+            self.open.take_if(|(parts, buffer)| parts.size_bytes == buffer.len() as u64)
         else {
             return Ok(());
         };

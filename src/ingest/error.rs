@@ -133,7 +133,9 @@ pub enum IngestError {
         computed: u32,
     },
     /// An attachment is not what the caller meant to send.
-    #[error("the crc32c of the attachment {name} was declared as {declared:08x}, its bytes have {computed:08x}")]
+    #[error(
+        "the crc32c of the attachment {name} was declared as {declared:08x}, its bytes have {computed:08x}"
+    )]
     AttachmentDiffers {
         /// The name of the attachment.
         name: String,

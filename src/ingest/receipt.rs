@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::bundle::{Manifest, UndecodedFacts};
+use crate::bundle::{AttachmentFacts, Manifest, UndecodedFacts};
 use crate::ids::{LogId, OffsetRange, SegmentFormat, SegmentId, TopicPartition};
 use crate::store::Stored;
 
@@ -73,6 +73,8 @@ pub struct IndexedPartition {
     pub anomalies: BTreeMap<String, u64>,
     /// Frames that were not decoded and are kept as they are.
     pub undecoded: UndecodedFacts,
+    /// The attachments of a copy, sorted by name.
+    pub attachments: Vec<AttachmentFacts>,
     /// The object, which is stored and checked.
     pub stored: Stored,
     /// Where the bundle's footer begins in the object.
@@ -181,6 +183,7 @@ impl IndexedPartition {
             times_ms: counts.times,
             gaps,
             gap_count,
+            attachments: manifest.copy.map(|copy| copy.attachments).unwrap_or_default(),
             anomalies: manifest.anomalies,
             undecoded: manifest.undecoded,
             stored,

@@ -58,12 +58,8 @@ where
 {
     let declared = request.size_bytes + request.attachments_bytes();
     let mut attachments = Attachments::new(request.copy.as_deref(), context.account.share());
-    let sender_check = SenderCheck::new(
-        context.account.clone(),
-        declared,
-        request.memory_estimate(),
-        timeouts.admission,
-    );
+    let sender_check =
+        SenderCheck::new(context.account.clone(), declared, request.memory_estimate(), timeouts.admission);
     let mut sender = Sender::new(bytes, sender_check, declared, timeouts);
     let cpu = context.cpu.clone();
     let mut incoming = Incoming::new(request, context.account.share());

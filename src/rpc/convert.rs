@@ -29,6 +29,7 @@ pub fn request_parts(header: &v1::SegmentHeader, size_bytes: u64) -> Result<Requ
         torn_tail: torn_tail_from(header.torn_tail)?,
         undecodable: undecodable_from(header.undecodable)?,
         allowed_offsets: header.allowed_offsets.as_ref().map(allowed_from).transpose()?,
+        copy: None,
     })
 }
 
@@ -37,7 +38,7 @@ fn allowed_from(range: &v1::OffsetRange) -> Result<OffsetRange, RequestError> {
     OffsetRange::new(first, last).ok_or(RequestError::NoOffsetsAllowed { first, last })
 }
 
-fn format_from(value: i32) -> Result<Option<SegmentFormat>, RequestError> {
+pub(super) fn format_from(value: i32) -> Result<Option<SegmentFormat>, RequestError> {
     match v1::SegmentFormat::try_from(value) {
         Ok(v1::SegmentFormat::Unspecified) => Ok(None),
         Ok(v1::SegmentFormat::ChronikWal) => Ok(Some(SegmentFormat::ChronikWal)),

@@ -15,6 +15,8 @@ const LARGE_BYTES: usize = 16 << 10;
 const SEARCH_RESPONSE_RECORDS: u32 = 1;
 const FETCH_RESPONSE_RECORDS: u32 = 1;
 const FETCH_RESPONSE_KAFKA_BATCHES: u32 = 2;
+/// Of `proto/walindexer/v1/archive.proto`, in both responses with chunks.
+const READ_RESPONSE_CHUNK: u32 = 1;
 const RECORD_KEY: u32 = 5;
 const RECORD_VALUE: u32 = 6;
 
@@ -60,6 +62,32 @@ impl Parted for v1::FetchResponse {
         records.into_iter().for_each(|record| parts.record(FETCH_RESPONSE_RECORDS, record));
         if large_len(&self.kafka_batches) > 0 {
             parts.large((FETCH_RESPONSE_KAFKA_BATCHES, std::mem::take(&mut self.kafka_batches)));
+        }
+        parts.fields(&self);
+    }
+}
+
+impl Parted for v1::ReadSegmentResponse {
+    fn large_bytes(&self) -> usize {
+        large_len(&self.chunk)
+    }
+
+    fn write(mut self, parts: &mut Parts) {
+        if is_large(&self.chunk) {
+            parts.large((READ_RESPONSE_CHUNK, std::mem::take(&mut self.chunk)));
+        }
+        parts.fields(&self);
+    }
+}
+
+impl Parted for v1::ReadAttachmentResponse {
+    fn large_bytes(&self) -> usize {
+        large_len(&self.chunk)
+    }
+
+    fn write(mut self, parts: &mut Parts) {
+        if is_large(&self.chunk) {
+            parts.large((READ_RESPONSE_CHUNK, std::mem::take(&mut self.chunk)));
         }
         parts.fields(&self);
     }
@@ -176,6 +204,8 @@ mod tests {
             let kafka_batches = bytes(len);
             let large = if len == LARGE_BYTES { &[LARGE_BYTES][..] } else { &[] };
             check(&v1::FetchResponse { kafka_batches, next_offset, ..v1::FetchResponse::default() }, large);
+            check(&v1::ReadSegmentResponse { chunk: bytes(len), segment_size_bytes: 7 }, large);
+            check(&v1::ReadAttachmentResponse { chunk: bytes(len), attachment: None }, large);
         }
     }
 

@@ -7,7 +7,8 @@
 mod read;
 
 pub use read::{
-    invalid, of_archive, of_fetch, of_name, of_partition, of_query, of_search, of_store, reader_silent,
+    invalid, of_archive, of_copy, of_fetch, of_name, of_partition, of_query, of_search, of_store,
+    reader_silent,
 };
 
 use std::collections::HashMap;
@@ -94,6 +95,17 @@ pub fn of_ingest(error: &IngestError) -> Status {
     status_parts(error).into_status(error)
 }
 
+/// Returns the status for an error of `CopySegment`. Another object under the key of a copy means that its
+/// caller has used the copy id twice.
+pub fn of_ingested_copy(error: &IngestError) -> Status {
+    match error {
+        IngestError::Put { source: PutError::Taken { .. }, .. } => {
+            StatusParts::new(Code::AlreadyExists, "COPY_DIFFERS").into_status(error)
+        }
+        _ => of_ingest(error),
+    }
+}
+
 /// Returns the status for a request that is not valid.
 pub fn of_request(error: &RequestError) -> Status {
     request_status_parts(error).into_status(error)
@@ -109,6 +121,9 @@ fn status_parts(error: &IngestError) -> StatusParts {
         IngestError::BuildTooSlow { .. } => StatusParts::new(Code::DeadlineExceeded, "BUILD_TOO_SLOW"),
         IngestError::SizeDiffers { .. } => StatusParts::new(Code::InvalidArgument, "SIZE_DIFFERS"),
         IngestError::ChecksumDiffers { .. } => StatusParts::new(Code::DataLoss, "SEGMENT_CRC32C_DIFFERS"),
+        IngestError::AttachmentDiffers { name, .. } => {
+            StatusParts::new(Code::DataLoss, "ATTACHMENT_CRC32C_DIFFERS").at("attachment", name)
+        }
         IngestError::Segment(error) => segment_status_parts(error),
         IngestError::BatchTooLarge(error) => {
             place(StatusParts::new(Code::InvalidArgument, error.reason()), error)
@@ -149,6 +164,7 @@ fn request_status_parts(error: &RequestError) -> StatusParts {
         RequestError::Partition(_) => "NO_PARTITION",
         RequestError::Key(_) => "NAME_DOES_NOT_FIT",
         RequestError::SegmentTooLarge { .. } => "SEGMENT_TOO_LARGE",
+        RequestError::Copy(_) => "COPY",
         RequestError::Url(_) => "URL",
     };
     StatusParts::new(Code::InvalidArgument, reason)

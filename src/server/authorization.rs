@@ -46,6 +46,7 @@ fn need(path: &str) -> Need {
         Some(("walindexer.v1.IndexerService", "GetStats" | "Health")) => Need::Role(Role::Stats),
         Some(("walindexer.v1.IndexerService", _)) => Need::Role(Role::Index),
         Some(("walindexer.v1.SearchService", _)) => Need::Role(Role::Search),
+        Some(("walindexer.v1.ArchiveService", _)) => Need::Role(Role::Archive),
         // Reflection and unknown methods. A caller without a token must not learn which methods exist.
         _ => Need::Token,
     }
@@ -169,6 +170,8 @@ mod tests {
             ("/walindexer.v1.IndexerService/Health", Need::Role(Role::Stats)),
             ("/walindexer.v1.SearchService/Search", Need::Role(Role::Search)),
             ("/walindexer.v1.SearchService/Added", Need::Role(Role::Search)),
+            ("/walindexer.v1.ArchiveService/CopySegment", Need::Role(Role::Archive)),
+            ("/walindexer.v1.ArchiveService/Added", Need::Role(Role::Archive)),
             ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Need::Token),
             ("/grpc.health.v1.Healthy/Check", Need::Token),
             ("//grpc.health.v1.Health/Check", Need::Token),

@@ -26,6 +26,8 @@ pub(super) enum Role {
     Search,
     /// `GetStats` and `Health`.
     Stats,
+    /// `ArchiveService`. A caller with this role can store, read and hide whole segments.
+    Archive,
 }
 
 impl Role {
@@ -35,6 +37,7 @@ impl Role {
             Self::Index => "index",
             Self::Search => "search",
             Self::Stats => "stats",
+            Self::Archive => "archive",
         }
     }
 
@@ -47,7 +50,8 @@ impl FromStr for Role {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Index, Self::Search, Self::Stats].into_iter().find(|role| role.name() == text).ok_or(())
+        let all = [Self::Index, Self::Search, Self::Stats, Self::Archive];
+        all.into_iter().find(|role| role.name() == text).ok_or(())
     }
 }
 

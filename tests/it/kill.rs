@@ -17,6 +17,7 @@ use url::Url;
 use wal_indexer::ingest::{Ingest, IngestError, Request, Timeouts};
 use wal_indexer::internals::rpc::status::of_ingest;
 use wal_indexer::proto::v1::{self, IndexSegmentRequest, IndexSegmentResponse};
+use wal_indexer::search::BundleCache;
 use wal_indexer::server::{self, Config, ConnectionPolicy, IndexRole};
 use wal_indexer::store::{SourceRoots, Store};
 
@@ -360,10 +361,12 @@ async fn a_caller_that_never_sends_its_header_is_told_in_time() {
     let timeouts = Timeouts { silence: Duration::from_millis(200), ..Timeouts::default() };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    let store = memory();
     let role = IndexRole {
-        ingest: Ingest { timeouts, ..ingest(memory()) },
+        ingest: Ingest { timeouts, ..ingest(store.clone()) },
         sources: SourceRoots::new(&[]).expect("none"),
         worker_id: "here".to_owned(),
+        bundle_cache: BundleCache::new(store, 1 << 20),
     };
     let config = Config {
         index: Some(role),

@@ -3,6 +3,7 @@
 mod abuse;
 mod agent;
 mod anomalies;
+mod archive;
 mod authority;
 mod bounds;
 mod broker;

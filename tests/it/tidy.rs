@@ -49,12 +49,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("telemetry", &["metrics"]),
     ("metrics", &[]),
     ("spans", &["formatting"]),
-    ("server", &["ingest", "metrics", "proto", "rpc", "search", "spans", "store", "formatting"]),
+    ("server", &["copies", "ingest", "metrics", "proto", "rpc", "search", "spans", "store", "formatting"]),
     (
         "rpc",
         &[
             "archive",
             "budget",
+            "copies",
             "fetch",
             "ids",
             "index",
@@ -86,6 +87,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "fetch",
         &["archive", "budget", "bundle", "ids", "registry", "segment", "spans", "store", "transactions"],
     ),
+    ("copies", &["archive", "budget", "bundle", "ids", "store"]),
     ("verify", &["archive", "bundle", "ids", "index", "rate_limit", "record", "restore", "segment", "store"]),
     ("expire", &["archive", "ids", "rate_limit", "registry", "store"]),
     ("orphan_cleanup", &["store"]),

@@ -3,8 +3,9 @@
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{DOMAIN, RETRY_STORE, StatusParts};
+use super::{DOMAIN, RETRY_STORE, StatusParts, budget_status_parts};
 use crate::archive::{ArchiveError, ArchiveErrorKind};
+use crate::copies::CopyError;
 use crate::fetch::FetchError;
 use crate::ids::TopicPartitionError;
 use crate::index::QueryError;
@@ -49,6 +50,22 @@ pub fn of_fetch(error: &FetchError) -> Status {
                 .at("bundle", bundle)
                 .at("offset", offset)
         }
+    };
+    status_parts.into_status(error)
+}
+
+/// Returns the status for an error of `ReadSegment` or `ReadAttachment`.
+pub fn of_copy(error: &CopyError) -> Status {
+    let status_parts = match error {
+        CopyError::NotFound => StatusParts::new(Code::NotFound, "SEGMENT_NOT_FOUND"),
+        CopyError::NoAttachment { name } => {
+            StatusParts::new(Code::NotFound, "ATTACHMENT_NOT_FOUND").at("attachment", name)
+        }
+        CopyError::ManyPartitions { .. } => StatusParts::new(Code::FailedPrecondition, "MANY_PARTITIONS"),
+        CopyError::BeyondEnd { .. } => StatusParts::new(Code::OutOfRange, "BEYOND_END"),
+        CopyError::Budget(error) => budget_status_parts(error),
+        CopyError::List(error) => store_status_parts(error),
+        CopyError::Archive(error) => archive_status_parts(error),
     };
     status_parts.into_status(error)
 }
