@@ -54,7 +54,13 @@ async fn the_gaps_of_a_compacted_log_are_counted_with_the_bundle_that_lists_them
         partitions: 1,
     };
     let partition = TopicPartition::new("compacted", 0).expect("a partition");
-    let packed = pack_partition(&request, &Origin { segment, source }, partition, vec![slice], &settings);
+    let packed = pack_partition(
+        &request,
+        &Origin { segment, source, attachments: Vec::new() },
+        partition,
+        vec![slice],
+        &settings,
+    );
     let packed = packed.expect("a bundle");
     let gaps = packed.manifest.gaps.len();
     assert!(gaps as u64 >= records - 1, "{gaps}");
