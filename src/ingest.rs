@@ -43,6 +43,7 @@ pub use crate::stats::Stats;
 pub use error::{IngestError, ReadError, RequestError};
 pub use file::file_chunks;
 pub use receipt::{IndexedPartition, RECEIPT_GAPS_MAX, Receipt, ReceiptMemory, Timings};
+pub use upload::UPLOAD_TIME_MAX;
 
 use memory_account::MemoryAccount;
 use pack::Packing;
@@ -161,7 +162,7 @@ impl Default for Timeouts {
             admission: Duration::from_secs(30),
             silence: Duration::from_secs(30),
             build: Duration::from_secs(60),
-            upload: Duration::from_secs(60),
+            upload: upload::UPLOAD_BASE,
         }
     }
 }

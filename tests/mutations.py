@@ -248,10 +248,10 @@ MUTATIONS = {
     "expire-name": ("A name that is nearly a key is taken for one.", "expire::only_bundles", [
         ("src/store/key.rs", "    if canonical != key {", '    if canonical != key && !crate::mutant("expire-name") {'),
     ]),
-    "expire-order": ("The newest goes first.", "expire::a_bundle_that_cannot_be_deleted", [
+    "expire-order": ("The newest goes first.", "expire::a_bundle_that_cannot_be_hidden", [
         ("src/expire.rs", "            bundles.sort_by(|a, b| a.listed.key.cmp(&b.listed.key));", '            bundles.sort_by(|a, b| if crate::mutant("expire-order") { b.listed.key.cmp(&a.listed.key) } else { a.listed.key.cmp(&b.listed.key) });'),
     ]),
-    "expire-on": ("A failure is passed over, and the next bundle goes.", "expire::a_bundle_that_cannot_be_deleted", [
+    "expire-on": ("A failure is passed over, and the next bundle goes.", "expire::a_bundle_that_cannot_be_hidden", [
         ("src/expire.rs", "                    outcome.failures.push(error);\n                    break;", '                    outcome.failures.push(error);\n                    if !crate::mutant("expire-on") {\n                        break;\n                    }'),
     ]),
     "expire-dry": ("What would go goes.", "expire::only_bundles expire::what_to_delete_is_said", [

@@ -171,6 +171,8 @@ impl Store {
     /// more. The bundle need not exist: if it comes later, it is hidden too. Hiding again changes nothing.
     pub async fn hide(&self, key: &MarkerKey, reason: HiddenReason) -> Result<Hidden, StoreError> {
         let (name, url) = (key.to_string(), self.url_of_marker(key));
+        // What is behind a link could be hidden, but never purged.
+        self.check_path(Operation::Put, &name, &url).await?;
         let marker = Marker { reason, hidden_at_ms: now_ms() };
         let payload = PutPayload::from(marker.to_json());
         // Whether an attempt ended without a clear response. A marker that is found later may be its work.
