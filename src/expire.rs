@@ -1,6 +1,6 @@
 //! Hides bundles that an operator no longer wants: whole bundles, selected by offsets or times, oldest first.
-//! They are gone from every answer, but not yet from the store: [`crate::hidden`] brings them back, or deletes
-//! them for good.
+//! They are gone from every answer, but not yet from the store: [`crate::hidden`] brings them back, or
+//! deletes them for good.
 //!
 //! [`Plan::new`] changes nothing; [`Plan::apply`] hides. A key has the offsets and times of its bundle. A
 //! bundle is opened only if times decide and its key does not have them. Objects whose names are not keys are

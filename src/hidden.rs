@@ -66,8 +66,8 @@ impl Scope {
     }
 }
 
-/// Lists what is hidden, in the order of the keys, and reads the markers. A marker that something else removes
-/// meanwhile is left out.
+/// Lists what is hidden, in the order of the keys, and reads the markers. A marker that something else
+/// removes meanwhile is left out.
 pub async fn find(store: &Store, scope: &Scope) -> Result<Vec<Entry>, StoreError> {
     let markers = store.list_all(&scope.prefix()).await?.markers;
     let read = async |listed: ListedMarker| {

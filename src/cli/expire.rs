@@ -17,8 +17,8 @@ use crate::store::{Listed, Store};
 /// Delete the bundles of a topic that lie wholly before a time or an offset.
 ///
 /// Without --delete nothing is deleted: the program shows what would be deleted and what would stay. A bundle
-/// is deleted only as a whole, so one with a single newer record stays. What is deleted is hidden: it is in no
-/// answer any more, and `undelete` brings it back until `purge` frees its space. To avoid mistakes, only
+/// is deleted only as a whole, so one with a single newer record stays. What is deleted is hidden: it is in
+/// no answer any more, and `undelete` brings it back until `purge` frees its space. To avoid mistakes, only
 /// --store, --per-second and --json can also be set by variables; all other flags must be on the command
 /// line.
 #[derive(Debug, clap::Args)]

@@ -22,9 +22,9 @@ const _: () = assert!(AFTER_MIN.as_secs() > UPLOAD_TIME_MAX.as_secs());
 
 /// Delete for good what has been deleted for long enough. This cannot be undone.
 ///
-/// What `expire`, or the owner of a log, deletes is only hidden by a marker at first. This deletes the bundle,
-/// then the marker, of every marker that is old enough, and markers without a bundle. To avoid mistakes, only
-/// --store, --per-second and --json can also be set by variables.
+/// What `expire`, or the owner of a log, deletes is only hidden by a marker at first. This deletes the
+/// bundle, then the marker, of every marker that is old enough, and markers without a bundle. To avoid
+/// mistakes, only --store, --per-second and --json can also be set by variables.
 #[derive(Debug, clap::Args)]
 pub struct PurgeArgs {
     /// How long a bundle must have been hidden: 24h, 7d. Until then `undelete` brings it back. The minimum is

@@ -19,8 +19,8 @@ use crate::store::Store;
 /// Bring back what `expire`, or the owner of a log, has deleted, as long as `purge` has not removed it.
 ///
 /// The bundles are hidden, not gone: this removes the markers that hide them. Then they are in every answer
-/// again, and a segment that is sent again gets its receipt. To avoid mistakes, only --store, --per-second and
-/// --json can also be set by variables. Do not run it beside a `purge`.
+/// again, and a segment that is sent again gets its receipt. To avoid mistakes, only --store, --per-second
+/// and --json can also be set by variables. Do not run it beside a `purge`.
 #[derive(Debug, clap::Args)]
 pub struct UndeleteArgs {
     /// Bring back bundles of this topic.

@@ -27,7 +27,8 @@ pub enum Undeleted {
         /// Their total size in bytes.
         size_bytes: u64,
     },
-    /// The marker is removed. There is no bundle: it never came, or it was purged. If it comes, it is visible.
+    /// The marker is removed. There is no bundle: it never came, or it was purged. If it comes, it is
+    /// visible.
     NoBundle,
     /// Something else had removed the marker.
     Before,

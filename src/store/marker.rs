@@ -151,11 +151,11 @@ impl Marker {
 }
 
 /// A time in milliseconds since the Unix epoch, as text for people.
-pub(super) struct Rfc3339(pub(super) i64);
+pub(super) struct Rfc3339<'a>(pub(super) &'a i64);
 
-impl fmt::Display for Rfc3339 {
+impl fmt::Display for Rfc3339<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000);
+        let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(*self.0) * 1_000_000);
         let text = time.ok().and_then(|time| time.format(&well_known::Rfc3339).ok());
         text.map_or_else(|| write!(f, "{} ms", self.0), |text| f.write_str(&text))
     }

@@ -19,7 +19,7 @@ use wal_indexer::store::{
     BundleKey, Deleted, HiddenReason, KeyPrefix, MarkerKey, PutError, Store, StoreErrorKind,
 };
 
-use crate::faults::{FOREIGN, Fault, Faults};
+use crate::faults::{Fault, Faults};
 use crate::reading::lines;
 use crate::receipts::{self, Segment, already_existed, ingest, keys_of, memory};
 use crate::sidecar::{Wal, name, once};
@@ -73,7 +73,7 @@ impl Scene {
 
     /// Runs a command on the store itself.
     fn run(&self, arguments: &[&str]) -> Ran {
-        Ran::of(command(arguments.iter().chain(&["--store", &self.url])))
+        Ran::of(command(arguments.iter().chain(&["--store", self.url.as_str()])))
     }
 
     /// Runs a command that must succeed. Returns what it printed.
@@ -86,7 +86,8 @@ impl Scene {
 
     /// Runs a command on the worker.
     fn ask(&self, arguments: &[&str]) -> Ran {
-        Ran::of(command(arguments.iter().chain(&["--endpoint", &self.worker.endpoint()])))
+        let endpoint = self.worker.endpoint();
+        Ran::of(command(arguments.iter().chain(&["--endpoint", endpoint.as_str()])))
     }
 
     fn file(&self, key: &str) -> PathBuf {
@@ -248,7 +249,7 @@ async fn undelete_brings_back_what_is_selected() {
     scene.lists(&keys);
     scene.holds(0..300);
     assert_eq!(scene.worker.keys(), all, "no marker is left, and nothing is missing");
-    assert_eq!(scene.deleted(), [json!(null); 0]);
+    assert!(scene.deleted().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -569,7 +570,6 @@ async fn a_marker_whose_put_was_not_answered_clearly_is_settled_by_reading() {
         assert_eq!(found.reason == HiddenReason::Deleted, !already, "{faults:?}");
         assert_eq!(here.store.list(&KeyPrefix::all()).await.expect("a listing"), [], "{faults:?}");
     }
-    assert!(!FOREIGN.starts_with(b"{"), "so that its reason is not known");
     let (here, key) = InProcess::new().await;
     here.faults.next_puts([Fault::Forbid]);
     let denied = here.store.hide(&marker_of(&key), HiddenReason::Deleted).await.expect_err("no marker");
