@@ -156,8 +156,10 @@ pub(super) struct Rfc3339<'a>(pub(super) &'a i64);
 impl fmt::Display for Rfc3339<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(*self.0) * 1_000_000);
-        let text = time.ok().and_then(|time| time.format(&well_known::Rfc3339).ok());
-        text.map_or_else(|| write!(f, "{} ms", self.0), |text| f.write_str(&text))
+        match time.ok().and_then(|time| time.format(&well_known::Rfc3339).ok()) {
+            Some(text) => f.write_str(&text),
+            None => write!(f, "{} ms", self.0),
+        }
     }
 }
 
