@@ -14,6 +14,7 @@ mod fetch;
 mod file_mode;
 mod generate;
 mod health;
+mod hidden;
 mod index;
 mod inspect;
 mod isolation;
@@ -24,6 +25,7 @@ mod otlp;
 mod output;
 mod pipeline;
 mod progress;
+mod purge;
 mod restore;
 mod search;
 mod security;
@@ -36,6 +38,7 @@ mod store_or_endpoint;
 mod sweep;
 mod terminal_escaping;
 mod time_argument;
+mod undelete;
 mod unknown_values;
 mod verify;
 
@@ -108,8 +111,12 @@ enum Command {
     Export(export::ExportArgs),
     /// Check every byte, count and record of stored bundles.
     Verify(verify::VerifyArgs),
-    /// Delete whole bundles that are too old. Shows them first; deletes them with --delete.
+    /// Hide whole bundles that are too old. Shows them first; hides them with --delete.
     Expire(expire::ExpireArgs),
+    /// Bring back what was deleted and is not purged yet.
+    Undelete(undelete::UndeleteArgs),
+    /// Free the space of what was deleted some time ago. This cannot be undone.
+    Purge(purge::PurgeArgs),
     /// Remove the partial files that killed writers left on a local disk. Shows them first; removes them with
     /// --delete.
     Sweep(sweep::SweepArgs),
@@ -144,6 +151,8 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Expire(args) => expire::run(&args),
+        Command::Undelete(args) => undelete::run(&args),
+        Command::Purge(args) => purge::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Stats(args) => stats::run(args),
         Command::Health(args) => health::run(args),

@@ -1,9 +1,10 @@
-//! Deletes bundles that an operator no longer wants: whole bundles, selected by offsets or times, oldest
-//! first.
+//! Hides bundles that an operator no longer wants: whole bundles, selected by offsets or times, oldest first.
+//! They are gone from every answer, but not yet from the store: [`crate::hidden`] brings them back, or
+//! deletes them for good.
 //!
-//! [`Plan::new`] changes nothing; [`Plan::apply`] deletes. A key has the offsets and times of its bundle. A
+//! [`Plan::new`] changes nothing; [`Plan::apply`] hides. A key has the offsets and times of its bundle. A
 //! bundle is opened only if times decide and its key does not have them. Objects whose names are not keys are
-//! never listed here. Each log is deleted from its start, one bundle after the other. So an interrupted run
+//! never listed here. Each log is hidden from its start, one bundle after the other. So an interrupted run
 //! leaves no gap, and the next run continues from there.
 
 use std::collections::BTreeMap;
@@ -16,15 +17,15 @@ use crate::archive::{ArchiveError, BundleCache};
 use crate::ids::{LogId, TopicPartition};
 use crate::rate_limit::RateLimit;
 use crate::registry::{self, Filter, Timed, Times};
-use crate::store::{Deleted, Listed, Store, StoreError};
+use crate::store::{HiddenReason, Listed, MarkerKey, Store, StoreError};
 
 /// The size of the cache for looked-up times, in bytes.
 const CACHE_BYTES_MAX: u64 = 1 << 20;
 
-/// The number of logs from which bundles are deleted concurrently.
+/// The number of logs in which bundles are hidden concurrently.
 const LOGS_AT_ONCE: usize = 16;
 
-/// The limit that decides which bundles are deleted.
+/// The limit that decides which bundles are hidden.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// Bundles whose latest record is before this time, in milliseconds since the Unix epoch. Bundles without
@@ -46,7 +47,7 @@ impl Limit {
     }
 }
 
-/// The logs to delete from.
+/// The logs to look at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     /// The topic.
@@ -57,28 +58,28 @@ pub struct Scope {
     pub log_id: Option<LogId>,
 }
 
-/// The bundles to delete and the bundles to keep, for each log, in the order of partition and log id.
+/// The bundles to hide and the bundles to keep, for each log, in the order of partition and log id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The logs that have bundles.
     pub logs: Vec<LogPlan>,
 }
 
-/// The bundles of one log to delete and to keep.
+/// The bundles of one log to hide and to keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogPlan {
     /// Topic and partition.
     pub partition: TopicPartition,
     /// The incarnation of the log.
     pub log_id: LogId,
-    /// The bundles to delete, in the order of deletion.
+    /// The bundles to hide, in the order of hiding.
     pub expired: Vec<Timed>,
     /// The bundles to keep, in the same order.
     pub kept: Vec<Timed>,
 }
 
 impl LogPlan {
-    /// Returns how many of the bundles to delete are after a bundle to keep. Their offsets become a gap.
+    /// Returns how many of the bundles to hide are after a bundle to keep. Their offsets become a gap.
     pub fn behind_kept(&self) -> usize {
         let Some(first) = self.kept.first() else { return 0 };
         self.expired.iter().filter(|one| one.listed.key > first.listed.key).count()
@@ -98,25 +99,27 @@ impl LogPlan {
     }
 }
 
-/// An event during the deletion.
+/// An event during the hiding.
 #[derive(Clone, Copy, Debug)]
 pub enum Progress<'a> {
-    /// This bundle was deleted, or was not there.
-    Deleted(&'a Listed, Deleted),
-    /// This bundle could not be deleted. The bundles after it in its log are kept too.
+    /// This bundle is hidden now.
+    Hidden(&'a Listed),
+    /// Something else had hidden this bundle after the listing.
+    HiddenBefore(&'a Listed),
+    /// This bundle could not be hidden. The bundles after it in its log are kept too.
     Failed(&'a Listed, &'a StoreError),
 }
 
-/// The outcome of the deletion.
+/// The outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// The number of bundles that were deleted.
-    pub deleted: u64,
+    /// The number of bundles that were hidden.
+    pub hidden: u64,
     /// Their total size in bytes.
-    pub deleted_bytes: u64,
-    /// The number of bundles that something else deleted after the listing.
-    pub gone_before: u64,
-    /// The number of bundles that were to be deleted and are still there.
+    pub hidden_bytes: u64,
+    /// The number of bundles that something else hid after the listing.
+    pub hidden_before: u64,
+    /// The number of bundles that were to be hidden and are still visible.
     pub left: u64,
     /// The first failure of each log.
     pub failures: Vec<StoreError>,
@@ -172,14 +175,14 @@ impl Plan {
         Self { logs: logs.collect() }
     }
 
-    /// Returns the number of bundles to delete, and their total size in bytes.
+    /// Returns the number of bundles to hide, and their total size in bytes.
     pub fn expired(&self) -> (u64, u64) {
         let expired = self.logs.iter().flat_map(|log| &log.expired);
         expired.fold((0, 0), |(count, bytes), one| (count + 1, bytes + one.listed.size_bytes))
     }
 
-    /// Deletes the bundles of the plan, at most `per_second_max` of them per second. If a bundle cannot be
-    /// deleted, the rest of its log is kept; the other logs continue.
+    /// Hides the bundles of the plan, at most `per_second_max` of them per second. If a bundle cannot be
+    /// hidden, the rest of its log is kept; the other logs continue.
     pub async fn apply(
         &self,
         store: &Store,
@@ -203,16 +206,15 @@ impl LogPlan {
         let mut outcome = Outcome::default();
         for (nth, Timed { listed: one, .. }) in self.expired.iter().enumerate() {
             rate_limit.wait(1).await;
-            match store.delete(&one.key).await {
-                Ok(deleted) => {
-                    match deleted {
-                        Deleted::Now => {
-                            outcome.deleted += 1;
-                            outcome.deleted_bytes += one.size_bytes;
-                        }
-                        Deleted::Before => outcome.gone_before += 1,
-                    }
-                    progress(Progress::Deleted(one, deleted));
+            match store.hide(&MarkerKey::of(&one.key), HiddenReason::Expired).await {
+                Ok(hidden) if hidden.already => {
+                    outcome.hidden_before += 1;
+                    progress(Progress::HiddenBefore(one));
+                }
+                Ok(_) => {
+                    outcome.hidden += 1;
+                    outcome.hidden_bytes += one.size_bytes;
+                    progress(Progress::Hidden(one));
                 }
                 Err(error) => {
                     progress(Progress::Failed(one, &error));
@@ -228,9 +230,9 @@ impl LogPlan {
 
 impl Outcome {
     fn and(mut self, other: Self) -> Self {
-        self.deleted += other.deleted;
-        self.deleted_bytes += other.deleted_bytes;
-        self.gone_before += other.gone_before;
+        self.hidden += other.hidden;
+        self.hidden_bytes += other.hidden_bytes;
+        self.hidden_before += other.hidden_before;
         self.left += other.left;
         self.failures.extend(other.failures);
         self

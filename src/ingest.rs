@@ -46,6 +46,7 @@ pub use copy::{ATTACHMENTS_BYTES_MAX, ATTACHMENTS_MAX, AttachmentParts, CopyErro
 pub use error::{IngestError, ReadError, RequestError};
 pub use file::file_chunks;
 pub use receipt::{IndexedPartition, RECEIPT_GAPS_MAX, Receipt, ReceiptMemory, Timings};
+pub use upload::UPLOAD_TIME_MAX;
 
 use copy::Copy;
 use memory_account::MemoryAccount;
@@ -169,7 +170,7 @@ impl Default for Timeouts {
             admission: Duration::from_secs(30),
             silence: Duration::from_secs(30),
             build: Duration::from_secs(60),
-            upload: Duration::from_secs(60),
+            upload: upload::UPLOAD_BASE,
         }
     }
 }

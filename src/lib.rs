@@ -129,6 +129,8 @@ pub mod expire;
 pub mod fetch;
 #[cfg(any(test, feature = "cli"))]
 pub mod generate;
+#[cfg(feature = "search")]
+pub mod hidden;
 pub mod ids;
 #[cfg(feature = "worker")]
 pub mod ingest;

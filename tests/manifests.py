@@ -266,14 +266,36 @@ def check_search_workers(place, documents):
     service = named(documents, "Service", "wal-indexer-search")
     monitor = named(documents, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
     check(monitor.items() <= service["metadata"]["labels"].items(), f"{place}: searches are not scraped")
-    scrub = named(documents, "CronJob")
-    pod, container = of(documents, "wal-indexer-scrub")
-    check("WAL_INDEXER_STORE" in values(container, documents), f"{place}: nothing to scrub")
-    policy = named(documents, "NetworkPolicy", "wal-indexer-scrub")["spec"]["podSelector"]["matchLabels"]
-    check(policy.items() <= pod["metadata"]["labels"].items(), f"{place}: the policy is not the scrub's")
-    rules = scrub["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+    for name in ("wal-indexer-scrub", "wal-indexer-purge"):
+        check_job(place, documents, name)
+    check_rights(place, documents)
+
+
+def check_job(place, documents, name):
+    job = named(documents, "CronJob", name)
+    pod, container = of(documents, name)
+    check("WAL_INDEXER_STORE" in values(container, documents), f"{place}: no store for {name}")
+    policy = named(documents, "NetworkPolicy", name)["spec"]["podSelector"]["matchLabels"]
+    check(policy.items() <= pod["metadata"]["labels"].items(), f"{place}: the policy is not that of {name}")
+    rules = job["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
     named_there = [rule["onExitCodes"]["containerName"] for rule in rules]
     check(named_there == [container["name"]], f"{place}: exit codes of {named_there}")
+
+
+def check_rights(place, documents):
+    """Checks that only the purge deletes, with a secret and a service account that nothing else uses."""
+    secrets, accounts = {}, {}
+    for document, pod, container in containers(documents):
+        name, verb = document["metadata"]["name"], container["args"][0]
+        check((verb == "purge") == (name == "wal-indexer-purge"), f"{place}: {name} runs {verb}")
+        check(verb not in ("expire", "undelete"), f"{place}: {name} runs {verb}")
+        for source in container["envFrom"]:
+            if "secretRef" in source:
+                secrets.setdefault(source["secretRef"]["name"], []).append(name)
+        accounts.setdefault(pod["spec"].get("serviceAccountName", "default"), []).append(name)
+    check(secrets.get("wal-indexer-store-purge") == ["wal-indexer-purge"], f"{place}: secrets {secrets}")
+    check(accounts.get("wal-indexer-purge") == ["wal-indexer-purge"], f"{place}: service accounts {accounts}")
+    check(named(documents, "ServiceAccount", "wal-indexer-purge"), f"{place}: the purge has no service account")
 
 
 def targets(directory):
@@ -393,7 +415,7 @@ def main():
         overlays["s3 with agents"] = render(pathlib.Path(directory))
         images = [{"name": "wal-indexer", "newTag": tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]}]
         searches = {"resources": ["../../deploy/overlays/s3"], "namespace": "wal-indexer", "images": images,
-                    "components": ["../../deploy/search-workers", "../../deploy/scrub"]}
+                    "components": ["../../deploy/search-workers", "../../deploy/scrub", "../../deploy/purge"]}
         pathlib.Path(directory, "kustomization.yaml").write_text(yaml.safe_dump(searches))
         overlays["s3 with search workers"] = render(pathlib.Path(directory))
         searches["components"].append("../../deploy/tls")

@@ -30,7 +30,7 @@ pub fn mutant(name: &str) -> bool {
 """
 
 READ = """        let read = self.read_back(&key.to_string(), url).await;
-        let Some(found) = read.map_err(|source| PutError::Store { source, attempts: 0 })? else {
+        let Some(found) = read.map_err(failed)? else {
             return Ok(None);
         };
         if !found.is(object) {"""
@@ -248,14 +248,38 @@ MUTATIONS = {
     "expire-name": ("A name that is nearly a key is taken for one.", "expire::only_bundles", [
         ("src/store/key.rs", "    if canonical != key {", '    if canonical != key && !crate::mutant("expire-name") {'),
     ]),
-    "expire-order": ("The newest goes first.", "expire::a_bundle_that_cannot_be_deleted", [
+    "expire-order": ("The newest goes first.", "expire::a_bundle_that_cannot_be_hidden", [
         ("src/expire.rs", "            bundles.sort_by(|a, b| a.listed.key.cmp(&b.listed.key));", '            bundles.sort_by(|a, b| if crate::mutant("expire-order") { b.listed.key.cmp(&a.listed.key) } else { a.listed.key.cmp(&b.listed.key) });'),
     ]),
-    "expire-on": ("A failure is passed over, and the next bundle goes.", "expire::a_bundle_that_cannot_be_deleted", [
+    "expire-on": ("A failure is passed over, and the next bundle goes.", "expire::a_bundle_that_cannot_be_hidden", [
         ("src/expire.rs", "                    outcome.failures.push(error);\n                    break;", '                    outcome.failures.push(error);\n                    if !crate::mutant("expire-on") {\n                        break;\n                    }'),
     ]),
     "expire-dry": ("What would go goes.", "expire::only_bundles expire::what_to_delete_is_said", [
         ("src/cli/expire.rs", "    let outcome = match args.delete {", '    let outcome = match args.delete || crate::mutant("expire-dry") {'),
+    ]),
+    "39": ("A purge takes what was hidden just now.", "hiding::lesson_39", [
+        ("src/hidden/purge.rs", "entry.marker.hidden_at_ms <= limit_ms;", 'crate::mutant("39") || entry.marker.hidden_at_ms <= limit_ms;'),
+    ]),
+    "hidden-listed": ("A marker hides nothing from listings.", "hiding::what_is_hidden hiding::a_marker_before", [
+        ("src/store/marker.rs", "Ok(at) => markers[at].hides.push(bundle),", 'Ok(at) if !crate::mutant("hidden-listed") => markers[at].hides.push(bundle),\n                Ok(_) => visible.push(bundle),'),
+    ]),
+    "hidden-receipt": ("What is hidden gets a receipt.", "hiding::a_segment_that_was_deleted hiding::a_marker_before", [
+        ("src/store/marker.rs", "            Ok(None) => Ok(()),", '            Ok(None) => Ok(()),\n            Ok(_) if crate::mutant("hidden-receipt") => Ok(()),'),
+    ]),
+    "hidden-unread": ("A marker counts as made when the store says so.", "hiding::a_marker_whose_put", [
+        ("src/store/marker.rs", "if let Some(found) = self.durable_marker(&name, &url).await? {", 'if crate::mutant("hidden-unread") && error.is_none() {\n                return Ok(Hidden { already: !created, hidden_at_ms: marker.hidden_at_ms });\n            }\n            if let Some(found) = self.durable_marker(&name, &url).await? {'),
+    ]),
+    "purge-order": ("The marker goes before its bundle.", "hiding::purge_deletes_the_bundle_then", [
+        ("src/hidden/purge.rs", "    let (mut bundles, mut size_bytes) = (0, 0);", '    if crate::mutant("purge-order") {\n        store.unhide(&entry.listed.key).await?;\n    }\n    let (mut bundles, mut size_bytes) = (0, 0);'),
+    ]),
+    "purge-undeleted": ("A purge does not look at a marker again.", "hiding::what_is_brought_back", [
+        ("src/hidden/purge.rs", "if store.hidden(&entry.listed.key)", 'if !crate::mutant("purge-undeleted") && store.hidden(&entry.listed.key)'),
+    ]),
+    "purge-window": ("A purge may be faster than an upload.", "hiding::purge_refuses", [
+        ("src/hidden/purge.rs", "if after < AFTER_MIN {", 'if after < AFTER_MIN && !crate::mutant("purge-window") {'),
+    ]),
+    "deleted-again": ("A segment that was deleted is sent again in every run.", "hiding::an_agent_keeps", [
+        ("src/client/retry_policy.rs", "if is_deleted(status) =>", 'if is_deleted(status) && !crate::mutant("deleted-again") =>'),
     ]),
     "partitions-metered": ("What partitions will come to is reserved when they are built.", "bounds::more_partitions", [
         ("src/ingest/slices.rs", "(waits as u64 + to_come)", '(waits as u64 + if crate::mutant("partitions-metered") { 0 } else { to_come })'),

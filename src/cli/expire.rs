@@ -1,4 +1,4 @@
-//! `expire`: retention and erasure. Shows what would be deleted, and deletes it only with `--delete`.
+//! `expire`: retention and erasure. Shows what would be deleted, and hides it only with `--delete`.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -12,13 +12,15 @@ use super::{CliError, Exit, output, runtime, stderr, time_argument};
 use crate::expire::{Limit, LogPlan, Outcome, Plan, PlanError, Progress, Scope};
 use crate::ids::LogId;
 use crate::registry::{self, Log, Timed};
-use crate::store::{Deleted, Store};
+use crate::store::{Listed, Store};
 
 /// Delete the bundles of a topic that lie wholly before a time or an offset.
 ///
 /// Without --delete nothing is deleted: the program shows what would be deleted and what would stay. A bundle
-/// is deleted only as a whole, so one with a single newer record stays. To avoid mistakes, only --store,
-/// --per-second and --json can also be set by variables; all other flags must be on the command line.
+/// is deleted only as a whole, so one with a single newer record stays. What is deleted is hidden: it is in
+/// no answer any more, and `undelete` brings it back until `purge` frees its space. To avoid mistakes, only
+/// --store, --per-second and --json can also be set by variables; all other flags must be on the command
+/// line.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("limit").required(true))]
 pub struct ExpireArgs {
@@ -44,7 +46,7 @@ pub struct ExpireArgs {
     #[arg(long, group = "limit", value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
     offset: Option<i64>,
 
-    /// Delete the bundles. This cannot be undone.
+    /// Delete the bundles: hide them until `purge` frees their space.
     #[arg(long)]
     delete: bool,
 
@@ -218,38 +220,35 @@ impl ExpireArgs {
     }
 
     fn report(&self, progress: Progress<'_>) -> io::Result<()> {
-        let (one, deleted) = match progress {
-            Progress::Deleted(one, deleted) => (one, deleted),
+        let printed = |one: &Listed| (one.key.to_string(), one.size_bytes);
+        let ((key, size_bytes), before) = match progress {
+            Progress::Hidden(one) => (printed(one), false),
+            Progress::HiddenBefore(one) => (printed(one), true),
             Progress::Failed(_, error) => return stderr::line(&error.to_string()),
         };
-        let (key, size_bytes) = (one.key.to_string(), one.size_bytes);
-        match (self.json, deleted) {
-            (false, Deleted::Now) => print_line(&format!("deleted {key}")),
-            (false, Deleted::Before) => print_line(&format!("was gone {key}")),
-            (true, Deleted::Now) => {
-                print_json(&DeletionLine { deleted: Some(key), gone_before: None, size_bytes })
-            }
-            (true, Deleted::Before) => {
-                print_json(&DeletionLine { deleted: None, gone_before: Some(key), size_bytes })
-            }
+        match (self.json, before) {
+            (false, false) => print_line(&format!("deleted {key}")),
+            (false, true) => print_line(&format!("was gone {key}")),
+            (true, false) => print_json(&DeletionLine { deleted: Some(key), gone_before: None, size_bytes }),
+            (true, true) => print_json(&DeletionLine { deleted: None, gone_before: Some(key), size_bytes }),
         }
     }
 
     fn report_summary(&self, plan: &Plan, outcome: &Outcome) -> io::Result<()> {
         let (expired_bundles, expired_bytes) = plan.expired();
-        let &Outcome { deleted, deleted_bytes, gone_before, left, .. } = outcome;
+        let &Outcome { hidden, hidden_bytes, hidden_before, left, .. } = outcome;
         if self.json {
             return print_json(&SummaryLine {
                 dry_run: !self.delete,
                 expired_bundles,
                 expired_bytes,
-                deleted_bundles: deleted,
-                deleted_bytes,
-                gone_before,
+                deleted_bundles: hidden,
+                deleted_bytes: hidden_bytes,
+                gone_before: hidden_before,
                 left_bundles: left,
             });
         }
-        let size = output::bytes(if self.delete { deleted_bytes } else { expired_bytes });
+        let size = output::bytes(if self.delete { hidden_bytes } else { expired_bytes });
         let words = self.words();
         print_line(&match (self.delete, expired_bundles) {
             (_, 0) => format!("nothing of {} lies wholly {words}", one_line(&self.topic)),
@@ -257,20 +256,22 @@ impl ExpireArgs {
                 let count = bundles(count);
                 format!("{count}, {size}, wholly {words}; nothing was deleted: --delete does it")
             }
-            (true, _) => format!("deleted: {}, {size}", bundles(deleted)),
+            (true, _) => {
+                format!("deleted: {}, {size}; hidden until `purge` frees the space", bundles(hidden))
+            }
         })
     }
 }
 
 /// Prints a line on standard output. A closed pipe is no error: the exit code still reports the outcome.
-fn print_line(line: &str) -> io::Result<()> {
+pub(super) fn print_line(line: &str) -> io::Result<()> {
     match writeln!(io::stdout().lock(), "{line}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed,
     }
 }
 
-fn print_json(value: &impl Serialize) -> io::Result<()> {
+pub(super) fn print_json(value: &impl Serialize) -> io::Result<()> {
     print_line(&serde_json::to_string(value)?)
 }
 
@@ -337,7 +338,7 @@ fn print_table(plan: &Plan) -> Result<(), CliError> {
     output::line(&table.trim_fmt())
 }
 
-fn bundles(count: u64) -> String {
+pub(super) fn bundles(count: u64) -> String {
     format!("{count} bundle{}", if count == 1 { "" } else { "s" })
 }
 

@@ -3,10 +3,12 @@
 use clap::builder::NonEmptyStringValueParser;
 use futures::TryStreamExt;
 
+use super::hidden::{MarkerLine, print_table};
 use super::store::{exit_of_archive, exit_of_store};
 use super::store_or_endpoint::{StoreOrEndpoint, StoreOrEndpointArgs};
 use super::terminal_escaping::{of, one_line};
 use super::{CliError, Exit, output, runtime};
+use crate::hidden::{self, Scope};
 use crate::ids::LogId;
 use crate::proto::v1;
 use crate::registry::{self, Filter, Log, Timed, Times};
@@ -45,7 +47,12 @@ pub struct LsArgs {
     #[arg(long, env = "WAL_INDEXER_BUNDLES")]
     bundles: bool,
 
-    /// Print bundles as protobuf messages in JSON, one per line.
+    /// Show what is deleted and not purged yet instead: each hidden bundle, since when and why, and markers
+    /// without a bundle.
+    #[arg(long, conflicts_with_all = ["bundles", "segment"])]
+    deleted: bool,
+
+    /// Print bundles as protobuf messages in JSON, one per line. With --deleted: markers with their bundles.
     #[arg(long, env = "WAL_INDEXER_JSON")]
     json: bool,
 
@@ -57,6 +64,9 @@ pub struct LsArgs {
 pub fn run(args: &LsArgs) -> Result<(), CliError> {
     let place = args.place.open()?;
     output::in_blocks();
+    if args.deleted {
+        return list_deleted(args, &place);
+    }
     let (bundles, others) = runtime()?.block_on(async {
         let bundles = list(args, &place, args.log_id.as_deref()).await?;
         Ok::<_, CliError>((bundles, args.others(&place).await?))
@@ -111,6 +121,28 @@ impl LsArgs {
         let segment_sha256 = self.segment.map(|hash| hash.to_vec().into());
         v1::ListBundlesRequest { filter: Some(filter), segment_sha256 }
     }
+}
+
+/// Lists what is hidden. Workers do not list it, so it needs the store itself.
+fn list_deleted(args: &LsArgs, place: &StoreOrEndpoint) -> Result<(), CliError> {
+    let StoreOrEndpoint::Store(bundle_cache) = place else {
+        return Err(CliError::because(Exit::Usage, "--deleted needs --store"));
+    };
+    let scope = Scope {
+        topic: args.topic.clone(),
+        partitions: args.partition.into_iter().collect(),
+        log_id: args.log_id.as_deref().map(LogId::new),
+    };
+    let found = runtime()?.block_on(hidden::find(bundle_cache.store(), &scope));
+    let found = found.map_err(|error| CliError::new(exit_of_store(&error), "cannot list", &error))?;
+    if args.json {
+        return found.iter().try_for_each(|entry| output::json_line(&MarkerLine::new(entry, None)));
+    }
+    if found.is_empty() {
+        let of = of(args.topic.as_deref(), args.partition);
+        return output::note(&format!("nothing{of} is hidden in {}", place.name()));
+    }
+    print_table(&found)
 }
 
 async fn list(

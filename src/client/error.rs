@@ -19,7 +19,8 @@ pub struct Refusal {
 /// Why there is no receipt for a segment.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    /// The segment itself is invalid (`DATA_LOSS`, `INVALID_ARGUMENT`). No worker will take it as it is.
+    /// The segment itself is invalid (`DATA_LOSS`, `INVALID_ARGUMENT`), or its bundle was deleted
+    /// (`FAILED_PRECONDITION` with the reason `DELETED`). No worker will take it as it is. Keep it.
     #[error("rejected: {0}")]
     Rejected(Refusal),
     /// Something in this client or in the workers must be corrected first (`UNAUTHENTICATED`,

@@ -11,6 +11,10 @@ use super::pool::Backoff;
 use super::proxy::ProxyAnswer;
 use crate::formatting::code_name;
 
+/// The reason of a worker whose store has a marker that hides the segment's bundle. The only reason that this
+/// decision knows: the code alone may also be an error of the worker's settings.
+const DELETED: &str = "DELETED";
+
 /// What to do after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RetryPolicy {
@@ -48,6 +52,7 @@ impl RetryPolicy {
         };
         match status.code() {
             Code::InvalidArgument | Code::DataLoss => Self::Reject,
+            Code::FailedPrecondition if is_deleted(status) => Self::Reject,
             Code::Unauthenticated
             | Code::PermissionDenied
             | Code::Unimplemented
@@ -66,6 +71,12 @@ impl RetryPolicy {
 /// and accept new ones.
 pub(super) fn never_sent(status: &Status) -> bool {
     status.code() == Code::Cancelled && status.source().is_some()
+}
+
+/// Whether what the segment would be stored as was deleted. No worker takes it until somebody brings that
+/// back.
+fn is_deleted(status: &Status) -> bool {
+    status.get_details_error_info().is_some_and(|info| info.reason == DELETED)
 }
 
 /// The pause that the worker asks for.
@@ -137,6 +148,23 @@ mod tests {
             assert_eq!(RetryPolicy::of(&status), RetryPolicy::Again(Backoff::Growing), "{code:?}");
             assert_eq!(Refusal::of(&status, "w").message, "h2 protocol error: connection reset");
         }
+    }
+
+    #[test]
+    fn what_was_deleted_is_rejected_and_other_preconditions_are_not() {
+        use std::collections::HashMap;
+
+        use tonic_types::ErrorDetails;
+
+        let answered = |code, reason: &str| {
+            let details = ErrorDetails::with_error_info(reason, "wal-indexer", HashMap::new());
+            RetryPolicy::of(&Status::with_error_details(code, "no", details))
+        };
+        assert_eq!(answered(Code::FailedPrecondition, "DELETED"), RetryPolicy::Reject);
+        let refuse = RetryPolicy::Refuse(Some(Backoff::Growing));
+        assert_eq!(answered(Code::FailedPrecondition, "ANOTHER"), refuse);
+        assert_eq!(RetryPolicy::of(&Status::failed_precondition("no")), refuse);
+        assert_eq!(answered(Code::Unavailable, "DELETED"), RetryPolicy::Again(Backoff::Growing));
     }
 
     #[test]

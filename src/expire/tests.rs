@@ -63,17 +63,18 @@ fn a_plan_parts_each_log_by_itself_and_tells_what_may_surprise() {
 }
 
 #[tokio::test]
-async fn what_is_gone_already_counts_apart() {
-    // The local file system reports that there was no object; some stores do not.
-    let dir = tempfile::tempdir().expect("a directory");
-    let url = Url::from_directory_path(dir.path()).expect("a URL");
-    let store = Store::open(&url).expect("a store");
+async fn what_is_hidden_already_counts_apart() {
+    let store = Store::open(&Url::parse("memory:").expect("a URL")).expect("a store");
+    let marker = MarkerKey::of(&one(0, "", (0, 9), None).listed.key);
+    store.hide(&marker, HiddenReason::Deleted).await.expect("a marker");
     let plan = Plan::of([one(0, "", (0, 9), None)].into_iter(), Limit::BelowOffset(10));
     let heard = RefCell::new(Vec::new());
     let outcome = plan.apply(&store, NonZeroU64::new(1_000), |progress| {
-        heard.borrow_mut().push(matches!(progress, Progress::Deleted(_, Deleted::Before)));
+        heard.borrow_mut().push(matches!(progress, Progress::HiddenBefore(_)));
     });
     let outcome = outcome.await;
     assert_eq!(heard.into_inner(), [true]);
-    assert_eq!(outcome, Outcome { gone_before: 1, ..Outcome::default() });
+    assert_eq!(outcome, Outcome { hidden_before: 1, ..Outcome::default() });
+    let marker = store.hidden(&marker).await.expect("an answer").expect("a marker");
+    assert_eq!(marker.reason, HiddenReason::Deleted, "the first reason stays");
 }

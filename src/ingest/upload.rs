@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::archive::check_existing;
 use crate::spans;
-use crate::store::{NewObject, Store};
+use crate::store::{NewObject, OBJECT_BYTES_MAX, Store};
 
 use super::error::IngestError;
 use super::memory_account::Share;
@@ -25,6 +25,13 @@ const MANY: usize = 64;
 
 /// The additional time for a bundle, for each MiB. The store may be slow, and a few attempts must fit.
 const UPLOAD_PER_MIB: Duration = Duration::from_secs(2);
+
+/// The time for a bundle of no size.
+pub(super) const UPLOAD_BASE: Duration = Duration::from_secs(60);
+
+/// The longest time for any bundle, with the default timeouts.
+pub const UPLOAD_TIME_MAX: Duration =
+    Duration::from_secs(UPLOAD_BASE.as_secs() + UPLOAD_PER_MIB.as_secs() * (OBJECT_BYTES_MAX >> 20));
 
 /// The memory of a bundle's receipt, in bytes, without names: the receipt, and its copies in the response's
 /// message and on the wire.

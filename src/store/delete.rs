@@ -38,7 +38,7 @@ impl Store {
     }
 
     async fn delete_named(&self, name: &str, url: &str) -> Result<Deleted, StoreError> {
-        self.check_path(name, url).await?;
+        self.check_path(Operation::Delete, name, url).await?;
         let deleted = self.read(self.timeouts.attempt_base, Operation::Delete, url, || async {
             let path = self.path(name, Operation::Delete, url)?;
             let deleted = self.objects.delete(&path).await;
@@ -56,12 +56,17 @@ impl Store {
 
     /// On the local file system, checks that the object is where its name says, and not in a directory that a
     /// link points to.
-    async fn check_path(&self, name: &str, url: &str) -> Result<(), StoreError> {
+    pub(super) async fn check_path(
+        &self,
+        operation: Operation,
+        name: &str,
+        url: &str,
+    ) -> Result<(), StoreError> {
         let Location::File(root) = &*self.location else { return Ok(()) };
         let (root, file) = (root.clone(), root.join(name));
-        match Self::on_disk(Operation::Delete, url, move || is_straight(&root, &file)).await? {
+        match Self::on_disk(operation, url, move || is_straight(&root, &file)).await? {
             true => Ok(()),
-            false => Err(StoreError::new(Operation::Delete, url, Cause::BehindLink)),
+            false => Err(StoreError::new(operation, url, Cause::BehindLink)),
         }
     }
 

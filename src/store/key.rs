@@ -148,8 +148,8 @@ pub enum KeyError {
     },
 }
 
-/// The reasons why a string is not the key of a bundle or marker. Other objects may have such names, so this alone is
-/// not an error.
+/// The reasons why a string is not the key of a bundle or marker. Other objects may have such names, so this
+/// alone is not an error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseKeyError {
     /// The string does not have the four parts of the form in the module's documentation.

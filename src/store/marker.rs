@@ -151,13 +151,12 @@ impl Marker {
 }
 
 /// A time in milliseconds since the Unix epoch, as text for people.
-pub(super) struct Rfc3339(pub(super) i64);
+pub(super) struct Rfc3339<'a>(pub(super) &'a i64);
 
-impl fmt::Display for Rfc3339 {
+impl fmt::Display for Rfc3339<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000);
-        let text = time.ok().and_then(|time| time.format(&well_known::Rfc3339).ok());
-        match text {
+        let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(*self.0) * 1_000_000);
+        match time.ok().and_then(|time| time.format(&well_known::Rfc3339).ok()) {
             Some(text) => f.write_str(&text),
             None => write!(f, "{} ms", self.0),
         }
@@ -174,6 +173,8 @@ impl Store {
     /// more. The bundle need not exist: if it comes later, it is hidden too. Hiding again changes nothing.
     pub async fn hide(&self, key: &MarkerKey, reason: HiddenReason) -> Result<Hidden, StoreError> {
         let (name, url) = (key.to_string(), self.url_of_marker(key));
+        // What is behind a link could be hidden, but never purged.
+        self.check_path(Operation::Put, &name, &url).await?;
         let marker = Marker { reason, hidden_at_ms: now_ms() };
         let payload = PutPayload::from(marker.to_json());
         // Whether an attempt ended without a clear response. A marker that is found later may be its work.

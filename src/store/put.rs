@@ -138,9 +138,9 @@ pub enum PutError {
     },
     /// The object was deleted: a marker hides it, and will hide whatever is stored under this key.
     #[error(
-        "put {url}: it is hidden ({reason}) since {}: `wal-indexer undelete` brings it back, and with another \
-         log id it is another object",
-        Rfc3339(*.hidden_at_ms)
+        "put {url}: it is hidden ({reason}) since {}: `wal-indexer undelete` brings it back, and with \
+         another log id it is another object",
+        Rfc3339(.hidden_at_ms)
     )]
     Hidden {
         /// The object's URL.

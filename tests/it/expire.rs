@@ -1,4 +1,4 @@
-//! Retention and deletion: what an operator deletes is gone, and nothing else is.
+//! Retention and deletion: what an operator deletes is hidden, and nothing else is.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use serde_json::Value;
 use wal_indexer::expire::{Limit, Plan, Progress, Scope};
-use wal_indexer::store::{KeyPrefix, StoreErrorKind};
+use wal_indexer::store::{BundleKey, KeyPrefix, MarkerKey, StoreErrorKind};
 
 use crate::faults::{Fault, Faults};
 use crate::reading::{BASE_MS, lines};
@@ -76,8 +76,13 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
+/// Returns the file of the marker that hides a bundle.
+fn marker(store: &Path, key: &str) -> PathBuf {
+    store.join(MarkerKey::of(&key.parse::<BundleKey>().expect("a key")).to_string())
+}
+
 /// Runs `expire` on `orders` with these flags, checks that it does what it prints, and returns the deleted
-/// keys.
+/// keys. They are hidden by markers; nothing else changes.
 #[track_caller]
 fn expire(written: &Written, flags: &[&str]) -> Vec<String> {
     let (store, planned) = (written.path("store"), [&["expire", "--json", "--bundles"], flags].concat());
@@ -103,10 +108,14 @@ fn expire(written: &Written, flags: &[&str]) -> Vec<String> {
 
     let mut after = before;
     for key in &deleted {
-        let gone = after.remove(&store.join(key));
-        assert!(gone.is_some(), "{key} was there");
+        assert!(after.contains_key(&store.join(key)), "{key} was there");
+        let path = marker(&store, key);
+        let contents = fs::read(&path).expect("a marker");
+        let parsed: Value = serde_json::from_slice(&contents).expect("JSON");
+        assert_eq!((&parsed["version"], &parsed["reason"]), (&Value::from(1), &Value::from("expired")));
+        assert!(after.insert(path, contents).is_none(), "{key} was visible");
     }
-    assert_eq!(files(&store), after, "and nothing else is gone");
+    assert_eq!(files(&store), after, "and nothing else has changed");
     by_log
 }
 
@@ -149,7 +158,6 @@ async fn bundles_without_times_go_by_offset_only() {
     let ran = written.run(&["expire", "--topic", "orders", "--before", "2100-01-01"]);
     assert!(ran.out.contains("stay, having no times: 1"), "{ran:?}");
     assert_eq!(expire(&written, &["--topic", "orders", "--offset", "1000000"]).len(), 1);
-    assert!(!written.path("store").join("orders").exists(), "no empty directories are left");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -218,7 +226,13 @@ async fn lesson_25_a_segment_that_is_sent_again_makes_the_same_object_under_the_
     let first = written.put("orders:3:1", &segment).await;
     let file = written.file(first.partitions[0].stored.key());
     let bytes = fs::read(&file).expect("a bundle");
-    assert_eq!(expire(&written, &["--topic", "orders", "--before", "0s"]).len(), 1);
+    let expired = expire(&written, &["--topic", "orders", "--before", "0s"]);
+    assert_eq!(expired.len(), 1);
+    let old = br#"{"version":1,"reason":"expired","hidden_at_ms":1}"#;
+    fs::write(marker(&written.path("store"), &expired[0]), old).expect("written");
+    assert_eq!(written.run(&["purge", "--after", "1d"]).code, 0);
+    assert_eq!(files(&written.path("store")), BTreeMap::new());
+    assert!(!written.path("store").join("orders").exists(), "no empty directories are left");
     let again = written.put("orders:3:1", &segment).await;
     assert_eq!(again.partitions[0].stored.key(), first.partitions[0].stored.key());
     assert!(!again.partitions[0].stored.already_existed());
@@ -270,7 +284,7 @@ async fn what_to_delete_is_said_on_the_command_line_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn a_bundle_that_cannot_be_deleted_keeps_those_behind_it_and_the_next_run_goes_on() {
+async fn a_bundle_that_cannot_be_hidden_keeps_those_behind_it_and_the_next_run_goes_on() {
     let (store, plan) = Faults::around(memory());
     let ingest = ingest(store.clone());
     for (partition, bases) in [(3, vec![0, 100, 200, 300]), (4, vec![0])] {
@@ -283,32 +297,32 @@ async fn a_bundle_that_cannot_be_deleted_keeps_those_behind_it_and_the_next_run_
     let three = Scope { partitions: vec![3], ..scope.clone() };
     let all = keys(&store).await;
 
-    // A transient failure is retried. A permanent one ends the deletion in this log.
-    plan.next_deletes([Fault::SlowDown, Fault::None, Fault::Fail, Fault::Forbid]);
+    // A transient failure is retried. A permanent one ends the work in this log.
+    plan.next_puts([Fault::SlowDown, Fault::None, Fault::Fail, Fault::Forbid]);
     let heard = RefCell::new(Vec::new());
     let expiry = Plan::new(&store, &three, limit).await.expect("a listing");
     let outcome = expiry.apply(&store, None, |progress| {
         heard.borrow_mut().push(match progress {
-            Progress::Deleted(one, _) => (one.key.to_string(), None),
+            Progress::Hidden(one) | Progress::HiddenBefore(one) => (one.key.to_string(), None),
             Progress::Failed(one, error) => (one.key.to_string(), Some(error.kind())),
         });
     });
     let outcome = outcome.await;
-    assert_eq!((outcome.deleted, outcome.left, outcome.failures.len()), (1, 2, 1));
+    assert_eq!((outcome.hidden, outcome.left, outcome.failures.len()), (1, 2, 1));
     let denied = (all[1].clone(), Some(StoreErrorKind::Denied));
     assert_eq!(heard.into_inner(), [(all[0].clone(), None), denied]);
     assert!(outcome.failures[0].to_string().contains(&all[1]), "{}", outcome.failures[0]);
     assert_eq!(keys(&store).await, all[1..], "no hole");
 
-    // The deletion in another log continues.
-    plan.next_deletes([Fault::Forbid]);
+    // The work in another log continues.
+    plan.next_puts([Fault::Forbid]);
     let expiry = Plan::new(&store, &scope, limit).await.expect("a listing");
     let outcome = expiry.apply(&store, None, |_| {}).await;
-    assert_eq!((outcome.deleted, outcome.left), (1, 2), "{outcome:?}");
+    assert_eq!((outcome.hidden, outcome.left), (1, 2), "{outcome:?}");
 
     let expiry = Plan::new(&store, &scope, limit).await.expect("a listing");
     let outcome = expiry.apply(&store, None, |_| {}).await;
-    assert_eq!((outcome.deleted, outcome.left, outcome.gone_before), (2, 0, 0));
+    assert_eq!((outcome.hidden, outcome.left, outcome.hidden_before), (2, 0, 0));
     assert_eq!(keys(&store).await, all[3..4]);
     assert_eq!(store.list(&KeyPrefix::all()).await.expect("a listing").len(), 1);
 }
@@ -323,5 +337,6 @@ async fn what_lies_behind_a_link_is_somebody_elses() {
     let ran = written.run(&["expire", "--topic", "orders", "--before", "2100-01-01", "--delete"]);
     assert!(ran.code != 0 && ran.err.contains("behind a link"), "{ran:?}");
     assert!(before.len() >= 5 && files(&outside) == before, "all is still there");
-    assert!(!written.path("store").join("orders/30").exists(), "what lies beside it is gone");
+    let left = written.keys().await;
+    assert!(!left.iter().any(|key| key.starts_with("orders/30/")), "what lies beside it is hidden: {left:?}");
 }

@@ -58,8 +58,11 @@ pub const FOREIGN: &[u8] = b"somebody else's object";
 pub struct Counts {
     pub puts: AtomicU64,
     pub put_bytes: AtomicU64,
+    /// GETs and HEADs of bundles.
     pub gets: AtomicU64,
     pub heads: AtomicU64,
+    /// GETs of markers.
+    pub marker_gets: AtomicU64,
     pub lists: AtomicU64,
     /// The time of each PUT, and the addresses of its parts in memory: the same addresses mean that nothing
     /// was built again.
@@ -79,6 +82,7 @@ pub struct Faults {
 struct Plan {
     next_puts: VecDeque<Fault>,
     next_gets: VecDeque<Fault>,
+    next_marker_gets: VecDeque<Fault>,
     next_deletes: VecDeque<Fault>,
     each_nth_put: Option<(u64, Fault)>,
     puts_until: Option<(Instant, Fault)>,
@@ -101,9 +105,14 @@ impl Faults {
         self.plan.lock().unwrap().next_puts.extend(faults);
     }
 
-    /// The next GETs and HEADs have these faults, in this order. Later ones have none.
+    /// The next GETs and HEADs of bundles have these faults, in this order. Later ones have none.
     pub fn next_gets(&self, faults: impl IntoIterator<Item = Fault>) {
         self.plan.lock().unwrap().next_gets.extend(faults);
+    }
+
+    /// The next GETs of markers have these faults, in this order. Later ones have none.
+    pub fn next_marker_gets(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.plan.lock().unwrap().next_marker_gets.extend(faults);
     }
 
     /// The next deletions have these faults, in this order. Later ones have none.
@@ -187,8 +196,14 @@ impl Faults {
     }
 
     async fn get(&self, location: &Path, mut options: GetOptions) -> Result<GetResult> {
-        if options.head { &self.counts.heads } else { &self.counts.gets }.fetch_add(1, SeqCst);
-        let fault = self.plan.lock().unwrap().next_gets.pop_front();
+        let counts = &self.counts;
+        let fault = if location.as_ref().ends_with(".deleted") {
+            counts.marker_gets.fetch_add(1, SeqCst);
+            self.plan.lock().unwrap().next_marker_gets.pop_front()
+        } else {
+            if options.head { &counts.heads } else { &counts.gets }.fetch_add(1, SeqCst);
+            self.plan.lock().unwrap().next_gets.pop_front()
+        };
         match fault {
             None | Some(Fault::None) => self.inner.get_opts(location, options).await,
             Some(Fault::Heedless) => {

@@ -26,6 +26,7 @@ mod gate;
 mod generated;
 mod halted;
 mod held;
+mod hiding;
 mod hostile;
 mod kafka;
 mod kill;

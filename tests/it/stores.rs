@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use url::Url;
 use wal_indexer::ids::{LogId, OffsetRange, TopicPartition};
 use wal_indexer::store::{
-    BundleKey, Cause, Deleted, Existing, KeyHash, KeyPrefix, NewObject, Put, PutError, RANGE_BYTES, Refused,
-    SourceError, SourceRoots, Store, StoreErrorKind,
+    BundleKey, Cause, Deleted, Existing, HiddenReason, KeyHash, KeyPrefix, MarkerKey, NewObject, Put,
+    PutError, RANGE_BYTES, Refused, SourceError, SourceRoots, Store, StoreErrorKind,
 };
 
 use crate::faults::{Fault, Faults, parts};
@@ -57,6 +57,7 @@ async fn check(store: Store) {
     lost_answers_are_settled(&store).await;
     sources_are_pinned(&store).await;
     what_is_deleted_is_gone_and_can_be_made_again(&store).await;
+    what_is_hidden_is_not_listed_and_gets_no_receipt(&store).await;
 }
 
 async fn names_of_all_sorts_come_back_from_a_listing(store: &Store) {
@@ -193,6 +194,40 @@ async fn what_is_deleted_is_gone_and_can_be_made_again(store: &Store) {
     let again = put(store, &keys[0], &object(b"bytes")).await.unwrap().stored;
     assert!(!again.already_existed());
     assert_eq!(store.get(&keys[0], 5).await.unwrap(), "bytes");
+}
+
+async fn what_is_hidden_is_not_listed_and_gets_no_receipt(store: &Store) {
+    let keys = [0, 1, 2].map(|base| key("a%2Fb #c", "hidden/..", base));
+    for key in &keys[..2] {
+        put(store, key, &object(b"bytes")).await.unwrap();
+    }
+    // The last one does not exist yet. Workers at the same time make one marker.
+    for key in &keys[1..] {
+        let marker = MarkerKey::of(key);
+        assert_eq!(store.hidden(&marker).await.unwrap(), None);
+        let hides = (0..8).map(|_| store.hide(&marker, HiddenReason::Deleted));
+        let hidden = futures::future::try_join_all(hides).await.unwrap();
+        assert_eq!(hidden.iter().filter(|hidden| !hidden.already).count(), 1, "{hidden:?}");
+        let found = store.hidden(&marker).await.unwrap().unwrap();
+        assert!(
+            hidden.iter().all(|hidden| hidden.hidden_at_ms == found.hidden_at_ms),
+            "{hidden:?} {found:?}"
+        );
+        let PutError::Hidden { hidden_at_ms, .. } = put(store, key, &object(b"bytes")).await.unwrap_err()
+        else {
+            panic!("a receipt for what is hidden")
+        };
+        assert_eq!(hidden_at_ms, found.hidden_at_ms);
+    }
+    let listing = store.list_all(&KeyPrefix::topic("a%2Fb #c")).await.unwrap();
+    assert_eq!(listing.bundles.iter().map(|one| &one.key).collect::<Vec<_>>(), [&keys[0]]);
+    let hidden = listing.markers.iter().flat_map(|marker| &marker.hides).map(|one| &one.key);
+    assert_eq!(hidden.collect::<Vec<_>>(), [&keys[1], &keys[2]]);
+    for key in &keys[1..] {
+        store.unhide(&MarkerKey::of(key)).await.unwrap();
+        assert!(put(store, key, &object(b"bytes")).await.unwrap().stored.already_existed());
+    }
+    assert_eq!(store.list(&KeyPrefix::topic("a%2Fb #c")).await.unwrap().len(), 3);
 }
 
 #[tokio::test]
