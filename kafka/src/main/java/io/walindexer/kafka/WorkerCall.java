@@ -23,24 +23,24 @@ final class WorkerCall<Q, R> implements AutoCloseable {
     private Status status;
     private Metadata trailers;
 
-    /** Starts the call. {@code onEnd} runs once, when gRPC has ended it. */
+    /** Starts the call, and asks for the first response. {@code onEnd} runs once, when gRPC has ended it. */
     WorkerCall(ClientCall<Q, R> call, Metadata headers, String worker, Runnable onEnd) {
         this.call = call;
         this.worker = worker;
         this.onEnd = onEnd;
         call.start(new Listener(), headers);
+        call.request(1);
     }
 
-    /** Sends the only request of a call, and asks for the first response. */
+    /** Sends the only request of a call. */
     void sendOnly(Q request) {
         call.sendMessage(request);
-        halfClose();
+        call.halfClose();
     }
 
-    /** Ends the requests, and asks for the first response. */
+    /** Ends the requests. */
     void halfClose() {
         call.halfClose();
-        call.request(1);
     }
 
     void send(Q request) {
