@@ -84,6 +84,11 @@ final class ParkedStreams {
         return parked.size();
     }
 
+    /** The bytes of messages that the streams keep, without what gRPC buffers for them. */
+    synchronized long keptBytes() {
+        return parked.stream().mapToLong(entry -> entry.stream.keptBytes()).sum();
+    }
+
     long hits() {
         return hits.sum();
     }

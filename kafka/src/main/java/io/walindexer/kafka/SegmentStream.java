@@ -101,6 +101,10 @@ final class SegmentStream {
         return position;
     }
 
+    long keptBytes() {
+        return windowEnd - windowStart;
+    }
+
     Worker worker() {
         return worker;
     }

@@ -92,9 +92,15 @@ public class WalIndexerRemoteStorageManager implements RemoteStorageManager {
         deletions.addTo(values, "delete", false);
         ParkedStreams parked = connection.parked();
         values.put("parked-streams", parked::size);
+        values.put("parked-bytes", parked::keptBytes);
         values.put("parked-hits-total", parked::hits);
         values.put("parked-misses-total", parked::misses);
         return Collections.unmodifiableMap(values);
+    }
+
+    /** What is open; null before {@link #configure}. */
+    Connection connection() {
+        return connection;
     }
 
     private interface Operation<T> {

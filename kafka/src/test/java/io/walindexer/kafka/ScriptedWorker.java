@@ -126,6 +126,10 @@ final class ScriptedWorker implements AutoCloseable {
         paused.get().request(Integer.MAX_VALUE);
     }
 
+    Store store() {
+        return store;
+    }
+
     int storedCopies() {
         return store.copies.size();
     }
