@@ -129,11 +129,10 @@ final class WorkerCall<Q, R> implements AutoCloseable {
 
     // Holds the lock.
     private void await(Deadline deadline) throws WorkerException, InterruptedException {
-        long millis = deadline.timeRemaining(TimeUnit.MILLISECONDS);
-        if (millis <= 0) {
+        if (deadline.isExpired()) {
             throw error(Status.Code.DEADLINE_EXCEEDED, "the worker did not go on within the time allowed");
         }
-        wait(millis);
+        wait(Math.max(1, deadline.timeRemaining(TimeUnit.MILLISECONDS)));
     }
 
     private WorkerException failure() {
