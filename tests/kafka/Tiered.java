@@ -153,7 +153,9 @@ public final class Tiered {
         return producers.computeIfAbsent(kind + codec, name -> {
             Map<String, Object> settings = new HashMap<>(Map.of(
                 "bootstrap.servers", brokers, "compression.type", codec, "linger.ms", "20", "batch.size", "131072",
-                "max.request.size", "20971520", "buffer.memory", "67108864"));
+                "max.request.size", "20971520", "buffer.memory", "67108864",
+                // Otherwise a request that is sent again could change the order.
+                "max.in.flight.requests.per.connection", "1"));
             settings.putAll(more);
             KafkaProducer<byte[], byte[]> producer =
                 new KafkaProducer<>(settings, new ByteArraySerializer(), new ByteArraySerializer());

@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::processes::Process;
@@ -136,10 +136,8 @@ impl Cluster {
 
     /// Runs Kafka's own console consumer from offset 0 until it has this many records. Returns its output.
     pub fn console(&self, topic: &str, isolation: &str, records: usize) -> Vec<u8> {
-        let main = "org.apache.kafka.tools.consumer.ConsoleConsumer";
-        let mut command = java(self.version, "-Xmx512m", main);
-        command.args(["--bootstrap-server", &self.bootstrap(), "--topic", topic, "--partition", "0"]);
-        command.args(["--offset", "earliest", "--isolation-level", isolation, "--timeout-ms", "60000"]);
+        let mut command = self.console_command(topic);
+        command.args(["--isolation-level", isolation, "--timeout-ms", "60000"]);
         command.args(["--max-messages", &records.to_string()]);
         for what in ["timestamp", "key", "offset", "headers"] {
             command.args(["--property", &format!("print.{what}=true")]);
@@ -147,6 +145,19 @@ impl Cluster {
         let output = command.output().expect("java runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         output.stdout
+    }
+
+    /// Starts a console consumer that reads from offset 0 until it is killed.
+    pub fn reader(&self, topic: &str) -> Child {
+        let mut command = self.console_command(topic);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("java runs")
+    }
+
+    fn console_command(&self, topic: &str) -> Command {
+        let mut command = java(self.version, "-Xmx512m", "org.apache.kafka.tools.consumer.ConsoleConsumer");
+        command.args(["--bootstrap-server", &self.bootstrap(), "--topic", topic]);
+        command.args(["--partition", "0", "--offset", "earliest"]);
+        command
     }
 
     /// Runs kafka-python from offset 0 to the end. Returns a line for each record: offset, SHA-256 of the value,
