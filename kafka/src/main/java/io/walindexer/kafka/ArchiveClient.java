@@ -3,6 +3,13 @@ package io.walindexer.kafka;
 import com.google.protobuf.ByteString;
 import io.grpc.Deadline;
 import io.grpc.Status;
+import io.walindexer.kafka.v1.Archive.CopySegmentResponse;
+import io.walindexer.kafka.v1.Archive.DeleteSegmentRequest;
+import io.walindexer.kafka.v1.Archive.DeleteSegmentResponse;
+import io.walindexer.kafka.v1.Archive.ReadAttachmentRequest;
+import io.walindexer.kafka.v1.Archive.ReadAttachmentResponse;
+import io.walindexer.kafka.v1.Archive.ReadSegmentRequest;
+import io.walindexer.kafka.v1.Archive.ReadSegmentResponse;
 import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
@@ -14,13 +21,6 @@ import java.util.zip.CRC32C;
 import org.apache.kafka.server.log.remote.storage.LogSegmentData;
 import org.apache.kafka.server.log.remote.storage.RemoteLogSegmentMetadata.CustomMetadata;
 import org.apache.kafka.server.log.remote.storage.RemoteStorageManager.IndexType;
-import walindexer.v1.Archive.CopySegmentResponse;
-import walindexer.v1.Archive.DeleteSegmentRequest;
-import walindexer.v1.Archive.DeleteSegmentResponse;
-import walindexer.v1.Archive.ReadAttachmentRequest;
-import walindexer.v1.Archive.ReadAttachmentResponse;
-import walindexer.v1.Archive.ReadSegmentRequest;
-import walindexer.v1.Archive.ReadSegmentResponse;
 
 /** The four operations on segments, each with its deadline and its retries. */
 final class ArchiveClient {
