@@ -294,8 +294,7 @@ class CopyTest {
             }
             assertEquals(1, first.copyCalls.get());
             assertEquals(copies, second.copyCalls.get());
-            assertTrue(first.headers.isEmpty() || first.headers.get(0).getName()
-                .equals(second.headers.get(copies - 1).getName()));
+            assertEquals(first.headers.get(0), second.headers.get(copies - 1));
             assertEquals(copies, second.storedCopies());
         }
     }

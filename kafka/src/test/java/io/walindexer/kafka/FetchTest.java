@@ -7,7 +7,6 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.grpc.Status;
-import io.walindexer.kafka.v1.Archive.ReadSegmentRequest;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.InterruptedIOException;
@@ -119,6 +118,7 @@ class FetchTest {
         Throwable failure = reading.assertInterruptedWithin(Duration.ofSeconds(1));
         assertInstanceOf(InterruptedIOException.class, failure);
         Broker.await("the call is cancelled", () -> worker.cancelledCalls.get() == 1);
+        assertEquals(1, plugin.metrics().get("fetch-errors-total").getAsLong());
         assertThrows(IOException.class, stream::read);
         stream.close();
         assertEquals(0L, parkedStreams());
@@ -260,15 +260,12 @@ class FetchTest {
     }
 
     @Test
-    void a_worker_that_does_not_answer_at_all_costs_no_call() throws Exception {
+    void a_worker_that_takes_connections_and_never_answers_fails_no_call() throws Exception {
         try (java.net.ServerSocket silent = new java.net.ServerSocket(0, 1);
                 WalIndexerRemoteStorageManager both = Broker.plugin(
                     Stream.of("127.0.0.1:" + silent.getLocalPort(), worker.address()), "startup.check", false)) {
             for (int i = 0; i < 6; i++) {
-                ReadSegmentRequest last = null;
                 assertArrayEquals(Arrays.copyOf(broker.segment, 10), both.fetchLogSegment(copy, 0, 9).readAllBytes());
-                last = worker.reads.get(worker.reads.size() - 1);
-                assertEquals(10, last.getEnd());
             }
         }
     }

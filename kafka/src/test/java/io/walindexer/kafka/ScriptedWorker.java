@@ -178,7 +178,8 @@ final class ScriptedWorker implements AutoCloseable {
 
     private StreamObserver<CopySegmentRequest> copy(StreamObserver<CopySegmentResponse> response) {
         copyCalls.incrementAndGet();
-        boolean ended = failsOrHangs(response);
+        StatusRuntimeException failure = failures.poll();
+        boolean ended = failure != null || hangs;
         if (stopsReading) {
             paused.set((ServerCallStreamObserver<CopySegmentResponse>) response);
             paused.get().disableAutoRequest();
@@ -192,6 +193,9 @@ final class ScriptedWorker implements AutoCloseable {
                 if (request.hasHeader()) {
                     header = request.getHeader();
                     headers.add(header);
+                    if (failure != null) {
+                        response.onError(failure);
+                    }
                     if (repliesBeforeTheBytes && !ended) {
                         Copy known = store.copies.get(header.getName());
                         response.onNext(editReceipt.apply(receipt(header, known)));
