@@ -127,6 +127,19 @@ class FetchTest {
     }
 
     @Test
+    void lesson_37_streams_that_are_cancelled_leave_a_connection_that_works() throws Exception {
+        try (WalIndexerRemoteStorageManager unparked = Broker.plugin(worker, "fetch.parked.max", 0)) {
+            for (int i = 0; i < 30; i++) {
+                try (InputStream stream = unparked.fetchLogSegment(copy, 0)) {
+                    assertEquals(100, stream.readNBytes(100).length);
+                }
+            }
+            assertArrayEquals(broker.segment, unparked.fetchLogSegment(copy, 0).readAllBytes());
+            Broker.await("all but the last are cancelled", () -> worker.cancelledCalls.get() == 30);
+        }
+    }
+
+    @Test
     void lesson_37_an_opening_that_is_interrupted_ends_at_once_and_its_call_too() throws Exception {
         worker.hangs = true;
         Broker.Task<?> opening = Broker.inBackground(() -> plugin.fetchLogSegment(copy, 0));

@@ -135,9 +135,13 @@ final class ScriptedWorker implements AutoCloseable {
     }
 
     @Override
-    public void close() throws InterruptedException {
+    public void close() {
         server.shutdownNow();
-        server.awaitTermination(5, TimeUnit.SECONDS);
+        try {
+            server.awaitTermination(5, TimeUnit.SECONDS);
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+        }
     }
 
     /** An error with the details that a worker sends. */
@@ -193,9 +197,6 @@ final class ScriptedWorker implements AutoCloseable {
                 if (request.hasHeader()) {
                     header = request.getHeader();
                     headers.add(header);
-                    if (failure != null) {
-                        response.onError(failure);
-                    }
                     if (repliesBeforeTheBytes && !ended) {
                         Copy known = store.copies.get(header.getName());
                         response.onNext(editReceipt.apply(receipt(header, known)));
@@ -215,8 +216,12 @@ final class ScriptedWorker implements AutoCloseable {
                 // The caller has cancelled. It is counted where the call ends.
             }
 
+            // Not before all bytes came: this server never gives back the connection's window for the others.
             @Override
             public void onCompleted() {
+                if (failure != null) {
+                    response.onError(failure);
+                }
                 if (!ended && !repliesBeforeTheBytes) {
                     Copy copy = cut(header, bytes.toByteArray());
                     store.copies.put(header.getName(), copy);
