@@ -1,0 +1,61 @@
+package io.walindexer.kafka;
+
+import io.grpc.Status;
+import java.lang.invoke.MethodHandle;
+import java.lang.invoke.MethodHandles;
+import java.lang.invoke.MethodType;
+import java.nio.channels.ClosedByInterruptException;
+import org.apache.kafka.server.log.remote.storage.RemoteResourceNotFoundException;
+import org.apache.kafka.server.log.remote.storage.RemoteStorageException;
+
+/** The one map from what went wrong to the exceptions that Kafka handles. Kafka handles no others. */
+final class Failures {
+    // Later releases of Kafka have it. They do not count it as an error of the storage.
+    private static final MethodHandle RETRIABLE =
+        constructor("org.apache.kafka.server.log.remote.storage.RetriableRemoteStorageException");
+
+    private Failures() {
+    }
+
+    /** {@code what} is the operation and the segment, such as "copy of orders:3:17". */
+    static RemoteStorageException toRemoteStorageException(String what, Throwable failure) {
+        String message = what + " failed: " + describe(failure);
+        if (failure instanceof InterruptedException || failure instanceof ClosedByInterruptException) {
+            Thread.currentThread().interrupt();
+            return new RemoteStorageException(what + " was interrupted", failure);
+        }
+        if (failure instanceof WorkerException) {
+            WorkerException error = (WorkerException) failure;
+            if (error.code() == Status.Code.NOT_FOUND) {
+                return new RemoteResourceNotFoundException(message, failure);
+            }
+            if (error.isRetriable() && RETRIABLE != null) {
+                return retriable(message, failure);
+            }
+        }
+        return new RemoteStorageException(message, failure);
+    }
+
+    static String describe(Throwable failure) {
+        return failure instanceof WorkerException || failure instanceof ReceiptException
+            ? failure.getMessage() : failure.toString();
+    }
+
+    private static RemoteStorageException retriable(String message, Throwable cause) {
+        try {
+            return (RemoteStorageException) RETRIABLE.invoke(message, cause);
+        } catch (Throwable e) {
+            return new RemoteStorageException(message, cause);
+        }
+    }
+
+    private static MethodHandle constructor(String className) {
+        try {
+            Class<?> type = Class.forName(className, false, RemoteStorageException.class.getClassLoader());
+            return MethodHandles.publicLookup()
+                .findConstructor(type, MethodType.methodType(void.class, String.class, Throwable.class));
+        } catch (ReflectiveOperationException e) {
+            return null;
+        }
+    }
+}
