@@ -20,6 +20,7 @@ mod record_counts;
 mod sender_check;
 mod slice;
 mod slices;
+mod spill;
 mod upload;
 
 use std::num::NonZeroUsize;
@@ -46,6 +47,7 @@ pub use copy::{ATTACHMENTS_BYTES_MAX, ATTACHMENTS_MAX, AttachmentParts, CopyErro
 pub use error::{IngestError, ReadError, RequestError};
 pub use file::file_chunks;
 pub use receipt::{IndexedPartition, RECEIPT_GAPS_MAX, Receipt, ReceiptMemory, Timings};
+pub use spill::{SpillDir, SpillError};
 pub use upload::UPLOAD_TIME_MAX;
 
 use copy::Copy;
@@ -83,6 +85,10 @@ const REQUEST_BASE_BYTES: u64 = 12 << 20;
 /// The maximum memory of a large segment while it is built, in bytes: what is read and not yet built, and
 /// what is being built.
 const IN_FLIGHT_BYTES_MAX: u64 = 128 << 20;
+
+/// A segment of more than this part of the memory for all segments is moved to the disk slice by slice, if
+/// there is one.
+const SPILLED_PART: u64 = 5;
 
 /// What to do if a segment ends inside a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -218,6 +224,8 @@ pub struct Ingest {
     pub stats: Stats,
     /// The timeouts of requests.
     pub timeouts: Timeouts,
+    /// Where the finished parts of large segments go. `None`: they stay in memory.
+    pub spill: Option<SpillDir>,
 }
 
 impl Ingest {
@@ -235,6 +243,7 @@ impl Ingest {
             settings: Arc::default(),
             stats: Stats::default(),
             timeouts: Timeouts::default(),
+            spill: None,
         })
     }
 
@@ -246,7 +255,9 @@ impl Ingest {
         let began = Instant::now();
         let job = Arc::new(self.stats.job_started(&request.segment_id, request.size_bytes));
 
-        let (caller_id, wanted) = (&request.caller_id, request.memory_estimate());
+        let spill = self.spill.clone().filter(|_| self.is_large(&request));
+        let wanted = request.memory_estimate(spill.is_some());
+        let caller_id = &request.caller_id;
         let reserving = self.budget.reserve(caller_id, wanted, self.timeouts.admission);
         let reservation = spans::stage(spans::admit(request.size_bytes), reserving).await?;
         let admitted = Instant::now();
@@ -259,10 +270,11 @@ impl Ingest {
             account: account.clone(),
             segment_bytes: request.size_bytes,
             undecodable: request.undecodable,
+            spill,
             job: Arc::clone(&job),
         };
         let build = async {
-            let receiving = receive::receive(&request, context, bytes, &self.timeouts);
+            let receiving = receive::receive(&request, context, bytes, wanted, &self.timeouts);
             let received = spans::stage(spans::receive(), receiving).await?;
             let ended = received.ended;
             let mut packing = Packing::begin(self, &request, received)?;
@@ -300,6 +312,12 @@ impl Ingest {
         };
         self.count(&receipt);
         Ok(receipt)
+    }
+
+    /// Whether the finished parts of the segment might take too much of the memory. If its batches are
+    /// compressed, they take twice its size.
+    fn is_large(&self, request: &Request) -> bool {
+        request.size_bytes > self.budget.usage().total_bytes / SPILLED_PART
     }
 
     fn count(&self, receipt: &Receipt) {
@@ -365,12 +383,13 @@ impl Request {
         &self.segment_id
     }
 
-    /// The memory that the request needs, in bytes: what is in flight while it is built, and the bundles of a
-    /// segment that is not compressed. The reservation grows when the first slices show that the segment is
-    /// compressed.
-    fn memory_estimate(&self) -> u64 {
-        let built = self.size_bytes.min(IN_FLIGHT_BYTES_MAX) + self.size_bytes / 2;
-        REQUEST_BASE_BYTES + built + self.attachments_bytes()
+    /// The memory that the request needs, in bytes: what is in flight while it is built, and, unless these go
+    /// to a disk, the bundles of a segment that is not compressed. The reservation grows when the first slices
+    /// show that the segment is compressed.
+    fn memory_estimate(&self, is_spilled: bool) -> u64 {
+        let in_flight = self.size_bytes.min(IN_FLIGHT_BYTES_MAX);
+        let finished = if is_spilled { 0 } else { self.size_bytes / 2 };
+        REQUEST_BASE_BYTES + in_flight + finished + self.attachments_bytes()
     }
 
     /// The size of all attachments together, in bytes.

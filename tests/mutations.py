@@ -266,13 +266,13 @@ MUTATIONS = {
     "hidden-receipt": ("What is hidden gets a receipt.", "hiding::a_segment_that_was_deleted hiding::a_marker_before", [
         ("src/store/marker.rs", "            Ok(None) => Ok(()),", '            Ok(None) => Ok(()),\n            Ok(_) if crate::mutant("hidden-receipt") => Ok(()),'),
     ]),
-    "hidden-unread": ("A marker counts as made when the store says so.", "hiding::a_marker_whose_put", [
+    "hidden-unread": ("A marker counts as made when the store says so.", "hiding::in_process::a_marker_whose_put", [
         ("src/store/marker.rs", "if let Some(found) = self.durable_marker(&name, &url).await? {", 'if crate::mutant("hidden-unread") && error.is_none() {\n                return Ok(Hidden { already: !created, hidden_at_ms: marker.hidden_at_ms });\n            }\n            if let Some(found) = self.durable_marker(&name, &url).await? {'),
     ]),
-    "purge-order": ("The marker goes before its bundle.", "hiding::purge_deletes_the_bundle_then", [
+    "purge-order": ("The marker goes before its bundle.", "hiding::in_process::purge_deletes_the_bundle_then", [
         ("src/hidden/purge.rs", "    let (mut bundles, mut size_bytes) = (0, 0);", '    if crate::mutant("purge-order") {\n        store.unhide(&entry.listed.key).await?;\n    }\n    let (mut bundles, mut size_bytes) = (0, 0);'),
     ]),
-    "purge-undeleted": ("A purge does not look at a marker again.", "hiding::what_is_brought_back", [
+    "purge-undeleted": ("A purge does not look at a marker again.", "hiding::in_process::what_is_brought_back", [
         ("src/hidden/purge.rs", "if store.hidden(&entry.listed.key)", 'if !crate::mutant("purge-undeleted") && store.hidden(&entry.listed.key)'),
     ]),
     "purge-window": ("A purge may be faster than an upload.", "hiding::purge_refuses", [

@@ -109,6 +109,11 @@ impl Blocks {
         &self.data
     }
 
+    /// The compressed blocks, to move them to another place.
+    pub fn data_mut(&mut self) -> impl Iterator<Item = &mut Bytes> {
+        self.data.iter_mut()
+    }
+
     /// The entries of the blocks, in the same order.
     pub fn entries(&self) -> &[BlockEntry] {
         self.index.entries()

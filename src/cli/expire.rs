@@ -224,7 +224,7 @@ impl ExpireArgs {
         let ((key, size_bytes), before) = match progress {
             Progress::Hidden(one) => (printed(one), false),
             Progress::HiddenBefore(one) => (printed(one), true),
-            Progress::Failed(_, error) => return stderr::line(&error.to_string()),
+            Progress::Failed(one, error) => return stderr::line(&format!("{}: {error}", one.key)),
         };
         match (self.json, before) {
             (false, false) => print_line(&format!("deleted {key}")),

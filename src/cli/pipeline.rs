@@ -13,7 +13,7 @@ use super::file_mode::FileModeArgs;
 use super::{CliError, Exit, cgroup, store};
 use crate::cpu::Cpu;
 use crate::index::Settings;
-use crate::ingest::{self, Ingest, Timeouts};
+use crate::ingest::{self, Ingest, SpillDir, Timeouts};
 use crate::stats::Stats;
 use crate::store::{ProbeError, Store};
 
@@ -41,6 +41,15 @@ pub struct PipelineArgs {
     /// A TOML file that defines, by topic, what is indexed.
     #[arg(long, env = "WAL_INDEXER_INDEX_SETTINGS", value_name = "FILE")]
     index_settings: Option<PathBuf>,
+
+    /// A directory on a local disk for the finished parts of large segments, until they are uploaded. With it,
+    /// a segment of 1 GiB needs some 200 MiB of memory. Nothing stays there.
+    #[arg(long, env = "WAL_INDEXER_SPILL_DIR", value_name = "DIR")]
+    spill_dir: Option<PathBuf>,
+
+    /// How much --spill-dir may hold. A segment that does not fit is refused until there is room.
+    #[arg(long, env = "WAL_INDEXER_SPILL_MAX", value_name = "SIZE", default_value = "16GiB")]
+    spill_max: ByteSize,
 
     #[command(flatten)]
     file_mode: FileModeArgs,
@@ -76,6 +85,9 @@ impl PipelineArgs {
             };
             CliError::new(exit, "the store cannot be used", &error)
         })?;
+        let open_spill = |directory: &PathBuf| SpillDir::open(directory, self.spill_max.as_u64());
+        let spill = self.spill_dir.as_ref().map(open_spill).transpose();
+        let spill = spill.map_err(|error| CliError::flag("--spill-dir", &error))?;
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let cpu =
             Cpu::start(self.threads.and_then(|threads| NonZeroUsize::new(threads.into())).unwrap_or(cores))
@@ -87,6 +99,7 @@ impl PipelineArgs {
             settings: Arc::new(settings),
             stats: Stats::default(),
             timeouts: Timeouts::default(),
+            spill,
         })
     }
 }

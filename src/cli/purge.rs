@@ -173,7 +173,7 @@ fn nothing(plan: &Plan, store: &Store) -> String {
     format!("nothing is due in {}{}", store.url(), younger(plan))
 }
 
-/// What is hidden and stays for now, in words.
+/// What is hidden, and too young to be purged, in words.
 fn younger(plan: &Plan) -> String {
     match plan.younger.is_empty() {
         true => String::new(),

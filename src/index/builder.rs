@@ -1,5 +1,7 @@
 //! Builds one part of an index from records: a few Tantivy segments, in order.
 
+use bytes::Bytes;
+
 use super::catalog::{FieldCatalog, Unsearchable};
 use super::document::IndexedRecord;
 use super::schema::{self, Fields};
@@ -160,6 +162,11 @@ impl IndexPart {
     /// Counts of what cannot be searched in its records.
     pub fn unsearchable(&self) -> &Unsearchable {
         &self.unsearchable
+    }
+
+    /// The bytes of all its files, to move them to another place.
+    pub fn files_mut(&mut self) -> impl Iterator<Item = &mut Bytes> {
+        self.segments.iter_mut().flat_map(|segment| &mut segment.files).map(|(_, bytes)| bytes)
     }
 
     /// Returns the memory in use, in bytes: its files, and what was found in the records.

@@ -49,7 +49,14 @@ pub(super) async fn as_it_comes(
     let (feed, read) = mpsc::unbounded_channel();
     let reading = read_all(context, reader, runs, feed);
     let (read, packed) = try_join(reading, pack_all(context, packer, read)).await?;
-    put_together(read, packed)
+    spilled(context, put_together(read, packed)?).await
+}
+
+/// Moves the slice to a disk, if those of this segment go there.
+async fn spilled(context: &SliceContext, mut slice: Slice) -> Result<Slice, IngestError> {
+    let Some(directory) = context.spill.clone() else { return Ok(slice) };
+    let moved = tokio::task::spawn_blocking(move || slice.spill(&directory).map(|()| slice));
+    moved.await.map_err(|_| IngestError::Panicked)?
 }
 
 /// Reads runs as they come, and sends each one on to be packed.
@@ -110,7 +117,10 @@ pub(super) async fn whole(context: &SliceContext, together: Vec<Unbuilt>) -> Vec
     let mut ended = Vec::with_capacity(built.len());
     for one in built {
         ended.push(match one {
-            Ok(Attempt::Built(built)) => Ok(*built),
+            Ok(Attempt::Built(built)) => {
+                let (partition, ordinal, slice) = *built;
+                spilled(context, slice).await.map(|slice| (partition, ordinal, slice))
+            }
             Ok(Attempt::Waits(waits)) => waits.finish(context).await,
             Err(error) => Err(error),
         });
@@ -157,7 +167,7 @@ impl Waits {
         let Self { partition, ordinal, span, reader, packed } = self;
         let ended = async { put_together(finish(context, reader).await?, packed) };
         let slice = spans::stage(span, ended).await?;
-        Ok((partition, ordinal, slice))
+        Ok((partition, ordinal, spilled(context, slice).await?))
     }
 }
 

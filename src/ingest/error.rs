@@ -12,6 +12,7 @@ use crate::store::{KeyError, PutError, SourceError};
 
 use super::copy::CopyError;
 use super::slices::PARTITIONS_MAX;
+use super::spill::SpillError;
 
 /// Why the source's bytes could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -216,6 +217,9 @@ pub enum IngestError {
     /// A frame could not be packed.
     #[error("cannot pack the records")]
     Blocks(#[from] BlockWriterError),
+    /// The finished parts of the segment could not be moved to the disk.
+    #[error(transparent)]
+    Spill(#[from] SpillError),
     /// The partition cannot be part of a key.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -257,6 +261,7 @@ impl IngestError {
             | Self::Index(_)
             | Self::Bundle(_)
             | Self::Blocks(_)
+            | Self::Spill(_)
             | Self::Key(_)
             | Self::Put { .. }
             | Self::Panicked => u64::MAX,

@@ -46,11 +46,12 @@ pub(super) struct Received {
     pub ended: Instant,
 }
 
-/// Reads `bytes` to their end. Fails if the sender is silent for too long, or too slow.
+/// Reads `bytes` to their end. `reserved` bytes of memory are reserved for them. Fails if the sender is silent for too long, or too slow.
 pub(super) async fn receive<S>(
     request: &Request,
     context: SliceContext,
     bytes: S,
+    reserved: u64,
     timeouts: &Timeouts,
 ) -> Result<Received, IngestError>
 where
@@ -58,8 +59,7 @@ where
 {
     let declared = request.size_bytes + request.attachments_bytes();
     let mut attachments = Attachments::new(request.copy.as_deref(), context.account.share());
-    let sender_check =
-        SenderCheck::new(context.account.clone(), declared, request.memory_estimate(), timeouts.admission);
+    let sender_check = SenderCheck::new(context.account.clone(), declared, reserved, timeouts.admission);
     let mut sender = Sender::new(bytes, sender_check, declared, timeouts);
     let cpu = context.cpu.clone();
     let mut incoming = Incoming::new(request, context.account.share());

@@ -14,6 +14,7 @@ use super::Undecodable;
 use super::error::IngestError;
 use super::memory_account::{MemoryAccount, Share};
 use super::record_counts::RecordCounts;
+use super::spill::SpillDir;
 
 /// The decompressed size at which a slice ends, in bytes: it ends with the frame that reaches it
 /// ([`Piece::opened_bytes`]). Where a slice ends depends only on the source, never on the number of cores or
@@ -158,6 +159,14 @@ impl Slice {
         let bytes = index.mem_usage() + blocks.mem_usage() + counts.mem_usage() + SLICE_BASE_BYTES;
         memory.set(bytes as u64)?;
         Ok(Self { index, blocks, counts, memory })
+    }
+
+    /// Moves its files and blocks to a disk. Blocks.
+    pub(super) fn spill(&mut self, directory: &SpillDir) -> Result<(), IngestError> {
+        let mut parts: Vec<_> = self.index.files_mut().chain(self.blocks.data_mut()).collect();
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        directory.spill(&mut parts)?;
+        Ok(self.memory.set(self.memory.bytes().saturating_sub(bytes as u64))?)
     }
 }
 

@@ -21,6 +21,7 @@ use super::error::IngestError;
 use super::memory_account::{MemoryAccount, Share};
 use super::pack;
 use super::slice::{Piece, SLICE_BYTES, SLICE_LEAST_BYTES, Slice};
+use super::spill::SpillDir;
 
 /// The decompressed size of a run, in bytes. Frames are sent to a slice's builder in runs, because a change
 /// of thread for each frame would cost too much. A slice that is smaller than one run is built in one task.
@@ -60,6 +61,8 @@ pub(super) struct SliceContext {
     pub segment_bytes: u64,
     /// What to do with a frame that cannot be decoded.
     pub undecodable: Undecodable,
+    /// Where finished slices go, if the segment is too large to be held in memory.
+    pub spill: Option<SpillDir>,
     pub job: Arc<Job>,
 }
 

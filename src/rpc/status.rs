@@ -21,7 +21,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::budget::BudgetError;
 use crate::formatting::chain;
-use crate::ingest::{IngestError, ReadError, RequestError};
+use crate::ingest::{IngestError, ReadError, RequestError, SpillError};
 use crate::segment::{ErrorKind, SegmentError};
 use crate::spans;
 use crate::store::{PutError, SourceError, StoreError, StoreErrorKind};
@@ -149,6 +149,12 @@ fn status_parts(error: &IngestError) -> StatusParts {
         IngestError::BytesDiffer { .. } => StatusParts::new(Code::Internal, "BYTES_DIFFER"),
         IngestError::Index(_) => StatusParts::new(Code::Internal, "INDEX"),
         IngestError::Bundle(_) | IngestError::Blocks(_) => StatusParts::new(Code::Internal, "BUNDLE"),
+        IngestError::Spill(SpillError::Full { .. }) => {
+            StatusParts::new(Code::ResourceExhausted, "SPILL_FULL").retry_about(RETRY_STORE)
+        }
+        IngestError::Spill(SpillError::Io { .. }) => {
+            StatusParts::new(Code::Unavailable, "SPILL_FAILED").retry_after(RETRY_STORE)
+        }
         IngestError::Panicked => StatusParts::new(Code::Internal, "PANICKED"),
     }
 }

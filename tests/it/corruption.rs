@@ -53,6 +53,7 @@ impl Bench {
             settings: Arc::new(Settings::default()),
             stats: Stats::default(),
             timeouts: Timeouts::default(),
+            spill: None,
         };
         Self { ingest }
     }

@@ -58,6 +58,7 @@ mod shares;
 mod sidecar;
 mod sizes;
 mod skew;
+mod spill;
 mod store_start;
 mod storefaults;
 mod stores;

@@ -139,6 +139,7 @@ pub fn ingest_with(store: Store, threads: usize) -> Ingest {
         settings: Default::default(),
         stats: Stats::default(),
         timeouts: Timeouts { upload: Duration::from_secs(20), ..Timeouts::default() },
+        spill: None,
     }
 }
 

@@ -37,6 +37,7 @@ impl Written {
             settings: Arc::new(Settings::default()),
             stats: Stats::default(),
             timeouts: Timeouts::default(),
+            spill: None,
         };
         Self { dir, ingest }
     }

@@ -3,24 +3,23 @@ package io.walindexer.kafka;
 import com.google.protobuf.ByteString;
 import io.grpc.Deadline;
 import io.grpc.Status;
+import io.walindexer.kafka.v1.Archive.CopySegmentResponse;
+import io.walindexer.kafka.v1.Archive.DeleteSegmentRequest;
+import io.walindexer.kafka.v1.Archive.DeleteSegmentResponse;
+import io.walindexer.kafka.v1.Archive.ReadAttachmentRequest;
+import io.walindexer.kafka.v1.Archive.ReadAttachmentResponse;
+import io.walindexer.kafka.v1.Archive.ReadSegmentRequest;
+import io.walindexer.kafka.v1.Archive.ReadSegmentResponse;
 import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.InputStream;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
-import java.util.function.LongConsumer;
 import java.util.zip.CRC32C;
 import org.apache.kafka.server.log.remote.storage.LogSegmentData;
 import org.apache.kafka.server.log.remote.storage.RemoteLogSegmentMetadata.CustomMetadata;
 import org.apache.kafka.server.log.remote.storage.RemoteStorageManager.IndexType;
-import walindexer.v1.Archive.CopySegmentResponse;
-import walindexer.v1.Archive.DeleteSegmentRequest;
-import walindexer.v1.Archive.DeleteSegmentResponse;
-import walindexer.v1.Archive.ReadAttachmentRequest;
-import walindexer.v1.Archive.ReadAttachmentResponse;
-import walindexer.v1.Archive.ReadSegmentRequest;
-import walindexer.v1.Archive.ReadSegmentResponse;
 
 /** The four operations on segments, each with its deadline and its retries. */
 final class ArchiveClient {
@@ -39,18 +38,18 @@ final class ArchiveClient {
     }
 
     /** Copies a segment. An attempt after the first has the same name, which the workers allow. */
-    CustomMetadata copy(Segment segment, LogSegmentData data, LongConsumer bytesCopied) throws Exception {
+    CustomMetadata copy(Segment segment, LogSegmentData data, OperationMetrics metrics) throws Exception {
         Deadline deadline = deadline(PluginConfig.COPY_TIMEOUT_MS);
         SourcePart source = SourcePart.segment(data, segment.sizeBytes());
         List<SourcePart> attachments = SourcePart.attachments(data);
         SegmentCopy copy = new SegmentCopy(segment, source, attachments, deadline);
         CopySegmentResponse receipt = retry.call("copy of " + segment, deadline, copy::send);
-        bytesCopied.accept(source.sizeBytes());
+        metrics.moved(source.sizeBytes());
         return Segment.customMetadata(receipt.getLocator());
     }
 
     /** Opens a segment from {@code start} to {@code end}, which is exclusive; null is the segment's end. */
-    InputStream fetch(Segment segment, long start, Long end, LongConsumer bytesFetched) throws Exception {
+    InputStream fetch(Segment segment, long start, Long end, OperationMetrics metrics) throws Exception {
         String what = "fetch of " + segment;
         if (start < 0 || start > segment.sizeBytes() || (end != null && end < start)) {
             throw new IllegalArgumentException("there are no bytes from " + start + " to " + end + " in a segment of "
@@ -62,7 +61,7 @@ final class ArchiveClient {
             stream = opener.open(start, deadline(PluginConfig.FETCH_TIMEOUT_MS));
         }
         return new SegmentInputStream(what, stream, opener, parked, end == null ? segment.copyId() : null,
-            config.getLong(PluginConfig.FETCH_TIMEOUT_MS), bytesFetched);
+            config.getLong(PluginConfig.FETCH_TIMEOUT_MS), metrics);
     }
 
     /** The bytes of one index file. */

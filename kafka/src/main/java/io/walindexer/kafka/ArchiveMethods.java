@@ -4,14 +4,14 @@ import com.google.protobuf.MessageLite;
 import io.grpc.MethodDescriptor;
 import io.grpc.MethodDescriptor.MethodType;
 import io.grpc.protobuf.lite.ProtoLiteUtils;
-import walindexer.v1.Archive.CopySegmentRequest;
-import walindexer.v1.Archive.CopySegmentResponse;
-import walindexer.v1.Archive.DeleteSegmentRequest;
-import walindexer.v1.Archive.DeleteSegmentResponse;
-import walindexer.v1.Archive.ReadAttachmentRequest;
-import walindexer.v1.Archive.ReadAttachmentResponse;
-import walindexer.v1.Archive.ReadSegmentRequest;
-import walindexer.v1.Archive.ReadSegmentResponse;
+import io.walindexer.kafka.v1.Archive.CopySegmentRequest;
+import io.walindexer.kafka.v1.Archive.CopySegmentResponse;
+import io.walindexer.kafka.v1.Archive.DeleteSegmentRequest;
+import io.walindexer.kafka.v1.Archive.DeleteSegmentResponse;
+import io.walindexer.kafka.v1.Archive.ReadAttachmentRequest;
+import io.walindexer.kafka.v1.Archive.ReadAttachmentResponse;
+import io.walindexer.kafka.v1.Archive.ReadSegmentRequest;
+import io.walindexer.kafka.v1.Archive.ReadSegmentResponse;
 
 /** The methods of {@code walindexer.v1.ArchiveService}, as in {@code proto/walindexer/v1/archive.proto}. */
 final class ArchiveMethods {

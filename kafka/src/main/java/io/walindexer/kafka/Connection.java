@@ -11,13 +11,17 @@ import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Supplier;
 import org.apache.kafka.common.config.ConfigException;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /** All that a configured plugin holds open: the workers, the streams that are kept, and one background thread. */
 final class Connection {
+    private static final Logger LOG = LoggerFactory.getLogger(Connection.class);
     private static final long CLOSE_TIMEOUT_MS = 3_000;
-    private static final long EXPIRE_EVERY_MS = 1_000;
+    private static final long LOOK_EVERY_MS = 1_000;
 
     private final ScheduledExecutorService background;
+    private final Dialer dialer;
     private final WorkerPool pool;
     private final ParkedStreams parked;
     private final ArchiveClient client;
@@ -28,7 +32,8 @@ final class Connection {
             thread.setDaemon(true);
             return thread;
         });
-        pool = new WorkerPool(config.workers(), resolver, dialer(config), background);
+        dialer = dialer(config);
+        pool = new WorkerPool(config.workers(), resolver, dialer, background);
         parked = new ParkedStreams(config.getInt(PluginConfig.FETCH_PARKED_MAX),
             config.getLong(PluginConfig.FETCH_PARKED_IDLE_MS));
         client = new ArchiveClient(config, new Retry(pool), parked);
@@ -74,8 +79,8 @@ final class Connection {
 
     private void start(boolean check) {
         pool.start();
-        background.scheduleWithFixedDelay(parked::removeExpired, EXPIRE_EVERY_MS, EXPIRE_EVERY_MS,
-            TimeUnit.MILLISECONDS);
+        background.scheduleWithFixedDelay(parked::removeExpired, LOOK_EVERY_MS, LOOK_EVERY_MS, TimeUnit.MILLISECONDS);
+        background.scheduleWithFixedDelay(dialer::refresh, LOOK_EVERY_MS, LOOK_EVERY_MS, TimeUnit.MILLISECONDS);
         if (!check) {
             return;
         }
@@ -104,6 +109,9 @@ final class Connection {
             }
         } catch (IOException | GeneralSecurityException | IllegalArgumentException e) {
             throw new ConfigException("the TLS files cannot be used (PEM is needed, and PKCS #8 for the key): " + e);
+        }
+        if (tls == null && config.getString(PluginConfig.TOKEN_FILE) != null) {
+            LOG.warn("the token goes over connections that are not encrypted: set {}", PluginConfig.TLS_ENABLED);
         }
         return new Dialer(tls, headers);
     }

@@ -24,6 +24,13 @@ final class Dialer {
         this.headers = headers;
     }
 
+    /** Reads the TLS files that have changed. */
+    void refresh() {
+        if (tls != null) {
+            tls.refresh();
+        }
+    }
+
     Worker worker(Endpoint endpoint, InetAddress address) {
         String literal = endpoint.at(address).getAddress().getHostAddress();
         String name = endpoint.host().equals(literal) ? endpoint.authority()
@@ -34,11 +41,8 @@ final class Dialer {
     // Buffers for retries are off: a copy is sent again from its files. Callbacks only take a lock and wake a
     // thread, so they run on the transport's own thread.
     private ManagedChannel dial(Endpoint endpoint, InetAddress address) {
-        ChannelCredentials credentials = InsecureChannelCredentials.create();
-        if (tls != null) {
-            tls.refresh();
-            credentials = tls.credentials();
-        }
+        refresh();
+        ChannelCredentials credentials = tls == null ? InsecureChannelCredentials.create() : tls.credentials();
         int port = endpoint.at(address).getPort();
         return OkHttpChannelBuilder.forAddress(address.getHostAddress(), port, credentials)
             .overrideAuthority(endpoint.authority())
@@ -46,8 +50,8 @@ final class Dialer {
             .disableRetry()
             .flowControlWindow(FLOW_CONTROL_WINDOW)
             .maxInboundMessageSize(MESSAGE_SIZE_MAX)
-            .keepAliveTime(60, TimeUnit.SECONDS)
-            .keepAliveTimeout(20, TimeUnit.SECONDS)
+            .keepAliveTime(20, TimeUnit.SECONDS)
+            .keepAliveTimeout(10, TimeUnit.SECONDS)
             .idleTimeout(10, TimeUnit.MINUTES)
             .userAgent("wal-indexer-kafka")
             .build();

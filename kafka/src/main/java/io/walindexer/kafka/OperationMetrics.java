@@ -24,6 +24,7 @@ final class OperationMetrics {
         bytes.add(byteCount);
     }
 
+    /** Counts an error of an operation that had ended well, such as a read of an opened segment. */
     void failed() {
         errors.increment();
     }

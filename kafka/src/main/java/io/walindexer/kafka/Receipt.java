@@ -1,13 +1,13 @@
 package io.walindexer.kafka;
 
+import io.walindexer.kafka.v1.Archive.Attachment;
+import io.walindexer.kafka.v1.Archive.CopySegmentResponse;
+import io.walindexer.kafka.v1.Archive.SegmentName;
+import io.walindexer.kafka.v1.Indexer.IndexSegmentResponse;
+import io.walindexer.kafka.v1.Indexer.IndexedPartition;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
-import walindexer.v1.Archive.Attachment;
-import walindexer.v1.Archive.CopySegmentResponse;
-import walindexer.v1.Archive.SegmentName;
-import walindexer.v1.Indexer.IndexSegmentResponse;
-import walindexer.v1.Indexer.IndexedPartition;
 
 /** The comparison of a reply with what was sent. Only a reply that passes it is a receipt. */
 final class Receipt {

@@ -1,11 +1,11 @@
 package io.walindexer.kafka;
 
 import com.google.protobuf.ByteString;
+import io.walindexer.kafka.v1.Archive.SegmentName;
 import java.util.Optional;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.server.log.remote.storage.RemoteLogSegmentMetadata;
 import org.apache.kafka.server.log.remote.storage.RemoteLogSegmentMetadata.CustomMetadata;
-import walindexer.v1.Archive.SegmentName;
 
 /** A remote segment of Kafka, as the workers name it. */
 final class Segment {

@@ -3,6 +3,11 @@ package io.walindexer.kafka;
 import com.google.protobuf.UnsafeByteOperations;
 import io.grpc.Deadline;
 import io.grpc.Status;
+import io.walindexer.kafka.v1.Archive.Attachment;
+import io.walindexer.kafka.v1.Archive.CopyHeader;
+import io.walindexer.kafka.v1.Archive.CopySegmentRequest;
+import io.walindexer.kafka.v1.Archive.CopySegmentResponse;
+import io.walindexer.kafka.v1.Indexer.SegmentFormat;
 import java.io.EOFException;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -10,11 +15,6 @@ import java.nio.channels.ReadableByteChannel;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.zip.CRC32C;
-import walindexer.v1.Archive.Attachment;
-import walindexer.v1.Archive.CopyHeader;
-import walindexer.v1.Archive.CopySegmentRequest;
-import walindexer.v1.Archive.CopySegmentResponse;
-import walindexer.v1.Indexer.SegmentFormat;
 
 /** One attempt to copy a segment: sends it and its attachments, and returns the receipt that fits them. */
 final class SegmentCopy {

@@ -7,7 +7,6 @@ import java.io.InputStream;
 import java.io.InterruptedIOException;
 import java.util.Objects;
 import java.util.concurrent.TimeUnit;
-import java.util.function.LongConsumer;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -30,20 +29,20 @@ final class SegmentInputStream extends InputStream {
     private final ParkedStreams parked;
     private final String copyId;
     private final long timeoutMs;
-    private final LongConsumer bytesRead;
+    private final OperationMetrics metrics;
     private SegmentStream stream;
     private boolean closed;
 
     /** {@code copyId} is null if the stream is not kept when it is closed. */
     SegmentInputStream(String what, SegmentStream stream, Opener opener, ParkedStreams parked, String copyId,
-            long timeoutMs, LongConsumer bytesRead) {
+            long timeoutMs, OperationMetrics metrics) {
         this.what = what;
         this.stream = stream;
         this.opener = opener;
         this.parked = parked;
         this.copyId = copyId;
         this.timeoutMs = timeoutMs;
-        this.bytesRead = bytesRead;
+        this.metrics = metrics;
     }
 
     @Override
@@ -63,7 +62,7 @@ final class SegmentInputStream extends InputStream {
         }
         try {
             int count = readOrReopen(target, offset, length);
-            bytesRead.accept(Math.max(0, count));
+            metrics.moved(Math.max(0, count));
             return count;
         } catch (InterruptedException e) {
             fail();
@@ -116,6 +115,7 @@ final class SegmentInputStream extends InputStream {
     }
 
     private void fail() {
+        metrics.failed();
         closed = true;
         stream.close();
     }

@@ -3,11 +3,11 @@ package io.walindexer.kafka;
 import com.google.protobuf.ByteString;
 import io.grpc.Deadline;
 import io.grpc.Status;
+import io.walindexer.kafka.v1.Archive.ReadSegmentRequest;
+import io.walindexer.kafka.v1.Archive.ReadSegmentResponse;
 import java.nio.ByteBuffer;
 import java.util.ArrayDeque;
 import java.util.Deque;
-import walindexer.v1.Archive.ReadSegmentRequest;
-import walindexer.v1.Archive.ReadSegmentResponse;
 
 /**
  * An open ReadSegment call. It requests a message only when its bytes are read. It keeps the last bytes that were

@@ -2,6 +2,8 @@ package io.walindexer.kafka;
 
 import io.grpc.Deadline;
 import io.grpc.Status;
+import io.walindexer.kafka.v1.Archive.ReadSegmentRequest;
+import io.walindexer.kafka.v1.Archive.ReadSegmentResponse;
 import java.security.cert.CertificateException;
 import java.util.List;
 import java.util.concurrent.ExecutionException;
@@ -13,8 +15,6 @@ import java.util.stream.Collectors;
 import org.apache.kafka.common.config.ConfigException;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
-import walindexer.v1.Archive.ReadSegmentRequest;
-import walindexer.v1.Archive.ReadSegmentResponse;
 
 /**
  * The call of every worker when the broker starts. What an operator must fix stops the start. A worker that is

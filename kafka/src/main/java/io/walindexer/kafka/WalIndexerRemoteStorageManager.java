@@ -41,14 +41,14 @@ public class WalIndexerRemoteStorageManager implements RemoteStorageManager {
     public Optional<CustomMetadata> copyLogSegmentData(RemoteLogSegmentMetadata metadata, LogSegmentData data)
             throws RemoteStorageException {
         return run("copy", metadata, copies, (client, segment) ->
-            Optional.of(client.copy(segment, data, copies::moved)));
+            Optional.of(client.copy(segment, data, copies)));
     }
 
     @Override
     public InputStream fetchLogSegment(RemoteLogSegmentMetadata metadata, int startPosition)
             throws RemoteStorageException {
         return run("fetch", metadata, fetches, (client, segment) ->
-            client.fetch(segment, startPosition, null, fetches::moved));
+            client.fetch(segment, startPosition, null, fetches));
     }
 
     /** {@code endPosition} is inclusive. */
@@ -56,7 +56,7 @@ public class WalIndexerRemoteStorageManager implements RemoteStorageManager {
     public InputStream fetchLogSegment(RemoteLogSegmentMetadata metadata, int startPosition, int endPosition)
             throws RemoteStorageException {
         return run("fetch", metadata, fetches, (client, segment) ->
-            client.fetch(segment, startPosition, endPosition + 1L, fetches::moved));
+            client.fetch(segment, startPosition, endPosition + 1L, fetches));
     }
 
     @Override

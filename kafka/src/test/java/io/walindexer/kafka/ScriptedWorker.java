@@ -23,6 +23,20 @@ import io.grpc.stub.StreamObserver;
 import io.walindexer.kafka.status.ErrorInfo;
 import io.walindexer.kafka.status.RetryInfo;
 import io.walindexer.kafka.status.RpcStatus;
+import io.walindexer.kafka.v1.Archive.Attachment;
+import io.walindexer.kafka.v1.Archive.CopyHeader;
+import io.walindexer.kafka.v1.Archive.CopySegmentRequest;
+import io.walindexer.kafka.v1.Archive.CopySegmentResponse;
+import io.walindexer.kafka.v1.Archive.DeleteSegmentRequest;
+import io.walindexer.kafka.v1.Archive.DeleteSegmentResponse;
+import io.walindexer.kafka.v1.Archive.ReadAttachmentRequest;
+import io.walindexer.kafka.v1.Archive.ReadAttachmentResponse;
+import io.walindexer.kafka.v1.Archive.ReadSegmentRequest;
+import io.walindexer.kafka.v1.Archive.ReadSegmentResponse;
+import io.walindexer.kafka.v1.Archive.SegmentName;
+import io.walindexer.kafka.v1.Indexer.Bundle;
+import io.walindexer.kafka.v1.Indexer.IndexSegmentResponse;
+import io.walindexer.kafka.v1.Indexer.IndexedPartition;
 import java.io.ByteArrayOutputStream;
 import java.util.ArrayList;
 import java.util.List;
@@ -36,20 +50,6 @@ import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.UnaryOperator;
 import java.util.zip.CRC32C;
-import walindexer.v1.Archive.Attachment;
-import walindexer.v1.Archive.CopyHeader;
-import walindexer.v1.Archive.CopySegmentRequest;
-import walindexer.v1.Archive.CopySegmentResponse;
-import walindexer.v1.Archive.DeleteSegmentRequest;
-import walindexer.v1.Archive.DeleteSegmentResponse;
-import walindexer.v1.Archive.ReadAttachmentRequest;
-import walindexer.v1.Archive.ReadAttachmentResponse;
-import walindexer.v1.Archive.ReadSegmentRequest;
-import walindexer.v1.Archive.ReadSegmentResponse;
-import walindexer.v1.Archive.SegmentName;
-import walindexer.v1.Indexer.Bundle;
-import walindexer.v1.Indexer.IndexSegmentResponse;
-import walindexer.v1.Indexer.IndexedPartition;
 
 /** A gRPC server on a port of this machine that keeps copies in memory, and fails as a test tells it to. */
 final class ScriptedWorker implements AutoCloseable {
@@ -135,9 +135,13 @@ final class ScriptedWorker implements AutoCloseable {
     }
 
     @Override
-    public void close() throws InterruptedException {
+    public void close() {
         server.shutdownNow();
-        server.awaitTermination(5, TimeUnit.SECONDS);
+        try {
+            server.awaitTermination(5, TimeUnit.SECONDS);
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+        }
     }
 
     /** An error with the details that a worker sends. */
@@ -178,7 +182,8 @@ final class ScriptedWorker implements AutoCloseable {
 
     private StreamObserver<CopySegmentRequest> copy(StreamObserver<CopySegmentResponse> response) {
         copyCalls.incrementAndGet();
-        boolean ended = failsOrHangs(response);
+        StatusRuntimeException failure = failures.poll();
+        boolean ended = failure != null || hangs;
         if (stopsReading) {
             paused.set((ServerCallStreamObserver<CopySegmentResponse>) response);
             paused.get().disableAutoRequest();
@@ -211,8 +216,12 @@ final class ScriptedWorker implements AutoCloseable {
                 // The caller has cancelled. It is counted where the call ends.
             }
 
+            // Not before all bytes came: this server never gives back the connection's window for the others.
             @Override
             public void onCompleted() {
+                if (failure != null) {
+                    response.onError(failure);
+                }
                 if (!ended && !repliesBeforeTheBytes) {
                     Copy copy = cut(header, bytes.toByteArray());
                     store.copies.put(header.getName(), copy);

@@ -1,0 +1,169 @@
+//! Moves the finished parts of large segments to a local disk, until they are uploaded.
+//!
+//! A compressed segment of 1 GiB becomes bundles of about that size, and all of their parts are finished
+//! before the upload: the key needs the last byte. The parts are written to a file without a name, and mapped
+//! into memory instead. The kernel reads them when they are uploaded, and drops them when it needs the memory.
+//! If the process ends, the kernel removes the file.
+
+#![expect(
+    unsafe_code,
+    reason = "a file is mapped: nobody else can change or shorten it, because it has no name"
+)]
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use memmap2::Mmap;
+
+/// Why parts could not be moved to the disk.
+#[derive(Debug, thiserror::Error)]
+pub enum SpillError {
+    /// Other segments have taken what the directory may hold.
+    #[error("{wanted_bytes} bytes do not fit into the spill directory, which may hold {bytes_max}")]
+    Full {
+        /// The size of the parts, in bytes.
+        wanted_bytes: u64,
+        /// The limit of the directory, in bytes.
+        bytes_max: u64,
+    },
+    /// The file cannot be written or mapped.
+    #[error("cannot write to the spill directory {}", directory.display())]
+    Io {
+        /// The directory.
+        directory: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+/// A directory for the finished parts of large segments. Clones share its limit.
+#[derive(Clone, Debug)]
+pub struct SpillDir(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    directory: PathBuf,
+    bytes_max: u64,
+    used_bytes: AtomicU64,
+}
+
+/// A part of the limit. It is given back when this is dropped.
+#[derive(Debug)]
+struct Taken {
+    shared: Arc<Shared>,
+    bytes: u64,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.shared.used_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A mapped file, and its part of the limit.
+struct Mapped {
+    map: Mmap,
+    _taken: Taken,
+}
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+impl SpillDir {
+    /// Uses `directory`, which must exist, for at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// No file can be created there.
+    pub fn open(directory: &Path, bytes_max: u64) -> Result<Self, SpillError> {
+        let shared = Shared { directory: directory.to_owned(), bytes_max, used_bytes: AtomicU64::new(0) };
+        let opened = Self(Arc::new(shared));
+        opened.file().map(drop)?;
+        Ok(opened)
+    }
+
+    /// The bytes that the directory holds now.
+    pub fn used_bytes(&self) -> u64 {
+        self.0.used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Moves the bytes of all `parts` to the disk. Blocks.
+    pub(super) fn spill(&self, parts: &mut [&mut Bytes]) -> Result<(), SpillError> {
+        let bytes = parts.iter().map(|part| part.len() as u64).sum();
+        if bytes == 0 {
+            return Ok(());
+        }
+        let taken = self.take(bytes)?;
+        let file = self.file()?;
+        let mut writer = BufWriter::with_capacity(1 << 20, &file);
+        let written = parts.iter().try_for_each(|part| writer.write_all(part)).and_then(|()| writer.flush());
+        drop(writer);
+        written.map_err(|source| self.failed(source))?;
+        // SAFETY: the file has no name and this is its only descriptor, so no process changes it while it is
+        // mapped. It is as long as what was written.
+        let map = unsafe { Mmap::map(&file) }.map_err(|source| self.failed(source))?;
+        let mut rest = Bytes::from_owner(Mapped { map, _taken: taken });
+        for part in parts {
+            **part = rest.split_to(part.len());
+        }
+        Ok(())
+    }
+
+    fn take(&self, bytes: u64) -> Result<Taken, SpillError> {
+        let bytes_max = self.0.bytes_max;
+        let taken = self.0.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            used.checked_add(bytes).filter(|used| *used <= bytes_max)
+        });
+        match taken {
+            Ok(_) => Ok(Taken { shared: Arc::clone(&self.0), bytes }),
+            Err(_) => Err(SpillError::Full { wanted_bytes: bytes, bytes_max }),
+        }
+    }
+
+    /// Creates a file without a name.
+    fn file(&self) -> Result<File, SpillError> {
+        tempfile::tempfile_in(&self.0.directory).map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: io::Error) -> SpillError {
+        SpillError::Io { directory: self.0.directory.clone(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_the_same_on_disk_and_give_their_room_back() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let spill = SpillDir::open(directory.path(), 1_000).expect("it can be written");
+        let (mut a, mut b, mut c) =
+            (Bytes::from(vec![1; 600]), Bytes::new(), Bytes::from_static(b"the last one"));
+        spill.spill(&mut [&mut a, &mut b, &mut c]).expect("there is room");
+        assert_eq!((&a[..], &b[..], &c[..]), (&[1; 600][..], &b""[..], &b"the last one"[..]));
+        assert_eq!(spill.used_bytes(), 612);
+        let mut more = Bytes::from(vec![2; 389]);
+        let full = spill.spill(&mut [&mut more]).expect_err("one byte too many");
+        assert!(matches!(full, SpillError::Full { wanted_bytes: 389, bytes_max: 1_000 }), "{full}");
+        assert_eq!(more, vec![2; 389]);
+        drop(a);
+        assert_eq!(spill.used_bytes(), 612, "a part of the file is still used");
+        drop((b, c));
+        assert_eq!(spill.used_bytes(), 0);
+        spill.spill(&mut [&mut more]).expect("there is room");
+        assert_eq!(std::fs::read_dir(directory.path()).expect("it is there").count(), 0, "it has no name");
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_an_error_at_once() {
+        let error = SpillDir::open(Path::new("/not/there"), 1).expect_err("no such directory");
+        assert!(matches!(error, SpillError::Io { .. }), "{error}");
+    }
+}
