@@ -5,5 +5,6 @@ mod admin;
 mod batches;
 mod cluster;
 mod lifecycle;
+mod replicas;
 mod round_trip;
 mod workers;

@@ -35,8 +35,8 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
  * {@code failed} and the error. Argument: the brokers' addresses.
  */
 public final class Tiered {
-    /** The timestamp of the first record. */
-    private static final long BEGINNING_MS = 1_700_000_000_000L;
+    /** The timestamp of the first record, in 2100: later than those of the markers that brokers write. */
+    private static final long BEGINNING_MS = 4_102_444_800_000L;
 
     private final String brokers;
     private final Admin admin;
@@ -191,10 +191,17 @@ public final class Tiered {
                     }
                 }
                 producer.flush();
+                long last = sent.get(nth - 1).get(0).get().offset();
                 if (kind == 2) {
                     producer.commitTransaction();
                 } else if (kind == 3) {
                     producer.abortTransaction();
+                }
+                for (String topic : topics) {
+                    // The transaction's marker is written later. The next records must come after it.
+                    while (kind > 1 && offset(topic, OffsetSpec.latest()) < last + 2) {
+                        Thread.sleep(1);
+                    }
                 }
                 for (var one : sent.entrySet()) {
                     long offset = one.getValue().get(0).get().offset();

@@ -69,7 +69,7 @@ async fn kafka_waits_no_longer_than_told_for_workers_that_hang() {
 
     (0..2).for_each(|nth| workers.signal(nth, "STOP"));
     // Copies begin and end at their deadline, again and again; so do fetches of what is not on disk any more.
-    admin.does("create others 1 segment.bytes=1048576 remote.storage.enable=true retention.ms=-1");
+    admin.creates("others", 1, SMALL);
     admin.begins_stream("others", 1000, 0);
     notes.extend(admin.streamed("others").into_iter().map(|(offset, note)| (offset + 1_000_000, note)));
     let began = Instant::now();

@@ -70,8 +70,9 @@ impl Admin {
 
     /// Creates a topic with one partition, and returns its id.
     pub fn creates(&mut self, topic: &str, replicas: usize, settings: &str) -> String {
-        // The records' times are in the past: without retention by time they would be deleted at once.
-        self.does(&format!("create {topic} {replicas} retention.ms=-1 {settings}")).remove(0)
+        // The records' times are in the future, the brokers' own are not: nothing may depend on the difference.
+        let forever = "retention.ms=-1 message.timestamp.after.max.ms=9223372036854775807 segment.ms=9223372036854775807";
+        self.does(&format!("create {topic} {replicas} {forever} {settings}")).remove(0)
     }
 
     /// Writes the same records, with the same offsets, to each of these topics.

@@ -147,6 +147,15 @@ impl Cluster {
         output.stdout
     }
 
+    /// Returns what the topic of Kafka's remote log metadata holds, a line for each.
+    pub fn metadata(&self) -> String {
+        let serde = "org.apache.kafka.server.log.remote.metadata.storage.serialization.RemoteLogMetadataSerde";
+        let mut command = self.console_command("__remote_log_metadata");
+        command.args(["--formatter", &format!("{serde}$RemoteLogMetadataFormatter"), "--timeout-ms", "5000"]);
+        let output = command.output().expect("java runs");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
     /// Starts a console consumer that reads from offset 0 until it is killed.
     pub fn reader(&self, topic: &str) -> Child {
         let mut command = self.console_command(topic);
@@ -191,10 +200,15 @@ impl Node {
         logs
     }
 
+    /// Returns the base offsets of [`Node::segments`].
+    pub fn base_offsets(&self, topic: &str) -> Vec<i64> {
+        let offset = |path: PathBuf| path.file_stem().and_then(OsStr::to_str)?.parse().ok();
+        self.segments(topic).into_iter().filter_map(offset).collect()
+    }
+
     /// Returns the base offset of the segment that is written to.
     pub fn active(&self, topic: &str) -> i64 {
-        let last = self.segments(topic).pop().expect("a segment");
-        last.file_stem().and_then(OsStr::to_str).expect("a name").parse().expect("an offset")
+        self.base_offsets(topic).pop().expect("a segment")
     }
 
     /// Waits until only the segment that is written to is on its disk.
@@ -202,9 +216,9 @@ impl Node {
         eventually(&format!("{topic} stays on disk"), || self.segments(topic).len() == 1);
     }
 
-    /// Deletes its data, as if its disk was replaced. It must have been stopped.
-    pub fn loses_its_disk(&self) {
-        fs::remove_dir_all(&self.data).expect("it is there");
+    /// Deletes its copy of a topic. It must have been stopped.
+    pub fn loses(&self, topic: &str) {
+        fs::remove_dir_all(self.partition(topic)).expect("it is there");
     }
 }
 
