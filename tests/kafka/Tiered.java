@@ -82,6 +82,10 @@ public final class Tiered {
             case "offsets":
                 System.out.println(offset(topic, OffsetSpec.earliest()) + " " + offset(topic, OffsetSpec.latest()));
                 break;
+            case "replicas":
+                System.out.println(admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic).partitions().get(0)
+                    .isr().size());
+                break;
             case "times":
                 times(topic, Integer.parseInt(words[2]));
                 break;
