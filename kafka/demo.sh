@@ -19,7 +19,7 @@ end() {
     for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
     for pid in "${started[@]}"; do wait "$pid" 2>/dev/null || true; done
     if [ "$status" != 0 ]; then
-        for log in "$dir"/*.log; do echo "== $log"; tail -n 15 "$log"; done >&2
+        find "$dir" -maxdepth 1 -name '*.log' -exec tail -v -n 15 {} + >&2
     fi
     rm -rf "$dir"
 }
@@ -63,12 +63,15 @@ only_the_active_one() {
 cargo build --quiet --locked --no-default-features --features cli
 if [ ! -d "$jars" ]; then
     mvn -B -q -f tests/kafka/pom.xml -Dkafka.version="$version" dependency:copy-dependencies \
-        -DincludeScope=runtime -DoutputDirectory="$PWD/$jars"
+        -DincludeScope=runtime -DoutputDirectory="$PWD/$jars" >>"$dir/maven.log"
 fi
-plugin=$(ls kafka/target/wal-indexer-kafka-*.jar 2>/dev/null | head -n 1)
+built() {
+    find kafka -path 'kafka/target/wal-indexer-kafka-*.jar' | sort | head -n 1
+}
+plugin=$(built)
 if [ -z "$plugin" ] || [ -n "$(find kafka/src kafka/pom.xml proto -newer "$plugin" -type f | head -n 1)" ]; then
-    mvn -B -q -f kafka/pom.xml package -DskipTests
-    plugin=$(ls kafka/target/wal-indexer-kafka-*.jar | head -n 1)
+    mvn -B -q -f kafka/pom.xml package -DskipTests >>"$dir/maven.log"
+    plugin=$(built)
 fi
 
 mkdir "$dir/store"
