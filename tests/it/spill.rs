@@ -37,7 +37,7 @@ fn is_empty(directory: &Path) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_segment_that_is_larger_than_the_memory_goes_by_way_of_the_disk() {
     let segment = compressed(24 << 20);
-    let small = ["--memory-budget", "96MiB"];
+    let small = ["--memory-budget", "128MiB"];
     let in_memory = Worker::start_with(&small);
     let refusal = Refusal::of(&store(&in_memory, &segment).await.expect_err("it does not fit"));
     assert!(["LARGER_THAN_BUDGET", "NO_ROOM"].contains(&refusal.reason.as_str()), "{refusal:?}");
