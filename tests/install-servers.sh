@@ -10,6 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 seaweedfs=4.48
 azurite=3.35.0
 node=24.19.0
+# Also in tests/it/tiered/cluster.rs.
+kafka_tiered='3.9.2 4.4.0'
 
 # tmux, the terminal for the tests of `stats --watch`: the one on the path, or else Debian's, unpacked with its
 # libraries.
@@ -28,15 +30,21 @@ if ! command -v tmux >/dev/null && [ ! -x "$terminal/tmux" ]; then
     ) >"$terminal.log" 2>&1 || { tail -n 20 "$terminal.log" >&2; exit 1; }
 fi
 
-# The jars of Kafka.
+# The jars of Kafka: the version of tests/kafka/pom.xml, and the oldest and the newest for tiered storage.
 kafka=$PWD/target/tools-kafka
 if ! command -v java >/dev/null || ! command -v mvn >/dev/null; then
-    echo "left out: what is tested beside a Kafka broker (tests::kafka_), which needs a JDK and Maven"
-elif ! cmp -s tests/kafka/pom.xml "$kafka/pom.xml"; then
+    echo "left out: the plugin for Kafka, and what is tested beside a Kafka broker (::kafka_): no JDK or no Maven"
+elif ! cmp -s tests/kafka/pom.xml "$kafka/pom.xml" || [ "$(cat "$kafka/tiered" 2>/dev/null)" != "$kafka_tiered" ]; then
     rm -rf "$kafka"
     mkdir -p "$kafka"
-    mvn -B -q -f tests/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$kafka/jars" \
-        >"$kafka/install.log" 2>&1 || { tail -n 20 "$kafka/install.log" >&2; exit 1; }
+    fetch=(mvn -B -q -f tests/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime)
+    {
+        "${fetch[@]}" -DoutputDirectory="$kafka/jars"
+        for version in $kafka_tiered; do
+            "${fetch[@]}" -Dkafka.version="$version" -DoutputDirectory="$kafka/$version"
+        done
+    } >"$kafka/install.log" 2>&1 || { tail -n 20 "$kafka/install.log" >&2; exit 1; }
+    echo "$kafka_tiered" >"$kafka/tiered"
     cp tests/kafka/pom.xml "$kafka/pom.xml"
 fi
 

@@ -64,6 +64,7 @@ mod storefaults;
 mod stores;
 mod sweep;
 mod tidy;
+mod tiered;
 mod times;
 mod traces;
 mod transactions;

@@ -138,6 +138,11 @@ impl Server {
         self.child = spawn(&self.program, &self.arguments, self.directory.path());
     }
 
+    /// Waits until it can be used after [`Server::start_again`].
+    pub fn is_back(&mut self) {
+        self.wait_until_usable();
+    }
+
     /// Returns the port for the store's protocol.
     pub fn port(&self) -> u16 {
         self.port

@@ -1,0 +1,10 @@
+//! Tiered storage, from outside: real Kafka brokers with the plugin of `kafka/`, real workers, a real store.
+
+mod absence;
+mod admin;
+mod batches;
+mod cluster;
+mod lifecycle;
+mod replicas;
+mod round_trip;
+mod workers;

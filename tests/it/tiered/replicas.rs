@@ -1,0 +1,205 @@
+//! Three brokers, while brokers, workers and the store are killed, stopped and cut off.
+//!
+//! The seed decides what is struck when. It is printed. `WAL_INDEXER_TEST_SEED` sets another seed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use crate::broker::Rng;
+use crate::gate::{Gate, Mood};
+use crate::servers::Server;
+
+use super::cluster::{Cluster, NEWEST, eventually};
+use super::workers::Workers;
+
+const TOPIC: &str = "orders";
+const SETTINGS: &str =
+    "remote.storage.enable=true segment.bytes=1048576 local.retention.bytes=2097152 min.insync.replicas=2";
+
+/// What is struck. Whatever it is comes back after a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    KillBroker(usize),
+    /// Kills a broker and deletes its copy of the topic.
+    EmptyDisk(usize),
+    KillWorker(usize),
+    StopWorker(usize),
+    KillStore,
+    /// The store is there, and answers nothing.
+    CutOffStore,
+}
+
+/// Returns what is struck, one after the other, and for how long each is away.
+fn faults(seed: u64, count: usize) -> Vec<(Fault, Duration)> {
+    let mut rng = Rng(seed);
+    let mut fault = || match rng.below(10) {
+        0..=3 => Fault::KillBroker(rng.below(3) as usize),
+        4 => Fault::EmptyDisk(rng.below(3) as usize),
+        5..=6 => Fault::KillWorker(rng.below(2) as usize),
+        7 => Fault::StopWorker(rng.below(2) as usize),
+        8 => Fault::KillStore,
+        _ => Fault::CutOffStore,
+    };
+    let faults: Vec<_> = (0..count).map(|_| fault()).collect();
+    faults.into_iter().map(|fault| (fault, rng.between(Duration::from_millis(300), Duration::from_secs(4)))).collect()
+}
+
+struct Scene {
+    cluster: Cluster,
+    workers: Workers,
+    server: Server,
+    gate: Gate,
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let server = Server::s3();
+        let gate = Gate::start(server.port()).await;
+        let workers = Workers::start(2, &server, gate.port());
+        let timeouts = ["copy", "fetch", "index", "delete"].map(|call| format!("rsm.config.{call}.timeout.ms=10000"));
+        let mut settings: Vec<&str> = timeouts.iter().map(String::as_str).collect();
+        // A broker that is killed is missed after these times.
+        settings.extend(["broker.session.timeout.ms=3000", "broker.heartbeat.interval.ms=500"]);
+        settings.extend(["replica.lag.time.max.ms=5000", "default.replication.factor=3"]);
+        let cluster = Cluster::start(NEWEST, 3, &workers.addresses, &settings);
+        Self { cluster, workers, server, gate }
+    }
+
+    fn strike(&mut self, fault: Fault) {
+        match fault {
+            Fault::KillBroker(nth) | Fault::EmptyDisk(nth) => {
+                assert!(self.cluster.nodes[nth].process.kill(), "broker {nth} runs");
+                if matches!(fault, Fault::EmptyDisk(_)) {
+                    self.cluster.nodes[nth].loses(TOPIC);
+                }
+            }
+            Fault::KillWorker(nth) => assert!(self.workers.processes[nth].kill(), "worker {nth} runs"),
+            Fault::StopWorker(nth) => self.workers.signal(nth, "STOP"),
+            Fault::KillStore => self.server.stop(),
+            Fault::CutOffStore => self.gate.turns(Mood::Hang),
+        }
+    }
+
+    fn mend(&mut self, fault: Fault) {
+        match fault {
+            Fault::KillBroker(nth) | Fault::EmptyDisk(nth) => {
+                let node = &mut self.cluster.nodes[nth];
+                node.process.start();
+                node.process.listens(&node.address);
+            }
+            // A worker that finds no store at its start ends. One fault at a time: the store is there.
+            Fault::KillWorker(nth) => self.workers.starts(nth),
+            Fault::StopWorker(nth) => self.workers.signal(nth, "CONT"),
+            Fault::KillStore => {
+                self.server.start_again();
+                self.server.is_back();
+            }
+            Fault::CutOffStore => self.gate.turns(Mood::Open),
+        }
+    }
+}
+
+/// What Kafka's metadata say of each copy: the last state of each, by the copy's uuid.
+fn states(cluster: &Cluster) -> BTreeMap<String, String> {
+    let printed = cluster.metadata();
+    let mut states = BTreeMap::new();
+    for line in printed.lines().filter(|line| line.contains(&format!(":{TOPIC}-0"))) {
+        let of = |name: &str| {
+            let rest = &line[line.find(name)? + name.len()..];
+            Some(rest.split([',', '}']).next().expect("a value").to_owned())
+        };
+        if let (Some(id), Some(state)) = (of(", id="), of("state=")) {
+            states.insert(id, state);
+        }
+    }
+    states
+}
+
+/// Returns the end of a bundle's name, as in `docs/bundle-format.md`, for a copy.
+fn hash16(copy_id: &str, log_id: &str) -> String {
+    let hash = Sha256::digest(format!("copy\0{copy_id}\0{log_id}\0{TOPIC}\0{}", 0));
+    hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes all the time while one thing after the other is struck, heals everything, and compares.
+async fn survive(seed: u64, lasting: Duration) {
+    println!("seed {seed} (WAL_INDEXER_TEST_SEED={seed} does it again), {lasting:?} of faults");
+    let mut scene = Scene::start().await;
+    let mut admin = scene.cluster.admin();
+    let log_id = admin.creates(TOPIC, 3, SETTINGS);
+    let records = lasting.as_millis() as usize / 5;
+    admin.begins_stream(TOPIC, records, 4);
+    let (began, mut struck) = (Instant::now(), BTreeSet::new());
+    for (fault, away) in faults(seed, 1000) {
+        if began.elapsed() > lasting {
+            break;
+        }
+        println!("{:6.1?} {fault:?} for {away:.1?}", began.elapsed());
+        struck.insert(fault);
+        scene.strike(fault);
+        tokio::time::sleep(away).await;
+        scene.mend(fault);
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+    }
+    let notes = admin.streamed(TOPIC);
+    assert!(struck.len() >= 4, "{struck:?}");
+    assert_eq!(notes.len(), records, "each record is acknowledged at an offset of its own");
+
+    // Everything that is sealed is copied, and the disks are within their retention: 2 MiB, and the active segment.
+    for node in &scene.cluster.nodes {
+        eventually(&format!("{} keeps {:?}", node.address, node.segments(TOPIC)), || node.segments(TOPIC).len() <= 4);
+    }
+    let first = |node: &super::cluster::Node| node.base_offsets(TOPIC)[0];
+    let copied = scene.cluster.nodes.iter().map(first).min().expect("three");
+    let read = scene.cluster.python(TOPIC, "read_committed");
+    let value = |line: &str| {
+        let [offset, value, _] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        (offset.parse::<i64>().expect("an offset"), value.to_owned())
+    };
+    let expected: Vec<_> = notes.iter().map(|(offset, note)| (*offset, note.sha256.clone())).collect();
+    assert!(read.lines().map(value).eq(expected), "not each acknowledged record is consumed exactly once");
+    scene.workers.check_tenths(TOPIC, &notes, copied).await;
+
+    // Of what is visible, Kafka knows each copy, and has deleted none.
+    let states = states(&scene.cluster);
+    let mut copies: BTreeMap<_, _> =
+        states.iter().map(|(id, state)| (hash16(id, &log_id), (id, state.as_str()))).collect();
+    let bundles = scene.workers.bundles(TOPIC);
+    let mut started = 0;
+    for key in &bundles {
+        let hash = key.rsplit_once('_').expect("a hash").1.trim_end_matches(".tar");
+        let (_, state) = copies.remove(hash).unwrap_or_else(|| panic!("{key} is visible, and Kafka does not know it"));
+        started += usize::from(state == "COPY_SEGMENT_STARTED");
+        assert!(["COPY_SEGMENT_STARTED", "COPY_SEGMENT_FINISHED"].contains(&state), "{key} is visible, and {state}");
+    }
+    let missing: Vec<_> = copies.values().filter(|(_, state)| *state == "COPY_SEGMENT_FINISHED").collect();
+    assert!(missing.is_empty(), "copies without a bundle: {missing:?}");
+    println!("{} records, {} copies visible, {started} of them never finished for Kafka; {} copies known; struck {struck:?}",
+        records, bundles.len(), states.len());
+    assert!(bundles.len() - started >= 5);
+}
+
+fn seed() -> u64 {
+    std::env::var("WAL_INDEXER_TEST_SEED").map_or(1, |seed| seed.parse().expect("WAL_INDEXER_TEST_SEED is a number"))
+}
+
+#[test]
+fn the_seed_decides_what_is_struck() {
+    assert_eq!(faults(3, 50), faults(3, 50));
+    assert_ne!(faults(3, 50), faults(4, 50));
+    assert_eq!(faults(3, 100).into_iter().map(|(fault, _)| fault).collect::<BTreeSet<_>>().len(), 12);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a JDK and Maven"]
+async fn kafka_loses_and_doubles_nothing_while_brokers_workers_and_store_are_struck() {
+    survive(seed(), Duration::from_secs(40)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes, needs a JDK and Maven"]
+async fn long_kafka_loses_and_doubles_nothing_in_five_minutes_of_faults() {
+    survive(seed(), Duration::from_secs(300)).await;
+}
