@@ -257,6 +257,7 @@ impl Ingest {
 
         let spill = self.spill.clone().filter(|_| self.is_large(&request));
         let wanted = request.memory_estimate(spill.is_some());
+        let _releasing = spill.as_ref().map(SpillDir::release_regularly);
         let caller_id = &request.caller_id;
         let reserving = self.budget.reserve(caller_id, wanted, self.timeouts.admission);
         let reservation = spans::stage(spans::admit(request.size_bytes), reserving).await?;

@@ -260,6 +260,30 @@ MUTATIONS = {
     "39": ("A purge takes what was hidden just now.", "hiding::lesson_39", [
         ("src/hidden/purge.rs", "entry.marker.hidden_at_ms <= limit_ms;", 'crate::mutant("39") || entry.marker.hidden_at_ms <= limit_ms;'),
     ]),
+    "copy-key": ("The key of a copy follows from its bytes.", "archive::lesson_31", [
+        ("src/ingest/pack.rs", "Some(copy) => KeyHash::of_copy(&copy.id, &request.log_id, &partition),", 'Some(_) if crate::mutant("copy-key") => KeyHash::new(&origin.source.sha256, &request.log_id, &partition),\n        Some(copy) => KeyHash::of_copy(&copy.id, &request.log_id, &partition),'),
+    ]),
+    "copy-differs": ("Another copy of the same id is taken for this one.", "archive::the_same_copy_sent_again", [
+        ("src/archive/existing_object.rs", '("attachments", found.attachments() == built.attachments()),', '("attachments", crate::mutant("copy-differs") || found.attachments() == built.attachments()),'),
+    ]),
+    "copy-base": ("The base offset of a copy is that of its first frame.", "archive::lesson_43", [
+        ("src/bundle/manifest.rs", "        stated.map_or(range, |stated| stated.cover(&range))", '        stated.filter(|_| !crate::mutant("copy-base")).map_or(range, |stated| stated.cover(&range))'),
+    ]),
+    "copy-refused": ("A copy is refused for a frame that cannot be decoded.", "archive::a_copy_is_never_refused", [
+        ("src/rpc/archive.rs", "undecodable: Undecodable::Keep,", 'undecodable: if crate::mutant("copy-refused") { Undecodable::Refuse } else { Undecodable::Keep },'),
+    ]),
+    "copy-attachment": ("The checksum of an attachment is not compared.", "archive::a_request_that_contradicts", [
+        ("src/ingest/attachments.rs", "Some(declared) if declared != crc32c => {", 'Some(declared) if declared != crc32c && !crate::mutant("copy-attachment") => {'),
+    ]),
+    "copy-ahead": ("A read of a copy reads groups without end.", "archive::lesson_36", [
+        ("src/copies/reader.rs", "        self.next_block += entries.len();", '        let entries = if crate::mutant("copy-ahead") { &self.archive.blocks().entries()[self.next_block..] } else { entries };\n        self.next_block += entries.len();'),
+    ]),
+    "copy-found": ("A copy that is hidden is found by its name.", "archive::lesson_31", [
+        ("src/store/find.rs", "Ok(found.filter(|_| !is_hidden))", 'Ok(found.filter(|_| crate::mutant("copy-found") || !is_hidden))'),
+    ]),
+    "spill-limit": ("A spill directory holds whatever comes.", "spill::a_segment_that_is_larger", [
+        ("src/ingest/spill.rs", "filter(|used| *used <= bytes_max)", 'filter(|used| *used <= bytes_max || crate::mutant("spill-limit"))'),
+    ]),
     "hidden-listed": ("A marker hides nothing from listings.", "hiding::what_is_hidden hiding::a_marker_before", [
         ("src/store/marker.rs", "Ok(at) => markers[at].hides.push(bundle),", 'Ok(at) if !crate::mutant("hidden-listed") => markers[at].hides.push(bundle),\n                Ok(_) => visible.push(bundle),'),
     ]),
@@ -341,19 +365,19 @@ MUTATIONS = {
         ("src/bundle/footer.rs", "            1..=FORMAT_VERSION => {}\n", '            1..=FORMAT_VERSION => {}\n            _ if crate::mutant("newer") => {}\n'),
     ]),
     "19": ("Whatever its size, a segment counts as one that is small.", "lessons::lesson_19_work", [
-        ("src/ingest.rs", "        REQUEST_BASE_BYTES + self", """        if crate::mutant("19") {
+        ("src/ingest.rs", "        REQUEST_BASE_BYTES + in_flight", """        if crate::mutant("19") {
             return REQUEST_BASE_BYTES;
         }
-        REQUEST_BASE_BYTES + self"""),
+        REQUEST_BASE_BYTES + in_flight"""),
     ]),
     "19-again": ("A segment that can never fit is one for which there is no room now.", "lessons::lesson_19_a_segment", [
         ("src/rpc/status.rs", "StatusParts::new(Code::InvalidArgument, \"LARGER_THAN_BUDGET\")", 'StatusParts::new(if crate::mutant("19-again") { Code::ResourceExhausted } else { Code::InvalidArgument }, "LARGER_THAN_BUDGET")'),
     ]),
     "descriptor": ("Each call leaves a descriptor open.", "leaks::a_caller_that_hangs_up leaks::readers_that_hang_up", [
-        ("src/rpc.rs", "        let mut outcome = Outcome {", """        if crate::mutant("descriptor") {
+        ("src/rpc.rs", "        let mut outcome = Outcome::new(", """        if crate::mutant("descriptor") {
             std::mem::forget(std::fs::File::open("/proc/self/stat"));
         }
-        let mut outcome = Outcome {"""),
+        let mut outcome = Outcome::new("""),
         ("src/rpc/search.rs", "        let request = fetch::request(", """        if crate::mutant("descriptor") {
             std::mem::forget(std::fs::File::open("/proc/self/stat"));
         }
@@ -366,7 +390,7 @@ MUTATIONS = {
         }"""),
     ]),
     "header": ("A caller may take its time for the header.", "kill::a_caller_that_never_sends", [
-        ("src/rpc.rs", "        let first = tokio::time::timeout(silence,", '        let silence = if crate::mutant("header") { std::time::Duration::from_secs(3_600) } else { silence };\n        let first = tokio::time::timeout(silence,'),
+        ("src/rpc.rs", "    let first = timeout(silence_max,", '    let silence_max = if crate::mutant("header") { Duration::from_secs(3_600) } else { silence_max };\n    let first = timeout(silence_max,'),
     ]),
     "silent": ("Silent connections are connections.", "kill::connections_that_say_nothing", [
         ("src/server/connection.rs", "() = until(stopping.clone()) => return,", '() = until(stopping.clone()), if !crate::mutant("silent") => return,'),

@@ -2,8 +2,9 @@
 //!
 //! A compressed segment of 1 GiB becomes bundles of about that size, and all of their parts are finished
 //! before the upload: the key needs the last byte. The parts are written to a file without a name, and mapped
-//! into memory instead. The kernel reads them when they are uploaded, and drops them when it needs the memory.
-//! If the process ends, the kernel removes the file.
+//! into memory instead. The kernel reads them when they are uploaded. What was read is released every now and
+//! then ([`SpillDir::release_regularly`]), so that it does not count as the memory of this process. If the
+//! process ends, the kernel removes the file.
 
 #![expect(
     unsafe_code,
@@ -13,11 +14,16 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
+use tokio::task::JoinSet;
+
+/// How often pages that were read are released. A disk reads some 100 MB in this time.
+const RELEASE_EVERY: Duration = Duration::from_millis(50);
 
 /// Why parts could not be moved to the disk.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +55,8 @@ struct Shared {
     directory: PathBuf,
     bytes_max: u64,
     used_bytes: AtomicU64,
+    /// All files, as long as they are used.
+    mapped: Mutex<Vec<Weak<Mapped>>>,
 }
 
 /// A part of the limit. It is given back when this is dropped.
@@ -65,14 +73,27 @@ impl Drop for Taken {
 }
 
 /// A mapped file, and its part of the limit.
+#[derive(Debug)]
 struct Mapped {
     map: Mmap,
     _taken: Taken,
 }
 
-impl AsRef<[u8]> for Mapped {
+/// The owner of the bytes of a mapped file.
+struct Owner(Arc<Mapped>);
+
+impl AsRef<[u8]> for Owner {
     fn as_ref(&self) -> &[u8] {
-        &self.map
+        &self.0.map
+    }
+}
+
+impl Mapped {
+    /// Releases the pages that were read. The next reader gets them from the file again.
+    fn release(&self) {
+        // SAFETY: nobody writes to the pages, so nothing is lost: they are read from the file again. An error
+        // means that they stay, which is harmless.
+        let _ = unsafe { self.map.unchecked_advise(UncheckedAdvice::DontNeed) };
     }
 }
 
@@ -82,7 +103,12 @@ impl SpillDir {
     /// # Errors
     /// No file can be created there.
     pub fn open(directory: &Path, bytes_max: u64) -> Result<Self, SpillError> {
-        let shared = Shared { directory: directory.to_owned(), bytes_max, used_bytes: AtomicU64::new(0) };
+        let shared = Shared {
+            directory: directory.to_owned(),
+            bytes_max,
+            used_bytes: AtomicU64::new(0),
+            mapped: Mutex::default(),
+        };
         let opened = Self(Arc::new(shared));
         opened.file().map(drop)?;
         Ok(opened)
@@ -108,11 +134,35 @@ impl SpillDir {
         // SAFETY: the file has no name and this is its only descriptor, so no process changes it while it is
         // mapped. It is as long as what was written.
         let map = unsafe { Mmap::map(&file) }.map_err(|source| self.failed(source))?;
-        let mut rest = Bytes::from_owner(Mapped { map, _taken: taken });
+        let mapped = Arc::new(Mapped { map, _taken: taken });
+        self.with_mapped(|all| all.push(Arc::downgrade(&mapped)));
+        let mut rest = Bytes::from_owner(Owner(mapped));
         for part in parts {
             **part = rest.split_to(part.len());
         }
         Ok(())
+    }
+
+    /// Releases the pages that were read of all files, every [`RELEASE_EVERY`], until the result is dropped.
+    pub(super) fn release_regularly(&self) -> JoinSet<()> {
+        let (this, mut releasing) = (self.clone(), JoinSet::new());
+        releasing.spawn(async move {
+            loop {
+                tokio::time::sleep(RELEASE_EVERY).await;
+                let mut used = Vec::new();
+                this.with_mapped(|all| {
+                    all.retain(|mapped| mapped.strong_count() > 0);
+                    used.extend(all.iter().filter_map(Weak::upgrade));
+                });
+                used.iter().for_each(|mapped| mapped.release());
+            }
+        });
+        releasing
+    }
+
+    /// A panic cannot leave the list half changed, so a poisoned lock is used on.
+    fn with_mapped(&self, act: impl FnOnce(&mut Vec<Weak<Mapped>>)) {
+        act(&mut self.0.mapped.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn take(&self, bytes: u64) -> Result<Taken, SpillError> {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::field::Empty;
-use tracing::{Instrument, Span, info, info_span, warn};
+use tracing::{Instrument, Span, debug, info, info_span, warn};
 
 use super::body::{self, Answers, MessageWithMemory};
 use super::caller::Caller;
@@ -154,7 +154,11 @@ impl Drop for Counted {
 fn refused(call: &'static str, error: &CopyError) -> Status {
     let status = status::of_copy(error);
     let code = formatting::code_name(status.code());
-    warn!(call, code, error = status.message(), "a copy cannot be read");
+    match error {
+        // Brokers ask for the transaction index of each segment, and most segments have none.
+        CopyError::NoAttachment { .. } => debug!(call, code, error = status.message(), "no such attachment"),
+        _ => warn!(call, code, error = status.message(), "a copy cannot be read"),
+    }
     status
 }
 

@@ -36,8 +36,8 @@ fn is_empty(directory: &Path) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_segment_that_is_larger_than_the_memory_goes_by_way_of_the_disk() {
-    let segment = compressed(24 << 20);
-    let small = ["--memory-budget", "96MiB"];
+    let segment = compressed(48 << 20);
+    let small = ["--memory-budget", "192MiB"];
     let in_memory = Worker::start_with(&small);
     let refusal = Refusal::of(&store(&in_memory, &segment).await.expect_err("it does not fit"));
     assert!(["LARGER_THAN_BUDGET", "NO_ROOM"].contains(&refusal.reason.as_str()), "{refusal:?}");
@@ -47,6 +47,9 @@ async fn a_segment_that_is_larger_than_the_memory_goes_by_way_of_the_disk() {
     let spill = ["--spill-dir", directory.path().to_str().expect("UTF-8")];
     let worker = Worker::start_with(&[&small[..], &spill].concat());
     store(&worker, &segment).await.expect("a receipt");
+    // The bundle has more than 96 MiB.
+    let peak = worker.peak_resident_bytes();
+    assert!(peak < 300 << 20, "{peak}");
     assert!(is_empty(directory.path()), "nothing stays there");
     drop(worker);
 
@@ -81,11 +84,12 @@ async fn long_a_compressed_segment_of_1_gib_is_stored_within_768_mib() {
     let worker = Worker::start_by(cgroup.launcher(), &spill);
     store(&worker, &segment).await.expect("a receipt");
     println!(
-        "{} MiB of segment: peak of resident memory, with mapped files, {} MiB; {} kills",
+        "{} MiB of segment: peak of resident memory {} MiB; {} kills",
         segment.len() >> 20,
         worker.peak_resident_bytes() >> 20,
         cgroup.kills()
     );
     assert_eq!(cgroup.kills(), 0);
+    assert!(worker.peak_resident_bytes() < 768 << 20);
     drop(worker);
 }

@@ -33,6 +33,7 @@ async fn slices(budget: &Budget) -> Slices {
         account: MemoryAccount::new(reservation),
         segment_bytes: 1 << 30,
         undecodable: Undecodable::Refuse,
+        spill: None,
         job: Arc::new(Stats::default().job_started(&segment_id, 1 << 30)),
     })
 }

@@ -149,7 +149,8 @@ impl Cluster {
 
     /// Returns what the topic of Kafka's remote log metadata holds, a line for each.
     pub fn metadata(&self) -> String {
-        let serde = "org.apache.kafka.server.log.remote.metadata.storage.serialization.RemoteLogMetadataSerde";
+        let serde =
+            "org.apache.kafka.server.log.remote.metadata.storage.serialization.RemoteLogMetadataSerde";
         let mut command = self.console_command("__remote_log_metadata");
         command.args(["--formatter", &format!("{serde}$RemoteLogMetadataFormatter"), "--timeout-ms", "5000"]);
         let output = command.output().expect("java runs");

@@ -61,7 +61,8 @@ async fn kafka_deletes_bundles_and_a_topic_made_again_shares_nothing_with_the_ol
     let gone = notes.iter().find(|(_, note)| note.nth == 10).expect("it was written");
     assert!(*gone.0 < offsets(&all[2]).0);
     assert_eq!(workers.search(topic, "needle10oforders").await, []);
-    let left: super::admin::Notes = notes.range(start..).map(|(offset, note)| (*offset, note.clone())).collect();
+    let left: super::admin::Notes =
+        notes.range(start..).map(|(offset, note)| (*offset, note.clone())).collect();
     workers.check_tenths(topic, &left, node.active(topic)).await;
 
     // Retention by size.
@@ -96,14 +97,22 @@ async fn kafka_deletes_bundles_and_a_topic_made_again_shares_nothing_with_the_ol
     let last = offsets(&all[all.len() - 1]).1;
     let count = ["search", "--topic", topic, "--log-id", &old_id, "--count"];
     assert_eq!(workers.run(&count).trim(), notes.range(..=last).count().to_string());
-    let fetch = ["fetch", "--topic", topic, "--partition", "0", "--log-id", &old_id, "--offset", "0", "--json"];
+    let fetch =
+        ["fetch", "--topic", topic, "--partition", "0", "--log-id", &old_id, "--offset", "0", "--json"];
     assert!(workers.run(&fetch).lines().count() > 1);
 
     // What stays deleted for longer than the window is purged, and nothing else.
     admin.does(&format!("delete {topic}"));
-    eventually("a deleted topic has bundles", || workers.deleted(topic) > 0 && workers.bundles(topic).len() == all.len());
+    eventually("a deleted topic has bundles", || {
+        workers.deleted(topic) > 0 && workers.bundles(topic).len() == all.len()
+    });
     assert!(age_markers(&objects(store.path(), topic, &new_id)) > 0);
     let after = worker::run(["purge", "--after", "3h", "--store", &worker::file_url(store.path())]);
-    assert_eq!(objects(store.path(), topic, &new_id), Vec::<PathBuf>::new(), "{}", String::from_utf8_lossy(&after));
+    assert_eq!(
+        objects(store.path(), topic, &new_id),
+        Vec::<PathBuf>::new(),
+        "{}",
+        String::from_utf8_lossy(&after)
+    );
     assert_eq!(workers.bundles(topic), all);
 }

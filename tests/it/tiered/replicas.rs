@@ -73,7 +73,8 @@ impl Scene {
         let server = Server::s3();
         let gate = Gate::start(server.port()).await;
         let workers = Workers::start(2, &server, gate.port());
-        let timeouts = ["copy", "fetch", "index", "delete"].map(|call| format!("rsm.config.{call}.timeout.ms=10000"));
+        let timeouts =
+            ["copy", "fetch", "index", "delete"].map(|call| format!("rsm.config.{call}.timeout.ms=10000"));
         let mut settings: Vec<&str> = timeouts.iter().map(String::as_str).collect();
         // A broker that is killed is missed after these times.
         settings.extend(["broker.session.timeout.ms=3000", "broker.heartbeat.interval.ms=500"]);
@@ -181,7 +182,9 @@ async fn survive(seed: u64, lasting: Duration, records: usize) {
 
     // Everything that is sealed is copied, and the disks are within their retention: 2 MiB, and the active segment.
     for node in &scene.cluster.nodes {
-        eventually(&format!("{} keeps {:?}", node.address, node.segments(TOPIC)), || node.segments(TOPIC).len() <= 4);
+        eventually(&format!("{} keeps {:?}", node.address, node.segments(TOPIC)), || {
+            node.segments(TOPIC).len() <= 4
+        });
     }
     let first = |node: &super::cluster::Node| node.base_offsets(TOPIC)[0];
     let copied = scene.cluster.nodes.iter().map(first).min().expect("three");
@@ -202,9 +205,13 @@ async fn survive(seed: u64, lasting: Duration, records: usize) {
     let mut started = 0;
     for key in &bundles {
         let hash = key.rsplit_once('_').expect("a hash").1.trim_end_matches(".tar");
-        let (_, state) = copies.remove(hash).unwrap_or_else(|| panic!("{key} is visible, and Kafka does not know it"));
+        let (_, state) =
+            copies.remove(hash).unwrap_or_else(|| panic!("{key} is visible, and Kafka does not know it"));
         started += usize::from(state == "COPY_SEGMENT_STARTED");
-        assert!(["COPY_SEGMENT_STARTED", "COPY_SEGMENT_FINISHED"].contains(&state), "{key} is visible, and {state}");
+        assert!(
+            ["COPY_SEGMENT_STARTED", "COPY_SEGMENT_FINISHED"].contains(&state),
+            "{key} is visible, and {state}"
+        );
     }
     let missing: Vec<_> = copies.values().filter(|(_, state)| *state == "COPY_SEGMENT_FINISHED").collect();
     assert!(missing.is_empty(), "copies without a bundle: {missing:?}");
@@ -219,7 +226,8 @@ async fn survive(seed: u64, lasting: Duration, records: usize) {
 }
 
 fn seed() -> u64 {
-    std::env::var("WAL_INDEXER_TEST_SEED").map_or(1, |seed| seed.parse().expect("WAL_INDEXER_TEST_SEED is a number"))
+    std::env::var("WAL_INDEXER_TEST_SEED")
+        .map_or(1, |seed| seed.parse().expect("WAL_INDEXER_TEST_SEED is a number"))
 }
 
 #[test]

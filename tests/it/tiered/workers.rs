@@ -128,7 +128,8 @@ impl Workers {
                 false => Transaction::Aborted,
             };
             let may_be_open = *offset >= end - TRANSACTION_RECORDS_MAX;
-            let as_noted = found == [(*offset, state)] || may_be_open && found == [(*offset, Transaction::Open)];
+            let as_noted =
+                found == [(*offset, state)] || may_be_open && found == [(*offset, Transaction::Open)];
             assert!(as_noted, "record {} of {topic} at {offset}, {state:?}, is found as {found:?}", note.nth);
         }
     }
