@@ -5,6 +5,7 @@ mod admin;
 mod batches;
 mod cluster;
 mod lifecycle;
+mod planted;
 mod replicas;
 mod round_trip;
 mod workers;

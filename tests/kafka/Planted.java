@@ -48,9 +48,9 @@ public final class Planted {
 
     private static void write(OutputStream out, byte magic, Compression codec, long offset, int records, long time, byte[] value)
             throws Exception {
-        MemoryRecordsBuilder builder = MemoryRecords.builder(ByteBuffer.allocate(2 * MIB), magic, codec,
+        MemoryRecordsBuilder builder = MemoryRecords.builder(ByteBuffer.allocate(MIB), magic, codec,
             TimestampType.CREATE_TIME, offset, time, RecordBatch.NO_PRODUCER_ID, RecordBatch.NO_PRODUCER_EPOCH,
-            RecordBatch.NO_SEQUENCE, false, false, 0, Integer.MAX_VALUE);
+            RecordBatch.NO_SEQUENCE, false, false, 0);
         for (int nth = 0; nth < records; nth++) {
             builder.append(time, null, value);
         }

@@ -233,7 +233,7 @@ pub fn eventually(otherwise: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn source(name: &str) -> PathBuf {
+pub fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka").join(name)
 }
 

@@ -77,7 +77,7 @@ async fn kafka_gets_back_each_batch_of_each_codec_and_every_tenth_record_is_foun
     let workers = Workers::start(2, &server, server.port());
     let cluster = Cluster::start(NEWEST, 1, &workers.addresses, &[]);
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
-        let bytes = if codec == "none" { 30_000_000 } else { 20_000_000 };
+        let bytes = if codec == "none" { 30_000_000 } else { 16_000_000 };
         round_trip(&cluster, &workers, codec, bytes, &["read_committed"]).await;
     }
     workers.run(&["verify", "--all"]);

@@ -2,7 +2,6 @@ package io.walindexer.kafka;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
-import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
@@ -344,6 +343,6 @@ class CopyTest {
         plugin.close();
         assertInstanceOf(RemoteStorageException.class, copy.failure());
         assertTrue(System.nanoTime() - start < TimeUnit.SECONDS.toNanos(4));
-        assertFalse(copy.isAlive());
+        Broker.await("the copy's thread ends", () -> !copy.isAlive());
     }
 }
