@@ -119,7 +119,7 @@ MUTATIONS = {
     "14": ("LZ4 is a size and a block.", "lessons::lesson_14", [
         ("src/segment/codec.rs", "    let len = lz4_frame_len(input)?;", """    if crate::mutant("14") {
         let opened = lz4_flex::block::decompress_size_prepended(input);
-        return opened.map(Opened::from).map_err(|_| CompressionFlaw::Broken.into());
+        return opened.map(Decompressed::from).map_err(|_| CompressionFlaw::Broken.into());
     }
     let len = lz4_frame_len(input)?;"""),
     ]),
