@@ -151,19 +151,19 @@ impl Copies {
         Ok(SegmentReader::new(archive, position, end, reservation))
     }
 
-    /// Returns an attachment of a copy, checked, and the memory that it takes.
+    /// Returns an attachment of a copy, checked, with its CRC-32C, and the memory that it takes.
     pub async fn attachment(
         &self,
         wanted: &Wanted,
         name: &str,
         caller_id: &CallerId,
         counter: &TrafficCounter,
-    ) -> Result<(Bytes, ReadReservation), CopyError> {
+    ) -> Result<(Bytes, u32, ReadReservation), CopyError> {
         let archive = self.open(wanted, counter).await?;
         let found = archive.footer().attachments().find(|(attachment, _)| *attachment == name);
         let Some((_, member)) = found else { return Err(CopyError::NoAttachment { name: name.to_owned() }) };
         let reservation = self.memory.reserve(caller_id, member.len).await?;
-        Ok((archive.member(member).await?, reservation))
+        Ok((archive.member(member).await?, member.crc32c, reservation))
     }
 
     async fn open(&self, wanted: &Wanted, counter: &TrafficCounter) -> Result<Archive, CopyError> {

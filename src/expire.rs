@@ -10,20 +10,16 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 
-use futures::stream;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 
 use crate::archive::{ArchiveError, BundleCache};
 use crate::ids::{LogId, TopicPartition};
-use crate::rate_limit::RateLimit;
+use crate::log_by_log::{Worked, log_by_log};
 use crate::registry::{self, Filter, Timed, Times};
-use crate::store::{HiddenReason, Listed, MarkerKey, Store, StoreError};
+use crate::store::{Hidden, HiddenReason, Listed, MarkerKey, Store, StoreError};
 
 /// The size of the cache for looked-up times, in bytes.
 const CACHE_BYTES_MAX: u64 = 1 << 20;
-
-/// The number of logs in which bundles are hidden concurrently.
-const LOGS_AT_ONCE: usize = 16;
 
 /// The limit that decides which bundles are hidden.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,53 +185,31 @@ impl Plan {
         per_second_max: Option<NonZeroU64>,
         progress: impl Fn(Progress<'_>),
     ) -> Outcome {
-        let (rate_limit, progress) = (RateLimit::new(per_second_max), &progress);
-        let logs = stream::iter(&self.logs).map(|log| log.apply(store, &rate_limit, progress));
-        let outcomes = logs.buffer_unordered(LOGS_AT_ONCE).collect::<Vec<_>>().await;
-        outcomes.into_iter().fold(Outcome::default(), Outcome::and)
-    }
-}
-
-impl LogPlan {
-    async fn apply(
-        &self,
-        store: &Store,
-        rate_limit: &RateLimit,
-        progress: &impl Fn(Progress<'_>),
-    ) -> Outcome {
-        let mut outcome = Outcome::default();
-        for (nth, Timed { listed: one, .. }) in self.expired.iter().enumerate() {
-            rate_limit.wait(1).await;
-            match store.hide(&MarkerKey::of(&one.key), HiddenReason::Expired).await {
-                Ok(hidden) if hidden.already => {
-                    outcome.hidden_before += 1;
-                    progress(Progress::HiddenBefore(one));
-                }
-                Ok(_) => {
-                    outcome.hidden += 1;
-                    outcome.hidden_bytes += one.size_bytes;
-                    progress(Progress::Hidden(one));
-                }
-                Err(error) => {
-                    progress(Progress::Failed(one, &error));
-                    outcome.left = (self.expired.len() - nth) as u64;
-                    outcome.failures.push(error);
-                    break;
-                }
+        let hide = async |Timed { listed, .. }: &Timed| {
+            store
+                .hide(&MarkerKey::of(&listed.key), HiddenReason::Expired)
+                .await
+                .map(|hidden| (listed.size_bytes, hidden))
+        };
+        let progress = |Timed { listed, .. }: &Timed, result: Result<&(u64, Hidden), &StoreError>| {
+            progress(match result {
+                Ok((_, hidden)) if hidden.already => Progress::HiddenBefore(listed),
+                Ok(_) => Progress::Hidden(listed),
+                Err(error) => Progress::Failed(listed, error),
+            });
+        };
+        let logs = self.logs.iter().map(|log| &log.expired[..]);
+        let Worked { done, left, failures } = log_by_log(logs, per_second_max, hide, progress).await;
+        let mut outcome = Outcome { left, failures, ..Outcome::default() };
+        for (size_bytes, hidden) in done {
+            if hidden.already {
+                outcome.hidden_before += 1;
+            } else {
+                outcome.hidden += 1;
+                outcome.hidden_bytes += size_bytes;
             }
         }
         outcome
-    }
-}
-
-impl Outcome {
-    fn and(mut self, other: Self) -> Self {
-        self.hidden += other.hidden;
-        self.hidden_bytes += other.hidden_bytes;
-        self.hidden_before += other.hidden_before;
-        self.left += other.left;
-        self.failures.extend(other.failures);
-        self
     }
 }
 

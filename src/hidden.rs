@@ -13,9 +13,6 @@ use crate::store::{KeyPrefix, ListedMarker, Marker, Store, StoreError};
 /// The number of markers that are read concurrently.
 const READS_AT_ONCE: usize = 32;
 
-/// The number of logs that are worked on concurrently.
-const LOGS_AT_ONCE: usize = 16;
-
 /// The logs to look at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {

@@ -48,7 +48,6 @@ pub use error::{IngestError, ReadError, RequestError};
 pub use file::file_chunks;
 pub use receipt::{IndexedPartition, RECEIPT_GAPS_MAX, Receipt, ReceiptMemory, Timings};
 pub use spill::{SpillDir, SpillError};
-pub use upload::UPLOAD_TIME_MAX;
 
 use copy::Copy;
 use memory_account::MemoryAccount;
@@ -173,9 +172,9 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
-            admission: Duration::from_secs(30),
-            silence: Duration::from_secs(30),
-            build: Duration::from_secs(60),
+            admission: Duration::from_secs(DEFAULT_WAIT_SECONDS),
+            silence: Duration::from_secs(DEFAULT_WAIT_SECONDS),
+            build: Duration::from_secs(DEFAULT_BUILD_SECONDS),
             upload: upload::UPLOAD_BASE,
         }
     }
@@ -208,6 +207,20 @@ pub fn budget(process_bytes: u64, threads: usize) -> Budget {
         ..Limits::default()
     })
 }
+
+/// The longest time from a request's first byte to the last PUT of a bundle, if there is one bundle, with the
+/// default timeouts: for the header, for memory, for the sender, for the work and for the upload.
+pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(
+    4 * DEFAULT_WAIT_SECONDS
+        + SEGMENT_BYTES_MAX / receive::SENDER_BYTES_PER_SECOND_MIN
+        + SEGMENT_BYTES_MAX / BUILD_BYTES_PER_SECOND_MIN
+        + DEFAULT_BUILD_SECONDS
+        + upload::UPLOAD_TIME_MAX.as_secs(),
+);
+
+/// The default timeouts, in seconds: for memory and for silence, and for work.
+const DEFAULT_WAIT_SECONDS: u64 = 30;
+const DEFAULT_BUILD_SECONDS: u64 = 60;
 
 /// The write path of one process. Clones are cheap.
 #[derive(Clone, Debug)]

@@ -172,6 +172,8 @@ mod formatting;
 mod index;
 #[cfg(feature = "search")]
 mod inspect;
+#[cfg(feature = "search")]
+mod log_by_log;
 #[cfg(feature = "delete-records")]
 mod log_start;
 #[cfg(any(feature = "client", feature = "search"))]

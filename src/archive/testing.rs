@@ -259,6 +259,7 @@ pub(crate) async fn put<T, F: Future<Output = Result<T, Refused>>>(
         parts: vec![object.clone()],
         size_bytes: object.len() as u64,
         crc32c: crc32c::crc32c(object),
+        is_read_back: false,
     };
     let deadline = Instant::now() + Duration::from_secs(30);
     Ok(store.put(key, &object, deadline, check_existing).await?.check_result)

@@ -14,11 +14,11 @@ use super::{CliError, Exit, output, runtime, stderr, time_argument};
 use crate::hidden::Scope;
 use crate::hidden::purge::{AFTER_MIN, Outcome, Plan, PlanError, Progress, Purged};
 use crate::ids::LogId;
-use crate::ingest::UPLOAD_TIME_MAX;
+use crate::ingest::REQUEST_TIME_MAX;
 use crate::store::Store;
 
-// A marker must outlive every upload that began before it.
-const _: () = assert!(AFTER_MIN.as_secs() > UPLOAD_TIME_MAX.as_secs());
+// A marker must outlive every request that began before it.
+const _: () = assert!(AFTER_MIN.as_secs() > REQUEST_TIME_MAX.as_secs());
 
 /// Delete for good what has been deleted for long enough. This cannot be undone.
 ///
@@ -28,7 +28,7 @@ const _: () = assert!(AFTER_MIN.as_secs() > UPLOAD_TIME_MAX.as_secs());
 #[derive(Debug, clap::Args)]
 pub struct PurgeArgs {
     /// How long a bundle must have been hidden: 24h, 7d. Until then `undelete` brings it back. The minimum is
-    /// 3h, since an upload may take nearly as long: a bundle that arrives after its marker is gone would be
+    /// 6h, since a request may take nearly as long: a bundle that arrives after its marker is gone would be
     /// visible.
     #[arg(long, value_name = "AGE", value_parser = after)]
     after: Duration,

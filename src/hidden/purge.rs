@@ -7,16 +7,14 @@
 use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures::{StreamExt, stream};
-
-use super::{Entry, LOGS_AT_ONCE, Scope, find, logs};
-use crate::rate_limit::RateLimit;
+use super::{Entry, Scope, find, logs};
+use crate::log_by_log::{Worked, log_by_log};
 use crate::store::{Deleted, Store, StoreError};
 
-/// The shortest time that a marker must stay. A bundle may still be on its way to the store when it is
-/// deleted. It must find its marker, or it would be visible after all. An upload may take 60 s and 2 s for
-/// each MiB, that is 2 h 48 min for the largest object. The rest is for clocks that differ.
-pub const AFTER_MIN: Duration = Duration::from_secs(3 * 3_600);
+/// The shortest time that a marker must stay. A copy may still be on its way to the store when it is deleted.
+/// It must find its marker, or it would be visible after all. The largest segment may take 5 h 41 min from its
+/// first byte to the end of its upload. The rest is for clocks that differ.
+pub const AFTER_MIN: Duration = Duration::from_secs(6 * 3_600);
 
 /// The markers that are old enough, and those that are not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,9 +28,9 @@ pub struct Plan {
 /// The reasons why there is no plan.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// The time is shorter than uploads may take.
+    /// The time is shorter than a request may take.
     #[error(
-        "{} s are shorter than an upload may take: a bundle that arrives after its marker is gone would be \
+        "{} s are shorter than a request may take: a bundle that arrives after its marker is gone would be \
          visible; the least is {} s",
         .after.as_secs(), AFTER_MIN.as_secs()
     )]
@@ -107,43 +105,26 @@ impl Plan {
         per_second_max: Option<NonZeroU64>,
         progress: impl Fn(Progress<'_>),
     ) -> Outcome {
-        let (rate_limit, progress) = (RateLimit::new(per_second_max), &progress);
-        let of_logs = stream::iter(logs(&self.due)).map(|log| of_log(log, store, &rate_limit, progress));
-        let outcomes = of_logs.buffer_unordered(LOGS_AT_ONCE).collect::<Vec<_>>().await;
-        outcomes.into_iter().fold(Outcome::default(), Outcome::and)
-    }
-}
-
-async fn of_log(
-    log: &[Entry],
-    store: &Store,
-    rate_limit: &RateLimit,
-    progress: &impl Fn(Progress<'_>),
-) -> Outcome {
-    let mut outcome = Outcome::default();
-    for (nth, entry) in log.iter().enumerate() {
-        rate_limit.wait(1).await;
-        match delete(entry, store).await {
-            Ok(purged) => {
-                match purged {
-                    Purged::Deleted { bundles, size_bytes } => {
-                        outcome.bundles += bundles;
-                        outcome.size_bytes += size_bytes;
-                        outcome.markers += 1;
-                    }
-                    Purged::Changed => outcome.changed += 1,
+        let progress = |entry, result: Result<&Purged, &StoreError>| match result {
+            Ok(purged) => progress(Progress::Done(entry, *purged)),
+            Err(error) => progress(Progress::Failed(entry, error)),
+        };
+        let work = async |entry| delete(entry, store).await;
+        let Worked { done, left, failures } =
+            log_by_log(logs(&self.due), per_second_max, work, progress).await;
+        let mut outcome = Outcome { left, failures, ..Outcome::default() };
+        for purged in done {
+            match purged {
+                Purged::Deleted { bundles, size_bytes } => {
+                    outcome.bundles += bundles;
+                    outcome.size_bytes += size_bytes;
+                    outcome.markers += 1;
                 }
-                progress(Progress::Done(entry, purged));
-            }
-            Err(error) => {
-                progress(Progress::Failed(entry, &error));
-                outcome.left = (log.len() - nth) as u64;
-                outcome.failures.push(error);
-                break;
+                Purged::Changed => outcome.changed += 1,
             }
         }
+        outcome
     }
-    outcome
 }
 
 /// Deletes the bundles, then the marker.
@@ -160,16 +141,4 @@ async fn delete(entry: &Entry, store: &Store) -> Result<Purged, StoreError> {
     }
     store.unhide(&entry.listed.key).await?;
     Ok(Purged::Deleted { bundles, size_bytes })
-}
-
-impl Outcome {
-    fn and(mut self, other: Self) -> Self {
-        self.bundles += other.bundles;
-        self.size_bytes += other.size_bytes;
-        self.markers += other.markers;
-        self.changed += other.changed;
-        self.left += other.left;
-        self.failures.extend(other.failures);
-        self
-    }
 }

@@ -2,10 +2,8 @@
 
 use std::num::NonZeroU64;
 
-use futures::{StreamExt, stream};
-
-use super::{Entry, LOGS_AT_ONCE, Scope, find, logs};
-use crate::rate_limit::RateLimit;
+use super::{Entry, Scope, find, logs};
+use crate::log_by_log::{Worked, log_by_log};
 use crate::store::{Deleted, Store, StoreError, StoreErrorKind};
 
 /// What to bring back, within a [`Scope`].
@@ -81,39 +79,21 @@ pub async fn apply(
     per_second_max: Option<NonZeroU64>,
     progress: impl Fn(Progress<'_>),
 ) -> Outcome {
-    let (rate_limit, progress) = (RateLimit::new(per_second_max), &progress);
-    let of_logs = stream::iter(logs(entries)).map(|log| of_log(log, store, &rate_limit, progress));
-    let outcomes = of_logs.buffer_unordered(LOGS_AT_ONCE).collect::<Vec<_>>().await;
-    outcomes.into_iter().fold(Outcome::default(), Outcome::and)
-}
-
-async fn of_log(
-    log: &[Entry],
-    store: &Store,
-    rate_limit: &RateLimit,
-    progress: &impl Fn(Progress<'_>),
-) -> Outcome {
-    let mut outcome = Outcome::default();
-    for (nth, entry) in log.iter().enumerate() {
-        rate_limit.wait(1).await;
-        match undelete(entry, store).await {
-            Ok(undeleted) => {
-                match undeleted {
-                    Undeleted::Visible { bundles, size_bytes } => {
-                        outcome.bundles += bundles;
-                        outcome.size_bytes += size_bytes;
-                    }
-                    Undeleted::NoBundle => outcome.without_bundle += 1,
-                    Undeleted::Before => outcome.before += 1,
-                }
-                progress(Progress::Done(entry, undeleted));
+    let progress = |entry, result: Result<&Undeleted, &StoreError>| match result {
+        Ok(undeleted) => progress(Progress::Done(entry, *undeleted)),
+        Err(error) => progress(Progress::Failed(entry, error)),
+    };
+    let work = async |entry| undelete(entry, store).await;
+    let Worked { done, left, failures } = log_by_log(logs(entries), per_second_max, work, progress).await;
+    let mut outcome = Outcome { left, failures, ..Outcome::default() };
+    for undeleted in done {
+        match undeleted {
+            Undeleted::Visible { bundles, size_bytes } => {
+                outcome.bundles += bundles;
+                outcome.size_bytes += size_bytes;
             }
-            Err(error) => {
-                progress(Progress::Failed(entry, &error));
-                outcome.left = (log.len() - nth) as u64;
-                outcome.failures.push(error);
-                break;
-            }
+            Undeleted::NoBundle => outcome.without_bundle += 1,
+            Undeleted::Before => outcome.before += 1,
         }
     }
     outcome
@@ -136,16 +116,4 @@ async fn undelete(entry: &Entry, store: &Store) -> Result<Undeleted, StoreError>
         }
     }
     Ok(if bundles == 0 { Undeleted::NoBundle } else { Undeleted::Visible { bundles, size_bytes } })
-}
-
-impl Outcome {
-    fn and(mut self, other: Self) -> Self {
-        self.bundles += other.bundles;
-        self.size_bytes += other.size_bytes;
-        self.without_bundle += other.without_bundle;
-        self.before += other.before;
-        self.left += other.left;
-        self.failures.extend(other.failures);
-        self
-    }
 }

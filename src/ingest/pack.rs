@@ -26,6 +26,7 @@ use super::memory_account::Share;
 use super::receive::{Received, Source};
 use super::record_counts::RecordCounts;
 use super::slice::Slice;
+use super::spill::Spilled;
 use super::{Ingest, Request};
 
 /// A bundle that is ready for the store.
@@ -34,6 +35,8 @@ pub(super) struct Packed {
     pub manifest: Manifest,
     pub built: Built,
     pub counts: RecordCounts,
+    /// Whether some of the bytes are on a disk. It may return others when they are sent.
+    pub is_spilled: bool,
     /// The memory of the slices, of which the bundle consists, and of its list of gaps.
     pub memory: Vec<Share>,
 }
@@ -194,7 +197,9 @@ fn pack_partition(
 ) -> Result<Packed, IngestError> {
     let (mut counts, mut memory) = (RecordCounts::default(), Vec::with_capacity(slices.len()));
     let (mut parts, mut blocks) = (Vec::with_capacity(slices.len()), Vec::with_capacity(slices.len()));
+    let mut spilled = Vec::new();
     for slice in slices {
+        spilled.extend(slice.spilled);
         counts.merge(slice.counts);
         parts.push(slice.index);
         blocks.push(slice.blocks);
@@ -259,12 +264,14 @@ fn pack_partition(
     let built = bundle::assemble_with(&manifest, &attachments, index.files, blocks, |files| {
         index::hot_ranges(files).map_err(IngestError::from)
     })?;
+    // After the checksums of the bundle were computed from these bytes.
+    spilled.iter().try_for_each(Spilled::check)?;
     if let Some(share) = memory.first() {
         let mut hot = share.another();
         hot.set(built.hot_bytes)?;
         memory.push(hot);
     }
-    Ok(Packed { key, manifest, built, counts, memory })
+    Ok(Packed { key, manifest, built, counts, is_spilled: !spilled.is_empty(), memory })
 }
 
 /// Describes the index for the manifest, with paths as in queries.

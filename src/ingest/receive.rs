@@ -24,7 +24,7 @@ use super::slices::{SliceContext, Slices};
 use super::{Request, Timeouts, TornTail, Undecodable};
 
 /// The minimum rate of a sender, in bytes per second. A slower one only holds memory that others wait for.
-const SENDER_BYTES_PER_SECOND_MIN: u64 = 256 << 10;
+pub(super) const SENDER_BYTES_PER_SECOND_MIN: u64 = 256 << 10;
 
 /// What is known of the bytes of a whole segment.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use super::Undecodable;
 use super::error::IngestError;
 use super::memory_account::{MemoryAccount, Share};
 use super::record_counts::RecordCounts;
-use super::spill::SpillDir;
+use super::spill::{SpillDir, Spilled};
 
 /// The decompressed size at which a slice ends, in bytes: it ends with the frame that reaches it
 /// ([`Piece::opened_bytes`]). Where a slice ends depends only on the source, never on the number of cores or
@@ -93,6 +93,8 @@ pub(super) struct Slice {
     pub counts: RecordCounts,
     /// The memory of the finished parts, until they are stored.
     pub memory: Share,
+    /// The files and blocks, if they are on a disk.
+    pub spilled: Option<Spilled>,
 }
 
 /// The part of a slice builder that makes the records searchable: decodes the frames and indexes their
@@ -158,14 +160,14 @@ impl Slice {
         drop(packed.memory);
         let bytes = index.mem_usage() + blocks.mem_usage() + counts.mem_usage() + SLICE_BASE_BYTES;
         memory.set(bytes as u64)?;
-        Ok(Self { index, blocks, counts, memory })
+        Ok(Self { index, blocks, counts, memory, spilled: None })
     }
 
     /// Moves its files and blocks to a disk. Blocks.
     pub(super) fn spill(&mut self, directory: &SpillDir) -> Result<(), IngestError> {
         let mut parts: Vec<_> = self.index.files_mut().chain(self.blocks.data_mut()).collect();
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
-        directory.spill(&mut parts)?;
+        self.spilled = Some(directory.spill(&mut parts)?);
         Ok(self.memory.set(self.memory.bytes().saturating_sub(bytes as u64))?)
     }
 }

@@ -36,6 +36,16 @@ pub enum SpillError {
         /// The limit of the directory, in bytes.
         bytes_max: u64,
     },
+    /// The disk returns other bytes than were written to it.
+    #[error(
+        "the spill directory returns other bytes than were written: crc32c is {computed:08x}, not {written:08x}"
+    )]
+    Changed {
+        /// The checksum before the bytes were written.
+        written: u32,
+        /// The checksum of the bytes that were read.
+        computed: u32,
+    },
     /// The file cannot be written or mapped.
     #[error("cannot write to the spill directory {}", directory.display())]
     Io {
@@ -57,6 +67,28 @@ struct Shared {
     used_bytes: AtomicU64,
     /// All files, as long as they are used.
     mapped: Mutex<Vec<Weak<Mapped>>>,
+}
+
+/// Parts that were moved, and their checksum from before.
+#[derive(Debug)]
+pub(super) struct Spilled {
+    parts: Vec<Bytes>,
+    crc32c: u32,
+}
+
+impl Spilled {
+    /// Checks that the disk still returns what was written.
+    pub fn check(&self) -> Result<(), SpillError> {
+        let computed = crc32c_of(&self.parts);
+        match computed == self.crc32c {
+            true => Ok(()),
+            false => Err(SpillError::Changed { written: self.crc32c, computed }),
+        }
+    }
+}
+
+fn crc32c_of<'a>(parts: impl IntoIterator<Item = &'a Bytes>) -> u32 {
+    parts.into_iter().fold(0, |crc32c, part| crc32c::crc32c_append(crc32c, part))
 }
 
 /// A part of the limit. It is given back when this is dropped.
@@ -120,10 +152,11 @@ impl SpillDir {
     }
 
     /// Moves the bytes of all `parts` to the disk. Blocks.
-    pub(super) fn spill(&self, parts: &mut [&mut Bytes]) -> Result<(), SpillError> {
+    pub(super) fn spill(&self, parts: &mut [&mut Bytes]) -> Result<Spilled, SpillError> {
+        let crc32c = crc32c_of(parts.iter().map(|part| &**part));
         let bytes = parts.iter().map(|part| part.len() as u64).sum();
         if bytes == 0 {
-            return Ok(());
+            return Ok(Spilled { parts: Vec::new(), crc32c });
         }
         let taken = self.take(bytes)?;
         let file = self.file()?;
@@ -137,10 +170,10 @@ impl SpillDir {
         let mapped = Arc::new(Mapped { map, _taken: taken });
         self.with_mapped(|all| all.push(Arc::downgrade(&mapped)));
         let mut rest = Bytes::from_owner(Owner(mapped));
-        for part in parts {
+        for part in parts.iter_mut() {
             **part = rest.split_to(part.len());
         }
-        Ok(())
+        Ok(Spilled { parts: parts.iter().map(|part| (**part).clone()).collect(), crc32c })
     }
 
     /// Releases the pages that were read of all files, every [`RELEASE_EVERY`], until the result is dropped.
@@ -196,18 +229,22 @@ mod tests {
         let spill = SpillDir::open(directory.path(), 1_000).expect("it can be written");
         let (mut a, mut b, mut c) =
             (Bytes::from(vec![1; 600]), Bytes::new(), Bytes::from_static(b"the last one"));
-        spill.spill(&mut [&mut a, &mut b, &mut c]).expect("there is room");
+        let spilled = spill.spill(&mut [&mut a, &mut b, &mut c]).expect("there is room");
         assert_eq!((&a[..], &b[..], &c[..]), (&[1; 600][..], &b""[..], &b"the last one"[..]));
         assert_eq!(spill.used_bytes(), 612);
         let mut more = Bytes::from(vec![2; 389]);
-        let full = spill.spill(&mut [&mut more]).expect_err("one byte too many");
+        let full = spill.spill(&mut [&mut more]).map(drop).expect_err("one byte too many");
         assert!(matches!(full, SpillError::Full { wanted_bytes: 389, bytes_max: 1_000 }), "{full}");
         assert_eq!(more, vec![2; 389]);
-        drop(a);
+        let mut spilled = spilled;
+        spilled.check().expect("the same bytes");
+        spilled.crc32c ^= 1;
+        assert!(matches!(spilled.check(), Err(SpillError::Changed { .. })));
+        drop((a, spilled));
         assert_eq!(spill.used_bytes(), 612, "a part of the file is still used");
         drop((b, c));
         assert_eq!(spill.used_bytes(), 0);
-        spill.spill(&mut [&mut more]).expect("there is room");
+        drop(spill.spill(&mut [&mut more]).expect("there is room"));
         assert_eq!(std::fs::read_dir(directory.path()).expect("it is there").count(), 0, "it has no name");
     }
 

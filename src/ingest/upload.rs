@@ -30,7 +30,7 @@ const UPLOAD_PER_MIB: Duration = Duration::from_secs(2);
 pub(super) const UPLOAD_BASE: Duration = Duration::from_secs(60);
 
 /// The longest time for any bundle, with the default timeouts.
-pub const UPLOAD_TIME_MAX: Duration =
+pub(super) const UPLOAD_TIME_MAX: Duration =
     Duration::from_secs(UPLOAD_BASE.as_secs() + UPLOAD_PER_MIB.as_secs() * (OBJECT_BYTES_MAX >> 20));
 
 /// The memory of a bundle's receipt, in bytes, without names: the receipt, and its copies in the response's
@@ -68,8 +68,13 @@ pub(super) async fn upload(
 }
 
 async fn upload_one(store: &Store, packed: Packed, base: Duration) -> Result<IndexedPartition, IngestError> {
-    let Packed { key, manifest, built, counts, memory } = packed;
-    let object = NewObject { parts: built.parts.clone(), size_bytes: built.size_bytes, crc32c: built.crc32c };
+    let Packed { key, manifest, built, counts, is_spilled, memory } = packed;
+    let object = NewObject {
+        parts: built.parts.clone(),
+        size_bytes: built.size_bytes,
+        crc32c: built.crc32c,
+        is_read_back: is_spilled,
+    };
     let deadline = Instant::now() + base + UPLOAD_PER_MIB * (object.size_bytes >> 20) as u32;
     let put = store
         .put(&key, &object, deadline, |existing| check_existing(existing, &manifest, &built.blocks))

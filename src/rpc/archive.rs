@@ -16,7 +16,7 @@ use super::body::{self, Answers, MessageWithMemory};
 use super::caller::Caller;
 use super::{Outcome, chunks, convert, first_message, log_receipt, status};
 use crate::archive::TrafficCounter;
-use crate::copies::{CHUNK_BYTES, Copies, CopyError, CopyName, Locator, Wanted};
+use crate::copies::{CHUNK_BYTES, Copies, CopyError, CopyName, Locator, SegmentReader, Wanted};
 use crate::formatting;
 use crate::ids::{CallerId, CopyId, LogId, OffsetRange, TopicPartition};
 use crate::ingest::{
@@ -173,7 +173,7 @@ fn pieces(mut bytes: Bytes) -> impl Iterator<Item = Bytes> {
 
 /// Returns the messages of a segment as they are asked for. The first one says how large the segment is.
 fn segment_messages(
-    reader: crate::copies::SegmentReader,
+    reader: SegmentReader,
     counted: Counted,
 ) -> impl Stream<Item = Result<v1::ReadSegmentResponse, Status>> + Send {
     let segment_size_bytes = reader.segment_bytes();
@@ -255,12 +255,9 @@ impl ArchiveService for Archiver {
         let wanted = wanted_copy(name, &locator)?;
         let counted = Counted("ReadAttachment", TrafficCounter::default());
         let found = self.copies.attachment(&wanted, &attachment, &caller_id, &counted.1).await;
-        let (bytes, memory) = found.map_err(|error| refused("ReadAttachment", &error))?;
-        let described = v1::Attachment {
-            name: attachment,
-            size_bytes: bytes.len() as u64,
-            crc32c: Some(crc32c::crc32c(&bytes)),
-        };
+        let (bytes, crc32c, memory) = found.map_err(|error| refused("ReadAttachment", &error))?;
+        let described =
+            v1::Attachment { name: attachment, size_bytes: bytes.len() as u64, crc32c: Some(crc32c) };
         let first = v1::ReadAttachmentResponse { chunk: Bytes::new(), attachment: Some(described) };
         let rest = pieces(bytes).map(|chunk| v1::ReadAttachmentResponse { chunk, attachment: None });
         let messages = stream::iter(std::iter::once(first).chain(rest).map(Ok)).inspect(move |_| {

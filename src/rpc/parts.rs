@@ -67,31 +67,25 @@ impl Parted for v1::FetchResponse {
     }
 }
 
-impl Parted for v1::ReadSegmentResponse {
-    fn large_bytes(&self) -> usize {
-        large_len(&self.chunk)
-    }
+/// Messages with a chunk.
+macro_rules! parted_by_chunk {
+    ($($message:ty),*) => {$(
+        impl Parted for $message {
+            fn large_bytes(&self) -> usize {
+                large_len(&self.chunk)
+            }
 
-    fn write(mut self, parts: &mut Parts) {
-        if is_large(&self.chunk) {
-            parts.large((READ_RESPONSE_CHUNK, std::mem::take(&mut self.chunk)));
+            fn write(mut self, parts: &mut Parts) {
+                if is_large(&self.chunk) {
+                    parts.large((READ_RESPONSE_CHUNK, std::mem::take(&mut self.chunk)));
+                }
+                parts.fields(&self);
+            }
         }
-        parts.fields(&self);
-    }
+    )*};
 }
 
-impl Parted for v1::ReadAttachmentResponse {
-    fn large_bytes(&self) -> usize {
-        large_len(&self.chunk)
-    }
-
-    fn write(mut self, parts: &mut Parts) {
-        if is_large(&self.chunk) {
-            parts.large((READ_RESPONSE_CHUNK, std::mem::take(&mut self.chunk)));
-        }
-        parts.fields(&self);
-    }
-}
+parted_by_chunk!(v1::ReadSegmentResponse, v1::ReadAttachmentResponse);
 
 impl Parts {
     /// Creates an empty list of parts, with a buffer for `bytes` bytes that will be copied.

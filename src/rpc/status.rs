@@ -152,7 +152,7 @@ fn status_parts(error: &IngestError) -> StatusParts {
         IngestError::Spill(SpillError::Full { .. }) => {
             StatusParts::new(Code::ResourceExhausted, "SPILL_FULL").retry_about(RETRY_STORE)
         }
-        IngestError::Spill(SpillError::Io { .. }) => {
+        IngestError::Spill(SpillError::Io { .. } | SpillError::Changed { .. }) => {
             StatusParts::new(Code::Unavailable, "SPILL_FAILED").retry_after(RETRY_STORE)
         }
         IngestError::Panicked => StatusParts::new(Code::Internal, "PANICKED"),

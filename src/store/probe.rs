@@ -13,6 +13,9 @@ use crate::spans;
 /// The key of the probe, relative to the store's root. It has two segments, so it is not a bundle's key. The
 /// probe object is never deleted, because a name is never freed.
 pub(super) const KEY: &str = "wal-indexer-probe/create-only";
+
+/// A key that is never created.
+const ABSENT_KEY: &str = "wal-indexer-probe/absent";
 const FOLDER: &str = "wal-indexer-probe";
 
 /// The contents of the probe object.
@@ -47,7 +50,7 @@ enum Round {
 }
 
 impl Store {
-    /// Creates the probe's key twice and reads it in between. The first PUT may find the key from an earlier
+    /// Reads a key that is not there, then creates the probe's key twice and reads it in between. The first PUT may find the key from an earlier
     /// start; the second must find it. Temporary failures are retried a few times.
     pub async fn probe(&self) -> Result<(), ProbeError> {
         self.probe_rounds(self.timeouts.read_attempts_max, &mut None).await
@@ -97,6 +100,9 @@ impl Store {
     /// A conflict proves nothing, as for a bundle: S3 sends 409 to a PUT that lost a race, and stores
     /// nothing. So the object is read before the second PUT, and only "it exists" counts.
     async fn probe_once(&self, url: &str) -> Result<Round, ProbeError> {
+        // Each put looks for a marker, which is rarely there. S3 answers that with "not found" only if the
+        // caller may list the bucket, and with "denied" if not.
+        self.read_back(ABSENT_KEY, &join_url(self.url(), ABSENT_KEY)).await?;
         let first = self.create_probe(url).await?;
         match self.read_back(KEY, url).await? {
             None => return Ok(Round::Unclear(first.without_object(url))),

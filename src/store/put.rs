@@ -45,6 +45,9 @@ pub struct NewObject {
     pub size_bytes: u64,
     /// The CRC-32C (Castagnoli) of the bytes.
     pub crc32c: u32,
+    /// Whether the stored object is read back and its checksum compared, on every kind of store. Needed if
+    /// the bytes are not in memory, and others may have been sent than those that the checksum is of.
+    pub is_read_back: bool,
 }
 
 /// The receipt: the object is in the store, complete, durable and checked. Only [`Store::put`] makes one.
@@ -415,6 +418,7 @@ impl Store {
     ) -> Result<Option<Confirmed>, PutError> {
         self.refuse_hidden(key, url).await?;
         match *self.location {
+            _ if object.is_read_back => return self.confirm_by_reading(key, object, url).await,
             Location::File(_) => return self.confirm_file(key, object, url, e_tag).await,
             Location::Bucket { scheme: Scheme::S3, .. } => {}
             _ => return self.confirm_by_reading(key, object, url).await,

@@ -12,6 +12,7 @@ fn object(bytes: &'static [u8]) -> NewObject {
         parts: vec![Bytes::from_static(first), Bytes::from_static(rest)],
         size_bytes: bytes.len() as u64,
         crc32c: crc32c::crc32c(bytes),
+        is_read_back: false,
     }
 }
 

@@ -275,13 +275,13 @@ async fn purge_deletes_bundles_and_markers_that_are_old_enough_and_nothing_else(
     scene.delete(&keys[1], 2);
     scene.delete(&keys[3], 4);
     let all = scene.worker.keys();
-    let dry = scene.ok(&["purge", "--after", "3h", "--dry-run"]);
+    let dry = scene.ok(&["purge", "--after", "6h", "--dry-run"]);
     assert!(dry.contains("would be purged: 2 bundles") && dry.contains("left: 1 bundle"), "{dry}");
     assert_eq!(scene.worker.keys(), all);
-    let other = scene.ok(&["purge", "--after", "3h", "--topic", "orders", "--partition", "5"]);
+    let other = scene.ok(&["purge", "--after", "6h", "--topic", "orders", "--partition", "5"]);
     assert!(other.contains("nothing is due"), "{other}");
 
-    let lines = scene.run(&["purge", "--after", "3h", "--json", "--per-second", "100"]).json();
+    let lines = scene.run(&["purge", "--after", "6h", "--json", "--per-second", "100"]).json();
     let (summary, lines) = lines.split_last().expect("a summary");
     assert_eq!(bundles(lines), [&*keys[0], &*keys[3]]);
     assert!(lines.iter().all(|line| line["outcome"] == json!("purged")), "{lines:?}");
@@ -291,7 +291,7 @@ async fn purge_deletes_bundles_and_markers_that_are_old_enough_and_nothing_else(
     assert_eq!(scene.worker.keys(), left);
     assert!(!scene.file("orders/4").exists(), "no empty directories are left");
     scene.lists(&keys[2..3]);
-    let again = scene.ok(&["purge", "--after", "3h"]);
+    let again = scene.ok(&["purge", "--after", "6h"]);
     assert!(again.contains("nothing is due"), "{again}");
 }
 
@@ -320,7 +320,7 @@ async fn purge_takes_the_age_from_the_marker_and_otherwise_from_the_store() {
         for key in [&keys[0], &missing] {
             set_modified(&scene.write_marker(key, &contents), written);
         }
-        scene.ok(&["purge", "--after", "3h"]);
+        scene.ok(&["purge", "--after", "6h"]);
         let files = [keys[0].clone(), marker_of(&keys[0]).to_string(), marker_of(&missing).to_string()];
         assert_eq!(files.map(|file| scene.file(&file).exists()), [!is_due; 3], "{contents} {written}");
         if is_due {
@@ -344,11 +344,11 @@ fn purge_refuses_to_be_faster_than_an_upload_and_reads_no_variables() {
         (&["purge", "--after", "179m"], 2, "an upload"),
         (&["purge", "--after", "0s"], 2, "an upload"),
         (&["purge", "--after", "soon"], 2, "an age"),
-        (&["purge", "--after", "3h", "--partition", "3"], 2, "--topic"),
-        (&["purge", "--after", "3h", "--log-id", "a"], 2, "--topic"),
+        (&["purge", "--after", "6h", "--partition", "3"], 2, "--topic"),
+        (&["purge", "--after", "6h", "--log-id", "a"], 2, "--topic"),
         (&["undelete"], 2, "--topic"),
         (&["undelete", "--topic", "orders", "--since", "soon"], 2, "--since"),
-        (&["purge", "--after", "3h"], 0, ""),
+        (&["purge", "--after", "6h"], 0, ""),
     ] {
         let mut command = command(arguments);
         let ran = Ran::of({
@@ -357,7 +357,7 @@ fn purge_refuses_to_be_faster_than_an_upload_and_reads_no_variables() {
         });
         assert!(ran.code == code && ran.err.contains(said), "{arguments:?}: {ran:?}");
     }
-    for verb in [&["purge", "--after", "3h"][..], &["undelete", "--topic", "t"], &["ls", "--deleted"]] {
+    for verb in [&["purge", "--after", "6h"][..], &["undelete", "--topic", "t"], &["ls", "--deleted"]] {
         let ran = Ran::of(command(verb.iter().chain(&["--store", "file:///nowhere"])));
         assert_eq!(ran.code, 4, "{ran:?}");
     }

@@ -53,6 +53,7 @@ fn object(text: &str) -> NewObject {
         parts: parts(text.as_bytes(), 3),
         size_bytes: text.len() as u64,
         crc32c: crc32c::crc32c(text.as_bytes()),
+        is_read_back: false,
     }
 }
 

@@ -26,7 +26,8 @@ fn key(topic: &str, log_id: &str, base: i64) -> BundleKey {
 }
 
 fn object(bytes: &[u8]) -> NewObject {
-    NewObject { parts: parts(bytes, 5), size_bytes: bytes.len() as u64, crc32c: crc32c::crc32c(bytes) }
+    let crc32c = crc32c::crc32c(bytes);
+    NewObject { parts: parts(bytes, 5), size_bytes: bytes.len() as u64, crc32c, is_read_back: false }
 }
 
 async fn put(store: &Store, key: &BundleKey, object: &NewObject) -> Result<Put<()>, PutError> {
@@ -57,6 +58,7 @@ async fn check(store: Store) {
     lost_answers_are_settled(&store).await;
     sources_are_pinned(&store).await;
     what_is_deleted_is_gone_and_can_be_made_again(&store).await;
+    bytes_that_are_not_those_of_the_checksum_get_no_receipt(&store).await;
     what_is_hidden_is_not_listed_and_gets_no_receipt(&store).await;
 }
 
@@ -196,6 +198,12 @@ async fn what_is_deleted_is_gone_and_can_be_made_again(store: &Store) {
     assert_eq!(store.get(&keys[0], 5).await.unwrap(), "bytes");
 }
 
+async fn bytes_that_are_not_those_of_the_checksum_get_no_receipt(store: &Store) {
+    let sent = NewObject { crc32c: 1, is_read_back: true, ..object(b"bytes") };
+    let refused = put(store, &key("orders", "read-back", 0), &sent).await.unwrap_err();
+    assert!(matches!(refused, PutError::Corrupt(_)), "{refused}");
+}
+
 async fn what_is_hidden_is_not_listed_and_gets_no_receipt(store: &Store) {
     let keys = [0, 1, 2].map(|base| key("a%2Fb #c", "hidden/..", base));
     for key in &keys[..2] {
@@ -223,8 +231,16 @@ async fn what_is_hidden_is_not_listed_and_gets_no_receipt(store: &Store) {
     assert_eq!(listing.bundles.iter().map(|one| &one.key).collect::<Vec<_>>(), [&keys[0]]);
     let hidden = listing.markers.iter().flat_map(|marker| &marker.hides).map(|one| &one.key);
     assert_eq!(hidden.collect::<Vec<_>>(), [&keys[1], &keys[2]]);
+    let found = |key: &BundleKey| {
+        let marker = MarkerKey::of(key);
+        async move { store.find(&marker).await.unwrap().map(|found| found.key) }
+    };
+    assert_eq!(found(&keys[0]).await.as_ref(), Some(&keys[0]), "by the front of its key");
+    assert_eq!(found(&keys[1]).await, None, "it is hidden");
+    assert_eq!(found(&key("a%2Fb #c", "another log", 0)).await, None);
     for key in &keys[1..] {
         store.unhide(&MarkerKey::of(key)).await.unwrap();
+        assert_eq!(found(key).await.as_ref(), Some(key));
         assert!(put(store, key, &object(b"bytes")).await.unwrap().stored.already_existed());
     }
     assert_eq!(store.list(&KeyPrefix::topic("a%2Fb #c")).await.unwrap().len(), 3);

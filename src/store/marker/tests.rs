@@ -21,6 +21,7 @@ async fn put(store: &Store, key: &BundleKey) -> Result<Put<()>, PutError> {
         parts: vec![Bytes::from_static(b"bytes")],
         size_bytes: 5,
         crc32c: crc32c::crc32c(b"bytes"),
+        is_read_back: false,
     };
     let refuse = async |_: Existing| Err(Refused::Foreign { reason: "another".to_owned() });
     store.put(key, &object, Instant::now() + Duration::from_secs(30), refuse).await

@@ -107,7 +107,7 @@ async fn kafka_deletes_bundles_and_a_topic_made_again_shares_nothing_with_the_ol
         workers.deleted(topic) > 0 && workers.bundles(topic).len() == all.len()
     });
     assert!(age_markers(&objects(store.path(), topic, &new_id)) > 0);
-    let after = worker::run(["purge", "--after", "3h", "--store", &worker::file_url(store.path())]);
+    let after = worker::run(["purge", "--after", "6h", "--store", &worker::file_url(store.path())]);
     assert_eq!(
         objects(store.path(), topic, &new_id),
         Vec::<PathBuf>::new(),
