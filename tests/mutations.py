@@ -252,7 +252,7 @@ MUTATIONS = {
         ("src/expire.rs", "            bundles.sort_by(|a, b| a.listed.key.cmp(&b.listed.key));", '            bundles.sort_by(|a, b| if crate::mutant("expire-order") { b.listed.key.cmp(&a.listed.key) } else { a.listed.key.cmp(&b.listed.key) });'),
     ]),
     "expire-on": ("A failure is passed over, and the next bundle goes.", "expire::a_bundle_that_cannot_be_hidden", [
-        ("src/expire.rs", "                    outcome.failures.push(error);\n                    break;", '                    outcome.failures.push(error);\n                    if !crate::mutant("expire-on") {\n                        break;\n                    }'),
+        ("src/log_by_log.rs", "                    worked.failures.push(error);\n                    break;", '                    worked.failures.push(error);\n                    if !crate::mutant("expire-on") {\n                        break;\n                    }'),
     ]),
     "expire-dry": ("What would go goes.", "expire::only_bundles expire::what_to_delete_is_said", [
         ("src/cli/expire.rs", "    let outcome = match args.delete {", '    let outcome = match args.delete || crate::mutant("expire-dry") {'),

@@ -271,9 +271,9 @@ async fn lesson_39_a_deletion_can_be_undone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn purge_deletes_bundles_and_markers_that_are_old_enough_and_nothing_else() {
     let (scene, keys) = Scene::new().await;
-    scene.delete(&keys[0], 4);
-    scene.delete(&keys[1], 2);
-    scene.delete(&keys[3], 4);
+    scene.delete(&keys[0], 7);
+    scene.delete(&keys[1], 5);
+    scene.delete(&keys[3], 7);
     let all = scene.worker.keys();
     let dry = scene.ok(&["purge", "--after", "6h", "--dry-run"]);
     assert!(dry.contains("would be purged: 2 bundles") && dry.contains("left: 1 bundle"), "{dry}");
@@ -306,7 +306,7 @@ async fn purge_takes_the_age_from_the_marker_and_otherwise_from_the_store() {
     let future = json!({"reason": "deleted", "hidden_at_ms": hours_ago(-5)}).to_string();
     // The contents, and how many hours ago the file was written to.
     for (contents, written, is_due) in [
-        (json!({"hidden_at_ms": hours_ago(5)}).to_string(), 0, true),
+        (json!({"hidden_at_ms": hours_ago(7)}).to_string(), 0, true),
         (json!({"hidden_at_ms": hours_ago(1)}).to_string(), 9, false),
         (future.clone(), 9, true),
         (future.clone(), 1, false),
@@ -330,7 +330,7 @@ async fn purge_takes_the_age_from_the_marker_and_otherwise_from_the_store() {
 }
 
 #[test]
-fn purge_refuses_to_be_faster_than_an_upload_and_reads_no_variables() {
+fn purge_refuses_to_be_faster_than_a_request_and_reads_no_variables() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = file_url(directory.path());
     let variables = [
@@ -341,8 +341,8 @@ fn purge_refuses_to_be_faster_than_an_upload_and_reads_no_variables() {
     ];
     for (arguments, code, said) in [
         (&["purge"][..], 2, "--after"),
-        (&["purge", "--after", "179m"], 2, "an upload"),
-        (&["purge", "--after", "0s"], 2, "an upload"),
+        (&["purge", "--after", "359m"], 2, "a request"),
+        (&["purge", "--after", "0s"], 2, "a request"),
         (&["purge", "--after", "soon"], 2, "an age"),
         (&["purge", "--after", "6h", "--partition", "3"], 2, "--topic"),
         (&["purge", "--after", "6h", "--log-id", "a"], 2, "--topic"),
