@@ -137,6 +137,8 @@ pub mod ingest;
 #[cfg(feature = "api")]
 pub mod proto;
 #[cfg(feature = "search")]
+pub mod reconcile;
+#[cfg(feature = "search")]
 pub mod restore;
 #[cfg(feature = "search")]
 pub mod search;

@@ -299,6 +299,12 @@ MUTATIONS = {
     "purge-undeleted": ("A purge does not look at a marker again.", "hiding::in_process::what_is_brought_back", [
         ("src/hidden/purge.rs", "if store.hidden(&entry.listed.key)", 'if !crate::mutant("purge-undeleted") && store.hidden(&entry.listed.key)'),
     ]),
+    "unused-young": ("A copy that may still finish is hidden.", "archive::reconcile::a_copy_may_still_finish", [
+        ("src/reconcile.rs", "if copy.changed_at_ms <= care.limit_ms => {", 'if crate::mutant("unused-young") || copy.changed_at_ms <= care.limit_ms => {'),
+    ]),
+    "metadata-gap": ("Metadata with a gap are taken for complete.", "archive::reconcile::metadata_that_are_incomplete", [
+        ("src/reconcile/kafka_metadata.rs", "if found != expected {", 'if found != expected && !crate::mutant("metadata-gap") {'),
+    ]),
     "purge-window": ("A purge may be faster than an upload.", "hiding::purge_refuses", [
         ("src/hidden/purge.rs", "if after < AFTER_MIN {", 'if after < AFTER_MIN && !crate::mutant("purge-window") {'),
     ]),

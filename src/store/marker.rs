@@ -39,6 +39,8 @@ pub enum HiddenReason {
     Deleted,
     /// Its retention is over.
     Expired,
+    /// Kafka does not use this copy.
+    Unused,
     /// A reason that this release does not know, or `unknown` if the marker does not say.
     Other(String),
 }
@@ -49,6 +51,7 @@ impl HiddenReason {
         match self {
             Self::Deleted => "deleted",
             Self::Expired => "expired",
+            Self::Unused => "unused",
             Self::Other(name) => name,
         }
     }
@@ -62,6 +65,7 @@ impl HiddenReason {
         match name {
             Some("deleted") => Self::Deleted,
             Some("expired") => Self::Expired,
+            Some("unused") => Self::Unused,
             Some(name) if is_plain(name) => Self::Other(name.to_owned()),
             _ => Self::Other("unknown".to_owned()),
         }

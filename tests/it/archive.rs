@@ -1,5 +1,7 @@
 //! `ArchiveService` from outside: copies of segments with attachments, read by position, deleted by name.
 
+mod reconcile;
+
 use std::fs;
 use std::time::Duration;
 
