@@ -43,7 +43,8 @@ impl Metadata {
         let base = name.base_offset;
         self.push(&format!(
             "RemoteLogSegmentMetadata{{remoteLogSegmentId={id}, startOffset={base}, endOffset={}, \
-             brokerId=1, maxTimestampMs=1700000000000, eventTimestampMs={at_ms}, segmentLeaderEpochs={{0={base}}}, \
+             brokerId=1, maxTimestampMs=1700000000000, eventTimestampMs={at_ms}, \
+             segmentLeaderEpochs={{0={base}}}, \
              segmentSizeInBytes=1048576, customMetadata=Optional.empty, state=COPY_SEGMENT_STARTED, \
              txnIdxEmpty=true}}",
             base + 9

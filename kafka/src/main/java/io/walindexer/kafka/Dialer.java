@@ -8,12 +8,22 @@ import io.grpc.okhttp.OkHttpChannelBuilder;
 import java.net.InetAddress;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Supplier;
+import java.util.logging.Level;
+import java.util.logging.Logger;
 
 /** Makes the channels to workers, with the credentials of the configuration. */
 final class Dialer {
     // The bytes that a worker may send ahead of what was requested, for each stream.
     static final int FLOW_CONTROL_WINDOW = 1 << 20;
     private static final int MESSAGE_SIZE_MAX = 4 << 20;
+
+    // gRPC logs every message that arrives after its stream was cancelled. Each consumer that stops reading cancels
+    // one. Held here, because the level goes with the logger.
+    private static final Logger STREAMS = Logger.getLogger("io.grpc.internal.AbstractClientStream");
+
+    static {
+        STREAMS.setLevel(Level.WARNING);
+    }
 
     private final TlsFiles tls;
     private final Supplier<Metadata> headers;

@@ -1,17 +1,22 @@
 package io.walindexer.kafka;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNotNull;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import java.io.DataInputStream;
 import java.io.File;
+import java.io.InputStream;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.TreeSet;
 import java.util.concurrent.TimeUnit;
 import java.util.jar.JarEntry;
 import java.util.jar.JarFile;
@@ -23,6 +28,12 @@ import org.junit.jupiter.api.io.TempDir;
 class ShadedJarIT {
     private static final int JAVA_11 = 55;
     private static final String JAR = System.getProperty("shaded.jar");
+
+    /** The packages of libraries, and their names in THIRD-PARTY.txt. */
+    private static final Map<String, String> NAMED = Map.of(
+        "io.grpc", "grpc-api", "io.perfmark", "perfmark-api", "common", "com.google.guava:guava",
+        "thirdparty", "com.google.guava:guava", "gson", "com.google.code.gson:gson",
+        "protobuf", "protobuf-javalite", "okio", "com.squareup.okio", "kotlin", "kotlin-stdlib");
 
     @TempDir
     Path folder;
@@ -58,12 +69,35 @@ class ShadedJarIT {
         List<String> others = names.stream()
             .filter(name -> !name.startsWith("io/walindexer/kafka/"))
             .filter(name -> !name.startsWith("META-INF/services/io.walindexer.kafka.shaded."))
-            .filter(name -> !name.equals("META-INF/MANIFEST.MF") && !name.equals("META-INF/LICENSE"))
+            .filter(name -> !Set.of("META-INF/MANIFEST.MF", "META-INF/LICENSE", "META-INF/THIRD-PARTY.txt").contains(name))
             .collect(Collectors.toList());
         assertEquals(List.of(), others);
         assertTrue(names.stream().noneMatch(name -> name.contains("slf4j") || name.contains("apache/kafka")));
         assertTrue(names.contains("io/walindexer/kafka/MonitorableWalIndexerRemoteStorageManager.class"));
         assertTrue(names.contains("io/walindexer/kafka/shaded/io/grpc/ManagedChannel.class"));
+    }
+
+    @Test
+    void the_licences_of_all_libraries_are_in_it() throws Exception {
+        Set<String> libraries = new TreeSet<>();
+        String licences;
+        try (JarFile jar = new JarFile(JAR)) {
+            for (JarEntry entry : Collections.list(jar.entries())) {
+                String inside = entry.getName().replaceFirst("^io/walindexer/kafka/shaded/", "");
+                if (!inside.equals(entry.getName()) && inside.endsWith(".class")) {
+                    String[] packages = inside.split("/");
+                    libraries.add(packages[0].equals("com") ? packages[2] : packages[0] + "." + packages[1]);
+                }
+            }
+            InputStream text = jar.getInputStream(jar.getEntry("META-INF/THIRD-PARTY.txt"));
+            licences = new String(text.readAllBytes(), StandardCharsets.UTF_8);
+            assertNotNull(jar.getEntry("META-INF/LICENSE"));
+        }
+        libraries.removeIf(library -> {
+            String name = NAMED.get(library.replaceFirst("^(okio|kotlin)\\..*", "$1"));
+            return name != null && licences.contains(name);
+        });
+        assertEquals(Set.of(), libraries, "in the jar, and not in THIRD-PARTY.txt");
     }
 
     @Test
