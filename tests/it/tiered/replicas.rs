@@ -135,10 +135,9 @@ impl Scene {
 }
 
 /// What Kafka's metadata say of each copy: the last state of each, by the copy's uuid.
-fn states(cluster: &Cluster) -> BTreeMap<String, String> {
-    let printed = cluster.metadata();
+fn states(metadata: &str) -> BTreeMap<String, String> {
     let mut states = BTreeMap::new();
-    for line in printed.lines().filter(|line| line.contains(&format!(":{TOPIC}-0"))) {
+    for line in metadata.lines().filter(|line| line.contains(&format!(":{TOPIC}-0"))) {
         let of = |name: &str| {
             let rest = &line[line.find(name)? + name.len()..];
             Some(rest.split([',', '}']).next().expect("a value").to_owned())
@@ -198,7 +197,8 @@ async fn survive(seed: u64, lasting: Duration, records: usize) {
     scene.workers.check_tenths(TOPIC, &notes, copied).await;
 
     // Of what is visible, Kafka knows each copy, and has deleted none.
-    let states = states(&scene.cluster);
+    let metadata = scene.cluster.metadata();
+    let states = states(&metadata);
     let mut copies: BTreeMap<_, _> =
         states.iter().map(|(id, state)| (hash16(id, &log_id), (id, state.as_str()))).collect();
     let bundles = scene.workers.bundles(TOPIC);
@@ -223,6 +223,18 @@ async fn survive(seed: u64, lasting: Duration, records: usize) {
         began.elapsed()
     );
     assert!(bundles.len() - started >= 5);
+
+    // A day later, nothing is visible but what Kafka uses.
+    let hidden = scene.workers.reconcile_a_day_later(&metadata);
+    assert_eq!(hidden, started, "each copy that never finished is hidden");
+    let finished = states.iter().filter(|(_, state)| *state == "COPY_SEGMENT_FINISHED");
+    let mut used: Vec<_> = finished.map(|(id, _)| hash16(id, &log_id)).collect();
+    used.sort_unstable();
+    let hash = |key: String| key.rsplit_once('_').expect("a hash").1.trim_end_matches(".tar").to_owned();
+    let mut visible: Vec<_> = scene.workers.bundles(TOPIC).into_iter().map(hash).collect();
+    visible.sort_unstable();
+    assert_eq!(visible, used);
+    scene.workers.check_tenths(TOPIC, &notes, copied).await;
 }
 
 fn seed() -> u64 {

@@ -1,5 +1,6 @@
 //! Workers on fixed addresses, in front of one store, and what is found through them.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -23,7 +24,7 @@ pub struct Workers {
     pub addresses: Vec<String>,
     store: String,
     settings: Vec<(&'static str, String)>,
-    _logs: tempfile::TempDir,
+    logs: tempfile::TempDir,
 }
 
 impl Workers {
@@ -50,7 +51,7 @@ impl Workers {
             })
         };
         let processes = addresses.iter().enumerate().map(process).collect();
-        let mut workers = Self { processes, addresses, store, settings, _logs: logs };
+        let mut workers = Self { processes, addresses, store, settings, logs: logs };
         workers.start_all();
         workers
     }
@@ -105,6 +106,26 @@ impl Workers {
             line["bundles"].as_array().expect("a list").len()
         };
         listed.lines().map(bundles).sum()
+    }
+
+    /// Compares the store with Kafka's metadata, as they are printed a day later, and hides what Kafka does not
+    /// use. Returns how many copies that are.
+    pub fn reconcile_a_day_later(&self, metadata: &str) -> usize {
+        let name = "eventTimestampMs=";
+        let older = |line: &str| {
+            let (front, rest) = line.split_once(name).unwrap_or_else(|| panic!("{line}"));
+            let digits = rest.find(|c: char| !c.is_ascii_digit()).expect("an end");
+            let at_ms: i64 = rest[..digits].parse().expect("a time");
+            format!("{front}{name}{}{}\n", at_ms - 25 * 3_600_000, &rest[digits..])
+        };
+        let file = self.logs.path().join("metadata.txt");
+        fs::write(&file, metadata.lines().map(older).collect::<String>()).expect("written");
+        let file = file.to_str().expect("UTF-8");
+        let printed = self.run(&["reconcile", "--kafka-metadata", file, "--as-of", "1s", "--hide", "--json"]);
+        let summary = printed.lines().last().expect("a summary");
+        let summary: serde_json::Value = serde_json::from_str(summary).expect("JSON");
+        assert_eq!(summary["missing_bundles"], 0, "{summary}");
+        summary["hidden_bundles"].as_u64().expect("a number") as usize
     }
 
     /// Returns the offsets at which a query finds records of a topic.
