@@ -101,4 +101,6 @@ async fn kafka_of_the_oldest_version_gets_back_each_batch() {
     let workers = Workers::start(1, &server, server.port());
     let cluster = Cluster::start(OLDEST, 1, &workers.addresses, &[]);
     round_trip(&cluster, &workers, "zstd", 20_000_000, &["read_committed", "read_uncommitted"]).await;
+    // Its metadata are printed in the same form.
+    assert_eq!(workers.reconcile_a_day_later(&cluster.metadata()), 0);
 }
