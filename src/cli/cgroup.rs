@@ -6,9 +6,15 @@ use std::path::{Path, PathBuf};
 /// The memory that is assumed if no limit can be read.
 const MEMORY_BYTES_DEFAULT: u64 = 1 << 30;
 
-/// The default memory budget for segments: half of the limit.
+/// The default memory budget for segments: two fifths of the limit, and half of it from 1 GiB on. What is not
+/// counted comes on top: bytes of calls that wait, batches before their size is known, and what the allocator
+/// keeps. Below 1 GiB, half would leave too little for that beside searches and the cache.
 pub fn default_budget_bytes() -> u64 {
-    memory_bytes() / 2
+    budget_share(memory_bytes())
+}
+
+fn budget_share(limit_bytes: u64) -> u64 {
+    (limit_bytes / 5 * 2).max(limit_bytes.saturating_sub(512 << 20)).min(limit_bytes / 2)
 }
 
 /// The default memory for searches and fetches: a quarter of the limit, at most `most`. Together with the
@@ -93,6 +99,15 @@ mod tests {
         check("0::/docker/of/the/host\n", &[("memory.max", "123\n")], &[123]);
         check("", &[("memory.max", "123\n")], &[]);
         check("nonsense\n0\n", &[], &[]);
+    }
+
+    #[test]
+    fn the_budget_is_two_fifths_of_a_small_limit_and_half_of_a_large_one() {
+        for (limit_mib, budget_mib) in
+            [(100, 40), (500, 200), (800, 320), (1_000, 488), (1_024, 512), (4_096, 2_048)]
+        {
+            assert_eq!(budget_share(limit_mib << 20) >> 20, budget_mib, "{limit_mib}");
+        }
     }
 
     #[test]
