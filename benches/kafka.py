@@ -432,7 +432,9 @@ def copies(setup, report, codec):
     """Measures copies. Returns the bytes by partition and the topics' bytes, by broker."""
     topic = f"logs-{codec}"
     began = time.monotonic()
-    write(setup, list(setup.brokers), topic, setup.segments, setup.segment_mib, codec, 1)
+    # Compressed segments hold several times as many records.
+    segments = setup.segments if codec == "none" else max(1, setup.segments // 3)
+    write(setup, list(setup.brokers), topic, segments, setup.segment_mib, codec, 1)
     wrote_s = time.monotonic() - began
     sizes, rows, speeds = {}, [], {}
     for name, broker in setup.brokers.items():
@@ -486,9 +488,9 @@ def consume(setup, report, codec, topic, sizes):
                 if broker.worker:
                     requests.setdefault((read, name), []).append((less(broker.worker.requests(), asked), size))
     report.say(f"### Consumption from the remote storage, {codec}\n")
-    least = min(value for values in remote.values() for value in values)
+    fetched = min(value for values in remote.values() for value in values)
     report.say(f"{setup.rounds} rounds. Bytes that the brokers counted as fetched from the remote storage, by those of the segments: at "
-               f"least {least:.3f}.\n")
+               f"least {fetched:.3f}.\n")
     rows, details = [], []
     for read in READS:
         local = speeds[read]["local"].values
@@ -499,12 +501,18 @@ def consume(setup, report, codec, topic, sizes):
             if name == "disk" and READS[read][2]:
                 report.goal(f"{codec}, {read}: MB/s by LocalTieredStorage", ("≥", 0.8), ratio.median(), ratio.text(2))
         rows.append(row)
+        least, _ = total(cpus[read, "local"])
         for name in setup.brokers:
             asked = requests.get((read, name), [])
             used, size = total(cpus[read, name])
-            details.append([read, NAMES[name], cpu_by_gb(used, size), by_gb(*total(asked)) if asked else "–"])
+            beside = sum(used[what] for what in least)
+            details.append([read, NAMES[name], cpu_by_gb(used, size), f"{sum(least.values()) / sum(used.values()):.2f}",
+                            f"{sum(least.values()) / beside:.2f}", by_gb(*total(asked)) if asked else "–"])
     report.table(["", *(f"{NAMES[name]}, MB/s" for name in setup.brokers), "directory by local", "SeaweedFS by local"], rows)
-    report.table(["", "remote storage", "CPU s / GB", "requests to the store / GB"], details)
+    report.say("The CPU time of LocalTieredStorage by that of all processes is the ratio of speeds that is left where the cores are "
+               "busy. Without worker and store it is the ratio that is left where these have machines of their own.\n")
+    report.table(["", "remote storage", "CPU s / GB", "LocalTieredStorage by all", "by broker and client",
+                  "requests to the store / GB"], details)
 
 
 def total(counted):
@@ -588,7 +596,7 @@ def options():
     parser.add_argument("--quick", action="store_true", help="little data, one round, no codec but none: under 3 minutes")
     parser.add_argument("--codec", action="append", help="a codec of the producer; several times for several. Default: none, zstd")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds of consumption; one more is the warm-up")
-    parser.add_argument("--segments", type=int, default=3, help="sealed segments of 64 MiB in each of 8 partitions")
+    parser.add_argument("--segments", type=int, default=3, help="sealed segments of 64 MiB in each of 8 partitions; a third if compressed")
     parser.add_argument("--only", action="append", choices=["consumption", "memory", "first-byte"],
                         help="a part beside the copies; several times for several")
     parser.add_argument("--kafka", default="4.3.1", help="a version of Kafka with LocalTieredStorage in Maven Central")
@@ -615,8 +623,8 @@ def main():
         if not setup.keep:
             ended.callback(shutil.rmtree, setup.directory, ignore_errors=True)
         start(setup, ended)
-        report.say(f"## Kafka's tiered storage\n\n{machine()}; Kafka {setup.kafka}. {PARTITIONS} partitions with {setup.segments} sealed "
-                   f"segments of {setup.segment_mib} MiB each; records of JSON logs, about 1 kB. MB and GB are millions and thousands of "
+        report.say(f"## Kafka's tiered storage\n\n{machine()}; Kafka {setup.kafka}. {PARTITIONS} partitions with sealed segments "
+                   f"of {setup.segment_mib} MiB; records of JSON logs, about 1 kB. MB and GB are millions and thousands of "
                    "millions of bytes of segments.\n")
         for nth, codec in enumerate(setup.codecs):
             topic, sizes = copies(setup, report, codec)
