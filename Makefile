@@ -7,7 +7,8 @@ TESTS := WAL_INDEXER_TEST_PYTHON=$(CURDIR)/$(VENV)/bin/python
 JDK   := $(if $(shell command -v java),$(shell command -v mvn))
 KAFKA := $(if $(JDK),,--skip ::kafka_ --skip ::long_kafka_)
 
-.PHONY: help demo kafka kafka-demo features test test-long bench bench-quick bench-references bench-instructions mutations fuzz tools
+.PHONY: help demo kafka kafka-demo features test test-long bench bench-quick bench-references bench-instructions bench-kafka \
+	mutations fuzz tools
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,6 +72,11 @@ bench-references: # The references of the bench, and real text. Without access t
 
 bench-instructions: ## Counts the instructions of the hot parts, compared with benches/instructions.json; needs valgrind
 	benches/instructions.py
+
+bench-kafka: ## Measures Kafka's tiered storage beside Kafka's LocalTieredStorage; needs a JDK and Maven
+	@tests/install-servers.sh
+	$(CARGO) build --release --locked
+	benches/kafka.py $(BENCH)
 
 FUZZ_TARGETS := kafka chronik splitter bundle
 FUZZ_SECONDS ?= 600

@@ -10,8 +10,10 @@ use super::memory::ReadReservation;
 use crate::archive::{Archive, ArchiveError, Fault};
 use crate::bundle::BlockEntry;
 
-/// The longest piece that a reader returns at once, in bytes.
-pub const CHUNK_BYTES: usize = 1 << 20;
+/// The longest piece that a reader returns at once, in bytes. A reader that asks for one message at a time has
+/// several of them within the mebibyte of its flow-control window, so the next one is there when it asks. Arrays
+/// of this size are no large objects for a JVM, which would keep each of them in memory regions of its own.
+pub const CHUNK_BYTES: usize = 256 << 10;
 
 /// Blocks that lie together are read in one request of about this many bytes.
 const GROUP_BYTES: u64 = 1 << 20;

@@ -125,7 +125,7 @@ impl Archive {
         let mut messages = self.client.read_segment(request).await?.into_inner();
         let mut bytes = Vec::new();
         while let Some(message) = messages.message().await? {
-            assert!(message.chunk.len() <= 1 << 20, "{}", message.chunk.len());
+            assert!(message.chunk.len() <= 256 << 10, "{}", message.chunk.len());
             bytes.extend_from_slice(&message.chunk);
         }
         Ok(bytes)

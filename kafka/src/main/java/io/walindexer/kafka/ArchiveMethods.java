@@ -23,7 +23,8 @@ final class ArchiveMethods {
 
     static final MethodDescriptor<ReadSegmentRequest, ReadSegmentResponse> READ_SEGMENT =
         method("ReadSegment", MethodType.SERVER_STREAMING, ReadSegmentRequest.getDefaultInstance(),
-            ReadSegmentResponse.getDefaultInstance());
+            ReadSegmentResponse.getDefaultInstance()).toBuilder()
+            .setResponseMarshaller(new AliasingMarshaller<>(ReadSegmentResponse.getDefaultInstance())).build();
 
     static final MethodDescriptor<ReadAttachmentRequest, ReadAttachmentResponse> READ_ATTACHMENT =
         method("ReadAttachment", MethodType.SERVER_STREAMING, ReadAttachmentRequest.getDefaultInstance(),
