@@ -41,7 +41,7 @@ enum Expected {
         if (TieredStorageTestHarness.class.isAssignableFrom(test)) {
             return DELETING.contains(test.getSimpleName()) ? EnumSet.allOf(Expected.class) : EnumSet.of(COPIES, READS);
         }
-        if (GetOffsetShell.class.isAssignableFrom(test)) {
+        if (GetOffsetShellOverPluginTest.class.isAssignableFrom(test)) {
             return EnumSet.of(COPIES);
         }
         return TRANSACTIONS_FROM_REMOTE.contains(context.getRequiredTestMethod().getName())

@@ -3,6 +3,7 @@ package io.walindexer.kafka.compatibility;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import java.lang.reflect.Field;
 import java.util.List;
 import java.util.Properties;
 import java.util.Set;
@@ -17,6 +18,8 @@ import org.junit.jupiter.api.extension.AfterEachCallback;
 import org.junit.jupiter.api.extension.BeforeEachCallback;
 import org.junit.jupiter.api.extension.ExtensionContext;
 import org.junit.jupiter.api.extension.ExtensionContext.Namespace;
+import org.junit.platform.commons.support.HierarchyTraversalMode;
+import org.junit.platform.commons.support.ReflectionSupport;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 import scala.jdk.javaapi.CollectionConverters;
@@ -35,7 +38,7 @@ public final class OverPlugin implements BeforeEachCallback, AfterEachCallback {
 
     /** A {@link KafkaServerTestHarness} makes its brokers' configurations only if there are none yet. */
     @Override
-    public void beforeEach(ExtensionContext context) {
+    public void beforeEach(ExtensionContext context) throws IllegalAccessException {
         Object test = context.getRequiredTestInstance();
         if (test instanceof ComparedStorageTest) {
             return;
@@ -44,9 +47,9 @@ public final class OverPlugin implements BeforeEachCallback, AfterEachCallback {
         context.getStore(NAMESPACE).put("bundles", WorkerProcess.shared().bundles());
         if (test instanceof KafkaServerTestHarness) {
             KafkaServerTestHarness harness = (KafkaServerTestHarness) test;
-            String directory = TestUtils.tempDirectory("kafka-remote-tier-").getPath();
+            setStorageDirectory(test, TestUtils.tempDirectory("kafka-remote-tier-").getPath());
             List<KafkaConfig> configs = CollectionConverters.asJava(harness.generateConfigs()).stream()
-                .map(config -> withPlugin(config, directory)).collect(Collectors.toList());
+                .map(OverPlugin::withPlugin).collect(Collectors.toList());
             harness.instanceConfigs_$eq(CollectionConverters.asScala(configs));
         }
     }
@@ -69,20 +72,27 @@ public final class OverPlugin implements BeforeEachCallback, AfterEachCallback {
         Expected.of(context).forEach(expected -> assertTrue(expected.isIn(operations), expected + ": " + operations));
     }
 
-    private static KafkaConfig withPlugin(KafkaConfig config, String directory) {
+    // The test itself sets it too late.
+    private static void setStorageDirectory(Object test, String directory) throws IllegalAccessException {
+        List<Field> fields = ReflectionSupport.findFields(test.getClass(),
+            field -> field.getName().equals("storageDirPath"), HierarchyTraversalMode.TOP_DOWN);
+        assertEquals(1, fields.size(), "the field with the directory of Kafka's storage");
+        fields.get(0).setAccessible(true);
+        fields.get(0).set(test, directory);
+    }
+
+    private static KafkaConfig withPlugin(KafkaConfig config) {
         Properties properties = new Properties();
         properties.putAll(config.originals());
         Object replaced = properties.put(RemoteLogManagerConfig.REMOTE_STORAGE_MANAGER_CLASS_NAME_PROP,
             ComparedStorage.class.getName());
         assertEquals(LocalTieredStorage.class.getName(), replaced, "the storage that the test is written for");
-        Object prefix = properties.get(RemoteLogManagerConfig.REMOTE_STORAGE_MANAGER_CONFIG_PREFIX_PROP);
-        properties.put(prefix + LocalTieredStorage.STORAGE_DIR_CONFIG, directory);
         return KafkaConfig.fromProps(properties);
     }
 
     private static Set<Integer> brokers(Object test) {
         if (!(test instanceof KafkaServerTestHarness)) {
-            // The one broker of GetOffsetShell.
+            // The one broker of GetOffsetShellOverPluginTest.
             return Set.of(0);
         }
         return CollectionConverters.asJava(((KafkaServerTestHarness) test).configs()).stream()
