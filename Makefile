@@ -6,12 +6,13 @@ TESTS := WAL_INDEXER_TEST_PYTHON=$(CURDIR)/$(VENV)/bin/python
 # The plugin for Kafka, and the tests with a Kafka broker, need a JDK and Maven.
 JDK   := $(if $(shell command -v java),$(shell command -v mvn))
 KAFKA := $(if $(JDK),,--skip ::kafka_ --skip ::long_kafka_)
+PLUGIN = kafka/target/wal-indexer-kafka-$(shell sed -n '/<version>/{s/<[^>]*>//g;s/ //gp;q}' kafka/pom.xml).jar
 
-.PHONY: help demo kafka kafka-demo features test test-long bench bench-quick bench-references bench-instructions bench-kafka \
-	mutations fuzz tools
+.PHONY: help demo kafka kafka-demo kafka-compatibility features test test-long bench bench-quick bench-references \
+	bench-instructions bench-kafka mutations fuzz tools
 
 help: ## Lists the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21
 
 demo: ## Stores, searches and restores a broker's WAL on this machine
 	@$(CARGO) build --quiet --locked --no-default-features --features cli
@@ -22,6 +23,14 @@ kafka-demo: ## Lets a real Kafka keep its segments in a store, reads them back a
 
 kafka: ## Builds and tests the plugin for Kafka; needs a JDK and Maven
 	mvn -B -q -f kafka/pom.xml verify
+
+# TEST names one of the test classes, or several.
+kafka-compatibility: $(PLUGIN) ## Runs Kafka's own tests of tiered storage over the plugin and a worker; needs a JDK and Maven
+	$(if $(WAL_INDEXER_TEST_BINARY),,$(CARGO) build --locked --release)
+	mvn -B -ntp -f kafka/compatibility/pom.xml test $(if $(TEST),-Dtest=$(TEST))
+
+$(PLUGIN): kafka/pom.xml $(shell find kafka/src proto -type f)
+	mvn -B -q -f kafka/pom.xml package -DskipTests
 
 test: tools ## Everything that CI checks
 	$(CARGO) fmt --check
@@ -45,7 +54,7 @@ features: ## Builds each set of features without the others, and runs its unit t
 test-long: tools ## Tests that take minutes: large segments, every byte and every cut. Also compiles the fuzz targets
 	RUSTC_BOOTSTRAP=1 $(CARGO) check --locked --quiet --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
 	$(CARGO) build --locked --release
-	@$(if $(JDK),$(MAKE) --no-print-directory kafka)
+	@$(if $(JDK),$(MAKE) --no-print-directory kafka kafka-compatibility)
 	$(TESTS) WAL_INDEXER_TEST_BINARY=$(CURDIR)/target/release/wal-indexer \
 		$(CARGO) test --locked --release --test it -- --include-ignored --nocapture --test-threads 1 ::long_ $(KAFKA)
 
