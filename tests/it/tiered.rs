@@ -5,6 +5,7 @@ mod admin;
 mod batches;
 mod cluster;
 mod copies;
+mod late;
 mod lifecycle;
 mod planted;
 mod replicas;
