@@ -5,6 +5,7 @@ mod admin;
 mod batches;
 mod cluster;
 mod copies;
+mod lag;
 mod late;
 mod lifecycle;
 mod planted;

@@ -42,7 +42,7 @@ public class WalIndexerRemoteStorageManager implements RemoteStorageManager {
     public Optional<CustomMetadata> copyLogSegmentData(RemoteLogSegmentMetadata metadata, LogSegmentData data)
             throws RemoteStorageException {
         return run("copy", metadata, copies, Failures::ofCopy, (client, segment) ->
-            Optional.of(client.copy(segment, data, copies)));
+            connection.copyLag().during(metadata, data, () -> Optional.of(client.copy(segment, data, copies))));
     }
 
     @Override
@@ -91,6 +91,7 @@ public class WalIndexerRemoteStorageManager implements RemoteStorageManager {
         fetches.addTo(values, "fetch", true);
         indexFetches.addTo(values, "index-fetch", false);
         deletions.addTo(values, "delete", false);
+        connection.copyLag().addTo(values);
         ParkedStreams parked = connection.parked();
         values.put("parked-streams", parked::size);
         values.put("parked-bytes", parked::keptBytes);
