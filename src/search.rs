@@ -206,6 +206,9 @@ pub struct Conflict {
     pub offset: i64,
     /// The keys of the bundles.
     pub bundles: Vec<String>,
+    /// The records, in the order in which they were returned: the key of the bundle of each, and the epoch of
+    /// the leader that appended it, if its frame states one.
+    pub versions: Vec<(String, Option<i32>)>,
 }
 
 /// Why a search fails.

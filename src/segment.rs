@@ -108,6 +108,15 @@ impl Frame {
         }
     }
 
+    /// The epoch of the leader that appended the frame; `None` if its head states none. Only Kafka's batches
+    /// do.
+    pub fn leader_epoch(&self) -> Option<i32> {
+        match self.encoding {
+            Encoding::KafkaBatch => kafka::leader_epoch(&self.bytes),
+            Encoding::ChronikV1 | Encoding::ChronikV2 | Encoding::KafkaMessage | Encoding::Unknown => None,
+        }
+    }
+
     /// The number of data records in the frame, by its head alone; `None` if only its records show it. It is
     /// not verified.
     pub fn data_records(&self) -> Option<u64> {
@@ -138,7 +147,8 @@ impl Frame {
                         break;
                     }
                     if let Some(limit) = visitor.limit(record.offset(), record.timestamp_ms()) {
-                        visitor.record(StoredRecord::within(&record, limit, visitor.shares()));
+                        let stored = StoredRecord::within(&record, limit, visitor.shares());
+                        visitor.record(StoredRecord { leader_epoch: self.leader_epoch(), ..stored });
                     }
                 }
                 Ok(())

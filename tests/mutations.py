@@ -189,7 +189,13 @@ MUTATIONS = {
         ("src/ingest/pack.rs", "            if packing.left.len() == 0 {", '            if packing.left.len() == 0 || crate::mutant("packed-part") {'),
     ]),
     "10-fetch": ("What was read before is answered again.", "fetch::lesson_10", [
-        ("src/fetch/reorder_buffer.rs", "if versions.iter().any(|other| (&other.item, &other.location) == (&version.item, &version.location)) {", 'if !crate::mutant("10-fetch") && versions.iter().any(|other| (&other.item, &other.location) == (&version.item, &version.location)) {'),
+        ("src/fetch/reorder_buffer.rs", "if versions.iter().any(|other| other.is_same(&version)) {", 'if !crate::mutant("10-fetch") && versions.iter().any(|other| other.is_same(&version)) {'),
+    ]),
+    "44": ("A record does not say which leader appended it.", "epochs::lesson_44_different", [
+        ("src/segment.rs", "StoredRecord { leader_epoch: self.leader_epoch(), ..stored }", 'StoredRecord { leader_epoch: self.leader_epoch().filter(|_| !crate::mutant("44")), ..stored }'),
+    ]),
+    "44-same": ("A record is another one in another epoch.", "epochs::lesson_44_different", [
+        ("src/fetch/reorder_buffer.rs", "(Item::Record(record), Item::Record(other)) => record.is_same(other),", '(Item::Record(record), Item::Record(other)) if !crate::mutant("44-same") => record.is_same(other),'),
     ]),
     "times-of-key": ("Bundles whose keys have zeros are taken for timeless.", "times::a_listing_says times::what_is_older times::of_logs_stored", [
         ("src/archive/times.rs", "        let cached = CachedParts::new(self.memory(), listed);", '''        if crate::mutant("times-of-key") {

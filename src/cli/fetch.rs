@@ -142,8 +142,10 @@ impl FetchArgs {
 
     /// Prints what follows the records: conflicts, notes, and the next offset.
     fn conclude(&self, last: &v1::FetchResponse) -> Result<(), CliError> {
-        for v1::Conflict { offset, bundle_keys, .. } in &last.conflicts {
-            warn!(offset, ?bundle_keys, "bundles hold different records for one offset");
+        for conflict in &last.conflicts {
+            let v1::Conflict { offset, bundle_keys, .. } = conflict;
+            let leader_epochs = output::leader_epochs(conflict);
+            warn!(offset, ?bundle_keys, leader_epochs, "bundles hold different records for one offset");
         }
         if last.log_id.is_empty() {
             output::note(&format!(

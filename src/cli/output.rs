@@ -102,6 +102,16 @@ pub fn time_ms(ms: Option<i64>) -> String {
         .unwrap_or_else(|| ms.map_or("-".into(), |ms| ms.to_string()))
 }
 
+/// The leader epochs of the different records at one offset, in the order in which they are printed: `7 8`. A
+/// record without one is `-`. `None` if a worker of an earlier release does not say.
+pub fn leader_epochs(conflict: &v1::Conflict) -> Option<String> {
+    let epoch = |version: &v1::conflict::Version| {
+        version.leader_epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string())
+    };
+    let epochs: Vec<_> = conflict.versions.iter().map(epoch).collect();
+    Some(epochs.join(" ")).filter(|epochs| !epochs.is_empty())
+}
+
 /// Counts by kind: `2 EMPTY_FRAME, 1 BYTES_LEFT_OVER`; `-` if there are none.
 pub fn counts<'a, K: AsRef<str> + 'a>(counts: impl IntoIterator<Item = (&'a K, &'a u64)>) -> String {
     let counts: Vec<_> =

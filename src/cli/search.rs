@@ -319,13 +319,14 @@ fn note_open(summary: &v1::SearchSummary) -> Result<(), CliError> {
 /// Warns about bundles that contradict each other, and about inexact answers.
 fn warn_of_conflicts(summary: &v1::SearchSummary) {
     for conflict in &summary.conflicts {
-        let v1::Conflict { topic, partition, log_id, offset, bundle_keys } = conflict;
+        let v1::Conflict { topic, partition, log_id, offset, bundle_keys, versions: _ } = conflict;
         warn!(
             topic,
             partition,
             log_id,
             offset,
             bundles = bundle_keys.join(" "),
+            leader_epochs = output::leader_epochs(conflict),
             "bundles hold different records for one offset"
         );
     }

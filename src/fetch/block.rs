@@ -221,7 +221,8 @@ impl BlockContext {
             if !buffer.takes(offset) {
                 break;
             }
-            let item = Item::Record(StoredRecord { omitted, ..StoredRecord::empty(offset) });
+            let leader_epoch = frame.leader_epoch();
+            let item = Item::Record(StoredRecord { omitted, leader_epoch, ..StoredRecord::empty(offset) });
             let (bundle, location) =
                 (Arc::clone(&self.bundle), Some(self.location(ItemLocation::UNKNOWN, 0)));
             buffer.add(Version { item, bundle, location });

@@ -54,6 +54,15 @@ impl Version {
         let amount = self.item.amount();
         Amount { bytes: self.location.as_ref().map_or(amount.bytes, |location| location.bytes), ..amount }
     }
+
+    /// Whether it is the same item, wherever it is.
+    fn is_same(&self, other: &Self) -> bool {
+        let is_same = match (&self.item, &other.item) {
+            (Item::Record(record), Item::Record(other)) => record.is_same(other),
+            (item, other) => item == other,
+        };
+        is_same && self.location == other.location
+    }
 }
 
 /// A frame that cannot be returned in the requested form.
@@ -126,7 +135,7 @@ impl ReorderBuffer {
             return;
         }
         let versions = self.versions.entry(offset).or_default();
-        if versions.iter().any(|other| (&other.item, &other.location) == (&version.item, &version.location)) {
+        if versions.iter().any(|other| other.is_same(&version)) {
             return;
         }
         self.held += version.amount();
@@ -209,6 +218,14 @@ impl Item {
         }
     }
 
+    /// The epoch of the leader that appended the item, if it states one.
+    pub fn leader_epoch(&self) -> Option<i32> {
+        match self {
+            Self::Record(record) => record.leader_epoch,
+            Self::Batch(batch) => batch.leader_epoch,
+        }
+    }
+
     /// The first offset of the item.
     pub fn first_offset(&self) -> i64 {
         match self {
@@ -235,7 +252,7 @@ mod tests {
 
     fn batch(offset: i64, bytes: &Bytes) -> Version {
         let range = OffsetRange::new(offset, offset).expect("a range");
-        let item = Item::Batch(KafkaBatch { range, records: 1, bytes: bytes.clone() });
+        let item = Item::Batch(KafkaBatch { range, records: 1, leader_epoch: None, bytes: bytes.clone() });
         Version { item, bundle: "a".into(), location: None }
     }
 

@@ -30,7 +30,13 @@ pub struct Conflict {
     pub offset: i64,
     /// The bundles. There is only one if frames of the same bundle contradict each other.
     pub bundles: Vec<String>,
+    /// The items, in the order in which they are returned: the bundle of each, and the epoch of the leader
+    /// that appended it, if it states one.
+    pub versions: Vec<(String, Option<i32>)>,
 }
+
+/// The bundle of an item, and the epoch of the leader that appended it.
+type Appended = (Arc<str>, Option<i32>);
 
 /// A running fetch.
 #[derive(Debug)]
@@ -52,7 +58,7 @@ pub struct Fetch {
     answered_to: i64,
     open_at: Option<i64>,
     is_done: bool,
-    last_batch: Option<(OffsetRange, Arc<str>)>,
+    last_batch: Option<(OffsetRange, Appended)>,
     conflicts: Vec<Conflict>,
     traffic: TrafficCounter,
 }
@@ -253,8 +259,7 @@ impl Fetch {
     fn compare(&mut self, offset: i64, versions: &[Version]) {
         match self.form {
             Form::Records if versions.len() > 1 => {
-                let bundles = versions.iter().map(|version| &*version.bundle);
-                self.conflicts.push(Conflict::new(offset, bundles));
+                self.conflicts.push(Conflict::new(offset, versions.iter().map(appended)));
             }
             Form::Records => {}
             Form::KafkaBatches => versions.iter().for_each(|version| self.compare_batch(version)),
@@ -265,10 +270,10 @@ impl Fetch {
     /// that overlaps any earlier batch also overlaps the previous one.
     fn compare_batch(&mut self, version: &Version) {
         let Item::Batch(batch) = &version.item else { return };
-        let before = self.last_batch.replace((batch.range, Arc::clone(&version.bundle)));
-        if let Some((before, bundle)) = before.filter(|(before, _)| before.overlaps(&batch.range)) {
+        let before = self.last_batch.replace((batch.range, appended(version)));
+        if let Some((before, other)) = before.filter(|(before, _)| before.overlaps(&batch.range)) {
             let offset = before.first().max(batch.range.first());
-            self.conflicts.push(Conflict::new(offset, [&*bundle, &*version.bundle].into_iter()));
+            self.conflicts.push(Conflict::new(offset, [other, appended(version)].into_iter()));
         }
     }
 
@@ -298,10 +303,15 @@ impl Fetch {
     }
 }
 
+fn appended(version: &Version) -> Appended {
+    (Arc::clone(&version.bundle), version.item.leader_epoch())
+}
+
 impl Conflict {
-    fn new<'a>(offset: i64, bundles: impl Iterator<Item = &'a str>) -> Self {
-        let mut bundles: Vec<_> = bundles.map(str::to_owned).collect();
+    fn new(offset: i64, versions: impl Iterator<Item = Appended>) -> Self {
+        let versions: Vec<_> = versions.map(|(bundle, epoch)| (bundle.to_string(), epoch)).collect();
+        let mut bundles: Vec<_> = versions.iter().map(|(bundle, _)| bundle.clone()).collect();
         bundles.dedup();
-        Self { offset, bundles }
+        Self { offset, bundles, versions }
     }
 }

@@ -67,7 +67,9 @@ fn frames(source: &Bytes) -> Vec<Frame> {
 
 fn records(frame: &Frame) -> Vec<StoredRecord> {
     let decoded = frame.decode(1 << 30).expect("records");
-    decoded.records.iter().map(|record| StoredRecord::new(&record)).collect()
+    let leader_epoch = frame.leader_epoch();
+    let stored = |record: &_| StoredRecord { leader_epoch, ..StoredRecord::new(record) };
+    decoded.records.iter().map(|record| stored(&record)).collect()
 }
 
 fn segment(frames: &[Frame]) -> Bytes {

@@ -23,6 +23,9 @@ pub struct StoredRecord {
     pub value: Option<Bytes>,
     /// Names and values of the headers, in order. Names may repeat, and need not be UTF-8.
     pub headers: Vec<(Bytes, Option<Bytes>)>,
+    /// The epoch of the leader that appended the record, if its frame states one. It is not a part of the
+    /// record: replicas that disagree about a log may hold the same record with different epochs.
+    pub leader_epoch: Option<i32>,
     /// Set if the record is larger than the reader's limit. Then the value and the headers are left out, and
     /// also the key if it is long.
     pub omitted: Option<Omitted>,
@@ -54,7 +57,15 @@ impl StoredRecord {
 
     /// A record that has only an offset.
     pub fn empty(offset: i64) -> Self {
-        Self { offset, timestamp_ms: None, key: None, value: None, headers: Vec::new(), omitted: None }
+        Self {
+            offset,
+            timestamp_ms: None,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            leader_epoch: None,
+            omitted: None,
+        }
     }
 
     /// Copies a record out of its batch.
@@ -65,12 +76,11 @@ impl StoredRecord {
             bytes.split().freeze()
         };
         Self {
-            offset: record.offset(),
             timestamp_ms: record.timestamp_ms(),
             key: record.key().map(&mut copy),
             value: record.value().map(&mut copy),
             headers: record.headers().map(|(name, value)| (copy(name), value.map(&mut copy))).collect(),
-            omitted: None,
+            ..Self::empty(record.offset())
         }
     }
 
@@ -124,6 +134,13 @@ impl StoredRecord {
         let headers =
             self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len));
         (in_memory + in_memory / SHARED_BESIDE + headers.sum::<usize>()) as u64
+    }
+
+    /// Whether the other one is the same record, whichever leader appended it.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let Self { offset, timestamp_ms, key, value, headers, leader_epoch: _, omitted } = self;
+        (*offset, *timestamp_ms, *omitted) == (other.offset, other.timestamp_ms, other.omitted)
+            && (key, value, headers) == (&other.key, &other.value, &other.headers)
     }
 
     /// The hash of the whole record without its offset, which distinguishes it from other records.

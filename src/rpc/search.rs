@@ -209,6 +209,7 @@ fn record_of(
         log_id: log_id.as_str().to_owned(),
         transaction: transaction.into(),
         omitted_bytes: record.omitted.map(|omitted| omitted.bytes),
+        leader_epoch: record.leader_epoch,
     }
 }
 
@@ -262,6 +263,15 @@ pub fn summary(summary: &Summary, began: Instant) -> v1::SearchSummary {
     }
 }
 
+/// Converts what is known of the different records at one offset.
+fn versions(versions: &[(String, Option<i32>)]) -> Vec<v1::conflict::Version> {
+    let version = |(bundle_key, leader_epoch): &(String, Option<i32>)| v1::conflict::Version {
+        bundle_key: bundle_key.clone(),
+        leader_epoch: *leader_epoch,
+    };
+    versions.iter().map(version).collect()
+}
+
 fn conflict(conflict: &search::Conflict) -> v1::Conflict {
     v1::Conflict {
         topic: conflict.partition.topic().to_owned(),
@@ -269,6 +279,7 @@ fn conflict(conflict: &search::Conflict) -> v1::Conflict {
         log_id: conflict.log_id.as_str().to_owned(),
         offset: conflict.offset,
         bundle_keys: conflict.bundles.clone(),
+        versions: versions(&conflict.versions),
     }
 }
 

@@ -58,8 +58,16 @@ pub(super) struct RecordReader {
     /// each needs, in bytes, if it is known.
     large: HashMap<(u32, u64), Option<u64>>,
     answered: usize,
-    /// The records returned for each offset that may occur again: their fingerprints and their bundles.
-    repeated: HashMap<(u32, i64), Vec<(Fingerprint, u32)>>,
+    /// The records returned for each offset that may occur again.
+    repeated: HashMap<(u32, i64), Vec<Version>>,
+}
+
+/// One of the different records at an offset.
+#[derive(Debug)]
+struct Version {
+    fingerprint: Fingerprint,
+    bundle: u32,
+    leader_epoch: Option<i32>,
 }
 
 /// A hash that distinguishes a record from others.
@@ -260,9 +268,9 @@ impl RecordReader {
     fn note(&mut self, candidate: &Candidate, bundle: u32, record: &StoredRecord) -> bool {
         let known = self.repeated.entry((candidate.log, candidate.offset)).or_default();
         let fingerprint = record.fingerprint();
-        let is_new = known.iter().all(|(answered, _)| *answered != fingerprint);
+        let is_new = known.iter().all(|answered| answered.fingerprint != fingerprint);
         if is_new {
-            known.push((fingerprint, bundle));
+            known.push(Version { fingerprint, bundle, leader_epoch: record.leader_epoch });
         }
         is_new
     }
@@ -270,16 +278,17 @@ impl RecordReader {
     /// Returns the offsets for which different records were returned, the first [`CONFLICTS_MAX`] of them.
     pub fn conflicts(&self) -> Vec<Conflict> {
         let several = self.repeated.iter().filter(|(_, answered)| answered.len() > 1);
-        let conflict = |(&(_, offset), answered): (&(u32, i64), &Vec<(Fingerprint, u32)>)| {
-            let key = |bundle: u32| -> &BundleKey { &self.bundles[bundle as usize].listed.key };
+        let conflict = |(&(_, offset), answered): (&(u32, i64), &Vec<Version>)| {
+            let key = |version: &Version| -> &BundleKey { &self.bundles[version.bundle as usize].listed.key };
             let mut seen = HashSet::new();
-            let names = answered.iter().filter(|(_, bundle)| seen.insert(*bundle));
-            let first = key(answered[0].1);
+            let names = answered.iter().filter(|version| seen.insert(version.bundle));
+            let first = key(&answered[0]);
             Conflict {
                 partition: first.partition().clone(),
                 log_id: first.log_id().clone(),
                 offset,
-                bundles: names.map(|(_, bundle)| key(*bundle).to_string()).collect(),
+                bundles: names.map(|version| key(version).to_string()).collect(),
+                versions: answered.iter().map(|one| (key(one).to_string(), one.leader_epoch)).collect(),
             }
         };
         let mut names: Vec<_> = several.collect();

@@ -33,7 +33,9 @@ fn records_of(source: &Bytes) -> Vec<(Option<TopicPartition>, StoredRecord)> {
     splitter.push(source.clone(), &mut frames).expect("frames");
     let frames = frames.iter().map(|frame| (frame, frame.decode(1 << 30).expect("records")));
     let records = frames.flat_map(|(frame, decoded)| {
-        let records: Vec<_> = decoded.records.iter().map(|record| StoredRecord::new(&record)).collect();
+        let leader_epoch = frame.leader_epoch();
+        let stored = |record: &_| StoredRecord { leader_epoch, ..StoredRecord::new(record) };
+        let records: Vec<_> = decoded.records.iter().map(|record| stored(&record)).collect();
         records.into_iter().map(|record| (frame.partition.clone(), record))
     });
     records.collect()

@@ -16,8 +16,16 @@ pub struct KafkaBatch {
     pub range: OffsetRange,
     /// The number of records that its head claims, including control records.
     pub records: u64,
+    /// The epoch of the leader that appended it, if it states one.
+    pub leader_epoch: Option<i32>,
     /// All its bytes.
     pub bytes: Bytes,
+}
+
+impl KafkaBatch {
+    fn new(range: OffsetRange, records: u64, bytes: Bytes) -> Self {
+        Self { range, records, leader_epoch: kafka::leader_epoch(&bytes), bytes }
+    }
 }
 
 /// Why a sound frame has no batch.
@@ -77,7 +85,7 @@ impl Frame {
     /// Returns the frame as it is, under the offsets of its head, for a frame that cannot be decoded.
     pub fn undecoded_batch(&self) -> Option<KafkaBatch> {
         let records = self.claimed_records().unwrap_or_default();
-        self.head_range().map(|range| KafkaBatch { range, records, bytes: self.bytes.clone() })
+        self.head_range().map(|range| KafkaBatch::new(range, records, self.bytes.clone()))
     }
 }
 
@@ -85,12 +93,12 @@ impl Frame {
 fn whole(decoded: Result<DecodedFrame, Fault>, bytes: &Bytes) -> Result<Result<KafkaBatch, NoBatch>, Fault> {
     let decoded = decoded?;
     let (records, bytes) = (decoded.records.records.len() + decoded.control_offsets.len(), bytes.clone());
-    let batch = decoded.range.map(|range| KafkaBatch { range, records: records as u64, bytes });
+    let batch = decoded.range.map(|range| KafkaBatch::new(range, records as u64, bytes));
     Ok(batch.ok_or(NoBatch::Empty))
 }
 
 fn batch_of(range: OffsetRange, bytes: Bytes) -> KafkaBatch {
-    KafkaBatch { range, records: kafka::claimed_records(&bytes).unwrap_or_default(), bytes }
+    KafkaBatch::new(range, kafka::claimed_records(&bytes).unwrap_or_default(), bytes)
 }
 
 fn original(frame: &Bytes, decoded_bytes_max: usize) -> Result<Result<KafkaBatch, NoBatch>, Fault> {

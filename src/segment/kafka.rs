@@ -27,6 +27,8 @@ const LENGTH_MIN: i32 = (HEAD_BYTES - LENGTH_OVERHEAD) as i32;
 pub(super) const MAGIC_AT: usize = 16;
 /// Base offset, length, leader epoch and magic: the bytes needed to tell a batch from other bytes.
 pub(super) const PREFIX_BYTES: usize = 17;
+/// The position of the leader epoch. The CRC does not cover it, because brokers set it.
+const LEADER_EPOCH_AT: usize = 12;
 /// Where the bytes that the CRC covers start.
 const CRC_START: usize = 21;
 /// The smallest record: length, attributes, time, offset, key length, value length and header count, one byte
@@ -153,6 +155,13 @@ pub(super) fn is_control(bytes: &[u8]) -> bool {
 pub(super) fn transactional_producer(bytes: &[u8]) -> Option<i64> {
     let has_one = attributes(bytes) & (ATTRIBUTE_TRANSACTIONAL | ATTRIBUTE_CONTROL) != 0;
     has_one.then(|| i64::from_be_bytes(be(bytes, 43)))
+}
+
+/// The epoch of the leader that appended a batch; `None` if nobody has set it, and for other frames. Messages
+/// of magic 0 and 1 have none.
+pub(super) fn leader_epoch(bytes: &[u8]) -> Option<i32> {
+    let has_one = bytes.get(MAGIC_AT) == Some(&MAGIC);
+    has_one.then(|| i32::from_be_bytes(be(bytes, LEADER_EPOCH_AT))).filter(|epoch| *epoch >= 0)
 }
 
 /// The codec of a batch whose head is complete.

@@ -47,6 +47,7 @@ pub trait Visitor {
 /// The fields of a batch's head that its records need.
 struct KafkaHead {
     base_offset: i64,
+    leader_epoch: Option<i32>,
     base_timestamp: i64,
     append_time: Option<i64>,
     count: i32,
@@ -81,7 +82,10 @@ fn kafka_frame(
     let left = u64::from(length) + 12 - kafka::PREFIX_BYTES as u64;
     let mut frame = source.take(left);
     match prefix[kafka::MAGIC_AT] {
-        kafka::MAGIC => batch(&mut frame, offset, work_bytes_max, visitor)?,
+        kafka::MAGIC => {
+            let leader_epoch = kafka::leader_epoch(&prefix);
+            batch(&mut frame, (offset, leader_epoch), work_bytes_max, visitor)?
+        }
         magic => legacy::message(&mut frame, magic, offset, work_bytes_max, visitor)?,
     }
     frame.skip_rest()
@@ -89,7 +93,7 @@ fn kafka_frame(
 
 fn batch(
     frame: &mut Source<'_>,
-    base_offset: i64,
+    (base_offset, leader_epoch): (i64, Option<i32>),
     work_bytes_max: usize,
     visitor: &mut dyn Visitor,
 ) -> Result<(), Fault> {
@@ -104,7 +108,7 @@ fn batch(
         return Ok(());
     }
     let append_time = (attributes & kafka::ATTRIBUTE_LOG_APPEND_TIME != 0).then_some(max_timestamp);
-    let head = KafkaHead { base_offset, base_timestamp, append_time, count };
+    let head = KafkaHead { base_offset, leader_epoch, base_timestamp, append_time, count };
     match Codec::of_attributes(attributes)? {
         Codec::None => records(frame, &head, visitor),
         _ if count == 0 => Ok(()),
@@ -126,7 +130,7 @@ fn records(source: &mut Source<'_>, head: &KafkaHead, visitor: &mut dyn Visitor)
         let time_delta = source.varlong()?;
         let offset = head.base_offset.checked_add(i64::from(source.varint()?)).ok_or(bad)?;
         let timestamp = head.append_time.unwrap_or(head.base_timestamp.wrapping_add(time_delta));
-        let mut draft = Draft::new(offset, timestamp, visitor);
+        let mut draft = Draft::new(offset, timestamp, visitor).led_in(head.leader_epoch);
         let len = source.varint()?;
         draft.key(source, u64::try_from(len).ok())?;
         let len = source.varint()?;

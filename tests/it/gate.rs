@@ -1,10 +1,9 @@
-//! A gate in front of a store that speaks HTTP, as S3 does: it passes requests, holds them for ever, or
-//! answers that there are too many. Each request has its own connection, so that a held request leaves
-//! nothing behind.
+//! A gate in front of a store that speaks HTTP, as S3 does: it passes requests, holds them, answers that there are
+//! too many, or loses an answer. Each request has its own connection, so that a held request leaves nothing behind.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,13 +19,29 @@ pub enum Mood {
     Hang,
     /// They are read and answered with this status: 503 in S3's form, or 429.
     Refuse(u16),
+    /// The first PUT of a bundle reaches the store when the mood changes, also if its caller has gone by then. All
+    /// else is passed.
+    Delay,
+    /// The first PUT of a bundle reaches the store, and its answer is lost. PUTs of markers reach the store when the
+    /// mood changes, also if their callers have gone by then. All else is passed.
+    LoseAnswer,
+}
+
+/// What came so far.
+#[derive(Default)]
+struct Counts {
+    refused_puts: AtomicU64,
+    /// PUTs of bundles that were delayed, or whose answers were lost.
+    struck: AtomicU64,
+    /// Whether one of the current mood is struck already.
+    is_struck: AtomicBool,
 }
 
 /// The gate. It stops when dropped.
 pub struct Gate {
     port: u16,
     mood: watch::Sender<Mood>,
-    refused_puts: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     _tasks: JoinSet<()>,
 }
 
@@ -36,17 +51,17 @@ impl Gate {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let (mood, seen) = watch::channel(Mood::Open);
-        let (mut tasks, refused_puts) = (JoinSet::new(), Arc::<AtomicU64>::default());
-        let refused = Arc::clone(&refused_puts);
+        let (mut tasks, counts) = (JoinSet::new(), Arc::<Counts>::default());
+        let counted = Arc::clone(&counts);
         tasks.spawn(async move {
             let mut passing = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                let (mood, refused) = (seen.clone(), Arc::clone(&refused));
+                let (mood, counts) = (seen.clone(), Arc::clone(&counted));
                 // Tests break connections on purpose.
-                passing.spawn(async move { drop(pass(client, store, mood, &refused).await) });
+                passing.spawn(async move { drop(pass(client, store, mood, &counts).await) });
             }
         });
-        Self { port, mood, refused_puts, _tasks: tasks }
+        Self { port, mood, counts, _tasks: tasks }
     }
 
     pub fn port(&self) -> u16 {
@@ -54,12 +69,18 @@ impl Gate {
     }
 
     pub fn turns(&self, mood: Mood) {
+        self.counts.is_struck.store(false, SeqCst);
         self.mood.send_replace(mood);
     }
 
     /// Returns how many PUTs were refused so far.
     pub fn refused_puts(&self) -> u64 {
-        self.refused_puts.load(SeqCst)
+        self.counts.refused_puts.load(SeqCst)
+    }
+
+    /// Returns how many PUTs of bundles were delayed, or lost their answers, so far.
+    pub fn struck(&self) -> u64 {
+        self.counts.struck.load(SeqCst)
     }
 }
 
@@ -68,17 +89,36 @@ async fn pass(
     mut client: TcpStream,
     store: u16,
     mut mood: watch::Receiver<Mood>,
-    refused: &AtomicU64,
+    counts: &Counts,
 ) -> io::Result<()> {
     let (head, body) = request(&mut client).await?;
     let now = *mood.borrow_and_update();
+    let puts = |end: &str| {
+        let path = head.strip_prefix("PUT ").and_then(|rest| rest.split([' ', '?']).next());
+        path.is_some_and(|path| path.ends_with(end))
+    };
+    let strikes = || {
+        let is_first = puts(".tar") && !counts.is_struck.swap(true, SeqCst);
+        counts.struck.fetch_add(u64::from(is_first), SeqCst);
+        is_first
+    };
+    let is_delayed = || match now {
+        Mood::Delay => strikes(),
+        _ => puts(".deleted"),
+    };
     match now {
-        Mood::Open => {
+        Mood::LoseAnswer if strikes() => {
+            answer_of(store, &head, &body).await?;
+            drop(mood.changed().await);
+            Ok(())
+        }
+        Mood::Delay | Mood::LoseAnswer if is_delayed() => {
+            drop(mood.changed().await);
+            answer_of(store, &head, &body).await.map(drop)
+        }
+        Mood::Open | Mood::Delay | Mood::LoseAnswer => {
             let mut store = TcpStream::connect(("127.0.0.1", store)).await?;
-            let line_end = head.find("\r\n").unwrap_or_default();
-            let (line, headers) = head.split_at(line_end);
-            store.write_all(format!("{line}\r\nConnection: close{headers}").as_bytes()).await?;
-            store.write_all(&body).await?;
+            ask(&mut store, &head, &body).await?;
             copy(&mut store, &mut client).await?;
             client.shutdown().await
         }
@@ -92,15 +132,32 @@ async fn pass(
             Ok(())
         }
         Mood::Refuse(status) => {
-            refused.fetch_add(u64::from(head.starts_with("PUT ")), SeqCst);
-            let text =
-                "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
-            let about = format!("Content-Type: application/xml\r\nContent-Length: {}", text.len());
-            let answer = format!("HTTP/1.1 {status} Slow Down\r\n{about}\r\nConnection: close\r\n\r\n{text}");
-            client.write_all(answer.as_bytes()).await?;
-            client.shutdown().await
+            counts.refused_puts.fetch_add(u64::from(head.starts_with("PUT ")), SeqCst);
+            refuse(&mut client, status).await
         }
     }
+}
+
+async fn ask(store: &mut TcpStream, head: &str, body: &[u8]) -> io::Result<()> {
+    let (line, headers) = head.split_at(head.find("\r\n").unwrap_or_default());
+    store.write_all(format!("{line}\r\nConnection: close{headers}").as_bytes()).await?;
+    store.write_all(body).await
+}
+
+/// Passes a request to the store, and returns its whole answer.
+async fn answer_of(store: u16, head: &str, body: &[u8]) -> io::Result<Vec<u8>> {
+    let (mut store, mut answer) = (TcpStream::connect(("127.0.0.1", store)).await?, Vec::new());
+    ask(&mut store, head, body).await?;
+    store.read_to_end(&mut answer).await?;
+    Ok(answer)
+}
+
+async fn refuse(client: &mut TcpStream, status: u16) -> io::Result<()> {
+    let text = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
+    let about = format!("Content-Type: application/xml\r\nContent-Length: {}", text.len());
+    let answer = format!("HTTP/1.1 {status} Slow Down\r\n{about}\r\nConnection: close\r\n\r\n{text}");
+    client.write_all(answer.as_bytes()).await?;
+    client.shutdown().await
 }
 
 /// Reads a request's head, up to the empty line, and its body of the length that the head states.

@@ -18,6 +18,7 @@ mod corruption;
 mod differential;
 mod drain;
 mod embedded;
+mod epochs;
 mod expire;
 mod faults;
 mod fetch;

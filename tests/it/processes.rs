@@ -43,6 +43,11 @@ impl Process {
         true
     }
 
+    /// Whether it was started, and nobody has killed it or waited for its end since.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         let told = Command::new("kill").args(["-s", "TERM", &self.pid().to_string()]).status();

@@ -1,3 +1,4 @@
+import com.sun.tools.attach.VirtualMachine;
 import java.io.BufferedReader;
 import java.io.BufferedWriter;
 import java.io.InputStreamReader;
@@ -14,6 +15,12 @@ import java.util.List;
 import java.util.Map;
 import java.util.Random;
 import java.util.concurrent.Future;
+import javax.management.MBeanAttributeInfo;
+import javax.management.MBeanServerConnection;
+import javax.management.ObjectName;
+import javax.management.remote.JMXConnector;
+import javax.management.remote.JMXConnectorFactory;
+import javax.management.remote.JMXServiceURL;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.ConfigEntry;
@@ -25,6 +32,7 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.TopicPartitionInfo;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
@@ -67,7 +75,12 @@ public final class Tiered {
         String topic = words[1];
         switch (words[0]) {
             case "create":
-                create(topic, Short.parseShort(words[2]), settings(words, 3));
+                NewTopic plain = new NewTopic(topic, 1, Short.parseShort(words[2]));
+                create(plain.configs(settings(words, 3)));
+                break;
+            case "assign":
+                List<Integer> brokers = Arrays.stream(words[2].split(",")).map(Integer::valueOf).toList();
+                create(new NewTopic(topic, Map.of(0, brokers)).configs(settings(words, 3)));
                 break;
             case "alter":
                 alter(topic, settings(words, 2));
@@ -83,8 +96,13 @@ public final class Tiered {
                 System.out.println(offset(topic, OffsetSpec.earliest()) + " " + offset(topic, OffsetSpec.latest()));
                 break;
             case "replicas":
-                System.out.println(admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic).partitions().get(0)
-                    .isr().size());
+                System.out.println(partition(topic).isr().size());
+                break;
+            case "leader":
+                System.out.println(partition(topic).leader().id());
+                break;
+            case "beans":
+                beans(words[1], words[2]);
                 break;
             case "times":
                 times(topic, Integer.parseInt(words[2]));
@@ -100,6 +118,25 @@ public final class Tiered {
         }
     }
 
+    /** Prints the numbers of another JVM's MBeans with such names: for each its name, its attribute and its value. */
+    private static void beans(String pid, String names) throws Exception {
+        VirtualMachine machine = VirtualMachine.attach(pid);
+        JMXServiceURL address = new JMXServiceURL(machine.startLocalManagementAgent());
+        try (JMXConnector connector = JMXConnectorFactory.connect(address)) {
+            MBeanServerConnection beans = connector.getMBeanServerConnection();
+            for (ObjectName name : beans.queryNames(new ObjectName(names), null)) {
+                for (MBeanAttributeInfo attribute : beans.getMBeanInfo(name).getAttributes()) {
+                    Object value = beans.getAttribute(name, attribute.getName());
+                    if (value instanceof Number) {
+                        System.out.println(name + " " + attribute.getName() + " " + value);
+                    }
+                }
+            }
+        } finally {
+            machine.detach();
+        }
+    }
+
     private static Map<String, String> settings(String[] words, int from) {
         Map<String, String> settings = new HashMap<>();
         for (String word : Arrays.copyOfRange(words, from, words.length)) {
@@ -108,12 +145,16 @@ public final class Tiered {
         return settings;
     }
 
-    private void create(String topic, short replicas, Map<String, String> settings) throws Exception {
-        var created = admin.createTopics(List.of(new NewTopic(topic, 1, replicas).configs(settings)));
-        System.out.println(created.topicId(topic).get());
+    private TopicPartitionInfo partition(String topic) throws Exception {
+        return admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic).partitions().get(0);
+    }
+
+    private void create(NewTopic topic) throws Exception {
+        var created = admin.createTopics(List.of(topic));
+        System.out.println(created.topicId(topic.name()).get());
         while (true) {
             try {
-                admin.describeTopics(List.of(topic)).allTopicNames().get();
+                admin.describeTopics(List.of(topic.name())).allTopicNames().get();
                 return;
             } catch (java.util.concurrent.ExecutionException e) {
                 Thread.sleep(100);

@@ -6,7 +6,7 @@ use futures::{Stream, stream};
 use tonic::Status;
 use tracing::warn;
 
-use super::{MESSAGE_BYTES, record_of};
+use super::{MESSAGE_BYTES, record_of, versions};
 use crate::archive::BundleCache;
 use crate::budget::Delivery;
 use crate::fetch::{
@@ -94,7 +94,7 @@ pub fn log_refusal(status: &Status) {
 /// Writes one line for all conflicts, since the response lists all of them.
 fn log_conflicts(conflicts: &[v1::Conflict]) {
     let Some(first) = conflicts.first() else { return };
-    let v1::Conflict { topic, partition, log_id, offset, bundle_keys } = first;
+    let v1::Conflict { topic, partition, log_id, offset, bundle_keys, versions: _ } = first;
     let offsets = conflicts.len();
     warn!(
         topic,
@@ -182,6 +182,7 @@ impl Answer {
             log_id: log_id.to_owned(),
             offset: conflict.offset,
             bundle_keys: conflict.bundles.clone(),
+            versions: versions(&conflict.versions),
         }
     }
 }

@@ -88,7 +88,9 @@ impl Answer {
 
     fn last_message(&self) -> Message {
         let found = self.answers.summary();
-        if let Some(search::Conflict { partition, log_id, offset, bundles }) = found.conflicts.first() {
+        if let Some(search::Conflict { partition, log_id, offset, bundles, versions: _ }) =
+            found.conflicts.first()
+        {
             // One line for all conflicts, since the response lists all of them.
             let (offsets, first) = (found.conflicts.len(), offset);
             warn!(%partition, %log_id, offsets, first, ?bundles, "bundles hold different records for one offset");

@@ -35,6 +35,14 @@ impl Draft {
         }))
     }
 
+    /// Adds the epoch of the leader that appended the record.
+    pub fn led_in(mut self, leader_epoch: Option<i32>) -> Self {
+        if let Self(Some(wanted)) = &mut self {
+            wanted.record.leader_epoch = leader_epoch;
+        }
+        self
+    }
+
     /// `len` is `None` for null, here and in the methods below.
     pub fn key(&mut self, source: &mut Source<'_>, len: Option<u64>) -> Result<(), Fault> {
         let key = self.part(source, len, 0)?;

@@ -42,10 +42,14 @@ fn frames_decoded(frames: &[Frame]) -> impl Iterator<Item = DecodedFrame> {
 
 fn check(bytes: &Bytes, what: &str) {
     let frames = read(bytes).unwrap_or_else(|error| panic!("{what}: {error}"));
-    let decoded: Vec<_> = frames
-        .iter()
-        .flat_map(|(_, decoded)| decoded.records.iter().map(|record| StoredRecord::new(&record)))
-        .collect();
+    let of_frame = |frame: &Frame, limit: usize, decoded: &DecodedFrame| {
+        let leader_epoch = frame.leader_epoch();
+        let within = |record: &_| StoredRecord::within(record, limit, false);
+        let stored = |record: &_| StoredRecord { leader_epoch, ..within(record) };
+        decoded.records.iter().map(|record| stored(&record)).collect::<Vec<_>>()
+    };
+    let decoded: Vec<_> =
+        frames.iter().flat_map(|(frame, decoded)| of_frame(frame, usize::MAX, decoded)).collect();
     let frames: Vec<_> = frames.into_iter().map(|(frame, _)| frame).collect();
     let skim = |limit| skim(bytes, &frames, limit).unwrap_or_else(|fault| panic!("{what}: {fault}"));
     assert!(skim(Some(usize::MAX)) == decoded, "{what}");
@@ -53,14 +57,10 @@ fn check(bytes: &Bytes, what: &str) {
     let mut sizes: Vec<_> = decoded.iter().map(StoredRecord::mem_usage).collect();
     sizes.sort_unstable();
     let limit = sizes.get(sizes.len() / 2).copied().unwrap_or_default();
-    let within: Vec<_> = frames_decoded(&frames)
-        .flat_map(|decoded| {
-            decoded
-                .records
-                .iter()
-                .map(|record| StoredRecord::within(&record, limit, false))
-                .collect::<Vec<_>>()
-        })
+    let within: Vec<_> = frames
+        .iter()
+        .zip(frames_decoded(&frames))
+        .flat_map(|(frame, decoded)| of_frame(frame, limit, &decoded))
         .collect();
     assert!(skim(Some(limit)) == within, "{what}");
     for (skimmed, whole) in skim(Some(limit)).iter().zip(&decoded) {

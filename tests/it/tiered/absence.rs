@@ -1,12 +1,11 @@
 //! Workers that are away, or that hang.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::servers::Server;
 
 use super::batches::{fetched, on_disk};
-use super::cluster::{Cluster, NEWEST, Node, SOON, eventually};
+use super::cluster::{Cluster, NEWEST, PLUGIN, SOON, eventually};
 use super::workers::Workers;
 
 const SMALL: &str = "remote.storage.enable=true segment.bytes=1048576";
@@ -35,15 +34,6 @@ async fn kafka_goes_on_without_workers_and_copies_the_backlog_when_they_are_back
     let (_, end) = admin.offsets("orders");
     assert_eq!(fetched(node, "orders", end), written);
     workers.check_tenths("orders", &notes, node.active("orders")).await;
-}
-
-/// Returns the names of the broker's threads that wait in the plugin for a worker.
-fn threads_in_calls(node: &Node) -> Vec<String> {
-    let dump = Command::new("jcmd").args([&node.process.pid().to_string(), "Thread.print"]).output();
-    let dump = String::from_utf8(dump.expect("jcmd runs").stdout).expect("UTF-8");
-    assert!(dump.contains("kafka-rlm"), "a dump has no threads of Kafka's");
-    let threads = dump.split("\n\n").filter(|thread| thread.contains("WalIndexerRemoteStorageManager"));
-    threads.map(|thread| thread.lines().next().unwrap_or_default().to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -81,7 +71,7 @@ async fn kafka_waits_no_longer_than_told_for_workers_that_hang() {
             reader.wait().expect("it ends");
         }
     });
-    eventually("no thread calls a worker", || !threads_in_calls(node).is_empty());
+    eventually("no thread calls a worker", || !node.threads_in(PLUGIN).is_empty());
     eventually("no copy ends", || node.process.said("deadline") + node.process.said("DEADLINE") >= 2);
     assert!(began.elapsed() < SOON);
     consuming.join().expect("it ends");
@@ -91,7 +81,7 @@ async fn kafka_waits_no_longer_than_told_for_workers_that_hang() {
     (0..2).for_each(|nth| workers.signal(nth, "CONT"));
     admin.does("alter others local.retention.bytes=1");
     node.waits_until_copied("others");
-    eventually("threads stay in calls", || threads_in_calls(node).is_empty());
+    eventually("threads stay in calls", || node.threads_in(PLUGIN).is_empty());
     let (_, end) = admin.offsets("orders");
     assert_eq!(fetched(node, "orders", end), written);
     assert_eq!(workers.bundles("orders").len(), copied);

@@ -6,6 +6,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use super::cluster::{Node, eventually};
+
+/// Settings of each topic. The records' times are in the future, the brokers' own are not: nothing may depend on the
+/// difference.
+const FOREVER: &str =
+    "retention.ms=-1 message.timestamp.after.max.ms=9223372036854775807 segment.ms=9223372036854775807";
+
 /// A running program. It is killed when dropped.
 pub struct Admin {
     child: Child,
@@ -70,9 +77,23 @@ impl Admin {
 
     /// Creates a topic with one partition, and returns its id.
     pub fn creates(&mut self, topic: &str, replicas: usize, settings: &str) -> String {
-        // The records' times are in the future, the brokers' own are not: nothing may depend on the difference.
-        let forever = "retention.ms=-1 message.timestamp.after.max.ms=9223372036854775807 segment.ms=9223372036854775807";
-        self.does(&format!("create {topic} {replicas} {forever} {settings}")).remove(0)
+        self.does(&format!("create {topic} {replicas} {FOREVER} {settings}")).remove(0)
+    }
+
+    /// Creates a topic with one partition on these brokers. The first of them leads it.
+    pub fn creates_on(&mut self, topic: &str, brokers: [usize; 3], settings: &str) -> String {
+        let brokers = brokers.map(|id| id.to_string()).join(",");
+        self.does(&format!("assign {topic} {brokers} {FOREVER} {settings}")).remove(0)
+    }
+
+    /// Returns the id of the broker that leads a topic.
+    pub fn leader(&mut self, topic: &str) -> usize {
+        let mut leader = None;
+        eventually(&format!("nobody leads {topic}"), || {
+            leader = self.tries(&format!("leader {topic}")).ok();
+            leader.is_some()
+        });
+        leader.expect("it was found")[0].parse().expect("an id")
     }
 
     /// Writes the same records, with the same offsets, to each of these topics.
@@ -87,6 +108,15 @@ impl Admin {
         let line = self.does(&format!("offsets {topic}")).remove(0);
         let (earliest, latest) = line.split_once(' ').expect("two");
         (earliest.parse().expect("an offset"), latest.parse().expect("an offset"))
+    }
+
+    /// Returns the numbers of a broker's MBeans with such names: the name and the attribute of each, with its value.
+    pub fn beans(&mut self, broker: &Node, names: &str) -> BTreeMap<(String, String), f64> {
+        let bean = |line: String| {
+            let [name, attribute, value] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            ((name.to_owned(), attribute.to_owned()), value.parse().expect("a number"))
+        };
+        self.does(&format!("beans {} {names}", broker.process.pid())).into_iter().map(bean).collect()
     }
 
     /// Begins to write records, whatever fails meanwhile: see [`Admin::streamed`].

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::processes::Process;
 use crate::servers::ports_to_come_back_to;
 
-use super::admin::Admin;
+use super::admin::{Admin, Notes};
 
 /// How long anything that is sure to come may take.
 pub const SOON: Duration = Duration::from_secs(120);
@@ -19,6 +19,9 @@ pub const SOON: Duration = Duration::from_secs(120);
 /// Versions of Kafka, as in `tests/install-servers.sh`.
 pub const OLDEST: &str = "3.9.2";
 pub const NEWEST: &str = "4.4.0";
+
+/// The plugin's class, as [`Node::threads_in`] finds it.
+pub const PLUGIN: &str = "WalIndexerRemoteStorageManager";
 
 /// Running brokers. They stop when dropped.
 pub struct Cluster {
@@ -183,6 +186,18 @@ impl Cluster {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("UTF-8")
     }
+
+    /// Checks that consumers get each of these records exactly once, in order, and nothing else.
+    #[track_caller]
+    pub fn check_consumed(&self, topic: &str, notes: &Notes) {
+        let read = self.python(topic, "read_committed");
+        let value = |line: &str| {
+            let [offset, value, _] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            (offset.parse::<i64>().expect("an offset"), value.to_owned())
+        };
+        let expected = notes.iter().map(|(offset, note)| (*offset, note.sha256.clone()));
+        assert!(read.lines().map(value).eq(expected), "not each record of {topic} is consumed exactly once");
+    }
 }
 
 impl Node {
@@ -215,6 +230,15 @@ impl Node {
     /// Waits until only the segment that is written to is on its disk.
     pub fn waits_until_copied(&self, topic: &str) {
         eventually(&format!("{topic} stays on disk"), || self.segments(topic).len() == 1);
+    }
+
+    /// Returns the names of its threads that are in a method, or in any method of a class.
+    pub fn threads_in(&self, method: &str) -> Vec<String> {
+        let dump = Command::new("jcmd").args([&self.process.pid().to_string(), "Thread.print"]).output();
+        let dump = String::from_utf8(dump.expect("jcmd runs").stdout).expect("UTF-8");
+        assert!(dump.contains("kafka-rlm"), "a dump has no threads of Kafka's");
+        let threads = dump.split("\n\n").filter(|thread| thread.contains(method));
+        threads.map(|thread| thread.lines().next().unwrap_or_default().to_owned()).collect()
     }
 
     /// Deletes its copy of a topic. It must have been stopped.

@@ -15,7 +15,7 @@ const SMALL: &str = "remote.storage.enable=true segment.bytes=1048576 local.rete
 const RECORDS: usize = 2000;
 
 /// Returns the offsets of a bundle, from its key.
-fn offsets(key: &str) -> (i64, i64) {
+pub fn offsets(key: &str) -> (i64, i64) {
     let (first, rest) = key.rsplit_once('/').expect("a path").1.split_once('-').expect("two offsets");
     let last = rest.split('_').next().expect("an offset");
     (first.parse().expect("an offset"), last.parse().expect("an offset"))

@@ -2,10 +2,8 @@
 //!
 //! The seed decides what is struck when. It is printed. `WAL_INDEXER_TEST_SEED` sets another seed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-
-use sha2::{Digest, Sha256};
 
 use crate::broker::Rng;
 use crate::gate::{Gate, Mood};
@@ -13,6 +11,7 @@ use crate::servers::Server;
 
 use super::admin::Admin;
 use super::cluster::{Cluster, NEWEST, eventually};
+use super::copies::{Copies, FINISHED};
 use super::workers::Workers;
 
 const TOPIC: &str = "orders";
@@ -134,27 +133,6 @@ impl Scene {
     }
 }
 
-/// What Kafka's metadata say of each copy: the last state of each, by the copy's uuid.
-fn states(metadata: &str) -> BTreeMap<String, String> {
-    let mut states = BTreeMap::new();
-    for line in metadata.lines().filter(|line| line.contains(&format!(":{TOPIC}-0"))) {
-        let of = |name: &str| {
-            let rest = &line[line.find(name)? + name.len()..];
-            Some(rest.split([',', '}']).next().expect("a value").to_owned())
-        };
-        if let (Some(id), Some(state)) = (of(", id="), of("state=")) {
-            states.insert(id, state);
-        }
-    }
-    states
-}
-
-/// Returns the end of a bundle's name, as in `docs/bundle-format.md`, for a copy.
-fn hash16(copy_id: &str, log_id: &str) -> String {
-    let hash = Sha256::digest(format!("copy\0{copy_id}\0{log_id}\0{TOPIC}\0{}", 0));
-    hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Writes while one thing after the other is struck, at least one round of them. Mends everything, and compares.
 async fn survive(seed: u64, lasting: Duration, records: usize) {
     println!("seed {seed} (WAL_INDEXER_TEST_SEED={seed} does it again), {lasting:?} of faults");
@@ -187,53 +165,26 @@ async fn survive(seed: u64, lasting: Duration, records: usize) {
     }
     let first = |node: &super::cluster::Node| node.base_offsets(TOPIC)[0];
     let copied = scene.cluster.nodes.iter().map(first).min().expect("three");
-    let read = scene.cluster.python(TOPIC, "read_committed");
-    let value = |line: &str| {
-        let [offset, value, _] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
-        (offset.parse::<i64>().expect("an offset"), value.to_owned())
-    };
-    let expected: Vec<_> = notes.iter().map(|(offset, note)| (*offset, note.sha256.clone())).collect();
-    assert!(read.lines().map(value).eq(expected), "not each acknowledged record is consumed exactly once");
+    scene.cluster.check_consumed(TOPIC, &notes);
     scene.workers.check_tenths(TOPIC, &notes, copied).await;
 
-    // Of what is visible, Kafka knows each copy, and has deleted none.
-    let metadata = scene.cluster.metadata();
-    let states = states(&metadata);
-    let mut copies: BTreeMap<_, _> =
-        states.iter().map(|(id, state)| (hash16(id, &log_id), (id, state.as_str()))).collect();
-    let bundles = scene.workers.bundles(TOPIC);
-    let mut started = 0;
-    for key in &bundles {
-        let hash = key.rsplit_once('_').expect("a hash").1.trim_end_matches(".tar");
-        let (_, state) =
-            copies.remove(hash).unwrap_or_else(|| panic!("{key} is visible, and Kafka does not know it"));
-        started += usize::from(state == "COPY_SEGMENT_STARTED");
-        assert!(
-            ["COPY_SEGMENT_STARTED", "COPY_SEGMENT_FINISHED"].contains(&state),
-            "{key} is visible, and {state}"
-        );
-    }
-    let missing: Vec<_> = copies.values().filter(|(_, state)| *state == "COPY_SEGMENT_FINISHED").collect();
-    assert!(missing.is_empty(), "copies without a bundle: {missing:?}");
+    let (copies, bundles) = (Copies::of(&scene.cluster, TOPIC, &log_id), scene.workers.bundles(TOPIC));
+    copies.check(&bundles);
+    let started = copies.unused(&bundles).len();
     println!(
-        "{records} records, {} copies visible, {started} of them never finished for Kafka; {} copies known; \
+        "{records} records, {} copies visible, {started} of them not used by Kafka; {} copies known; \
          {:.1?} after the start",
         bundles.len(),
-        states.len(),
+        copies.len(),
         began.elapsed()
     );
     assert!(bundles.len() - started >= 5);
 
     // A day later, nothing is visible but what Kafka uses.
-    let hidden = scene.workers.reconcile_a_day_later(&metadata);
-    assert_eq!(hidden, started, "each copy that never finished is hidden");
-    let finished = states.iter().filter(|(_, state)| *state == "COPY_SEGMENT_FINISHED");
-    let mut used: Vec<_> = finished.map(|(id, _)| hash16(id, &log_id)).collect();
-    used.sort_unstable();
-    let hash = |key: String| key.rsplit_once('_').expect("a hash").1.trim_end_matches(".tar").to_owned();
-    let mut visible: Vec<_> = scene.workers.bundles(TOPIC).into_iter().map(hash).collect();
-    visible.sort_unstable();
-    assert_eq!(visible, used);
+    assert_eq!(scene.workers.reconcile_a_day_later(&copies.metadata), started);
+    let bundles = scene.workers.bundles(TOPIC);
+    assert_eq!((bundles.len(), copies.unused(&bundles)), (copies.in_state(FINISHED).len(), vec![]));
+    copies.check(&bundles);
     scene.workers.check_tenths(TOPIC, &notes, copied).await;
 }
 

@@ -14,8 +14,18 @@ use crate::worker::{command, file_url};
 
 use super::admin::Notes;
 
+/// Where the bundles are in an S3 store.
+pub const PREFIX: &str = "tiered";
+
 /// How many records a transaction of `tests/kafka/Tiered.java` has, at most.
 const TRANSACTION_RECORDS_MAX: i64 = 60;
+
+/// A marker, and the bundles that it hides. There may be none yet.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Marker {
+    pub key: String,
+    pub bundles: Vec<String>,
+}
 
 /// Workers and their store. They stop when dropped.
 pub struct Workers {
@@ -30,7 +40,7 @@ pub struct Workers {
 impl Workers {
     /// Starts workers on an S3 store, which they reach at this port.
     pub fn start(count: usize, server: &Server, port: u16) -> Self {
-        Self::start_on(count, server.url("tiered").to_string(), s3_settings(port))
+        Self::start_on(count, server.url(PREFIX).to_string(), s3_settings(port))
     }
 
     /// Starts workers on a directory.
@@ -100,12 +110,20 @@ impl Workers {
 
     /// Returns the number of a topic's bundles that are deleted and not purged yet.
     pub fn deleted(&self, topic: &str) -> usize {
+        self.markers(topic).iter().map(|marker| marker.bundles.len()).sum()
+    }
+
+    /// Returns what hides a topic's bundles.
+    pub fn markers(&self, topic: &str) -> Vec<Marker> {
         let listed = self.run(&["ls", "--topic", topic, "--deleted", "--json"]);
-        let bundles = |line: &str| {
+        let marker = |line: &str| {
             let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
-            line["bundles"].as_array().expect("a list").len()
+            let text = |value: &serde_json::Value| value.as_str().expect("a key").to_owned();
+            let bundles = line["bundles"].as_array().expect("a list");
+            let bundles = bundles.iter().map(|bundle| text(&bundle["key"])).collect();
+            Marker { key: text(&line["marker"]), bundles }
         };
-        listed.lines().map(bundles).sum()
+        listed.lines().map(marker).collect()
     }
 
     /// Compares the store with Kafka's metadata, as they are printed a day later, and hides what Kafka does not

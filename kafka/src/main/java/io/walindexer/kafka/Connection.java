@@ -25,6 +25,7 @@ final class Connection {
     private final WorkerPool pool;
     private final ParkedStreams parked;
     private final ArchiveClient client;
+    private final CopyLag copyLag;
 
     private Connection(PluginConfig config, WorkerPool.Resolver resolver) {
         background = Executors.newSingleThreadScheduledExecutor(task -> {
@@ -37,6 +38,7 @@ final class Connection {
         parked = new ParkedStreams(config.getInt(PluginConfig.FETCH_PARKED_MAX),
             config.getLong(PluginConfig.FETCH_PARKED_IDLE_MS));
         client = new ArchiveClient(config, new Retry(pool), parked);
+        copyLag = new CopyLag(PluginMBean.ofPartitions(config.brokerId()), System::currentTimeMillis);
     }
 
     /** Opens what the configuration names. What an operator must fix is a {@link ConfigException}. */
@@ -66,10 +68,15 @@ final class Connection {
         return parked;
     }
 
+    CopyLag copyLag() {
+        return copyLag;
+    }
+
     /** Ends all calls, within a few seconds. */
     void close() {
         background.shutdownNow();
         parked.close();
+        copyLag.close();
         try {
             pool.close(Deadline.after(CLOSE_TIMEOUT_MS, TimeUnit.MILLISECONDS));
         } catch (InterruptedException e) {
@@ -80,6 +87,7 @@ final class Connection {
     private void start(boolean check) {
         pool.start();
         background.scheduleWithFixedDelay(parked::removeExpired, LOOK_EVERY_MS, LOOK_EVERY_MS, TimeUnit.MILLISECONDS);
+        background.scheduleWithFixedDelay(copyLag::removeExpired, LOOK_EVERY_MS, LOOK_EVERY_MS, TimeUnit.MILLISECONDS);
         background.scheduleWithFixedDelay(dialer::refresh, LOOK_EVERY_MS, LOOK_EVERY_MS, TimeUnit.MILLISECONDS);
         if (!check) {
             return;

@@ -17,23 +17,34 @@ final class Failures {
     private Failures() {
     }
 
-    /** {@code what} is the operation and the segment, such as "copy of orders:3:17". */
+    /** {@code what} is the operation and the segment, such as "fetch of orders:3:17". */
     static RemoteStorageException toRemoteStorageException(String what, Throwable failure) {
-        String message = what + " failed: " + describe(failure);
+        if (failure instanceof WorkerException) {
+            WorkerException error = (WorkerException) failure;
+            if (error.code() == Status.Code.NOT_FOUND) {
+                return new RemoteResourceNotFoundException(message(what, failure), failure);
+            }
+            if (error.isRetriable() && RETRIABLE != null) {
+                return retriable(message(what, failure), failure);
+            }
+        }
+        return ofCopy(what, failure);
+    }
+
+    /**
+     * The same for a copy. It is never the exception for what may succeed later: after that one Kafka draws a new id
+     * and does not delete the old one, under which a copy may still land.
+     */
+    static RemoteStorageException ofCopy(String what, Throwable failure) {
         if (failure instanceof InterruptedException || failure instanceof ClosedByInterruptException) {
             Thread.currentThread().interrupt();
             return new RemoteStorageException(what + " was interrupted", failure);
         }
-        if (failure instanceof WorkerException) {
-            WorkerException error = (WorkerException) failure;
-            if (error.code() == Status.Code.NOT_FOUND) {
-                return new RemoteResourceNotFoundException(message, failure);
-            }
-            if (error.isRetriable() && RETRIABLE != null) {
-                return retriable(message, failure);
-            }
-        }
-        return new RemoteStorageException(message, failure);
+        return new RemoteStorageException(message(what, failure), failure);
+    }
+
+    private static String message(String what, Throwable failure) {
+        return what + " failed: " + describe(failure);
     }
 
     static String describe(Throwable failure) {

@@ -11,6 +11,7 @@ import javax.management.JMException;
 import javax.management.MBeanAttributeInfo;
 import javax.management.MBeanInfo;
 import javax.management.ObjectName;
+import org.apache.kafka.common.TopicPartition;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -26,6 +27,27 @@ final class PluginMBean implements DynamicMBean {
 
     static String name(String brokerId) {
         return "io.walindexer.kafka:type=RemoteStorageManager,broker=" + ObjectName.quote(brokerId);
+    }
+
+    /** The name of the metrics of one partition. Names of topics need no quotes. */
+    static String name(String brokerId, TopicPartition partition) {
+        return "io.walindexer.kafka:type=CopyLag,broker=" + ObjectName.quote(brokerId) + ",topic=" + partition.topic()
+            + ",partition=" + partition.partition();
+    }
+
+    /** Publishes the metrics of partitions, each under a name of its own. */
+    static CopyLag.Publisher ofPartitions(String brokerId) {
+        return new CopyLag.Publisher() {
+            @Override
+            public void add(TopicPartition partition, Map<String, LongSupplier> values) {
+                register(name(brokerId, partition), values);
+            }
+
+            @Override
+            public void remove(TopicPartition partition) {
+                unregister(name(brokerId, partition));
+            }
+        };
     }
 
     /** Registers the values. Without them the plugin works as well. */

@@ -5,6 +5,7 @@ import java.util.Collections;
 import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
+import java.util.function.BiFunction;
 import java.util.function.LongSupplier;
 import org.apache.kafka.server.log.remote.storage.LogSegmentData;
 import org.apache.kafka.server.log.remote.storage.RemoteLogSegmentMetadata;
@@ -40,14 +41,14 @@ public class WalIndexerRemoteStorageManager implements RemoteStorageManager {
     @Override
     public Optional<CustomMetadata> copyLogSegmentData(RemoteLogSegmentMetadata metadata, LogSegmentData data)
             throws RemoteStorageException {
-        return run("copy", metadata, copies, (client, segment) ->
-            Optional.of(client.copy(segment, data, copies)));
+        return run("copy", metadata, copies, Failures::ofCopy, (client, segment) ->
+            connection.copyLag().during(metadata, data, () -> Optional.of(client.copy(segment, data, copies))));
     }
 
     @Override
     public InputStream fetchLogSegment(RemoteLogSegmentMetadata metadata, int startPosition)
             throws RemoteStorageException {
-        return run("fetch", metadata, fetches, (client, segment) ->
+        return run("fetch", metadata, fetches, Failures::toRemoteStorageException, (client, segment) ->
             client.fetch(segment, startPosition, null, fetches));
     }
 
@@ -55,20 +56,20 @@ public class WalIndexerRemoteStorageManager implements RemoteStorageManager {
     @Override
     public InputStream fetchLogSegment(RemoteLogSegmentMetadata metadata, int startPosition, int endPosition)
             throws RemoteStorageException {
-        return run("fetch", metadata, fetches, (client, segment) ->
+        return run("fetch", metadata, fetches, Failures::toRemoteStorageException, (client, segment) ->
             client.fetch(segment, startPosition, endPosition + 1L, fetches));
     }
 
     @Override
     public InputStream fetchIndex(RemoteLogSegmentMetadata metadata, IndexType indexType)
             throws RemoteStorageException {
-        return run("fetch of the " + indexType + " index", metadata, indexFetches, (client, segment) ->
-            client.fetchIndex(segment, indexType));
+        return run("fetch of the " + indexType + " index", metadata, indexFetches, Failures::toRemoteStorageException,
+            (client, segment) -> client.fetchIndex(segment, indexType));
     }
 
     @Override
     public void deleteLogSegmentData(RemoteLogSegmentMetadata metadata) throws RemoteStorageException {
-        run("deletion", metadata, deletions, (client, segment) -> {
+        run("deletion", metadata, deletions, Failures::toRemoteStorageException, (client, segment) -> {
             client.delete(segment);
             return null;
         });
@@ -90,6 +91,7 @@ public class WalIndexerRemoteStorageManager implements RemoteStorageManager {
         fetches.addTo(values, "fetch", true);
         indexFetches.addTo(values, "index-fetch", false);
         deletions.addTo(values, "delete", false);
+        connection.copyLag().addTo(values);
         ParkedStreams parked = connection.parked();
         values.put("parked-streams", parked::size);
         values.put("parked-bytes", parked::keptBytes);
@@ -109,7 +111,8 @@ public class WalIndexerRemoteStorageManager implements RemoteStorageManager {
 
     // Kafka logs what is thrown here, so it is not logged twice.
     private <T> T run(String verb, RemoteLogSegmentMetadata metadata, OperationMetrics metrics,
-            Operation<T> operation) throws RemoteStorageException {
+            BiFunction<String, Throwable, RemoteStorageException> toException, Operation<T> operation)
+            throws RemoteStorageException {
         long start = System.nanoTime();
         boolean ok = false;
         try {
@@ -117,7 +120,7 @@ public class WalIndexerRemoteStorageManager implements RemoteStorageManager {
             ok = true;
             return result;
         } catch (Throwable e) {
-            throw Failures.toRemoteStorageException(verb + " of " + segmentName(metadata), e);
+            throw toException.apply(verb + " of " + segmentName(metadata), e);
         } finally {
             metrics.ended(ok, System.nanoTime() - start);
         }

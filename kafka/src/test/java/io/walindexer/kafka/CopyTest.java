@@ -13,6 +13,7 @@ import io.walindexer.kafka.v1.Archive.CopyHeader;
 import io.walindexer.kafka.v1.Archive.CopySegmentResponse;
 import io.walindexer.kafka.v1.Indexer.IndexSegmentResponse;
 import io.walindexer.kafka.v1.Indexer.IndexedPartition;
+import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
@@ -195,7 +196,10 @@ class CopyTest {
             if (change > 0) {
                 Files.write(large.log, new byte[] {1}, StandardOpenOption.APPEND);
             } else {
-                Files.write(large.log, java.util.Arrays.copyOf(large.segment, large.segment.length - 1));
+                // At once: a file that is written anew is empty for a moment.
+                try (FileChannel file = FileChannel.open(large.log, StandardOpenOption.WRITE)) {
+                    file.truncate(large.segment.length - 1);
+                }
             }
             worker.resumeReading();
             Throwable failure = copy.failure();

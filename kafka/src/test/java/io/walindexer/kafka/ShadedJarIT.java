@@ -102,23 +102,28 @@ class ShadedJarIT {
 
     @Test
     void it_works_in_kafka_3_9() throws Exception {
-        assertEquals(List.of("same bytes: true", "metrics: 0", "without a worker: RemoteStorageException"),
+        assertEquals(expected(0, "RemoteStorageException"),
             probe("WalIndexerRemoteStorageManager", kafkaOfTheTests()));
     }
 
     @Test
     void it_works_in_the_newest_kafka_with_its_metrics_and_its_retriable_exception() throws Exception {
         assumeTrue(Runtime.version().feature() >= 17, "Kafka 4 needs Java 17");
-        List<String> expected = List.of("same bytes: true", "metrics: " + countOfMetrics(),
-            "without a worker: RetriableRemoteStorageException");
-        assertEquals(expected, probe("MonitorableWalIndexerRemoteStorageManager", newestKafka()));
+        assertEquals(expected(countOfMetrics(), "RetriableRemoteStorageException"),
+            probe("MonitorableWalIndexerRemoteStorageManager", newestKafka()));
     }
 
     @Test
     void the_plain_class_works_in_the_newest_kafka() throws Exception {
         assumeTrue(Runtime.version().feature() >= 17, "Kafka 4 needs Java 17");
-        assertEquals(List.of("same bytes: true", "metrics: 0", "without a worker: RetriableRemoteStorageException"),
+        assertEquals(expected(0, "RetriableRemoteStorageException"),
             probe("WalIndexerRemoteStorageManager", newestKafka()));
+    }
+
+    /** Lesson 34: after a copy that fails, Kafka cleans up only if the exception is not the retriable one. */
+    private static List<String> expected(int metrics, String deletion) {
+        return List.of("same bytes: true", "metrics: " + metrics, "a copy without a worker: RemoteStorageException",
+            "a deletion without a worker: " + deletion);
     }
 
     private static int countOfMetrics() throws Exception {

@@ -44,22 +44,28 @@ public final class JarProbe {
         plugin.deleteLogSegmentData(copy);
         System.out.println("metrics: " + metrics(plugin));
         plugin.close();
-        System.out.println("without a worker: " + failure(args[0]));
-    }
-
-    private static String failure(String className) throws Exception {
-        RemoteStorageManager plugin = (RemoteStorageManager) Class.forName(className).getConstructor().newInstance();
         Map<String, Object> config = new HashMap<>();
         config.put("workers", "127.0.0.1:1");
+        config.put("copy.timeout.ms", 200);
         config.put("delete.timeout.ms", 200);
+        plugin = (RemoteStorageManager) Class.forName(args[0]).getConstructor().newInstance();
         plugin.configure(config);
+        System.out.println("a copy without a worker: " + failure(plugin, folder, false));
+        System.out.println("a deletion without a worker: " + failure(plugin, folder, true));
+        plugin.close();
+    }
+
+    private static String failure(RemoteStorageManager plugin, Path folder, boolean deletes) throws Exception {
+        RemoteLogSegmentMetadata metadata = metadata(folder, Optional.empty());
         try {
-            plugin.deleteLogSegmentData(metadata(Path.of("."), Optional.empty()));
+            if (deletes) {
+                plugin.deleteLogSegmentData(metadata);
+            } else {
+                plugin.copyLogSegmentData(metadata, data(folder));
+            }
             return "none";
         } catch (RemoteStorageException e) {
             return e.getClass().getSimpleName();
-        } finally {
-            plugin.close();
         }
     }
 
