@@ -193,7 +193,9 @@ public final class Bench {
         for (Broker broker : all) {
             producers.add(new KafkaProducer<>(Map.of(
                 "bootstrap.servers", broker.address, "compression.type", codec, "linger.ms", "100",
-                "batch.size", String.valueOf(BATCH_BYTES), "buffer.memory", "67108864"),
+                "batch.size", String.valueOf(BATCH_BYTES), "buffer.memory", "67108864",
+                // The brokers share the machine with other work.
+                "request.timeout.ms", "120000", "delivery.timeout.ms", "600000"),
                 new ByteArraySerializer(), new ByteArraySerializer()));
         }
         AtomicReference<Exception> failure = new AtomicReference<>();
