@@ -72,13 +72,20 @@ final class Connection {
         return copyLag;
     }
 
-    /** Ends all calls, within a few seconds. */
+    /** Ends all calls and threads, within a few seconds. */
     void close() {
         background.shutdownNow();
         parked.close();
         copyLag.close();
+        Deadline deadline = Deadline.after(CLOSE_TIMEOUT_MS, TimeUnit.MILLISECONDS);
         try {
-            pool.close(Deadline.after(CLOSE_TIMEOUT_MS, TimeUnit.MILLISECONDS));
+            pool.close(deadline);
+            background.awaitTermination(deadline.timeRemaining(TimeUnit.MILLISECONDS), TimeUnit.MILLISECONDS);
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+        }
+        try {
+            dialer.close(deadline);
         } catch (InterruptedException e) {
             Thread.currentThread().interrupt();
         }

@@ -1,11 +1,15 @@
 package io.walindexer.kafka;
 
 import io.grpc.ChannelCredentials;
+import io.grpc.Deadline;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
 import io.grpc.Metadata;
 import io.grpc.okhttp.OkHttpChannelBuilder;
 import java.net.InetAddress;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.ScheduledThreadPoolExecutor;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Supplier;
 import java.util.logging.Level;
@@ -27,11 +31,17 @@ final class Dialer {
 
     private final TlsFiles tls;
     private final Supplier<Metadata> headers;
+    // gRPC's own threads go on for a second after the last channel is closed.
+    private final ExecutorService transports =
+        Executors.newCachedThreadPool(task -> daemon(task, "wal-indexer-transport"));
+    private final ScheduledThreadPoolExecutor timer =
+        new ScheduledThreadPoolExecutor(1, task -> daemon(task, "wal-indexer-timer"));
 
     /** {@code tls} is null for connections without TLS. */
     Dialer(TlsFiles tls, Supplier<Metadata> headers) {
         this.tls = tls;
         this.headers = headers;
+        timer.setRemoveOnCancelPolicy(true);
     }
 
     /** Reads the TLS files that have changed. */
@@ -48,6 +58,20 @@ final class Dialer {
         return new Worker(name, () -> dial(endpoint, address), headers);
     }
 
+    /** Ends the threads of all channels, which are closed before, and waits for that until the deadline. */
+    void close(Deadline deadline) throws InterruptedException {
+        transports.shutdownNow();
+        timer.shutdownNow();
+        transports.awaitTermination(deadline.timeRemaining(TimeUnit.MILLISECONDS), TimeUnit.MILLISECONDS);
+        timer.awaitTermination(deadline.timeRemaining(TimeUnit.MILLISECONDS), TimeUnit.MILLISECONDS);
+    }
+
+    private static Thread daemon(Runnable task, String name) {
+        Thread thread = new Thread(task, name);
+        thread.setDaemon(true);
+        return thread;
+    }
+
     // Buffers for retries are off: a copy is sent again from its files. Callbacks only take a lock and wake a
     // thread, so they run on the transport's own thread.
     private ManagedChannel dial(Endpoint endpoint, InetAddress address) {
@@ -57,6 +81,9 @@ final class Dialer {
         return OkHttpChannelBuilder.forAddress(address.getHostAddress(), port, credentials)
             .overrideAuthority(endpoint.authority())
             .directExecutor()
+            .offloadExecutor(transports)
+            .transportExecutor(transports)
+            .scheduledExecutorService(timer)
             .disableRetry()
             .flowControlWindow(FLOW_CONTROL_WINDOW)
             .maxInboundMessageSize(MESSAGE_SIZE_MAX)

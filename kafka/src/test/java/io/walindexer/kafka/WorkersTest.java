@@ -8,6 +8,7 @@ import io.grpc.InsecureServerCredentials;
 import io.grpc.Status;
 import java.io.InputStream;
 import java.net.InetAddress;
+import java.net.ServerSocket;
 import java.net.UnknownHostException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -189,5 +190,27 @@ class WorkersTest {
                 () -> plugin.copyLogSegmentData(broker.attempt(), broker.data(true))).getMessage()
                 .contains("the plugin is closed"));
         }
+    }
+
+    /** Kafka's own tests look for threads that are left when a broker has stopped. */
+    @Test
+    void no_thread_is_left_when_the_plugin_is_closed() throws Exception {
+        Broker broker = new Broker(folder, 1_000);
+        Set<Thread> before = Thread.getAllStackTraces().keySet();
+        // What accepts connections and says nothing has no threads of gRPC.
+        try (ServerSocket silent = new ServerSocket(0, 10, InetAddress.getByName("127.0.0.1"))) {
+            WalIndexerRemoteStorageManager plugin = Broker.plugin(Stream.of("127.0.0.1:" + silent.getLocalPort()),
+                "startup.check", false, "delete.timeout.ms", 500);
+            assertThrows(RemoteStorageException.class, () -> plugin.deleteLogSegmentData(broker.attempt()));
+            assertTrue(pluginThreadsSince(before).size() > 1, pluginThreadsSince(before).toString());
+            plugin.close();
+            assertEquals(List.of(), pluginThreadsSince(before));
+        }
+    }
+
+    private static List<String> pluginThreadsSince(Set<Thread> before) {
+        return Thread.getAllStackTraces().keySet().stream().filter(thread -> !before.contains(thread))
+            .map(Thread::getName).filter(name -> name.startsWith("grpc-") || name.startsWith("wal-indexer-"))
+            .collect(Collectors.toList());
     }
 }
