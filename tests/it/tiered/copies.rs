@@ -71,7 +71,7 @@ impl Copies {
 
     /// Returns the visible bundles that Kafka does not use: it does not know that the copy was finished, or did not get
     /// to the end of its deletion. It deletes them with what lies around them. These are what reconciling hides.
-    pub fn orphaned<'a>(&self, bundles: &'a [String]) -> Vec<&'a String> {
+    pub fn unused<'a>(&self, bundles: &'a [String]) -> Vec<&'a String> {
         let is_unused = |copy: &Copy| [STARTED, DELETING].contains(&&*copy.state);
         bundles.iter().filter(|key| self.of_bundle(key).is_some_and(is_unused)).collect()
     }
