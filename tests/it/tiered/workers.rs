@@ -61,7 +61,7 @@ impl Workers {
             })
         };
         let processes = addresses.iter().enumerate().map(process).collect();
-        let mut workers = Self { processes, addresses, store, settings, logs: logs };
+        let mut workers = Self { processes, addresses, store, settings, logs };
         workers.start_all();
         workers
     }
