@@ -24,6 +24,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -40,7 +41,7 @@ STOPPED_WITHIN_S = 20
 
 PARTITIONS = 8
 CONSUMERS = 8
-# The topic for the first byte from segments that no part of the broker has seen.
+# The topic for the first byte in segments that no part of the broker has seen.
 SEEK_SEGMENT_MIB = 4
 SEEKS_MIN = 200
 
@@ -621,6 +622,8 @@ def main():
         setup.memory_rounds, setup.memory_s, setup.seeks = 1, 4, 2 * PARTITIONS
         setup.codecs = setup.codec or ["none"]
     setup.plugin, (setup.jars, setup.local_tiered_storage) = plugin(), kafka(setup.kafka)
+    # What was started is ended then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     setup.idle = {}
     report = Report()
     setup.directory = Path(tempfile.mkdtemp(prefix="bench-kafka-", dir=setup.directory.resolve()))
