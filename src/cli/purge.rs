@@ -30,7 +30,7 @@ pub struct PurgeArgs {
     /// How long a bundle must have been hidden: 24h, 7d. Until then `undelete` brings it back. The minimum is
     /// 6h, since a request may take nearly as long: a bundle that arrives after its marker is gone would be
     /// visible.
-    #[arg(long, value_name = "AGE", value_parser = after)]
+    #[arg(long, value_name = "AGE", value_parser = time_argument::age)]
     after: Duration,
 
     /// Purge only this topic. Default: all topics.
@@ -179,9 +179,4 @@ fn younger(plan: &Plan) -> String {
         true => String::new(),
         false => format!("; younger, and left: {}", in_words(&plan.younger)),
     }
-}
-
-fn after(text: &str) -> Result<Duration, String> {
-    let age = time_argument::age_ms(text).and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
-    age.ok_or_else(|| "an age is needed, such as 24h or 7d".to_owned())
 }

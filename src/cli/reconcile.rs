@@ -351,8 +351,7 @@ fn count(plan: &Plan, of: impl Fn(&LogPlan) -> usize) -> u64 {
 }
 
 fn after(text: &str) -> Result<Duration, String> {
-    let age = time_argument::age_ms(text).and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
-    let age = age.ok_or_else(|| "an age is needed, such as 24h or 7d".to_owned())?;
+    let age = time_argument::age(text)?;
     match age < AFTER_MIN {
         true => Err(format!("shorter than a request may take; the least is {} s", AFTER_MIN.as_secs())),
         false => Ok(age),

@@ -1,6 +1,6 @@
 //! Times on the command line.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
@@ -37,6 +37,12 @@ pub fn age_ms(text: &str) -> Option<i64> {
     let units = [("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
     let (count, unit) = units.into_iter().find_map(|(name, ms)| Some((text.strip_suffix(name)?, ms)))?;
     count.parse::<u32>().ok().map(i64::from)?.checked_mul(unit)
+}
+
+/// Parses an age: see [`age_ms`].
+pub fn age(text: &str) -> Result<Duration, String> {
+    let age = age_ms(text).and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+    age.ok_or_else(|| "an age is needed, such as 24h or 7d".to_owned())
 }
 
 #[cfg(test)]
