@@ -173,7 +173,7 @@ MUTATIONS = {
     "28": ("Only the one that was refused slows down.", "lost_answers::lesson_28", [
         ("src/store/retry.rs", "Err(error) if error.is_slow_down() => rate_limit.refused(timeouts),", 'Err(error) if error.is_slow_down() && !crate::mutant("28") => rate_limit.refused(timeouts),'),
     ]),
-    "30": ("Work in hand is dropped at once.", "kill::lesson_30_sigterm rollout::lesson_30_workers_are_restarted", [
+    "30": ("Work in hand is dropped at once.", "kill::lesson_30_sigterm", [
         ("src/server.rs", "        sleep(drain_max).await;", '        sleep(if crate::mutant("30") { Duration::ZERO } else { drain_max }).await;'),
     ]),
     "30-code": ("A worker that drains says that something must be set right first.", "drain::answers_that_outlast kill::lesson_30_work_that_outlasts", [
