@@ -27,6 +27,7 @@ mod pipeline;
 mod progress;
 mod purge;
 mod reconcile;
+mod report;
 mod restore;
 mod search;
 mod security;
@@ -54,11 +55,11 @@ use logging::LogFormat;
 
 use crate::telemetry::{self, Otlp};
 
-/// Index the WAL segments of a log broker outside the broker: segments in, searchable and restorable
-/// objects out.
+/// Index the WAL segments of a log broker outside the broker: segments in, searchable and restorable objects
+/// out.
 ///
-/// Exit codes: 0 success; 1 failure; 2 the command line is wrong; 3 data is corrupt or not as expected; 4
-/// not found; 5 not possible now, a retry may succeed.
+/// Exit codes: 0 success; 1 failure; 2 the command line is wrong; 3 data is corrupt or not as expected; 4 not
+/// found; 5 not possible now, a retry may succeed.
 #[derive(Debug, Parser)]
 #[command(name = "wal-indexer", version, max_term_width = 110, color = output::help_colours())]
 struct Cli {
@@ -121,8 +122,8 @@ enum Command {
     /// Compare copies of Kafka's segments with Kafka's metadata. Hides those that Kafka does not use with
     /// --hide.
     Reconcile(reconcile::ReconcileArgs),
-    /// Remove the partial files that killed writers left on a local disk. Shows them first; removes them
-    /// with --delete.
+    /// Remove the partial files that killed writers left on a local disk. Shows them first; removes them with
+    /// --delete.
     Sweep(sweep::SweepArgs),
     /// Show what a worker has done and is doing.
     Stats(stats::Args),

@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 /// The memory that is assumed if no limit can be read.
 const MEMORY_BYTES_DEFAULT: u64 = 1 << 30;
 
-/// The default memory budget for segments: two fifths of the limit, and half of it from 1 GiB on. What is not
-/// counted comes on top: bytes of calls that wait, batches before their size is known, and what the allocator
-/// keeps. Below 1 GiB, half would leave too little for that beside searches and the cache.
+/// The default memory budget for segments: half of the limit up to 256 MiB and from 1 GiB on, and two fifths
+/// between. What is not counted comes on top: bytes of calls that wait, batches before their size is known,
+/// and what the allocator keeps. Half of 512 MiB leaves too little for that beside searches and the cache; a
+/// smaller worker refuses most of what needs it.
 pub fn default_budget_bytes() -> u64 {
     budget_share(memory_bytes())
 }
 
 fn budget_share(limit_bytes: u64) -> u64 {
-    (limit_bytes / 5 * 2).max(limit_bytes.saturating_sub(512 << 20)).min(limit_bytes / 2)
+    (limit_bytes / 5 * 2).max(128 << 20).max(limit_bytes.saturating_sub(512 << 20)).min(limit_bytes / 2)
 }
 
 /// The default memory for searches and fetches: a quarter of the limit, at most `most`. Together with the
@@ -102,10 +103,17 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_is_two_fifths_of_a_small_limit_and_half_of_a_large_one() {
-        for (limit_mib, budget_mib) in
-            [(100, 40), (500, 200), (800, 320), (1_000, 488), (1_024, 512), (4_096, 2_048)]
-        {
+    fn the_budget_is_two_fifths_of_a_limit_between_256_mib_and_1_gib_and_otherwise_half() {
+        for (limit_mib, budget_mib) in [
+            (100, 50),
+            (256, 128),
+            (300, 128),
+            (500, 200),
+            (800, 320),
+            (1_000, 488),
+            (1_024, 512),
+            (4_096, 2_048),
+        ] {
             assert_eq!(budget_share(limit_mib << 20) >> 20, budget_mib, "{limit_mib}");
         }
     }

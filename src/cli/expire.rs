@@ -1,11 +1,11 @@
 //! `expire`: retention and erasure. Shows what would be deleted, and hides it only with `--delete`.
 
-use std::cell::RefCell;
-use std::io::{self, Write};
+use std::io;
 use std::num::NonZeroU64;
 
 use serde::Serialize;
 
+use super::report::{Report, bundles, print_json, print_line};
 use super::store::{StoreArgs, exit_of_archive, exit_of_store};
 use super::terminal_escaping::one_line;
 use super::{CliError, Exit, output, runtime, stderr, time_argument};
@@ -131,23 +131,18 @@ pub fn run(args: &ExpireArgs) -> Result<(), CliError> {
     let plan = plan.map_err(no_plan)?;
     note_unknown(&plan)?;
     args.print_plan(&plan, &store)?;
-    // The deletion continues to its end, even if standard output fails.
-    let printed = RefCell::new(Ok(()));
-    let note = |one: io::Result<()>| {
-        if one.is_err() {
-            *printed.borrow_mut() = one;
-        }
-    };
+    let report = Report::new();
     let outcome = match args.delete {
-        true => runtime.block_on(plan.apply(&store, args.per_second, |progress| note(args.report(progress)))),
+        true => runtime
+            .block_on(plan.apply(&store, args.per_second, |progress| report.note(args.report(progress)))),
         false => Outcome::default(),
     };
-    note(args.report_summary(&plan, &outcome));
+    report.note(args.report_summary(&plan, &outcome));
     if let Some(error) = outcome.failures.first() {
         let what = format!("incomplete: {} left", bundles(outcome.left));
         return Err(CliError::new(exit_of_store(error), &what, error));
     }
-    printed.into_inner().map_err(|error| CliError::new(Exit::Failed, "standard output", &error))?;
+    report.end()?;
     match plan.logs.iter().map(|log| log.unknown().count() as u64).sum() {
         0 => Ok(()),
         count => {
@@ -263,18 +258,6 @@ impl ExpireArgs {
     }
 }
 
-/// Prints a line on standard output. A closed pipe is no error: the exit code still reports the outcome.
-pub(super) fn print_line(line: &str) -> io::Result<()> {
-    match writeln!(io::stdout().lock(), "{line}") {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        printed => printed,
-    }
-}
-
-pub(super) fn print_json(value: &impl Serialize) -> io::Result<()> {
-    print_line(&serde_json::to_string(value)?)
-}
-
 impl Sum {
     fn of(bundles: &[Timed]) -> Option<Self> {
         let log = sum(bundles)?;
@@ -336,10 +319,6 @@ fn print_table(plan: &Plan) -> Result<(), CliError> {
         ]);
     }
     output::line(&table.trim_fmt())
-}
-
-pub(super) fn bundles(count: u64) -> String {
-    format!("{count} bundle{}", if count == 1 { "" } else { "s" })
 }
 
 /// The notes about bundles that a user may not expect to stay or to be deleted.

@@ -4,7 +4,7 @@ use std::io;
 
 use serde::Serialize;
 
-use super::expire::{bundles, print_line};
+use super::report::{bundles, print_line};
 use super::terminal_escaping::one_line;
 use super::{CliError, output};
 use crate::hidden::Entry;

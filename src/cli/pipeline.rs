@@ -30,8 +30,8 @@ pub struct PipelineArgs {
     store: Url,
 
     /// The memory that this process may use for segments: received bytes, indexes under construction, bundles
-    /// in upload, and the process itself. Default: half of what the cgroup or the machine has; two fifths if
-    /// that is less than 1 GiB.
+    /// in upload, and the process itself. Default: half of what the cgroup or the machine has; some two
+    /// fifths if that is between 256 MiB and 1 GiB.
     #[arg(long, env = "WAL_INDEXER_MEMORY_BUDGET", value_name = "SIZE")]
     memory_budget: Option<ByteSize>,
 

@@ -1,16 +1,15 @@
 //! `purge`: frees the space of what has been hidden for long enough.
 
-use std::cell::RefCell;
 use std::io;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::expire::{bundles, print_json, print_line};
 use super::hidden::{MarkerLine, in_words, markers, print_outcome, print_table};
+use super::report::{Report, bundles, print_json, print_line};
 use super::store::{StoreArgs, exit_of_store};
-use super::{CliError, Exit, output, runtime, stderr, time_argument};
+use super::{CliError, output, runtime, stderr, time_argument};
 use crate::hidden::Scope;
 use crate::hidden::purge::{AFTER_MIN, Outcome, Plan, PlanError, Progress, Purged};
 use crate::ids::LogId;
@@ -82,21 +81,15 @@ pub fn run(args: &PurgeArgs) -> Result<(), CliError> {
     if args.dry_run {
         return args.print_plan(&plan, &store);
     }
-    // The deletion continues to its end, even if standard output fails.
-    let printed = RefCell::new(Ok(()));
-    let note = |one: io::Result<()>| {
-        if one.is_err() {
-            *printed.borrow_mut() = one;
-        }
-    };
+    let report = Report::new();
     let outcome =
-        runtime.block_on(plan.apply(&store, args.per_second, |progress| note(args.report(progress))));
-    note(args.report_summary(&plan, &outcome, &store));
+        runtime.block_on(plan.apply(&store, args.per_second, |progress| report.note(args.report(progress))));
+    report.note(args.report_summary(&plan, &outcome, &store));
     if let Some(error) = outcome.failures.first() {
         let what = format!("incomplete: {} left", markers(outcome.left));
         return Err(CliError::new(exit_of_store(error), &what, error));
     }
-    printed.into_inner().map_err(|error| CliError::new(Exit::Failed, "standard output", &error))
+    report.end()
 }
 
 fn no_plan(error: PlanError) -> CliError {

@@ -1,7 +1,6 @@
 //! `reconcile`: compares the copies in a store with Kafka's metadata, and hides those that Kafka does not
 //! use.
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::num::NonZeroU64;
@@ -10,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::expire::{bundles, print_json, print_line};
+use super::report::{Report, bundles, print_json, print_line};
 use super::store::{StoreArgs, exit_of_archive, exit_of_store};
 use super::terminal_escaping::one_line;
 use super::{CliError, Exit, output, runtime, stderr, time_argument};
@@ -46,8 +45,8 @@ pub struct ReconcileArgs {
     #[arg(long, value_name = "AGE", default_value = "24h", value_parser = after)]
     after: Duration,
 
-    /// When the console consumer was started: an RFC 3339 time, milliseconds since the epoch, or an age
-    /// such as 15m. Default: the time of the last event about any log in the same partition of the topic,
+    /// A time before the console consumer was started: an RFC 3339 time, milliseconds since the epoch, or an
+    /// age such as 15m. Default: the time of the last event about any log in the same partition of the topic,
     /// which in a quiet cluster may be long ago.
     #[arg(long, value_name = "TIME", value_parser = as_of)]
     as_of: Option<i64>,
@@ -140,23 +139,18 @@ pub fn run(args: &ReconcileArgs) -> Result<(), CliError> {
     let runtime = runtime()?;
     let plan = runtime.block_on(Plan::new(&store, &metadata, &args.scope())).map_err(no_plan)?;
     args.print_plan(&plan, &store)?;
-    // The work continues to its end, even if standard output fails.
-    let printed = RefCell::new(Ok(()));
-    let note = |one: io::Result<()>| {
-        if one.is_err() {
-            *printed.borrow_mut() = one;
-        }
-    };
+    let report = Report::new();
     let outcome = match args.hide {
-        true => runtime.block_on(plan.apply(&store, args.per_second, |progress| note(args.report(progress)))),
+        true => runtime
+            .block_on(plan.apply(&store, args.per_second, |progress| report.note(args.report(progress)))),
         false => Outcome::default(),
     };
-    note(args.report_summary(&plan, &outcome));
+    report.note(args.report_summary(&plan, &outcome));
     if let Some(error) = outcome.failures.first() {
         let what = format!("incomplete: {} left", bundles(outcome.left));
         return Err(CliError::new(exit_of_store(error), &what, error));
     }
-    printed.into_inner().map_err(|error| CliError::new(Exit::Failed, "standard output", &error))?;
+    report.end()?;
     let (missing, unreadable) =
         (count(&plan, |log| log.missing.len()), count(&plan, |log| log.unreadable.len()));
     match (missing, unreadable) {

@@ -1,16 +1,15 @@
 //! `undelete`: makes hidden bundles visible again.
 
-use std::cell::RefCell;
 use std::io;
 use std::num::NonZeroU64;
 
 use serde::Serialize;
 
-use super::expire::{bundles, print_json, print_line};
 use super::hidden::{MarkerLine, and_without_bundle, in_words, print_outcome, print_table};
+use super::report::{Report, bundles, print_json, print_line};
 use super::store::{StoreArgs, exit_of_store};
 use super::terminal_escaping::one_line;
-use super::{CliError, Exit, output, runtime, stderr, time_argument};
+use super::{CliError, output, runtime, stderr, time_argument};
 use crate::hidden::undelete::{self, Outcome, Progress, Selection, Undeleted};
 use crate::hidden::{Entry, Scope};
 use crate::ids::LogId;
@@ -81,21 +80,16 @@ pub fn run(args: &UndeleteArgs) -> Result<(), CliError> {
     if args.dry_run {
         return args.print_plan(&entries, &store);
     }
-    // The work continues to its end, even if standard output fails.
-    let printed = RefCell::new(Ok(()));
-    let note = |one: io::Result<()>| {
-        if one.is_err() {
-            *printed.borrow_mut() = one;
-        }
-    };
-    let outcome = runtime
-        .block_on(undelete::apply(&entries, &store, args.per_second, |progress| note(args.report(progress))));
-    note(args.report_summary(&entries, &outcome, &store));
+    let report = Report::new();
+    let outcome = runtime.block_on(undelete::apply(&entries, &store, args.per_second, |progress| {
+        report.note(args.report(progress))
+    }));
+    report.note(args.report_summary(&entries, &outcome, &store));
     if let Some(error) = outcome.failures.first() {
         let what = format!("incomplete: {} left", super::hidden::markers(outcome.left));
         return Err(CliError::new(exit_of_store(error), &what, error));
     }
-    printed.into_inner().map_err(|error| CliError::new(Exit::Failed, "standard output", &error))
+    report.end()
 }
 
 impl UndeleteArgs {

@@ -10,9 +10,9 @@ use super::memory::ReadReservation;
 use crate::archive::{Archive, ArchiveError, Fault};
 use crate::bundle::BlockEntry;
 
-/// The longest piece that a reader returns at once, in bytes. A reader that asks for one message at a time has
-/// several of them within the mebibyte of its flow-control window, so the next one is there when it asks. Arrays
-/// of this size are no large objects for a JVM, which would keep each of them in memory regions of its own.
+/// The longest piece that a reader returns at once, in bytes. Several fit into a flow-control window of 1 MiB,
+/// so the next one has arrived when a caller asks for it. Arrays of this size are no large objects for a JVM,
+/// which would keep each of them in memory regions of its own.
 pub const CHUNK_BYTES: usize = 256 << 10;
 
 /// Blocks that lie together are read in one request of about this many bytes.

@@ -189,7 +189,7 @@ impl KafkaMetadata {
             }
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
         };
-        let expected = known.last_offset + 1;
+        let expected = known.last_offset.saturating_add(1);
         if found != expected {
             return Err(MetadataError::Gap { line, partition, expected, found });
         }

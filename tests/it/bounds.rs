@@ -16,7 +16,7 @@ use wal_indexer::proto::v1::SegmentHeader;
 use crate::cgroup::Cgroup;
 use crate::receipts::{Segment, TOLD};
 use crate::sizes::dense_batch;
-use crate::worker::{Client, Refusal, Worker, header, inline, resident_bytes, send_inline};
+use crate::worker::{Client, Refusal, Worker, header, inline, send_inline};
 
 /// Returns a segment with this many partitions of one record each.
 fn of_partitions(partitions: u32) -> Vec<u8> {
@@ -63,31 +63,6 @@ async fn a_segment_of_more_partitions_than_are_packed_together_is_stored_whole()
 #[ignore = "needs root and cgroups; make test runs it"]
 async fn thousands_of_partitions_of_one_record_go_through_a_small_worker() {
     check_partitions(4_000, 96, &["--memory-budget", "64MiB"]).await;
-}
-
-/// Sends a segment of this many partitions again and again. Returns the worker's resident memory after each, when
-/// it is idle.
-async fn resident_after_each(partitions: u32, rounds: usize) -> Vec<u64> {
-    let worker = Worker::start();
-    let mut client = worker.client().await.max_decoding_message_size(64 << 20);
-    let bytes = of_partitions(partitions);
-    let mut resident = Vec::new();
-    for round in 0..rounds {
-        let first = inline(bytes.len() as u64, None);
-        let first = SegmentHeader { log_id: format!("{}", round % 2), ..first };
-        send_inline(&mut client, first, &bytes, 1 << 20).await.expect("a receipt");
-        // Longer than the allocator keeps free memory.
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        resident.push(resident_bytes(worker.pid()) >> 20);
-        println!("{resident:?} MiB");
-    }
-    resident
-}
-
-#[tokio::test]
-async fn partitions_leave_nothing_behind_in_memory() {
-    let resident = resident_after_each(4_000, 8).await;
-    assert!(resident[7] <= resident[1] + 8, "{resident:?} MiB");
 }
 
 #[tokio::test]

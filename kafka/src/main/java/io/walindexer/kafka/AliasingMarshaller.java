@@ -14,7 +14,7 @@ import java.io.InputStream;
 
 /**
  * Reads a message into one array, and lets its bytes fields refer to that array. gRPC's own marshaller copies them
- * once more, which costs time where a message is a mebibyte of a segment.
+ * once more, which costs time where a message is a piece of a segment.
  */
 final class AliasingMarshaller<T extends MessageLite> implements Marshaller<T> {
     private final Marshaller<T> marshaller;
